@@ -1,0 +1,53 @@
+"""Two languages in one notebook: `tr("teks", "text")`, the language switch, and Markdown rendered by code."""
+
+from __future__ import annotations
+
+_language = "id"
+# JupyterLab and Notebook 7 / nbconvert, Colab, classic
+_CELLS = (".jp-MarkdownCell", ".cell.text", "div.text_cell")
+
+
+def set_language(language: str) -> None:
+    global _language
+    _language = language
+
+
+def get_language() -> str:
+    return _language
+
+
+def tr(indonesian: str, english: str) -> str:
+    """The text in the display language."""
+    return indonesian if _language == "id" else english
+
+
+def switch_css(language: str) -> str:
+    """Style element that hides the other language's Markdown cells; "both" hides nothing."""
+    hidden = {"id": "en", "en": "id"}.get(language)
+    rules = [f'{cell}:has([lang="{hidden}"]){{display:none !important}}' for cell in _CELLS] if hidden else []
+    return "<style>" + "\n".join(rules) + "</style>"
+
+
+def show_switch(language: str | None = None) -> None:
+    """Hide the other language in this notebook and, where ipywidgets works, offer a toggle.
+
+    Only Markdown is switched live; what code prints follows the LANGUAGE parameter.
+    """
+    from IPython.display import HTML, display
+
+    handle = display(HTML(switch_css(language or _language)), display_id=True)
+    try:
+        import ipywidgets
+    except ImportError:
+        return
+    toggle = ipywidgets.ToggleButtons(value=language or _language, options=[
+        ("Bahasa Indonesia", "id"), ("English", "en"), ("Keduanya · Both", "both")])
+    toggle.observe(lambda change: handle.update(HTML(switch_css(change["new"]))), "value")
+    display(toggle)
+
+
+def say(indonesian: str, english: str) -> None:
+    """Show a line of Markdown in the display language: prose whose numbers come from the run."""
+    from IPython.display import Markdown, display
+
+    display(Markdown(tr(indonesian, english)))

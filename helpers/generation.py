@@ -1,0 +1,90 @@
+"""Text from a model: batched generation for evaluation, and a token stream for chat that can be stopped."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import torch
+from transformers import StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
+
+from .prompts import prompt_ids
+from .settings import Settings
+
+
+def decoding(cfg: Settings, temperature: float = 0.0, top_p: float = 0.9) -> dict:
+    """Arguments of `model.generate`: greedy at temperature 0, else nucleus sampling. Decoding decides the format: see lesson 04."""
+    options = {"max_new_tokens": cfg.max_new_tokens, "repetition_penalty": cfg.repetition_penalty, "do_sample": temperature > 0}
+    if cfg.no_repeat_ngram_size:
+        options["no_repeat_ngram_size"] = cfg.no_repeat_ngram_size
+    return options | ({"temperature": temperature, "top_p": top_p} if temperature > 0 else {})
+
+
+def pad_left(rows: list[list[int]], pad_id: int, device) -> dict[str, torch.Tensor]:
+    """Prompts of one batch, padded on the left so that every answer starts at the same column."""
+    width = max(map(len, rows))
+    ids = torch.tensor([[pad_id] * (width - len(r)) + r for r in rows], device=device)
+    mask = torch.tensor([[0] * (width - len(r)) + [1] * len(r) for r in rows], device=device)
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+@torch.inference_mode()
+def answers(model, tokenizer, chats: list[list[dict]], cfg: Settings, progress=None, **overrides) -> list[dict]:
+    """One answer a conversation, generated in batches: {"text", "tokens", "ended"} in the order given.
+
+    `ended` is True when the model wrote its end token itself, within `max_new_tokens`.
+    Conversations are batched by prompt length, so that little is padded.
+    """
+    prompts_ = [prompt_ids(chat, tokenizer) for chat in chats]
+    order = sorted(range(len(chats)), key=lambda i: len(prompts_[i]))
+    results: list[dict] = [{}] * len(chats)
+    options = decoding(cfg) | overrides
+    for start in range(0, len(order), cfg.eval_batch):
+        chosen = order[start:start + cfg.eval_batch]
+        batch = pad_left([prompts_[i] for i in chosen], tokenizer.pad_token_id, model.device)
+        out = model.generate(**batch, **options, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id)
+        for i, row in zip(chosen, out[:, batch["input_ids"].shape[1]:].tolist()):
+            ended = tokenizer.eos_token_id in row
+            row = row[:row.index(tokenizer.eos_token_id)] if ended else row
+            results[i] = {"text": tokenizer.decode(row, skip_special_tokens=True), "tokens": len(row) + ended, "ended": ended}
+        if progress:
+            progress(min(start + cfg.eval_batch, len(order)), len(order))
+    return results
+
+
+class _StopOn(StoppingCriteria):
+    def __init__(self, event: threading.Event):
+        self.event = event
+
+    def __call__(self, input_ids, scores, **kwargs):
+        return torch.full((input_ids.shape[0],), self.event.is_set(), dtype=torch.bool, device=input_ids.device)
+
+
+def stream(model, tokenizer, chat: list[dict], cfg: Settings, stop: threading.Event | None = None, **options) -> Iterator[str]:
+    """Pieces of the answer to one conversation, as the model writes them; ends soon after `stop` is set.
+
+    Generation runs in a thread; an error there is raised here.
+    """
+    stop = stop or threading.Event()
+    batch = pad_left([prompt_ids(chat, tokenizer)], tokenizer.pad_token_id, model.device)
+    streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
+    failure = []
+
+    def run():
+        try:
+            with torch.inference_mode():
+                model.generate(**batch, **(decoding(cfg) | options), streamer=streamer, stopping_criteria=StoppingCriteriaList([_StopOn(stop)]),
+                               pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id)
+        except Exception as problem:     # handed to the caller below
+            failure.append(problem)
+            streamer.end()
+
+    worker = threading.Thread(target=run, daemon=True)
+    worker.start()
+    try:
+        yield from (piece for piece in streamer if piece)
+    finally:
+        stop.set()
+        worker.join()
+    if failure:
+        raise failure[0]

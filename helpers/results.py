@@ -1,0 +1,55 @@
+"""Numbers that a run produces: `record` writes them, the gates and the report read them."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+
+_memory: list[dict] = []
+_notebook = "scratch"
+
+
+def start(notebook: str) -> None:
+    """Begin the records of one notebook; an earlier attempt's are forgotten."""
+    global _notebook
+    _notebook = notebook
+    _memory.clear()
+    _write()
+
+
+def record(name: str, value: float, unit: str = "", *, low: float | None = None, high: float | None = None, n: int | None = None) -> float:
+    """Keep one number under `name`; the last value of a name counts. Returns the value.
+
+    `low`, `high`: interval; `n`: sample size. Inside a pipeline run it goes to the file that DAPUR_METRICS names.
+    Raises ValueError for a value that is not a finite number: a NaN would pass every comparison.
+    """
+    value = float(value)
+    if not math.isfinite(value):
+        raise ValueError(f"metric {name!r} is {value}: only finite numbers can be recorded")
+    row = {"notebook": _notebook, "name": name, "value": value, "unit": unit, "low": low, "high": high, "n": n}
+    _memory[:] = [r for r in _memory if r["name"] != name] + [row]
+    _write()
+    return value
+
+
+def recorded() -> list[dict]:
+    return list(_memory)
+
+
+def _write() -> None:
+    if path := os.environ.get("DAPUR_METRICS"):
+        write_json(Path(path), _memory)
+
+
+def write_json(path: Path, value) -> None:
+    """Write a whole JSON file or none."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def read_json(path: Path):
+    return json.loads(Path(path).read_text(encoding="utf-8"))

@@ -1,0 +1,132 @@
+"""Train, validation and test, with near-duplicates on one side, and the leakage that a careless split would have had.
+
+The course's own corpus is split by a committed manifest, both languages of a recipe alike. Other people's rows are split
+by a hash of their content, so that appending rows never moves one from train to test.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from .errors import CourseError
+from .settings import Settings
+
+NAMES = ("train", "validation", "test")
+FRACTIONS = (0.7, 0.1, 0.2)
+MANIFEST = "splits.csv"          # beside the language folders: recipe_id,split
+SIMILAR = 0.6                    # Jaccard similarity of word trigrams from which two recipes are near-duplicates
+
+
+def normalised(table: pd.DataFrame) -> pd.Series:
+    """Text to compare rows by: ingredients and steps in lower case, letters and digits only."""
+    text = (table["ingredients"] + " " + table["steps"]).str.lower()
+    return text.str.replace(r"[^\w]+", " ", regex=True).str.strip()
+
+
+def trigrams(text: str) -> set[str]:
+    words = text.split()
+    return {" ".join(words[i:i + 3]) for i in range(max(1, len(words) - 2))}
+
+
+def similar_pairs(texts: list[str], threshold: float = SIMILAR) -> list[tuple[int, int, float]]:
+    """Pairs (i, j, similarity) at or above `threshold`: MinHash LSH proposes them, exact Jaccard decides.
+
+    Similarity is |A and B| / |A or B| over the sets of word trigrams (Broder 1997). Rows with the same text are not
+    listed twice: group those first.
+    """
+    from datasketch import MinHash, MinHashLSH
+
+    sets = [trigrams(t) for t in texts]
+    sketches = MinHash.bulk([[s.encode() for s in grams] for grams in sets], num_perm=64, seed=1)
+    index = MinHashLSH(threshold=threshold * 0.85, num_perm=64)
+    pairs = []
+    for j, sketch in enumerate(sketches):
+        for i in index.query(sketch):
+            similarity = len(sets[i] & sets[j]) / len(sets[i] | sets[j])
+            if similarity >= threshold:
+                pairs.append((i, j, similarity))
+        index.insert(j, sketch)
+    return pairs
+
+
+def group(table: pd.DataFrame, threshold: float = SIMILAR) -> np.ndarray:
+    """Group number of each row: exact copies and near-duplicates share one, directly or through a chain."""
+    texts = normalised(table)
+    first = texts.drop_duplicates()
+    position = {text: i for i, text in enumerate(first)}
+    parent = list(range(len(first)))
+
+    def root(i):
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    for i, j, _ in similar_pairs(first.tolist(), threshold):
+        parent[root(j)] = root(i)
+    return np.array([root(position[text]) for text in texts])
+
+
+def hashed_split(text: str, fractions=FRACTIONS) -> str:
+    """Split of one row from the hash of its text alone."""
+    number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:6]) / 2**48
+    return NAMES[int(np.searchsorted(np.cumsum(fractions)[:-1], number, side="right"))]
+
+
+def assign(table: pd.DataFrame, cfg: Settings, fractions=FRACTIONS) -> pd.DataFrame:
+    """The table without exact copies, with the columns `group` and `split`.
+
+    Own corpus: by the manifest. Other data: each row hashes to a split; a group whose members disagree goes to train,
+    so a group is test only when every member hashes to test.
+    """
+    table = table.assign(group=group(table), _text=normalised(table))
+    manifest = cfg.data_dir.parent / MANIFEST
+    if cfg.own_data and tuple(fractions) == FRACTIONS and manifest.is_file():
+        splits = pd.read_csv(manifest, dtype=str).set_index("recipe_id")["split"]
+        missing = sorted(set(table["recipe_id"]) - set(splits.index))
+        if missing:
+            raise CourseError(f"{manifest.name} does not list {len(missing)} recipes, the first: {missing[0]}. "
+                              "Run: python -m helpers data split")
+        table["split"] = table["recipe_id"].map(splits)
+    else:
+        table["split"] = [hashed_split(text, fractions) for text in table["_text"]]
+        agreed = table.groupby("group")["split"].agg(lambda s: s.iloc[0] if s.nunique() == 1 else "train")
+        table["split"] = table["group"].map(agreed)
+    return table.drop_duplicates("_text").drop(columns="_text").reset_index(drop=True)
+
+
+def leakage(train: pd.DataFrame, test: pd.DataFrame) -> dict[str, float]:
+    """Shares of test rows with an exact copy, a near-duplicate or the same title in train."""
+    both = pd.concat([train, test], ignore_index=True)
+    texts, groups = normalised(both), group(both)
+    n = len(train)
+    seen = {"exact copy": set(texts[:n]), "near-duplicate": set(groups[:n]), "same title": set(both["title"][:n].str.lower())}
+    values = {"exact copy": texts[n:], "near-duplicate": groups[n:], "same title": both["title"][n:].str.lower()}
+    return {name: float(np.mean([v in seen[name] for v in values[name]])) if len(test) else 0.0 for name in seen}
+
+
+def random_split(table: pd.DataFrame, test_share: float, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The careless way, kept for comparison: shuffle the rows and cut."""
+    test = table.sample(frac=test_share, random_state=seed)
+    return table.drop(test.index), test
+
+
+def make_manifest(table: pd.DataFrame, seed: int = 42, fractions=FRACTIONS) -> pd.DataFrame:
+    """recipe_id and split for the own corpus: within each category, whole near-duplicate groups in a fixed random order."""
+    table = table.assign(group=group(table))
+    rows = []
+    for category, part in table.groupby("category", sort=True):
+        order = sorted(part["group"].unique(), key=lambda g: hashlib.sha256(
+            f"{seed}{min(part.loc[part['group'] == g, 'recipe_id'])}".encode()).digest())
+        bounds, done = np.cumsum(fractions) * len(part), 0
+        for g in order:
+            members = sorted(part.loc[part["group"] == g, "recipe_id"])
+            split = NAMES[int(np.searchsorted(bounds[:-1], done, side="right"))]
+            rows += [(m, split) for m in members]
+            done += len(members)
+    return pd.DataFrame(sorted(rows), columns=["recipe_id", "split"])

@@ -1,0 +1,199 @@
+"""QLoRA training on transformers' Trainer: data, loss on label positions, guards and resume."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import time
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch.nn.utils.rnn import pad_sequence
+from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+
+from . import prompts
+from .errors import CourseError
+from .settings import Settings
+
+
+class EncodedRows(torch.utils.data.Dataset):
+    """Rows that fit the length limit, each checked; `too_long` counts those left out."""
+
+    def __init__(self, recipes, tokenizer, language: str, max_length: int):
+        self.rows, self.recipes, self.too_long = [], [], []
+        for recipe in recipes:
+            chat = prompts.messages(recipe, language)
+            row = prompts.encode(chat, tokenizer)
+            if len(row) > max_length:
+                self.too_long.append(recipe)
+                continue
+            prompts.check(row, chat, tokenizer)
+            self.rows.append(row)
+            self.recipes.append(recipe)
+
+    def __len__(self):
+        return len(self.rows)
+
+    def __getitem__(self, i):
+        return {"input_ids": self.rows[i].input_ids, "labels": self.rows[i].labels}
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(row) for row in self.rows)
+
+
+def collate(rows: list[dict], pad_id: int) -> dict[str, torch.Tensor]:
+    """Pad to the longest row on the right: ids with `pad_id`, labels with -100, attention with 0. Shapes (batch, length)."""
+    ids = [torch.tensor(row["input_ids"]) for row in rows]
+    labels = [torch.tensor(row["labels"]) for row in rows]
+    return {"input_ids": pad_sequence(ids, batch_first=True, padding_value=pad_id),
+            "attention_mask": pad_sequence([torch.ones_like(i) for i in ids], batch_first=True),
+            "labels": pad_sequence(labels, batch_first=True, padding_value=prompts.IGNORE)}
+
+
+def label_loss(model, batch: dict[str, torch.Tensor], reduction: str = "mean") -> torch.Tensor:
+    """Cross entropy in nats over the label positions, and logits for nothing else.
+
+    The vocabulary's logits are the largest tensor of a small model; prompt and padding need none of them.
+    "none" returns one sum of nats for each row, shape (batch,).
+    """
+    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    hidden = causal.get_decoder()(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False).last_hidden_state[:, :-1]
+    targets = batch["labels"][:, 1:]
+    keep = targets != prompts.IGNORE
+    logits = causal.get_output_embeddings()(hidden[keep]).float()
+    if getattr(causal.config, "final_logit_softcapping", None):
+        cap = causal.config.final_logit_softcapping
+        logits = cap * torch.tanh(logits / cap)
+    if reduction != "none":
+        return F.cross_entropy(logits, targets[keep], reduction=reduction)
+    nats = torch.zeros(targets.shape, device=logits.device)
+    nats[keep] = F.cross_entropy(logits, targets[keep], reduction="none")
+    return nats.sum(dim=1)
+
+
+class LabelTrainer(Trainer):
+    """Trainer whose loss is `label_loss`, averaged over all label tokens of an accumulated batch."""
+
+    loss_is_scaled_for_ga = True
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        if num_items_in_batch is None:
+            num_items_in_batch = (inputs["labels"][:, 1:] != prompts.IGNORE).sum()
+        loss = label_loss(model, inputs, reduction="sum") / num_items_in_batch
+        return (loss, {"loss": loss}) if return_outputs else loss
+
+
+class GradientGuard(TrainerCallback):
+    """Stops the run when the adapters get no gradient, above all in the step after an evaluation.
+
+    Fails before the first update of a broken run instead of after minutes of a loss that stands still.
+    """
+
+    def __init__(self):
+        self.checked_after_evaluation = 0
+        self._evaluated = False
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        self._evaluated = True
+
+    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
+        if state.global_step > 0 and not self._evaluated:
+            return
+        norms = [p.grad.norm().item() if p.grad is not None else 0.0 for n, p in model.named_parameters() if "lora_B" in n and p.requires_grad]
+        when = f"at step {state.global_step + 1}" + (", right after an evaluation" if self._evaluated else "")
+        if not norms or not any(norms):
+            raise CourseError(f"the adapters get no gradient {when}: training has silently stopped. On processors with AVX512-BF16 an "
+                              "evaluation repacks 4-bit weights into a layout without a backward pass; load the model with "
+                              "models.load_base(cfg, for_training=True).")
+        if not all(math.isfinite(n) for n in norms):
+            raise CourseError(f"a gradient is not finite {when}: lower the learning rate or use a wider compute dtype.")
+        self.checked_after_evaluation += self._evaluated
+        self._evaluated = False
+
+
+class History(TrainerCallback):
+    """Collects loss, learning rate, memory and speed by step, and calls `show(history)` after each log."""
+
+    def __init__(self, show=None):
+        from .memory import used_gb
+
+        self.rows, self.show, self.used_gb, self.start = [], show, used_gb, time.time()
+
+    def on_log(self, args, state, control, logs=None, **kwargs):
+        values = {k: logs[k] for k in ("loss", "eval_loss", "learning_rate", "grad_norm") if k in logs}
+        if values:
+            self.rows.append({"step": state.global_step, "of": state.max_steps, "seconds": round(time.time() - self.start, 1),
+                              "memory_gb": round(self.used_gb(), 2), **values})
+            if self.show:
+                self.show(self.rows)
+
+
+def steps_per_epoch(rows: int, cfg: Settings) -> int:
+    return max(1, math.ceil(rows / (cfg.batch * cfg.accumulation)))
+
+
+def arguments(cfg: Settings, rows: int, output: Path, report_to: str = "none") -> TrainingArguments:
+    """TrainingArguments of a profile for `rows` training rows.
+
+    Raises CourseError when the warm-up is longer than the training, a mistake that leaves the model untouched.
+    """
+    per_epoch = steps_per_epoch(rows, cfg)
+    total = cfg.max_steps if cfg.max_steps > 0 else math.ceil(per_epoch * cfg.epochs)
+    if cfg.warmup_steps >= total:
+        raise CourseError(f"{cfg.warmup_steps} warm-up steps for a training of {total} steps: the learning rate would never arrive. "
+                          "Lower warmup_steps or train longer.")
+    every = max(1, (total if cfg.max_steps > 0 else per_epoch) // cfg.evals_per_epoch)
+    dtype = {"float16": {"fp16": True}, "bfloat16": {"bf16": True}}
+    from .models import compute_dtype
+
+    mixed = dtype.get(str(compute_dtype(cfg)).removeprefix("torch."), {}) if cfg.device.kind == "cuda" else {}
+    return TrainingArguments(
+        output_dir=str(output), per_device_train_batch_size=cfg.batch, per_device_eval_batch_size=cfg.batch,
+        gradient_accumulation_steps=cfg.accumulation, num_train_epochs=cfg.epochs, max_steps=cfg.max_steps,
+        learning_rate=cfg.learning_rate, lr_scheduler_type=cfg.scheduler, warmup_steps=cfg.warmup_steps, weight_decay=0.0,
+        max_grad_norm=cfg.max_grad_norm, optim=cfg.optimizer, **({"gradient_checkpointing": True} if cfg.gradient_checkpointing else {}),
+        eval_strategy="steps", eval_steps=every, save_strategy="steps", save_steps=every, save_total_limit=2,
+        load_best_model_at_end=True, metric_for_best_model="eval_loss", greater_is_better=False, prediction_loss_only=True,
+        logging_steps=max(1, min(10, every)), report_to=report_to, disable_tqdm=True, remove_unused_columns=False, seed=cfg.seed, data_seed=cfg.seed,
+        use_cpu=cfg.device.kind == "cpu", dataloader_pin_memory=cfg.device.kind == "cuda", log_level="error",
+        **mixed)
+
+
+def make_trainer(model, cfg: Settings, train: EncodedRows, validation: EncodedRows, tokenizer, output: Path, *,
+                 show=None, report_to: str = "none", callbacks: list = ()) -> LabelTrainer:
+    """A LabelTrainer with early stopping, the gradient guard and a history (`trainer.history`)."""
+    history = History(show)
+    trainer = LabelTrainer(
+        model=model, args=arguments(cfg, len(train), output, report_to), train_dataset=train, eval_dataset=validation,
+        data_collator=lambda rows: collate(rows, tokenizer.pad_token_id),
+        callbacks=[EarlyStoppingCallback(cfg.patience), GradientGuard(), history, *callbacks])
+    trainer.remove_callback(PrinterCallback)
+    trainer.history = history.rows
+    return trainer
+
+
+def sound_checkpoint(output: Path) -> str | None:
+    """The newest checkpoint that loads, for `trainer.train(resume_from_checkpoint=...)`; None to start anew.
+
+    A run killed while saving leaves a truncated one, and Trainer would crash on it: such folders are moved aside to
+    `broken-...` and named on standard output.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    for folder in sorted(Path(output).glob("checkpoint-*"), key=lambda p: -int(p.name.split("-")[1])):
+        try:
+            with safe_open(folder / "adapter_model.safetensors", "pt") as weights:
+                for name in weights.keys():
+                    weights.get_tensor(name)
+            json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+            for part in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
+                torch.load(folder / part, weights_only=False, map_location="cpu")
+            return str(folder)
+        except (SafetensorError, OSError, ValueError, RuntimeError, EOFError, KeyError, Exception) as problem:  # noqa: B014
+            aside = folder.with_name(f"broken-{folder.name}-{int(time.time())}")
+            shutil.move(folder, aside)
+            print(f"checkpoint {folder.name} is broken ({type(problem).__name__}), moved to {aside.name}; trying an older one")
+    return None
