@@ -17,12 +17,12 @@ import re
 import warnings
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import pandas as pd
 
-from .errors import CourseError
+from .errors import CourseError, MissingStep
 
 COLUMNS = ["recipe_id", "title", "ingredients", "steps", "category", "source", "line"]
 ALIASES = {
@@ -277,3 +277,22 @@ def recipes_of(table: pd.DataFrame) -> list[Recipe]:
     """Rows of a table as Recipe objects."""
     return [Recipe(r.title, tuple(r.ingredients.split("\n")), tuple(r.steps.split("\n")), r.category, r.recipe_id)
             for r in table.itertuples()]
+
+
+def write_split(cfg, split: str, recipes: list[Recipe]) -> Path:
+    """Hand one split over to the next lesson: one recipe a line, the whole file or none."""
+    path = cfg.artifacts / "data" / f"{split}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(json.dumps(asdict(r), ensure_ascii=False) + "\n" for r in recipes), encoding="utf-8")
+    temporary.replace(path)
+    return path
+
+
+def read_split(cfg, split: str) -> list[Recipe]:
+    """Recipes of "train", "validation" or "test" as lesson 02 saved them for these settings. Raises MissingStep without them."""
+    path = cfg.artifacts / "data" / f"{split}.jsonl"
+    if not path.is_file():
+        raise MissingStep(f"no {split} recipes for {cfg.key}. Run notebook 02_data_csv_qa with the same profile, data and seed first.")
+    rows = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
+    return [Recipe(r["title"], tuple(r["ingredients"]), tuple(r["steps"]), r["category"], r["recipe_id"]) for r in rows]
