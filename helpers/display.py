@@ -46,19 +46,25 @@ def show_side_by_side(titles: list[str], texts: list[str]) -> None:
     display(HTML(f'<table style="width:100%;table-layout:fixed"><tr>{cells}</tr></table>'))
 
 
-def show_figure(figure, alt_id: str, alt_en: str) -> None:
-    """Show a matplotlib figure as one PNG with alternative text in the display language, and close it."""
+def figure_html(figure, alt_id: str, alt_en: str):
+    """A matplotlib figure as HTML: one PNG with alternative text in the display language. Closes the figure."""
     import base64
     import io
 
     import matplotlib.pyplot as plt
-    from IPython.display import HTML, display
+    from IPython.display import HTML
 
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=90, bbox_inches="tight")
     plt.close(figure)
     data = base64.b64encode(buffer.getvalue()).decode()
-    display(HTML(f'<img style="max-width:100%" src="data:image/png;base64,{data}" alt="{html.escape(tr(alt_id, alt_en))}">'))
+    return HTML(f'<img style="max-width:100%" src="data:image/png;base64,{data}" alt="{html.escape(tr(alt_id, alt_en))}">')
+
+
+def show_figure(figure, alt_id: str, alt_en: str) -> None:
+    from IPython.display import display
+
+    display(figure_html(figure, alt_id, alt_en))
 
 
 class Live:
@@ -72,6 +78,8 @@ class Live:
     def show(self, content, force: bool = False) -> None:
         import time
 
+        from IPython.display import HTML
+
         if force or time.monotonic() - self.last >= self.every:
             self.last = time.monotonic()
-            self.handle.update(content)
+            self.handle.update(HTML(content) if isinstance(content, str) else content)

@@ -1,10 +1,8 @@
-"""QLoRA training on transformers' Trainer: data, loss on label positions, guards and resume."""
+"""QLoRA training on transformers' Trainer: rows, loss on label positions, adapter, guards."""
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
 import time
 from pathlib import Path
 
@@ -13,7 +11,7 @@ import torch.nn.functional as F
 from torch.nn.utils.rnn import pad_sequence
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
-from . import prompts
+from . import models, prompts
 from .errors import CourseError
 from .settings import Settings
 
@@ -53,17 +51,20 @@ def collate(rows: list[dict], pad_id: int) -> dict[str, torch.Tensor]:
             "labels": pad_sequence(labels, batch_first=True, padding_value=prompts.IGNORE)}
 
 
-def label_loss(model, batch: dict[str, torch.Tensor], reduction: str = "mean") -> torch.Tensor:
+def label_loss(model, batch: dict[str, torch.Tensor], dtype: torch.dtype, reduction: str = "mean") -> torch.Tensor:
     """Cross entropy in nats over the label positions, and logits for nothing else.
 
     The vocabulary's logits are the largest tensor of a small model; prompt and padding need none of them.
-    "none" returns one sum of nats for each row, shape (batch,).
+    `dtype` is the arithmetic's (models.compute_dtype). "none" returns one sum of nats for each row, shape (batch,).
     """
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
-    hidden = causal.get_decoder()(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False).last_hidden_state[:, :-1]
     targets = batch["labels"][:, 1:]
     keep = targets != prompts.IGNORE
-    logits = causal.get_output_embeddings()(hidden[keep]).float()
+    with torch.autocast(targets.device.type, dtype=dtype, enabled=dtype != torch.float32):
+        hidden = causal.get_decoder()(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"],
+                                      use_cache=False).last_hidden_state[:, :-1]
+        logits = causal.get_output_embeddings()(hidden[keep])
+    logits = logits.float()
     if getattr(causal.config, "final_logit_softcapping", None):
         cap = causal.config.final_logit_softcapping
         logits = cap * torch.tanh(logits / cap)
@@ -79,10 +80,14 @@ class LabelTrainer(Trainer):
 
     loss_is_scaled_for_ga = True
 
+    def __init__(self, *args, dtype: torch.dtype, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.dtype = dtype
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         if num_items_in_batch is None:
             num_items_in_batch = (inputs["labels"][:, 1:] != prompts.IGNORE).sum()
-        loss = label_loss(model, inputs, reduction="sum") / num_items_in_batch
+        loss = label_loss(model, inputs, self.dtype, reduction="sum") / num_items_in_batch
         return (loss, {"loss": loss}) if return_outputs else loss
 
 
@@ -115,20 +120,43 @@ class GradientGuard(TrainerCallback):
 
 
 class History(TrainerCallback):
-    """Collects loss, learning rate, memory and speed by step, and calls `show(history)` after each log."""
+    """Collects loss, learning rate and memory by step, and calls `show(history)` after each log."""
+
+    LOGGED = ("loss", "eval_loss", "learning_rate", "grad_norm")
 
     def __init__(self, show=None):
         from .memory import used_gb
 
         self.rows, self.show, self.used_gb, self.start = [], show, used_gb, time.time()
 
+    def on_train_begin(self, args, state, control, **kwargs):
+        """After a resume, begin with what the interrupted run had logged."""
+        self.rows += [{k: v for k, v in row.items() if k in ("step", *self.LOGGED)} | {"of": state.max_steps} for row in state.log_history]
+
     def on_log(self, args, state, control, logs=None, **kwargs):
-        values = {k: logs[k] for k in ("loss", "eval_loss", "learning_rate", "grad_norm") if k in logs}
+        values = {k: logs[k] for k in self.LOGGED if k in logs}
         if values:
             self.rows.append({"step": state.global_step, "of": state.max_steps, "seconds": round(time.time() - self.start, 1),
                               "memory_gb": round(self.used_gb(), 2), **values})
             if self.show:
                 self.show(self.rows)
+
+
+def lora_config(cfg: Settings):
+    """Low-rank adapters (Hu et al. 2021) on the profile's target layers."""
+    from peft import LoraConfig
+
+    return LoraConfig(r=cfg.rank, lora_alpha=cfg.alpha, lora_dropout=cfg.dropout, target_modules=cfg.targets, task_type="CAUSAL_LM")
+
+
+def attach_adapter(model, cfg: Settings):
+    """The frozen model with a fresh adapter: norms and embeddings in fp32 for stability, only the adapter trainable."""
+    from peft import get_peft_model, prepare_model_for_kbit_training
+
+    if cfg.quantization == "nf4":
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=cfg.gradient_checkpointing)
+    torch.manual_seed(cfg.seed)
+    return get_peft_model(model, lora_config(cfg))
 
 
 def steps_per_epoch(rows: int, cfg: Settings) -> int:
@@ -146,10 +174,8 @@ def arguments(cfg: Settings, rows: int, output: Path, report_to: str = "none") -
         raise CourseError(f"{cfg.warmup_steps} warm-up steps for a training of {total} steps: the learning rate would never arrive. "
                           "Lower warmup_steps or train longer.")
     every = max(1, (total if cfg.max_steps > 0 else per_epoch) // cfg.evals_per_epoch)
-    dtype = {"float16": {"fp16": True}, "bfloat16": {"bf16": True}}
-    from .models import compute_dtype
-
-    mixed = dtype.get(str(compute_dtype(cfg)).removeprefix("torch."), {}) if cfg.device.kind == "cuda" else {}
+    # LabelTrainer sets autocast itself; the flag is for the gradient scaler that fp16 needs
+    scaler = {"fp16": True} if models.compute_dtype(cfg) == torch.float16 else {}
     return TrainingArguments(
         output_dir=str(output), per_device_train_batch_size=cfg.batch, per_device_eval_batch_size=cfg.batch,
         gradient_accumulation_steps=cfg.accumulation, num_train_epochs=cfg.epochs, max_steps=cfg.max_steps,
@@ -159,41 +185,17 @@ def arguments(cfg: Settings, rows: int, output: Path, report_to: str = "none") -
         load_best_model_at_end=True, metric_for_best_model="eval_loss", greater_is_better=False, prediction_loss_only=True,
         logging_steps=max(1, min(10, every)), report_to=report_to, disable_tqdm=True, remove_unused_columns=False, seed=cfg.seed, data_seed=cfg.seed,
         use_cpu=cfg.device.kind == "cpu", dataloader_pin_memory=cfg.device.kind == "cuda", log_level="error",
-        **mixed)
+        **scaler)
 
 
 def make_trainer(model, cfg: Settings, train: EncodedRows, validation: EncodedRows, tokenizer, output: Path, *,
                  show=None, report_to: str = "none", callbacks: list = ()) -> LabelTrainer:
-    """A LabelTrainer with early stopping, the gradient guard and a history (`trainer.history`)."""
-    history = History(show)
+    """A LabelTrainer with early stopping, the gradient guard (`trainer.guard`) and a history (`trainer.history`)."""
+    history, guard = History(show), GradientGuard()
     trainer = LabelTrainer(
-        model=model, args=arguments(cfg, len(train), output, report_to), train_dataset=train, eval_dataset=validation,
+        model=model, dtype=models.compute_dtype(cfg), args=arguments(cfg, len(train), output, report_to), train_dataset=train, eval_dataset=validation,
         data_collator=lambda rows: collate(rows, tokenizer.pad_token_id),
-        callbacks=[EarlyStoppingCallback(cfg.patience), GradientGuard(), history, *callbacks])
+        callbacks=[EarlyStoppingCallback(cfg.patience), guard, history, *callbacks])
     trainer.remove_callback(PrinterCallback)
-    trainer.history = history.rows
+    trainer.history, trainer.guard = history.rows, guard
     return trainer
-
-
-def sound_checkpoint(output: Path) -> str | None:
-    """The newest checkpoint that loads, for `trainer.train(resume_from_checkpoint=...)`; None to start anew.
-
-    A run killed while saving leaves a truncated one, and Trainer would crash on it: such folders are moved aside to
-    `broken-...` and named on standard output.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    for folder in sorted(Path(output).glob("checkpoint-*"), key=lambda p: -int(p.name.split("-")[1])):
-        try:
-            with safe_open(folder / "adapter_model.safetensors", "pt") as weights:
-                for name in weights.keys():
-                    weights.get_tensor(name)
-            json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
-            for part in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
-                torch.load(folder / part, weights_only=False, map_location="cpu")
-            return str(folder)
-        except (SafetensorError, OSError, ValueError, RuntimeError, EOFError, KeyError, Exception) as problem:  # noqa: B014
-            aside = folder.with_name(f"broken-{folder.name}-{int(time.time())}")
-            shutil.move(folder, aside)
-            print(f"checkpoint {folder.name} is broken ({type(problem).__name__}), moved to {aside.name}; trying an older one")
-    return None
