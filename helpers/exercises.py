@@ -1,15 +1,18 @@
 """Checks of the exercises, with hints in both languages.
 
-A wrong or missing answer never stops a learner's Run All; with DAPUR_STRICT=1 it raises, which is how the pipeline
-proves that every stub fails and every solution passes.
+A wrong or missing answer never stops a learner's Run All; with DAPUR_STRICT=1 it raises. With DAPUR_EXERCISES=FILE the
+state of every exercise is written there after each check, which is how the tests prove that every stub is open and
+every solution passes.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 from .bilingual import tr
+from .results import write_json
 
 
 class ExerciseNotPassed(AssertionError):
@@ -30,11 +33,13 @@ def check(exercise: str, answer, test: Callable[[object], str | None]) -> str:
     else:
         try:
             hint = test(answer)
-        except Exception as problem:
+        except Exception as problem:     # a learner's answer may be anything; the error itself is the hint
             hint = tr(f"jawaban tidak bisa diperiksa ({type(problem).__name__}: {problem})", f"the answer cannot be checked ({type(problem).__name__}: {problem})")
         status[exercise] = "wrong" if hint else "correct"
         text = (tr(f"❌ Latihan {exercise}: belum tepat. {hint}", f"❌ Exercise {exercise}: not yet. {hint}") if hint
                 else tr(f"✅ Latihan {exercise}: benar.", f"✅ Exercise {exercise}: correct."))
+    if path := os.environ.get("DAPUR_EXERCISES"):
+        write_json(Path(path), status)
     if status[exercise] != "correct" and os.environ.get("DAPUR_STRICT") == "1":
         raise ExerciseNotPassed(text)
     print(text)

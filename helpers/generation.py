@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 
 import torch
 from transformers import StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
@@ -53,19 +53,25 @@ def answers(model, tokenizer, chats: list[list[dict]], cfg: Settings, progress=N
 
 
 class _StopOn(StoppingCriteria):
+    """Stops when `event` is set; called after each token of a single answer, it also counts them and keeps the last."""
+
     def __init__(self, event: threading.Event):
-        self.event = event
+        self.event, self.tokens, self.last = event, 0, None
 
     def __call__(self, input_ids, scores, **kwargs):
+        self.tokens, self.last = self.tokens + 1, int(input_ids[0, -1])
         return torch.full((input_ids.shape[0],), self.event.is_set(), dtype=torch.bool, device=input_ids.device)
 
 
-def stream(model, tokenizer, chat: list[dict], cfg: Settings, stop: threading.Event | None = None, **options) -> Iterator[str]:
-    """Pieces of the answer to one conversation, as the model writes them; ends soon after `stop` is set.
+def stream(model, tokenizer, chat: list[dict], cfg: Settings, stop: threading.Event | None = None,
+           **options) -> Generator[str, None, dict]:
+    """Pieces of the answer to one conversation, as the model writes them; ends within a token after `stop` is set.
 
-    Generation runs in a thread; an error there is raised here.
+    Generation runs in a thread; an error there is raised here. The generator's return value is {"tokens", "ended"},
+    where `ended` means the same as in `answers`.
     """
     stop = stop or threading.Event()
+    watch = _StopOn(stop)
     batch = pad_left([prompt_ids(chat, tokenizer)], tokenizer.pad_token_id, model.device)
     streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
     failure = []
@@ -73,7 +79,7 @@ def stream(model, tokenizer, chat: list[dict], cfg: Settings, stop: threading.Ev
     def run():
         try:
             with torch.inference_mode():
-                model.generate(**batch, **(decoding(cfg) | options), streamer=streamer, stopping_criteria=StoppingCriteriaList([_StopOn(stop)]),
+                model.generate(**batch, **(decoding(cfg) | options), streamer=streamer, stopping_criteria=StoppingCriteriaList([watch]),
                                pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id)
         except Exception as problem:     # handed to the caller below
             failure.append(problem)
@@ -88,3 +94,4 @@ def stream(model, tokenizer, chat: list[dict], cfg: Settings, stop: threading.Ev
         worker.join()
     if failure:
         raise failure[0]
+    return {"tokens": watch.tokens, "ended": watch.last == tokenizer.eos_token_id}

@@ -3,18 +3,14 @@
     table, report = recipes.load("data/recipes/id")
     report.rows_read == report.rows_kept + report.rows_dropped        # always
 
-Reading is vectorised over chunks of rows, so memory stays flat however long the file is. Nothing in a cell is ever
-evaluated as code.
+`recipe_files` reads one file's raw rows, `cleaning` cleans them; this module joins both and hands recipes over from
+lesson to lesson. `chunks` keeps memory flat however long the files are.
 """
 
 from __future__ import annotations
 
-import ast
-import csv
-import hashlib
 import json
 import re
-import warnings
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -22,22 +18,15 @@ from pathlib import Path
 
 import pandas as pd
 
+from . import recipe_files
+from .cleaning import clean_chunk, list_items, split_items
 from .errors import CourseError, MissingStep
+from .recipe_files import NotARecipeFile
+
+__all__ = ["COLUMNS", "NotARecipeFile", "Recipe", "Report", "chunks", "clean_chunk", "csv_files", "item_name", "list_items", "load", "read_file",
+           "read_split", "recipes_of", "split_items", "write_split"]
 
 COLUMNS = ["recipe_id", "title", "ingredients", "steps", "category", "source", "line"]
-ALIASES = {
-    "title": {"title", "judul", "nama", "name", "nama resep", "recipe", "resep", "judul resep", "title cleaned", "recipe name"},
-    "ingredients": {"ingredients", "bahan", "bahan-bahan", "bahan bahan", "ingredient", "komposisi"},
-    "steps": {"steps", "langkah", "langkah-langkah", "cara", "cara membuat", "directions", "instructions", "method", "cara memasak", "step"},
-    "category": {"category", "kategori"},
-    "recipe_id": {"recipe_id", "recipe id"},
-}
-REQUIRED = ("title", "ingredients", "steps")
-_SPACE = r"[ \t\x{00a0}\x{200b}\x{200d}\x{fe0f}\x{feff}]+"
-_EMOJI = (r"[\x{1F000}-\x{1FAFF}\x{2600}-\x{27BF}\x{2190}-\x{21FF}\x{2B00}-\x{2BFF}\x{1F1E6}-\x{1F1FF}\x{FE0F}\x{200D}]+")
-_CONTACT = (r"(?i)(https?://\S+|www\.\S+|\b[\w.+-]+@[\w-]+\.\w[\w.]*|(?:\big|instagram|wa|whatsapp|telp?|line)\s*[:.]\s*@?[\w.+-]+"
-            r"|(?:^|\s)@\w[\w.]{2,}|(?:\+62|\b08)[\d\s-]{7,14}\d)")
-MOJIBAKE = r"Ã[\x{80}-\x{BF}]|â€|ï¿½|\x{FFFD}"
 
 
 @dataclass(frozen=True)
@@ -53,59 +42,72 @@ class Recipe:
 
 @dataclass
 class Report:
-    """What was read, kept and dropped. `drops` has one row per dropped row: file, line, reason, title."""
+    """What was read, kept, mended and dropped.
+
+    `files` has rows_read and rows_kept of each recipe file, `skipped` the other files and why, `drops` one row per dropped
+    row (file, line, reason, title), `mended` how many cells were cleaned of what.
+    """
 
     files: list[dict] = field(default_factory=list)
     drops: list[dict] = field(default_factory=list)
     skipped: list[dict] = field(default_factory=list)
+    mended: Counter = field(default_factory=Counter)
 
     @property
     def rows_read(self) -> int:
         return sum(f["rows_read"] for f in self.files)
 
     @property
-    def rows_dropped(self) -> int:
-        return len(self.drops)
+    def rows_kept(self) -> int:
+        return sum(f["rows_kept"] for f in self.files)
 
     @property
-    def rows_kept(self) -> int:
-        return self.rows_read - self.rows_dropped
+    def rows_dropped(self) -> int:
+        return len(self.drops)
 
     @property
     def reasons(self) -> dict[str, int]:
         return dict(Counter(d["reason"] for d in self.drops).most_common())
 
     def as_dict(self) -> dict:
-        return {"rows_read": self.rows_read, "rows_kept": self.rows_kept, "rows_dropped": self.rows_dropped,
-                "reasons": self.reasons, "files": self.files, "skipped": self.skipped}
+        return {"rows_read": self.rows_read, "rows_kept": self.rows_kept, "rows_dropped": self.rows_dropped, "reasons": self.reasons,
+                "mended": dict(self.mended.most_common()), "files": self.files, "skipped": self.skipped}
 
     def table(self) -> pd.DataFrame:
         """The dropped rows as a table one can filter and save."""
         return pd.DataFrame(self.drops, columns=["file", "line", "reason", "title"])
 
 
-class NotARecipeFile(CourseError):
-    """A file that holds no recipes; the message says why."""
-
-
 _UNITS = r"""kg g gr gram ons ml l liter sdm sdt cm buah bh butir btr ekor siung batang btg lembar lbr ruas ikat papan potong genggam cangkir
-gelas bungkus bks biji tangkai helai sendok makan teh keping bonggol jari kotak sachet
-tbsp tsp teaspoons? tablespoons? cups? cloves? stalks? lea(?:f|ves) pieces? slices? bunch(?:es)? handfuls? blocks? sprigs? heads? pinch oz lbs? cans? pkg"""
-_QUANTITY = re.compile(rf"^(?:(?:[\d¼½¾⅓⅔.,/–-]+|secukupnya|sedikit|sejumput|about|sekitar|setengah|(?:{'|'.join(_UNITS.split())})\b\.?|of|x)\s*)+", re.IGNORECASE)
+gelas bungkus bks biji tangkai helai keping bonggol jari kotak sachet tbsp tsp teaspoons? tablespoons? cups? c cloves? stalks? lea(?:f|ves) pieces?
+slices? bunch(?:es)? handfuls? blocks? sprigs? heads? pinch oz lbs? cans? pkg secukupnya sedikit sejumput about sekitar setengah of x"""
+_QUANTITY = re.compile(rf"^(?:(?:[\d¼½¾⅓⅔.,/–-]+|(?:sendok\s+(?:makan|teh)|sendok|{'|'.join(_UNITS.split())})\b\.?)\s*)+", re.IGNORECASE)
 
 
 def item_name(item: str) -> str:
     """Name of an ingredient without quantity, unit and preparation: "3 siung bawang putih, cincang" -> "bawang putih"."""
-    text = re.sub(r"\([^)]*\)?", " ", item).split(",")[0]
-    text = re.split(r"\b(?:secukupnya|sckpnya|to taste)\b", text.strip(), maxsplit=1, flags=re.IGNORECASE)
-    text = (text[0].strip() or text[-1].strip()).lower()
-    return re.sub(r"\s+", " ", _QUANTITY.sub("", text)).strip(" .:-*")
+    text = re.sub(r"\([^)]*\)?", " ", item)
+    text = re.split(r",(?!\d)", text)[0]                     # a comma before a digit is a decimal one
+    parts = re.split(r"\b(?:secukupnya|sckpnya|to taste)\b", text, flags=re.IGNORECASE)
+    name = next((part.strip().lower() for part in parts if part.strip()), "")
+    return re.sub(r"\s+", " ", _QUANTITY.sub("", name)).strip(" .:-*")
 
 
 def csv_files(folder: str | Path) -> list[Path]:
     """CSV files below a folder (or the file itself), in a fixed order."""
     path = Path(folder)
-    return [path] if path.is_file() else sorted(p for p in path.rglob("*.csv") if p.is_file())
+    return [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix.lower() == ".csv" and p.is_file())
+
+
+def chunks(folder: str | Path, report: Report, *, strict: bool = False, sections: str = "remove", keep_emoji: bool = False,
+           most: int = 0, seed: int = 42, chunk_rows: int = 2000) -> Iterator[pd.DataFrame]:
+    """Chunks of clean recipes of every file below `folder`, one after the other; `report` fills as they come.
+
+    With `most` each file comes as one chunk: its `most` rows with the smallest hash.
+    """
+    for path in csv_files(folder):
+        yield from read_file(path, report, strict=strict, sections=sections, keep_emoji=keep_emoji, chunk_rows=chunk_rows,
+                             root=Path(folder), most=most, seed=seed)
 
 
 def load(folder: str | Path, *, strict: bool = False, sections: str = "remove", keep_emoji: bool = False,
@@ -113,164 +115,65 @@ def load(folder: str | Path, *, strict: bool = False, sections: str = "remove", 
     """All clean recipes below `folder`, and the report.
 
     The table has `COLUMNS`; ingredients and steps hold one item per line. `sections` "keep" leaves section headings
-    ("Bumbu halus:") among the ingredients. `most` > 0 keeps a sample of that many rows drawn evenly over files: the rows
-    with the smallest hash of content and seed, so it depends neither on file order nor on row order.
-    Raises CourseError when no file holds a recipe, and with `strict` when any file is not a recipe CSV.
+    ("Bumbu halus:") where they stand. `most` > 0 returns a sample of that many rows drawn evenly over files: the rows
+    with the smallest hash of content and seed, so it depends neither on file order nor on row order; the report still
+    counts all rows. Raises CourseError when no file holds a recipe, and with `strict` when any file is not a recipe CSV.
     """
-    files = csv_files(folder)
-    report, kept = Report(), []
-    for path in files:
-        parts = list(read_file(path, report, strict=strict, sections=sections, keep_emoji=keep_emoji, chunk_rows=chunk_rows,
-                               root=Path(folder), most=-(-most // max(len(files), 1)) if most else 0, seed=seed))
-        kept += [p for p in parts if len(p)]
+    report = Report()
+    kept = [c for c in chunks(folder, report, strict=strict, sections=sections, keep_emoji=keep_emoji, most=most, seed=seed,
+                              chunk_rows=chunk_rows) if len(c)]
     if not kept:
-        why = "; ".join(f"{s['file']}: {s['reason']}" for s in report.skipped[:5]) or f"reasons: {report.reasons}" if files else "no .csv file there"
+        found = "; ".join(f"{s['file']}: {s['reason']}" for s in report.skipped[:5])
+        why = found or (f"every row was dropped: {report.reasons}" if report.files else "no .csv file there")
         raise CourseError(f"no usable recipe in {folder}: {why}. Expected CSVs with a title, ingredients and steps column "
                           "(see data/DATA_CARD.md).")
-    table = pd.concat(kept, ignore_index=True)
-    return (table.head(most) if most else table), report
+    if most:                     # the best of every file, then the second best of every file, ...
+        kept = [c.assign(place=range(len(c))) for c in kept]
+        table = pd.concat(kept).sort_values(["place", "rank"], kind="stable").head(most)
+        return table.sort_values(["source", "line"])[COLUMNS].reset_index(drop=True), report
+    return pd.concat(kept, ignore_index=True), report
 
 
 def read_file(path: Path, report: Report, *, strict: bool, sections: str, keep_emoji: bool, chunk_rows: int,
               root: Path, most: int = 0, seed: int = 42) -> Iterator[pd.DataFrame]:
-    """Chunks of clean recipes of one file; fills `report`."""
+    """Chunks of clean recipes of one file; fills `report`. A file that holds no recipes is named there, or raised when `strict`."""
     name = path.relative_to(root).as_posix() if path != root else path.name
+    entry, best = {"file": name, "rows_read": 0, "rows_kept": 0}, None
     try:
-        options, mapping = look_at(path)
+        layout = recipe_files.look_at(path)
+        for raw, bad in recipe_files.chunks(path, layout, chunk_rows):
+            if not entry["rows_read"]:
+                report.files.append(entry)
+            clean, dropped, mended = clean_chunk(raw, sections=sections, keep_emoji=keep_emoji)
+            bad = sorted([*bad, *dropped], key=lambda d: d["line"])
+            report.drops += [{"file": name, **d} for d in bad]
+            report.mended += mended
+            entry["rows_read"] += len(raw) + len(bad) - len(dropped)
+            entry["rows_kept"] += len(clean)
+            assert report.rows_read == report.rows_kept + report.rows_dropped, f"{name}: a row was lost"
+            clean["category"] = clean["category"].str.strip().mask(lambda c: c == "", category_of(path))
+            clean["source"] = name
+            if not most:
+                yield clean[COLUMNS]
+                continue
+            clean["rank"] = pd.util.hash_array((f"{seed}\n" + clean["title"] + "\n" + clean["ingredients"] + "\n" + clean["steps"]).to_numpy(dtype=object))
+            best = pd.concat([best, clean] if best is not None else [clean]).sort_values("rank", kind="stable").head(most)
+        if not entry["rows_read"]:
+            raise NotARecipeFile("a header and no rows")
     except NotARecipeFile as problem:
         if strict:
             raise NotARecipeFile(f"{name}: {problem}") from None
         report.skipped.append({"file": name, "reason": str(problem)})
-        return
-    entry = {"file": name, "rows_read": 0, "rows_kept": 0}
-    report.files.append(entry)
-    drops_before, line, best = len(report.drops), 2 if options["header"] == 0 else 1, None
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", pd.errors.ParserWarning)
-        try:
-            for chunk in pd.read_csv(path, dtype="string[pyarrow]", keep_default_na=False, chunksize=chunk_rows, on_bad_lines="warn",
-                                     encoding_errors="replace", **options):
-                breaks = sum(chunk[c].fillna("").str.count(r"\n") for c in chunk.columns)
-                lines = line + (breaks + 1).cumsum().shift(fill_value=0)
-                line = int(lines.iloc[-1] + breaks.iloc[-1] + 1)
-                chunk = chunk.rename(columns=mapping).reindex(columns=[*REQUIRED, "category", "recipe_id"]).fillna("")
-                chunk["source"], chunk["line"] = name, lines.astype("int64")
-                entry["rows_read"] += len(chunk)
-                clean, dropped = clean_chunk(chunk, sections=sections, keep_emoji=keep_emoji)
-                report.drops += dropped
-                clean.loc[clean["category"] == "", "category"] = category_of(path)
-                if not most:
-                    yield clean[COLUMNS]
-                    continue
-                clean["rank"] = [hashlib.sha256(f"{seed}{t}{i}".encode()).digest() for t, i in zip(clean["title"], clean["ingredients"])]
-                best = pd.concat([best, clean]).sort_values("rank").head(most)
-        except (pd.errors.ParserError, csv.Error) as problem:
-            entry["rows_read"] += 1
-            report.drops.append({"file": name, "line": line, "reason": f"unreadable from here on: {problem}", "title": ""})
-    for warning in caught:
-        for number, fields_seen in re.findall(r"[Ll]ine (\d+): expected \d+ fields, saw (\d+)", str(warning.message)):
-            entry["rows_read"] += 1
-            report.drops.append({"file": name, "line": int(number), "reason": "wrong number of fields", "title": f"{fields_seen} fields"})
     if best is not None:
-        yield best[COLUMNS]
-    entry["rows_kept"] = entry["rows_read"] - (len(report.drops) - drops_before)
-
-
-def look_at(path: Path) -> tuple[dict, dict]:
-    """How to read a file: options for pandas.read_csv and the column mapping. Raises NotARecipeFile."""
-    head = path.read_bytes()[:0] if path.stat().st_size == 0 else open(path, "rb").read(65536)
-    if not head.strip():
-        raise NotARecipeFile("the file is empty")
-    encoding = "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
-    if encoding == "utf-8-sig" and b"\0" in head:
-        raise NotARecipeFile("binary content, not text")
-    text = head.decode(encoding, errors="replace")
-    if text.startswith("version https://git-lfs.github.com"):
-        raise NotARecipeFile("a Git LFS pointer; run `git lfs pull` where it came from")
-    if re.match(r"\s*<(!doctype|html|\?xml)", text, re.IGNORECASE):
-        raise NotARecipeFile("a web page (HTML), probably a failed download")
-    first = text.splitlines()[0]
-    separator = max(",;\t|", key=lambda s: len(next(csv.reader([first], delimiter=s), [])))
-    header = next(csv.reader([first], delimiter=separator), [])
-    names = {h: field for h in header for field, known in ALIASES.items() if re.sub(r"[\s_]+", " ", h.strip().lower()) in {k.replace("_", " ") for k in known}}
-    mapping = {}
-    for h, target in names.items():
-        if target not in mapping.values():
-            mapping[h] = target
-    missing = [f for f in REQUIRED if f not in mapping.values()]
-    if not missing:
-        if len(text.strip().splitlines()) < 2:
-            raise NotARecipeFile("a header and no rows")
-        return {"sep": separator, "encoding": encoding, "header": 0}, mapping
-    if len(missing) == len(REQUIRED) and len(header) >= 3 and "--" in first:
-        columns = [*REQUIRED, *(f"extra{i}" for i in range(len(header) - 3))]
-        return {"sep": separator, "encoding": encoding, "header": None, "names": columns}, {}
-    raise NotARecipeFile(f"no column for {', '.join(missing)} among: {', '.join(header[:8])[:120]}")
+        yield best[[*COLUMNS, "rank"]]
 
 
 def category_of(path: Path) -> str:
     """dataset-ayam.csv -> ayam."""
-    return re.sub(r"^(dataset|resep|recipes?)[-_ ]+", "", path.stem.lower())
-
-
-def clean_chunk(chunk: pd.DataFrame, *, sections: str = "remove", keep_emoji: bool = False) -> tuple[pd.DataFrame, list[dict]]:
-    """Clean rows of one chunk and the dropped ones with their reason. Columns in: title, ingredients, steps, ..."""
-    raw_text = chunk["title"] + chunk["ingredients"] + chunk["steps"]
-    broken = raw_text.str.contains(MOJIBAKE, regex=True)
-    for column in REQUIRED:
-        text = chunk[column].str.replace(_CONTACT, " ", regex=True)
-        if not keep_emoji:
-            text = text.str.replace(_EMOJI, " ", regex=True)
-        chunk[column] = text
-    chunk["title"] = chunk["title"].str.replace(r"\s+", " ", regex=True).str.strip()
-    for column in ("ingredients", "steps"):
-        listed = chunk[column].str.contains(r"^\s*[\[{]", regex=True)
-        if listed.any():
-            chunk.loc[listed, column] = ["--".join(list_items(cell)) for cell in chunk.loc[listed, column]]
-        chunk[column] = split_items(chunk[column])
-    if sections == "remove":
-        chunk["ingredients"] = chunk["ingredients"].str.replace(r"(?m)^[^\n]{0,60}:\s*$\n?", "", regex=True).str.strip("\n")
-    reasons = pd.Series("", index=chunk.index, dtype="object")
-    counted = {c: chunk[c].str.count(r"\n") + (chunk[c] != "").astype("int64") for c in ("ingredients", "steps")}
-    for mask, reason in (
-        (broken, "broken characters (wrong encoding)"),
-        (counted["steps"] < 1, "no steps"),
-        (counted["ingredients"] < 2, "fewer than two ingredients"),
-        (chunk["title"].str.lower().isin(["", "[notitle]", "notitle", "untitled"]), "no title"),
-    ):
-        reasons[mask.fillna(False).astype(bool)] = reason       # the last one wins: the most basic defect
-    bad = reasons != ""
-    dropped = [{"file": s, "line": int(n), "reason": r, "title": t[:80]} for s, n, r, t in
-               zip(chunk.loc[bad, "source"], chunk.loc[bad, "line"], reasons[bad], chunk.loc[bad, "title"])]
-    return chunk[~bad].copy(), dropped
-
-
-def split_items(column: pd.Series) -> pd.Series:
-    """Cells of items joined by "--", line breaks, literal \\n or numbering -> one clean item per line."""
-    text = column.str.replace(r"\s*(?:--+|\r\n|\r|\\r\\n|\\n)\s*", "\n", regex=True)
-    text = text.str.replace(r"(?m)^[ \t]*(?:[-*•]+|\(?\d{1,2}[.)])[ \t]+", "", regex=True)
-    text = text.str.replace(_SPACE, " ", regex=True).str.replace(r" *\n[\s\n]*", "\n", regex=True)
-    return text.str.strip(" \n\t-")
-
-
-def list_items(cell: str) -> list[str]:
-    """Items of a cell that holds a JSON or Python list of strings or of dicts; the cell itself when it is neither.
-
-    `ast.literal_eval` builds literals only; it never runs a name or a call. Cells above 200,000 characters are left as text.
-    """
-    value = None
-    if len(cell) <= 200_000:
-        for read in (json.loads, ast.literal_eval):
-            try:
-                value = read(cell.strip())
-                break
-            except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
-                continue
-    if isinstance(value, dict):
-        value = list(value.values())
-    if not isinstance(value, list):
-        return [cell]
-    return [" ".join(str(v) for v in item.values()) if isinstance(item, dict) else str(item) for item in value if item]
+    stem = path.stem.lower()
+    for start in ("dataset", "resep", "recipes", "recipe"):
+        stem = stem.removeprefix(start).lstrip("-_ ") or stem
+    return stem
 
 
 def recipes_of(table: pd.DataFrame) -> list[Recipe]:
@@ -294,5 +197,6 @@ def read_split(cfg, split: str) -> list[Recipe]:
     path = cfg.artifacts / "data" / f"{split}.jsonl"
     if not path.is_file():
         raise MissingStep(f"no {split} recipes for {cfg.key}. Run notebook 02_data_csv_qa with the same profile, data and seed first.")
-    rows = (json.loads(line) for line in path.read_text(encoding="utf-8").splitlines())
+    with open(path, encoding="utf-8") as lines:
+        rows = [json.loads(line) for line in lines]
     return [Recipe(r["title"], tuple(r["ingredients"]), tuple(r["steps"]), r["category"], r["recipe_id"]) for r in rows]

@@ -28,7 +28,8 @@ def record(name: str, value: float, unit: str = "", *, low: float | None = None,
     value = float(value)
     if not math.isfinite(value):
         raise ValueError(f"metric {name!r} is {value}: only finite numbers can be recorded")
-    row = {"notebook": _notebook, "name": name, "value": value, "unit": unit, "low": low, "high": high, "n": n}
+    low, high = (None if bound is None else float(bound) for bound in (low, high))       # numpy's numbers are not JSON
+    row = {"notebook": _notebook, "name": name, "value": value, "unit": unit, "low": low, "high": high, "n": None if n is None else int(n)}
     _memory[:] = [r for r in _memory if r["name"] != name] + [row]
     _write()
     return value

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from .errors import CourseError
 from .settings import Settings
@@ -19,13 +21,18 @@ from .settings import Settings
 NAMES = ("train", "validation", "test")
 FRACTIONS = (0.7, 0.1, 0.2)
 MANIFEST = "splits.csv"          # beside the language folders: recipe_id,split
+BANDS = (32, 3)                  # bands and rows of the MinHash index, see `similar_pairs`
 SIMILAR = 0.6                    # Jaccard similarity of word trigrams from which two recipes are near-duplicates
 
 
 def normalised(table: pd.DataFrame) -> pd.Series:
-    """Text to compare rows by: ingredients and steps in lower case, letters and digits only."""
-    text = (table["ingredients"] + " " + table["steps"]).str.lower()
-    return text.str.replace(r"[^\w]+", " ", regex=True).str.strip()
+    """Text to compare rows by: ingredients and steps in lower case, letters and digits of any script only.
+
+    Arrow's own functions, so that the text, and with it the split, is the same under every version of pandas.
+    """
+    text = pc.utf8_lower(pa.array((table["ingredients"] + " " + table["steps"]).tolist(), pa.large_string()))
+    text = pc.utf8_trim_whitespace(pc.replace_substring_regex(text, r"[^\pL\pM\pN]+", " "))
+    return pd.Series(text.to_pylist(), index=table.index, dtype=object)
 
 
 def trigrams(text: str) -> set[str]:
@@ -34,19 +41,20 @@ def trigrams(text: str) -> set[str]:
 
 
 def similar_pairs(texts: list[str], threshold: float = SIMILAR) -> list[tuple[int, int, float]]:
-    """Pairs (i, j, similarity) at or above `threshold`: MinHash LSH proposes them, exact Jaccard decides.
+    """Pairs (i, j, similarity), i < j, at or above `threshold`: MinHash LSH proposes them, exact Jaccard decides.
 
-    Similarity is |A and B| / |A or B| over the sets of word trigrams (Broder 1997). Rows with the same text are not
-    listed twice: group those first.
+    Similarity is |A and B| / |A or B| over the sets of word trigrams (Broder 1997). With 32 bands of 3 rows a pair of
+    similarity s is proposed with probability 1 - (1 - s^3)^32: more than 0.999 at 0.6. Whether a pair is found depends on
+    its two texts alone, not on the order or the number of the others.
     """
     from datasketch import MinHash, MinHashLSH
 
     sets = [trigrams(t) for t in texts]
-    sketches = MinHash.bulk([[s.encode() for s in grams] for grams in sets], num_perm=64, seed=1)
-    index = MinHashLSH(threshold=threshold * 0.85, num_perm=64)
+    sketches = MinHash.bulk([[s.encode() for s in grams] for grams in sets], num_perm=BANDS[0] * BANDS[1], seed=1)
+    index = MinHashLSH(num_perm=BANDS[0] * BANDS[1], params=BANDS)
     pairs = []
     for j, sketch in enumerate(sketches):
-        for i in index.query(sketch):
+        for i in sorted(index.query(sketch)):
             similarity = len(sets[i] & sets[j]) / len(sets[i] | sets[j])
             if similarity >= threshold:
                 pairs.append((i, j, similarity))
@@ -82,7 +90,8 @@ def assign(table: pd.DataFrame, cfg: Settings, fractions=FRACTIONS) -> pd.DataFr
     """The table without exact copies, with the columns `group` and `split`.
 
     Own corpus: by the manifest. Other data: each row hashes to a split; a group whose members disagree goes to train,
-    so a group is test only when every member hashes to test.
+    so a group is test only when every member hashes to test, and appending rows never moves one from train to test.
+    Raises CourseError when a recipe of the own corpus is not in the manifest.
     """
     table = table.assign(group=group(table), _text=normalised(table))
     manifest = cfg.data_dir.parent / MANIFEST
@@ -130,3 +139,15 @@ def make_manifest(table: pd.DataFrame, seed: int = 42, fractions=FRACTIONS) -> p
             rows += [(m, split) for m in members]
             done += len(members)
     return pd.DataFrame(sorted(rows), columns=["recipe_id", "split"])
+
+
+def sample_evenly(table: pd.DataFrame, most: int, seed: int) -> pd.DataFrame:
+    """At most `most` rows (0: all), drawn evenly over categories; a category that has fewer leaves its places to the others.
+
+    Within a category the rows with the smallest hash of text and seed come first, so the draw depends neither on the order of
+    rows nor on what else is in the table.
+    """
+    rank = pd.Series([hashlib.sha256(f"{seed}{text}".encode()).hexdigest() for text in normalised(table)], index=table.index)
+    place = rank.groupby(table["category"]).rank(method="first")
+    order = pd.DataFrame({"place": place, "rank": rank}).sort_values(["place", "rank"]).index
+    return table.loc[order[:most] if most else order]

@@ -1,0 +1,105 @@
+"""The command line: quick help, one line for what a person can mend, exit codes, and JSON alone on standard output."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from helpers import cli, doctor, lesson, pipeline, settings
+from test_pipeline import RECORD, notebook
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def call(*arguments):
+    """(exit code) of a command run in this process."""
+    with pytest.raises(SystemExit) as left:
+        cli.main(list(arguments))
+    return left.value.code
+
+
+def test_help_comes_quickly_and_loads_nothing_heavy():
+    code = "import sys\nfrom helpers import cli\ntry:\n    cli.main(['--help'])\nfinally:\n    print([m for m in ('torch', 'pandas', 'numpy', 'transformers') if m in sys.modules])"
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.rstrip().endswith("[]") and "doctor" in done.stdout
+    assert time.perf_counter() - start < 5, "about 0.3 s on a quiet machine"
+
+
+@pytest.mark.parametrize("arguments", [["run"], ["doctor"], ["data"], ["data", "check"], ["data", "split"], ["gpu"], ["chat"], ["notebooks"], ["lab"]])
+def test_each_command_has_help(arguments, capsys):
+    assert call(*arguments, "--help") == 0 and "Usage: python -m helpers" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("arguments", "word"), [
+    (["run", "--profile", "cpuu"], "Did you mean 'cpu'?"), (["run", "--profile", "sanity", "--language", "fr"], "unknown language"),
+    (["run", "--profile", "sanity", "--only", "77"], "00_start"), (["run", "--profile", "sanity", "--from", "00", "--only", "01"], "exclude"),
+    (["run", "--colour"], "--colour"), (["run", "--seed", "x"], "--seed"), (["banana"], "banana"), (["data", "check", "/no/such/path"], "does not exist")])
+def test_wrong_use_is_one_line_and_code_2(arguments, word, capsys):
+    assert call(*arguments) == 2
+    told = capsys.readouterr()
+    assert told.out == "" and len(told.err.splitlines()) == 1 and word in told.err
+
+
+def test_too_little_memory_is_one_line_before_any_kernel_starts(capsys, monkeypatch):
+    monkeypatch.setenv("DAPUR_MIN_RAM_GB", "100000")
+    assert call("run", "--profile", "sanity") == 2
+    assert "needs 100000.0 GB of free memory" in capsys.readouterr().err
+
+
+def test_ctrl_c_is_code_130(monkeypatch, capsys):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(settings, "load", interrupted)
+    assert call("run") == 130
+
+
+def test_data_check_counts_and_judges(tmp_path, capsys):
+    good = tmp_path / "ayam.csv"
+    good.write_text("Title,Ingredients,Steps\nSoto,1 ayam--2 serai,Rebus ayam--Sajikan\nKosong,1 ayam--2 serai,\n", encoding="utf-8")
+    bad = tmp_path / "page.csv"
+    bad.write_text("<!doctype html><html></html>", encoding="utf-8")
+    assert call("data", "check", str(tmp_path), "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["rows_read"], found["rows_kept"], found["rows_dropped"]) == (2, 1, 1) and sum(found["reasons"].values()) == 1
+    assert [f["file"] for f in found["files"]] == ["ayam.csv"] and [s["file"] for s in found["skipped"]] == ["page.csv"]
+    assert call("data", "check", str(bad), "--json") == 1
+    told = capsys.readouterr()
+    assert json.loads(told.out)["rows_kept"] == 0 and len(told.err.splitlines()) == 1
+    assert call("data", "check", str(good), str(bad)) == 0 and "1 kept" in capsys.readouterr().out
+
+
+def test_data_split_writes_the_manifest_that_is_committed(tmp_path, monkeypatch, capsys):
+    source = ROOT / "data" / "recipes"
+    (tmp_path / "data" / "recipes").mkdir(parents=True)
+    (tmp_path / "data" / "recipes" / "id").symlink_to(source / "id") if sys.platform != "win32" else pytest.skip("makes a link")
+    monkeypatch.setattr(settings, "ROOT", tmp_path)
+    assert call("data", "split") == 0 and "train: " in capsys.readouterr().out
+    assert (tmp_path / "data" / "recipes" / "splits.csv").read_text(encoding="utf-8") == (source / "splits.csv").read_text(encoding="utf-8")
+
+
+def test_doctor_tells_and_judges(capsys, monkeypatch):
+    expected = 1 if doctor.examine()["problems"] else 0
+    assert call("doctor", "--json") == expected
+    facts = json.loads(capsys.readouterr().out)
+    assert {"profile", "reason", "device", "versions", "memory_free_gb", "disk_free_gb", "packaged_model"} <= set(facts)
+    monkeypatch.setattr(doctor, "PACKAGES", ("no-such-package",))
+    assert call("doctor") == 1 and "PROBLEM not installed: no-such-package" in capsys.readouterr().out
+
+
+def test_run_leaves_one_json_object_on_standard_output(tmp_path, capsys, monkeypatch):
+    notebook(tmp_path / "04_evaluation.ipynb", RECORD.format("04_evaluation", 0.5))
+    for name, value in (("RUNS", tmp_path / "runs"), ("NOTEBOOKS", tmp_path), ("calibrate", lambda: 1.0)):
+        monkeypatch.setattr(pipeline, name, value)
+    monkeypatch.setattr(lesson, "lessons", lambda: [{"name": n, "minutes": {}} for n in ("02_data_csv_qa", "03_qlora_training", "04_evaluation")])
+    monkeypatch.setenv("DAPUR_ARTIFACTS", str(tmp_path / "artifacts"))
+    code = call("run", "--profile", "sanity", "--only", "04", "--json")
+    told = capsys.readouterr()
+    summary = json.loads(told.out)
+    assert code == summary["exit_code"] == 1, "the course's gates are not recorded by this notebook"
+    assert summary["metrics"][0]["name"] == "ended" and {v["status"] for v in summary["gates"]} == {"unknown metric", "not checked"}
+    assert "[1/1] 04_evaluation" in told.err
