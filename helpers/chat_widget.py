@@ -72,7 +72,7 @@ class ChatWidget:
                              tooltip=tr("Hentikan jawaban; yang sudah tertulis disimpan", "Stop the answer; what is written stays"))
         self.clear = w.Button(description=tr("Hapus", "Clear"), tooltip=tr("Hapus seluruh percakapan", "Clear the whole conversation"))
         self.model = w.ToggleButtons(options=[(tr("hasil tuning", "tuned"), "tuned"), (tr("dasar", "base"), "base")], value=conversation.model,
-                                     description="Model", tooltips=[_name("tuned"), _name("base")],
+                                     description="Model", tooltips=[_name("tuned"), _name("base")], layout=w.Layout(width="auto"),
                                      style={"button_width": "110px", "description_width": "initial"})
         self.temperature = w.FloatSlider(value=conversation.temperature, min=0, max=1.5, step=0.1, readout_format=".1f",
                                          description=tr("Temperatur", "Temperature"), layout=w.Layout(width="300px"), style={"description_width": "initial"},
@@ -89,9 +89,8 @@ class ChatWidget:
         small = w.Layout(flex_flow="row wrap", align_items="center", grid_gap="4px 18px")
         for button in (self.send, self.halt, self.clear):
             button.layout = w.Layout(width="90px", flex="0 0 auto")
-        self.ui = w.VBox([self.log, w.HBox([self.text, self.send, self.halt, self.clear]),
-                          w.HBox([self.model, self.temperature, self.remember], layout=small), self.status],
-                         layout=w.Layout(max_width="900px"))
+        self.ui = w.VBox([self.log, w.HBox([self.text, self.send, self.halt, self.clear]), self.status,
+                          w.HBox([self.model, self.temperature, self.remember], layout=small)], layout=w.Layout(max_width="900px"))
         self.draw()
         self.tell(tr("Siap.", "Ready."))
 

@@ -12,6 +12,7 @@ from pathlib import Path
 _EXECUTING = re.compile(r"^Executing Cell (\d+)-", re.MULTILINE)
 _RAISED = re.compile(r"^(?:[A-Za-z_][\w.]*\.)?([A-Z]\w*(?:Error|Exception|Interrupt|Exit|NotPassed|Step|File)\b.*)$", re.MULTILINE)
 _CLIENT = re.compile(r"^nbclient\.exceptions\.((?:CellTimeoutError|DeadKernelError): .*)$", re.MULTILINE)
+_RECORD = re.compile(r"""\brecord\(\s*(?:(?P<f>f?)(?P<quote>["'])(?P<text>.*?)(?P=quote))?""")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -109,8 +110,18 @@ def sentence(notebook: str, failure: dict) -> str:
 
 
 def recording_cell(cells: list[dict], metric: str) -> int | None:
-    """Number, from 1 among the code cells, of the cell that records a metric under a literal name."""
+    """Number, from 1 among the code cells, of the cell that records a metric, as far as its source tells.
+
+    `record("loss", ...)` and `record(f"base_{name}", ...)` are matched by their text; a name in a variable counts when
+    only one cell does that.
+    """
+    by_variable = set()
     for number, cell in enumerate(filter(is_code, cells), start=1):
-        if "record(" in source_of(cell) and re.search(rf"""["']{re.escape(metric)}["']""", source_of(cell)):
-            return number
-    return None
+        for call in _RECORD.finditer(source_of(cell)):
+            if call["text"] is None:
+                by_variable.add(number)
+                continue
+            parts = re.split(r"\{[^}]*\}", call["text"]) if call["f"] else [call["text"]]
+            if re.fullmatch(".+".join(map(re.escape, parts)), metric):
+                return number
+    return by_variable.pop() if len(by_variable) == 1 else None

@@ -221,8 +221,9 @@ def exercise_cells(nb, name: str) -> Iterator[Finding]:
         if kind == "exercise":
             if kinds[position:position + 3] != ["exercise", "solution", "check"]:
                 yield number, "exercise", "expected three code cells: exercise, solution, check"
-            if [language_of(c) for c in nb.cells[max(number - 3, 0):number - 1]] != ["id", "en"]:
-                yield number, "exercise", "no question pair right above it"
+            asked = next((c for c in reversed(nb.cells[:number - 1]) if c.cell_type == "markdown" or tags(c)), None)
+            if asked is None or language_of(asked) != "en":        # untagged code may stand between: what the question is about
+                yield number, "exercise", "no question in both languages above it"
             stub = tree(cell)
             blank = {t.id for node in ast.walk(stub) if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) and node.value.value is ...
                      for t in node.targets if isinstance(t, ast.Name)}

@@ -67,8 +67,9 @@ def shown(text: str) -> str:
 
 def without_paths(text: str) -> str:
     """`text` without folders of this machine: the course's root becomes ".", home "~", a library's folder "..."."""
-    text = re.sub(r"[^\s\"'<>]*[/\\]site-packages[/\\]", ".../", text)
-    text = re.sub(r"[^\s\"'<>]*ipykernel_\d+[/\\]\d+\.py", "<cell>", text)
+    # from the start of a word only: without it, a picture's long text costs the square of its length
+    text = re.sub(r"(?<![^\s\"'<>])[^\s\"'<>]*[/\\]site-packages[/\\]", ".../", text)
+    text = re.sub(r"(?<![^\s\"'<>])[^\s\"'<>]*ipykernel_\d+[/\\]\d+\.py", "<cell>", text)
     for folder, name in ((ROOT, "."), (Path(sys.prefix), "<python>"), (Path.home(), "~"), (Path(tempfile.gettempdir()), "<temp>")):
         for form in {str(folder), folder.as_posix(), str(folder.resolve())}:
             if len(form) > 3:            # never "/" or "C:\"

@@ -287,7 +287,7 @@ def test_cleaning_keeps_results_and_drops_noise():
 
 def test_cleaning_again_changes_nothing():
     once = notebook_upkeep.clean(executed())
-    assert notebook_upkeep.clean(nbformat.from_dict(json.loads(nbformat.writes(once)))) == once
+    assert notebook_upkeep.clean(nbformat.reads(nbformat.writes(once), 4)) == once
 
 
 @pytest.mark.parametrize("spoil, message", [

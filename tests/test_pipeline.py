@@ -113,6 +113,15 @@ def test_a_notebook_that_the_course_names_and_is_missing_is_an_error(cfg, tmp_pa
     assert not (tmp_path / "runs").exists()
 
 
+def test_the_cell_that_records_a_metric_is_found():
+    def found(metric, *sources):
+        return failures.recording_cell([{"cell_type": "code", "metadata": {}, "source": s} for s in sources], metric)
+
+    sources = ('results.record("loss", 1)', 'compare("bleu"); results.record("nltk_bleu", 2)', 'for k in d: results.record(f"base_{k}", 3); record(k, 4)')
+    assert [found(m, *sources) for m in ("loss", "nltk_bleu", "base_chrf", "bleu")] == [1, 2, 3, 3]
+    assert found("bleu", sources[0]) is None
+
+
 def test_too_little_disk_is_told_before_anything_runs(tmp_path):
     with pytest.raises(CourseError, match="GB of free disk"):
         pipeline.check_disk([tmp_path / "runs"], need_gb=1e9)
