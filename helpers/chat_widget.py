@@ -46,7 +46,7 @@ def render(conversation: Conversation) -> str:
             rows.append(line(tr("yang di atas garis ini tidak ikut dibaca model", "the model was not shown what is above this line")))
         note = tr("dihentikan", "stopped") if turn.stopped else ""
         rows += [f'<div class="turn person"><b>{tr("Kita", "You")}</b>\n{html.escape(turn.question)}</div>',
-                 f'<div class="turn {turn.model}"><b>{_name(turn.model)}</b> <span class="note">{note}</span>\n{html.escape(turn.answer) or "…"}</div>']
+                 f'<div class="turn {turn.model}"><b>{_name(turn.model)}</b> <span class="note">{note}</span>\n{html.escape(turn.answer.strip()) or "…"}</div>']
     if not rows:
         rows = [line(tr("Belum ada percakapan. Coba: Buatkan resep Soto Ayam.", "Nothing here yet. Try: Write a recipe for Chicken Soto."))]
     label = tr("Percakapan", "Conversation")
@@ -71,9 +71,10 @@ class ChatWidget:
         self.halt = w.Button(description=tr("Hentikan", "Stop"), button_style="danger", disabled=True,
                              tooltip=tr("Hentikan jawaban; yang sudah tertulis disimpan", "Stop the answer; what is written stays"))
         self.clear = w.Button(description=tr("Hapus", "Clear"), tooltip=tr("Hapus seluruh percakapan", "Clear the whole conversation"))
-        self.model = w.ToggleButtons(options=[(tr("hasil tuning", "tuned"), "tuned"), (tr("dasar", "base"), "base")], value=conversation.model,
-                                     description="Model", tooltips=[_name("tuned"), _name("base")], layout=w.Layout(width="auto"),
-                                     style={"button_width": "110px", "description_width": "initial"})
+        self.model = w.ToggleButtons(options=[(_name("tuned"), "tuned"), (_name("base"), "base")], value=conversation.model,
+                                     tooltips=[tr("Jawaban dari model pelajaran 03", "Answers from the model of lesson 03"),
+                                               tr("Jawaban dengan adapter dimatikan", "Answers with the adapter switched off")],
+                                     layout=w.Layout(width="auto"), style={"button_width": "150px"})
         self.temperature = w.FloatSlider(value=conversation.temperature, min=0, max=1.5, step=0.1, readout_format=".1f",
                                          description=tr("Temperatur", "Temperature"), layout=w.Layout(width="300px"), style={"description_width": "initial"},
                                          tooltip=tr("0: selalu kata yang paling mungkin; makin tinggi, makin acak",

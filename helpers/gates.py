@@ -1,7 +1,7 @@
 """One-sided limits on recorded metrics, read from gates.toml: what makes the pipeline red although every cell ran.
 
     [[gate]]
-    profile = "cpu"               # one profile of profiles.toml
+    profile = "cpu"               # one profile of profiles.toml, or "*"
     data_language = "*"           # "id", "en" or "*"
     data = "own"                  # "own", the name of a DATA_DIR folder, or "*"
     notebook = "04_evaluation"
@@ -68,7 +68,7 @@ def read(number: int, row: dict, file: str) -> Gate:
     limit = row[sides[0]]
     if isinstance(limit, bool) or not isinstance(limit, (int, float)) or not math.isfinite(limit):
         raise CourseError(f"{where}: {sides[0]} = {limit!r} is not a finite number.")
-    for key, allowed in (("profile", [*profiles()]), ("data_language", [*LANGUAGES, "*"]), ("notebook", [item["name"] for item in lessons()])):
+    for key, allowed in (("profile", [*profiles(), "*"]), ("data_language", [*LANGUAGES, "*"]), ("notebook", [item["name"] for item in lessons()])):
         if row[key] not in allowed:
             raise CourseError(f"{where}: unknown {key} {row[key]!r}; expected one of: {', '.join(allowed)}.")
     return Gate(**{key: row[key] for key in TEXTS}, side=sides[0], limit=float(limit))
@@ -79,7 +79,7 @@ def applicable(table: list[Gate], cfg: Settings) -> list[Gate]:
     if cfg.base_model != profiles()[cfg.profile]["base_model"]:
         return []
     data = "own" if cfg.own_data else cfg.data_name if cfg.data_name != "own" else None
-    return [g for g in table if g.profile == cfg.profile and g.data_language in (cfg.data_language, "*") and g.data in (data, "*")]
+    return [g for g in table if g.profile in (cfg.profile, "*") and g.data_language in (cfg.data_language, "*") and g.data in (data, "*")]
 
 
 def check(table: list[Gate], metrics: list[dict], passed: set[str]) -> list[dict]:

@@ -22,11 +22,12 @@ pytestmark = pytest.mark.slow
 
 @dataclass
 class Pass:
-    """One run through the course: outcome and exercise states of each lesson."""
+    """One run through the course: outcome, code and exercise states of each lesson."""
 
     cfg: settings.Settings
     folder: Path
     outcomes: dict[str, pipeline.Outcome]
+    code: dict[str, str]         # hash of each lesson's code as it was when its run began
 
     def exercises(self, name: str) -> dict[str, str]:
         path = self.folder / f"{name}.exercises.json"
@@ -37,10 +38,11 @@ def run_course(language: str, cfg: settings.Settings, folder: Path) -> Pass:
     """The lessons one after the other; the first that fails ends the pass."""
     solved = language == "id"
     folder.mkdir()
-    run, values = Pass(cfg, folder, {}), pipeline.parameters(cfg) | ({"RUN_SOLUTIONS": True} if solved else {})
+    run, values = Pass(cfg, folder, {}, {}), pipeline.parameters(cfg) | ({"RUN_SOLUTIONS": True} if solved else {})
     for name in NAMES:
         environment = pipeline.environment(cfg) | {"DAPUR_EXERCISES": str(folder / f"{name}.exercises.json"), "DAPUR_STRICT": "1" if solved else "0"}
         item = pipeline.Plan(name, pipeline.NOTEBOOKS / f"{name}.ipynb", Limits(cell=180, notebook=300))
+        run.code[name] = notebook_upkeep.code_sha256(nbformat.read(item.path, 4))
         run.outcomes[name] = pipeline.run_notebook(item, folder, values, environment)
         if run.outcomes[name].status != "passed":
             break
@@ -82,7 +84,7 @@ def test_executed_lesson_can_be_committed(ran):
     cleaned = notebook_upkeep.clean(nbformat.read(run.folder / f"{name}.ipynb", 4), name)
     problems = [p for p in notebook_lint.lint_notebook(cleaned, name) if p.rule in ("output", "alt text")]
     assert not problems, "\n" + "\n".join(map(str, problems))
-    assert notebook_upkeep.code_sha256(nbformat.read(pipeline.NOTEBOOKS / f"{name}.ipynb", 4)) == cleaned.metadata["dapur"]["code_sha256"]
+    assert cleaned.metadata["dapur"]["code_sha256"] == run.code[name]
 
 
 def test_what_code_shows_follows_the_language(passes):
