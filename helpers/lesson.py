@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import tomllib
 import warnings
@@ -29,6 +30,8 @@ def start(name: str, profile: str = "auto", language: str = "id", data_language:
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    # An optional kernel that only the hub has; without it bitsandbytes uses its own, which this course measures.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     cfg = settings.load(profile, language, data_language, seed, run_solutions)
     if cfg.base_model in ("packaged", "sanity"):
         os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -184,16 +184,19 @@ def _sacrifices(job: Job) -> list[tuple[str, dict]]:
     while batch > 1:
         batch //= 2
         more = job.accumulation * math.ceil(job.batch / batch)
-        found.append((tr(f"batch {batch}, akumulasi {more}: hasil sama, hanya lebih lama", f"batch {batch}, accumulation {more}: same result, only slower"),
+        found.append((tr(f"batch {batch}, akumulasi {more}: hasil sama, hanya lebih lama",
+                         f"batch {batch}, accumulation {more}: same result, only slower"),
                       {"batch": batch, "accumulation": more}))
     if not job.checkpointing:
-        found.append((tr("gradient checkpointing: sekitar sepertiga lebih lama", "gradient checkpointing: about a third slower"), {"checkpointing": True}))
+        found.append((tr("gradient checkpointing: sekitar sepertiga lebih lama", "gradient checkpointing: about a third slower"),
+                      {"checkpointing": True}))
     if OPTIMIZERS[job.optimizer] == 8:
         found.append((tr("paged_adamw_8bit: hampir tanpa rugi", "paged_adamw_8bit: next to no loss"), {"optimizer": "paged_adamw_8bit"}))
     length = job.length
     while length > 256:
         length = max(256, length // 2)
-        found.append((tr(f"panjang {length} token: resep yang lebih panjang tersisih", f"length {length} tokens: longer recipes are left out"), {"length": length}))
+        found.append((tr(f"panjang {length} token: resep yang lebih panjang tersisih", f"length {length} tokens: longer recipes are left out"),
+                      {"length": length}))
     small = {"rank": min(job.rank, 8), "targets": tuple(n for n in ("q_proj", "v_proj") if n in job.target_names) or job.target_names[:1]}
     found.append((tr("adapter kecil: rank 8, hanya q dan v", "a small adapter: rank 8, q and v only"), small))
     return found
