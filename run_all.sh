@@ -147,5 +147,6 @@ if is_ready; then say "Using the finished set-up in .venv."; else set_up; fi
 case "$COMMAND" in
   run) exec "$VENV_PYTHON" -m helpers run "$@" ;;
   lab) exec "$VENV_PYTHON" -m helpers lab "$@" ;;
-  test) exec "$VENV_PYTHON" -m pytest "$@" ;;
+  # Two workers; the tests of one file stay together, so that lessons hand over to each other.
+  test) exec "$VENV_PYTHON" -m pytest -n 2 --dist loadfile "$@" ;;
 esac

@@ -40,8 +40,9 @@ def run(profile: Annotated[str, typer.Option(help="A profile of helpers/profiles
         fresh: Annotated[bool, typer.Option("--fresh", help="Remove what earlier runs with these settings left in artifacts/.")] = False,
         as_json: Json = False) -> None:
     """Run the notebooks, check the gates, write runs/<time>/ with a report."""
-    from . import gates, lesson, pipeline, settings
-    from .processes import interruptible
+    from . import lesson, settings
+    from .runner import gates, pipeline
+    from .runner.processes import interruptible
 
     cfg = settings.load(profile, language, data_language, seed)
     lessons, table = pipeline.select(lesson.lessons(), start, only), gates.load()
@@ -55,7 +56,7 @@ def run(profile: Annotated[str, typer.Option(help="A profile of helpers/profiles
 @app.command()
 def doctor(as_json: Json = False) -> None:
     """Tell versions, device, profile, disk, memory and whether the embedded model is there."""
-    from . import doctor as examination
+    from .runner import doctor as examination
 
     facts = examination.examine()
     if as_json:

@@ -29,7 +29,7 @@ def read_notebook(path: Path):
 @app.command()
 def lint(paths: Annotated[list[Path] | None, typer.Argument(help="Notebooks; all lessons when none is given.")] = None, as_json: Json = False) -> None:
     """Check language pairs, headings, first cells, exercises, pictures and outputs. Exit code 1 when something is wrong."""
-    from . import notebook_lint
+    from .upkeep import lint as notebook_lint
 
     files = paths or notebook_lint.notebook_files()
     problems = [p for path in files for p in notebook_lint.lint_notebook(read_notebook(path), path.stem)]
@@ -43,7 +43,7 @@ def lint(paths: Annotated[list[Path] | None, typer.Argument(help="Notebooks; all
 @app.command()
 def stamp() -> None:
     """Write the bootstrap cell, with the address in helpers/repository.txt, into every notebook."""
-    from . import notebook_upkeep
+    from .upkeep import notebooks as notebook_upkeep
 
     typer.echo("\n".join(f"stamped {name}" for name in notebook_upkeep.stamp()) or "nothing to change")
 
@@ -51,7 +51,7 @@ def stamp() -> None:
 @app.command()
 def clean(executed: Path, out: Path) -> None:
     """Make an executed notebook fit to commit."""
-    from . import notebook_upkeep
+    from .upkeep import notebooks as notebook_upkeep
 
     notebook_upkeep.write(notebook_upkeep.clean(read_notebook(executed), executed.stem), out)
 
@@ -59,7 +59,7 @@ def clean(executed: Path, out: Path) -> None:
 @app.command()
 def publish(run_dir: Path) -> None:
     """Take the outputs of a run over into notebooks/, cleaned."""
-    from . import notebook_upkeep
+    from .upkeep import notebooks as notebook_upkeep
 
     typer.echo("\n".join(f"published {name}" for name in notebook_upkeep.publish(run_dir)))
 
@@ -67,7 +67,7 @@ def publish(run_dir: Path) -> None:
 @app.command()
 def stale(as_json: Json = False) -> None:
     """List notebooks whose outputs do not belong to their code. Exit code 1 when there are any."""
-    from . import notebook_upkeep
+    from .upkeep import notebooks as notebook_upkeep
 
     found = notebook_upkeep.stale()
     typer.echo(json.dumps(found) if as_json else "\n".join(f"{name}: {why}" for name, why in found.items()) or "all outputs belong to their code")
@@ -77,6 +77,6 @@ def stale(as_json: Json = False) -> None:
 @app.command("readme")
 def write_readme(run_dirs: Annotated[list[Path] | None, typer.Argument(help="Runs that passed, e.g. one for each data language.")] = None) -> None:
     """Write the profiles and, from the runs, minutes and results into README.md."""
-    from . import readme
+    from .upkeep import readme
 
     readme.render(run_dirs or [])

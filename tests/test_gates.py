@@ -5,7 +5,8 @@ import math
 
 import pytest
 
-from helpers import gates, results
+from helpers import results
+from helpers.runner import gates
 from helpers.errors import CourseError
 
 GOOD = {"profile": "sanity", "data_language": "*", "data": "own", "notebook": "04_evaluation", "metric": "ended", "reason": "answers end"}

@@ -12,8 +12,11 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from helpers import lesson, models, notebook_lint, notebook_upkeep, pipeline, results, settings
-from helpers.limits import Limits
+from helpers import lesson, models, results, settings
+from helpers.runner import pipeline
+from helpers.runner.limits import Limits
+from helpers.upkeep import lint as notebook_lint
+from helpers.upkeep import notebooks as notebook_upkeep
 
 NAMES = [item["name"] for item in lesson.lessons()]
 LANGUAGES = ("id", "en")

@@ -12,7 +12,10 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell as code, new_markdown_cell as text, new_notebook, new_output
 
-from helpers import bilingual, cli, cloud, exercises, lesson, notebook_lint, notebook_upkeep, readme, settings
+from helpers import bilingual, cli, cloud, exercises, lesson, settings
+from helpers.upkeep import lint as notebook_lint
+from helpers.upkeep import notebooks as notebook_upkeep
+from helpers.upkeep import readme
 from helpers.errors import CourseError, UsageError
 
 ROOT = settings.ROOT

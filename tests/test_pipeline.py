@@ -13,9 +13,9 @@ import nbformat
 import psutil
 import pytest
 
-from helpers import failures, gates, history, limits, pipeline, report
+from helpers.runner import failures, gates, history, limits, pipeline, report
 from helpers.errors import CourseError, UsageError
-from helpers.processes import Lock
+from helpers.runner.processes import Lock
 
 ROOT = Path(__file__).resolve().parent.parent
 LESSONS = [{"name": n, "minutes": {"sanity": 0.2}} for n in ("00_start", "01_gpu_memory", "04_evaluation")]
@@ -194,8 +194,9 @@ def test_fresh_removes_the_artifacts_of_this_key_only(cfg, tmp_path):
 SCRIPT = """
 import sys
 from pathlib import Path
-from helpers import pipeline, settings
-from helpers.processes import interruptible
+from helpers import settings
+from helpers.runner import pipeline
+from helpers.runner.processes import interruptible
 folder = Path(sys.argv[1])
 pipeline.calibrate = lambda: 1.0
 cfg = settings.load("sanity", "id", artifacts_root=folder / "artifacts")

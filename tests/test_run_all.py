@@ -119,7 +119,7 @@ def test_it_works_from_another_folder_with_a_relative_data_folder(course, tmp_pa
 
 
 def test_sub_commands_and_exit_codes_are_passed_on(course):
-    assert "ran -m pytest -k gates" in call(course, "test", "-k", "gates").stdout
+    assert "ran -m pytest -n 2 --dist loadfile -k gates" in call(course, "test", "-k", "gates").stdout
     assert "ran -m helpers lab --no-browser" in call(course, "lab", "--no-browser").stdout
     assert call(course, STAND_IN_EXIT="130").returncode == 130
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import nbformat
 
-from .settings import ROOT
+from ..settings import ROOT
 
 NOTEBOOKS = ROOT / "notebooks"
 REQUIRED_PARAMETERS = {"PROFILE", "LANGUAGE", "DATA_LANGUAGE", "RUN_SOLUTIONS", "SEED"}
@@ -185,7 +185,7 @@ def _called(call: ast.Call) -> str:
 
 def first_cells(nb, name: str) -> Iterator[Finding]:
     """The first code cells are bootstrap, parameters and set-up, each as agreed."""
-    from .notebook_upkeep import bootstrap_source
+    from .notebooks import bootstrap_source
 
     code = [(number, cell) for number, cell in enumerate(nb.cells, 1) if cell.cell_type == "code"]
     for position, wanted in enumerate(("bootstrap", "parameters", "setup")):

@@ -8,9 +8,9 @@ import shutil
 
 import psutil
 
-from . import settings
-from .errors import CourseError
-from .models import packaged_gguf
+from .. import settings
+from ..errors import CourseError
+from ..models import packaged_gguf
 
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate", "datasets", "evaluate", "sacrebleu", "nltk", "pandas",
             "numpy", "jupyterlab", "ipywidgets", "papermill")

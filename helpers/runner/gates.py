@@ -17,9 +17,9 @@ import tomllib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from .errors import CourseError
-from .lesson import lessons
-from .settings import LANGUAGES, ROOT, Settings, profiles
+from ..errors import CourseError
+from ..lesson import lessons
+from ..settings import LANGUAGES, ROOT, Settings, profiles
 
 FILE = ROOT / "gates.toml"
 TEXTS = ("profile", "data_language", "data", "notebook", "metric", "reason")

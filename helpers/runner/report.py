@@ -11,7 +11,7 @@ import jinja2
 
 from . import failures, gates, history
 from .progress import clock
-from .results import read_json
+from ..results import read_json
 
 TEMPLATES = Path(__file__).with_name("templates")
 MOST_SAMPLES = 6
@@ -56,7 +56,7 @@ def loss_curve(rows: list[dict]) -> bytes:
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
-    from .display import COLOURS
+    from ..display import COLOURS
 
     figure, axes = plt.subplots(figsize=(7, 3.2))
     for key, label, colour, mark in (("loss", "latih · training", COLOURS[0], ""), ("eval_loss", "validasi · validation", COLOURS[1], "o")):

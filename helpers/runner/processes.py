@@ -14,8 +14,8 @@ from pathlib import Path
 
 import psutil
 
-from .errors import CourseError
-from .results import write_json
+from ..errors import CourseError
+from ..results import write_json
 
 
 class Tree:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from .results import read_json
+from ..results import read_json
 
 NOTABLE = 0.10           # relative change that is told when a metric has no interval
 NOTABLE_TIMING = 0.35    # the same for seconds, speed and memory, which swing with the machine's other work

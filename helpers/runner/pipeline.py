@@ -16,13 +16,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from . import doctor, failures, gates, history, report
-from .errors import CourseError, UsageError
-from .lesson import NOTEBOOKS
+from ..errors import CourseError, UsageError
+from ..lesson import NOTEBOOKS
 from .limits import Limits, calibrate, expected_seconds, limits_for, slowness
 from .processes import Lock, Tree
 from .progress import Progress, clock, where
-from .results import read_json, write_json
-from .settings import ROOT, Settings
+from ..results import read_json, write_json
+from ..settings import ROOT, Settings
 
 RUNS = ROOT / "runs"
 DISK_GB = 3.0            # free space a run wants for artifacts and runs

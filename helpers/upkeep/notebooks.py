@@ -12,12 +12,12 @@ from pathlib import Path
 
 import nbformat
 
-from .errors import CourseError, UsageError
-from .notebook_lint import NOTEBOOKS, notebook_files, tags
-from .settings import ROOT
+from ..errors import CourseError, UsageError
+from .lint import NOTEBOOKS, notebook_files, tags
+from ..settings import ROOT
 
 TEMPLATE = Path(__file__).with_name("bootstrap_cell.txt")
-REPOSITORY = Path(__file__).with_name("repository.txt")
+REPOSITORY = Path(__file__).parent.parent / "repository.txt"
 LARGEST_OUTPUT = 500_000         # characters; a page of many such outputs no longer opens on GitHub
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 _SWITCH = re.compile(r"^\s*<style>.*:has\(\[lang=|^\s*<style></style>\s*$", re.DOTALL)

@@ -8,11 +8,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from .errors import CourseError, UsageError
-from .lesson import lessons
-from .notebook_upkeep import REPOSITORY
-from .results import read_json
-from .settings import ROOT, profiles
+from ..errors import CourseError, UsageError
+from ..lesson import lessons
+from .notebooks import REPOSITORY
+from ..results import read_json
+from ..settings import ROOT, profiles
 
 README = ROOT / "README.md"
 # Rows of the results table: a metric of lesson 04 (the base model's has "base_" before it), its name in both languages, how it is shown.

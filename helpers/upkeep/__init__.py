@@ -1,0 +1,1 @@
+"""Keeping the notebooks and the README true: the pair lint, stamping, cleaning, publishing. No notebook imports this."""
