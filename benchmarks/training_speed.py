@@ -20,7 +20,6 @@ def variant(name: str, profile: str, steps: int) -> dict:
     """Train `steps` optimiser steps and measure; the first is left out as warm-up."""
     import dataclasses
 
-    import psutil
     import torch
 
     from helpers import models, prompts, recipes, settings, splits, training
@@ -58,8 +57,8 @@ def variant(name: str, profile: str, steps: int) -> dict:
                 useful += int(batch["attention_mask"].sum())
             optimizer.step()
             optimizer.zero_grad()
-    peak = getattr(monitor, "peak_gb", None) or psutil.Process().memory_info().rss / 1e9
-    return {"tokens_per_s": useful / (time.perf_counter() - start), "peak_gb": peak}
+        seconds = time.perf_counter() - start
+    return {"tokens_per_s": useful / seconds, "peak_gb": monitor.peak / 1e9}
 
 
 def main() -> None:

@@ -41,7 +41,7 @@ def show_side_by_side(titles: list[str], texts: list[str]) -> None:
     """Texts in columns, escaped, line breaks kept."""
     from IPython.display import HTML, display
 
-    cells = "".join(f'<td style="vertical-align:top;text-align:left;white-space:pre-wrap;width:{100 // len(texts)}%"><b>{html.escape(t)}</b>\n\n{html.escape(x)}</td>'
+    cells = "".join(f'<td style="vertical-align:top;text-align:left;white-space:pre-wrap;overflow-wrap:anywhere;width:{100 // len(texts)}%"><b>{html.escape(t)}</b>\n\n{html.escape(x)}</td>'
                     for t, x in zip(titles, texts))
     display(HTML(f'<table style="width:100%;table-layout:fixed"><tr>{cells}</tr></table>'))
 
