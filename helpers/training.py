@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
+import os
 import time
 from pathlib import Path
 
@@ -12,8 +14,8 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from . import models, prompts
-from .errors import CourseError
-from .settings import Settings
+from .errors import CourseError, UsageError
+from .settings import Settings, choice
 
 
 class EncodedRows(torch.utils.data.Dataset):
@@ -190,7 +192,16 @@ def arguments(cfg: Settings, rows: int, output: Path, report_to: str = "none") -
 
 def make_trainer(model, cfg: Settings, train: EncodedRows, validation: EncodedRows, tokenizer, output: Path, *,
                  show=None, report_to: str = "none", callbacks: list = ()) -> LabelTrainer:
-    """A LabelTrainer with early stopping, the gradient guard (`trainer.guard`) and a history (`trainer.history`)."""
+    """A LabelTrainer with early stopping, the gradient guard (`trainer.guard`) and a history (`trainer.history`).
+
+    `report_to`: "none", "tensorboard" or "wandb"; the latter is kept offline, `wandb sync` uploads it when wanted.
+    Raises UsageError when that package is not installed.
+    """
+    if report_to != "none":
+        choice(report_to, ["none", "tensorboard", "wandb"], "REPORT_TO")
+        if importlib.util.find_spec(report_to) is None:
+            raise UsageError(f"REPORT_TO={report_to!r} needs the package {report_to}, which is not installed. Run: pip install {report_to}")
+        os.environ.setdefault("WANDB_MODE", "offline")
     history, guard = History(show), GradientGuard()
     trainer = LabelTrainer(
         model=model, dtype=models.compute_dtype(cfg), args=arguments(cfg, len(train), output, report_to), train_dataset=train, eval_dataset=validation,

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from helpers import adapters, models, prompts, training
-from helpers.errors import CourseError, MissingStep
+from helpers.errors import CourseError, MissingStep, UsageError
 
 
 @pytest.fixture(scope="module")
@@ -136,3 +136,10 @@ def test_a_saved_adapter_is_whole_carries_a_card_and_answers_like_the_one_in_mem
         in_memory = training.label_loss(trainer.model.eval(), batch, torch.float32).item()
         reloaded = training.label_loss(models.load_tuned(cfg), batch, torch.float32).item()
     assert reloaded == pytest.approx(in_memory, rel=1e-3)
+
+
+@pytest.mark.parametrize(("report_to", "message"), [("tensorbord", "Did you mean 'tensorboard'"), ("wandb", "pip install wandb")])
+def test_a_logger_that_cannot_be_had_is_refused_before_training(cfg, rows, tokenizer, tmp_path, monkeypatch, report_to, message):
+    monkeypatch.setattr(training.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=message):
+        training.make_trainer(None, cfg, rows, rows, tokenizer, tmp_path, report_to=report_to)

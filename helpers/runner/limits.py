@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass
 
 # Seconds of `calibrate` on the machine on which course.toml was measured (2-core AMD EPYC): 0.92 to 1.02 of processor time.
-REFERENCE_SECONDS = 1.0
+REFERENCE_SECONDS = 0.5
 NOTEBOOK_FACTOR, CELL_FACTOR = 4.0, 3.0      # room for a busy machine; a limit is there to end what hangs
 LEAST_NOTEBOOK, LEAST_CELL = 180.0, 120.0    # seconds: starting a kernel and importing torch alone may take a minute
 UNMEASURED = 6 * 3600.0                      # seconds, for a profile without measured minutes
@@ -21,7 +21,7 @@ class Limits:
 
 
 def calibrate(rounds: int = 5) -> float:
-    """Seconds for a fixed mix of float32 matrix products and plain Python, about one on the reference machine."""
+    """Seconds for a fixed mix of float32 matrix products and plain Python, about half a second on the reference machine."""
     import numpy
 
     matrix = numpy.full((768, 768), 0.5, dtype=numpy.float32)
