@@ -10,6 +10,7 @@ from pathlib import Path
 
 from . import results, settings
 from .bilingual import say, show_switch, tr
+from .models import PACKAGED_NAME
 from .settings import ROOT, Settings
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -36,12 +37,13 @@ def start(name: str, profile: str = "auto", language: str = "id", data_language:
     if cfg.base_model in ("packaged", "sanity"):
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     results.start(name)
+    base = {"packaged": PACKAGED_NAME}.get(cfg.base_model, cfg.base_model)
     show_switch(language)
     measured = next(item for item in lessons() if item["name"] == name)["minutes"]
     times = ", ".join(f"{p}: {m:g}" for p, m in measured.items())
     expected = f"{measured[cfg.profile]:g}" if cfg.profile in measured else tr("belum diukur", "not yet measured")
-    say(f"**Profil `{cfg.profile}`** ({cfg.reason}) · model dasar `{cfg.base_model}` · data `{cfg.data_name}` ({cfg.data_language}) · "
+    say(f"**Profil `{cfg.profile}`** ({cfg.reason}) · model dasar `{base}` · data `{cfg.data_name}` ({cfg.data_language}) · "
         f"perkiraan waktu di sini: **{expected} menit** (menit terukur per profil: {times})",
-        f"**Profile `{cfg.profile}`** ({cfg.reason}) · base model `{cfg.base_model}` · data `{cfg.data_name}` ({cfg.data_language}) · "
+        f"**Profile `{cfg.profile}`** ({cfg.reason}) · base model `{base}` · data `{cfg.data_name}` ({cfg.data_language}) · "
         f"expected time here: **{expected} minutes** (measured minutes by profile: {times})")
     return cfg
