@@ -7,25 +7,19 @@ from __future__ import annotations
 
 import json
 import sys
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .cli_gpu import app as gpu
-from .cli_notebooks import app as notebooks
-from . import cli_chat, cli_gpu, cli_notebooks
-from .errors import CourseError, UsageError
+from . import cli_chat, cli_data, cli_gpu, cli_notebooks
+from .errors import CourseError
 
 app = typer.Typer(help="Dapur LLM: the course for people who do not live in notebooks.", no_args_is_help=True, add_completion=False,
                   pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})
-data = typer.Typer(help="Recipe CSVs: check them, split them.", no_args_is_help=True)
-app.add_typer(data, name="data")
+app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_gpu.app, name="gpu")
 app.add_typer(cli_notebooks.app, name="notebooks")
 app.command()(cli_chat.chat)
-app.add_typer(notebooks, name="notebooks")
-app.add_typer(gpu, name="gpu")
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 
@@ -69,47 +63,6 @@ def doctor(as_json: Json = False) -> None:
                 typer.echo(f"{name.replace('_', ' ') + ':':<18} {value}")
         typer.echo("\n".join(f"PROBLEM {p}" for p in facts["problems"]) or "no problems")
     raise typer.Exit(1 if facts["problems"] else 0)
-
-
-@data.command("check")
-def data_check(paths: Annotated[list[Path], typer.Argument(help="CSV files or folders of them.")], as_json: Json = False) -> None:
-    """Read recipe CSVs as the lessons do and tell what is kept, dropped and skipped, and why. Exit code 1: nothing usable."""
-    from . import recipes
-
-    total = recipes.Report()
-    for path in paths:
-        if not path.exists():
-            raise UsageError(f"{path} does not exist; expected a CSV file or a folder of them.")
-        for _ in recipes.chunks(path, total):
-            pass                         # only the report is wanted; the rows are let go, so memory stays flat
-    found = total.as_dict()
-    if as_json:
-        print_json(found)
-    else:
-        typer.echo(f"{found['rows_read']} rows read, {found['rows_kept']} kept, {found['rows_dropped']} dropped")
-        for reason, count in found["reasons"].items():
-            typer.echo(f"  {count:>6} {reason}")
-        for file in found["files"]:
-            typer.echo(f"  {file['file']}: {file['rows_kept']} of {file['rows_read']} kept")
-        for file in found["skipped"]:
-            typer.echo(f"  {file['file']}: skipped, {file['reason']}")
-    if not found["rows_kept"]:
-        raise CourseError("nothing usable: no row was kept. Expected CSVs with a title, ingredients and steps column (see data/DATA_CARD.md).")
-
-
-@data.command("split")
-def data_split() -> None:
-    """Write the split manifest of the course's own corpus, data/recipes/splits.csv."""
-    from . import recipes, splits
-    from .settings import ROOT
-
-    folder = ROOT / "data" / "recipes"
-    table, _ = recipes.load(folder / "id")
-    manifest = splits.make_manifest(table)
-    part = folder / ".splits.part"
-    manifest.to_csv(part, index=False, lineterminator="\n")
-    part.replace(folder / splits.MANIFEST)
-    typer.echo(", ".join(f"{name}: {count}" for name, count in manifest["split"].value_counts().items()))
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
+from operator import itemgetter
 from pathlib import Path
 
 import pandas as pd
@@ -31,7 +32,17 @@ ALIASES = {
     "category": ("category", "kategori"),
     "recipe_id": ("recipe id",),
 }
+# Where no name is known: words that tell what a column holds ("cooking_steps", "Judul Masakan"), and words of counts, links and times.
+HINTS = {
+    "ingredients": {"ingredients", "ingredient", "bahan", "bahannya", "komposisi"},
+    "steps": {"steps", "step", "langkah", "langkahnya", "cara", "directions", "direction", "instructions", "instruction", "instruksi", "method", "procedure",
+              "preparation", "petunjuk"},
+    "title": {"title", "titles", "judul", "nama", "name", "resep", "recipe", "masakan", "food", "dish", "menu"},
+}
+NOT_TEXT = {"n", "no", "num", "number", "total", "count", "jumlah", "id", "url", "link", "time", "waktu", "minutes", "image", "photo", "foto", "gambar", "rating",
+            "author", "user", "penulis", "category", "kategori", "source", "sumber", "calories"}
 CHUNK_CHARACTERS = 8_000_000     # a chunk of rows with very long cells ends early, so that memory stays flat
+TAB = "\t"
 UNCLOSED = "a quote that never closes, or stands inside a cell"
 
 
@@ -50,6 +61,20 @@ class Layout:
     width: int                   # fields in a row
     skip: int
     backslash: bool              # quotes inside cells are written \" instead of ""
+    mark: bool = False           # the file begins with a byte order mark
+
+    @property
+    def remarks(self) -> list[str]:
+        """What is out of the ordinary about the file as a whole: nothing for UTF-8, commas and a header Title,Ingredients,Steps."""
+        names = [self.header[self.columns[f]].strip() for f in REQUIRED] if self.header else []
+        return [text for text, holds in (
+            ("byte order mark", self.mark),
+            (f"encoding {self.encoding}", self.encoding != "utf-8-sig"),
+            (f"separator {'tab' if self.separator == TAB else self.separator}", self.separator != ","),
+            ("no header", not self.header),
+            ("lines above the header", self.header and self.skip > 1),
+            (f"columns {', '.join(names)}", self.header and [n.lower() for n in names] != list(REQUIRED)),
+            ('quotes written \\"', self.backslash)) if holds]
 
 
 def look_at(path: Path) -> Layout:
@@ -63,12 +88,13 @@ def look_at(path: Path) -> Layout:
     text = head.decode(encoding, errors="replace")
     if not text.strip("\ufeff\0 \t\r\n"):
         raise NotARecipeFile("the file is empty")
-    if len(re.findall(r"[\x01-\x08\x0e-\x1f]", text)) > len(text) / 50 or "\0" in text:
+    if len(re.findall(r"[\x00-\x08\x0e-\x1f]", text)) > len(text) / 50:
         raise NotARecipeFile("binary content, not text")
     if text.startswith("version https://git-lfs.github.com"):
         raise NotARecipeFile("a Git LFS pointer; run `git lfs pull` where it came from")
-    if re.match(r"\s*<(!doctype|html|head|body|\?xml)", text, re.IGNORECASE):
+    if re.match(r"\ufeff?\s*<(!|\?xml|/?[a-z][a-z0-9]*[\s>])", text, re.IGNORECASE):
         raise NotARecipeFile("a web page (HTML or XML), probably a failed download")
+    mark = head.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     backslash = '\\"' in text and '""' not in text
     samples = {s: sample(text.replace('\\"', '""') if backslash else text, s) for s in ",;\t|"}
     for skip in range(5):        # a title or "sep=;" may stand above the header
@@ -76,12 +102,12 @@ def look_at(path: Path) -> Layout:
         for separator, columns in maps.items():
             if all(f in columns for f in REQUIRED):
                 header = samples[separator][skip]
-                return Layout(encoding, separator, columns, tuple(header), len(header), skip + 1, backslash)
+                return Layout(encoding, separator, columns, tuple(header), len(header), skip + 1, backslash, mark)
     separator = max(samples, key=lambda s: len(samples[s][0]) if samples[s] else 0)
     rows = samples[separator]
     columns = columns_by_content(rows)
     if columns:
-        return Layout(encoding, separator, columns, (), Counter(map(len, rows)).most_common(1)[0][0], 0, backslash)
+        return Layout(encoding, separator, columns, (), Counter(map(len, rows)).most_common(1)[0][0], 0, backslash, mark)
     header = rows[0] if rows else []
     missing = [f for f in REQUIRED if f not in columns_of(header)]
     raise NotARecipeFile(f"no column for {', '.join(missing)} among: {', '.join(header[:8])[:120]}")
@@ -93,16 +119,20 @@ def encoding_of(path: Path, head: bytes) -> str:
         return "utf-16"
     if len(head) > 3 and head.count(0) > len(head) / 3:
         return "utf-16-le" if head[1::2].count(0) > head[::2].count(0) else "utf-16-be"
-    valid = broken = 0
     with open(path, "rb") as handle:
+        decoder = codecs.getincrementaldecoder("utf-8")()
+        try:
+            while block := handle.read(1 << 20):
+                decoder.decode(block)
+            return "utf-8-sig"                               # a character cut off at the very end is no reason to doubt it
+        except UnicodeDecodeError:
+            handle.seek(0)
+        valid = broken = 0
         decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
         while block := handle.read(1 << 20):
             text = decoder.decode(block)
-            try:
-                valid += len(text.encode()) - len(text)      # 1 to 3 for each character beyond ASCII
-            except UnicodeEncodeError:                       # bytes that are no UTF-8 have become surrogates
-                bad = len(re.findall("[\udc80-\udcff]", text))
-                broken, valid = broken + bad, valid + len(re.findall("[^\0-\x7f]", text)) - bad
+            bad = len(re.findall("[\udc80-\udcff]", text))   # bytes that are no UTF-8 have become surrogates
+            broken, valid = broken + bad, valid + len(re.findall("[^\0-\x7f]", text)) - bad
     return "cp1252" if broken > valid else "utf-8-sig"
 
 
@@ -123,10 +153,16 @@ def plain(name: str) -> str:
 
 
 def columns_of(header: list[str]) -> dict[str, int]:
-    """Position of each field by its surest name; fields without a column are missing."""
+    """Position of each field by its surest name, else by a word in it; fields without a column are missing."""
     names = [plain(h) for h in header]
-    found = {field: min((n for n in names if n in known), key=known.index, default=None) for field, known in ALIASES.items()}
-    return {field: names.index(name) for field, name in found.items() if name is not None}
+    surest = {field: min((n for n in names if n in known), key=known.index, default=None) for field, known in ALIASES.items()}
+    found = {field: names.index(name) for field, name in surest.items() if name is not None}
+    for field, hints in HINTS.items():
+        for position, (name, words) in enumerate((h, plain(h).split()) for h in header):
+            telling = len(words) <= 4 and re.fullmatch(r"[\w ()/-]{1,40}", name) and "--" not in name and not NOT_TEXT & set(words)
+            if field not in found and telling and hints & set(words) and position not in found.values():
+                found[field] = position
+    return found
 
 
 def columns_by_content(rows: list[list[str]]) -> dict[str, int]:
@@ -176,6 +212,8 @@ def records(path: Path, layout: Layout) -> Iterator[tuple[int, list[str], str]]:
     options = {"delimiter": layout.separator, "skipinitialspace": layout.separator != "\t"}
     with open(path, encoding=layout.encoding, errors="replace", newline="") as handle:
         lines = _Lines(handle, layout.backslash)
+        header = [plain(name) for name in layout.header]
+        repeated = {change(name) for name in layout.header[:1] for change in (str, str.lower, str.upper, str.title, "\ufeff".__add__)}
         reader, skip = csv.reader(lines, strict=True, **options), layout.skip
         while True:
             lines.taken.clear()
@@ -186,16 +224,16 @@ def records(path: Path, layout: Layout) -> Iterator[tuple[int, list[str], str]]:
                 return
             except csv.Error:
                 row = alone(lines.give_back_all_but_first(), layout.separator, layout.width)
-            if row is not None and not any(cell.strip() for cell in row):
-                if len(row) > 1:
+            if row is not None and not (row and row[0].strip()) and not any(cell.strip() for cell in row):
+                if len(row) > 1 and not skip:
                     yield first, [], "an empty row"
             elif skip:
                 skip -= 1
             elif row is None:
                 yield first, [], UNCLOSED
-            elif len(row) < needed or any(cell.strip() for cell in row[layout.width:]):
-                yield first, row, f"{len(row)} fields instead of {layout.width}"
-            elif row == list(layout.header):
+            elif len(row) != layout.width and (len(row) < needed or any(cell.strip() for cell in row[layout.width:])):
+                yield first, row, f"{len(row)} field{'s' * (len(row) != 1)} instead of {layout.width}"
+            elif row[0] in repeated and [plain(cell) for cell in row] == header:
                 yield first, row, "the header again"
             else:
                 yield first, row, ""
@@ -213,24 +251,27 @@ def alone(line: str, separator: str, width: int) -> list[str] | None:
 
 def chunks(path: Path, layout: Layout, rows: int) -> Iterator[tuple[pd.DataFrame, list[dict]]]:
     """Raw rows as tables of `FIELDS` and "line" (Arrow strings), and beside each the records that cannot be read."""
-    positions = [layout.columns.get(f, -1) for f in FIELDS]
-    good, bad, size = [], [], 0
+    fields = [f for f in FIELDS if f in layout.columns]
+    positions = [layout.columns[f] for f in fields]
+    last, pick, title = max(positions), itemgetter(*positions), layout.columns["title"]
+    good, bad, lines, size = [], [], [], 0
 
     def table() -> pd.DataFrame:
-        columns = list(zip(*good)) or [()] * (len(FIELDS) + 1)
-        return pd.DataFrame({name: pd.array(values, dtype="string[pyarrow]") for name, values in zip(FIELDS, columns)}
-                            | {"line": pd.array(columns[-1], dtype="int64")})
+        columns = dict(zip(fields, zip(*good) if good else [()] * len(fields)))
+        missing = [""] * len(good)
+        return pd.DataFrame({name: pd.array(columns.get(name, missing), dtype="string[pyarrow]") for name in FIELDS} | {"line": pd.array(lines, dtype="int64")})
 
     for line, row, problem in records(path, layout):
         if problem:
-            title = row[layout.columns["title"]] if len(row) > layout.columns["title"] else ""
-            bad.append({"line": line, "reason": problem, "title": " ".join(title.split())[:80]})
+            told = row[title] if len(row) > title else ""
+            bad.append({"line": line, "reason": problem, "title": " ".join(told.split())[:80]})
         else:
-            cells = [row[p] if 0 <= p < len(row) else "" for p in positions]
-            good.append((*cells, line))
+            cells = pick(row) if len(row) > last else pick([*row, *[""] * (last + 1 - len(row))])
+            good.append(cells)
+            lines.append(line)
             size += len(cells[1]) + len(cells[2])
         if len(good) >= rows or len(bad) >= rows or size > CHUNK_CHARACTERS:
             yield table(), bad
-            good, bad, size = [], [], 0
+            good, bad, lines, size = [], [], [], 0
     if good or bad:
         yield table(), bad

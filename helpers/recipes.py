@@ -3,17 +3,16 @@
     table, report = recipes.load("data/recipes/id")
     report.rows_read == report.rows_kept + report.rows_dropped        # always
 
-`recipe_files` reads one file's raw rows, `cleaning` cleans them; this module joins both and hands recipes over from
-lesson to lesson. `chunks` keeps memory flat however long the files are.
+`recipe_files` reads one file's raw rows, `cleaning` cleans them, `recipe_report` tells what happened; this module joins
+them and hands recipes over from lesson to lesson. `chunks` keeps memory flat however long the files are.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
@@ -22,6 +21,7 @@ from . import recipe_files
 from .cleaning import clean_chunk, list_items, split_items
 from .errors import CourseError, MissingStep
 from .recipe_files import NotARecipeFile
+from .recipe_report import Report
 
 __all__ = ["COLUMNS", "NotARecipeFile", "Recipe", "Report", "chunks", "clean_chunk", "csv_files", "item_name", "list_items", "load", "read_file",
            "read_split", "recipes_of", "split_items", "write_split"]
@@ -38,44 +38,6 @@ class Recipe:
     steps: tuple[str, ...]
     category: str = ""
     recipe_id: str = ""
-
-
-@dataclass
-class Report:
-    """What was read, kept, mended and dropped.
-
-    `files` has rows_read and rows_kept of each recipe file, `skipped` the other files and why, `drops` one row per dropped
-    row (file, line, reason, title), `mended` how many cells were cleaned of what.
-    """
-
-    files: list[dict] = field(default_factory=list)
-    drops: list[dict] = field(default_factory=list)
-    skipped: list[dict] = field(default_factory=list)
-    mended: Counter = field(default_factory=Counter)
-
-    @property
-    def rows_read(self) -> int:
-        return sum(f["rows_read"] for f in self.files)
-
-    @property
-    def rows_kept(self) -> int:
-        return sum(f["rows_kept"] for f in self.files)
-
-    @property
-    def rows_dropped(self) -> int:
-        return len(self.drops)
-
-    @property
-    def reasons(self) -> dict[str, int]:
-        return dict(Counter(d["reason"] for d in self.drops).most_common())
-
-    def as_dict(self) -> dict:
-        return {"rows_read": self.rows_read, "rows_kept": self.rows_kept, "rows_dropped": self.rows_dropped, "reasons": self.reasons,
-                "mended": dict(self.mended.most_common()), "files": self.files, "skipped": self.skipped}
-
-    def table(self) -> pd.DataFrame:
-        """The dropped rows as a table one can filter and save."""
-        return pd.DataFrame(self.drops, columns=["file", "line", "reason", "title"])
 
 
 _UNITS = r"""kg g gr gram ons ml l liter sdm sdt cm buah bh butir btr ekor siung batang btg lembar lbr ruas ikat papan potong genggam cangkir
@@ -114,11 +76,13 @@ def load(folder: str | Path, *, strict: bool = False, sections: str = "remove", 
          most: int = 0, seed: int = 42, chunk_rows: int = 2000) -> tuple[pd.DataFrame, Report]:
     """All clean recipes below `folder`, and the report.
 
-    The table has `COLUMNS`; ingredients and steps hold one item per line. `sections` "keep" leaves section headings
-    ("Bumbu halus:") where they stand. `most` > 0 returns a sample of that many rows drawn evenly over files: the rows
-    with the smallest hash of content and seed, so it depends neither on file order nor on row order; the report still
-    counts all rows. Raises CourseError when no file holds a recipe, and with `strict` when any file is not a recipe CSV.
+    The table has `COLUMNS` and passes `schema.check`; ingredients and steps hold one item per line. `sections` "keep"
+    leaves section headings ("Bumbu halus:") where they stand. `most` > 0 returns a sample of that many rows drawn evenly
+    over files: the rows with the smallest hash of content and seed, so it depends neither on file order nor on row order;
+    the report still counts all rows. Raises CourseError when no file holds a recipe, and with `strict` when any file is not a recipe CSV.
     """
+    from . import schema
+
     report = Report()
     kept = [c for c in chunks(folder, report, strict=strict, sections=sections, keep_emoji=keep_emoji, most=most, seed=seed,
                               chunk_rows=chunk_rows) if len(c)]
@@ -130,8 +94,10 @@ def load(folder: str | Path, *, strict: bool = False, sections: str = "remove", 
     if most:                     # the best of every file, then the second best of every file, ...
         kept = [c.assign(place=range(len(c))) for c in kept]
         table = pd.concat(kept).sort_values(["place", "rank"], kind="stable").head(most)
-        return table.sort_values(["source", "line"])[COLUMNS].reset_index(drop=True), report
-    return pd.concat(kept, ignore_index=True), report
+        table = table.sort_values(["source", "line"])[COLUMNS].reset_index(drop=True)
+    else:
+        table = pd.concat(kept, ignore_index=True)
+    return schema.check(table), report
 
 
 def read_file(path: Path, report: Report, *, strict: bool, sections: str, keep_emoji: bool, chunk_rows: int,
@@ -144,6 +110,7 @@ def read_file(path: Path, report: Report, *, strict: bool, sections: str, keep_e
         for raw, bad in recipe_files.chunks(path, layout, chunk_rows):
             if not entry["rows_read"]:
                 report.files.append(entry)
+                entry["remarks"] = layout.remarks
             clean, dropped, mended = clean_chunk(raw, sections=sections, keep_emoji=keep_emoji)
             bad = sorted([*bad, *dropped], key=lambda d: d["line"])
             report.drops += [{"file": name, **d} for d in bad]
@@ -152,7 +119,8 @@ def read_file(path: Path, report: Report, *, strict: bool, sections: str, keep_e
             entry["rows_kept"] += len(clean)
             assert report.rows_read == report.rows_kept + report.rows_dropped, f"{name}: a row was lost"
             clean["category"] = clean["category"].str.strip().mask(lambda c: c == "", category_of(path))
-            clean["source"] = name
+            clean["source"] = pd.array([name] * len(clean), dtype="string[pyarrow]")
+            report.note_kept(name, clean)
             if not most:
                 yield clean[COLUMNS]
                 continue

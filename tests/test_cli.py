@@ -71,7 +71,9 @@ def test_data_check_counts_and_judges(tmp_path, capsys):
     assert call("data", "check", str(bad), "--json") == 1
     told = capsys.readouterr()
     assert json.loads(told.out)["rows_kept"] == 0 and len(told.err.splitlines()) == 1
-    assert call("data", "check", str(good), str(bad)) == 0 and "1 kept" in capsys.readouterr().out
+    table = tmp_path / "dropped.csv"
+    assert call("data", "check", str(good), str(bad), "--dropped", str(table)) == 0 and "1 kept" in capsys.readouterr().out
+    assert table.read_text(encoding="utf-8") == "file,line,reason,title\nayam.csv,3,no steps,Kosong\n"
 
 
 def test_data_split_writes_the_manifest_that_is_committed(tmp_path, monkeypatch, capsys):

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from helpers import recipes
+from helpers import recipes, schema
 from helpers.cleaning import break_at_numbers, list_items, split_items
 from helpers.errors import CourseError, MissingStep
 from helpers.recipes import Recipe, item_name
@@ -78,6 +78,51 @@ def test_separators(read, separator):
                                     '"Recipe Title", "Ingredient_List", "Instructions"', "nama_masakan,Bahan (4 porsi),langkah-langkah:"])
 def test_column_names(read, header):
     assert one(read(header + "\n" + GOOD)).title == "Ayam Goreng"
+
+
+@pytest.mark.parametrize("header", ["Nama Masakan,Bahan yang dibutuhkan,Cara Pembuatannya", "recipe_name,ingredients_list,cooking_steps", "food,ingredients_raw,directions_list",
+                                    "Judul Masakan,Bahan Bahan,Langkah-Langkah Memasak"])
+def test_column_names_with_a_telling_word(read, header):
+    table, report = read(header + "\n" + GOOD)
+    assert table["title"][0] == "Ayam Goreng" and report.files[0]["remarks"] == [f"columns {header.replace(',', ', ')}"]
+
+
+def test_counts_and_links_are_no_columns_of_text(read):
+    assert "no column for ingredients, steps" in str(read("name,n_ingredients,n_steps,minutes\nAyam,3,4,20\n"))
+    assert one(read("name,n_steps,steps,n_ingredients,ingredients\nAyam,2,Cuci.--Goreng.,2,1 ayam--1 sdt garam\n")).ingredients == ("1 ayam", "1 sdt garam")
+
+
+def test_header_again_in_other_spelling(read):
+    table, report = read(HEADER + GOOD + "\ufeffTitle,Ingredients,Steps\n" + OTHER + "TITLE,INGREDIENTS,STEPS\n")
+    assert len(table) == 2 and [(d["line"], d["reason"]) for d in report.drops] == [(3, "the header again"), (5, "the header again")]
+
+
+def test_a_stray_nul_is_no_binary_file(read):
+    assert one(read(HEADER.encode() + GOOD.replace("ekor", "ek\0or").encode())).ingredients[0] == "1 ek or ayam"
+
+
+def test_remarks_and_copies(read, tmp_path):
+    (tmp_path / "dua.csv").write_bytes(("judul;bahan;langkah\n" + GOOD.replace(",", ";", 2)).encode("utf-16"))
+    table, report = read(HEADER + GOOD + OTHER + GOOD.replace("Ayam Goreng,", "Ayam Lagi,"))
+    assert report.files[0]["remarks"] == ["byte order mark", "encoding utf-16", "separator ;", "columns judul, bahan, langkah"] and report.files[1]["remarks"] == []
+    assert report.duplicates().to_dict("records") == [{"file": "resep.csv", "line": 2, "of_file": "dua.csv", "of_line": 2}, {"file": "resep.csv", "line": 4, "of_file": "dua.csv", "of_line": 2}]
+    assert recipes.Report().duplicates().empty and report.as_dict()["duplicates"] == 2
+
+
+def test_what_was_mended_is_counted_in_kept_rows(read):
+    assert read(HEADER + GOOD + "[Notitle],1 ayam 🍗--1 sdt garam,Goreng 😋.\n")[1].mended == {}
+
+
+def test_schema_accepts_what_the_reader_gives_and_names_what_is_wrong(read):
+    table, _ = read(HEADER + GOOD + OTHER)
+    assert schema.check(table) is table
+    for column, value, told in (("title", "", "title: is empty"), ("ingredients", "1 ayam", "ingredients: holds fewer than two"), ("steps", "Cuci.\n\nGoreng.", "steps: holds no item"), ("line", 0, "line")):
+        broken = table.copy()
+        broken.loc[1, column] = value
+        with pytest.raises(CourseError, match=told):
+            schema.check(broken)
+    with pytest.raises(CourseError, match="title"):
+        schema.check(table.drop(columns="title"))
 
 
 def test_surest_column_name_wins(read):
@@ -199,6 +244,40 @@ def test_list_items(cell, items):
     assert list_items(cell) == items
 
 
+@pytest.mark.parametrize("value, items", [
+    ([{"nama_bahan": "ayam", "jumlah": "1 ekor"}], ["1 ekor ayam"]), ([{"ingredientName": "ayam", "qty": 1, "unit": "ekor", "original": "1 ekor ayam potong"}], ["1 ekor ayam potong"]),
+    ([{"langkah": "1", "deskripsi": "Cuci."}, {"langkah": "2", "deskripsi": "Goreng."}], ["Cuci.", "Goreng."]), ([{"position": 1, "content": "Cuci."}], ["Cuci."]),
+    ([{"@type": "HowToStep", "name": "Cuci", "text": "Cuci ayam.", "url": "https://example.org", "image": "a.jpg"}], ["Cuci ayam."]),
+    ([{"section": "Bumbu halus", "items": ["2 bawang"]}, {"title": "Isi", "ingredients": [{"name": "ayam", "amount": {"value": 1, "unit": "ekor"}}]}],
+     ["Bumbu halus:", "2 bawang", "Isi:", "1 ekor ayam"]),
+    ({"ayam": {"jumlah": 1, "satuan": "ekor"}, "tahu isi": "4 buah", "garam": ""}, ["1 ekor ayam", "4 buah tahu isi", "garam"]), ([{"nama": "ayam", "keterangan": "potong 8"}], ["ayam potong 8"]),
+    ({"Langkah 1": "Cuci.", "Langkah 2": "Goreng."}, ["Cuci.", "Goreng."]), ([{"name": "ayam", "amount": 1, "unit": "ekor", "tags": ["unggas"]}], ["1 ekor ayam"])])
+def test_dicts_of_scrapers(value, items):
+    assert list_items(json.dumps(value)) == list_items(repr(value)) == items
+
+
+@pytest.mark.parametrize("cell", ["c(\"1 ayam\", \"garam\")", "c(\"1 ayam\", NA, \"garam\")", "('1 ayam', 'garam')", "{'1 ayam', 'garam'}", "[b'1 ayam', b'garam']",
+                                  "array(['1 ayam', 'garam'], dtype=object)", "array(['1 ayam', 'garam'], dtype='<U7')", "list(['1 ayam', 'garam'])", "[u'1 ayam', u'garam']"])
+def test_lists_of_other_writers(read, cell):
+    assert list_items(cell) == ["1 ayam", "garam"] and one(read(cells(cell, cell))).steps == ("1 ayam", "garam")
+
+
+def test_lists_cut_off_and_texts_that_are_none():
+    assert list_items('c("1 ayam", "gar') == [] == list_items("array(['1 ayam', 'gar")
+    for cell in ('("opsional") 2 telur', "(opsional) 2 telur", "cabai (\"rawit\")", "c (secangkir) air"):
+        assert list_items(cell) == [cell]
+
+
+def test_missing_values_in_python_lists():
+    assert list_items("['ayam', nan, 'garam', nan]") == ["ayam", "garam"] and list_items("[nan]") == ["[nan]"]
+
+
+def test_numbers_that_are_signs(read):
+    assert one(read(cells("• 1 ayam • 1 sdt garam", "1️⃣ Cuci 2 kali.\n2️⃣ Goreng."))).steps == ("Cuci 2 kali.", "Goreng.")
+    assert one(read(cells("▪️ 1 ayam ▪️ 1 sdt garam", "① Cuci.\n② Goreng."))) == Recipe("Ayam Goreng", ("1 ayam", "1 sdt garam"), ("Cuci.", "Goreng."), "resep")
+    assert one(read(cells("1 ayam | 1 sdt garam", "Cuci | Goreng."))).steps == ("Cuci", "Goreng.")
+
+
 def test_nothing_is_evaluated(read, tmp_path):
     marker = tmp_path / "marker"
     cell = f"['1 ayam', __import__('pathlib').Path({str(marker)!r}).touch()]"
@@ -225,6 +304,17 @@ def test_emoji(read):
     assert "👍🏽" in one(read(text, keep_emoji=True)).steps[1]
 
 
+def test_an_address_ends_where_its_item_ends(read):
+    table, report = read(cells("1 ayam--1 sdt garam", "Lihat https://example.org/a--Goreng ayam.\\nTanya: ibu@example.org--Sajikan."))
+    assert table["steps"][0] == "Lihat\nGoreng ayam.\nTanya:\nSajikan."
+    assert report.mended == {"contact data removed": 1, "literal \\n split": 1}, "what is left of a line is no heading"
+
+
+@pytest.mark.parametrize("contact", ["(0812) 3456 7890", "+62 (812) 3456-7890", "wa.me/628120000000", "t.me/dapur", "bit.ly/resep-1", "dapur-ibu.co.id", "Telp. 021-5551234", "HP: 0812 0000 0000"])
+def test_more_contact_data(read, contact):
+    assert read(cells("1 ayam--1 sdt garam", f"Goreng.--Info {contact}"))[0]["steps"][0] == "Goreng.\nInfo"
+
+
 @pytest.mark.parametrize("contact", ["@dapur_ibu", "IG: dapur.ibu", "WA 0812-3456-7890", "wa: +62 812 3456 7890", "081234567890", "ibu@example.co.id",
                                      "https://example.org/x?y=1", "www.example.org", "Instagram @dapur_ibu", "+62-812-3456-7890", "cookpad.com/id/resep/1"])
 def test_contact_data_is_scrubbed(read, contact):
@@ -240,7 +330,9 @@ def test_ordinary_text_is_no_contact(read, text):
 def test_mojibake_is_repaired_or_dropped(read):
     table, report = read(cells("Â½ kg ayam--1 sdt garam", "Panggang 180Â°C."))
     assert table["ingredients"][0].startswith("½ kg") and table["steps"][0] == "Panggang 180°C." and report.mended["broken characters repaired"] == 2
-    assert "broken characters" in str(read(cells("Â½ kg ayam--1 sdt garam 😀", "Goreng.")))
+    table, report = read(cells("Â½ kg ayam 😀--1 sdt garamÂ ", "Iris 2 Ã— 3 cm, sampai â€œmatangâ€\x9d ðŸ˜‹."))
+    assert table["ingredients"][0] == "½ kg ayam\n1 sdt garam" and table["steps"][0] == "Iris 2 × 3 cm, sampai “matang” ."
+    assert read(cells("Crème fraîche--CAFÉ “X”", "Goreng."))[1].mended == {}
 
 
 # --- sampling, chunks, hand-over

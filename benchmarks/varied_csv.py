@@ -1,0 +1,63 @@
+"""A CSV of any size made from varied rows: the course's own ingredients and steps in new combinations, written as people write them.
+
+    python benchmarks/varied_csv.py 200 big.csv      # megabytes, file
+"""
+
+import csv
+import json
+import random
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+FORMS = (("--", 60), ("lines", 12), ("json", 8), ("python", 8), ("numbers", 8), ("literal", 4))     # of each hundred cells
+
+
+def write(path: Path, megabytes: float, seed: int = 42) -> int:
+    """Write about `megabytes` MB; returns the number of rows. Memory stays flat."""
+    chance = random.Random(seed)
+    with_rows = []
+    for file in sorted((ROOT / "data" / "recipes").glob("*/*.csv")):
+        with open(file, encoding="utf-8", newline="") as handle:
+            with_rows += list(csv.DictReader(handle))
+    ingredients = [i for row in with_rows for i in row["Ingredients"].split("--") if i]
+    steps = [s for row in with_rows for s in row["Steps"].split("--") if s]
+    titles = [row["Title"] for row in with_rows]
+    rows = 0
+    with open(path, "w", encoding="utf-8", newline="") as handle:
+        writer = csv.writer(handle)
+        writer.writerow(["Title", "Ingredients", "Steps", "Loves", "URL"])
+        while handle.tell() < megabytes * 1e6 if rows % 1000 == 0 else True:
+            items, told = chance.sample(ingredients, chance.randint(6, 12)), chance.sample(steps, chance.randint(4, 9))
+            title = f"{chance.choice(titles)} {chance.randrange(100_000)}"
+            fault = chance.random()
+            if fault < 0.25:
+                told[-1] += " 😋👍"                              # a quarter of real recipes have emoji
+            if fault < 0.04:
+                items.insert(3, "Bumbu halus:")
+            if fault < 0.003:
+                title = "[Notitle]"
+            elif fault < 0.006:
+                told[0] += " WA 0812-3456-7890"
+            elif fault < 0.008:
+                items[0] = "Â½ " + items[0]
+            elif fault < 0.009:
+                told = []
+            writer.writerow([title, joined(items, chance), joined(told, chance), chance.randrange(200), f"/id/resep/{rows}"])
+            rows += 1
+    return rows
+
+
+def joined(items: list[str], chance: random.Random) -> str:
+    form = chance.choices([f for f, _ in FORMS], [share for _, share in FORMS])[0]
+    if form == "json":
+        return json.dumps(items, ensure_ascii=False)
+    if form == "python":
+        return repr(items)
+    if form == "numbers":
+        return " ".join(f"{n}. {item}" for n, item in enumerate(items, 1))
+    return {"--": "--", "lines": "\r\n", "literal": "\\n"}[form].join(items) + ("--" if form == "--" else "")
+
+
+if __name__ == "__main__":
+    print(write(Path(sys.argv[2]), float(sys.argv[1])), "rows")
