@@ -60,13 +60,17 @@ def check(paths: Annotated[list[Path], typer.Argument(help="CSV files or folders
 
 @app.command()
 def split() -> None:
-    """Write the split manifest of the course's own corpus, data/recipes/splits.csv."""
+    """Renew the split manifest of the course's own corpus, data/recipes/splits.csv; recipes already in it keep their split."""
+    import pandas as pd
+
     from . import recipes, splits
     from .settings import ROOT
 
     folder = ROOT / "data" / "recipes"
     table, _ = recipes.load(folder / "id")
-    manifest = splits.make_manifest(table)
+    before = folder / splits.MANIFEST
+    known = dict(pd.read_csv(before, dtype=str).itertuples(index=False)) if before.is_file() else {}
+    manifest = splits.make_manifest(table, known)
     part = folder / ".splits.part"
     manifest.to_csv(part, index=False, lineterminator="\n")
     part.replace(folder / splits.MANIFEST)

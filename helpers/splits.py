@@ -125,20 +125,24 @@ def random_split(table: pd.DataFrame, test_share: float, seed: int) -> tuple[pd.
     return table.drop(test.index), test
 
 
-def make_manifest(table: pd.DataFrame, seed: int = 42, fractions=FRACTIONS) -> pd.DataFrame:
-    """recipe_id and split for the own corpus: within each category, whole near-duplicate groups in a fixed random order."""
-    table = table.assign(group=group(table))
-    rows = []
-    for category, part in table.groupby("category", sort=True):
-        order = sorted(part["group"].unique(), key=lambda g: hashlib.sha256(
-            f"{seed}{min(part.loc[part['group'] == g, 'recipe_id'])}".encode()).digest())
-        bounds, done = np.cumsum(fractions) * len(part), 0
-        for g in order:
-            members = sorted(part.loc[part["group"] == g, "recipe_id"])
-            split = NAMES[int(np.searchsorted(bounds[:-1], done, side="right"))]
-            rows += [(m, split) for m in members]
-            done += len(members)
-    return pd.DataFrame(sorted(rows), columns=["recipe_id", "split"])
+def make_manifest(table: pd.DataFrame, known: dict[str, str] | None = None, seed: int = 42, fractions=FRACTIONS) -> pd.DataFrame:
+    """recipe_id and split for the own corpus, balanced within each category, whole near-duplicate groups on one side.
+
+    Recipes in `known` (recipe_id -> split) keep their split whatever is added, so that no test recipe is ever trained on
+    later. A new member of a known group follows it (train where the group disagrees). The other groups, in a fixed random
+    order, go to the split that lacks most.
+    """
+    known, table, rows = known or {}, table.assign(group=group(table)), {}
+    for _, part in table.groupby("category", sort=True):
+        members = {g: sorted(ids) for g, ids in part.groupby("group")["recipe_id"]}
+        placed = {m: known[m] for ids in members.values() for m in ids if m in known}
+        for g in sorted(members, key=lambda g: hashlib.sha256(f"{seed}{members[g][0]}".encode()).digest()):
+            before = {placed[m] for m in members[g] if m in placed}
+            lacking = {name: share * len(part) - list(placed.values()).count(name) for name, share in zip(NAMES, fractions)}
+            split = max(lacking, key=lacking.get) if not before else before.pop() if len(before) == 1 else "train"
+            placed |= {m: split for m in members[g] if m not in placed}
+        rows |= placed
+    return pd.DataFrame(sorted(rows.items()), columns=["recipe_id", "split"])
 
 
 def sample_evenly(table: pd.DataFrame, most: int, seed: int) -> pd.DataFrame:

@@ -138,6 +138,17 @@ def test_manifest_is_balanced_and_keeps_groups_together():
     pd.testing.assert_series_equal(manifest, splits.make_manifest(table.sample(frac=1, random_state=3)).set_index("recipe_id")["split"])
 
 
+def test_adding_recipes_moves_none_that_the_manifest_already_has():
+    before = table_of([(seed, 0) for seed in range(60)])
+    known = dict(splits.make_manifest(before).itertuples(index=False))
+    after = table_of([(seed, 0) for seed in range(90)] + [(seed, 3) for seed in range(0, 60, 7)])
+    manifest = dict(splits.make_manifest(after, known).itertuples(index=False))
+    assert {m: manifest[m] for m in known} == known and len(manifest) == len(after)
+    assert all(manifest[f"r-{seed}-3"] == known[f"r-{seed}-0"] for seed in range(0, 60, 7))
+    shares = [list(manifest.values()).count(name) / len(manifest) for name in splits.NAMES]
+    assert shares == pytest.approx(splits.FRACTIONS, abs=0.06)
+
+
 def test_own_corpus_needs_its_manifest(tmp_path):
     table = table_of([(1, 0), (2, 0)])
     (tmp_path / splits.MANIFEST).write_text("recipe_id,split\nr-1-0,test\n", encoding="utf-8")
