@@ -435,8 +435,12 @@ def test_round_trip(tmp_path, rows, separator, join, encoding):
         writer = csv.writer(handle, delimiter=separator)
         writer.writerow(["judul", "bahan", "langkah"])
         writer.writerows([title, write(items), write(steps)] for title, items, steps in rows)
-    table, report = recipes.load(tmp_path)
-    assume(report.rows_dropped == 0)     # a title such as "nan"
+    try:
+        table, report = recipes.load(tmp_path)
+    except CourseError as problem:
+        assume("no title" not in str(problem))   # every title is one such as "nan"
+        raise
+    assume(report.rows_dropped == 0)     # one title is
     assert [(r.title, list(r.ingredients), list(r.steps)) for r in recipes.recipes_of(table)] == [tuple(row) for row in rows]
 
 
