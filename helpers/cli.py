@@ -5,13 +5,13 @@ Exit codes: 0 fine, 1 the thing checked is bad, 2 wrong use, 130 interrupted.
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Annotated
 
 import typer
 
 from . import cli_chat, cli_data, cli_gpu, cli_notebooks
+from .cli_json import Json, print_json
 from .errors import CourseError
 
 app = typer.Typer(help="Dapur LLM: the course for people who do not live in notebooks.", no_args_is_help=True, add_completion=False,
@@ -20,8 +20,6 @@ app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_gpu.app, name="gpu")
 app.add_typer(cli_notebooks.app, name="notebooks")
 app.command()(cli_chat.chat)
-
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 
 
 @app.command()
@@ -73,10 +71,6 @@ def lab(context: typer.Context) -> None:
     from .lesson import NOTEBOOKS
 
     raise typer.Exit(subprocess.run([sys.executable, "-m", "jupyterlab", str(NOTEBOOKS), *context.args]).returncode)
-
-
-def print_json(value: dict) -> None:
-    typer.echo(json.dumps(value, indent=1, ensure_ascii=False))
 
 
 def main(arguments: list[str] | None = None) -> None:

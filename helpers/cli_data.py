@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
@@ -11,15 +10,11 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from .cli_json import Json, print_json
 from .errors import CourseError, UsageError
 
 app = typer.Typer(help="Recipe CSVs and chat JSONL: check them, split them.", no_args_is_help=True)
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 MOST_LINES = 5                   # line numbers of a kind of problem in the table for people; --json has them all
-
-
-def _print_json(value: dict) -> None:
-    typer.echo(json.dumps(value, indent=1, ensure_ascii=False))
 
 
 def _existing(path: Path, wanted: str) -> Path:
@@ -43,7 +38,7 @@ def check(paths: Annotated[list[Path], typer.Argument(help="CSV files or folders
     if dropped is not None:
         total.table().to_csv(dropped, index=False, lineterminator="\n")
     if as_json:
-        _print_json(found | {"dropped": total.drops, "copies": total.duplicates().to_dict("records")})
+        print_json(found | {"dropped": total.drops, "copies": total.duplicates().to_dict("records")})
     else:
         typer.echo(f"{found['rows_read']} rows read, {found['rows_kept']} kept, {found['rows_dropped']} dropped, {found['duplicates']} kept ones are copies")
         for reason, count in found["reasons"].items():
@@ -98,7 +93,7 @@ def validate_jsonl(file: Annotated[Path, typer.Argument(help="A chat JSONL file:
             raise UsageError(f"no tokenizer {tokenizer!r}: {str(problem).splitlines()[0]} Give a folder with a tokenizer, or leave the option out.") from None
     report = jsonl.validate(file, train=train, tokenizer=loaded)
     if as_json:
-        _print_json(report.as_dict())
+        print_json(report.as_dict())
     else:
         _show(report)
     raise typer.Exit(0 if report.ok else 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 import time
 from pathlib import Path
 from typing import Annotated
@@ -16,15 +15,11 @@ from rich.table import Table
 
 from . import planner, settings
 from .bilingual import set_language
+from .cli_json import Json, print_json
 from .errors import CourseError, UsageError
 
 app = typer.Typer(help="GPU memory: predict it, read it, watch it, test it.", no_args_is_help=True)
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 Profile = Annotated[str, typer.Option(help="A profile of helpers/profiles.toml, or auto for the one that fits this machine.")]
-
-
-def _print_json(value: dict) -> None:
-    typer.echo(json.dumps(value, indent=1, ensure_ascii=False))
 
 
 def _gb(size: float | None) -> str:
@@ -77,7 +72,7 @@ def plan(profile: Profile = "auto",
     if advice:
         report |= {"card_gib": size, "fits": advice.fits, "largest": advice.largest, "give_up": advice.give_up}
     if as_json:
-        _print_json(report)
+        print_json(report)
         return
     table = Table("part", "GB", "share", title=f"{name}: {found.model}, {mode}, {found.job.batch} x {found.job.length} tokens")
     for part, count in found.parts.items():
@@ -107,7 +102,7 @@ def stats(as_json: Json = False) -> None:
 
     found, ram = read(), psutil.virtual_memory()
     if as_json:
-        _print_json(found.as_dict() | {"ram_total": ram.total, "ram_free": ram.available})
+        print_json(found.as_dict() | {"ram_total": ram.total, "ram_free": ram.available})
         return
     console = Console(highlight=False)
     if found.gpus:
@@ -132,7 +127,7 @@ def advise(as_json: Json = False) -> None:
     options = [{"profile": n, "base_model": row["base_model"], "predicted_bytes": (p := planner.plan(row)).total_bytes,
                 "card_gib": row["vram_gb"] or None, "fits_here": _fits_here(device, row, p.total_bytes)} for n, row in table.items()]
     if as_json:
-        _print_json({"profile": name, "why": why, "device": device.kind, "profiles": options})
+        print_json({"profile": name, "why": why, "device": device.kind, "profiles": options})
         return
     console = Console(highlight=False)
     console.print(f"use profile [bold]{name}[/bold]: {why}")
@@ -170,7 +165,7 @@ def monitor(seconds: Annotated[float, typer.Option(help="How long to watch, at m
         if out:
             out.close()
     if as_json:
-        _print_json({"readings": count, "peak_bytes": peaks, "notes": notes, "csv": str(csv_file) if csv_file else None})
+        print_json({"readings": count, "peak_bytes": peaks, "notes": notes, "csv": str(csv_file) if csv_file else None})
     else:
         typer.echo(f"{count} readings; peak: " + ", ".join(f"{name} {_gb(value)} GB" for name, value in peaks.items()))
 
@@ -218,7 +213,7 @@ def largest(as_json: Json = False) -> None:
 
     size, free = largest_allocation(), psutil.virtual_memory().available
     if as_json:
-        _print_json({"device": "cpu" if size is None else "cuda", "largest_bytes": size, "ram_free": free})
+        print_json({"device": "cpu" if size is None else "cuda", "largest_bytes": size, "ram_free": free})
     elif size is None:
         typer.echo(f"no CUDA here, so nothing is allocated: on a processor the attempt could end other programs. Free memory: {_gb(free)} GB.")
     else:

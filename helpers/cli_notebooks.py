@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
+from .cli_json import Json
 from .errors import CourseError, UsageError
 
 app = typer.Typer(help="Upkeep of the notebooks and the README.", no_args_is_help=True)
-Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")]
 
 
 def read_notebook(path: Path):

@@ -7,8 +7,6 @@ by a hash of their content, so that appending rows never moves one from train to
 from __future__ import annotations
 
 import hashlib
-import re
-from pathlib import Path
 
 import numpy as np
 import pandas as pd

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import nbformat
 
+from ..lesson import NOTEBOOKS
 from ..settings import ROOT
 
-NOTEBOOKS = ROOT / "notebooks"
 REQUIRED_PARAMETERS = {"PROFILE", "LANGUAGE", "DATA_LANGUAGE", "RUN_SOLUTIONS", "SEED"}
 _BODY = re.compile(r'<span lang="(id|en)"></span>\n\n(.*)', re.DOTALL)
 _BILINGUAL = re.compile(r"(?:#{1,6} (?P<heading>.+)|\*\*(?P<bold>.+)\*\*)")
