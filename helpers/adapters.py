@@ -12,7 +12,8 @@ from pathlib import Path
 import torch
 
 from . import models, prompts, training
-from .settings import Settings
+from .errors import MissingStep
+from .settings import Settings, hash_files
 
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
 
@@ -78,8 +79,27 @@ def checkpoints(cfg: Settings, mark: str) -> Path:
     return folder
 
 
+def rows_hash(cfg: Settings) -> str:
+    """Eight hex digits of the training and validation rows that lesson 02 handed over."""
+    folder = cfg.artifacts / "data"
+    return hash_files([folder / "train.jsonl", folder / "validation.jsonl"], folder)
+
+
+def check_rows(cfg: Settings) -> None:
+    """Raise MissingStep when the saved adapter learnt other rows than lesson 02 has saved last.
+
+    A new split (another TEST_SHARE) moves recipes between train and test; an older adapter would be examined on what it has learnt.
+    """
+    saved = json.loads((models.adapter_folder(cfg) / "training.json").read_text(encoding="utf-8"))
+    if saved.get("rows") != rows_hash(cfg):
+        raise MissingStep("the adapter was trained on other rows than lesson 02 has saved last (another TEST_SHARE?). "
+                          "Run notebook 03_qlora_training again, so that no test recipe is one that it has learnt.")
+
+
 def save(model, tokenizer, cfg: Settings, summary: dict, history: list[dict]) -> Path:
     """Adapter, tokenizer, history and model card in one folder, whole or not at all."""
+    summary = summary | {"rows": rows_hash(cfg)}
+
     def fill(folder: Path) -> None:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)

@@ -22,6 +22,7 @@ from .cleaning import clean_chunk, list_items, split_items
 from .errors import CourseError, MissingStep
 from .recipe_files import NotARecipeFile
 from .recipe_report import Report
+from .settings import csv_files
 
 __all__ = ["COLUMNS", "NotARecipeFile", "Recipe", "Report", "chunks", "clean_chunk", "csv_files", "item_name", "list_items", "load", "read_file",
            "read_split", "recipes_of", "split_items", "write_split"]
@@ -53,12 +54,6 @@ def item_name(item: str) -> str:
     parts = re.split(r"\b(?:secukupnya|sckpnya|to taste)\b", text, flags=re.IGNORECASE)
     name = next((part.strip().lower() for part in parts if part.strip()), "")
     return re.sub(r"\s+", " ", _QUANTITY.sub("", name)).strip(" .:-*")
-
-
-def csv_files(folder: str | Path) -> list[Path]:
-    """CSV files below a folder (or the file itself), in a fixed order."""
-    path = Path(folder)
-    return [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix.lower() == ".csv" and p.is_file())
 
 
 def chunks(folder: str | Path, report: Report, *, strict: bool = False, sections: str = "remove", keep_emoji: bool = False,

@@ -94,7 +94,7 @@ class Settings:
     @cached_property
     def data_hash(self) -> str:
         """Eight hex digits of the content of every CSV below `data_dir`, whatever the order of the files."""
-        return hash_files(sorted(self.data_dir.rglob("*.csv")), self.data_dir)
+        return hash_files(csv_files(self.data_dir), self.data_dir)
 
     @property
     def key(self) -> str:
@@ -113,6 +113,12 @@ class Settings:
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in skip}
         values["base_model"] = Path(self.base_model).name if Path(self.base_model).is_absolute() else self.base_model
         return values | {"data": self.data_name, "data_hash": self.data_hash, "device": self.device.name}
+
+
+def csv_files(folder: str | Path) -> list[Path]:
+    """CSV files below a folder (or the file itself), in a fixed order; the ending in any case."""
+    path = Path(folder)
+    return [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix.lower() == ".csv" and p.is_file())
 
 
 def hash_files(paths: list[Path], relative_to: Path) -> str:
@@ -211,7 +217,7 @@ def load(profile: str = "auto", language: str = "id", data_language: str = "", s
 
     `profile` "auto" picks by hardware and by what can be had. `data_language` empty means the display language.
     `data_dir` and `base_model` fall back to the environment variables DATA_DIR and BASE_MODEL, then to the course's
-    own corpus and the profile's model. Raises UsageError for an unknown profile or language, a missing folder, or
+    own corpus and the profile's model. For other data `max_length` is the profile's `max_length_other_data`, if any. Raises UsageError for an unknown profile or language, a missing folder, or
     too little memory.
     """
     from .bilingual import set_language, tr
@@ -251,6 +257,8 @@ def load(profile: str = "auto", language: str = "id", data_language: str = "", s
         raise UsageError(f"profile {profile!r} needs {need_gb:.1f} GB of free memory, found {free_gb:.1f} GB. "
                          "Close other programs or use --profile sanity.")
     folder = _data_folder(data_dir or os.environ.get("DATA_DIR") or "", data_language)
+    if values["max_length_other_data"] and folder != _data_folder("", data_language):
+        values = values | {"max_length": values["max_length_other_data"]}
     known = {f.name for f in fields(Settings)}
     root = Path(artifacts_root or os.environ.get("DAPUR_ARTIFACTS") or ROOT / "artifacts").resolve()
     rest = {k: v for k, v in values.items() if k in known and k not in ("base_model", "licence")}
@@ -270,6 +278,6 @@ def _data_folder(given: str | Path, data_language: str) -> Path:
     folder = Path(given).expanduser().resolve()
     if not folder.is_dir():
         raise UsageError(f"DATA_DIR={str(given)!r} is not a folder. Expected a folder of recipe CSV files; see data/DATA_CARD.md.")
-    if not any(folder.rglob("*.csv")):
+    if not csv_files(folder):
         raise UsageError(f"DATA_DIR={str(given)!r} holds no .csv file. Expected recipe CSVs with a title, ingredients and steps column; see data/DATA_CARD.md.")
     return folder

@@ -377,7 +377,8 @@ def test_hand_over(tmp_path):
 
 plain_text = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), max_size=60)
 words = st.text("abcdefghijklmnoprstuwyz", min_size=3, max_size=9)
-names = st.lists(words, min_size=1, max_size=3).map(" ".join)
+MEANS_NOTHING = {"nan", "none", "null", "untitled", "notitle", "no title", "tanpa judul"}     # the reader takes these for empty cells
+names = st.lists(words, min_size=1, max_size=3).map(" ".join).filter(lambda name: name not in MEANS_NOTHING)
 
 
 @given(plain_text)
@@ -435,12 +436,8 @@ def test_round_trip(tmp_path, rows, separator, join, encoding):
         writer = csv.writer(handle, delimiter=separator)
         writer.writerow(["judul", "bahan", "langkah"])
         writer.writerows([title, write(items), write(steps)] for title, items, steps in rows)
-    try:
-        table, report = recipes.load(tmp_path)
-    except CourseError as problem:
-        assume("no title" not in str(problem))   # every title is one such as "nan"
-        raise
-    assume(report.rows_dropped == 0)     # one title is
+    table, report = recipes.load(tmp_path)
+    assert report.rows_dropped == 0
     assert [(r.title, list(r.ingredients), list(r.steps)) for r in recipes.recipes_of(table)] == [tuple(row) for row in rows]
 
 

@@ -75,3 +75,19 @@ def test_the_hand_over_folder_follows_the_content_of_the_data(tmp_path):
 def test_importing_the_package_and_settings_does_not_import_torch():
     code = "import sys, helpers, helpers.settings, helpers.lesson, helpers.results, helpers.exercises, helpers.bilingual, helpers.memory; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_other_peoples_recipes_get_the_profiles_shorter_limit_and_the_courses_own_do_not(tmp_path):
+    (tmp_path / "dataset-ayam.csv").write_text("Title,Ingredients,Steps\n")
+    table = settings.profiles()["cpu"]
+    own, other = settings.load("cpu", "id"), settings.load("cpu", "id", data_dir=tmp_path)
+    assert own.max_length == table["max_length"] and other.max_length == table["max_length_other_data"] < own.max_length
+    assert settings.load("sanity", "id", data_dir=tmp_path).max_length == settings.profiles()["sanity"]["max_length"]
+
+
+def test_a_folder_whose_files_end_in_capital_csv_is_accepted_and_counts_in_the_key(tmp_path):
+    file = tmp_path / "AYAM.CSV"
+    file.write_text("Title,Ingredients,Steps\n")
+    before = settings.load("sanity", "id", data_dir=tmp_path).data_hash
+    file.write_text("Title,Ingredients,Steps\nSoto,a,b\n")
+    assert settings.load("sanity", "id", data_dir=tmp_path).data_hash != before

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from helpers import adapters, models, prompts, training
+from helpers import adapters, models, prompts, recipes, training
 from helpers.errors import CourseError, MissingStep, UsageError
 
 
@@ -121,11 +121,13 @@ def test_checkpoints_of_another_training_are_not_trusted(cfg, artifacts_root):
     assert not (adapters.checkpoints(cfg, "second") / "checkpoint-5").exists()
 
 
-def test_a_saved_adapter_is_whole_carries_a_card_and_answers_like_the_one_in_memory(cfg, rows, tokenizer, tmp_path, batch):
+def test_a_saved_adapter_is_whole_carries_a_card_and_answers_like_the_one_in_memory(cfg, rows, corpus, tokenizer, tmp_path, batch):
     cfg = dataclasses.replace(cfg, artifacts_root=tmp_path, compute_dtype="float32")
     with pytest.raises(MissingStep, match="03_qlora_training"):
         models.load_tuned(cfg)
     trainer = trained(cfg, rows, tokenizer, tmp_path / "checkpoints")
+    for split in ("train", "validation"):
+        recipes.write_split(cfg, split, corpus)
     summary = {"fingerprint": "x", "versions": adapters.versions(), "steps": 12}
     folder = adapters.save(trainer.model, tokenizer, cfg, summary, trainer.history)
     card = (folder / "README.md").read_text(encoding="utf-8")
@@ -136,6 +138,10 @@ def test_a_saved_adapter_is_whole_carries_a_card_and_answers_like_the_one_in_mem
         in_memory = training.label_loss(trainer.model.eval(), batch, torch.float32).item()
         reloaded = training.label_loss(models.load_tuned(cfg), batch, torch.float32).item()
     assert reloaded == pytest.approx(in_memory, rel=1e-3)
+    adapters.check_rows(cfg)
+    recipes.write_split(cfg, "train", corpus[1:])
+    with pytest.raises(MissingStep, match="other rows"):
+        adapters.check_rows(cfg)
 
 
 @pytest.mark.parametrize(("report_to", "message"), [("tensorbord", "Did you mean 'tensorboard'"), ("wandb", "pip install wandb")])
