@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import time
 from pathlib import Path
 from typing import Annotated
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
-from . import planner, settings
+from . import fitting, planner, settings, shapes
 from .bilingual import set_language
 from .cli_json import Json, print_json
 from .errors import CourseError, UsageError
@@ -46,7 +47,7 @@ def _train_rows(row: dict) -> int:
 
 @app.command()
 def plan(profile: Profile = "auto",
-         model: Annotated[str, typer.Option(help="Another base model: a known name, or a folder with its config.json.")] = "",
+         model: Annotated[str, typer.Option(help="Another base model: a name on the hub, of which only the config is read, or a folder with its config.json.")] = "",
          mode: Annotated[str, typer.Option(help="train or chat.")] = "train",
          batch: Annotated[int | None, typer.Option(help="Rows at once.")] = None,
          length: Annotated[int | None, typer.Option(help="Tokens of a row.")] = None,
@@ -57,18 +58,22 @@ def plan(profile: Profile = "auto",
     """Predict the memory of a training or a chat, part by part, from the model's config alone."""
     set_language("en")
     name, row = _chosen(profile)
+    if model:
+        shapes.find(model, download=True)          # its config alone; from now on it is in the cache
     changes = {"model": model or None, "batch": batch, "length": length, "rank": rank}
     found = planner.plan(row, mode, **changes)
     rows = _train_rows(row) if rows is None else rows
     steps = planner.steps_per_epoch(rows, found.job.batch, found.job.accumulation)
-    updates = row["max_steps"] if row["max_steps"] > 0 else round(steps * row["epochs"])
+    updates = row["max_steps"] if row["max_steps"] > 0 else math.ceil(steps * row["epochs"])
     notes = list(found.notes)
     if mode == "train" and row["warmup_steps"] >= updates:
         notes.append(f"{row['warmup_steps']} warm-up steps for {updates} updates: the learning rate would never arrive; lower warmup_steps")
     size = row["vram_gb"] if card is None else card
     wanted = mode == "train" and (card is not None or size != 0)
-    advice = planner.recommend(row, size, **changes) if wanted else None
-    report = found.as_dict() | {"profile": name, "rows": rows, "steps_per_epoch": steps, "updates": updates, "notes": notes}
+    advice = fitting.recommend(row, size, **changes) if wanted else None
+    measured = planner.measured(name) if mode == "train" and found.model == row["base_model"] else []
+    report = found.as_dict() | {"profile": name, "rows": rows, "steps_per_epoch": steps, "updates": updates,
+                                "warmup_steps": row["warmup_steps"], "notes": notes, "measured": measured}
     if advice:
         report |= {"card_gib": size, "fits": advice.fits, "largest": advice.largest, "give_up": advice.give_up}
     if as_json:
@@ -82,15 +87,23 @@ def plan(profile: Profile = "auto",
     console = Console(highlight=False)
     console.print(table)
     if mode == "train":
-        console.print(f"{rows} rows: {steps} steps an epoch, {updates} updates. Logits for every position would take "
-                      f"{_gb(found.full_logits_bytes)} GB at the loss.")
+        console.print(f"{rows} rows: {steps} steps an epoch, {updates} updates, the first {row['warmup_steps']} of them warm-up. "
+                      f"Logits for every position would take {_gb(found.full_logits_bytes)} GB at the loss.")
     if advice:
         console.print(f"A card of {size:g} GiB: {'fits' if advice.fits else 'does NOT fit'}. Largest batch {advice.largest['batch']}, "
                       f"or length {advice.largest['length']}, or rank {advice.largest['rank']}, the rest as asked.")
+        if advice.fits:
+            console.print(f"  Other programs on the card? Give up first: {fitting.first_to_give_up(row, **changes)}.")
         for step in advice.give_up:
             console.print(f"  give up: {step['what']} (saves {_gb(step['saved_bytes'])} GB, leaves {_gb(step['total_bytes'])})")
         if advice.job is None:
             console.print("  Even so it does not fit: choose a smaller base model.")
+    for one in measured:
+        if one["status"] == "measured":
+            console.print(f"measured on {one['device']}, {one['date']}, {one['batch']} x {one['length']} tokens: {one['peak_mb']} MB of tensors, "
+                          f"predicted {one['predicted_mb']} ({one['predicted_to_measured']} of measured).")
+        else:
+            console.print("Not yet measured on a GPU of this size; benchmarks/gpu_measurements.py does it.")
     for note in notes:
         console.print(f"note: {note}")
 
@@ -121,13 +134,15 @@ def stats(as_json: Json = False) -> None:
 def advise(as_json: Json = False) -> None:
     """Which profile suits this machine, why, and what each of the others would take."""
     set_language("en")
-    device, table = settings.find_device(), settings.profiles()
+    from .nvml import stats as read
+
+    device, table, notes = settings.find_device(), settings.profiles(), read().notes
     name = settings.profile_for(device, table)
     why = f"{device.name} with {device.memory_gb:.1f} GB" + (f"; {device.note}" if device.note else "")
     options = [{"profile": n, "base_model": row["base_model"], "predicted_bytes": (p := planner.plan(row)).total_bytes,
                 "card_gib": row["vram_gb"] or None, "fits_here": _fits_here(device, row, p.total_bytes)} for n, row in table.items()]
     if as_json:
-        print_json({"profile": name, "why": why, "device": device.kind, "profiles": options})
+        print_json({"profile": name, "why": why, "device": device.kind, "notes": notes, "profiles": options})
         return
     console = Console(highlight=False)
     console.print(f"use profile [bold]{name}[/bold]: {why}")
@@ -136,6 +151,8 @@ def advise(as_json: Json = False) -> None:
         listing.add_row(o["profile"], o["base_model"], _gb(o["predicted_bytes"]), f"{o['card_gib']} GB GPU" if o["card_gib"] else "any processor",
                         "yes" if o["fits_here"] else "no")
     console.print(listing)
+    for note in notes:
+        console.print(f"note: {note}")
 
 
 def _fits_here(device: settings.Device, row: dict, total: int) -> bool:

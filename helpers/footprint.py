@@ -1,7 +1,7 @@
 """Bytes of every piece of a training or a chat, from a model's shape: the formulas behind the planner. Imports no torch.
 
 They count what PyTorch really keeps for this course's training (helpers/training.py): a frozen NF4 base, fp32 adapters,
-embeddings and norms in fp32, mixed precision by autocast. Tests hold them against counted tensors.
+mixed precision by autocast. Tests hold them against counted tensors.
 
 Sources: NF4 and double quantisation: Dettmers et al. 2023 (QLoRA), section 3. Adapters: Hu et al. 2021 (LoRA).
 Optimiser states in 8 bits: Dettmers et al. 2022. Activations: after Korthikanti et al. 2022, section 4, recounted for a
@@ -17,9 +17,17 @@ from . import settings
 from .errors import UsageError
 from .shapes import Shape
 
-ATTENTION, MLP = ("q_proj", "k_proj", "v_proj", "o_proj"), ("gate_proj", "up_proj", "down_proj")
 OPTIMIZERS = {"adamw_torch": 8, "adamw_torch_fused": 8, "paged_adamw_32bit": 8, "paged_adamw_8bit": 2, "adamw_8bit": 2, "adamw_bnb_8bit": 2}
 LABEL_SHARE = 0.83               # most of a row that is answer: the course's own rows at their median (lesson 02 measures it)
+
+
+def upcasts(device: str, dtype: str) -> bool:
+    """Whether a training keeps what is not quantised (embeddings, head, norms) in fp32.
+
+    fp16 needs it: its largest number is 65504, and the stream between the layers of large models passes that. bf16 has the
+    range of fp32, so on a GPU nothing is upcast, which saves 2.2 GB with Qwen2-7B. On a processor it costs little.
+    """
+    return not (device == "cuda" and dtype == "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -30,7 +38,7 @@ class Job:
     quantization: str = "nf4"            # nf4 or none
     double_quant: bool = True
     dtype: str = "bfloat16"              # of the arithmetic
-    upcast: bool = True                  # embeddings, head and norms in fp32 (peft.prepare_model_for_kbit_training)
+    upcast: bool = True                  # embeddings, head and norms in fp32 (training.attach_adapter)
     rank: int = 16
     targets: str | tuple[str, ...] = "all-linear"
     dropout: float = 0.0
@@ -52,15 +60,9 @@ class Job:
         settings.choice(self.quantization, ("nf4", "none"), "quantization")
         settings.choice(self.dtype, ("float32", "bfloat16", "float16"), "compute dtype")
         settings.choice(self.optimizer, tuple(OPTIMIZERS), "optimizer")
-        for name in self.target_names:
-            settings.choice(name, ATTENTION + MLP, "adapter target")
         for name in ("dropout", "label_share"):
             if not 0 <= getattr(self, name) <= 1:
                 raise UsageError(f"{name} is {getattr(self, name)!r}; expected a share from 0 to 1.")
-
-    @property
-    def target_names(self) -> tuple[str, ...]:
-        return ATTENTION + MLP if self.targets == "all-linear" else (self.targets,) if isinstance(self.targets, str) else tuple(self.targets)
 
     @property
     def tokens(self) -> int:
@@ -100,9 +102,19 @@ def weight_bytes(shape: Shape, job: Job) -> dict[str, int]:
     return {"weights": shape.layers * sum(packed), "nf4_constants": shape.layers * sum(constants), "unquantised": rest}
 
 
+def targeted(shape: Shape, job: Job) -> tuple[str, ...]:
+    """Names of one block's linear layers that get an adapter. Raises UsageError for a name that this shape does not have."""
+    if job.targets == "all-linear":
+        return tuple(shape.linears)
+    names = (job.targets,) if isinstance(job.targets, str) else tuple(job.targets)
+    if not names:
+        raise UsageError("no adapter target; expected 'all-linear' or a list of layers.")
+    return tuple(settings.choice(name, tuple(shape.linears), f"adapter target of {shape.name}") for name in names)
+
+
 def adapter_tensors(shape: Shape, job: Job) -> list[int]:
     """Sizes of one block's adapter matrices: A is rank x inputs, B is outputs x rank (Hu et al. 2021)."""
-    return [job.rank * n for name in job.target_names for n in shape.linears[name]]
+    return [job.rank * n for name in targeted(shape, job) for n in shape.linears[name]]
 
 
 def optimizer_bytes(tensors: list[int], optimizer: str) -> int:
@@ -119,14 +131,15 @@ def optimizer_bytes(tensors: list[int], optimizer: str) -> int:
 def layer_bytes(shape: Shape, job: Job) -> int:
     """Activations that one block keeps for the backward pass, for the whole batch.
 
-    For each token: two norms in fp32 (8 h); queries, keys, values and output of attention; three tensors of the MLP's width;
+    For each token: every norm in fp32 (4 h); queries, keys, values and output of attention; three tensors of the MLP's width;
     the inputs of the adapters and their rank-sized middle. Keys and values are repeated for each query head when a padding
-    mask is present. With `upcast` the stream is fp32, so that each adapter keeps its own 16-bit copy of its input.
+    mask is present. With `upcast` the stream is fp32, so that each adapter keeps its own 16-bit copy of its input. Capped
+    attention (Gemma 2) keeps each head's scores: after the tanh, after the softmax in fp32, and cast for the product.
     """
     s, e, cuda = job.compute_bytes, job.rest_bytes, job.device == "cuda"
-    inputs = {name: shape.linears[name][0] for name in job.target_names}
-    kv = shape.q_size if job.has_padding else shape.kv_size
-    per_token = 8 * shape.hidden + 8 + 4 * (shape.q_size + shape.kv_size) * shape.qk_norm
+    inputs = {name: shape.linears[name][0] for name in targeted(shape, job)}
+    kv = shape.q_size if job.has_padding or shape.traits.capped else shape.kv_size
+    per_token = 4 * shape.traits.norms * shape.hidden + 8 + 4 * (shape.q_size + shape.kv_size) * bool(shape.traits.qk_norm)
     per_token += s * 2 * (shape.q_size + kv) + 4 * shape.heads
     per_token += 3 * shape.intermediate * (e if job.quantization == "nf4" else s)
     if job.dropout:
@@ -134,9 +147,10 @@ def layer_bytes(shape: Shape, job: Job) -> int:
     elif s < 4 and (e == 4 or not cuda):
         per_token += s * sum(n for name, n in inputs.items() if not (cuda and name == "o_proj"))
     else:                                                                            # one tensor serves q, k, v; one gate, up
-        groups = {"q_proj": 0, "k_proj": 0, "v_proj": 0, "gate_proj": 1, "up_proj": 1, "down_proj": 2}
+        groups = {"q_proj": 0, "k_proj": 0, "v_proj": 0, "qkv_proj": 0, "gate_proj": 1, "up_proj": 1, "gate_up_proj": 1, "down_proj": 2}
         per_token += s * sum({groups[name]: n for name, n in inputs.items() if name in groups}.values())
     per_token += s * job.rank * len(inputs)
+    per_token += (4 + s * (2 if s < 4 else 1)) * shape.heads * job.length * shape.traits.capped
     mask = job.batch * job.length**2 * s if job.has_padding else 0
     return job.tokens * per_token + mask
 
@@ -147,6 +161,9 @@ def kv_cache_bytes(shape: Shape, job: Job) -> int:
 
 
 def logits_bytes(shape: Shape, job: Job, full: bool = False) -> int:
-    """The loss at its fullest: log-probabilities, their gradient and the logits' gradient, each fp32: 12 bytes a logit."""
+    """The loss at its fullest: log-probabilities, their gradient and the logits' gradient, each fp32: 12 bytes a logit.
+
+    Logits that are capped (Gemma 2) keep the tanh as well, 4 bytes more.
+    """
     positions = job.tokens if full or job.full_logits else math.ceil(job.tokens * job.label_share)
-    return 12 * positions * shape.vocab
+    return (12 + 4 * shape.traits.capped) * positions * shape.vocab

@@ -41,7 +41,7 @@ def stats() -> Stats:
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as problem:
-        return Stats([], [_why_not(pynvml, problem)])
+        return Stats([], [why_not(pynvml, problem)])
     found = Stats([], [])
     try:
         count = pynvml.nvmlDeviceGetCount()
@@ -51,17 +51,50 @@ def stats() -> Stats:
             try:
                 _read_device(pynvml, index, found)
             except pynvml.NVMLError as problem:
-                found.notes.append(f"GPU {index}: {_why_not(pynvml, problem)}")
+                found.notes.append(f"GPU {index}: {why_not(pynvml, problem)}")
         if len(found.gpus) > 1 and not any("/" in gpu.index for gpu in found.gpus):
             found.notes.append(f"{count} GPUs: the course uses the first one that it sees; choose with CUDA_VISIBLE_DEVICES.")
     except pynvml.NVMLError as problem:
-        found.notes.append(_why_not(pynvml, problem))
+        found.notes.append(why_not(pynvml, problem))
     finally:
         pynvml.nvmlShutdown()
     return found
 
 
-def _why_not(nvml, problem) -> str:
+def first_visible(nvml, chosen: str | None) -> tuple[object, object, str]:
+    """(handle whose memory counts, handle of its card, name) of what a program of ours computes on.
+
+    `chosen` is CUDA_VISIBLE_DEVICES: numbers or UUIDs, of which the first counts; without it the first card. A card in MIG
+    mode gives its first slice, since a program never gets the whole. Raises NVMLError where there is none.
+    """
+    first = (chosen or "0").split(",")[0].strip()
+    card = nvml.nvmlDeviceGetHandleByIndex(int(first)) if first.isdigit() else nvml.nvmlDeviceGetHandleByUUID(first)
+    if first.startswith("MIG-"):
+        parent = nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(card)
+        return card, parent, f"{nvml.nvmlDeviceGetName(parent)} (MIG)"
+    name = nvml.nvmlDeviceGetName(card)
+    for _, part in _slices(nvml, card):
+        return part, card, f"{name} (MIG)"
+    if _has_mig(nvml, card):
+        raise nvml.NVMLError(nvml.NVML_ERROR_NOT_FOUND)
+    return card, card, name
+
+
+def _has_mig(nvml, handle) -> bool:
+    mode = _optional(nvml, nvml.nvmlDeviceGetMigMode, handle)
+    return bool(mode) and mode[0] == nvml.NVML_DEVICE_MIG_ENABLE
+
+
+def _slices(nvml, handle):
+    """(number, handle) of each MIG slice of a card that this user may see."""
+    if _has_mig(nvml, handle):
+        for number in range(_optional(nvml, nvml.nvmlDeviceGetMaxMigDeviceCount, handle) or 0):
+            if (part := _optional(nvml, nvml.nvmlDeviceGetMigDeviceHandleByIndex, handle, number)) is not None:
+                yield number, part
+
+
+def why_not(nvml, problem) -> str:
+    """One line for a person on why the driver gives nothing, and what to do."""
     code = getattr(problem, "value", None)
     if code == nvml.NVML_ERROR_LIBRARY_NOT_FOUND:
         return "no NVIDIA driver on this machine: what runs here runs on the processor."
@@ -69,6 +102,8 @@ def _why_not(nvml, problem) -> str:
         return "an NVIDIA driver is installed but not running: restart the machine or reinstall the driver."
     if code == nvml.NVML_ERROR_NO_PERMISSION:
         return "the NVIDIA driver refuses this user: ask for access to /dev/nvidia* (often the group 'video' or 'render')."
+    if code in (nvml.NVML_ERROR_NOT_FOUND, nvml.NVML_ERROR_INVALID_ARGUMENT):
+        return "the NVIDIA driver shows this user no such GPU or MIG slice: check CUDA_VISIBLE_DEVICES, or ask who runs the machine."
     return f"the NVIDIA driver answers with an error: {problem}"
 
 
@@ -85,16 +120,14 @@ def _optional(nvml, call, *arguments):
 
 def _read_device(nvml, index: int, found: Stats) -> None:
     handle = nvml.nvmlDeviceGetHandleByIndex(index)
-    name, mode = nvml.nvmlDeviceGetName(handle), _optional(nvml, nvml.nvmlDeviceGetMigMode, handle)
-    if not (mode and mode[0] == nvml.NVML_DEVICE_MIG_ENABLE):
+    name = nvml.nvmlDeviceGetName(handle)
+    if not _has_mig(nvml, handle):
         found.gpus.append(_one(nvml, handle, str(index), name, found))
         return
     slices = 0
-    for number in range(_optional(nvml, nvml.nvmlDeviceGetMaxMigDeviceCount, handle) or 0):
-        part = _optional(nvml, nvml.nvmlDeviceGetMigDeviceHandleByIndex, handle, number)
-        if part is not None:
-            slices += 1
-            found.gpus.append(_one(nvml, part, f"{index}/{number}", f"{name} (MIG)", found))
+    for number, part in _slices(nvml, handle):
+        slices += 1
+        found.gpus.append(_one(nvml, part, f"{index}/{number}", f"{name} (MIG)", found))
     found.notes.append(f"GPU {index} is cut into {slices} MIG slice(s): a program gets one slice's memory, never the whole card's." if slices
                        else f"GPU {index} is in MIG mode but has no slice that this user may see: ask who runs the machine for one.")
 

@@ -1,18 +1,18 @@
-"""Memory before the run: what a profile takes, part by part, what fits a card, and what to give up first.
+"""Memory before the run: what a profile takes, part by part; helpers/fitting.py judges what fits a card.
 
 Needs a model's config only: loads no weights and imports no torch. The formulas are in helpers/footprint.py.
 """
 
 from __future__ import annotations
 
+import csv
 import math
 import sys
 from dataclasses import asdict, dataclass, field, replace
 
 from . import settings, shapes
-from .bilingual import tr
 from .errors import UsageError
-from .footprint import (OPTIMIZERS, Job, adapter_tensors, kv_cache_bytes, layer_bytes, logits_bytes, optimizer_bytes,
+from .footprint import (Job, adapter_tensors, kv_cache_bytes, layer_bytes, logits_bytes, optimizer_bytes, targeted, upcasts,
                         weight_bytes)
 from .shapes import Shape
 
@@ -60,13 +60,18 @@ def _train(shape: Shape, job: Job) -> tuple[dict[str, int], dict[str, int]]:
     head = shape.vocab * shape.hidden * s if e > s else 0      # a 16-bit copy of the fp32 head, while its gradient is due
     logits = logits_bytes(shape, job)
     wide = max(a * b for a, b in shape.linears.values()) * s   # one matrix dequantised
-    moving = wide + rebuilt + job.tokens * (2 * e * shape.intermediate + 8 * shape.hidden)   # two gradients as wide as the MLP
-    across = 4 if "up_proj" in job.target_names else 3          # tensors as wide as the MLP alive at once in a forward pass
-    passing = wide + job.tokens * (across * e * shape.intermediate + 8 * shape.hidden) if job.checkpointing else 0
+    mlp, names, cuda = job.tokens * shape.intermediate, targeted(shape, job), job.device == "cuda"
+    across = 4 if {"up_proj", "gate_up_proj"} & set(names) else 3      # tensors as wide as the MLP alive at once in a forward pass
+    moving = wide + rebuilt + 2 * e * mlp + job.tokens * 8 * shape.hidden     # two gradients as wide as the MLP
+    passing = wide + across * e * mlp + job.tokens * 8 * shape.hidden
+    if cuda:     # autocast tells peft not to copy what the adapters read, and a kept input goes while its gradient comes
+        moving += s * mlp * ((e > s) - ("down_proj" in names)) + job.tokens * shape.hidden * (4 * (shape.traits.norms - 2) - 6)
+        passing -= wide + job.tokens * 6 * shape.hidden
+    passing = passing if job.checkpointing else 0
     base = sum(held.values())
     phases = {"loaded": base - held["gradients"] - held["optimizer"],
-              "forward": base + kept + max(head + logits * 8 // 12, passing), "loss": base + kept + head + logits,
-              "backward": base + kept + moving, "update": base + 4 * adapters}
+              "forward": base + kept + max(head + logits - logits // (4 if shape.traits.capped else 3), passing),
+              "loss": base + kept + head + logits, "backward": base + kept + moving, "update": base + 4 * adapters}
     at_loss = logits + head >= moving
     moment = {"activations": kept, "logits": logits if at_loss else 0, "workspace": head if at_loss else moving}
     return {**held, **moment, "kv_cache": 0}, phases
@@ -100,16 +105,20 @@ def job_of(source, mode: str = "train", **overrides) -> tuple[str, Job, list[str
 
         dtype = str(compute_dtype(source)).removeprefix("torch.")
     elif dtype == "auto":
-        dtype = "bfloat16" if device == "cuda" else "float32"
+        older = not isinstance(source, dict) and source.device.capability < (8, 0)       # bf16 came with Ampere, 8.0
+        dtype = "float32" if device == "cpu" else "float16" if older else "bfloat16"
         if device == "cpu":
             notes.append("compute dtype is chosen on the machine itself; counted as float32, bfloat16 takes less")
     targets = get("targets")
     values = {"device": device, "quantization": get("quantization"), "dtype": dtype, "rank": get("rank"), "dropout": get("dropout"),
-              "targets": targets if isinstance(targets, str) else tuple(targets), "batch": get("batch"), "length": get("max_length"),
+              "upcast": upcasts(device, dtype), "targets": targets if isinstance(targets, str) else tuple(targets),
+              "batch": get("batch"), "length": get("max_length"),
               "accumulation": get("accumulation"), "checkpointing": get("gradient_checkpointing"), "optimizer": get("optimizer")}
     if mode == "chat":
         values |= {"batch": 1, "length": get("max_length") + get("max_new_tokens")}
     model = overrides.pop("model", None) or get("base_model")
+    if overrides.get("dtype"):
+        values["upcast"] = upcasts(device, overrides["dtype"])
     return model, Job(**values | {k: v for k, v in overrides.items() if v is not None}), notes
 
 
@@ -133,73 +142,13 @@ def plan(source, mode: str = "train", shape: Shape | None = None, **overrides) -
     return Plan(model, mode, parts | around, phases, logits_bytes(shape, job, full=True), job, notes)
 
 
-@dataclass(frozen=True)
-class Recommendation:
-    """What fits a card. `largest` holds the largest batch, length and rank, each with the rest as asked; 0: none fits."""
+def measured(profile: str) -> list[dict]:
+    """What benchmarks/gpu_measurements.py found for a profile: its rows of data/gpu_measurements.csv, as text.
 
-    fits: bool
-    card_bytes: int
-    total_bytes: int                     # of the job as asked
-    largest: dict[str, int]
-    give_up: list[dict]                  # in order: what, saved_bytes, total_bytes; empty if it fits as asked
-    job: Job | None                      # the job after giving up, or None when nothing of it fits
-
-
-def _largest(shape: Shape, job: Job, name: str, limit: int, card: int) -> int:
-    low, high = 0, limit
-    while low < high:                    # the total grows with each of the three, so halving finds the border
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if plan(replace(job, **{name: middle}), shape=shape).total_bytes <= card else (low, middle - 1)
-    return low
-
-
-def recommend(source, card_gib: float, shape: Shape | None = None, **overrides) -> Recommendation:
-    """The largest batch, length and rank that fit `card_gib` GiB, and what to give up first if the job does not fit.
-
-    The order is by what it costs the result: a smaller batch with more accumulation costs only time, checkpointing about a
-    third more time, 8-bit states next to nothing, shorter rows lose recipes, a smaller adapter learns less.
+    `status` is "measured" or "not yet measured"; the latter has no figures. Figures in MB of a million bytes.
     """
-    if not 0 < card_gib <= 10_000:
-        raise UsageError(f"a card of {card_gib} GiB; expected more than 0 and at most 10000.")
-    if not isinstance(source, Job):
-        model, source, _ = job_of(source, **overrides)
-        shape = shape or shapes.find(model)
-    card, total = int(card_gib * GIB), plan(source, shape=shape).total_bytes
-    largest = {name: _largest(shape, source, name, limit, card) for name, limit in (("batch", 512), ("length", 32768), ("rank", 512))}
-    job, steps, now = source, [], total
-    for what, change in _sacrifices(source):
-        if now <= card:
-            break
-        smaller = replace(job, **change)
-        after = plan(smaller, shape=shape).total_bytes
-        if after < now:
-            steps.append({"what": what, "saved_bytes": now - after, "total_bytes": after})
-            job, now = smaller, after
-    return Recommendation(total <= card, card, total, largest, steps, job if now <= card else None)
-
-
-def _sacrifices(job: Job) -> list[tuple[str, dict]]:
-    found = []
-    batch = job.batch
-    while batch > 1:
-        batch //= 2
-        more = job.accumulation * math.ceil(job.batch / batch)
-        found.append((tr(f"batch {batch}, akumulasi {more}: hasil sama, hanya lebih lama",
-                         f"batch {batch}, accumulation {more}: same result, only slower"),
-                      {"batch": batch, "accumulation": more}))
-    if not job.checkpointing:
-        found.append((tr("gradient checkpointing: sekitar sepertiga lebih lama", "gradient checkpointing: about a third slower"),
-                      {"checkpointing": True}))
-    if OPTIMIZERS[job.optimizer] == 8:
-        found.append((tr("paged_adamw_8bit: hampir tanpa rugi", "paged_adamw_8bit: next to no loss"), {"optimizer": "paged_adamw_8bit"}))
-    length = job.length
-    while length > 256:
-        length = max(256, length // 2)
-        found.append((tr(f"panjang {length} token: resep yang lebih panjang tersisih", f"length {length} tokens: longer recipes are left out"),
-                      {"length": length}))
-    small = {"rank": min(job.rank, 8), "targets": tuple(n for n in ("q_proj", "v_proj") if n in job.target_names) or job.target_names[:1]}
-    found.append((tr("adapter kecil: rank 8, hanya q dan v", "a small adapter: rank 8, q and v only"), small))
-    return found
+    with open(settings.ROOT / "data" / "gpu_measurements.csv", encoding="utf-8", newline="") as handle:
+        return [row for row in csv.DictReader(handle) if row["profile"] == profile]
 
 
 def steps_per_epoch(rows: int, batch: int, accumulation: int = 1) -> int:

@@ -132,8 +132,9 @@ _ITEM = re.compile(r"\s*[-*•]\s+(.*\S)")
 def parse(text: str) -> Recipe | None:
     """Read a model's answer back into a recipe, in either language; None when it is not in the course's format.
 
-    The format: a line "Bahan:" or "Ingredients:", at least two "- " items, a line "Langkah:" or "Steps:", at least two
-    steps numbered 1, 2, 3, ... without a gap, and nothing else. Both headings are of one language.
+    The format: a line "Bahan:" or "Ingredients:", at least two "- " items, a line "Langkah:" or "Steps:", at least one
+    step, numbered 1, 2, 3, ... without a gap, and nothing else. Both headings are of one language. Every recipe that the
+    reader keeps comes back whole from `parse(answer(recipe))`.
     """
     lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
     for first, second in HEADINGS.values():
@@ -143,7 +144,7 @@ def parse(text: str) -> Recipe | None:
         items = [_ITEM.fullmatch(line) for line in lines[1:middle]]
         steps = [_STEP.fullmatch(line) for line in lines[middle + 1:]]
         numbers = [int(re.match(r"\d+", line)[0]) if step else 0 for line, step in zip(lines[middle + 1:], steps)]
-        if len(items) < 2 or len(steps) < 2 or not all(items) or numbers != list(range(1, len(steps) + 1)):
+        if len(items) < 2 or not steps or not all(items) or numbers != list(range(1, len(steps) + 1)):
             return None
         return Recipe(title="", ingredients=tuple(m[1] for m in items), steps=tuple(m[1] for m in steps))
     return None

@@ -12,7 +12,7 @@ import importlib.util
 import os
 import runpy
 import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -155,29 +155,34 @@ def torch_cuda_build() -> str | None:
 
 
 def find_device() -> Device:
-    """The first visible GPU through NVML, or the processor. Does not import torch."""
+    """The first visible GPU or MIG slice through NVML, or the processor. Does not import torch."""
+    from . import nvml
+
     ram = psutil.virtual_memory().total / 1e9
     cpu = Device("cpu", f"CPU, {psutil.cpu_count(logical=False) or 1} cores", ram)
-    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen in ("", "-1"):
         return cpu
     try:
         import pynvml
-
-        pynvml.nvmlInit()
-    except Exception:            # no driver, no permission, no library: a machine without a usable GPU
+    except ImportError:
         return cpu
     try:
-        handle = pynvml.nvmlDeviceGetHandleByIndex(0)
-        name = pynvml.nvmlDeviceGetName(handle)
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as problem:
+        driver = getattr(problem, "value", None) != pynvml.NVML_ERROR_LIBRARY_NOT_FOUND      # no driver is no news
+        return replace(cpu, note=nvml.why_not(pynvml, problem)) if driver else cpu
+    try:
+        handle, card, name = nvml.first_visible(pynvml, chosen)
         memory = pynvml.nvmlDeviceGetMemoryInfo(handle).total / 2**30
-        capability = tuple(pynvml.nvmlDeviceGetCudaComputeCapability(handle))
-    except pynvml.NVMLError:
-        return cpu
+        capability = tuple(pynvml.nvmlDeviceGetCudaComputeCapability(card))
+    except pynvml.NVMLError as problem:
+        return replace(cpu, note=nvml.why_not(pynvml, problem))
     finally:
         pynvml.nvmlShutdown()
     if torch_cuda_build() is None:
         note = f"{name} is there, but the installed torch has no CUDA; see https://pytorch.org/get-started/locally/"
-        return Device("cpu", cpu.name, ram, note=note)
+        return replace(cpu, note=note)
     return Device("cuda", name, memory, capability)
 
 
@@ -218,7 +223,7 @@ def load(profile: str = "auto", language: str = "id", data_language: str = "", s
     `profile` "auto" picks by hardware and by what can be had. `data_language` empty means the display language.
     `data_dir` and `base_model` fall back to the environment variables DATA_DIR and BASE_MODEL, then to the course's
     own corpus and the profile's model. For other data `max_length` is the profile's `max_length_other_data`, if any. Raises UsageError for an unknown profile or language, a missing folder, or
-    too little memory.
+    too little memory, of the machine or of the GPU.
     """
     from .bilingual import set_language, tr
 
@@ -263,9 +268,13 @@ def load(profile: str = "auto", language: str = "id", data_language: str = "", s
     root = Path(artifacts_root or os.environ.get("DAPUR_ARTIFACTS") or ROOT / "artifacts").resolve()
     rest = {k: v for k, v in values.items() if k in known and k not in ("base_model", "licence")}
     licence = values["licence"] if base == values["base_model"] else ("Apache-2.0" if base == "packaged" else "see the model's page")
-    return Settings(profile=profile, reason=reason, language=language, data_language=data_language, seed=int(seed),
-                    run_solutions=bool(run_solutions), device=device, data_dir=folder, base_model=base,
-                    licence=licence, artifacts_root=root, **rest)
+    found = Settings(profile=profile, reason=reason, language=language, data_language=data_language, seed=int(seed),
+                     run_solutions=bool(run_solutions), device=device, data_dir=folder, base_model=base,
+                     licence=licence, artifacts_root=root, **rest)
+    from .fitting import check_fits
+
+    check_fits(found)
+    return found
 
 
 def _looks_like_hub_name(name: str) -> bool:

@@ -15,6 +15,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, Traine
 
 from . import models, prompts
 from .errors import CourseError, UsageError
+from .footprint import upcasts
 from .settings import Settings, choice
 
 
@@ -67,6 +68,8 @@ def label_loss(model, batch: dict[str, torch.Tensor], dtype: torch.dtype, reduct
                                       use_cache=False).last_hidden_state[:, :-1]
         logits = causal.get_output_embeddings()(hidden[keep])
     logits = logits.float()
+    if getattr(causal.config, "logits_scaling", None):           # Granite
+        logits = logits / causal.config.logits_scaling
     if getattr(causal.config, "final_logit_softcapping", None):
         cap = causal.config.final_logit_softcapping
         logits = cap * torch.tanh(logits / cap)
@@ -151,14 +154,25 @@ def lora_config(cfg: Settings):
     return LoraConfig(r=cfg.rank, lora_alpha=cfg.alpha, lora_dropout=cfg.dropout, target_modules=cfg.targets, task_type="CAUSAL_LM")
 
 
-def attach_adapter(model, cfg: Settings):
-    """The frozen model with a fresh adapter: norms and embeddings in fp32 for stability, only the adapter trainable."""
+# the other way of checkpointing needs inputs with a gradient, warns, and is on its way out of torch
+CHECKPOINTING = {"use_reentrant": False}
+
+
+def attach_adapter(model, cfg: Settings, config=None):
+    """The frozen model with a fresh adapter (`config`, or the profile's LoRA); only the adapter is trainable, in fp32.
+
+    Embeddings, head and norms go to fp32 as well, for stability, unless the GPU computes in bf16 (footprint.upcasts).
+    """
     from peft import get_peft_model, prepare_model_for_kbit_training
 
     if cfg.quantization == "nf4":
-        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=cfg.gradient_checkpointing)
+        if upcasts(cfg.device.kind, str(models.compute_dtype(cfg)).removeprefix("torch.")):
+            model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=cfg.gradient_checkpointing,
+                                                    gradient_checkpointing_kwargs=CHECKPOINTING if cfg.gradient_checkpointing else None)
+        elif cfg.gradient_checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=CHECKPOINTING)
     torch.manual_seed(cfg.seed)
-    return get_peft_model(model, lora_config(cfg))
+    return get_peft_model(model, config or lora_config(cfg))
 
 
 def steps_per_epoch(rows: int, cfg: Settings) -> int:
@@ -178,16 +192,20 @@ def arguments(cfg: Settings, rows: int, output: Path, report_to: str = "none") -
     every = max(1, (total if cfg.max_steps > 0 else per_epoch) // cfg.evals_per_epoch)
     # LabelTrainer sets autocast itself; the flag is for the gradient scaler that fp16 needs
     scaler = {"fp16": True} if models.compute_dtype(cfg) == torch.float16 else {}
-    return TrainingArguments(
+    found = TrainingArguments(
         output_dir=str(output), per_device_train_batch_size=cfg.batch, per_device_eval_batch_size=cfg.batch,
         gradient_accumulation_steps=cfg.accumulation, num_train_epochs=cfg.epochs, max_steps=cfg.max_steps,
         learning_rate=cfg.learning_rate, lr_scheduler_type=cfg.scheduler, warmup_steps=cfg.warmup_steps, weight_decay=0.0,
-        max_grad_norm=cfg.max_grad_norm, optim=cfg.optimizer, **({"gradient_checkpointing": True} if cfg.gradient_checkpointing else {}),
+        max_grad_norm=cfg.max_grad_norm, optim=cfg.optimizer,
+        **({"gradient_checkpointing": True, "gradient_checkpointing_kwargs": CHECKPOINTING} if cfg.gradient_checkpointing else {}),
         eval_strategy="steps", eval_steps=every, save_strategy="steps", save_steps=every, save_total_limit=2,
         load_best_model_at_end=True, metric_for_best_model="eval_loss", greater_is_better=False, prediction_loss_only=True,
         logging_steps=max(1, min(10, every)), report_to=report_to, disable_tqdm=True, remove_unused_columns=False, seed=cfg.seed, data_seed=cfg.seed,
         use_cpu=cfg.device.kind == "cpu", dataloader_pin_memory=cfg.device.kind == "cuda", log_level="error",
         **scaler)
+    if found.n_gpu > 1:      # with several cards the Trainer would enlarge the batch for all of them, and still compute on one
+        found._n_gpu = 1
+    return found
 
 
 def make_trainer(model, cfg: Settings, train: EncodedRows, validation: EncodedRows, tokenizer, output: Path, *,

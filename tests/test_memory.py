@@ -83,7 +83,7 @@ def test_cuda_needs_a_loaded_torch(monkeypatch):
 
 
 def test_importing_memory_and_planner_does_not_load_torch():
-    code = "import sys, helpers.memory, helpers.monitor, helpers.nvml, helpers.planner, helpers.plots; sys.exit('torch' in sys.modules)"
+    code = "import sys, helpers.fitting, helpers.memory, helpers.monitor, helpers.nvml, helpers.planner, helpers.plots, helpers.settings; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=settings.ROOT).returncode == 0
 
 
@@ -316,6 +316,74 @@ def test_an_error_of_the_driver_itself_is_a_note_and_the_driver_is_closed(driver
     assert "answers with an error" in nvml.stats().notes[0] and closed == [1]
 
 
+# The device that a run computes on, found through the same driver
+@pytest.fixture
+def computing(driver, monkeypatch):
+    """settings.find_device on a machine whose driver answers with `calls`, and with that CUDA_VISIBLE_DEVICES."""
+    monkeypatch.setattr(settings, "torch_cuda_build", lambda: "12.8")
+    sizes = {("gpu", 0): 12, ("gpu", 1): 24, ("slice", 0): 10, ("slice", 1): 5}
+
+    def find(chosen=None, **calls):
+        driver.change(**{"nvmlDeviceGetCount": lambda: 2, "nvmlDeviceGetCudaComputeCapability": lambda h: (8, 6),
+                         "nvmlDeviceGetHandleByIndex": lambda i: ("gpu", i) if i < 2 else driver.error(driver.nvml.NVML_ERROR_INVALID_ARGUMENT)(),
+                         "nvmlDeviceGetMemoryInfo": lambda h: types.SimpleNamespace(total=sizes[h] * 2**30, used=0, free=0)} | calls)
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        if chosen is not None:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+        return settings.find_device()
+
+    def mig(slices):
+        absent = driver.error(driver.nvml.NVML_ERROR_NOT_FOUND)
+        return {"nvmlDeviceGetMigMode": lambda h: (driver.nvml.NVML_DEVICE_MIG_ENABLE, 1), "nvmlDeviceGetMaxMigDeviceCount": lambda h: 7,
+                "nvmlDeviceGetMigDeviceHandleByIndex": lambda h, n: ("slice", n) if n in slices else absent()}
+
+    return types.SimpleNamespace(find=find, mig=mig, driver=driver)
+
+
+@pytest.mark.parametrize("chosen, gigabytes", [(None, 12), ("0", 12), ("1", 24), ("1,0", 24), (" 1 , 0", 24)])
+def test_of_several_gpus_the_first_visible_one_counts(chosen, gigabytes, computing):
+    found = computing.find(chosen)
+    assert (found.kind, found.memory_gb, found.note) == ("cuda", gigabytes, "")
+
+
+def test_a_gpu_named_by_its_uuid(computing):
+    assert computing.find("GPU-1b2c", nvmlDeviceGetHandleByUUID=lambda name: ("gpu", 1) if name == "GPU-1b2c" else None).memory_gb == 24
+
+
+@pytest.mark.parametrize("slices, gigabytes", [((0, 1), 10), ((1,), 5)])
+def test_of_a_card_in_mig_mode_a_slice_counts_not_the_card(slices, gigabytes, computing):
+    found = computing.find(**computing.mig(slices))
+    assert found.memory_gb == gigabytes and "MIG" in found.name
+    assert settings.profile_for(found, settings.profiles()) == {10: "gpu-10gb", 5: "gpu-4gb"}[gigabytes]
+
+
+def test_a_slice_named_by_its_uuid(computing):
+    found = computing.find("MIG-77", nvmlDeviceGetHandleByUUID=lambda name: ("slice", 1), nvmlDeviceGetDeviceHandleFromMigDeviceHandle=lambda h: ("gpu", 0),
+                           **computing.mig((0, 1)))
+    assert (found.kind, found.memory_gb) == ("cuda", 5)
+
+
+def test_a_mig_card_without_a_slice_or_a_number_too_many_is_told(computing):
+    for found in (computing.find(**computing.mig(())), computing.find("7")):
+        assert found.kind == "cpu" and "no such GPU or MIG slice" in found.note
+
+
+@pytest.mark.parametrize("code, words", [("NVML_ERROR_NO_PERMISSION", "refuses this user"), ("NVML_ERROR_DRIVER_NOT_LOADED", "not running"),
+                                         ("NVML_ERROR_LIBRARY_NOT_FOUND", "")])
+def test_why_a_gpu_is_not_used_is_one_line(code, words, computing):
+    failing = computing.driver.error(getattr(computing.driver.nvml, code))
+    found = computing.find(nvmlInit=failing)
+    assert found.kind == "cpu" and words in found.note and bool(found.note) == bool(words) and "\n" not in found.note
+    if words:
+        with pytest.raises(settings.UsageError, match=words):
+            settings.load("gpu-8gb")
+
+
+def test_a_card_that_refuses_to_tell_its_memory_is_not_used(computing):
+    found = computing.find(nvmlDeviceGetMemoryInfo=computing.driver.error(computing.driver.nvml.NVML_ERROR_NO_PERMISSION))
+    assert found.kind == "cpu" and "refuses this user" in found.note
+
+
 # The commands
 @pytest.fixture
 def gpu_command(capsys):
@@ -342,10 +410,12 @@ def test_monitor_command_is_bounded_and_writes_csv(gpu_command, driver, tmp_path
         gpu_command("monitor", "--csv", str(tmp_path / "m.csv"), "--json")
 
 
-def test_advise_command_names_the_profile_and_the_reason(gpu_command, monkeypatch):
+def test_advise_command_names_the_profile_and_the_reason(gpu_command, monkeypatch, driver):
+    driver.change(nvmlInit=driver.error(driver.nvml.NVML_ERROR_LIBRARY_NOT_FOUND))
     monkeypatch.setattr(settings, "find_device", lambda: settings.Device("cuda", "RTX 3060", 11.6, (8, 6)))
     report = gpu_command("advise", "--json")
     fits = {o["profile"]: o["fits_here"] for o in report["profiles"]}
+    assert any("driver" in note for note in report["notes"])
     assert report["profile"] == "rtx3060" and "RTX 3060" in report["why"] and fits["rtx3060"] and fits["gpu-4gb"]
 
 

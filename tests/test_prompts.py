@@ -12,7 +12,7 @@ from helpers.errors import LabelMaskError
 from helpers.recipes import Recipe
 
 LINE = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9 ,]{0,30}[a-z]", fullmatch=True)
-RECIPES = st.builds(Recipe, title=LINE, ingredients=st.lists(LINE, min_size=2, max_size=8).map(tuple), steps=st.lists(LINE, min_size=2, max_size=12).map(tuple))
+RECIPES = st.builds(Recipe, title=LINE, ingredients=st.lists(LINE, min_size=2, max_size=8).map(tuple), steps=st.lists(LINE, min_size=1, max_size=12).map(tuple))
 
 
 @given(RECIPES, st.sampled_from(["id", "en"]))
@@ -24,11 +24,11 @@ def test_an_answer_is_read_back_as_the_recipe_it_was_made_from(recipe, language)
 @given(st.text(max_size=200))
 def test_parsing_never_fails_on_any_text(text):
     result = prompts.parse(text)
-    assert result is None or (len(result.ingredients) >= 2 and len(result.steps) >= 2)
+    assert result is None or (len(result.ingredients) >= 2 and len(result.steps) >= 1)
 
 
 @pytest.mark.parametrize("text", [
-    "", "Bahan:", "Bahan:\n- a\n- b", "Bahan:\n- a\n- b\n\nLangkah:\n1. x\n3. y", "Bahan:\n- a\n- b\n\nLangkah:\n1. x",
+    "", "Bahan:", "Bahan:\n- a\n- b", "Bahan:\n- a\n- b\n\nLangkah:\n1. x\n3. y", "Bahan:\n- a\n- b\n\nLangkah:", "Bahan:\n- a\n- b\n\nLangkah:\n2. x",
     "Bahan:\n- a\n\nLangkah:\n1. x\n2. y", "Bahan:\n- a\n- b\n\nSteps:\n1. x\n2. y", "Halo\nBahan:\n- a\n- b\n\nLangkah:\n1. x\n2. y",
     "Bahan:\n- a\n- b\n\nLangkah:\n1. x\n2. y\nSelamat makan", "Bahan:\n- a\n- b\nLangkah:\n1. x\n2. y\nBahan:\n- c\n- d"])
 def test_a_text_outside_the_format_is_refused(text):
