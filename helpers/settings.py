@@ -222,8 +222,8 @@ def load(profile: str = "auto", language: str = "id", data_language: str = "", s
 
     `profile` "auto" picks by hardware and by what can be had. `data_language` empty means the display language.
     `data_dir` and `base_model` fall back to the environment variables DATA_DIR and BASE_MODEL, then to the course's
-    own corpus and the profile's model. For other data `max_length` is the profile's `max_length_other_data`, if any. Raises UsageError for an unknown profile or language, a missing folder, or
-    too little memory, of the machine or of the GPU.
+    own corpus and the profile's model; for other data what the profile says under `other_data` holds. Raises UsageError
+    for an unknown profile or language, a missing folder, or too little memory, of the machine or of the GPU.
     """
     from .bilingual import set_language, tr
 
@@ -262,8 +262,8 @@ def load(profile: str = "auto", language: str = "id", data_language: str = "", s
         raise UsageError(f"profile {profile!r} needs {need_gb:.1f} GB of free memory, found {free_gb:.1f} GB. "
                          "Close other programs or use --profile sanity.")
     folder = _data_folder(data_dir or os.environ.get("DATA_DIR") or "", data_language)
-    if values["max_length_other_data"] and folder != _data_folder("", data_language):
-        values = values | {"max_length": values["max_length_other_data"]}
+    if folder != _data_folder("", data_language):
+        values = values | values["other_data"]
     known = {f.name for f in fields(Settings)}
     root = Path(artifacts_root or os.environ.get("DAPUR_ARTIFACTS") or ROOT / "artifacts").resolve()
     rest = {k: v for k, v in values.items() if k in known and k not in ("base_model", "licence")}

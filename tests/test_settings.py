@@ -77,12 +77,14 @@ def test_importing_the_package_and_settings_does_not_import_torch():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_other_peoples_recipes_get_the_profiles_shorter_limit_and_the_courses_own_do_not(tmp_path):
+def test_other_peoples_recipes_get_the_profiles_settings_for_them_and_the_courses_own_do_not(tmp_path):
     (tmp_path / "dataset-ayam.csv").write_text("Title,Ingredients,Steps\n")
-    table = settings.profiles()["cpu"]
-    own, other = settings.load("cpu", "id"), settings.load("cpu", "id", data_dir=tmp_path)
-    assert own.max_length == table["max_length"] and other.max_length == table["max_length_other_data"] < own.max_length
-    assert settings.load("sanity", "id", data_dir=tmp_path).max_length == settings.profiles()["sanity"]["max_length"]
+    for name in ("cpu", "sanity"):
+        values = settings.profiles()[name]
+        own, other = settings.load(name, "id"), settings.load(name, "id", data_dir=tmp_path)
+        seen_own, seen_other = ({k: getattr(cfg, k) for k in values if hasattr(cfg, k)} for cfg in (own, other))
+        assert seen_own["max_length"] == values["max_length"] and seen_other == seen_own | values["other_data"]
+    assert settings.profiles()["cpu"]["other_data"]["max_length"] < settings.profiles()["cpu"]["max_length"]
 
 
 def test_a_folder_whose_files_end_in_capital_csv_is_accepted_and_counts_in_the_key(tmp_path):
