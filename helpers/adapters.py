@@ -59,18 +59,18 @@ def fingerprint(cfg: Settings, train: training.EncodedRows, validation: training
     return digest.hexdigest()[:16]
 
 
-def finished(cfg: Settings, mark: str) -> dict | None:
-    """What an earlier training with the same fingerprint saved, or None."""
-    path = models.adapter_folder(cfg) / "training.json"
+def finished(cfg: Settings, mark: str, folder: Path | None = None) -> dict | None:
+    """What an earlier training with the same fingerprint saved in `folder` (lesson 03's by default), or None."""
+    path = (folder or models.adapter_folder(cfg)) / "training.json"
     if not path.is_file():
         return None
     saved = json.loads(path.read_text(encoding="utf-8"))
     return saved if saved["fingerprint"] == mark else None
 
 
-def checkpoints(cfg: Settings, mark: str) -> Path:
-    """Folder for checkpoints of the training with this fingerprint; those of another training are removed."""
-    folder = cfg.artifacts / "checkpoints"
+def checkpoints(cfg: Settings, mark: str, folder: Path | None = None) -> Path:
+    """Folder (lesson 03's by default) for checkpoints of the training with this fingerprint; those of another training are removed."""
+    folder = folder or cfg.artifacts / "checkpoints"
     note = folder / "fingerprint.txt"
     if folder.exists() and not (note.is_file() and note.read_text() == mark):
         shutil.rmtree(folder)
@@ -96,18 +96,19 @@ def check_rows(cfg: Settings) -> None:
                           "Run notebook 03_qlora_training again, so that no test recipe is one that it has learnt.")
 
 
-def save(model, tokenizer, cfg: Settings, summary: dict, history: list[dict]) -> Path:
-    """Adapter, tokenizer, history and model card in one folder, whole or not at all."""
-    summary = summary | {"rows": rows_hash(cfg)}
+def save(model, tokenizer, cfg: Settings, summary: dict, history: list[dict], *, folder: Path | None = None, card: str = "") -> Path:
+    """Adapter, tokenizer, history and model card in one folder (lesson 03's and its card by default), whole or not at all."""
+    if folder is None:
+        summary = summary | {"rows": rows_hash(cfg)}
 
-    def fill(folder: Path) -> None:
-        model.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+    def fill(new: Path) -> None:
+        model.save_pretrained(new)
+        tokenizer.save_pretrained(new)
         for name, value in (("training.json", summary), ("history.json", history)):
-            (folder / name).write_text(json.dumps(value, indent=1, ensure_ascii=False), encoding="utf-8")
-        (folder / "README.md").write_text(model_card(cfg, summary), encoding="utf-8")
+            (new / name).write_text(json.dumps(value, indent=1, ensure_ascii=False), encoding="utf-8")
+        (new / "README.md").write_text(card or model_card(cfg, summary), encoding="utf-8")
 
-    return models.write_folder(models.adapter_folder(cfg), fill)
+    return models.write_folder(folder or models.adapter_folder(cfg), fill)
 
 
 def model_card(cfg: Settings, summary: dict) -> str:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from . import cli_chat, cli_data, cli_gpu, cli_notebooks
+from . import cli_chat, cli_data, cli_export, cli_gpu, cli_health, cli_notebooks, cli_serve
 from .cli_json import Json, print_json
 from .errors import CourseError
 
@@ -20,6 +20,9 @@ app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_gpu.app, name="gpu")
 app.add_typer(cli_notebooks.app, name="notebooks")
 app.command()(cli_chat.chat)
+app.command()(cli_health.health)
+app.command()(cli_export.export)
+app.command()(cli_serve.serve)
 
 
 @app.command()

@@ -93,6 +93,7 @@ def chat(
     seed: Annotated[int, typer.Option(help="Seed of the training run and of sampling.")] = 42,
     model: Annotated[str, typer.Option(help="Who answers: tuned or base.")] = "tuned",
     temperature: Annotated[float, typer.Option(min=0.0, max=2.0, help="0: always the most likely token; higher: more random.")] = 0.0,
+    engine: Annotated[str, typer.Option(help="transformers, or gguf: llama.cpp on the file of notebook 06.")] = "transformers",
 ) -> None:
     """Talk to the model that notebook 03 tuned.
 
@@ -108,7 +109,12 @@ def chat(
     notes = Console(stderr=True, highlight=False, soft_wrap=True)
     cfg = settings.load(profile, language, data_language, seed)
     settings.choice(model, core.MODELS, "model")
-    bot = core.Bot(cfg)
+    if settings.choice(engine, ("transformers", "gguf"), "engine") == "gguf":
+        from .engine import GgufBot
+
+        bot = GgufBot(cfg)
+    else:
+        bot = core.Bot(cfg)
     with notes.status(tr("memuat model …", "loading the model …")):
         quiet()
         conversation = bot.conversation(model=model, temperature=temperature)

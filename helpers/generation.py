@@ -28,16 +28,20 @@ def pad_left(rows: list[list[int]], pad_id: int, device) -> dict[str, torch.Tens
     return {"input_ids": ids, "attention_mask": mask}
 
 
-@torch.inference_mode()
 def answers(model, tokenizer, chats: list[list[dict]], cfg: Settings, progress=None, **overrides) -> list[dict]:
-    """One answer a conversation, generated in batches: {"text", "tokens", "ended"} in the order given.
+    """One answer a conversation, see `continuations`."""
+    return continuations(model, tokenizer, [prompt_ids(chat, tokenizer) for chat in chats], cfg, progress, **overrides)
+
+
+@torch.inference_mode()
+def continuations(model, tokenizer, prompts_: list[list[int]], cfg: Settings, progress=None, **overrides) -> list[dict]:
+    """What the model writes after each prompt of token ids, in batches: {"text", "tokens", "ended"} in the order given.
 
     `ended` is True when the model wrote its end token itself, within `max_new_tokens`.
-    Conversations are batched by prompt length, so that little is padded.
+    Prompts are batched by length, so that little is padded.
     """
-    prompts_ = [prompt_ids(chat, tokenizer) for chat in chats]
-    order = sorted(range(len(chats)), key=lambda i: len(prompts_[i]))
-    results: list[dict] = [{}] * len(chats)
+    order = sorted(range(len(prompts_)), key=lambda i: len(prompts_[i]))
+    results: list[dict] = [{}] * len(prompts_)
     options = decoding(cfg) | overrides
     for start in range(0, len(order), cfg.eval_batch):
         chosen = order[start:start + cfg.eval_batch]

@@ -71,11 +71,18 @@ class CorpusBLEU(_Corpus):
         return sacrebleu.BLEU()
 
 
+class _PlainCHRF(sacrebleu.CHRF):
+    """sacreBLEU's chrF with Python's own numbers: its bootstrap cannot average numpy's with the plain 0.0 of samples without a match."""
+
+    def _compute_f_score(self, statistics) -> float:
+        return float(super()._compute_f_score(statistics))
+
+
 class ChrF(_Corpus):
     name, text = "chrf", "Corpus chrF (Popovic 2015): F-score of character n-grams, 0 to 100"
 
     def scorer(self):
-        return sacrebleu.CHRF()
+        return _PlainCHRF()
 
 
 class RecipeFormat(_Metric):

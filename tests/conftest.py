@@ -38,3 +38,19 @@ def corpus(cfg):
 
     table, _ = recipes.load(cfg.data_dir)
     return recipes.recipes_of(table.iloc[::12])
+
+
+@pytest.fixture(scope="session")
+def tuned_cfg(tmp_path_factory):
+    """Sanity settings with an adapter in a folder of their own: random, but as large as a trained one, so that it matters."""
+    import torch
+
+    from helpers import models, settings, training
+
+    cfg = settings.load("sanity", "id", artifacts_root=tmp_path_factory.mktemp("tuned"))
+    model = training.attach_adapter(models.load_base(cfg, "none"), cfg)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.1)
+    model.save_pretrained(models.adapter_folder(cfg))
+    return cfg

@@ -1,0 +1,53 @@
+"""`python -m helpers health`: ask the model that notebook 07 tuned, behind its guards."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+
+def health(
+    message: Annotated[str | None, typer.Argument(help="One question: print the reply and exit. Without it: a conversation.")] = None,
+    profile: Annotated[str, typer.Option(help="Hardware profile, or auto.")] = "auto",
+    language: Annotated[str, typer.Option(help="Language of the messages: id or en.")] = "id",
+    data_language: Annotated[str, typer.Option(help="Language learnt; empty: as --language.")] = "",
+    seed: Annotated[int, typer.Option(help="Seed of the training run.")] = 42,
+) -> None:
+    """Ask the wellness model of notebook 07. Course material, not medical advice.
+
+    Emergency words are answered first, with a fixed text. Exit code 1 when the model failed.
+    """
+    from rich.console import Console
+
+    from . import qa_chat, settings
+    from .cli_chat import lines, printable, quiet
+
+    cfg = settings.load(profile, language, data_language, seed)
+    loaded = {}
+
+    def ask(question: str) -> str:
+        from . import generation, qa_prompts
+
+        row = qa_prompts.prompt_ids(question, loaded["tokenizer"])
+        return generation.continuations(loaded["model"], loaded["tokenizer"], [row], cfg)[0]["text"]
+
+    def write(text: str) -> None:
+        print(printable(text), flush=True)
+
+    talk = qa_chat.HealthChat(ask, language)
+    if message is None or not talk.guard(message):          # what needs no model is not kept waiting for one
+        from . import qa_tokens
+
+        quiet()
+        loaded["tokenizer"] = qa_tokens.load_tokenizer(cfg)
+        loaded["model"] = qa_tokens.load_tuned(cfg, loaded["tokenizer"])
+    if message is None:
+        errors = talk.run(lines(Console(stderr=True)), write)
+    else:
+        reply = talk.reply(message)
+        write(reply.text)
+        errors = reply.kind == "error"
+    if errors:
+        raise typer.Exit(1)
