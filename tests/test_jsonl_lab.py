@@ -128,6 +128,14 @@ def test_plain_answers_state_the_same_facts(language):
         assert jsonl_tasks.states(item.facts["plain"], item.facts["fact"]) and jsonl_tasks.states(item.answer, item.facts["fact"]), item.key
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_action_alone_is_still_that_action(language):
+    for item in jsonl_tasks.load("sensor", language):
+        short = jsonl_tasks.action_only(item)
+        assert sensors.action_of(short.answer, language) == item.facts["action"] and short.question == item.question
+        assert item.answer.startswith(short.answer) and len(short.answer) < len(item.answer)
+
+
 def test_a_change_that_decides_nothing_keeps_the_action():
     for item in jsonl_tasks.load("sensor", "id"):
         after = jsonl_tasks.unmoved(item.facts["reading"])

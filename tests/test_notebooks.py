@@ -433,3 +433,9 @@ def test_data_card_counts_what_is_there():
         assert f"{sum(sizes.values())} resep" in card and f"{sum(sizes.values())} recipes" in card
         assert len(set(sizes.values())) == 1 and f": {min(sizes.values())} resep untuk setiap" in card and f": {min(sizes.values())} for every" in card
         assert all(name in card for name in sizes)
+
+
+def test_the_map_of_helpers_lists_every_module_once():
+    text = (ROOT / "helpers" / "README.md").read_text(encoding="utf-8")
+    listed = re.findall(r"^\| \[`(\w+)`\]\(\1\.py\)", text, re.MULTILINE)
+    assert sorted(listed) == sorted(p.stem for p in (ROOT / "helpers").glob("*.py") if not p.stem.startswith("__"))
