@@ -1,4 +1,4 @@
-"""The command line: run, doctor, data, gpu, chat, notebooks, lab. Heavy modules are imported inside the commands, so that --help is quick.
+"""The command line: run, doctor, data, gpu, chat, export, serve, health, notebooks, lab. Heavy modules are imported inside the commands, so that --help is quick.
 
 Exit codes: 0 fine, 1 the thing checked is bad, 2 wrong use, 130 interrupted.
 """
