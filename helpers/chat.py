@@ -200,7 +200,40 @@ def harmless(chat: list[dict], specials: list[str]) -> list[dict]:
     return [message | {"content": text(message["content"])} for message in chat]
 
 
-class Bot:
+class AnyBot:
+    """What every bot has beside its model: tokenizer, control tokens, the size of a prompt, conversations.
+
+    A bot adds `limit`, the tokens that its model holds, prompt and answer together, and `stream`, as in Conversation.
+    """
+
+    cfg: Settings
+    limit: int
+    stream: Callable[..., Generator[str, None, dict]]
+
+    @cached_property
+    def tokenizer(self):
+        from . import models
+
+        return models.load_tokenizer(self.cfg)
+
+    @cached_property
+    def specials(self) -> list[str]:
+        """Control tokens of the tokenizer, the longest first."""
+        found = {t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special and len(t.content) > 1}
+        return sorted(found | set(self.tokenizer.all_special_tokens), key=len, reverse=True)
+
+    def count(self, chat: list[dict]) -> int:
+        """Tokens of the rendered prompt."""
+        return len(prompt_ids(harmless(chat, self.specials), self.tokenizer))
+
+    def conversation(self, **options) -> Conversation:
+        """A new conversation with this bot; `options` as in Conversation."""
+        defaults = {"language": self.cfg.data_language, "window": self.cfg.max_length, "limit": self.limit,
+                    "answer_tokens": self.cfg.max_new_tokens, "seed": self.cfg.seed}
+        return Conversation(self.stream, self.count, **(defaults | options))
+
+
+class Bot(AnyBot):
     """The tuned model of lesson 03 and, with its adapter switched off, the base: one set of weights, loaded at first need.
 
     Raises MissingStep when lesson 03 has not been run for these settings.
@@ -210,32 +243,16 @@ class Bot:
         self.cfg, self._lock = cfg, threading.Lock()
 
     @cached_property
-    def tokenizer(self):
-        from . import models
-
-        return models.load_tokenizer(self.cfg)
-
-    @cached_property
     def model(self):
         from . import models
 
         return models.load_tuned(self.cfg)
 
     @cached_property
-    def specials(self) -> list[str]:
-        """Control tokens of the tokenizer, the longest first."""
-        found = {t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special and len(t.content) > 1}
-        return sorted(found | set(self.tokenizer.all_special_tokens), key=len, reverse=True)
-
-    @cached_property
     def limit(self) -> int:
         """Tokens that the model can hold, prompt and answer together."""
         config = self.model.get_base_model().config.get_text_config()
         return getattr(config, "max_position_embeddings", None) or self.cfg.max_length + self.cfg.max_new_tokens
-
-    def count(self, chat: list[dict]) -> int:
-        """Tokens of the rendered prompt."""
-        return len(prompt_ids(harmless(chat, self.specials), self.tokenizer))
 
     def stream(self, chat: list[dict], stop: threading.Event, *, model: str, temperature: float, top_p: float,
                max_new_tokens: int, seed: int) -> Generator[str, None, dict]:
@@ -253,9 +270,3 @@ class Bot:
                 return (yield from generation.stream(self.model, self.tokenizer, harmless(chat, self.specials), self.cfg, stop, **options))
         finally:
             self._lock.release()
-
-    def conversation(self, **options) -> Conversation:
-        """A new conversation with this bot; `options` as in Conversation."""
-        defaults = {"language": self.cfg.data_language, "window": self.cfg.max_length, "limit": self.limit,
-                    "answer_tokens": self.cfg.max_new_tokens, "seed": self.cfg.seed}
-        return Conversation(self.stream, self.count, **(defaults | options))

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import psutil
 
-from .chat import Conversation, harmless
+from .chat import AnyBot, Conversation, harmless
 from .errors import CourseError, MissingStep, UsageError
 from .prompts import prompt_ids
 from .settings import Settings
@@ -49,12 +49,19 @@ def available() -> bool:
     return True
 
 
+def check_tuned(model: str) -> None:
+    """Raise UsageError for any model but the tuned one."""
+    if model != "tuned":
+        raise UsageError("the GGUF file holds the tuned model only, the base model is not in it. Choose the tuned model, or "
+                         "--engine transformers to compare both.")
+
+
 def default_threads() -> int:
     """OMP_NUM_THREADS if it is set, as PyTorch does, else one thread for each physical core."""
     return int(os.environ.get("OMP_NUM_THREADS") or psutil.cpu_count(logical=False) or 1)
 
 
-class GgufBot:
+class GgufBot(AnyBot):
     """The tuned model of lesson 06 as llama.cpp runs it; same interface as `chat.Bot`, without a base model beside it.
 
     `parallel` answers can be written at once, each with a context of its own of `context` tokens (at most what the model
@@ -72,18 +79,6 @@ class GgufBot:
         if not self.path.is_file():
             raise MissingStep(f"no model file {self.path.name} in {self.path.parent.name}/. Run notebook 06_export_and_serve, or: "
                               f"python -m helpers export --profile {cfg.profile}")
-
-    @cached_property
-    def tokenizer(self):
-        from . import models
-
-        return models.load_tokenizer(self.cfg)
-
-    @cached_property
-    def specials(self) -> list[str]:
-        """Control tokens of the tokenizer, the longest first."""
-        found = {t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special and len(t.content) > 1}
-        return sorted(found | set(self.tokenizer.all_special_tokens), key=len, reverse=True)
 
     @cached_property
     def limit(self) -> int:
@@ -120,10 +115,6 @@ class GgufBot:
         with self._lock, contextlib.suppress(AttributeError):
             del self._server
 
-    def count(self, chat: list[dict]) -> int:
-        """Tokens of the rendered prompt."""
-        return len(prompt_ids(harmless(chat, self.specials), self.tokenizer))
-
     def _post(self, path: str, body: dict) -> dict:
         """Ask the engine's own HTTP server, for what it tells nowhere else. Raises CourseError with its words."""
         asked = urllib.request.Request(self.server.listening_address + path, json.dumps(body).encode(),
@@ -150,9 +141,7 @@ class GgufBot:
         Greedy at temperature 0, with the repetition penalty of the profile over prompt and answer, as in
         `generation.decoding`; llama.cpp has no rule like `no_repeat_ngram_size`.
         """
-        if model != "tuned":
-            raise UsageError("the GGUF file holds the tuned model only, the base model is not in it. Choose the tuned model, or "
-                             "--engine transformers to compare both.")
+        check_tuned(model)
         body = {"prompt": prompt_ids(harmless(chat, self.specials), self.tokenizer), "stream": True, "max_tokens": max_new_tokens,
                 "temperature": temperature, "top_p": top_p, "top_k": 0, "min_p": 0, "samplers": ["penalties", "temperature", "top_p"],
                 "repeat_penalty": self.cfg.repetition_penalty, "repeat_last_n": self.limit, "seed": seed, "stream_options": {"include_usage": True}}
@@ -206,9 +195,5 @@ class GgufBot:
 
     def conversation(self, **options) -> Conversation:
         """A new conversation with this bot; `options` as in Conversation. Raises UsageError for model="base"."""
-        if options.get("model", "tuned") != "tuned":
-            raise UsageError("the GGUF file holds the tuned model only, the base model is not in it. Choose the tuned model, or "
-                             "--engine transformers to compare both.")
-        defaults = {"language": self.cfg.data_language, "window": self.cfg.max_length, "limit": self.limit,
-                    "answer_tokens": self.cfg.max_new_tokens, "seed": self.cfg.seed}
-        return Conversation(self.stream, self.count, **(defaults | options))
+        check_tuned(options.get("model", "tuned"))
+        return super().conversation(**options)
