@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import torch
-
 from . import jsonl, prompts
+from .encoded import Rows
 from .errors import CourseError
 
 
@@ -36,29 +35,9 @@ def read(path: str | Path) -> list[list[dict]]:
     return [json.loads(line)["messages"] for line in Path(path).read_text(encoding="utf-8-sig").split("\n") if line.strip()]
 
 
-class ChatRows(torch.utils.data.Dataset):
-    """Conversations of at most `max_length` tokens, each encoded and checked; `too_long` keeps the others, whole.
-
-    `rows[i]` is a `prompts.Encoded` and `chats[i]` its conversation. Only the last answer of a conversation is learnt.
-    """
+class ChatRows(Rows):
+    """Conversations as rows; `chats` holds those that fit. Only the last answer of a conversation is learnt."""
 
     def __init__(self, chats: list[list[dict]], tokenizer, max_length: int):
-        self.rows, self.chats, self.too_long = [], [], []
-        for chat in chats:
-            row = prompts.encode(chat, tokenizer)
-            if len(row) > max_length:
-                self.too_long.append(chat)
-                continue
-            prompts.check(row, chat, tokenizer)
-            self.rows.append(row)
-            self.chats.append(chat)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, i: int) -> dict[str, list[int]]:
-        return {"input_ids": self.rows[i].input_ids, "labels": self.rows[i].labels}
-
-    @property
-    def tokens(self) -> int:
-        return sum(len(row) for row in self.rows)
+        super().__init__(chats, lambda chat: prompts.encode(chat, tokenizer), lambda row, chat: prompts.check(row, chat, tokenizer), max_length)
+        self.chats = self.kept

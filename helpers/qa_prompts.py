@@ -6,10 +6,9 @@ only learn their meaning when their rows of the embedding are trained too (helpe
 
 from __future__ import annotations
 
-import torch
-
 from . import prompts
 from .chat import harmless
+from .encoded import Rows
 from .errors import CourseError, LabelMaskError
 from .health_qa import Question
 from .prompts import IGNORE, Encoded, label_mask
@@ -73,29 +72,13 @@ def check(row: Encoded, question: str, tokenizer) -> None:
         raise LabelMaskError("the answer is empty, or one of its labels is masked or shifted. The model shifts the labels itself.")
 
 
-class QADataset(torch.utils.data.Dataset):
-    """Rows of one split as `input_ids` and `labels`, each checked; questions over the limit are in `too_long`, never cut."""
+class QADataset(Rows):
+    """Rows of one split; `questions` holds those that fit the length limit."""
 
     def __init__(self, questions: list[Question], tokenizer, max_length: int):
-        self.rows, self.questions, self.too_long = [], [], []
-        for item in questions:
-            row = encode(item.question, item.answer, tokenizer)
-            if len(row) > max_length:
-                self.too_long.append(item)
-                continue
-            check(row, item.question, tokenizer)
-            self.rows.append(row)
-            self.questions.append(item)
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, i: int) -> dict[str, list[int]]:
-        return {"input_ids": self.rows[i].input_ids, "labels": self.rows[i].labels}
-
-    @property
-    def tokens(self) -> int:
-        return sum(map(len, self.rows))
+        super().__init__(questions, lambda item: encode(item.question, item.answer, tokenizer),
+                         lambda row, item: check(row, item.question, tokenizer), max_length)
+        self.questions = self.kept
 
 
 class BaseRows:

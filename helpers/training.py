@@ -14,35 +14,22 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
 
 from . import models, prompts
+from .encoded import Rows
 from .errors import CourseError, UsageError
 from .footprint import upcasts
 from .settings import Settings, choice
 
 
-class EncodedRows(torch.utils.data.Dataset):
-    """Rows that fit the length limit, each checked; `too_long` counts those left out."""
+class EncodedRows(Rows):
+    """Recipes as chat rows; `recipes` holds those that fit the length limit."""
 
     def __init__(self, recipes, tokenizer, language: str, max_length: int):
-        self.rows, self.recipes, self.too_long = [], [], []
-        for recipe in recipes:
-            chat = prompts.messages(recipe, language)
-            row = prompts.encode(chat, tokenizer)
-            if len(row) > max_length:
-                self.too_long.append(recipe)
-                continue
-            prompts.check(row, chat, tokenizer)
-            self.rows.append(row)
-            self.recipes.append(recipe)
+        def chat(recipe):
+            return prompts.messages(recipe, language)
 
-    def __len__(self):
-        return len(self.rows)
-
-    def __getitem__(self, i):
-        return {"input_ids": self.rows[i].input_ids, "labels": self.rows[i].labels}
-
-    @property
-    def tokens(self) -> int:
-        return sum(len(row) for row in self.rows)
+        super().__init__(recipes, lambda recipe: prompts.encode(chat(recipe), tokenizer),
+                         lambda row, recipe: prompts.check(row, chat(recipe), tokenizer), max_length)
+        self.recipes = self.kept
 
 
 def collate(rows: list[dict], pad_id: int) -> dict[str, torch.Tensor]:
