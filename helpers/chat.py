@@ -57,14 +57,16 @@ class Conversation:
     is refused. `window` is what it was tuned on, a single turn: earlier turns are sent along only as far as they fit in
     there, the newest first and always whole turns. With `remember` they may fill `limit` instead, which the model
     has never practised.
+
+    `models` are those that can answer, of "base" and "tuned"; `model` is the one that does.
     """
 
     def __init__(self, stream: Callable[..., Iterator[str]], count: Callable[[list[dict]], int], *, language: str = "id",
-                 window: int, limit: int, answer_tokens: int, remember: bool = False, model: str = "tuned",
+                 window: int, limit: int, answer_tokens: int, remember: bool = False, model: str = "tuned", models: tuple[str, ...] = MODELS,
                  temperature: float = 0.0, top_p: float = 0.9, seed: int = 42):
         self.stream, self.count, self.language = stream, count, language
         self.limit, self.window, self.answer_tokens = limit, min(window, limit), answer_tokens
-        self.model, self.remember = choice(model, MODELS, "model"), remember
+        self.model, self.models, self.remember = choice(model, models, "model"), models, remember
         self.temperature, self.top_p, self.seed = temperature, top_p, seed
         self.turns: list[Turn] = []
         self.asked = 0           # questions so far; each draws from its own seed, also after `clear`

@@ -71,9 +71,10 @@ class ChatWidget:
         self.halt = w.Button(description=tr("Hentikan", "Stop"), button_style="danger", disabled=True,
                              tooltip=tr("Hentikan jawaban; yang sudah tertulis disimpan", "Stop the answer; what is written stays"))
         self.clear = w.Button(description=tr("Hapus", "Clear"), tooltip=tr("Hapus seluruh percakapan", "Clear the whole conversation"))
-        self.model = w.ToggleButtons(options=[(_name("tuned"), "tuned"), (_name("base"), "base")], value=conversation.model,
-                                     tooltips=[tr("Jawaban dari model pelajaran 03", "Answers from the model of lesson 03"),
-                                               tr("Jawaban dengan adapter dimatikan", "Answers with the adapter switched off")],
+        tips = {"tuned": tr("Jawaban dari model pelajaran 03", "Answers from the model of lesson 03"),
+                "base": tr("Jawaban dengan adapter dimatikan", "Answers with the adapter switched off")}
+        able = [model for model in tips if model in conversation.models]
+        self.model = w.ToggleButtons(options=[(_name(model), model) for model in able], value=conversation.model, tooltips=[tips[model] for model in able],
                                      layout=w.Layout(width="auto"), style={"button_width": "150px"})
         self.temperature = w.FloatSlider(value=conversation.temperature, min=0, max=1.5, step=0.1, readout_format=".1f",
                                          description=tr("Temperatur", "Temperature"), layout=w.Layout(width="300px"), style={"description_width": "initial"},

@@ -196,4 +196,4 @@ class GgufBot(AnyBot):
     def conversation(self, **options) -> Conversation:
         """A new conversation with this bot; `options` as in Conversation. Raises UsageError for model="base"."""
         check_tuned(options.get("model", "tuned"))
-        return super().conversation(**options)
+        return super().conversation(**options, models=("tuned",))

@@ -15,7 +15,7 @@ import tomllib
 from collections import defaultdict
 from dataclasses import dataclass, field
 
-from . import sensors
+from . import sensor_checks, sensors
 from .errors import CourseError
 from .settings import ROOT, choice
 
@@ -77,14 +77,9 @@ def bank_chat(query: str, language: str, label: dict | None = None) -> list[dict
     return [*chat, {"role": "assistant", "content": bank_json(label["category"], label["subcategory"])}] if label else chat
 
 
-def with_proposals(item: Item, pairs: list[tuple[str, str]]) -> Item:
-    """The same query followed by label pairs that something cheaper proposes, the likeliest first, each as the JSON of an answer.
-
-    What is left to learn is to choose among them, or to write another one where all are wrong.
-    """
-    system, question, *rest = item.chat
-    text = "\n".join([question["content"], *(bank_json(*pair) for pair in pairs)])
-    return Item(item.key, item.split, [system, {**question, "content": text}, *rest], item.facts)
+def answered(item: Item, pair: tuple[str, str]) -> list[dict]:
+    """The conversation of a bank query with this (category, subcategory) pair as its answer, right or wrong: to ask a model how likely it is."""
+    return [*item.question, {"role": "assistant", "content": bank_json(*pair)}]
 
 
 def bank_json(category: str, subcategory: str) -> str:
@@ -130,9 +125,23 @@ def sensor(language: str) -> list[Item]:
     return [Item(row["id"], sides[row["id"]], row["messages"], {"reading": row["reading"], "action": row["action"]}) for row in rows]
 
 
-def action_only(item: Item) -> Item:
-    """The same reading, answered by the action's sentence alone: with few steps to train, every learnt token should decide something."""
-    return Item(item.key, item.split, [*item.question, {"role": "assistant", "content": item.answer.split(".")[0] + "."}], item.facts)
+def simulated(reading: dict) -> Item:
+    """A further training row of the sensor task from a reading of the simulator; its conversation is made by `worked` or `action_only`."""
+    return Item("simulated", "train", [], {"reading": reading, "action": sensors.action_for(reading)})
+
+
+def worked(item: Item, language: str) -> Item:
+    """The same reading as a short line, answered with the checks that lead to its action; see `sensor_checks`."""
+    reading = item.facts["reading"]
+    chat = [*sensor_checks.question(reading, language), {"role": "assistant", "content": sensor_checks.answer(reading, language)}]
+    return Item(item.key, item.split, chat, item.facts)
+
+
+def action_only(item: Item, language: str) -> Item:
+    """The same short line, answered by the action's sentence alone."""
+    *question, answer = worked(item, language).chat
+    sentence = answer["content"].split(". ")[-1]
+    return Item(item.key, item.split, [*question, {"role": "assistant", "content": sentence}], item.facts)
 
 
 def unmoved(reading: dict) -> dict:

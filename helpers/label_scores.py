@@ -66,26 +66,41 @@ def text_classifier(strength: float = 10.0):
     return make_pipeline(make_union(words, characters), LogisticRegression(C=strength, class_weight="balanced", max_iter=2000))
 
 
-def proposals(texts: list[str], pairs: list[tuple[str, str]], others: list[str], most: int, strength: float = 10.0) -> tuple[list[list[tuple]], list[list[tuple]]]:
-    """The `most` likeliest (category, subcategory) pairs of each text, the likeliest first: for the labelled `texts`, then for `others`.
+def pair_log_probs(texts: list[str], pairs: list[tuple[str, str]], others: list[str], strength: float = 10.0) -> tuple[list[tuple[str, str]], np.ndarray]:
+    """All (category, subcategory) pairs that `texts` are labelled with, and the natural log of each one's score for each of `others`: (n, pairs).
 
-    A pair's score is the product of two classifiers' probabilities, one for categories, which has more rows of each label to
-    learn from, and one for subcategories. The labelled texts are judged out of fold, by classifiers that did not see them:
-    otherwise the first proposal would nearly always be right in training, and a model that learns from it would trust it blindly.
+    The score is the product of two classifiers' probabilities, one for categories, which has more rows of each label to
+    learn from, and one for subcategories.
     """
-    from sklearn.model_selection import StratifiedKFold, cross_val_predict
-
-    known = sorted(set(pairs), key=lambda pair: pair[1])                 # in the order of the subcategory classifier's columns
-    folds = StratifiedKFold(max(2, min(5, *(pairs.count(pair) for pair in known))), shuffle=True, random_state=0)
-    scores = [np.ones((len(texts), len(known))), np.ones((len(others), len(known)))]
+    known, table = sorted(set(pairs)), np.zeros((len(others), len(set(pairs))))
     for place in (0, 1):
-        labels, model = [pair[place] for pair in pairs], text_classifier(strength)
-        splits = list(folds.split(texts, [pair[1] for pair in pairs]))
-        tables = cross_val_predict(model, texts, labels, cv=splits, method="predict_proba"), model.fit(texts, labels).predict_proba(others)
-        columns = [sorted(set(labels)).index(pair[place]) for pair in known]
-        for score, table in zip(scores, tables):
-            score *= table[:, columns]
-    return tuple([[known[k] for k in np.argsort(-row)[:most]] for row in table] for table in scores)
+        model = text_classifier(strength).fit(texts, [pair[place] for pair in pairs])
+        columns = [list(model.classes_).index(pair[place]) for pair in known]
+        table += np.log(model.predict_proba(others)[:, columns] + 1e-12)
+    return known, table
+
+
+def best(table: np.ndarray, most: int) -> np.ndarray:
+    """Columns of the `most` highest values of each row, the highest first: (n, most)."""
+    return np.argsort(-table, axis=1, kind="stable")[:, :most]
+
+
+def weight_of(second: np.ndarray, first: np.ndarray, right: np.ndarray) -> float:
+    """How much to trust a second witness: the weight w, 0 to 1 in steps of 0.05, under which first + w * second makes the right candidates likeliest.
+
+    Both tables hold log-probabilities of the same candidates, (n, candidates); `right` is True where a candidate is the
+    label. Rows without their label among the candidates do not count. The likelihood of all rows, and not the number that
+    come out right, so that a few dozen rows are enough to choose by. Without any such row the weight is 0.
+    """
+    rows = right.any(axis=1)
+    if not rows.any():
+        return 0.0
+
+    def likelihood(weight: float) -> float:
+        score = (first + weight * second)[rows]
+        return float((np.where(right[rows], score, -np.inf).max(axis=1) - np.logaddexp.reduce(score, axis=1)).sum())
+
+    return max((step / 20 for step in range(21)), key=likelihood)
 
 
 def one_of(answers: list[str], tokenizer, opening: list[int]) -> Callable:

@@ -16,7 +16,8 @@ from helpers.settings import LANGUAGES, ROOT
 FOLDER = ROOT / "data" / "jsonl" / "bank"
 COLUMNS = ["query_id", "query", "category", "subcategory"]
 SIZES = {"train": 8, "validation": 1, "test": 3}     # of each batch of twelve queries of a subcategory, in the order they were written
-BATCHES = 2
+BATCHES = 2                                           # what was written later is for training only: the exam stays as it is
+LATER = range(26, 42)                                 # of those, queries a subcategory
 SIMILAR = 88                                          # rapidfuzz token_sort_ratio above which two queries say the same
 SIMILAR_ACROSS = 75                                   # the same, for two queries on different sides of the split
 WORDS = (5, 30)
@@ -87,7 +88,10 @@ def test_labels_are_known_and_balanced(rows):
     for entry in labels.values():
         for part in (entry, *entry["subcategories"].values()):
             assert all(part[lang].endswith(".") and "\n" not in part[lang] for lang in LANGUAGES)
-    assert Counter((r["category"], r["subcategory"]) for r in rows["id"]) == dict.fromkeys(known, BATCHES * sum(SIZES.values()))
+    drawn = BATCHES * sum(SIZES.values())
+    assert Counter((r["category"], r["subcategory"]) for r in rows["id"][:drawn * len(known)]) == dict.fromkeys(known, drawn)
+    later = Counter((r["category"], r["subcategory"]) for r in rows["id"][drawn * len(known):])
+    assert later.keys() == set(known) and all(count in LATER for count in later.values())
 
 
 @pytest.mark.parametrize("lang", LANGUAGES)
@@ -119,9 +123,10 @@ def test_split_follows_the_hash_of_the_id(rows, sides):
         groups.setdefault(row["subcategory"], []).append(row["query_id"])
     order = [side for side, size in SIZES.items() for _ in range(size)]
     for ids in groups.values():      # batch by batch, so that a new batch moves no old query to another side
-        for start in range(0, len(ids), len(order)):
+        for start in range(0, BATCHES * len(order), len(order)):
             batch = sorted(ids[start:start + len(order)], key=lambda i: hashlib.sha256(i.encode()).hexdigest())
             assert [sides[i] for i in batch] == order
+        assert {sides[i] for i in ids[BATCHES * len(order):]} == {"train"}
 
 
 @pytest.mark.parametrize("lang", LANGUAGES)

@@ -12,6 +12,7 @@ import pytest
 
 from helpers import bilingual, chat_widget, cli_chat
 from helpers.chat import Conversation
+from helpers.errors import UsageError
 
 ipywidgets = pytest.importorskip("ipywidgets")
 DANGER = "<img src=x onerror=alert(1)> & <script>alert(2)</script>"
@@ -186,6 +187,13 @@ def test_controls_reach_the_conversation():
     finish(widget)
     assert seen[0]["model"] == "base" and seen[0]["temperature"] == 0.7 and widget.conversation.remember
     assert "Model dasar" in widget.log.value
+
+
+def test_only_models_that_can_answer_are_offered():
+    talk = Conversation(lambda *a, **k: iter(()), lambda c: 1, window=50, limit=50, answer_tokens=5, models=("tuned",))
+    assert [value for _, value in chat_widget.ChatWidget(talk).model.options] == ["tuned"]
+    with pytest.raises(UsageError, match="unknown model 'base'"):
+        Conversation(lambda *a, **k: iter(()), lambda c: 1, window=50, limit=50, answer_tokens=5, model="base", models=("tuned",))
 
 
 def test_updates_at_most_ten_a_second():

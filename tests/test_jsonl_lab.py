@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
-from helpers import chat_rows, generation, jsonl, jsonl_tasks, label_scores, local_job, models, prompts, sensors
+from helpers import chat_rows, generation, jsonl, jsonl_tasks, label_scores, local_job, models, prompts, sensor_checks, sensors
 from helpers.errors import CourseError, MissingStep, UsageError
 from helpers.settings import LANGUAGES, ROOT
 
@@ -129,11 +129,12 @@ def test_plain_answers_state_the_same_facts(language):
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_the_action_alone_is_still_that_action(language):
+def test_a_worked_answer_and_the_action_alone_name_the_same_action(language):
     for item in jsonl_tasks.load("sensor", language):
-        short = jsonl_tasks.action_only(item)
-        assert sensors.action_of(short.answer, language) == item.facts["action"] and short.question == item.question
-        assert item.answer.startswith(short.answer) and len(short.answer) < len(item.answer)
+        worked, short = jsonl_tasks.worked(item, language), jsonl_tasks.action_only(item, language)
+        assert worked.question == short.question and worked.answer.endswith(short.answer) and len(short.answer) < len(worked.answer)
+        assert {sensor_checks.action_of(i.answer, language) for i in (worked, short)} == {item.facts["action"]}
+        assert (worked.key, worked.split) == (item.key, item.split)
 
 
 def test_a_change_that_decides_nothing_keeps_the_action():
@@ -165,21 +166,33 @@ def test_the_baseline_learns_words():
     assert list(model.predict(["kartunya hilang", "pinjaman saya"])) == ["card", "loan"]
 
 
-def test_proposals_for_training_rows_come_from_a_classifier_that_did_not_see_them():
-    """Texts without anything in common: out of fold nothing can be known, in fold everything."""
-    texts, pairs = [c * 4 for c in "abcdefghij"], [("m", "x"), ("n", "y")] * 5
-    inside, outside = label_scores.proposals(texts, pairs, texts, 2)
-    assert all(sorted(p) == [("m", "x"), ("n", "y")] for p in inside + outside)
-    right = [np.mean([p[0] == pair for p, pair in zip(found, pairs)]) for found in (inside, outside)]
-    assert right[1] == 1.0 and right[0] <= 0.6
+def test_log_probs_of_pairs_rank_the_right_pair_first_on_what_was_learnt():
+    texts, pairs = ["kartu hilang", "kartu dicuri", "lupa pin kartu", "pin salah", "bunga pinjaman", "bunga kredit"], [("card", "lost")] * 2 + [("card", "pin")] * 2 + [("loan", "interest")] * 2
+    known, table = label_scores.pair_log_probs(texts, pairs, [*texts, "pin kartunya lupa"])
+    assert known == sorted(set(pairs)) and table.shape == (7, 3) and (table <= 0).all()
+    assert [known[k] for k in label_scores.best(table, 1)[:, 0]] == [*pairs, ("card", "pin")]
+    assert (np.sort(label_scores.best(table, 3), axis=1) == [0, 1, 2]).all()
 
 
-def test_proposals_are_put_below_the_query_as_answers():
+def test_the_second_witness_is_trusted_as_far_as_it_helps():
+    chance = np.random.default_rng(0)
+    right = np.eye(3, dtype=bool)[chance.integers(3, size=200)]
+
+    def witness(strength):
+        table = strength * right + chance.normal(size=right.shape)
+        return table - np.logaddexp.reduce(table, axis=1, keepdims=True)
+
+    first, good, blind = witness(1.0), witness(1.0), witness(0.0)
+    assert label_scores.weight_of(good, first, right) > 0.7 and label_scores.weight_of(blind, first, right) < 0.3
+    together = (first + label_scores.weight_of(good, first, right) * good).argmax(axis=1)
+    assert right[range(200), together].mean() > right[range(200), first.argmax(axis=1)].mean()
+    assert label_scores.weight_of(good, first, np.zeros_like(right)) == 0.0
+
+
+def test_a_pair_is_put_in_as_the_answer_of_its_query():
     item = jsonl_tasks.load("bank", "id")[0]
-    asked = jsonl_tasks.with_proposals(item, [("card", "pin"), ("fraud", "phishing")])
-    query, *lines = asked.chat[1]["content"].split("\n")
-    assert query == item.facts["query"] and asked.answer == item.answer and asked.split == item.split
-    assert [jsonl_tasks.bank_answer(line)["subcategory"] for line in lines] == ["pin", "phishing"]
+    chat = jsonl_tasks.answered(item, ("fraud", "phishing"))
+    assert chat[:-1] == item.question and jsonl_tasks.bank_answer(chat[-1]["content"]) == {"category": "fraud", "subcategory": "phishing"}
 
 
 def test_constrained_decoding_writes_one_of_the_answers_and_free_decoding_does_not(cfg, tokenizer):
@@ -228,6 +241,17 @@ def test_the_same_job_is_not_trained_twice_and_another_one_is_new(finished, file
     assert local_job.create(tmp_path / "fewer", fewer, files[1], cfg, **TINY).id != job.id
 
 
+def test_merging_speeds_up_full_weights_and_leaves_quantised_ones_alone(finished, cfg):
+    chats = [i.question for i in jsonl_tasks.part(jsonl_tasks.load("bank", "id"), "test")[:3]]
+    for quantization, merged in (("none", True), ("nf4", False)):
+        model = local_job.load(cfg, {"bank": finished[0]}, quantization)
+        before = generation.answers(model, models.load_tokenizer(cfg), chats, cfg, max_new_tokens=8)
+        local_job.merge(model)
+        layers = [m for m in model.modules() if hasattr(m, "merged")]
+        assert layers and all(m.merged == merged for m in layers)
+        assert generation.answers(model, models.load_tokenizer(cfg), chats, cfg, max_new_tokens=8) == before
+
+
 class Interrupt(TrainerCallback):
     """Ctrl-C after a step."""
 
@@ -237,6 +261,17 @@ class Interrupt(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         if state.global_step == self.step:
             raise KeyboardInterrupt
+
+
+def test_a_job_takes_its_rows_in_random_order(files, cfg, tmp_path):
+    """Sorted by length, the last steps would see short answers only, and with them few of the labels."""
+    settings = local_job.changed(cfg, TINY)
+    tokenizer = models.load_tokenizer(cfg)
+    rows = {part: chat_rows.ChatRows(chat_rows.read(path), tokenizer, 512) for part, path in zip(("training_file", "validation_file"), files)}
+    trainer, _ = local_job._trainer(tmp_path, models.load_base(cfg, quantization="none"), tokenizer, settings, rows, None, ())
+    order = [len(rows["training_file"].rows[i]) for i in trainer._get_train_sampler(rows["training_file"])]
+    drops = sum(a > b for a, b in zip(order, order[1:]))
+    assert sorted(order) == sorted(map(len, rows["training_file"].rows)) and 0.25 * len(order) < drops < 0.75 * len(order)
 
 
 def test_an_interrupted_job_goes_on_and_ends_with_the_same_weights(finished, files, cfg, tmp_path):
