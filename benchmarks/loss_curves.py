@@ -20,6 +20,8 @@ from pathlib import Path
 
 def curve(cfg, rows, validation, tokenizer) -> list[float]:
     """Training loss of every step, in nats a label token."""
+    from transformers import EarlyStoppingCallback
+
     from helpers import models, training
 
     model = training.attach_adapter(models.load_base(cfg, for_training=True), cfg)
@@ -27,7 +29,7 @@ def curve(cfg, rows, validation, tokenizer) -> list[float]:
         trainer = training.make_trainer(model, cfg, rows, validation, tokenizer, Path(folder))
         trainer.args.logging_steps, trainer.args.eval_strategy, trainer.args.save_strategy = 1, "no", "no"
         trainer.args.load_best_model_at_end = False
-        trainer.callback_handler.callbacks = [c for c in trainer.callback_handler.callbacks if type(c).__name__ != "EarlyStoppingCallback"]
+        trainer.remove_callback(EarlyStoppingCallback)
         trainer.train()
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
@@ -69,16 +71,16 @@ def main() -> None:
     from helpers import models, recipes, settings, splits, training
 
     found = {"profile": given.profile, "language": given.language, "curves": []}
+    cfg = settings.load(given.profile, given.language)
+    cfg = dataclasses.replace(cfg, max_steps=given.steps, warmup_steps=min(cfg.warmup_steps, given.steps // 4), device=settings.find_device())
+    tokenizer = models.load_tokenizer(cfg)
+    table, _ = recipes.load(cfg.data_dir)
+    parts = splits.assign(table, cfg)                                            # the same recipes for every seed
+    rows = {split: training.EncodedRows(recipes.recipes_of(splits.sample_evenly(parts.query("split == @split"), most, cfg.seed)), tokenizer, cfg.data_language, cfg.max_length)
+            for split, most in (("train", cfg.max_train_rows), ("validation", 8))}
+    found["device"] = cfg.device.name
     for seed in range(1, given.seeds + 1):
-        cfg = settings.load(given.profile, given.language, seed=seed)
-        cfg = dataclasses.replace(cfg, max_steps=given.steps, warmup_steps=min(cfg.warmup_steps, given.steps // 4), device=settings.find_device())
-        tokenizer = models.load_tokenizer(cfg)
-        table, _ = recipes.load(cfg.data_dir)
-        parts = splits.assign(table, dataclasses.replace(cfg, seed=42))          # the same recipes for every seed
-        rows = {split: training.EncodedRows(recipes.recipes_of(splits.sample_evenly(parts.query("split == @split"), most, 42)), tokenizer, cfg.data_language, cfg.max_length)
-                for split, most in (("train", cfg.max_train_rows), ("validation", 8))}
-        found["device"] = cfg.device.name
-        found["curves"].append(curve(cfg, rows["train"], rows["validation"], tokenizer))
+        found["curves"].append(curve(dataclasses.replace(cfg, seed=seed), rows["train"], rows["validation"], tokenizer))
         print(f"{cfg.device.name}, seed {seed}: {found['curves'][-1][0]:.3f} -> {statistics.fmean(found['curves'][-1][-5:]):.3f} nats a token", flush=True)
     if given.json:
         given.json.write_text(json.dumps(found, indent=1), encoding="utf-8")

@@ -66,7 +66,7 @@ def text_classifier(strength: float = 10.0):
     return make_pipeline(make_union(words, characters), LogisticRegression(C=strength, class_weight="balanced", max_iter=2000))
 
 
-def pair_log_probs(texts: list[str], pairs: list[tuple[str, str]], others: list[str], strength: float = 10.0) -> tuple[list[tuple[str, str]], np.ndarray]:
+def pair_log_probs(texts: list[str], pairs: list[tuple[str, str]], others: list[str]) -> tuple[list[tuple[str, str]], np.ndarray]:
     """All (category, subcategory) pairs that `texts` are labelled with, and the natural log of each one's score for each of `others`: (n, pairs).
 
     The score is the product of two classifiers' probabilities, one for categories, which has more rows of each label to
@@ -74,7 +74,7 @@ def pair_log_probs(texts: list[str], pairs: list[tuple[str, str]], others: list[
     """
     known, table = sorted(set(pairs)), np.zeros((len(others), len(set(pairs))))
     for place in (0, 1):
-        model = text_classifier(strength).fit(texts, [pair[place] for pair in pairs])
+        model = text_classifier().fit(texts, [pair[place] for pair in pairs])
         columns = [list(model.classes_).index(pair[place]) for pair in known]
         table += np.log(model.predict_proba(others)[:, columns] + 1e-12)
     return known, table

@@ -2,8 +2,8 @@
 
     sensor_checks.answer(reading, "en")    # "total 410/3150 no, AC 0 no, pump 6/30 no, fridge 280/200 yes. Check the fridge."
 
-Trained on the action alone, a small model has to weigh thirteen numbers within a single token and ends at a constant answer;
-written out, each check is one comparison of two numbers that stand side by side. The first number is the reading, the second
+Trained on the action alone, a small model has to weigh thirteen numbers within a single token, and in a few minutes learns only
+a few of the rules; written out, each check is one comparison of two numbers that stand side by side. The first number is the reading, the second
 its limit (indoor temperature and set point the other way round, so that "yes" always means that the first is the larger).
 """
 
