@@ -11,6 +11,7 @@ and exits with 1 where it does not.
 
 import argparse
 import dataclasses
+import datetime
 import json
 import statistics
 import sys
@@ -68,9 +69,9 @@ def main() -> None:
     if given.seeds < 2:
         parser.error("--seeds: at least 2, since the spread is the yardstick")
 
-    from helpers import models, recipes, settings, splits, training
+    from helpers import adapters, models, recipes, settings, splits, training
 
-    found = {"profile": given.profile, "language": given.language, "curves": []}
+    found = {"date": datetime.date.today().isoformat(), "versions": adapters.versions(), "profile": given.profile, "language": given.language, "curves": []}
     cfg = settings.load(given.profile, given.language)
     cfg = dataclasses.replace(cfg, max_steps=given.steps, warmup_steps=min(cfg.warmup_steps, given.steps // 4), device=settings.find_device())
     tokenizer = models.load_tokenizer(cfg)

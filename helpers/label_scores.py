@@ -47,7 +47,7 @@ def confusion_figure(table: np.ndarray, names: list[str], title: str):
             axis.text(column, row, count, ha="center", va="center", fontsize=9, color="white" if count > table.max() / 2 else "black")
     axis.set_xticks(range(table.shape[1]), [*names, tr("(bukan label)", "(no label)")], rotation=40, ha="right")
     axis.set_yticks(range(len(names)), names)
-    axis.set(xlabel=tr("kategori menurut model (jumlah pertanyaan)", "category by the model (number of queries)"), ylabel=tr("kategori sebenarnya", "true category"), title=title)
+    axis.set(xlabel=tr("kategori tebakan (jumlah pertanyaan)", "predicted category (number of queries)"), ylabel=tr("kategori sebenarnya", "true category"), title=title)
     figure.tight_layout()
     return figure
 

@@ -1,0 +1,49 @@
+"""Seconds of a training step on short rows with torch's fused attention and with plain ("eager") attention, side by side.
+
+    python benchmarks/attention_speed.py [--steps 6] [--rounds 3]
+
+Rows are the sensor task's worked answers of lesson 08, trained as its job does: no quantisation, four rows a step. The
+two take turns in one process on the same batches.
+"""
+
+import argparse
+import statistics
+import time
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for option, value in (("steps", 6), ("rounds", 3)):
+        parser.add_argument(f"--{option}", type=int, default=value)
+    options = parser.parse_args()
+
+    from helpers import chat_rows, jsonl_tasks, local_job, models, settings, training
+
+    cfg = local_job.changed(settings.load("cpu"), {"quantization": "none", "batch_size": 4})
+    tokenizer, dtype = models.load_tokenizer(cfg), models.compute_dtype(cfg)
+    items = jsonl_tasks.part(jsonl_tasks.load("sensor", cfg.data_language), "train")
+    rows = chat_rows.ChatRows([jsonl_tasks.worked(i, cfg.data_language).chat for i in items[:4 * options.steps]], tokenizer, cfg.max_length)
+    batches = [training.collate([rows[k] for k in range(start, start + 4)], tokenizer.pad_token_id) for start in range(0, len(rows) - 3, 4)]
+    model = training.attach_adapter(models.load_base(cfg, for_training=True), cfg).train()
+
+    def seconds(kind: str) -> float:
+        model.set_attn_implementation(kind)
+        taken = []
+        for batch in batches:
+            start = time.perf_counter()
+            training.label_loss(model, batch, dtype).backward()
+            taken.append(time.perf_counter() - start)
+            model.zero_grad()
+        return statistics.median(taken)
+
+    seconds("eager")                                 # first use prepares the kernels
+    ratios = []
+    for _ in range(options.rounds):
+        fused, plain = seconds("sdpa"), seconds("eager")
+        ratios.append(fused / plain)
+        print(f"{str(dtype).removeprefix('torch.')}: fused {fused:.2f} s a step, eager {plain:.2f} s", flush=True)
+    print(f"speed x {statistics.mean(ratios):.2f} with eager (each round: {', '.join(f'{r:.2f}' for r in ratios)})")
+
+
+if __name__ == "__main__":
+    main()

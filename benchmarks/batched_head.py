@@ -1,0 +1,58 @@
+"""Time and memory of answering a batch of prompts: transformers' `generate` as it is, and with the head's input in one piece.
+
+    python benchmarks/batched_head.py [--batch 40] [--length 150] [--rounds 2]
+
+Each variant runs in a process of its own, alternating. See helpers/generation.py for the cause.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from contextlib import nullcontext
+
+
+def variant(name: str, batch: int, length: int) -> dict:
+    """Four new tokens for each of `batch` random prompts of `length` tokens."""
+    import torch
+
+    from helpers import generation, models, settings
+    from helpers.monitor import MemoryMonitor
+
+    cfg = settings.load("cpu")
+    model = models.load_base(cfg, "none").requires_grad_(False)
+    torch.manual_seed(0)
+    ids = torch.randint(100, 40_000, (batch, length))
+    around = generation._one_head if name == "course" else lambda model: nullcontext()
+    with torch.inference_mode(), around(model):
+        model(ids[:1])                               # first use prepares the kernels
+        start = time.perf_counter()
+        with MemoryMonitor() as monitor:
+            model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=4, min_new_tokens=4, do_sample=False)
+    return {"seconds": time.perf_counter() - start, "peak_gb": monitor.peak / 1e9}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    for option, value in (("batch", 40), ("length", 150), ("rounds", 2)):
+        parser.add_argument(f"--{option}", type=int, default=value)
+    parser.add_argument("--variant", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.variant:
+        print(json.dumps(variant(options.variant, options.batch, options.length)))
+        return
+    found = {"usual": [], "course": []}
+    for _ in range(options.rounds):
+        for name, values in found.items():
+            done = subprocess.run([sys.executable, __file__, "--variant", name, "--batch", str(options.batch), "--length", str(options.length)],
+                                  capture_output=True, text=True, check=True)
+            values.append(json.loads(done.stdout.splitlines()[-1]))
+            print(f"{name:8} {values[-1]['seconds']:6.2f} s   peak {values[-1]['peak_gb']:.2f} GB", flush=True)
+    for key, what in (("seconds", "time"), ("peak_gb", "memory")):
+        ratios = [c[key] / u[key] for c, u in zip(found["course"], found["usual"])]
+        print(f"{what:6} x {sum(ratios) / len(ratios):.2f} (each round: {', '.join(f'{r:.2f}' for r in ratios)})")
+
+
+if __name__ == "__main__":
+    main()
