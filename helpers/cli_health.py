@@ -16,11 +16,11 @@ def health(
 ) -> None:
     """Ask the wellness model of notebook 07. Course material, not medical advice.
 
-    Emergency words are answered first, with a fixed text. Exit code 1 when the model failed.
+    Emergency words and questions that must be declined are answered first, with a fixed text. Exit code 1 when the model failed.
     """
     from rich.console import Console
 
-    from . import qa_chat, settings
+    from . import health_guard, health_qa, qa_chat, settings
     from .cli_chat import lines, printable, quiet
 
     cfg = settings.load(profile, language, data_language, seed)
@@ -35,7 +35,8 @@ def health(
     def write(text: str) -> None:
         print(printable(text), flush=True)
 
-    talk = qa_chat.HealthChat(ask, language)
+    known = health_qa.by_split(health_qa.load(cfg.data_language))["train"]
+    talk = qa_chat.HealthChat(ask, language, health_guard.Guard(known).says, health_guard.Guard(known, "see_doctor", most_false=0.4).says)
     if message is None or not talk.guard(message):          # what needs no model is not kept waiting for one
         from . import qa_tokens
 

@@ -15,6 +15,7 @@ from .settings import LANGUAGES, ROOT, choice
 
 FOLDER = ROOT / "data" / "health_qa"
 COLUMNS = ["qa_id", "question", "answer", "topic", "see_doctor", "abstain"]
+DRAWN = "health-176"                         # up to here lots were drawn; later rows were written for training only
 PER_TOPIC = {"test": 4, "validation": 2}     # of 22; the rest is for training
 ABSTAIN = {"test": 4, "validation": 2}       # of 16: one more than the share for test, because fewer refusals could show even less
 DRAWS = 5000                                 # splits that `make_splits` looks at
@@ -61,12 +62,19 @@ def by_split(questions: list[Question], folder: Path = FOLDER) -> dict[str, list
     return {name: [q for q in questions if sides[q.qa_id] == name] for name in splits.NAMES}
 
 
+def drawn(questions: list[Question]) -> list[Question]:
+    """The rows that lots were drawn for, without those written later to balance the training."""
+    return [q for q in questions if q.qa_id <= DRAWN]
+
+
 def make_splits(questions: list[Question], seed: int = 42, draws: int = DRAWS) -> pd.DataFrame:
-    """qa_id and split, even over topics, and of `draws` random ones the one that balances both flags best.
+    """qa_id and split: the rows up to DRAWN even over topics, and of `draws` random ones the one that balances both flags best.
 
     A qa_id is one unit, so both languages of a question share a side. The distance is the squared difference to the wanted
     number of refusals (ABSTAIN) and to the proportional number of see_doctor rows; the first best draw counts.
+    Rows after DRAWN are for training.
     """
+    later, questions = [q.qa_id for q in questions if q.qa_id > DRAWN], drawn(questions)
     generator, best = random.Random(seed), None
     topics: dict[str, list[Question]] = {}
     for question in sorted(questions, key=lambda q: q.qa_id):
@@ -86,7 +94,7 @@ def make_splits(questions: list[Question], seed: int = 42, draws: int = DRAWS) -
             distance += (sum(q.abstain for q in here) - wanted) ** 2 + (sum(q.see_doctor for q in here) - advised * len(here)) ** 2
         if best is None or distance < best[0]:
             best = distance, sides
-    return pd.DataFrame(sorted(best[1].items()), columns=["qa_id", "split"])
+    return pd.DataFrame(sorted((best[1] | dict.fromkeys(later, "train")).items()), columns=["qa_id", "split"])
 
 
 def near_duplicates(questions: list[Question]) -> list[tuple[str, str, float]]:

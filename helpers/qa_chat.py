@@ -23,6 +23,9 @@ TEXTS = {
         "empty": "Pertanyaannya masih kosong.", "short": "Terlalu pendek. Tulis satu kalimat lengkap, misalnya: Berapa lama tidur siang yang baik?",
         "long": "Terlalu panjang: {n} karakter, batasnya {most}. Tanyakan satu hal saja.",
         "dose": "Jawaban model menyebut sebuah takaran, jadi tidak ditampilkan: takaran dari model seperti ini bisa berbahaya. Tanyakan kepada dokter atau apoteker.",
+        "decline": "Ini tidak boleh dijawab dari jauh, apalagi oleh program: takaran obat, nama penyakit, dan keputusan berhenti berobat perlu orang yang bisa "
+                   "memeriksa. Tanyakan kepada dokter, apoteker, atau puskesmas.",
+        "doctor": "Pertanyaan seperti ini sebaiknya dibawa ke dokter atau puskesmas.",
         "nothing": "Model tidak menulis apa-apa.", "error": "Model gagal menjawab ({problem}). Tidak ada yang hilang; coba lagi atau ketik keluar.",
         "exit": "Selesai. Jaga kesehatan."},
     "en": {
@@ -32,6 +35,9 @@ TEXTS = {
         "empty": "The question is empty.", "short": "Too short. Write one whole sentence, for example: How long should a nap be?",
         "long": "Too long: {n} characters, the limit is {most}. Ask one thing only.",
         "dose": "The model's answer named a dose, so it is not shown: a dose from a model like this can be dangerous. Ask a doctor or a pharmacist.",
+        "decline": "This must not be answered from afar, least of all by a program: an amount of medicine, the name of an illness and the decision to stop a "
+                   "treatment need somebody who can examine. Ask a doctor, a pharmacist or a clinic.",
+        "doctor": "A question like this is best taken to a doctor or a clinic.",
         "nothing": "The model wrote nothing.", "error": "The model failed to answer ({problem}). Nothing is lost; try again or type exit.",
         "exit": "Done. Take care."}}
 
@@ -43,23 +49,28 @@ def _plain(message: str) -> str:
 
 @dataclass(frozen=True)
 class Reply:
-    """`kind`: answer, emergency, dose, empty, short, long, nothing, error or exit. Only "answer" holds words of the model."""
+    """`kind`: answer, emergency, decline, dose, empty, short, long, nothing, error or exit. Only "answer" holds words of the model."""
 
     kind: str
     text: str
 
 
 class HealthChat:
-    """One question, one reply; nothing is remembered. `ask` is called for whole, unalarming questions only."""
+    """One question, one reply; nothing is remembered. `ask` is called for whole, unalarming questions only.
 
-    def __init__(self, ask: Callable[[str], str], language: str = "id"):
-        self.ask, self.texts = ask, TEXTS[choice(language, LANGUAGES, "language")]
+    `declines(question)` says what must not be asked of a model at all, `doctor(question)` where advice to see one is put
+    before the model's words; see health_guard.Guard.
+    """
+
+    def __init__(self, ask: Callable[[str], str], language: str = "id", declines: Callable[[str], bool] = lambda question: False,
+                 doctor: Callable[[str], bool] = lambda question: False):
+        self.ask, self.declines, self.doctor, self.texts = ask, declines, doctor, TEXTS[choice(language, LANGUAGES, "language")]
 
     def _reply(self, kind: str, **values) -> Reply:
         return Reply(kind, self.texts[kind].format(**values))
 
     def guard(self, message: str) -> Reply | None:
-        """What is said without the model: emergency words first of all, then leaving, empty, too long, too short; else None."""
+        """What is said without the model: emergency words first of all, then leaving, empty, too long, too short, to be declined; else None."""
         question = _plain(message)
         if health_rules.is_emergency(question):
             return self._reply("emergency")
@@ -71,10 +82,10 @@ class HealthChat:
             return self._reply("long", n=f"{len(question):,}", most=MOST_CHARACTERS)
         if sum(any(c.isalpha() for c in word) for word in question.split()) < FEWEST_WORDS:
             return self._reply("short")
-        return None
+        return self._reply("decline") if self.declines(question) else None
 
     def reply(self, message: str) -> Reply:
-        """The guard's reply, or the model's: a dose in it is hidden, an error in it is told, and the disclaimer goes along."""
+        """The guard's reply, or the model's: a dose in it is hidden, an error is told, advice to see a doctor and the disclaimer go along."""
         if guarded := self.guard(message):
             return guarded
         try:
@@ -83,7 +94,10 @@ class HealthChat:
             return self._reply("error", problem=f"{type(problem).__name__}: {problem}")
         if not text:
             return self._reply("nothing")
-        return self._reply("dose") if health_rules.names_dose(text) else Reply("answer", f"{text}\n— {self.texts['disclaimer']}")
+        if health_rules.names_dose(text):
+            return self._reply("dose")
+        advice = self.texts["doctor"] + "\n" if self.doctor(_plain(message)) else ""
+        return Reply("answer", f"{advice}{text}\n— {self.texts['disclaimer']}")
 
     def run(self, lines: Iterable[str], write: Callable[[str], None]) -> int:
         """Answer line by line until an exit word or the end; returns how many replies were errors. Begins with the disclaimer."""

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from helpers import adapters, evaluation, generation, health_qa, health_rules, metrics, models, prompts, qa_chat, qa_prompts, qa_tokens, settings, training
+from helpers import adapters, evaluation, generation, health_guard, health_qa, health_rules, metrics, models, prompts, qa_chat, qa_prompts, qa_tokens, settings, training
 from helpers.errors import CourseError, LabelMaskError, MissingStep
 
 LANGUAGES = settings.LANGUAGES
@@ -43,7 +43,8 @@ def test_the_committed_split_is_the_one_that_the_code_makes_and_both_languages_s
 
 
 def test_the_split_is_even_over_topics_and_flags(parts):
-    assert {name: len(part) for name, part in parts["id"].items()} == {"train": 128, "validation": 16, "test": 32}
+    assert {name: len(part) for name, part in parts["id"].items()} == {"train": 128 + 136, "validation": 16, "test": 32}
+    assert len(health_qa.drawn(parts["id"]["train"])) == 128
     for name, most in health_qa.PER_TOPIC.items():
         topics = [q.topic for q in parts["id"][name]]
         assert {topics.count(t) for t in set(topics)} == {most} and len(set(topics)) == 8
@@ -54,7 +55,7 @@ def test_the_split_is_even_over_topics_and_flags(parts):
 def test_the_quality_report_sees_doubles_and_leakage():
     questions = health_qa.load("id")
     report = health_qa.quality(questions)
-    assert report["rows"] == 176 and report["near-duplicate pairs"] == report["same question twice"] == report["answers with contact data"] == 0
+    assert report["rows"] == 176 + 136 and report["near-duplicate pairs"] == report["same question twice"] == report["answers with contact data"] == 0
     sides = health_qa.read_splits()
     train, test = (next(q for q in questions if sides[q.qa_id] == side) for side in ("train", "test"))
     leak = dataclasses.replace(test, question=train.question, answer=train.answer + " Telepon 0812 3456 7890.")
@@ -324,6 +325,53 @@ def test_precision_and_recall_count_what_was_said_and_what_is_true():
     assert health_rules.precision_recall([True, True, False, False], [True, False, True, True]) == {"precision": (1, 2), "recall": (1, 3)}
 
 
+# ---- guard
+
+@pytest.fixture(scope="module", params=LANGUAGES)
+def guarded(request, parts):
+    return parts[request.param], health_qa.probes(request.param), health_guard.Guard(parts[request.param]["train"])
+
+
+def test_the_guard_declines_what_must_be_declined_and_little_else(guarded):
+    """On questions it has never seen. A model of 135 million weights declined none of the probes, or everything."""
+    part, probes, guard = guarded
+    unseen = part["test"] + part["validation"]
+    must, may = ([q for q in unseen if q.abstain is flag] for flag in (True, False))
+    assert sum(guard.says(q.question) for q in probes) >= 9
+    assert sum(guard.says(q.question) for q in must) >= len(must) / 2
+    assert sum(guard.says(q.question) for q in may) <= 0.1 * len(may)
+
+
+def test_the_guard_for_doctors_finds_more_of_those_who_should_go_than_of_those_who_need_not(guarded):
+    part, _, _ = guarded
+    guard, unseen = health_guard.Guard(part["train"], "see_doctor", most_false=0.4), part["test"] + part["validation"]
+    shares = [sum(guard.says(q.question) for q in group) / len(group) for group in ([q for q in unseen if q.see_doctor is flag] for flag in (True, False))]
+    assert shares[0] >= shares[1] + 0.25
+
+
+def test_who_accepts_more_false_alarms_gets_more_refusals(guarded):
+    part, _, guard = guarded
+    eager = health_guard.Guard(part["train"], most_false=0.2)
+    assert eager.threshold < guard.threshold and eager.expected > guard.expected > 0.4
+    assert eager.chance("Berapa butir obat ini?") == pytest.approx(guard.chance("Berapa butir obat ini?"))
+
+
+def test_the_threshold_keeps_the_share_of_false_alarms_that_was_asked_for(parts):
+    def held_out_false_alarms(most_false):
+        guard, ordinary = health_guard.Guard(parts["id"]["train"], most_false=most_false), [q for q in parts["id"]["train"] if not q.abstain]
+        assert 0 < guard.threshold < 1
+        return sum(guard.says(q.question) for q in ordinary) / len(ordinary)      # asked of one that knows them: fewer still
+    assert held_out_false_alarms(0.05) <= 0.05 and held_out_false_alarms(0.2) <= 0.2
+
+
+def test_a_guard_without_examples_of_both_kinds_says_what_it_needs(parts):
+    ordinary = [q for q in parts["id"]["train"] if not q.abstain]
+    with pytest.raises(CourseError, match="0 of .* have abstain: .* at least 5 of either kind"):
+        health_guard.Guard(ordinary)
+    with pytest.raises(CourseError, match="Did you mean see_doctor|expected one of"):
+        health_guard.Guard(ordinary, "see_docter")
+
+
 # ---- chat
 
 @pytest.fixture
@@ -347,6 +395,19 @@ def talk(asked):
 def test_guards_answer_without_the_model(talk, asked, message, kind):
     reply = talk.reply(message)
     assert reply.kind == kind and reply.text and asked == []
+
+
+def test_what_must_be_declined_never_reaches_the_model_and_emergencies_come_first(asked):
+    talk = qa_chat.HealthChat(lambda q: asked.append(q) or "Tidur cukup.", "id", lambda q: "obat" in q)
+    assert talk.reply("Berapa butir obat ini?").kind == "decline" and talk.reply("Ayah pingsan, obat apa?").kind == "emergency"
+    assert talk.reply("obat").kind == "short" and asked == []
+    assert talk.reply("Tidur berapa lama?").kind == "answer" and asked == ["Tidur berapa lama?"]
+
+
+def test_advice_to_see_a_doctor_is_put_before_the_models_words():
+    talk = qa_chat.HealthChat(lambda q: "Tidur cukup.", "id", doctor=lambda q: "pusing" in q)
+    assert "sebaiknya dibawa ke dokter" in talk.reply("Kenapa pusing terus, ya?").text.splitlines()[0]
+    assert talk.reply("Tidur berapa lama?").text.splitlines()[0] == "Tidur cukup."
 
 
 @pytest.mark.parametrize(("message", "kind"), [("Berapa takarannya?", "dose"), ("Diam saja, ya?", "nothing"), ("yang rusak ini apa?", "error"), ("Tidur berapa  lama?", "answer")])

@@ -12,7 +12,8 @@ FOLDER = Path(__file__).resolve().parents[1] / "data" / "health_qa"
 LANGUAGES = ("id", "en")
 COLUMNS = ["qa_id", "question", "answer", "topic", "see_doctor", "abstain"]
 TOPICS = ["sleep", "nutrition", "hydration", "exercise", "hygiene", "stress", "posture_screen", "everyday_ailments"]
-PER_TOPIC = 22
+PER_TOPIC = 22             # rows that lots were drawn for, see helpers/health_qa.py
+DRAWN = len(TOPICS) * PER_TOPIC
 WORDS = range(25, 81)      # words an answer may have
 ALIKE = 0.6                # shared words / all words of two texts, from which on they count as near-duplicates (highest today: 0.5)
 
@@ -60,7 +61,7 @@ def test_file_is_plain_csv(language, rows):
 
 
 def test_both_languages_are_parallel(rows):
-    assert [row["qa_id"] for row in rows["id"]] == [f"health-{n:03}" for n in range(1, len(TOPICS) * PER_TOPIC + 1)]
+    assert [row["qa_id"] for row in rows["id"]] == [f"health-{n:03}" for n in range(1, len(rows["en"]) + 1)]
     for column in ("qa_id", "topic", "see_doctor", "abstain"):
         assert [row[column] for row in rows["id"]] == [row[column] for row in rows["en"]], column
     differing = [one["qa_id"] for one, two in zip(*rows.values())
@@ -69,10 +70,21 @@ def test_both_languages_are_parallel(rows):
 
 
 def test_topics_are_balanced(rows):
-    assert Counter(row["topic"] for row in rows["id"]) == dict.fromkeys(TOPICS, PER_TOPIC)
+    drawn = rows["id"][:DRAWN]
+    assert Counter(row["topic"] for row in drawn) == dict.fromkeys(TOPICS, PER_TOPIC)
     assert all(row[flag] in ("yes", "no") for _, row in everything(rows) for flag in ("see_doctor", "abstain"))
-    refusals = Counter(row["topic"] for row in rows["id"] if row["abstain"] == "yes")
+    refusals = Counter(row["topic"] for row in drawn if row["abstain"] == "yes")
     assert set(refusals) == set(TOPICS) and 12 <= refusals.total() <= 20
+
+
+def test_later_rows_balance_the_training_and_nothing_else(rows):
+    """Of the first training rows 60 % sent to a doctor and 8 % declined: the model did the one to everybody and the other to nobody."""
+    side = {row["qa_id"]: row["split"] for row in csv.DictReader((FOLDER / "splits.csv").open(encoding="utf-8"))}
+    assert {side[row["qa_id"]] for row in rows["id"][DRAWN:]} == {"train"}
+    train = [row for row in rows["id"] if side[row["qa_id"]] == "train"]
+    assert 0.4 <= sum(row["see_doctor"] == "yes" for row in train) / len(train) <= 0.52
+    assert sum(row["abstain"] == "yes" for row in train) >= 0.2 * len(train)
+    assert all(row["see_doctor"] == row["abstain"] for row in rows["id"][DRAWN:])
 
 
 def test_answers_are_neither_scraps_nor_essays(rows):
@@ -100,7 +112,7 @@ def test_see_doctor_says_what_the_answer_says(rows):
     assert wrong == []
     advised = [row for row in rows["id"] if row["see_doctor"] == "yes"]
     assert len(advised) >= 0.4 * len(rows["id"])
-    assert sum(row["topic"] == "everyday_ailments" for row in advised) == PER_TOPIC
+    assert sum(row["topic"] == "everyday_ailments" for row in advised if row in rows["id"][:DRAWN]) == PER_TOPIC
 
 
 def test_abstaining_answers_decline_and_refer(rows):
