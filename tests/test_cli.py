@@ -31,7 +31,7 @@ def test_help_comes_quickly_and_loads_nothing_heavy():
     assert time.perf_counter() - start < 5, "about 0.3 s on a quiet machine"
 
 
-@pytest.mark.parametrize("arguments", [["run"], ["doctor"], ["data"], ["data", "check"], ["data", "split"], ["gpu"], ["chat"], ["notebooks"], ["lab"]])
+@pytest.mark.parametrize("arguments", [["run"], ["doctor"], ["data"], ["data", "check"], ["data", "split"], ["gpu"], ["chat"], ["health"], ["export"], ["serve"], ["notebooks"], ["lab"]])
 def test_each_command_has_help(arguments, capsys):
     assert call(*arguments, "--help") == 0 and "Usage: python -m helpers" in capsys.readouterr().out
 
@@ -88,6 +88,16 @@ def test_data_split_keeps_what_the_manifest_has_and_places_the_rest(tmp_path, mo
     assert call("data", "split") == 0 and "train: " in capsys.readouterr().out
     written = (folder / "splits.csv").read_text(encoding="utf-8").splitlines()
     assert set(known) <= set(written) and [r.split(",")[0] for r in written] == [r.split(",")[0] for r in committed]
+
+
+@pytest.mark.parametrize(("message", "told"), [
+    ("Bapak pingsan dan kejang!", "keadaan darurat"), ("Obat darah tinggi saya boleh dihentikan mulai besok?", "tidak boleh dijawab dari jauh"), ("pusing", "Terlalu pendek")])
+def test_health_answers_emergencies_and_refusals_without_a_model(message, told, capsys, monkeypatch):
+    from helpers import qa_tokens
+
+    monkeypatch.setattr(qa_tokens, "load_tuned", lambda *a: pytest.fail("the model was asked"))
+    assert call("health", message, "--profile", "sanity") == 0
+    assert told in capsys.readouterr().out
 
 
 def test_doctor_tells_and_judges(capsys, monkeypatch):
