@@ -206,9 +206,7 @@ def _train(folder: Path, job: Job, cfg: Settings, show, callbacks) -> Job:
             raise CourseError(f"no row of the {name} fits {cfg.max_length} tokens; the shortest of {len(found.too_long)} is longer. Raise max_length.")
         if found.too_long:
             _event(folder, f"{len(found.too_long)} rows of the {name} are longer than {cfg.max_length} tokens and are left out", "warn")
-    model = training.attach_adapter(models.load_base(cfg, for_training=True), cfg)
-    if cfg.device.kind == "cpu":        # short rows: torch's fused attention is slow backwards in bf16 (benchmarks/attention_speed.py)
-        model.set_attn_implementation("eager")
+    model = training.attach_adapter(models.for_short_rows(models.load_base(cfg, for_training=True), cfg), cfg)
     trainer, monitor = _trainer(folder, model, tokenizer, cfg, rows, show, callbacks)
     checkpoint = adapters.sound_checkpoint(folder / "checkpoints")
     _event(folder, f"Fine-tuning job resumed from {Path(checkpoint).name}" if checkpoint else "Fine-tuning job started")
