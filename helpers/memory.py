@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import importlib.metadata
 import os
+import platform
 import sys
 from dataclasses import asdict, dataclass
 
@@ -107,11 +109,13 @@ class Freed:
 
 
 def free() -> Freed:
-    """Collect garbage, then hand CUDA's unused blocks back. Frees nothing that a variable still refers to."""
+    """Collect garbage, then hand unused blocks back: CUDA's, or those that glibc keeps. Frees nothing that a variable still refers to."""
     before = statistics()
     unreachable = gc.collect()
     if gpu := cuda():
         gpu.empty_cache()
+    elif platform.libc_ver()[0] == "glibc":      # a training leaves gaps that it would keep for later
+        ctypes.CDLL(None).malloc_trim(0)
     return Freed(before, statistics(), unreachable)
 
 

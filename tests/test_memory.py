@@ -1,5 +1,6 @@
 """Memory read, watched and freed: real on the process, faked only at the border to torch.cuda and to the NVIDIA driver."""
 
+import platform
 import csv
 import json
 import subprocess
@@ -116,6 +117,16 @@ def test_free_leaves_what_a_variable_holds():
     assert memory.statistics().now > before - 50 * MB and held[-1] == 1
     del held
     assert memory.free().after.now < before - 80 * MB
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries keep nothing back, or cannot be asked")
+def test_free_hands_back_the_gaps_that_the_c_library_keeps():
+    """Small blocks under one that is still held: without trimming, all of them stay with the process."""
+    blocks = [bytearray(50_000) for _ in range(6_000)]
+    last, full = blocks[-1], memory.process_bytes()
+    del blocks
+    memory.free()
+    assert memory.process_bytes() < full - 200 * MB and len(last) == 50_000
 
 
 @pytest.mark.parametrize("largest", [0, 5 * MB, 1_234 * MB, 7_999 * MB])
