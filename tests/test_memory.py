@@ -1,8 +1,8 @@
 """Memory read, watched and freed: real on the process, faked only at the border to torch.cuda and to the NVIDIA driver."""
 
-import platform
 import csv
 import json
+import platform
 import subprocess
 import sys
 import time
