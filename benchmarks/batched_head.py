@@ -7,10 +7,10 @@ Each variant runs in a process of its own, alternating. See helpers/generation.p
 
 import argparse
 import json
-import subprocess
-import sys
 import time
 from contextlib import nullcontext
+
+from paired import alternate
 
 
 def variant(name: str, batch: int, length: int) -> dict:
@@ -24,7 +24,7 @@ def variant(name: str, batch: int, length: int) -> dict:
     model = models.load_base(cfg, "none").requires_grad_(False)
     torch.manual_seed(0)
     ids = torch.randint(100, 40_000, (batch, length))
-    around = generation._one_head if name == "course" else lambda model: nullcontext()
+    around = generation.one_head if name == "course" else lambda model: nullcontext()
     with torch.inference_mode(), around(model):
         model(ids[:1])                               # first use prepares the kernels
         start = time.perf_counter()
@@ -42,13 +42,8 @@ def main() -> None:
     if options.variant:
         print(json.dumps(variant(options.variant, options.batch, options.length)))
         return
-    found = {"usual": [], "course": []}
-    for _ in range(options.rounds):
-        for name, values in found.items():
-            done = subprocess.run([sys.executable, __file__, "--variant", name, "--batch", str(options.batch), "--length", str(options.length)],
-                                  capture_output=True, text=True, check=True)
-            values.append(json.loads(done.stdout.splitlines()[-1]))
-            print(f"{name:8} {values[-1]['seconds']:6.2f} s   peak {values[-1]['peak_gb']:.2f} GB", flush=True)
+    found = alternate(__file__, ["usual", "course"], options.rounds,
+                      lambda name, values: f"{name:8} {values['seconds']:6.2f} s   peak {values['peak_gb']:.2f} GB")
     for key, what in (("seconds", "time"), ("peak_gb", "memory")):
         ratios = [c[key] / u[key] for c, u in zip(found["course"], found["usual"])]
         print(f"{what:6} x {sum(ratios) / len(ratios):.2f} (each round: {', '.join(f'{r:.2f}' for r in ratios)})")

@@ -11,9 +11,10 @@ code 1 when the ratio is below --least.
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import time
+
+from paired import alternate
 
 TITLES = ("Soto Ayam", "Tempe Goreng", "Ikan Bakar", "Gulai Kambing")
 
@@ -55,15 +56,9 @@ def main() -> int:
         print(json.dumps(variant(options.variant, options.profile, options.tokens, options.threads)))
         return 0
     export.export(settings.load(options.profile), [options.quant], progress=print)
-    results = {"transformers": [], options.quant: []}
-    for _ in range(options.rounds):
-        for name, values in results.items():
-            done = subprocess.run([sys.executable, __file__, "--variant", name, *sys.argv[1:]], capture_output=True, text=True)
-            if done.returncode:
-                sys.exit(done.stderr)
-            values.append(json.loads(done.stdout.splitlines()[-1]))
-            print(f"{name:12} {values[-1]['tokens_per_s']:7.1f} tokens/s   first token {values[-1]['first_s']:.2f} s   "
-                  f"load and first answer {values[-1]['load_s']:.1f} s", flush=True)
+    results = alternate(__file__, ["transformers", options.quant], options.rounds,
+                        lambda name, values: f"{name:12} {values['tokens_per_s']:7.1f} tokens/s   first token {values['first_s']:.2f} s   "
+                                             f"load and first answer {values['load_s']:.1f} s")
     ratios = [g["tokens_per_s"] / t["tokens_per_s"] for g, t in zip(results[options.quant], results["transformers"])]
     print(f"speed x {statistics.median(ratios):.2f} with {options.threads} threads (each round: {', '.join(f'{r:.2f}' for r in ratios)}); must reach {options.least}")
     return 0 if statistics.median(ratios) >= options.least else 1

@@ -9,9 +9,9 @@ own, alternating, so that the ratio holds on a noisy machine although the absolu
 
 import argparse
 import json
-import subprocess
-import sys
 import time
+
+from paired import alternate
 
 PADDED = 512
 
@@ -71,13 +71,8 @@ def main() -> None:
     if options.variant:
         print(json.dumps(variant(options.variant, options.profile, options.steps)))
         return
-    results = {"usual": [], "course": []}
-    for _ in range(options.rounds):
-        for name, values in results.items():
-            done = subprocess.run([sys.executable, __file__, "--variant", name, "--profile", options.profile, "--steps", str(options.steps)],
-                                  capture_output=True, text=True, check=True)
-            values.append(json.loads(done.stdout.splitlines()[-1]))
-            print(f"{name:8} {values[-1]['tokens_per_s']:7.0f} useful tokens/s   peak {values[-1]['peak_gb']:.2f} GB", flush=True)
+    results = alternate(__file__, ["usual", "course"], options.rounds,
+                        lambda name, values: f"{name:8} {values['tokens_per_s']:7.0f} useful tokens/s   peak {values['peak_gb']:.2f} GB")
     pairs = list(zip(results["course"], results["usual"]))
     print(f"speed  x {sum(c['tokens_per_s'] / u['tokens_per_s'] for c, u in pairs) / len(pairs):.2f} (each round: "
           + ", ".join(f"{c['tokens_per_s'] / u['tokens_per_s']:.2f}" for c, u in pairs) + ")")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Annotated
 
 import typer
@@ -35,8 +36,11 @@ def health(
     def write(text: str) -> None:
         print(printable(text), flush=True)
 
-    known = health_qa.by_split(health_qa.load(cfg.data_language))["train"]
-    talk = qa_chat.HealthChat(ask, language, health_guard.Guard(known).says, health_guard.Guard(known, "see_doctor", most_false=0.4).says)
+    @functools.cache
+    def guard(flag: str) -> health_guard.Guard:             # takes seconds to learn; an emergency is answered before
+        return health_guard.Guard(health_qa.by_split(health_qa.load(cfg.data_language))["train"], flag)
+
+    talk = qa_chat.HealthChat(ask, language, lambda question: guard("abstain").says(question), lambda question: guard("see_doctor").says(question))
     if message is None or not talk.guard(message):          # what needs no model is not kept waiting for one
         from . import qa_tokens
 

@@ -35,7 +35,7 @@ def answers(model, tokenizer, chats: list[list[dict]], cfg: Settings, progress=N
 
 
 @contextmanager
-def _one_head(model):
+def one_head(model):
     """Hand the output head its input in one piece: the usual slice of it makes torch's linear slow on a CPU.
 
     The prompts' last positions, `hidden[:, -1:]`, have gaps between them. With weights that need no gradient, torch then
@@ -62,7 +62,7 @@ def continuations(model, tokenizer, prompts_: list[list[int]], cfg: Settings, pr
     for start in range(0, len(order), cfg.eval_batch):
         chosen = order[start:start + cfg.eval_batch]
         batch = pad_left([prompts_[i] for i in chosen], tokenizer.pad_token_id, model.device)
-        with _one_head(model):
+        with one_head(model):
             out = model.generate(**batch, **options, pad_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id)
         for i, row in zip(chosen, out[:, batch["input_ids"].shape[1]:].tolist()):
             ended = tokenizer.eos_token_id in row

@@ -74,7 +74,7 @@ def make_splits(questions: list[Question], seed: int = 42, draws: int = DRAWS) -
     number of refusals (ABSTAIN) and to the proportional number of see_doctor rows; the first best draw counts.
     Rows after DRAWN are for training.
     """
-    later, questions = [q.qa_id for q in questions if q.qa_id > DRAWN], drawn(questions)
+    everything, questions = questions, drawn(questions)
     generator, best = random.Random(seed), None
     topics: dict[str, list[Question]] = {}
     for question in sorted(questions, key=lambda q: q.qa_id):
@@ -94,7 +94,7 @@ def make_splits(questions: list[Question], seed: int = 42, draws: int = DRAWS) -
             distance += (sum(q.abstain for q in here) - wanted) ** 2 + (sum(q.see_doctor for q in here) - advised * len(here)) ** 2
         if best is None or distance < best[0]:
             best = distance, sides
-    return pd.DataFrame(sorted((best[1] | dict.fromkeys(later, "train")).items()), columns=["qa_id", "split"])
+    return pd.DataFrame([(q.qa_id, best[1].get(q.qa_id, "train")) for q in sorted(everything, key=lambda q: q.qa_id)], columns=["qa_id", "split"])
 
 
 def near_duplicates(questions: list[Question]) -> list[tuple[str, str, float]]:

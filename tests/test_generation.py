@@ -48,4 +48,4 @@ def test_the_model_is_left_as_it_was_also_after_an_error(cfg, tokenizer, model):
 def test_answers_in_batches_are_those_of_one_at_a_time_in_the_order_given(cfg, tokenizer, model):
     alone = generation.answers(model, tokenizer, chats(7), dataclasses.replace(cfg, eval_batch=1), max_new_tokens=12)
     assert generation.answers(model, tokenizer, chats(7), dataclasses.replace(cfg, eval_batch=3), max_new_tokens=12) == alone
-    assert len({a["text"] for a in alone}) > 1 and isinstance(model(torch.zeros((1, 3), dtype=torch.long)).logits, torch.Tensor)
+    assert len({a["text"] for a in alone}) > 1

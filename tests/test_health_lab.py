@@ -357,11 +357,11 @@ def test_who_accepts_more_false_alarms_gets_more_refusals(guarded):
 
 
 def test_the_threshold_keeps_the_share_of_false_alarms_that_was_asked_for(parts):
-    def held_out_false_alarms(most_false):
+    def false_alarms(most_false):
         guard, ordinary = health_guard.Guard(parts["id"]["train"], most_false=most_false), [q for q in parts["id"]["train"] if not q.abstain]
         assert 0 < guard.threshold < 1
         return sum(guard.says(q.question) for q in ordinary) / len(ordinary)      # asked of one that knows them: fewer still
-    assert held_out_false_alarms(0.05) <= 0.05 and held_out_false_alarms(0.2) <= 0.2
+    assert false_alarms(0.05) <= 0.05 and false_alarms(0.2) <= 0.2
 
 
 def test_a_guard_without_examples_of_both_kinds_says_what_it_needs(parts):
