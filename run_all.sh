@@ -9,7 +9,7 @@ HELP="Usage: bash run_all.sh [options]            set up, run all notebooks, che
        bash run_all.sh lab [options]          set up, open JupyterLab on the notebooks
 
 Options of a run:
-  --profile NAME           auto (default), sanity, cpu, gpu-..., colab-t4, rtx3060: see helpers/profiles.toml
+  --profile NAME           auto (default), sanity, cpu, gpu-..., colab-t4, rtx3060: see helpers/course/profiles.toml
   --language id|en         language shown (default id)
   --data-language id|en    language learnt (default: the one shown)
   --seed N                 random seed (default 42)

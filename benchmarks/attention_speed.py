@@ -17,12 +17,15 @@ def main() -> None:
         parser.add_argument(f"--{option}", type=int, default=value)
     options = parser.parse_args()
 
-    from helpers import chat_rows, jsonl_tasks, local_job, models, settings, training
+    from helpers import training
+    from helpers.course import settings
+    from helpers.jsonl import chat_rows, job, tasks
+    from helpers.training import models
 
-    cfg = local_job.changed(settings.load("cpu"), {"quantization": "none", "batch_size": 4})
+    cfg = job.changed(settings.load("cpu"), {"quantization": "none", "batch_size": 4})
     tokenizer, dtype = models.load_tokenizer(cfg), models.compute_dtype(cfg)
-    items = jsonl_tasks.part(jsonl_tasks.load("sensor", cfg.data_language), "train")
-    rows = chat_rows.ChatRows([jsonl_tasks.worked(i, cfg.data_language).chat for i in items[:4 * options.steps]], tokenizer, cfg.max_length)
+    items = tasks.part(tasks.load("sensor", cfg.data_language), "train")
+    rows = chat_rows.ChatRows([tasks.worked(i, cfg.data_language).chat for i in items[:4 * options.steps]], tokenizer, cfg.max_length)
     batches = [training.collate([rows[k] for k in range(start, start + 4)], tokenizer.pad_token_id) for start in range(0, len(rows) - 3, 4)]
     model = training.attach_adapter(models.load_base(cfg, for_training=True), cfg).train()
 

@@ -2,7 +2,7 @@
 
     python benchmarks/batched_head.py [--batch 40] [--length 150] [--rounds 2]
 
-Each variant runs in a process of its own, alternating. See helpers/generation.py for the cause.
+Each variant runs in a process of its own, alternating. See helpers/evaluation/generation.py for the cause.
 """
 
 import argparse
@@ -17,8 +17,10 @@ def variant(name: str, batch: int, length: int) -> dict:
     """Four new tokens for each of `batch` random prompts of `length` tokens."""
     import torch
 
-    from helpers import generation, models, settings
-    from helpers.monitor import MemoryMonitor
+    from helpers.course import settings
+    from helpers.evaluation import generation
+    from helpers.training import models
+    from helpers.memory.monitor import MemoryMonitor
 
     cfg = settings.load("cpu")
     model = models.load_base(cfg, "none").requires_grad_(False)

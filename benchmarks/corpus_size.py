@@ -16,7 +16,8 @@ from pathlib import Path
 
 def trained(cfg, train, validation, tokenizer):
     """The model after one training as in lesson 03."""
-    from helpers import models, training
+    from helpers import training
+    from helpers.training import models
 
     model = training.attach_adapter(models.load_base(cfg, for_training=True), cfg)
     with tempfile.TemporaryDirectory() as folder:
@@ -35,7 +36,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
 
-    from helpers import evaluation, models, prompts, recipes, settings, splits, training
+    from helpers import evaluation, training
+    from helpers.course import settings
+    from helpers.data import recipes, splits
+    from helpers.training import models, prompts
 
     cfg = settings.load(given.profile, given.language)
     tokenizer = models.load_tokenizer(cfg)

@@ -23,12 +23,14 @@ def variant(name: str, profile: str, tokens: int, threads: int) -> dict:
     """Load, answer one request to warm up, then measure the others: {load_s, first_s, tokens_per_s}, medians."""
     import torch
 
-    from helpers import chat, engine, export, settings
+    from helpers import chat, export
+    from helpers.course import settings
+    from helpers.export import llamacpp
 
     torch.set_num_threads(threads)
     cfg = settings.load(profile)
     start = time.perf_counter()
-    bot = chat.Bot(cfg) if name == "transformers" else engine.GgufBot(cfg, export.gguf_path(cfg, name), threads=threads)
+    bot = chat.Bot(cfg) if name == "transformers" else llamacpp.GgufBot(cfg, export.gguf_path(cfg, name), threads=threads)
     turns = []
     for title in TITLES:
         talk = bot.conversation(answer_tokens=tokens)
@@ -41,14 +43,16 @@ def variant(name: str, profile: str, tokens: int, threads: int) -> dict:
 
 
 def main() -> int:
-    from helpers import engine, export, settings
+    from helpers import export
+    from helpers.course import settings
+    from helpers.export import llamacpp
 
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--profile", default="cpu")
     parser.add_argument("--quant", default="q8_0")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=96)
-    parser.add_argument("--threads", type=int, default=engine.default_threads(), help="of both engines")
+    parser.add_argument("--threads", type=int, default=llamacpp.default_threads(), help="of both engines")
     parser.add_argument("--least", type=float, default=2.5, help="the ratio that must be reached")
     parser.add_argument("--variant", help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -25,7 +25,9 @@ import tempfile
 import time
 from pathlib import Path
 
-from helpers import footprint, memory, planner, settings, shapes
+from helpers import memory
+from helpers.course import settings
+from helpers.memory import footprint, planner, shapes
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "data" / "gpu_measurements.csv"
@@ -54,7 +56,7 @@ def random_model(shape: shapes.Shape, cfg: settings.Settings):
     from transformers import AutoConfig, AutoModelForCausalLM
     from transformers.quantizers import AutoHfQuantizer
 
-    from helpers import models
+    from helpers.training import models
 
     config = AutoConfig.for_model(shape.family, **{theirs: getattr(shape, ours) for ours, theirs in shapes.CONFIG_NAMES.items()}, tie_word_embeddings=shape.tied,
                                   max_position_embeddings=4096, bos_token_id=0, eos_token_id=1, pad_token_id=2)
@@ -105,7 +107,11 @@ def measure(cfg: settings.Settings, steps: int, cap_gib: float | None = None) ->
     """
     import torch
 
-    from helpers import models, tensormeter, training
+    from helpers import training
+    from helpers.memory import tensormeter
+    import transformers
+
+    from helpers.training import models
 
     gpu, shape, dtype = memory.cuda(), shapes.find(cfg.base_model), models.compute_dtype(cfg)
     if gpu and cap_gib:
@@ -113,7 +119,7 @@ def measure(cfg: settings.Settings, steps: int, cap_gib: float | None = None) ->
     cfg = dataclasses.replace(cfg, max_steps=steps, warmup_steps=min(cfg.warmup_steps, steps - 1), evals_per_epoch=1)
     marks, before_head = [], []
 
-    class Clock(training.TrainerCallback):
+    class Clock(transformers.TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):
             if gpu:
                 gpu.synchronize()

@@ -23,7 +23,8 @@ def curve(cfg, rows, validation, tokenizer) -> list[float]:
     """Training loss of every step, in nats a label token."""
     from transformers import EarlyStoppingCallback
 
-    from helpers import models, training
+    from helpers import training
+    from helpers.training import models
 
     model = training.attach_adapter(models.load_base(cfg, for_training=True), cfg)
     with tempfile.TemporaryDirectory() as folder:
@@ -69,9 +70,12 @@ def main() -> None:
     if given.seeds < 2:
         parser.error("--seeds: at least 2, since the spread is the yardstick")
 
-    from helpers import adapters, models, recipes, settings, splits, training
+    from helpers import training
+    from helpers.course import settings
+    from helpers.data import recipes, splits
+    from helpers.training import checkpoints, models
 
-    found = {"date": datetime.date.today().isoformat(), "versions": adapters.versions(), "profile": given.profile, "language": given.language, "curves": []}
+    found = {"date": datetime.date.today().isoformat(), "versions": checkpoints.versions(), "profile": given.profile, "language": given.language, "curves": []}
     cfg = settings.load(given.profile, given.language)
     cfg = dataclasses.replace(cfg, max_steps=given.steps, warmup_steps=min(cfg.warmup_steps, given.steps // 4), device=settings.find_device())
     tokenizer = models.load_tokenizer(cfg)

@@ -30,12 +30,12 @@ import json, sys
 """
 ALONE = PEAK + "print(json.dumps({'peak': peak()}))"
 IMPORTED = PEAK + """
-from helpers import recipes
+from helpers.data import recipes
 print(json.dumps({'peak': peak()}))
 """
 READ = PEAK + """
 import time
-from helpers import recipes
+from helpers.data import recipes
 start, report = time.perf_counter(), recipes.Report()
 for _ in recipes.chunks(sys.argv[1], report):
     pass

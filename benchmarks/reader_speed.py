@@ -16,7 +16,7 @@ from pathlib import Path
 import pandas as pd
 from varied_csv import write
 
-from helpers import cleaning, recipes
+from helpers.data import cleaning, recipes
 
 
 def python_regex(pattern: str) -> re.Pattern:
@@ -30,7 +30,7 @@ MORE_SPACE, GLUED, JUNK = (python_regex(p) for p in (" {2,}", r"^\d{1,2}\.([^\d\
 
 
 def clean_cell(text: str, name: str, mended: Counter) -> tuple[str, int, bool, bool]:
-    """(clean text, items, broken characters, unreadable list): the rules of helpers/cleaning.py for one cell in plain Python."""
+    """(clean text, items, broken characters, unreadable list): the rules of helpers/data/cleaning.py for one cell in plain Python."""
     def note(kind, new):
         mended[kind] += new != text
         return new

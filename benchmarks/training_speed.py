@@ -22,8 +22,11 @@ def variant(name: str, profile: str, steps: int) -> dict:
 
     import torch
 
-    from helpers import models, prompts, recipes, settings, splits, training
-    from helpers.monitor import MemoryMonitor
+    from helpers import training
+    from helpers.course import settings
+    from helpers.data import recipes, splits
+    from helpers.training import models, prompts
+    from helpers.memory.monitor import MemoryMonitor
 
     usual = name == "usual"
     cfg = settings.load(profile)

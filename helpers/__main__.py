@@ -1,6 +1,6 @@
 """`python -m helpers`: the command line of the course."""
 
-from .cli import main
+from .cli.main import main
 
 if __name__ == "__main__":
     main()

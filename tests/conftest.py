@@ -19,14 +19,14 @@ def artifacts_root(tmp_path_factory):
 @pytest.fixture(scope="session")
 def cfg(artifacts_root):
     """Indonesian sanity settings with an artifact folder of their own."""
-    from helpers import settings
+    from helpers.course import settings
 
     return settings.load("sanity", "id", artifacts_root=artifacts_root)
 
 
 @pytest.fixture(scope="session")
 def tokenizer(cfg):
-    from helpers import models
+    from helpers.training import models
 
     return models.load_tokenizer(cfg)
 
@@ -34,7 +34,7 @@ def tokenizer(cfg):
 @pytest.fixture(scope="session")
 def corpus(cfg):
     """The first recipes of the course's Indonesian corpus."""
-    from helpers import recipes
+    from helpers.data import recipes
 
     table, _ = recipes.load(cfg.data_dir)
     return recipes.recipes_of(table.iloc[::12])
@@ -45,7 +45,9 @@ def tuned_cfg(tmp_path_factory):
     """Sanity settings with an adapter in a folder of their own: random, but as large as a trained one, so that it matters."""
     import torch
 
-    from helpers import models, settings, training
+    from helpers import training
+    from helpers.course import settings
+    from helpers.training import models
 
     cfg = settings.load("sanity", "id", artifacts_root=tmp_path_factory.mktemp("tuned"))
     model = training.attach_adapter(models.load_base(cfg, "none"), cfg)

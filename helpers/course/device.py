@@ -1,0 +1,153 @@
+"""What computes: the GPU or MIG slice a program of ours gets, or the processor, and the dtype of its arithmetic."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import os
+import runpy
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import psutil
+
+
+@dataclass(frozen=True)
+class Device:
+    """What computes. `memory_gb` is the GPU's memory, or the machine's RAM when `kind` is "cpu"."""
+
+    kind: str                    # "cuda" or "cpu"
+    name: str
+    memory_gb: float
+    capability: tuple[int, int] = (0, 0)
+    note: str = ""               # why a GPU that is present is not used, if so
+
+
+def torch_cuda_build() -> str | None:
+    """CUDA version the installed torch was built for, or None; read from its version file without importing torch."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or not spec.origin:
+        return None
+    return runpy.run_path(str(Path(spec.origin).with_name("version.py"))).get("cuda")
+
+
+def find_device() -> Device:
+    """The first visible GPU or MIG slice through NVML, or the processor. Does not import torch."""
+    ram = psutil.virtual_memory().total / 1e9
+    cpu = Device("cpu", f"CPU, {psutil.cpu_count(logical=False) or 1} cores", ram)
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if chosen in ("", "-1"):
+        return cpu
+    try:
+        import pynvml
+    except ImportError:
+        return cpu
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError as problem:
+        driver = getattr(problem, "value", None) != pynvml.NVML_ERROR_LIBRARY_NOT_FOUND      # no driver is no news
+        return replace(cpu, note=why_not(pynvml, problem)) if driver else cpu
+    try:
+        handle, card, name = first_visible(pynvml, chosen)
+        memory = pynvml.nvmlDeviceGetMemoryInfo(handle).total / 2**30
+        capability = tuple(pynvml.nvmlDeviceGetCudaComputeCapability(card))
+    except pynvml.NVMLError as problem:
+        return replace(cpu, note=why_not(pynvml, problem))
+    finally:
+        pynvml.nvmlShutdown()
+    if torch_cuda_build() is None:
+        note = f"{name} is there, but the installed torch has no CUDA; see https://pytorch.org/get-started/locally/"
+        return replace(cpu, note=note)
+    return Device("cuda", name, memory, capability)
+
+
+def first_visible(nvml, chosen: str | None) -> tuple[object, object, str]:
+    """(handle whose memory counts, handle of its card, name) of what a program of ours computes on.
+
+    `chosen` is CUDA_VISIBLE_DEVICES: numbers or UUIDs, of which the first counts; without it the first card. A card in MIG
+    mode gives its first slice, since a program never gets the whole. Raises NVMLError where there is none.
+    """
+    first = (chosen or "0").split(",")[0].strip()
+    card = nvml.nvmlDeviceGetHandleByIndex(int(first)) if first.isdigit() else nvml.nvmlDeviceGetHandleByUUID(first)
+    if first.startswith("MIG-"):
+        parent = nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(card)
+        return card, parent, f"{nvml.nvmlDeviceGetName(parent)} (MIG)"
+    name = nvml.nvmlDeviceGetName(card)
+    for _, part in slices(nvml, card):
+        return part, card, f"{name} (MIG)"
+    if has_mig(nvml, card):
+        raise nvml.NVMLError(nvml.NVML_ERROR_NOT_FOUND)
+    return card, card, name
+
+
+def has_mig(nvml, handle) -> bool:
+    mode = optional(nvml, nvml.nvmlDeviceGetMigMode, handle)
+    return bool(mode) and mode[0] == nvml.NVML_DEVICE_MIG_ENABLE
+
+
+def slices(nvml, handle):
+    """(number, handle) of each MIG slice of a card that this user may see."""
+    if has_mig(nvml, handle):
+        for number in range(optional(nvml, nvml.nvmlDeviceGetMaxMigDeviceCount, handle) or 0):
+            if (part := optional(nvml, nvml.nvmlDeviceGetMigDeviceHandleByIndex, handle, number)) is not None:
+                yield number, part
+
+
+def why_not(nvml, problem) -> str:
+    """One line for a person on why the driver gives nothing, and what to do."""
+    code = getattr(problem, "value", None)
+    if code == nvml.NVML_ERROR_LIBRARY_NOT_FOUND:
+        return "no NVIDIA driver on this machine: what runs here runs on the processor."
+    if code == nvml.NVML_ERROR_DRIVER_NOT_LOADED:
+        return "an NVIDIA driver is installed but not running: restart the machine or reinstall the driver."
+    if code == nvml.NVML_ERROR_NO_PERMISSION:
+        return "the NVIDIA driver refuses this user: ask for access to /dev/nvidia* (often the group 'video' or 'render')."
+    if code in (nvml.NVML_ERROR_NOT_FOUND, nvml.NVML_ERROR_INVALID_ARGUMENT):
+        return "the NVIDIA driver shows this user no such GPU or MIG slice: check CUDA_VISIBLE_DEVICES, or ask who runs the machine."
+    return f"the NVIDIA driver answers with an error: {problem}"
+
+
+def optional(nvml, call, *arguments):
+    """The value, or None where the device or the user may not have it (common on MIG slices, laptops and Windows)."""
+    try:
+        return call(*arguments)
+    except nvml.NVMLError as problem:
+        if problem.value in (nvml.NVML_ERROR_NOT_SUPPORTED, nvml.NVML_ERROR_NO_PERMISSION, nvml.NVML_ERROR_INVALID_ARGUMENT,
+                             nvml.NVML_ERROR_NOT_FOUND, nvml.NVML_ERROR_FUNCTION_NOT_FOUND):
+            return None
+        raise
+
+
+@functools.lru_cache(maxsize=None)
+def fast_bf16(repeats: int = 3) -> bool:
+    """Whether this processor multiplies bf16 matrices at least as fast as fp32 ones, found by timing both.
+
+    A chip without native bf16 emulates it many times slower, whatever it claims to support; the fastest of a few
+    repeats decides, so that a busy moment does not.
+    """
+    import torch
+
+    def seconds(dtype):
+        a = torch.ones(512, 512, dtype=dtype)
+        a @ a
+        best = float("inf")
+        for _ in range(repeats):
+            start = time.perf_counter()
+            for _ in range(4):
+                a @ a
+            best = min(best, time.perf_counter() - start)
+        return best
+
+    return seconds(torch.bfloat16) < seconds(torch.float32)
+
+
+def compute_dtype(cfg):
+    """torch dtype of the arithmetic: the profile's, or for "auto" what the device computes fast."""
+    import torch
+
+    if cfg.compute_dtype != "auto":
+        return getattr(torch, cfg.compute_dtype)
+    if cfg.device.kind == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    return torch.bfloat16 if fast_bf16() else torch.float32

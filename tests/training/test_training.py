@@ -1,0 +1,154 @@
+"""Training on the tiny model: the loss, the guards, resume, and what is left on disk."""
+
+import dataclasses
+import json
+import math
+
+import pytest
+import torch
+
+from helpers.training import trainer
+from helpers import training
+from helpers.data import recipes
+from helpers.training import checkpoints, models, prompts
+from helpers.course.errors import CourseError, MissingStep, UsageError
+
+
+@pytest.fixture(scope="module")
+def rows(corpus, tokenizer, cfg):
+    return training.EncodedRows(corpus, tokenizer, "id", cfg.max_length)
+
+
+@pytest.fixture(scope="module")
+def batch(rows, tokenizer):
+    return training.collate([rows[i] for i in range(4)], tokenizer.pad_token_id)
+
+
+def test_rows_over_the_limit_are_left_out_whole_and_counted(corpus, tokenizer):
+    full = training.EncodedRows(corpus, tokenizer, "id", 10_000)
+    limit = sorted(len(r) for r in full.rows)[len(full) // 2]
+    cut = training.EncodedRows(corpus, tokenizer, "id", limit)
+    assert len(cut) + len(cut.too_long) == len(corpus) and 0 < len(cut) < len(corpus)
+    assert max(len(r) for r in cut.rows) <= limit
+    assert all(r.labels[-1] == tokenizer.eos_token_id for r in cut.rows)
+
+
+def test_collating_masks_padding_and_keeps_every_end_token(batch, tokenizer):
+    for ids, mask, labels in zip(batch["input_ids"], batch["attention_mask"], batch["labels"]):
+        length = int(mask.sum())
+        assert ids[length - 1] == labels[length - 1] == tokenizer.eos_token_id
+        assert (labels[length:] == prompts.IGNORE).all() and (ids[length:] == tokenizer.pad_token_id).all()
+
+
+def test_the_loss_equals_the_model_s_own_over_the_same_labels(cfg, batch):
+    model = models.load_base(cfg, "none")
+    with torch.no_grad():
+        own = model(**batch).loss.item()
+        ours = training.label_loss(model, batch, torch.float32).item()
+        by_row = training.label_loss(model, batch, torch.float32, "none")
+    assert ours == pytest.approx(own, rel=1e-5)
+    assert by_row.sum().item() / (batch["labels"] != prompts.IGNORE).sum().item() == pytest.approx(own, rel=1e-5)
+
+
+def trained(cfg, rows, tokenizer, folder, resume=None, **changes):
+    cfg = dataclasses.replace(cfg, **changes)
+    model = training.attach_adapter(models.load_base(cfg, for_training=True), cfg)
+    trainer = training.make_trainer(model, cfg, rows, rows, tokenizer, folder)
+    trainer.train(resume_from_checkpoint=resume)
+    return trainer
+
+
+def test_training_lowers_the_loss_and_checks_gradients_after_each_evaluation(cfg, rows, tokenizer, tmp_path):
+    trainer = trained(cfg, rows, tokenizer, tmp_path)
+    evaluations = [r["eval_loss"] for r in trainer.history if "eval_loss" in r]
+    assert evaluations[-1] < evaluations[0]
+    assert trainer.guard.checked_after_evaluation >= len(evaluations) - 1 >= 2
+    assert all(math.isfinite(v) for v in evaluations)
+
+
+def test_a_model_that_stops_learning_after_an_evaluation_is_stopped_at_once(cfg, rows, tokenizer, tmp_path, monkeypatch):
+    """The packed kernel of AVX512-BF16 processors, imitated on any processor: after an evaluation no gradient comes back."""
+    model = training.attach_adapter(models.load_base(cfg, for_training=True), cfg)
+    trainer = training.make_trainer(model, cfg, rows, rows, tokenizer, tmp_path)
+    evaluate = trainer.evaluate
+
+    def evaluate_and_pack(*args, **kwargs):
+        result = evaluate(*args, **kwargs)
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                parameter.register_hook(torch.zeros_like)
+        return result
+
+    monkeypatch.setattr(trainer, "evaluate", evaluate_and_pack)
+    with pytest.raises(CourseError, match="no gradient .*right after an evaluation"):
+        trainer.train()
+
+
+def test_models_loaded_for_training_never_use_the_layout_without_a_backward_pass(cfg):
+    four_bit = [m for m in models.load_base(cfg, for_training=True).modules() if type(m).__name__ == "Linear4bit"]
+    assert four_bit and not any(m.support_avx512bf16_for_cpu for m in four_bit)
+
+
+def test_resuming_after_a_truncated_checkpoint_falls_back_and_ends_like_an_unbroken_run(cfg, rows, tokenizer, tmp_path, capsys):
+    whole = trained(cfg, rows, tokenizer, tmp_path / "whole", max_steps=8, patience=9, evals_per_epoch=4)
+    broken = tmp_path / "whole"
+    newest = sorted(broken.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))[-1]
+    assert newest.name == "checkpoint-8"
+    weights = newest / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    sound = checkpoints.sound_checkpoint(broken)
+    assert sound.endswith("checkpoint-6")
+    assert "checkpoint-8 is broken" in capsys.readouterr().out
+    again = trained(cfg, rows, tokenizer, broken, resume=sound, max_steps=8, patience=9, evals_per_epoch=4)
+    last = [[r["eval_loss"] for r in t.history if "eval_loss" in r][-1] for t in (whole, again)]
+    assert last[0] == pytest.approx(last[1], rel=1e-4)
+
+
+def test_a_warm_up_longer_than_the_training_is_refused(cfg, tmp_path):
+    with pytest.raises(CourseError, match="warm-up"):
+        training.arguments(dataclasses.replace(cfg, warmup_steps=500), 40, tmp_path)
+
+
+def test_fingerprint_follows_rows_and_settings_but_not_the_display_language(cfg, rows, corpus, tokenizer):
+    mark = checkpoints.fingerprint(cfg, rows, rows)
+    fewer = training.EncodedRows(corpus[:-1], tokenizer, "id", cfg.max_length)
+    assert checkpoints.fingerprint(cfg, fewer, rows) != mark
+    assert checkpoints.fingerprint(dataclasses.replace(cfg, rank=8), rows, rows) != mark
+    assert checkpoints.fingerprint(dataclasses.replace(cfg, language="en"), rows, rows) == mark
+
+
+def test_checkpoints_of_another_training_are_not_trusted(cfg, artifacts_root):
+    folder = checkpoints.checkpoints(cfg, "first")
+    (folder / "checkpoint-5").mkdir()
+    assert (checkpoints.checkpoints(cfg, "first") / "checkpoint-5").is_dir()
+    assert not (checkpoints.checkpoints(cfg, "second") / "checkpoint-5").exists()
+
+
+def test_a_saved_adapter_is_whole_carries_a_card_and_answers_like_the_one_in_memory(cfg, rows, corpus, tokenizer, tmp_path, batch):
+    cfg = dataclasses.replace(cfg, artifacts_root=tmp_path, compute_dtype="float32")
+    with pytest.raises(MissingStep, match="03_qlora_training"):
+        models.load_tuned(cfg)
+    trainer = trained(cfg, rows, tokenizer, tmp_path / "checkpoints")
+    for split in ("train", "validation"):
+        recipes.write_split(cfg, split, corpus)
+    summary = {"fingerprint": "x", "versions": checkpoints.versions(), "steps": 12}
+    folder = checkpoints.save(trainer.model, tokenizer, cfg, summary, trainer.history)
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert cfg.data_hash in card and "learning_rate" in card and str(tmp_path) not in card
+    assert json.loads((folder / "history.json").read_text())
+    assert checkpoints.finished(cfg, "x")["steps"] == 12 and checkpoints.finished(cfg, "y") is None
+    with torch.no_grad():
+        in_memory = training.label_loss(trainer.model.eval(), batch, torch.float32).item()
+        reloaded = training.label_loss(models.load_tuned(cfg), batch, torch.float32).item()
+    assert reloaded == pytest.approx(in_memory, rel=1e-3)
+    checkpoints.check_rows(cfg)
+    recipes.write_split(cfg, "train", corpus[1:])
+    with pytest.raises(MissingStep, match="other rows"):
+        checkpoints.check_rows(cfg)
+
+
+@pytest.mark.parametrize(("report_to", "message"), [("tensorbord", "Did you mean 'tensorboard'"), ("wandb", "pip install wandb")])
+def test_a_logger_that_cannot_be_had_is_refused_before_training(cfg, rows, tokenizer, tmp_path, monkeypatch, report_to, message):
+    monkeypatch.setattr(trainer.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=message):
+        training.make_trainer(None, cfg, rows, rows, tokenizer, tmp_path, report_to=report_to)
