@@ -25,8 +25,15 @@ def main() -> None:
     cfg = job.changed(settings.load("cpu"), {"quantization": "none", "batch_size": 4})
     tokenizer, dtype = models.load_tokenizer(cfg), models.compute_dtype(cfg)
     items = tasks.part(tasks.load("sensor", cfg.data_language), "train")
-    rows = chat_rows.ChatRows([tasks.worked(i, cfg.data_language).chat for i in items[:4 * options.steps]], tokenizer, cfg.max_length)
-    batches = [training.collate([rows[k] for k in range(start, start + 4)], tokenizer.pad_token_id) for start in range(0, len(rows) - 3, 4)]
+    rows = chat_rows.ChatRows(
+        [tasks.worked(i, cfg.data_language).chat for i in items[: 4 * options.steps]],
+        tokenizer,
+        cfg.max_length,
+    )
+    batches = [
+        training.collate([rows[k] for k in range(start, start + 4)], tokenizer.pad_token_id)
+        for start in range(0, len(rows) - 3, 4)
+    ]
     model = training.attach_adapter(models.load_base(cfg, for_training=True), cfg).train()
 
     def seconds(kind: str) -> float:
@@ -39,13 +46,18 @@ def main() -> None:
             model.zero_grad()
         return statistics.median(taken)
 
-    seconds("eager")                                 # first use prepares the kernels
+    seconds("eager")  # first use prepares the kernels
     ratios = []
     for _ in range(options.rounds):
         fused, plain = seconds("sdpa"), seconds("eager")
         ratios.append(fused / plain)
-        print(f"{str(dtype).removeprefix('torch.')}: fused {fused:.2f} s a step, eager {plain:.2f} s", flush=True)
-    print(f"speed x {statistics.mean(ratios):.2f} with eager (each round: {', '.join(f'{r:.2f}' for r in ratios)})")
+        print(
+            f"{str(dtype).removeprefix('torch.')}: fused {fused:.2f} s a step, eager {plain:.2f} s",
+            flush=True,
+        )
+    print(
+        f"speed x {statistics.mean(ratios):.2f} with eager (each round: {', '.join(f'{r:.2f}' for r in ratios)})"
+    )
 
 
 if __name__ == "__main__":

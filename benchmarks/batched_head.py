@@ -19,8 +19,8 @@ def variant(name: str, batch: int, length: int) -> dict:
 
     from helpers.course import settings
     from helpers.evaluation import generation
-    from helpers.training import models
     from helpers.memory.monitor import MemoryMonitor
+    from helpers.training import models
 
     cfg = settings.load("cpu")
     model = models.load_base(cfg, "none").requires_grad_(False)
@@ -28,10 +28,16 @@ def variant(name: str, batch: int, length: int) -> dict:
     ids = torch.randint(100, 40_000, (batch, length))
     around = generation.one_head if name == "course" else lambda model: nullcontext()
     with torch.inference_mode(), around(model):
-        model(ids[:1])                               # first use prepares the kernels
+        model(ids[:1])  # first use prepares the kernels
         start = time.perf_counter()
         with MemoryMonitor() as monitor:
-            model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=4, min_new_tokens=4, do_sample=False)
+            model.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=4,
+                min_new_tokens=4,
+                do_sample=False,
+            )
     return {"seconds": time.perf_counter() - start, "peak_gb": monitor.peak / 1e9}
 
 
@@ -44,11 +50,19 @@ def main() -> None:
     if options.variant:
         print(json.dumps(variant(options.variant, options.batch, options.length)))
         return
-    found = alternate(__file__, ["usual", "course"], options.rounds,
-                      lambda name, values: f"{name:8} {values['seconds']:6.2f} s   peak {values['peak_gb']:.2f} GB")
+    found = alternate(
+        __file__,
+        ["usual", "course"],
+        options.rounds,
+        lambda name, values: (
+            f"{name:8} {values['seconds']:6.2f} s   peak {values['peak_gb']:.2f} GB"
+        ),
+    )
     for key, what in (("seconds", "time"), ("peak_gb", "memory")):
         ratios = [c[key] / u[key] for c, u in zip(found["course"], found["usual"])]
-        print(f"{what:6} x {sum(ratios) / len(ratios):.2f} (each round: {', '.join(f'{r:.2f}' for r in ratios)})")
+        print(
+            f"{what:6} x {sum(ratios) / len(ratios):.2f} (each round: {', '.join(f'{r:.2f}' for r in ratios)})"
+        )
 
 
 if __name__ == "__main__":

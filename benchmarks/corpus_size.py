@@ -21,8 +21,15 @@ def trained(cfg, train, validation, tokenizer):
 
     model = training.attach_adapter(models.load_base(cfg, for_training=True), cfg)
     with tempfile.TemporaryDirectory() as folder:
-        trainer = training.make_trainer(model, cfg, train, validation, tokenizer, Path(folder),
-                                        show=lambda rows: print(f"  step {rows[-1]['step']}/{rows[-1]['of']}", flush=True))
+        trainer = training.make_trainer(
+            model,
+            cfg,
+            train,
+            validation,
+            tokenizer,
+            Path(folder),
+            show=lambda rows: print(f"  step {rows[-1]['step']}/{rows[-1]['of']}", flush=True),
+        )
         trainer.train()
     return model.eval()
 
@@ -49,24 +56,41 @@ def main() -> None:
 
     def rows(split: str, most: int):
         chosen = splits.sample_evenly(parts.query("split == @split"), most, cfg.seed)
-        return training.EncodedRows(recipes.recipes_of(chosen), tokenizer, cfg.data_language, cfg.max_length)
+        return training.EncodedRows(
+            recipes.recipes_of(chosen), tokenizer, cfg.data_language, cfg.max_length
+        )
 
     validation, test = rows("validation", cfg.max_validation_rows), rows("test", cfg.max_test_rows)
     requests = [prompts.messages(r, cfg.data_language)[1]["content"] for r in test.recipes]
     references = [prompts.answer(r, cfg.data_language) for r in test.recipes]
-    answers, found = {}, {"language": given.language, "profile": given.profile, "test_rows": len(test)}
+    answers, found = (
+        {},
+        {"language": given.language, "profile": given.profile, "test_rows": len(test)},
+    )
     for name, most in (("starter", round(given.recipes * share)), ("full", cfg.max_train_rows)):
         train = rows("train", most)
         saved = name == "full" and given.saved
         model = models.load_tuned(cfg) if saved else trained(cfg, train, validation, tokenizer)
         answers[name] = evaluation.answer_all(model, test, tokenizer, cfg)
         scores = evaluation.table(answers[name], references, requests)
-        found[name] = {"train_rows": len(train)} | {k: {"value": v, "low": low, "high": high} for k, (v, low, high, _) in scores.items()}
-        print(name, len(train), "rows:", "  ".join(f"{k} {v['value']:.3g}" for k, v in found[name].items() if isinstance(v, dict)), flush=True)
+        found[name] = {"train_rows": len(train)} | {
+            k: {"value": v, "low": low, "high": high} for k, (v, low, high, _) in scores.items()
+        }
+        print(
+            name,
+            len(train),
+            "rows:",
+            "  ".join(
+                f"{k} {v['value']:.3g}" for k, v in found[name].items() if isinstance(v, dict)
+            ),
+            flush=True,
+        )
     gain = evaluation.loss_gain(answers["starter"], answers["full"])
     found["loss_gain"] = dict(zip(("value", "low", "high"), gain))
-    print(f"full over starter: loss {gain[0]:.3f} nats a token lower (95 %: {gain[1]:.3f} to {gain[2]:.3f}), "
-          f"BLEU {found['full']['bleu']['value'] - found['starter']['bleu']['value']:+.1f}")
+    print(
+        f"full over starter: loss {gain[0]:.3f} nats a token lower (95 %: {gain[1]:.3f} to {gain[2]:.3f}), "
+        f"BLEU {found['full']['bleu']['value'] - found['starter']['bleu']['value']:+.1f}"
+    )
     if given.json:
         given.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
 

@@ -31,21 +31,54 @@ from helpers.memory import footprint, planner, shapes
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "data" / "gpu_measurements.csv"
-COLUMNS = ["profile", "base_model", "where", "status", "device", "date", "batch", "length", "accumulation", "steps", "dtype", "cap_gib",
-           "predicted_mb", "peak_mb", "predicted_to_measured", "predicted_total_mb", "peak_reserved_mb", "peak_process_mb",
-           "predicted_weights_mb", "weights_mb", "predicted_optimizer_mb", "optimizer_mb", "predicted_logits_mb", "logits_mb", "tokens_per_second",
-           "versions"]
+COLUMNS = [
+    "profile",
+    "base_model",
+    "where",
+    "status",
+    "device",
+    "date",
+    "batch",
+    "length",
+    "accumulation",
+    "steps",
+    "dtype",
+    "cap_gib",
+    "predicted_mb",
+    "peak_mb",
+    "predicted_to_measured",
+    "predicted_total_mb",
+    "peak_reserved_mb",
+    "peak_process_mb",
+    "predicted_weights_mb",
+    "weights_mb",
+    "predicted_optimizer_mb",
+    "optimizer_mb",
+    "predicted_logits_mb",
+    "logits_mb",
+    "tokens_per_second",
+    "versions",
+]
 NOT_YET = "not yet measured"
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
 # What a processor measures: the profile, and what is changed so that it ends in a minute or two.
-ON_A_PROCESSOR = {"sanity": {}, "cpu": {}, "gpu-4gb": {"batch": 1, "accumulation": 1, "max_length": 128, "max_steps": 2}}
+ON_A_PROCESSOR = {
+    "sanity": {},
+    "cpu": {},
+    "gpu-4gb": {"batch": 1, "accumulation": 1, "max_length": 128, "max_steps": 2},
+}
 
 
 def settings_for(profile: str, **changes) -> settings.Settings:
     """A profile's settings on this machine's device, whatever the profile asks for and whether its weights can be had."""
-    cfg, row = settings.load("sanity"), settings.profiles()[settings.choice(profile, tuple(settings.profiles()), "profile")]
+    cfg, row = (
+        settings.load("sanity"),
+        settings.profiles()[settings.choice(profile, tuple(settings.profiles()), "profile")],
+    )
     known = {f.name for f in dataclasses.fields(settings.Settings)} - {"profile"}
-    return dataclasses.replace(cfg, profile=profile, **{k: v for k, v in (row | changes).items() if k in known})
+    return dataclasses.replace(
+        cfg, profile=profile, **{k: v for k, v in (row | changes).items() if k in known}
+    )
 
 
 def random_model(shape: shapes.Shape, cfg: settings.Settings):
@@ -58,31 +91,50 @@ def random_model(shape: shapes.Shape, cfg: settings.Settings):
 
     from helpers.training import models
 
-    config = AutoConfig.for_model(shape.family, **{theirs: getattr(shape, ours) for ours, theirs in shapes.CONFIG_NAMES.items()}, tie_word_embeddings=shape.tied,
-                                  max_position_embeddings=4096, bos_token_id=0, eos_token_id=1, pad_token_id=2)
+    config = AutoConfig.for_model(
+        shape.family,
+        **{theirs: getattr(shape, ours) for ours, theirs in shapes.CONFIG_NAMES.items()},
+        tie_word_embeddings=shape.tied,
+        max_position_embeddings=4096,
+        bos_token_id=0,
+        eos_token_id=1,
+        pad_token_id=2,
+    )
     dtype, device = models.compute_dtype(cfg), cfg.device.kind
     with init_empty_weights(include_buffers=False):
         model = AutoModelForCausalLM.from_config(config, dtype=dtype)
     model.tie_weights()
-    quantizer = AutoHfQuantizer.from_config(models.nf4_config(dtype), pre_quantized=False) if cfg.quantization == "nf4" else None
+    quantizer = (
+        AutoHfQuantizer.from_config(models.nf4_config(dtype), pre_quantized=False)
+        if cfg.quantization == "nf4"
+        else None
+    )
     if quantizer:
         model.hf_quantizer = quantizer
         quantizer.preprocess_model(model, device_map={"": 0 if device == "cuda" else "cpu"})
     torch.manual_seed(cfg.seed)
-    made = {}                                            # a tied matrix is made once
+    made = {}  # a tied matrix is made once
     for module in list(model.modules()):
         for name, empty in list(module.named_parameters(recurse=False)):
             if id(empty) not in made:
                 value = torch.empty(empty.shape, dtype=dtype, device=device)
-                value = value.normal_(std=0.02) if value.dim() > 1 else value.fill_(float(name == "weight"))
-                made[id(empty)] = (empty, Params4bit(value, requires_grad=False, **empty.__dict__).to(device)
-                                   if isinstance(module, Linear4bit) and name == "weight" else torch.nn.Parameter(value, requires_grad=False))
+                value = (
+                    value.normal_(std=0.02)
+                    if value.dim() > 1
+                    else value.fill_(float(name == "weight"))
+                )
+                made[id(empty)] = (
+                    empty,
+                    Params4bit(value, requires_grad=False, **empty.__dict__).to(device)
+                    if isinstance(module, Linear4bit) and name == "weight"
+                    else torch.nn.Parameter(value, requires_grad=False),
+                )
                 del value
             setattr(module, name, made[id(empty)][1])
         for name, buffer in list(module.named_buffers(recurse=False)):
             module._buffers[name] = buffer.to(device)
         if isinstance(module, Linear4bit):
-            module.support_avx512bf16_for_cpu = False    # see models.load_base
+            module.support_avx512bf16_for_cpu = False  # see models.load_base
     return quantizer.postprocess_model(model) if quantizer else model
 
 
@@ -106,17 +158,20 @@ def measure(cfg: settings.Settings, steps: int, cap_gib: float | None = None) ->
     the process and the allocator's slack. The logits are what the loss adds at its fullest, where that is the peak.
     """
     import torch
+    import transformers
 
     from helpers import training
     from helpers.memory import tensormeter
-    import transformers
-
     from helpers.training import models
 
     gpu, shape, dtype = memory.cuda(), shapes.find(cfg.base_model), models.compute_dtype(cfg)
     if gpu and cap_gib:
-        gpu.set_per_process_memory_fraction(min(1.0, (cap_gib * planner.GIB - planner.RUNTIME["cuda"]) / gpu.mem_get_info()[1]))
-    cfg = dataclasses.replace(cfg, max_steps=steps, warmup_steps=min(cfg.warmup_steps, steps - 1), evals_per_epoch=1)
+        gpu.set_per_process_memory_fraction(
+            min(1.0, (cap_gib * planner.GIB - planner.RUNTIME["cuda"]) / gpu.mem_get_info()[1])
+        )
+    cfg = dataclasses.replace(
+        cfg, max_steps=steps, warmup_steps=min(cfg.warmup_steps, steps - 1), evals_per_epoch=1
+    )
     marks, before_head = [], []
 
     class Clock(transformers.TrainerCallback):
@@ -128,46 +183,93 @@ def measure(cfg: settings.Settings, steps: int, cap_gib: float | None = None) ->
     with tensormeter.meter() as meter, tempfile.TemporaryDirectory() as folder:
         model = training.attach_adapter(random_model(shape, cfg), cfg)
         trained = {id(p) for p in model.parameters() if p.requires_grad}
-        weights = tensormeter.stored_bytes(model) - sum(p.nbytes for p in model.parameters() if id(p) in trained)
-        model.get_base_model().get_output_embeddings().register_forward_pre_hook(lambda *_: before_head.append(meter.live))
+        weights = tensormeter.stored_bytes(model) - sum(
+            p.nbytes for p in model.parameters() if id(p) in trained
+        )
+        model.get_base_model().get_output_embeddings().register_forward_pre_hook(
+            lambda *_: before_head.append(meter.live)
+        )
         rows = random_rows(shape, cfg, cfg.batch * cfg.accumulation)
         args = training.arguments(cfg, len(rows), Path(folder))
         args.eval_strategy, args.save_strategy, args.load_best_model_at_end = "no", "no", False
-        trainer = training.LabelTrainer(model=model, dtype=dtype, args=args, train_dataset=rows, callbacks=[Clock(), training.GradientGuard()],
-                                        data_collator=lambda batch: training.collate(batch, pad_id=2))
+        trainer = training.LabelTrainer(
+            model=model,
+            dtype=dtype,
+            args=args,
+            train_dataset=rows,
+            callbacks=[Clock(), training.GradientGuard()],
+            data_collator=lambda batch: training.collate(batch, pad_id=2),
+        )
         with meter.phase("train"):
             trainer.train()
-        states = [t for state in trainer.optimizer.state.values() for k, t in state.items() if torch.is_tensor(t) and t.dim() and not k.startswith("qmap")]
+        states = [
+            t
+            for state in trainer.optimizer.state.values()
+            for k, t in state.items()
+            if torch.is_tensor(t) and t.dim() and not k.startswith("qmap")
+        ]
 
     plan = planner.plan(cfg, shape=shape, dtype=str(dtype).removeprefix("torch."))
     tensors = plan.total_bytes - plan.parts["runtime"] - plan.parts["allocator_slack"]
     at_loss, peak = plan.parts["logits"] > 0, meter.peaks["train"]
     found = {
-        "predicted_mb": tensors, "peak_mb": peak, "predicted_total_mb": plan.total_bytes, "peak_reserved_mb": gpu.max_memory_reserved() if gpu else None,
+        "predicted_mb": tensors,
+        "peak_mb": peak,
+        "predicted_total_mb": plan.total_bytes,
+        "peak_reserved_mb": gpu.max_memory_reserved() if gpu else None,
         "peak_process_mb": None if gpu else memory.process_peak(),
-        "predicted_weights_mb": sum(plan.parts[n] for n in ("weights", "nf4_constants", "unquantised")), "weights_mb": weights,
-        "predicted_optimizer_mb": plan.parts["optimizer"], "optimizer_mb": sum(t.nbytes for t in states),
-        "predicted_logits_mb": plan.parts["logits"] + plan.parts["workspace"] if at_loss else None, "logits_mb": peak - max(before_head) if at_loss else None}
+        "predicted_weights_mb": sum(
+            plan.parts[n] for n in ("weights", "nf4_constants", "unquantised")
+        ),
+        "weights_mb": weights,
+        "predicted_optimizer_mb": plan.parts["optimizer"],
+        "optimizer_mb": sum(t.nbytes for t in states),
+        "predicted_logits_mb": plan.parts["logits"] + plan.parts["workspace"] if at_loss else None,
+        "logits_mb": peak - max(before_head) if at_loss else None,
+    }
     per_step = sum(len(row["input_ids"]) for row in rows)
-    return {"profile": cfg.profile, "base_model": cfg.base_model, "where": cfg.device.kind, "status": "measured", "batch": cfg.batch,
-            "length": cfg.max_length, "accumulation": cfg.accumulation, "steps": steps, "dtype": plan.job.dtype, "cap_gib": cap_gib,
-            **{name: None if size is None else round(size / 1e6, 2) for name, size in found.items()}, "predicted_to_measured": round(tensors / peak, 3),
-            # on a processor the meter itself slows every operation, so that a speed would say nothing
-            "tokens_per_second": round(per_step * (len(marks) - 1) / (marks[-1] - marks[0]), 1) if gpu else None}
+    return {
+        "profile": cfg.profile,
+        "base_model": cfg.base_model,
+        "where": cfg.device.kind,
+        "status": "measured",
+        "batch": cfg.batch,
+        "length": cfg.max_length,
+        "accumulation": cfg.accumulation,
+        "steps": steps,
+        "dtype": plan.job.dtype,
+        "cap_gib": cap_gib,
+        **{name: None if size is None else round(size / 1e6, 2) for name, size in found.items()},
+        "predicted_to_measured": round(tensors / peak, 3),
+        # on a processor the meter itself slows every operation, so that a speed would say nothing
+        "tokens_per_second": round(per_step * (len(marks) - 1) / (marks[-1] - marks[0]), 1)
+        if gpu
+        else None,
+    }
 
 
 def row_of(profile: str, steps: int) -> dict:
     """One profile measured on this machine, with device, date and versions."""
-    import torch  # noqa: F401: memory.cuda asks the loaded torch
 
     gpu = memory.cuda()
     cfg = settings_for(profile, **({} if gpu else ON_A_PROCESSOR[profile]))
     if gpu:
-        cfg = dataclasses.replace(cfg, device=settings.Device("cuda", gpu.get_device_name(0), gpu.mem_get_info()[1] / planner.GIB, gpu.get_device_capability(0)))
+        cfg = dataclasses.replace(
+            cfg,
+            device=settings.Device(
+                "cuda",
+                gpu.get_device_name(0),
+                gpu.mem_get_info()[1] / planner.GIB,
+                gpu.get_device_capability(0),
+            ),
+        )
     steps = steps if gpu else min(steps, ON_A_PROCESSOR[profile].get("max_steps", steps))
     cap = settings.profiles()[profile]["vram_gb"] if gpu else None
-    return measure(cfg, steps, cap) | {"device": cfg.device.name, "date": datetime.date.today().isoformat(),
-                                       "versions": ", ".join(f"{p} {importlib.metadata.version(p)}" for p in PACKAGES)}
+    return measure(cfg, steps, cap) | {
+        "device": cfg.device.name,
+        "date": datetime.date.today().isoformat(),
+        "versions": ", ".join(f"{p} {importlib.metadata.version(p)}" for p in PACKAGES),
+    }
 
 
 def read(path: Path = TABLE) -> list[dict]:
@@ -181,15 +283,25 @@ def read(path: Path = TABLE) -> list[dict]:
 def merge(old: list[dict], new: list[dict]) -> list[dict]:
     """The table with `new` rows in place of older ones of the same profile and kind of device, and one row for every CUDA
     profile that has none: "not yet measured", without a figure. Rows of profiles that no longer exist go."""
-    table, found = settings.profiles(), {(row["profile"], row["where"]): row for row in [*old, *new]}
+    table, found = (
+        settings.profiles(),
+        {(row["profile"], row["where"]): row for row in [*old, *new]},
+    )
     for name, values in table.items():
         key = (name, "cuda")
         if values["needs_cuda"] and (key not in found or found[key]["status"] == NOT_YET):
-            found[key] = {"profile": name, "base_model": values["base_model"], "where": "cuda", "status": NOT_YET}
+            found[key] = {
+                "profile": name,
+                "base_model": values["base_model"],
+                "where": "cuda",
+                "status": NOT_YET,
+            }
     order = list(table)
     kept = [row for (name, _), row in found.items() if name in table]
-    return [{column: "" if row.get(column) is None else row[column] for column in COLUMNS}
-            for row in sorted(kept, key=lambda row: (order.index(row["profile"]), row["where"]))]
+    return [
+        {column: "" if row.get(column) is None else row[column] for column in COLUMNS}
+        for row in sorted(kept, key=lambda row: (order.index(row["profile"]), row["where"]))
+    ]
 
 
 def write(rows: list[dict], path: Path = TABLE) -> None:
@@ -200,11 +312,17 @@ def write(rows: list[dict], path: Path = TABLE) -> None:
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--only", nargs="*", help="profiles; default: all that this machine can run")
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument(
+        "--only", nargs="*", help="profiles; default: all that this machine can run"
+    )
     options.add_argument("--steps", type=int, default=20, help="updates for each profile")
     options.add_argument("--table", type=Path, default=TABLE)
-    options.add_argument("--row", help=argparse.SUPPRESS)            # one profile in this process, as JSON on standard output
+    options.add_argument(
+        "--row", help=argparse.SUPPRESS
+    )  # one profile in this process, as JSON on standard output
     given = options.parse_args()
     if given.steps < 2:
         options.error("--steps: at least 2, since speed is counted from the second on")
@@ -212,19 +330,31 @@ def main() -> None:
         print(json.dumps(row_of(given.row, given.steps)))
         return
     gpu = settings.find_device().kind == "cuda"
-    able = [name for name, row in settings.profiles().items() if row["needs_cuda"]] if gpu else list(ON_A_PROCESSOR)
+    able = (
+        [name for name, row in settings.profiles().items() if row["needs_cuda"]]
+        if gpu
+        else list(ON_A_PROCESSOR)
+    )
     if unknown := sorted(set(given.only or []) - set(able)):
         options.error(f"cannot be measured here: {', '.join(unknown)}; can: {', '.join(able)}")
     failed = []
     for name in given.only or able:
-        done = subprocess.run([sys.executable, __file__, "--row", name, "--steps", str(given.steps)], capture_output=True, text=True, cwd=ROOT, encoding="utf-8")
+        done = subprocess.run(
+            [sys.executable, __file__, "--row", name, "--steps", str(given.steps)],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            encoding="utf-8",
+        )
         if done.returncode:
             failed.append(name)
             print(f"{name}: failed\n{done.stderr[-2000:]}", file=sys.stderr)
             continue
         row = json.loads(done.stdout.strip().splitlines()[-1])
         write(merge(read(given.table), [row]), given.table)
-        print(f"{name}: predicted {row['predicted_mb']} MB, measured {row['peak_mb']} MB ({row['predicted_to_measured']})")
+        print(
+            f"{name}: predicted {row['predicted_mb']} MB, measured {row['peak_mb']} MB ({row['predicted_to_measured']})"
+        )
     sys.exit(bool(failed))
 
 

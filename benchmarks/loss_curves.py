@@ -29,7 +29,11 @@ def curve(cfg, rows, validation, tokenizer) -> list[float]:
     model = training.attach_adapter(models.load_base(cfg, for_training=True), cfg)
     with tempfile.TemporaryDirectory() as folder:
         trainer = training.make_trainer(model, cfg, rows, validation, tokenizer, Path(folder))
-        trainer.args.logging_steps, trainer.args.eval_strategy, trainer.args.save_strategy = 1, "no", "no"
+        trainer.args.logging_steps, trainer.args.eval_strategy, trainer.args.save_strategy = (
+            1,
+            "no",
+            "no",
+        )
         trainer.args.load_best_model_at_end = False
         trainer.remove_callback(EarlyStoppingCallback)
         trainer.train()
@@ -38,28 +42,39 @@ def curve(cfg, rows, validation, tokenizer) -> list[float]:
 
 def spread(curves: list[list[float]], window: int = 5) -> list[tuple[float, float]]:
     """(mean, sample standard deviation over the seeds) of the curves, each averaged over `window` steps first."""
-    smooth = [[statistics.fmean(c[i:i + window]) for i in range(0, len(c) - window + 1, window)] for c in curves]
+    smooth = [
+        [statistics.fmean(c[i : i + window]) for i in range(0, len(c) - window + 1, window)]
+        for c in curves
+    ]
     return [(statistics.fmean(values), statistics.stdev(values)) for values in zip(*smooth)]
 
 
-def outside(ours: list[list[float]], theirs: list[list[float]], window: int = 5, widths: float = 3.0) -> list[int]:
+def outside(
+    ours: list[list[float]], theirs: list[list[float]], window: int = 5, widths: float = 3.0
+) -> list[int]:
     """First steps of the windows in which our mean is more than `widths` standard errors of the difference away from theirs.
 
     The yardstick is the spread between seeds; see the top of this file.
     Raises ValueError for curves of different length.
     """
     if len({len(c) for c in [*ours, *theirs]}) != 1:
-        raise ValueError(f"curves of different length: {sorted({len(c) for c in [*ours, *theirs]})} steps. Measure both with the same --steps.")
+        raise ValueError(
+            f"curves of different length: {sorted({len(c) for c in [*ours, *theirs]})} steps. Measure both with the same --steps."
+        )
     found = []
-    for place, ((mean, sd), (other, sd_other)) in enumerate(zip(spread(ours, window), spread(theirs, window))):
-        error = (sd ** 2 / len(ours) + sd_other ** 2 / len(theirs)) ** 0.5
+    for place, ((mean, sd), (other, sd_other)) in enumerate(
+        zip(spread(ours, window), spread(theirs, window))
+    ):
+        error = (sd**2 / len(ours) + sd_other**2 / len(theirs)) ** 0.5
         if abs(mean - other) > widths * error:
             found.append(place * window + 1)
     return found
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--language", default="id")
     parser.add_argument("--profile", default="cpu")
     parser.add_argument("--seeds", type=int, default=3)
@@ -75,24 +90,56 @@ def main() -> None:
     from helpers.data import recipes, splits
     from helpers.training import checkpoints, models
 
-    found = {"date": datetime.date.today().isoformat(), "versions": checkpoints.versions(), "profile": given.profile, "language": given.language, "curves": []}
+    found = {
+        "date": datetime.date.today().isoformat(),
+        "versions": checkpoints.versions(),
+        "profile": given.profile,
+        "language": given.language,
+        "curves": [],
+    }
     cfg = settings.load(given.profile, given.language)
-    cfg = dataclasses.replace(cfg, max_steps=given.steps, warmup_steps=min(cfg.warmup_steps, given.steps // 4), device=settings.find_device())
+    cfg = dataclasses.replace(
+        cfg,
+        max_steps=given.steps,
+        warmup_steps=min(cfg.warmup_steps, given.steps // 4),
+        device=settings.find_device(),
+    )
     tokenizer = models.load_tokenizer(cfg)
     table, _ = recipes.load(cfg.data_dir)
-    parts = splits.assign(table, cfg)                                            # the same recipes for every seed
-    rows = {split: training.EncodedRows(recipes.recipes_of(splits.sample_evenly(parts.query("split == @split"), most, cfg.seed)), tokenizer, cfg.data_language, cfg.max_length)
-            for split, most in (("train", cfg.max_train_rows), ("validation", 8))}
+    parts = splits.assign(table, cfg)  # the same recipes for every seed
+    rows = {
+        split: training.EncodedRows(
+            recipes.recipes_of(
+                splits.sample_evenly(parts.query("split == @split"), most, cfg.seed)
+            ),
+            tokenizer,
+            cfg.data_language,
+            cfg.max_length,
+        )
+        for split, most in (("train", cfg.max_train_rows), ("validation", 8))
+    }
     found["device"] = cfg.device.name
     for seed in range(1, given.seeds + 1):
-        found["curves"].append(curve(dataclasses.replace(cfg, seed=seed), rows["train"], rows["validation"], tokenizer))
-        print(f"{cfg.device.name}, seed {seed}: {found['curves'][-1][0]:.3f} -> {statistics.fmean(found['curves'][-1][-5:]):.3f} nats a token", flush=True)
+        found["curves"].append(
+            curve(dataclasses.replace(cfg, seed=seed), rows["train"], rows["validation"], tokenizer)
+        )
+        print(
+            f"{cfg.device.name}, seed {seed}: {found['curves'][-1][0]:.3f} -> {statistics.fmean(found['curves'][-1][-5:]):.3f} nats a token",
+            flush=True,
+        )
     if given.json:
         given.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
     if given.against:
         other = json.loads(given.against.read_text(encoding="utf-8"))
         apart = outside(found["curves"], other["curves"])
-        print(f"against {other['device']}: " + (f"outside its spread from step(s) {apart}" if apart else "within its spread at every step"))
+        print(
+            f"against {other['device']}: "
+            + (
+                f"outside its spread from step(s) {apart}"
+                if apart
+                else "within its spread at every step"
+            )
+        )
         sys.exit(1 if apart else 0)
 
 

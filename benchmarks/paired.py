@@ -13,7 +13,11 @@ def alternate(script: str, names: list[str], rounds: int, line) -> dict[str, lis
     found = {name: [] for name in names}
     for _ in range(rounds):
         for name, values in found.items():
-            done = subprocess.run([sys.executable, script, "--variant", name, *sys.argv[1:]], capture_output=True, text=True)
+            done = subprocess.run(
+                [sys.executable, script, "--variant", name, *sys.argv[1:]],
+                capture_output=True,
+                text=True,
+            )
             if done.returncode:
                 sys.exit(done.stderr)
             values.append(json.loads(done.stdout.splitlines()[-1]))

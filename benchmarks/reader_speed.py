@@ -21,16 +21,36 @@ from helpers.data import cleaning, recipes
 
 def python_regex(pattern: str) -> re.Pattern:
     """The same pattern for Python's engine: code points written its way, classes of ASCII as in RE2."""
-    return re.compile(re.sub(r"\\x\{([0-9A-Fa-f]+)\}", lambda m: f"\\U{int(m[1], 16):08x}", pattern), re.ASCII)
+    return re.compile(
+        re.sub(r"\\x\{([0-9A-Fa-f]+)\}", lambda m: f"\\U{int(m[1], 16):08x}", pattern), re.ASCII
+    )
 
 
-NAMES = ("MOJIBAKE", "_NOTHING", "_MARKUP", "LISTED", "_CONTACT", "_KEYCAP", "_EMOJI", "_BULLET", "_SPACE", "_INLINE", "_HEADING", "_MARK", "_NUMBER", "_NO_TITLE")
+NAMES = (
+    "MOJIBAKE",
+    "_NOTHING",
+    "_MARKUP",
+    "LISTED",
+    "_CONTACT",
+    "_KEYCAP",
+    "_EMOJI",
+    "_BULLET",
+    "_SPACE",
+    "_INLINE",
+    "_HEADING",
+    "_MARK",
+    "_NUMBER",
+    "_NO_TITLE",
+)
 RE = {name: python_regex(getattr(cleaning, name)) for name in NAMES}
-MORE_SPACE, GLUED, JUNK = (python_regex(p) for p in (" {2,}", r"^\d{1,2}\.([^\d\s])", r"^[\s!-/:-@\[-`{-~•·–—\x{0}]+$"))
+MORE_SPACE, GLUED, JUNK = (
+    python_regex(p) for p in (" {2,}", r"^\d{1,2}\.([^\d\s])", r"^[\s!-/:-@\[-`{-~•·–—\x{0}]+$")
+)
 
 
 def clean_cell(text: str, name: str, mended: Counter) -> tuple[str, int, bool, bool]:
     """(clean text, items, broken characters, unreadable list): the rules of helpers/data/cleaning.py for one cell in plain Python."""
+
     def note(kind, new):
         mended[kind] += new != text
         return new
@@ -48,20 +68,38 @@ def clean_cell(text: str, name: str, mended: Counter) -> tuple[str, int, bool, b
             unreadable = not items
             text = note("lists unpacked", "\n".join(items))
         mended["literal \\n split"] += "\\n" in text
-        text = RE["_BULLET"].sub("\n", text.replace("--", "\n").replace("\\r\\n", "\n").replace("\\n", "\n").replace("\r", "\n"))
+        text = RE["_BULLET"].sub(
+            "\n",
+            text.replace("--", "\n")
+            .replace("\\r\\n", "\n")
+            .replace("\\n", "\n")
+            .replace("\r", "\n"),
+        )
         text = text.replace(" | ", "\n")
-    text = note("contact data removed", RE["_CONTACT"].sub(" " if name == "title" else cleaning.SCRUBBED, text))
+    text = note(
+        "contact data removed",
+        RE["_CONTACT"].sub(" " if name == "title" else cleaning.SCRUBBED, text),
+    )
     text = RE["_KEYCAP"].sub(r"\1. ", text) if name != "title" else text
     text = note("emoji removed", RE["_EMOJI"].sub(" ", text))
     if name == "title":
-        return MORE_SPACE.sub(" ", re.sub("\n|" + RE["_SPACE"].pattern, " ", text)).strip(" -"), 1, broken, False
+        return (
+            MORE_SPACE.sub(" ", re.sub("\n|" + RE["_SPACE"].pattern, " ", text)).strip(" -"),
+            1,
+            broken,
+            False,
+        )
     text = RE["_SPACE"].sub(" ", text)
     if RE["_INLINE"].search(text):
         text = cleaning.break_at_numbers(text)
     kept = []
     for item in MORE_SPACE.sub(" ", text).split("\n"):
         item = item.strip(" -–—,;")
-        heading = item.endswith(":") and len(item) <= cleaning.LONGEST_HEADING or RE["_HEADING"].search(item)
+        heading = (
+            item.endswith(":")
+            and len(item) <= cleaning.LONGEST_HEADING
+            or RE["_HEADING"].search(item)
+        )
         item = re.sub(" *\ue000 *", " ", item).strip(" ")
         bare = GLUED.sub(r"\1", RE["_MARK"].sub("", item))
         numbered = bare != item and RE["_NUMBER"].search(item)
@@ -114,25 +152,36 @@ def timed(function, path: Path):
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     options.add_argument("--mb", type=float, default=20, help="size of the CSV in MB")
     megabytes = options.parse_args().mb
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "varied.csv"
         rows = write(path, megabytes)
         megabytes = path.stat().st_size / 1e6
-        reader(path)                                         # imports and first calls are no part of the rate
+        reader(path)  # imports and first calls are no part of the rate
         (tables, report, copies), once = timed(reader, path)
         (kept, reasons, mended, copied), loop = timed(row_loop, path)
         (tables, report, copies), again = timed(reader, path)
-    mine = [row for table in tables for row in zip(table["title"], table["ingredients"], table["steps"])]
+    mine = [
+        row for table in tables for row in zip(table["title"], table["ingredients"], table["steps"])
+    ]
     assert report.rows_read == rows == len(kept) + sum(reasons.values())
     assert mine == kept, next((a, b) for a, b in zip(mine, kept) if a != b)
-    assert (report.reasons, copies) == (dict(reasons.most_common()), copied), (report.reasons, reasons)
+    assert (report.reasons, copies) == (dict(reasons.most_common()), copied), (
+        report.reasons,
+        reasons,
+    )
     assert report.mended == +mended, (report.mended, +mended)
     seconds = (once + again) / 2
-    print(f"{rows:,} rows, {megabytes:.1f} MB, {len(kept):,} kept, {report.rows_dropped} dropped, the same texts by both ways")
-    print(f"row loop {megabytes / loop:6.1f} MB/s\nreader   {megabytes / seconds:6.1f} MB/s (before {megabytes / once:.1f}, after {megabytes / again:.1f})")
+    print(
+        f"{rows:,} rows, {megabytes:.1f} MB, {len(kept):,} kept, {report.rows_dropped} dropped, the same texts by both ways"
+    )
+    print(
+        f"row loop {megabytes / loop:6.1f} MB/s\nreader   {megabytes / seconds:6.1f} MB/s (before {megabytes / once:.1f}, after {megabytes / again:.1f})"
+    )
     print(f"ratio    {loop / seconds:6.1f}")
 
 

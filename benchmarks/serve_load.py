@@ -17,22 +17,35 @@ import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
-DISHES = ("Soto Ayam", "Tempe Orek", "Ikan Bakar", "Tahu Isi", "Rendang Sapi", "Sate Kambing", "Telur Balado", "Udang Goreng")
+DISHES = (
+    "Soto Ayam",
+    "Tempe Orek",
+    "Ikan Bakar",
+    "Tahu Isi",
+    "Rendang Sapi",
+    "Sate Kambing",
+    "Telur Balado",
+    "Udang Goreng",
+)
 
 
 def call(url: str, body: dict | None = None, timeout: float = 600) -> dict:
     """The JSON that GET, or with a body POST, answers with."""
-    request = urllib.request.Request(url, json.dumps(body).encode() if body else None, {"Content-Type": "application/json"})
+    request = urllib.request.Request(
+        url, json.dumps(body).encode() if body else None, {"Content-Type": "application/json"}
+    )
     with urllib.request.urlopen(request, timeout=timeout) as reply:
         return json.load(reply)
 
 
 def first_piece(url: str, body: dict) -> float:
     """Seconds from sending a question to the first piece of its answer, as a client sees them."""
-    request = urllib.request.Request(url + "/api/chat/stream", json.dumps(body).encode(), {"Content-Type": "application/json"})
+    request = urllib.request.Request(
+        url + "/api/chat/stream", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
     began, first = time.perf_counter(), 0.0
     with urllib.request.urlopen(request, timeout=600) as reply:
-        for line in reply:                       # to the end, so that the next question finds an idle model
+        for line in reply:  # to the end, so that the next question finds an idle model
             if not first and line.startswith(b"data: ") and "piece" in json.loads(line[6:]):
                 first = time.perf_counter() - began
     return first
@@ -59,7 +72,7 @@ def measure(url: str, requests: int, tokens: int, alone: int) -> dict:
     def ask(n: int) -> dict | None:
         try:
             return call(url + "/api/chat", question(n, tokens))
-        except (OSError, ValueError) as problem:     # counted and shown: that is what is measured
+        except (OSError, ValueError) as problem:  # counted and shown: that is what is measured
             errors.append(f"{type(problem).__name__}: {problem}")
             return None
 
@@ -71,10 +84,23 @@ def measure(url: str, requests: int, tokens: int, alone: int) -> dict:
         over.set()
         seconds, longest = health.result()
     written = sum(reply["tokens"] for reply in replies)
-    return {"engine": facts["engine"], "model": facts["model"], "profile": facts["profile"], "requests": requests, "answered": len(replies),
-            "errors": errors, "first_alone_s": statistics.median(first), "first_alone_max_s": max(first), "wall_s": wall, "tokens": written,
-            "tokens_per_s": written / wall, "longest_queue": longest, "health_calls": len(seconds),
-            "health_p50_s": statistics.median(seconds), "health_max_s": max(seconds)}
+    return {
+        "engine": facts["engine"],
+        "model": facts["model"],
+        "profile": facts["profile"],
+        "requests": requests,
+        "answered": len(replies),
+        "errors": errors,
+        "first_alone_s": statistics.median(first),
+        "first_alone_max_s": max(first),
+        "wall_s": wall,
+        "tokens": written,
+        "tokens_per_s": written / wall,
+        "longest_queue": longest,
+        "health_calls": len(seconds),
+        "health_p50_s": statistics.median(seconds),
+        "health_max_s": max(seconds),
+    }
 
 
 def question(n: int, tokens: int) -> dict:
@@ -87,28 +113,38 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=30)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--alone", type=int, default=5, help="questions of the one user")
-    parser.add_argument("--wait", type=float, default=180, help="longest time for the service to be ready, seconds")
+    parser.add_argument(
+        "--wait", type=float, default=180, help="longest time for the service to be ready, seconds"
+    )
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     url, end = options.url.rstrip("/"), time.monotonic() + options.wait
-    while True:                                  # 503 while the model loads
+    while True:  # 503 while the model loads
         try:
             call(url + "/health")
             break
         except (urllib.error.URLError, OSError) as problem:
             if time.monotonic() > end:
-                sys.exit(f"no ready service at {url} within {options.wait:.0f} s ({problem}). Start one: python -m helpers serve")
+                sys.exit(
+                    f"no ready service at {url} within {options.wait:.0f} s ({problem}). Start one: python -m helpers serve"
+                )
             time.sleep(0.5)
     found = measure(url, options.requests, options.tokens, options.alone)
     if options.json:
         print(json.dumps(found, indent=1))
     else:
         print(f"{found['model']} ({found['profile']}) on {found['engine']}")
-        print(f"one user alone: first piece after {found['first_alone_s']:.2f} s (median of {options.alone}), at most {found['first_alone_max_s']:.2f} s")
-        print(f"{found['requests']} at once: {found['answered']} answered in {found['wall_s']:.1f} s, "
-              f"{found['tokens_per_s']:.0f} tokens/s, {len(found['errors'])} errors")
-        print(f"/health meanwhile ({found['health_calls']} calls, up to {found['longest_queue']} waiting): "
-              f"p50 {found['health_p50_s'] * 1000:.0f} ms, max {found['health_max_s'] * 1000:.0f} ms")
+        print(
+            f"one user alone: first piece after {found['first_alone_s']:.2f} s (median of {options.alone}), at most {found['first_alone_max_s']:.2f} s"
+        )
+        print(
+            f"{found['requests']} at once: {found['answered']} answered in {found['wall_s']:.1f} s, "
+            f"{found['tokens_per_s']:.0f} tokens/s, {len(found['errors'])} errors"
+        )
+        print(
+            f"/health meanwhile ({found['health_calls']} calls, up to {found['longest_queue']} waiting): "
+            f"p50 {found['health_p50_s'] * 1000:.0f} ms, max {found['health_max_s'] * 1000:.0f} ms"
+        )
         print(*found["errors"], sep="\n", end="")
     sys.exit(0 if found["answered"] == options.requests else 1)
 

@@ -25,15 +25,20 @@ def variant(name: str, profile: str, steps: int) -> dict:
     from helpers import training
     from helpers.course import settings
     from helpers.data import recipes, splits
-    from helpers.training import models, prompts
     from helpers.memory.monitor import MemoryMonitor
+    from helpers.training import models, prompts
 
     usual = name == "usual"
     cfg = settings.load(profile)
     cfg = dataclasses.replace(cfg, dropout=0.05 if usual else cfg.dropout)
     tokenizer = models.load_tokenizer(cfg)
     table, _ = recipes.load(cfg.data_dir)
-    rows = training.EncodedRows(recipes.recipes_of(splits.assign(table, cfg).query("split == 'train'")), tokenizer, cfg.data_language, cfg.max_length)
+    rows = training.EncodedRows(
+        recipes.recipes_of(splits.assign(table, cfg).query("split == 'train'")),
+        tokenizer,
+        cfg.data_language,
+        cfg.max_length,
+    )
     model = training.attach_adapter(models.load_base(cfg, for_training=True), cfg).train()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
     dtype, useful, start = models.compute_dtype(cfg), 0, 0.0
@@ -43,8 +48,17 @@ def variant(name: str, profile: str, steps: int) -> dict:
         if not usual:
             return [training.collate(chosen, tokenizer.pad_token_id)]
         singles = [training.collate([row], tokenizer.pad_token_id) for row in chosen]
-        return [{k: torch.nn.functional.pad(v, (0, PADDED - v.shape[1]), value={"input_ids": tokenizer.pad_token_id, "labels": prompts.IGNORE}.get(k, 0))
-                 for k, v in batch.items()} for batch in singles]
+        return [
+            {
+                k: torch.nn.functional.pad(
+                    v,
+                    (0, PADDED - v.shape[1]),
+                    value={"input_ids": tokenizer.pad_token_id, "labels": prompts.IGNORE}.get(k, 0),
+                )
+                for k, v in batch.items()
+            }
+            for batch in singles
+        ]
 
     with MemoryMonitor() as monitor:
         for step in range(steps + 1):
@@ -52,7 +66,9 @@ def variant(name: str, profile: str, steps: int) -> dict:
                 start, useful = time.perf_counter(), 0
             for batch in batches(step):
                 if usual:
-                    with torch.autocast(cfg.device.kind, dtype=dtype, enabled=dtype != torch.float32):
+                    with torch.autocast(
+                        cfg.device.kind, dtype=dtype, enabled=dtype != torch.float32
+                    ):
                         loss = model(**batch).loss / 4
                 else:
                     loss = training.label_loss(model, batch, dtype)
@@ -74,11 +90,20 @@ def main() -> None:
     if options.variant:
         print(json.dumps(variant(options.variant, options.profile, options.steps)))
         return
-    results = alternate(__file__, ["usual", "course"], options.rounds,
-                        lambda name, values: f"{name:8} {values['tokens_per_s']:7.0f} useful tokens/s   peak {values['peak_gb']:.2f} GB")
+    results = alternate(
+        __file__,
+        ["usual", "course"],
+        options.rounds,
+        lambda name, values: (
+            f"{name:8} {values['tokens_per_s']:7.0f} useful tokens/s   peak {values['peak_gb']:.2f} GB"
+        ),
+    )
     pairs = list(zip(results["course"], results["usual"]))
-    print(f"speed  x {sum(c['tokens_per_s'] / u['tokens_per_s'] for c, u in pairs) / len(pairs):.2f} (each round: "
-          + ", ".join(f"{c['tokens_per_s'] / u['tokens_per_s']:.2f}" for c, u in pairs) + ")")
+    print(
+        f"speed  x {sum(c['tokens_per_s'] / u['tokens_per_s'] for c, u in pairs) / len(pairs):.2f} (each round: "
+        + ", ".join(f"{c['tokens_per_s'] / u['tokens_per_s']:.2f}" for c, u in pairs)
+        + ")"
+    )
     print(f"memory x {sum(c['peak_gb'] / u['peak_gb'] for c, u in pairs) / len(pairs):.2f}")
 
 

@@ -1,6 +1,6 @@
 """A CSV of any size made from varied rows: the course's own ingredients and steps in new combinations, written as people write them.
 
-    python benchmarks/varied_csv.py 200 big.csv      # megabytes, file
+python benchmarks/varied_csv.py 200 big.csv      # megabytes, file
 """
 
 import csv
@@ -10,7 +10,14 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-FORMS = (("--", 60), ("lines", 12), ("json", 8), ("python", 8), ("numbers", 8), ("literal", 4))     # of each hundred cells
+FORMS = (
+    ("--", 60),
+    ("lines", 12),
+    ("json", 8),
+    ("python", 8),
+    ("numbers", 8),
+    ("literal", 4),
+)  # of each hundred cells
 
 
 def write(path: Path, megabytes: float, seed: int = 42) -> int:
@@ -28,11 +35,14 @@ def write(path: Path, megabytes: float, seed: int = 42) -> int:
         writer = csv.writer(handle)
         writer.writerow(["Title", "Ingredients", "Steps", "Loves", "URL"])
         while handle.tell() < megabytes * 1e6 if rows % 1000 == 0 else True:
-            items, told = chance.sample(ingredients, chance.randint(6, 12)), chance.sample(steps, chance.randint(4, 9))
+            items, told = (
+                chance.sample(ingredients, chance.randint(6, 12)),
+                chance.sample(steps, chance.randint(4, 9)),
+            )
             title = f"{chance.choice(titles)} {chance.randrange(100_000)}"
             fault = chance.random()
             if fault < 0.25:
-                told[-1] += " 😋👍"                              # a quarter of real recipes have emoji
+                told[-1] += " 😋👍"  # a quarter of real recipes have emoji
             if fault < 0.04:
                 items.insert(3, "Bumbu halus:")
             if fault < 0.003:
@@ -43,7 +53,15 @@ def write(path: Path, megabytes: float, seed: int = 42) -> int:
                 items[0] = "Â½ " + items[0]
             elif fault < 0.009:
                 told = []
-            writer.writerow([title, joined(items, chance), joined(told, chance), chance.randrange(200), f"/id/resep/{rows}"])
+            writer.writerow(
+                [
+                    title,
+                    joined(items, chance),
+                    joined(told, chance),
+                    chance.randrange(200),
+                    f"/id/resep/{rows}",
+                ]
+            )
             rows += 1
     return rows
 
@@ -56,7 +74,9 @@ def joined(items: list[str], chance: random.Random) -> str:
         return repr(items)
     if form == "numbers":
         return " ".join(f"{n}. {item}" for n, item in enumerate(items, 1))
-    return {"--": "--", "lines": "\r\n", "literal": "\\n"}[form].join(items) + ("--" if form == "--" else "")
+    return {"--": "--", "lines": "\r\n", "literal": "\\n"}[form].join(items) + (
+        "--" if form == "--" else ""
+    )
 
 
 if __name__ == "__main__":

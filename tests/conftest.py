@@ -6,7 +6,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MPLBACKEND", "agg")
-os.environ.setdefault("OMP_NUM_THREADS", "1")     # tiny models: threads cost more than they bring, and tests run side by side
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # tiny models: threads cost more than they bring, and tests run side by side
 
 import pytest
 

@@ -1,8 +1,8 @@
 """A conversation without any widget: history, limits, the window, stop. The notebook's widget and the terminal are faces over it.
 
-    bot = chat.Bot(cfg)                     # base and tuned model in one set of weights
-    conversation = bot.conversation(temperature=0.7)
-    conversation.say("Buatkan resep Soto Ayam.")
+bot = chat.Bot(cfg)                     # base and tuned model in one set of weights
+conversation = bot.conversation(temperature=0.7)
+conversation.say("Buatkan resep Soto Ayam.")
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from functools import cached_property
 
 from ..course.bilingual import tr
 from ..course.errors import CourseError, UsageError
-from ..training.prompts import SYSTEM, prompt_ids
 from ..course.settings import Settings, choice
+from ..training.prompts import SYSTEM, prompt_ids
 
 MODELS = ("base", "tuned")
-MOST_CHARACTERS = 2000           # of one message; a request for a recipe needs about a hundred
+MOST_CHARACTERS = 2000  # of one message; a request for a recipe needs about a hundred
 
 
 class Refused(UsageError):
@@ -32,14 +32,14 @@ class Turn:
     """One question and its answer, with what is known about how the answer came about."""
 
     question: str
-    model: str                   # "base" or "tuned"
-    remembered: int = 0          # earlier turns that the model saw
+    model: str  # "base" or "tuned"
+    remembered: int = 0  # earlier turns that the model saw
     answer: str = ""
-    tokens: int = 0              # of the answer, its end token included; pieces where the stream does not count
-    ended: bool | None = None    # whether the model wrote its end token itself; None: not known
+    tokens: int = 0  # of the answer, its end token included; pieces where the stream does not count
+    ended: bool | None = None  # whether the model wrote its end token itself; None: not known
     stopped: bool = False
-    first_s: float = 0.0         # seconds from the question to the first piece
-    seconds: float = 0.0         # seconds from the question to the last piece
+    first_s: float = 0.0  # seconds from the question to the first piece
+    seconds: float = 0.0  # seconds from the question to the last piece
 
     @property
     def tokens_per_s(self) -> float:
@@ -61,15 +61,28 @@ class Conversation:
     `models` are those that can answer, of "base" and "tuned"; `model` is the one that does.
     """
 
-    def __init__(self, stream: Callable[..., Iterator[str]], count: Callable[[list[dict]], int], *, language: str = "id",
-                 window: int, limit: int, answer_tokens: int, remember: bool = False, model: str = "tuned", models: tuple[str, ...] = MODELS,
-                 temperature: float = 0.0, top_p: float = 0.9, seed: int = 42):
+    def __init__(
+        self,
+        stream: Callable[..., Iterator[str]],
+        count: Callable[[list[dict]], int],
+        *,
+        language: str = "id",
+        window: int,
+        limit: int,
+        answer_tokens: int,
+        remember: bool = False,
+        model: str = "tuned",
+        models: tuple[str, ...] = MODELS,
+        temperature: float = 0.0,
+        top_p: float = 0.9,
+        seed: int = 42,
+    ):
         self.stream, self.count, self.language = stream, count, language
         self.limit, self.window, self.answer_tokens = limit, min(window, limit), answer_tokens
         self.model, self.models, self.remember = choice(model, models, "model"), models, remember
         self.temperature, self.top_p, self.seed = temperature, top_p, seed
         self.turns: list[Turn] = []
-        self.asked = 0           # questions so far; each draws from its own seed, also after `clear`
+        self.asked = 0  # questions so far; each draws from its own seed, also after `clear`
         self._lock = threading.Lock()
         self._current: Turn | None = None
         self._stop = threading.Event()
@@ -95,22 +108,37 @@ class Conversation:
         """The system message, some earlier turns, the question: what the chat template is given."""
         chat = [{"role": "system", "content": SYSTEM[self.language]}]
         for turn in turns:
-            chat += [{"role": "user", "content": turn.question}, {"role": "assistant", "content": turn.answer}]
+            chat += [
+                {"role": "user", "content": turn.question},
+                {"role": "assistant", "content": turn.answer},
+            ]
         return [*chat, {"role": "user", "content": question}]
 
     def check(self, message: str) -> str:
         """The message as it will be sent. Raises Refused when it is empty or too long; changes nothing."""
         question = message.encode("utf-8", "replace").decode().strip()
         if not question:
-            raise Refused(tr("Pesannya masih kosong. Tulis dulu, misalnya: Buatkan resep Soto Ayam.",
-                             "The message is empty. Write something first, for example: Write a recipe for Chicken Soto."))
+            raise Refused(
+                tr(
+                    "Pesannya masih kosong. Tulis dulu, misalnya: Buatkan resep Soto Ayam.",
+                    "The message is empty. Write something first, for example: Write a recipe for Chicken Soto.",
+                )
+            )
         if len(question) > MOST_CHARACTERS:
-            raise Refused(tr(f"Pesan ini {len(question):,} karakter, batasnya {MOST_CHARACTERS:,}. Pendekkan, lalu kirim lagi; tidak ada yang terhapus.",
-                             f"This message has {len(question):,} characters, the limit is {MOST_CHARACTERS:,}. Shorten it and send it again; nothing was deleted."))
+            raise Refused(
+                tr(
+                    f"Pesan ini {len(question):,} karakter, batasnya {MOST_CHARACTERS:,}. Pendekkan, lalu kirim lagi; tidak ada yang terhapus.",
+                    f"This message has {len(question):,} characters, the limit is {MOST_CHARACTERS:,}. Shorten it and send it again; nothing was deleted.",
+                )
+            )
         used, room = self.count(self.messages(question)), self.limit - self.answer_tokens
         if used > room:
-            raise Refused(tr(f"Pesan ini {used:,} token, padahal model hanya bisa membaca {room:,} token sebelum menjawab. Pendekkan, lalu kirim lagi.",
-                             f"This message takes {used:,} tokens, but the model can read only {room:,} before it answers. Shorten it and send it again."))
+            raise Refused(
+                tr(
+                    f"Pesan ini {used:,} token, padahal model hanya bisa membaca {room:,} token sebelum menjawab. Pendekkan, lalu kirim lagi.",
+                    f"This message takes {used:,} tokens, but the model can read only {room:,} before it answers. Shorten it and send it again.",
+                )
+            )
         return question
 
     def fit(self, question: str) -> tuple[list[dict], int]:
@@ -119,7 +147,7 @@ class Conversation:
         earlier = [turn for turn in self.turns if turn.answer]
         chat, kept = self.messages(question), 0
         while kept < len(earlier):
-            longer = self.messages(question, earlier[-kept - 1:])
+            longer = self.messages(question, earlier[-kept - 1 :])
             if self.count(longer) > room:
                 break
             chat, kept = longer, kept + 1
@@ -133,8 +161,12 @@ class Conversation:
         """
         with self._lock:
             if self.busy:
-                raise Refused(tr("Jawaban sebelumnya masih ditulis. Tunggu sebentar atau hentikan dulu.",
-                                 "The previous answer is still being written. Wait a moment or stop it first."))
+                raise Refused(
+                    tr(
+                        "Jawaban sebelumnya masih ditulis. Tunggu sebentar atau hentikan dulu.",
+                        "The previous answer is still being written. Wait a moment or stop it first.",
+                    )
+                )
             question = self.check(message)
             chat, kept = self.fit(question)
             turn = self._current = Turn(question, self.model, kept)
@@ -145,8 +177,17 @@ class Conversation:
 
         def source():
             nonlocal facts
-            facts = (yield from self.stream(chat, stop, model=turn.model, temperature=self.temperature, top_p=self.top_p,
-                                            max_new_tokens=self.answer_tokens, seed=seed)) or {}
+            facts = (
+                yield from self.stream(
+                    chat,
+                    stop,
+                    model=turn.model,
+                    temperature=self.temperature,
+                    top_p=self.top_p,
+                    max_new_tokens=self.answer_tokens,
+                    seed=seed,
+                )
+            ) or {}
 
         try:
             with contextlib.closing(source()) as running:
@@ -156,7 +197,7 @@ class Conversation:
                     turn.tokens, turn.seconds = pieces, time.perf_counter() - start
                     yield piece
             turn.tokens, turn.ended = facts.get("tokens", pieces), facts.get("ended")
-        except GeneratorExit:    # the caller has had enough
+        except GeneratorExit:  # the caller has had enough
             turn.stopped = True
             raise
         except BaseException:
@@ -194,6 +235,7 @@ def harmless(chat: list[dict], specials: list[str]) -> list[dict]:
     The tokenizer reads "<|im_end|>" in a message as the real thing: a message could close itself and go on in the
     name of the system.
     """
+
     def text(content):
         for token in specials:
             content = content.replace(token, f"{token[0]} {token[1:]}")
@@ -221,7 +263,11 @@ class AnyBot:
     @cached_property
     def specials(self) -> list[str]:
         """Control tokens of the tokenizer, the longest first."""
-        found = {t.content for t in self.tokenizer.added_tokens_decoder.values() if t.special and len(t.content) > 1}
+        found = {
+            t.content
+            for t in self.tokenizer.added_tokens_decoder.values()
+            if t.special and len(t.content) > 1
+        }
         return sorted(found | set(self.tokenizer.all_special_tokens), key=len, reverse=True)
 
     def count(self, chat: list[dict]) -> int:
@@ -230,8 +276,13 @@ class AnyBot:
 
     def conversation(self, **options) -> Conversation:
         """A new conversation with this bot; `options` as in Conversation."""
-        defaults = {"language": self.cfg.data_language, "window": self.cfg.max_length, "limit": self.limit,
-                    "answer_tokens": self.cfg.max_new_tokens, "seed": self.cfg.seed}
+        defaults = {
+            "language": self.cfg.data_language,
+            "window": self.cfg.max_length,
+            "limit": self.limit,
+            "answer_tokens": self.cfg.max_new_tokens,
+            "seed": self.cfg.seed,
+        }
         return Conversation(self.stream, self.count, **(defaults | options))
 
 
@@ -254,21 +305,46 @@ class Bot(AnyBot):
     def limit(self) -> int:
         """Tokens that the model can hold, prompt and answer together."""
         config = self.model.get_base_model().config.get_text_config()
-        return getattr(config, "max_position_embeddings", None) or self.cfg.max_length + self.cfg.max_new_tokens
+        return (
+            getattr(config, "max_position_embeddings", None)
+            or self.cfg.max_length + self.cfg.max_new_tokens
+        )
 
-    def stream(self, chat: list[dict], stop: threading.Event, *, model: str, temperature: float, top_p: float,
-               max_new_tokens: int, seed: int) -> Generator[str, None, dict]:
+    def stream(
+        self,
+        chat: list[dict],
+        stop: threading.Event,
+        *,
+        model: str,
+        temperature: float,
+        top_p: float,
+        max_new_tokens: int,
+        seed: int,
+    ) -> Generator[str, None, dict]:
         """Pieces of one answer. One at a time: switching the adapter off concerns the whole model."""
         import torch
 
         from ..evaluation import generation
 
         if not self._lock.acquire(timeout=10):
-            raise CourseError("the model is busy with another conversation. Stop or finish that one, then ask again.")
+            raise CourseError(
+                "the model is busy with another conversation. Stop or finish that one, then ask again."
+            )
         try:
             torch.manual_seed(seed)
-            options = generation.decoding(self.cfg, temperature, top_p) | {"max_new_tokens": max_new_tokens}
+            options = generation.decoding(self.cfg, temperature, top_p) | {
+                "max_new_tokens": max_new_tokens
+            }
             with self.model.disable_adapter() if model == "base" else contextlib.nullcontext():
-                return (yield from generation.stream(self.model, self.tokenizer, harmless(chat, self.specials), self.cfg, stop, **options))
+                return (
+                    yield from generation.stream(
+                        self.model,
+                        self.tokenizer,
+                        harmless(chat, self.specials),
+                        self.cfg,
+                        stop,
+                        **options,
+                    )
+                )
         finally:
             self._lock.release()

@@ -10,8 +10,8 @@ import time
 from ..course.bilingual import tr
 from .conversation import Conversation, Refused, Turn
 
-EVERY_S = 0.1                    # between two updates of the log: more would only flood the connection to the browser
-ENTER_S = 0.2                    # Enter is reported shortly before the text that was typed arrives
+EVERY_S = 0.1  # between two updates of the log: more would only flood the connection to the browser
+ENTER_S = 0.2  # Enter is reported shortly before the text that was typed arrives
 
 # The notebook's own colours, so that both themes are readable; the second value is for places that do not define them.
 _STYLE = """<style>
@@ -24,31 +24,68 @@ _STYLE = """<style>
 
 
 def _name(model: str) -> str:
-    return tr("Model dasar", "Base model") if model == "base" else tr("Model hasil tuning", "Tuned model")
+    return (
+        tr("Model dasar", "Base model")
+        if model == "base"
+        else tr("Model hasil tuning", "Tuned model")
+    )
 
 
 def facts(turn: Turn) -> str:
     """One line on an answer: how it ended, tokens, speed."""
-    how = (tr("dihentikan", "stopped") if turn.stopped else "" if turn.ended is None
-           else tr("selesai sendiri", "ended by itself") if turn.ended else tr("terpotong batas token", "cut off at the token limit"))
-    return " · ".join(filter(None, [how, f"{turn.tokens} token" + tr("", "s"), f"{turn.tokens_per_s:.1f} token/s",
-                                    tr(f"mulai setelah {turn.first_s:.1f} s", f"first after {turn.first_s:.1f} s")]))
+    how = (
+        tr("dihentikan", "stopped")
+        if turn.stopped
+        else ""
+        if turn.ended is None
+        else tr("selesai sendiri", "ended by itself")
+        if turn.ended
+        else tr("terpotong batas token", "cut off at the token limit")
+    )
+    return " · ".join(
+        filter(
+            None,
+            [
+                how,
+                f"{turn.tokens} token" + tr("", "s"),
+                f"{turn.tokens_per_s:.1f} token/s",
+                tr(f"mulai setelah {turn.first_s:.1f} s", f"first after {turn.first_s:.1f} s"),
+            ],
+        )
+    )
 
 
 def render(conversation: Conversation) -> str:
     """The conversation as HTML, every text in it escaped."""
+
     def line(text):
         return f'<div class="note line">{html.escape(text)}</div>'
 
     rows, forgotten = [], conversation.forgotten
     for i, turn in enumerate(list(conversation.turns)):
         if i == forgotten > 0:
-            rows.append(line(tr("yang di atas garis ini tidak ikut dibaca model", "the model was not shown what is above this line")))
+            rows.append(
+                line(
+                    tr(
+                        "yang di atas garis ini tidak ikut dibaca model",
+                        "the model was not shown what is above this line",
+                    )
+                )
+            )
         note = tr("dihentikan", "stopped") if turn.stopped else ""
-        rows += [f'<div class="turn person"><b>{tr("Kita", "You")}</b>\n{html.escape(turn.question)}</div>',
-                 f'<div class="turn {turn.model}"><b>{_name(turn.model)}</b> <span class="note">{note}</span>\n{html.escape(turn.answer.strip()) or "…"}</div>']
+        rows += [
+            f'<div class="turn person"><b>{tr("Kita", "You")}</b>\n{html.escape(turn.question)}</div>',
+            f'<div class="turn {turn.model}"><b>{_name(turn.model)}</b> <span class="note">{note}</span>\n{html.escape(turn.answer.strip()) or "…"}</div>',
+        ]
     if not rows:
-        rows = [line(tr("Belum ada percakapan. Coba: Buatkan resep Soto Ayam.", "Nothing here yet. Try: Write a recipe for Chicken Soto."))]
+        rows = [
+            line(
+                tr(
+                    "Belum ada percakapan. Coba: Buatkan resep Soto Ayam.",
+                    "Nothing here yet. Try: Write a recipe for Chicken Soto.",
+                )
+            )
+        ]
     label = tr("Percakapan", "Conversation")
     return f'{_STYLE}<div class="dapur-log" role="log" aria-label="{label}" tabindex="0">{"".join(rows)}</div>'
 
@@ -63,26 +100,80 @@ class ChatWidget:
         self.thread: threading.Thread | None = None
         self._sending, self._drawing = threading.Lock(), threading.Lock()
         # column-reverse keeps the newest line in view without any script
-        self.log = w.HTML(layout=w.Layout(height="340px", width="auto", border="1px solid var(--jp-border-color1, #bbb)", padding="2px",
-                                          overflow="auto", display="flex", flex_flow="column-reverse"))
-        self.text = w.Text(description=tr("Pesan", "Message"), placeholder=tr("tulis permintaan, lalu tekan Enter", "type a request, then press Enter"),
-                           continuous_update=False, layout=w.Layout(flex="1 1 auto", width="auto"), style={"description_width": "initial"})
-        self.send = w.Button(description=tr("Kirim", "Send"), button_style="primary", tooltip=tr("Kirim pesan (Enter)", "Send the message (Enter)"))
-        self.halt = w.Button(description=tr("Hentikan", "Stop"), button_style="danger", disabled=True,
-                             tooltip=tr("Hentikan jawaban; yang sudah tertulis disimpan", "Stop the answer; what is written stays"))
-        self.clear = w.Button(description=tr("Hapus", "Clear"), tooltip=tr("Hapus seluruh percakapan", "Clear the whole conversation"))
-        tips = {"tuned": tr("Jawaban dari model pelajaran 03", "Answers from the model of lesson 03"),
-                "base": tr("Jawaban dengan adapter dimatikan", "Answers with the adapter switched off")}
+        self.log = w.HTML(
+            layout=w.Layout(
+                height="340px",
+                width="auto",
+                border="1px solid var(--jp-border-color1, #bbb)",
+                padding="2px",
+                overflow="auto",
+                display="flex",
+                flex_flow="column-reverse",
+            )
+        )
+        self.text = w.Text(
+            description=tr("Pesan", "Message"),
+            placeholder=tr(
+                "tulis permintaan, lalu tekan Enter", "type a request, then press Enter"
+            ),
+            continuous_update=False,
+            layout=w.Layout(flex="1 1 auto", width="auto"),
+            style={"description_width": "initial"},
+        )
+        self.send = w.Button(
+            description=tr("Kirim", "Send"),
+            button_style="primary",
+            tooltip=tr("Kirim pesan (Enter)", "Send the message (Enter)"),
+        )
+        self.halt = w.Button(
+            description=tr("Hentikan", "Stop"),
+            button_style="danger",
+            disabled=True,
+            tooltip=tr(
+                "Hentikan jawaban; yang sudah tertulis disimpan",
+                "Stop the answer; what is written stays",
+            ),
+        )
+        self.clear = w.Button(
+            description=tr("Hapus", "Clear"),
+            tooltip=tr("Hapus seluruh percakapan", "Clear the whole conversation"),
+        )
+        tips = {
+            "tuned": tr("Jawaban dari model pelajaran 03", "Answers from the model of lesson 03"),
+            "base": tr("Jawaban dengan adapter dimatikan", "Answers with the adapter switched off"),
+        }
         able = [model for model in tips if model in conversation.models]
-        self.model = w.ToggleButtons(options=[(_name(model), model) for model in able], value=conversation.model, tooltips=[tips[model] for model in able],
-                                     layout=w.Layout(width="auto"), style={"button_width": "150px"})
-        self.temperature = w.FloatSlider(value=conversation.temperature, min=0, max=1.5, step=0.1, readout_format=".1f",
-                                         description=tr("Temperatur", "Temperature"), layout=w.Layout(width="300px"), style={"description_width": "initial"},
-                                         tooltip=tr("0: selalu kata yang paling mungkin; makin tinggi, makin acak",
-                                                    "0: always the most likely word; higher: more random"))
-        self.remember = w.Checkbox(value=conversation.remember, description=tr("ikutkan giliran lama", "send earlier turns"), indent=False, layout=w.Layout(width="auto"),
-                                   tooltip=tr("Model dilatih dengan satu giliran saja; lihat bagian tentang jendela konteks",
-                                              "The model was tuned on single turns; see the section on the context window"))
+        self.model = w.ToggleButtons(
+            options=[(_name(model), model) for model in able],
+            value=conversation.model,
+            tooltips=[tips[model] for model in able],
+            layout=w.Layout(width="auto"),
+            style={"button_width": "150px"},
+        )
+        self.temperature = w.FloatSlider(
+            value=conversation.temperature,
+            min=0,
+            max=1.5,
+            step=0.1,
+            readout_format=".1f",
+            description=tr("Temperatur", "Temperature"),
+            layout=w.Layout(width="300px"),
+            style={"description_width": "initial"},
+            tooltip=tr(
+                "0: selalu kata yang paling mungkin; makin tinggi, makin acak",
+                "0: always the most likely word; higher: more random",
+            ),
+        )
+        self.remember = w.Checkbox(
+            value=conversation.remember,
+            description=tr("ikutkan giliran lama", "send earlier turns"),
+            indent=False,
+            layout=w.Layout(width="auto"),
+            tooltip=tr(
+                "Model dilatih dengan satu giliran saja; lihat bagian tentang jendela konteks",
+                "The model was tuned on single turns; see the section on the context window",
+            ),
+        )
         self.status = w.HTML()
         self.text.on_msg(self._on_message)
         self.send.on_click(lambda _: self.submit())
@@ -91,8 +182,15 @@ class ChatWidget:
         small = w.Layout(flex_flow="row wrap", align_items="center", grid_gap="4px 18px")
         for button in (self.send, self.halt, self.clear):
             button.layout = w.Layout(width="90px", flex="0 0 auto")
-        self.ui = w.VBox([self.log, w.HBox([self.text, self.send, self.halt, self.clear]), self.status,
-                          w.HBox([self.model, self.temperature, self.remember], layout=small)], layout=w.Layout(max_width="900px"))
+        self.ui = w.VBox(
+            [
+                self.log,
+                w.HBox([self.text, self.send, self.halt, self.clear]),
+                self.status,
+                w.HBox([self.model, self.temperature, self.remember], layout=small),
+            ],
+            layout=w.Layout(max_width="900px"),
+        )
         self.draw()
         self.tell(tr("Siap.", "Ready."))
 
@@ -107,7 +205,12 @@ class ChatWidget:
             message = self.text.value
             if self.thread is not None and self.thread.is_alive():
                 if message.strip():
-                    self.tell(tr("Jawaban sebelumnya masih ditulis; pesan tetap di kolomnya.", "The previous answer is still being written; the message stays in its field."))
+                    self.tell(
+                        tr(
+                            "Jawaban sebelumnya masih ditulis; pesan tetap di kolomnya.",
+                            "The previous answer is still being written; the message stays in its field.",
+                        )
+                    )
                 return False
             try:
                 self.conversation.check(message)
@@ -115,7 +218,10 @@ class ChatWidget:
                 self.tell(str(problem), error=True)
                 return False
             self.text.value = ""
-            self.conversation.model, self.conversation.temperature = self.model.value, self.temperature.value
+            self.conversation.model, self.conversation.temperature = (
+                self.model.value,
+                self.temperature.value,
+            )
             self.conversation.remember = self.remember.value
             self.send.disabled, self.halt.disabled = True, False
             self.thread = threading.Thread(target=self._answer, args=(message,), daemon=True)
@@ -134,7 +240,9 @@ class ChatWidget:
                     self.draw()
                     self.tell(tr("Menulis", "Writing") + f" … {turn.tokens_per_s:.1f} token/s")
             turns = self.conversation.turns
-            self.tell(facts(turns[-1]) if turns else tr("Percakapan dihapus.", "Conversation cleared."))
+            self.tell(
+                facts(turns[-1]) if turns else tr("Percakapan dihapus.", "Conversation cleared.")
+            )
         except Exception as problem:
             self.text.value = self.text.value or message
             self.tell(f"{type(problem).__name__}: {problem}", error=True)
@@ -154,7 +262,9 @@ class ChatWidget:
 
     def tell(self, text: str, error: bool = False) -> None:
         """Show `text`, escaped, in the status line, which screen readers read out."""
-        colour = "var(--jp-error-color1, #c62828)" if error else "var(--jp-content-font-color2, #555)"
+        colour = (
+            "var(--jp-error-color1, #c62828)" if error else "var(--jp-content-font-color2, #555)"
+        )
         self.status.value = f'<div role="status" style="color:{colour};overflow-wrap:anywhere">{"⚠️ " if error else ""}{html.escape(text)}</div>'
 
 
@@ -163,12 +273,20 @@ def show(conversation: Conversation) -> ChatWidget | None:
     try:
         import ipywidgets  # noqa: F401
     except ImportError:
-        print(tr("[kotak obrolan: pasang ipywidgets untuk memakainya; percakapan lewat kode ada di bagian berikutnya]",
-                 "[chat box: install ipywidgets to use it; the next section talks through code]"))
+        print(
+            tr(
+                "[kotak obrolan: pasang ipywidgets untuk memakainya; percakapan lewat kode ada di bagian berikutnya]",
+                "[chat box: install ipywidgets to use it; the next section talks through code]",
+            )
+        )
         return None
     if os.environ.get("DAPUR_HEADLESS") == "1":
-        print(tr("[kotak obrolan: buka buku kerja ini di JupyterLab untuk memakainya; percakapan lewat kode ada di bagian berikutnya]",
-                 "[chat box: open this notebook in JupyterLab to use it; the next section talks through code]"))
+        print(
+            tr(
+                "[kotak obrolan: buka buku kerja ini di JupyterLab untuk memakainya; percakapan lewat kode ada di bagian berikutnya]",
+                "[chat box: open this notebook in JupyterLab to use it; the next section talks through code]",
+            )
+        )
         return None
     from IPython.display import display
 

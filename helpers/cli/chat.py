@@ -24,11 +24,14 @@ def printable(text: str) -> str:
 @contextlib.contextmanager
 def interruptible(conversation) -> Iterator[None]:
     """Within it Ctrl-C stops the answer being written; a second one, or one when nothing is written, is a KeyboardInterrupt."""
+
     def on_interrupt(_number, _frame):
         if not conversation.stop():
             raise KeyboardInterrupt
 
-    if threading.current_thread() is not threading.main_thread():     # only the main thread may set handlers
+    if (
+        threading.current_thread() is not threading.main_thread()
+    ):  # only the main thread may set handlers
         yield
         return
     before = signal.signal(signal.SIGINT, on_interrupt)
@@ -48,8 +51,8 @@ def answer(conversation, message: str) -> None:
 
 def command(conversation, line: str) -> str | None:
     """Do what a line that starts with "/" asks for and return what to say; None when the line is a message."""
-    from ..course.bilingual import tr
     from ..chat.conversation import MODELS
+    from ..course.bilingual import tr
 
     word = line.strip().lower()
     if not word.startswith("/"):
@@ -62,14 +65,28 @@ def command(conversation, line: str) -> str | None:
         return tr(f"Sekarang menjawab: model {word[1:]}.", f"Now answering: the {word[1:]} model.")
     if word == "/remember":
         conversation.remember = not conversation.remember
-        return (tr("Giliran lama ikut dikirim, sejauh muat.", "Earlier turns are sent along as far as they fit.") if conversation.remember
-                else tr("Tiap permintaan dikirim seperti dalam pelatihan.", "Each request is sent as in training."))
+        return (
+            tr(
+                "Giliran lama ikut dikirim, sejauh muat.",
+                "Earlier turns are sent along as far as they fit.",
+            )
+            if conversation.remember
+            else tr(
+                "Tiap permintaan dikirim seperti dalam pelatihan.",
+                "Each request is sent as in training.",
+            )
+        )
     if word == "/help":
-        return tr("/tuned /base: ganti model · /remember: ikutkan giliran lama atau tidak · /clear: hapus percakapan · "
-                  "Ctrl-C: hentikan jawaban · /exit, keluar, Ctrl-D: selesai",
-                  "/tuned /base: change the model · /remember: send earlier turns or not · /clear: forget the conversation · "
-                  "Ctrl-C: stop the answer · /exit, keluar, Ctrl-D: leave")
-    return tr(f"Perintah {printable(word)} tidak dikenal; /help menampilkan daftarnya.", f"Unknown command {printable(word)}; /help lists them.")
+        return tr(
+            "/tuned /base: ganti model · /remember: ikutkan giliran lama atau tidak · /clear: hapus percakapan · "
+            "Ctrl-C: hentikan jawaban · /exit, keluar, Ctrl-D: selesai",
+            "/tuned /base: change the model · /remember: send earlier turns or not · /clear: forget the conversation · "
+            "Ctrl-C: stop the answer · /exit, keluar, Ctrl-D: leave",
+        )
+    return tr(
+        f"Perintah {printable(word)} tidak dikenal; /help menampilkan daftarnya.",
+        f"Unknown command {printable(word)}; /help lists them.",
+    )
 
 
 def lines(console) -> Iterator[str]:
@@ -86,14 +103,26 @@ def lines(console) -> Iterator[str]:
 
 
 def chat(
-    message: Annotated[str | None, typer.Argument(help="One question: print its answer and exit. Without it: a conversation.")] = None,
+    message: Annotated[
+        str | None,
+        typer.Argument(help="One question: print its answer and exit. Without it: a conversation."),
+    ] = None,
     profile: Annotated[str, typer.Option(help="Hardware profile, or auto.")] = "auto",
     language: Annotated[str, typer.Option(help="Language of the messages: id or en.")] = "id",
-    data_language: Annotated[str, typer.Option(help="Language of the recipes learnt; empty: as --language.")] = "",
+    data_language: Annotated[
+        str, typer.Option(help="Language of the recipes learnt; empty: as --language.")
+    ] = "",
     seed: Annotated[int, typer.Option(help="Seed of the training run and of sampling.")] = 42,
     model: Annotated[str, typer.Option(help="Who answers: tuned or base.")] = "tuned",
-    temperature: Annotated[float, typer.Option(min=0.0, max=2.0, help="0: always the most likely token; higher: more random.")] = 0.0,
-    engine: Annotated[str, typer.Option(help="transformers, or gguf: llama.cpp on the file of notebook 06.")] = "transformers",
+    temperature: Annotated[
+        float,
+        typer.Option(
+            min=0.0, max=2.0, help="0: always the most likely token; higher: more random."
+        ),
+    ] = 0.0,
+    engine: Annotated[
+        str, typer.Option(help="transformers, or gguf: llama.cpp on the file of notebook 06.")
+    ] = "transformers",
 ) -> None:
     """Talk to the model that notebook 03 tuned.
 
@@ -125,8 +154,14 @@ def chat(
 
     talking, refused = sys.stdin.isatty(), 0
     if talking:
-        notes.print(tr("Minta sebuah resep, misalnya: Buatkan resep Soto Ayam. /help: bantuan, /exit: selesai.",
-                       "Ask for a recipe, for example: Write a recipe for Chicken Soto. /help: help, /exit: leave."), style="dim", markup=False)
+        notes.print(
+            tr(
+                "Minta sebuah resep, misalnya: Buatkan resep Soto Ayam. /help: bantuan, /exit: selesai.",
+                "Ask for a recipe, for example: Write a recipe for Chicken Soto. /help: help, /exit: leave.",
+            ),
+            style="dim",
+            markup=False,
+        )
     for line in lines(notes):
         if line.strip().lower() in LEAVE:
             break

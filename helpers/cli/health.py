@@ -9,7 +9,10 @@ import typer
 
 
 def health(
-    message: Annotated[str | None, typer.Argument(help="One question: print the reply and exit. Without it: a conversation.")] = None,
+    message: Annotated[
+        str | None,
+        typer.Argument(help="One question: print the reply and exit. Without it: a conversation."),
+    ] = None,
     profile: Annotated[str, typer.Option(help="Hardware profile, or auto.")] = "auto",
     language: Annotated[str, typer.Option(help="Language of the messages: id or en.")] = "id",
     data_language: Annotated[str, typer.Option(help="Language learnt; empty: as --language.")] = "",
@@ -22,7 +25,8 @@ def health(
     from rich.console import Console
 
     from ..course import settings
-    from ..medical import guard as health_guard, qa_chat, questions
+    from ..medical import guard as health_guard
+    from ..medical import qa_chat, questions
     from .chat import lines, printable, quiet
 
     cfg = settings.load(profile, language, data_language, seed)
@@ -39,11 +43,22 @@ def health(
         print(printable(text), flush=True)
 
     @functools.cache
-    def guard(flag: str) -> health_guard.Guard:             # takes seconds to learn; an emergency is answered before
-        return health_guard.Guard(questions.by_split(questions.load(cfg.data_language))["train"], flag)
+    def guard(
+        flag: str,
+    ) -> health_guard.Guard:  # takes seconds to learn; an emergency is answered before
+        return health_guard.Guard(
+            questions.by_split(questions.load(cfg.data_language))["train"], flag
+        )
 
-    talk = qa_chat.HealthChat(ask, language, lambda question: guard("abstain").says(question), lambda question: guard("see_doctor").says(question))
-    if message is None or not talk.guard(message):          # what needs no model is not kept waiting for one
+    talk = qa_chat.HealthChat(
+        ask,
+        language,
+        lambda question: guard("abstain").says(question),
+        lambda question: guard("see_doctor").says(question),
+    )
+    if message is None or not talk.guard(
+        message
+    ):  # what needs no model is not kept waiting for one
         from ..medical import markers
 
         quiet()

@@ -10,12 +10,17 @@ from typing import Annotated
 
 import typer
 
+from ..course.errors import CourseError
 from . import chat, data, export, gpu, health, notebooks, serve
 from .output import Json, print_json
-from ..course.errors import CourseError
 
-app = typer.Typer(help="Dapur LLM: the course for people who do not live in notebooks.", no_args_is_help=True, add_completion=False,
-                  pretty_exceptions_enable=False, context_settings={"help_option_names": ["-h", "--help"]})
+app = typer.Typer(
+    help="Dapur LLM: the course for people who do not live in notebooks.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 app.add_typer(data.app, name="data")
 app.add_typer(gpu.app, name="gpu")
 app.add_typer(notebooks.app, name="notebooks")
@@ -26,14 +31,28 @@ app.command()(serve.serve)
 
 
 @app.command()
-def run(profile: Annotated[str, typer.Option(help="A profile of helpers/course/profiles.toml, or auto.")] = "auto",
-        language: Annotated[str, typer.Option(help="Language shown: id or en.")] = "id",
-        data_language: Annotated[str, typer.Option(help="Language learnt: id or en. Empty: the one shown.")] = "",
-        seed: Annotated[int, typer.Option(help="Random seed.")] = 42,
-        start: Annotated[str, typer.Option("--from", help="First lesson to run, by the beginning of its name, e.g. 03.")] = "",
-        only: Annotated[list[str], typer.Option(help="Run just this lesson; may be repeated.")] = [],
-        fresh: Annotated[bool, typer.Option("--fresh", help="Remove what earlier runs with these settings left in artifacts/.")] = False,
-        as_json: Json = False) -> None:
+def run(
+    profile: Annotated[
+        str, typer.Option(help="A profile of helpers/course/profiles.toml, or auto.")
+    ] = "auto",
+    language: Annotated[str, typer.Option(help="Language shown: id or en.")] = "id",
+    data_language: Annotated[
+        str, typer.Option(help="Language learnt: id or en. Empty: the one shown.")
+    ] = "",
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 42,
+    start: Annotated[
+        str,
+        typer.Option("--from", help="First lesson to run, by the beginning of its name, e.g. 03."),
+    ] = "",
+    only: Annotated[list[str], typer.Option(help="Run just this lesson; may be repeated.")] = [],
+    fresh: Annotated[
+        bool,
+        typer.Option(
+            "--fresh", help="Remove what earlier runs with these settings left in artifacts/."
+        ),
+    ] = False,
+    as_json: Json = False,
+) -> None:
     """Run the notebooks, check the gates, write runs/<time>/ with a report."""
     from ..course import lesson, settings
     from ..pipeline import gates, runner
@@ -59,7 +78,9 @@ def doctor(as_json: Json = False) -> None:
     else:
         for name, value in facts.items():
             if name == "versions":
-                value = ", ".join(f"{package} {version or 'missing'}" for package, version in value.items())
+                value = ", ".join(
+                    f"{package} {version or 'missing'}" for package, version in value.items()
+                )
             if name != "problems":
                 typer.echo(f"{name.replace('_', ' ') + ':':<18} {value}")
         typer.echo("\n".join(f"PROBLEM {p}" for p in facts["problems"]) or "no problems")
@@ -73,13 +94,17 @@ def lab(context: typer.Context) -> None:
 
     from ..course.lesson import NOTEBOOKS
 
-    raise typer.Exit(subprocess.run([sys.executable, "-m", "jupyterlab", str(NOTEBOOKS), *context.args]).returncode)
+    raise typer.Exit(
+        subprocess.run(
+            [sys.executable, "-m", "jupyterlab", str(NOTEBOOKS), *context.args]
+        ).returncode
+    )
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run a command; what a person can mend comes as one line on standard error. Always ends in SystemExit."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):       # a Windows console may not be UTF-8
+        if hasattr(stream, "reconfigure"):  # a Windows console may not be UTF-8
             stream.reconfigure(encoding="utf-8")
     try:
         sys.exit(app(arguments, standalone_mode=False, prog_name="python -m helpers") or 0)
@@ -95,6 +120,6 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def fail(message: str, code: int) -> None:
-    if message:                                  # none where the help was shown instead
+    if message:  # none where the help was shown instead
         print(f"dapur-llm: {' '.join(message.split())}", file=sys.stderr)
     sys.exit(code)

@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from .output import Json
 from ..course.errors import CourseError, UsageError
+from .output import Json
 
 app = typer.Typer(help="Upkeep of the notebooks and the README.", no_args_is_help=True)
 
@@ -23,18 +23,32 @@ def read_notebook(path: Path):
     try:
         return nbformat.read(path, 4)
     except (nbformat.reader.NotJSONError, nbformat.ValidationError, UnicodeDecodeError) as problem:
-        raise CourseError(f"{path} is not a notebook: {str(problem).splitlines()[0][:120]}") from None
+        raise CourseError(
+            f"{path} is not a notebook: {str(problem).splitlines()[0][:120]}"
+        ) from None
 
 
 @app.command()
-def lint(paths: Annotated[list[Path] | None, typer.Argument(help="Notebooks; all lessons when none is given.")] = None, as_json: Json = False) -> None:
+def lint(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="Notebooks; all lessons when none is given.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
     """Check language pairs, headings, first cells, exercises, pictures and outputs. Exit code 1 when something is wrong."""
     from ..pipeline import lint as notebook_lint
 
     files = paths or notebook_lint.notebook_files()
-    problems = [p for path in files for p in notebook_lint.lint_notebook(read_notebook(path), path.stem)]
+    problems = [
+        p for path in files for p in notebook_lint.lint_notebook(read_notebook(path), path.stem)
+    ]
     if as_json:
-        typer.echo(json.dumps({"notebooks": len(files), "problems": [vars(p) for p in problems]}, ensure_ascii=False))
+        typer.echo(
+            json.dumps(
+                {"notebooks": len(files), "problems": [vars(p) for p in problems]},
+                ensure_ascii=False,
+            )
+        )
     else:
         typer.echo("\n".join(map(str, problems)) or f"{len(files)} notebooks, no problems")
     raise typer.Exit(1 if problems else 0)
@@ -45,7 +59,9 @@ def stamp() -> None:
     """Write the bootstrap cell, with the address in helpers/course/repository.txt, into every notebook."""
     from ..pipeline import notebooks as notebook_upkeep
 
-    typer.echo("\n".join(f"stamped {name}" for name in notebook_upkeep.stamp()) or "nothing to change")
+    typer.echo(
+        "\n".join(f"stamped {name}" for name in notebook_upkeep.stamp()) or "nothing to change"
+    )
 
 
 @app.command()
@@ -70,12 +86,21 @@ def stale(as_json: Json = False) -> None:
     from ..pipeline import notebooks as notebook_upkeep
 
     found = notebook_upkeep.stale()
-    typer.echo(json.dumps(found) if as_json else "\n".join(f"{name}: {why}" for name, why in found.items()) or "all outputs belong to their code")
+    typer.echo(
+        json.dumps(found)
+        if as_json
+        else "\n".join(f"{name}: {why}" for name, why in found.items())
+        or "all outputs belong to their code"
+    )
     raise typer.Exit(1 if found else 0)
 
 
 @app.command("readme")
-def write_readme(run_dirs: Annotated[list[Path] | None, typer.Argument(help="Runs that passed, e.g. one for each data language.")] = None) -> None:
+def write_readme(
+    run_dirs: Annotated[
+        list[Path] | None, typer.Argument(help="Runs that passed, e.g. one for each data language.")
+    ] = None,
+) -> None:
     """Write the profiles and, from the runs, minutes and results into README.md."""
     from ..pipeline import readme
 

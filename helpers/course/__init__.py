@@ -1,1 +1,13 @@
-"""Lesson 00 and all others: settings, device, languages, what a notebook shows and records, exercises."""
+"""Lesson 00 and all others: settings, device, languages, what a notebook shows and records."""
+
+from .. import lazy
+
+__getattr__, __dir__ = lazy(
+    __name__,
+    lesson="start lessons",
+    bilingual="tr say md",
+    results="record",
+    exercises="check near",
+    display="show_tokens show_side_by_side show_figure figure_html show_source Live COLOURS",
+    files="read_json write_json write_text write_folder cache_key",
+)

@@ -24,7 +24,11 @@ def tr(indonesian: str, english: str) -> str:
 def switch_css(language: str) -> str:
     """Style element that hides the other language's Markdown cells; "both" hides nothing."""
     hidden = {"id": "en", "en": "id"}.get(language)
-    rules = [f'{cell}:has([lang="{hidden}"]){{display:none !important}}' for cell in _CELLS] if hidden else []
+    rules = (
+        [f'{cell}:has([lang="{hidden}"]){{display:none !important}}' for cell in _CELLS]
+        if hidden
+        else []
+    )
     return "<style>" + "\n".join(rules) + "</style>"
 
 
@@ -40,10 +44,26 @@ def show_switch(language: str | None = None) -> None:
         import ipywidgets
     except ImportError:
         return
-    toggle = ipywidgets.ToggleButtons(value=language or _language, options=[
-        ("Bahasa Indonesia", "id"), ("English", "en"), ("Keduanya · Both", "both")])
+    toggle = ipywidgets.ToggleButtons(
+        value=language or _language,
+        options=[("Bahasa Indonesia", "id"), ("English", "en"), ("Keduanya · Both", "both")],
+    )
     toggle.observe(lambda change: handle.update(HTML(switch_css(change["new"]))), "value")
     display(toggle)
+
+
+def md(text: object) -> str:
+    """Data as inline code for Markdown: whatever the text holds, it is shown and nothing else.
+
+    A back-tick, a tag, a link or `$` in a recipe's category would otherwise become markup, and
+    JavaScript runs in a trusted notebook. Every character that could mean something is an entity.
+    """
+    plain = " ".join(str(text).split())
+    return (
+        "<code>"
+        + "".join(c if c.isalnum() or c in " ,-" else f"&#{ord(c)};" for c in plain)
+        + "</code>"
+    )
 
 
 def say(indonesian: str, english: str) -> None:

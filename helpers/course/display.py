@@ -26,23 +26,35 @@ def show_tokens(row, tokenizer) -> None:
     parts = []
     for token, label in zip(row.input_ids, row.labels):
         text = html.escape(tokenizer.decode([token])).replace("\n", "↵\n")
-        style = "background:#d7f0e4;color:#00392b" if label != -100 else "background:#e4e4e4;color:#444"
+        style = (
+            "background:#d7f0e4;color:#00392b" if label != -100 else "background:#e4e4e4;color:#444"
+        )
         if token == tokenizer.eos_token_id and label != -100:
             style += ";outline:2px solid #D55E00"
-        parts.append(f'<span style="{style};border-radius:3px;padding:0 1px;margin:0 1px">{text}</span>')
-    note = tr(f"{len(row) - learnt} dari {len(row)} token ditutup topeng (abu-abu), {learnt} dipelajari (hijau); token penutup dipelajari: "
-              f"{'ya' if row.labels[-1] == tokenizer.eos_token_id else 'TIDAK'}",
-              f"{len(row) - learnt} of {len(row)} tokens are masked (grey), {learnt} are learnt (green); end token learnt: "
-              f"{'yes' if row.labels[-1] == tokenizer.eos_token_id else 'NO'}")
-    display(HTML(f'<div style="white-space:pre-wrap;line-height:1.7;font-family:monospace;font-size:13px">{"".join(parts)}</div><p>{note}</p>'))
+        parts.append(
+            f'<span style="{style};border-radius:3px;padding:0 1px;margin:0 1px">{text}</span>'
+        )
+    note = tr(
+        f"{len(row) - learnt} dari {len(row)} token ditutup topeng (abu-abu), {learnt} dipelajari (hijau); token penutup dipelajari: "
+        f"{'ya' if row.labels[-1] == tokenizer.eos_token_id else 'TIDAK'}",
+        f"{len(row) - learnt} of {len(row)} tokens are masked (grey), {learnt} are learnt (green); end token learnt: "
+        f"{'yes' if row.labels[-1] == tokenizer.eos_token_id else 'NO'}",
+    )
+    display(
+        HTML(
+            f'<div style="white-space:pre-wrap;line-height:1.7;font-family:monospace;font-size:13px">{"".join(parts)}</div><p>{note}</p>'
+        )
+    )
 
 
 def show_side_by_side(titles: list[str], texts: list[str]) -> None:
     """Texts in columns, escaped, line breaks kept."""
     from IPython.display import HTML, display
 
-    cells = "".join(f'<td style="vertical-align:top;text-align:left;white-space:pre-wrap;overflow-wrap:anywhere;width:{100 // len(texts)}%"><b>{html.escape(t)}</b>\n\n{html.escape(x)}</td>'
-                    for t, x in zip(titles, texts))
+    cells = "".join(
+        f'<td style="vertical-align:top;text-align:left;white-space:pre-wrap;overflow-wrap:anywhere;width:{100 // len(texts)}%"><b>{html.escape(t)}</b>\n\n{html.escape(x)}</td>'
+        for t, x in zip(titles, texts)
+    )
     display(HTML(f'<table style="width:100%;table-layout:fixed"><tr>{cells}</tr></table>'))
 
 
@@ -58,7 +70,9 @@ def figure_html(figure, alt_id: str, alt_en: str):
     figure.savefig(buffer, format="png", dpi=90, bbox_inches="tight")
     plt.close(figure)
     data = base64.b64encode(buffer.getvalue()).decode()
-    return HTML(f'<img style="max-width:100%" src="data:image/png;base64,{data}" alt="{html.escape(tr(alt_id, alt_en))}">')
+    return HTML(
+        f'<img style="max-width:100%" src="data:image/png;base64,{data}" alt="{html.escape(tr(alt_id, alt_en))}">'
+    )
 
 
 def show_figure(figure, alt_id: str, alt_en: str) -> None:

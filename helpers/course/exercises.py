@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .bilingual import tr
-from .results import write_json
+from .files import write_json
 
 
 class ExerciseNotPassed(AssertionError):
@@ -29,15 +29,32 @@ def check(exercise: str, answer, test: Callable[[object], str | None]) -> str:
     wrong, with the error as the hint.
     """
     if answer is None or answer is Ellipsis:
-        status[exercise], text = "open", tr(f"⏳ Latihan {exercise}: belum dijawab.", f"⏳ Exercise {exercise}: not answered yet.")
+        status[exercise], text = (
+            "open",
+            tr(
+                f"⏳ Latihan {exercise}: belum dijawab.",
+                f"⏳ Exercise {exercise}: not answered yet.",
+            ),
+        )
     else:
         try:
             hint = test(answer)
-        except Exception as problem:     # a learner's answer may be anything; the error itself is the hint
-            hint = tr(f"jawaban tidak bisa diperiksa ({type(problem).__name__}: {problem})", f"the answer cannot be checked ({type(problem).__name__}: {problem})")
+        except (
+            Exception
+        ) as problem:  # a learner's answer may be anything; the error itself is the hint
+            hint = tr(
+                f"jawaban tidak bisa diperiksa ({type(problem).__name__}: {problem})",
+                f"the answer cannot be checked ({type(problem).__name__}: {problem})",
+            )
         status[exercise] = "wrong" if hint else "correct"
-        text = (tr(f"❌ Latihan {exercise}: belum tepat. {hint}", f"❌ Exercise {exercise}: not yet. {hint}") if hint
-                else tr(f"✅ Latihan {exercise}: benar.", f"✅ Exercise {exercise}: correct."))
+        text = (
+            tr(
+                f"❌ Latihan {exercise}: belum tepat. {hint}",
+                f"❌ Exercise {exercise}: not yet. {hint}",
+            )
+            if hint
+            else tr(f"✅ Latihan {exercise}: benar.", f"✅ Exercise {exercise}: correct.")
+        )
     if path := os.environ.get("DAPUR_EXERCISES"):
         write_json(Path(path), status)
     if status[exercise] != "correct" and os.environ.get("DAPUR_STRICT") == "1":

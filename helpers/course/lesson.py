@@ -17,11 +17,19 @@ NOTEBOOKS = ROOT / "notebooks"
 
 def lessons() -> list[dict]:
     """The lessons in order: name, title {id, en}, minutes {profile: number}."""
-    return tomllib.loads(Path(__file__).with_name("course.toml").read_text(encoding="utf-8"))["lesson"]
+    return tomllib.loads(Path(__file__).with_name("course.toml").read_text(encoding="utf-8"))[
+        "lesson"
+    ]
 
 
-def start(name: str, profile: str = "auto", language: str = "id", data_language: str = "", seed: int = 42,
-          run_solutions: bool = False) -> Settings:
+def start(
+    name: str,
+    profile: str = "auto",
+    language: str = "id",
+    data_language: str = "",
+    seed: int = 42,
+    run_solutions: bool = False,
+) -> Settings:
     """Begin lesson `name`: settings, language switch, and one line on profile, reason and expected minutes.
 
     Quietens library progress bars, which leave clutter in a saved notebook. Does not import torch.
@@ -40,9 +48,15 @@ def start(name: str, profile: str = "auto", language: str = "id", data_language:
     show_switch(language)
     measured = next(item for item in lessons() if item["name"] == name)["minutes"]
     times = ", ".join(f"{p}: {m:g}" for p, m in measured.items())
-    expected = f"{measured[cfg.profile]:g}" if cfg.profile in measured else tr("belum diukur", "not yet measured")
-    say(f"**Profil `{cfg.profile}`** ({cfg.reason}) · model dasar `{base}` · data `{cfg.data_name}` ({cfg.data_language}) · "
+    expected = (
+        f"{measured[cfg.profile]:g}"
+        if cfg.profile in measured
+        else tr("belum diukur", "not yet measured")
+    )
+    say(
+        f"**Profil `{cfg.profile}`** ({cfg.reason}) · model dasar `{base}` · data `{cfg.data_name}` ({cfg.data_language}) · "
         f"perkiraan waktu di sini: **{expected} menit** (menit terukur per profil: {times})",
         f"**Profile `{cfg.profile}`** ({cfg.reason}) · base model `{base}` · data `{cfg.data_name}` ({cfg.data_language}) · "
-        f"expected time here: **{expected} minutes** (measured minutes by profile: {times})")
+        f"expected time here: **{expected} minutes** (measured minutes by profile: {times})",
+    )
     return cfg

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
-from pathlib import Path
+
+from .files import write_json
 
 _memory: list[dict] = []
 _notebook = "scratch"
@@ -19,7 +19,15 @@ def start(notebook: str) -> None:
     _write()
 
 
-def record(name: str, value: float, unit: str = "", *, low: float | None = None, high: float | None = None, n: int | None = None) -> float:
+def record(
+    name: str,
+    value: float,
+    unit: str = "",
+    *,
+    low: float | None = None,
+    high: float | None = None,
+    n: int | None = None,
+) -> float:
     """Keep one number under `name`; the last value of a name counts. Returns the value.
 
     `low`, `high`: interval; `n`: sample size. Inside a pipeline run it goes to the file that DAPUR_METRICS names.
@@ -28,8 +36,18 @@ def record(name: str, value: float, unit: str = "", *, low: float | None = None,
     value = float(value)
     if not math.isfinite(value):
         raise ValueError(f"metric {name!r} is {value}: only finite numbers can be recorded")
-    low, high = (None if bound is None else float(bound) for bound in (low, high))       # numpy's numbers are not JSON
-    row = {"notebook": _notebook, "name": name, "value": value, "unit": unit, "low": low, "high": high, "n": None if n is None else int(n)}
+    low, high = (
+        None if bound is None else float(bound) for bound in (low, high)
+    )  # numpy's numbers are not JSON
+    row = {
+        "notebook": _notebook,
+        "name": name,
+        "value": value,
+        "unit": unit,
+        "low": low,
+        "high": high,
+        "n": None if n is None else int(n),
+    }
     _memory[:] = [r for r in _memory if r["name"] != name] + [row]
     _write()
     return value
@@ -41,16 +59,4 @@ def recorded() -> list[dict]:
 
 def _write() -> None:
     if path := os.environ.get("DAPUR_METRICS"):
-        write_json(Path(path), _memory)
-
-
-def write_json(path: Path, value) -> None:
-    """Write a whole JSON file or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False), encoding="utf-8")
-    os.replace(temporary, path)
-
-
-def read_json(path: Path):
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+        write_json(path, _memory)

@@ -7,7 +7,6 @@ names the artifact folder through which the notebooks hand over, and never impor
 from __future__ import annotations
 
 import difflib
-import hashlib
 import os
 import tomllib
 from dataclasses import dataclass, fields
@@ -18,6 +17,7 @@ import psutil
 
 from .device import Device, find_device
 from .errors import UsageError
+from .files import hash_files
 
 ROOT = Path(__file__).resolve().parents[2]
 PROFILES_FILE = Path(__file__).with_name("profiles.toml")
@@ -30,7 +30,7 @@ class Settings:
     """Everything a lesson needs to know about this run; see profiles.toml for the units."""
 
     profile: str
-    reason: str                  # why this profile, in the display language
+    reason: str  # why this profile, in the display language
     language: str
     data_language: str
     seed: int
@@ -100,23 +100,24 @@ class Settings:
         """Plain values, without paths of this machine, for reports and model cards."""
         skip = {"device", "data_dir", "artifacts_root", "run_solutions", "reason", "hardware"}
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in skip}
-        values["base_model"] = Path(self.base_model).name if Path(self.base_model).is_absolute() else self.base_model
-        return values | {"data": self.data_name, "data_hash": self.data_hash, "device": self.device.name}
+        values["base_model"] = (
+            Path(self.base_model).name if Path(self.base_model).is_absolute() else self.base_model
+        )
+        return values | {
+            "data": self.data_name,
+            "data_hash": self.data_hash,
+            "device": self.device.name,
+        }
 
 
 def csv_files(folder: str | Path) -> list[Path]:
     """CSV files below a folder (or the file itself), in a fixed order; the ending in any case."""
     path = Path(folder)
-    return [path] if path.is_file() else sorted(p for p in path.rglob("*") if p.suffix.lower() == ".csv" and p.is_file())
-
-
-def hash_files(paths: list[Path], relative_to: Path) -> str:
-    digest = hashlib.sha256()
-    for path in paths:
-        digest.update(path.relative_to(relative_to).as_posix().encode())
-        with open(path, "rb") as handle:
-            digest.update(hashlib.file_digest(handle, "sha256").digest())
-    return digest.hexdigest()[:8]
+    return (
+        [path]
+        if path.is_file()
+        else sorted(p for p in path.rglob("*") if p.suffix.lower() == ".csv" and p.is_file())
+    )
 
 
 def profiles() -> dict[str, dict]:
@@ -141,8 +142,12 @@ def profile_for(device: Device, table: dict[str, dict]) -> str:
         return "cpu"
     if "T4" in device.name:
         return "colab-t4"
-    room = device.memory_gb + 0.6          # a "12 GB" card reports 11.6 GiB
-    fitting = {n: p["vram_gb"] for n, p in table.items() if p["needs_cuda"] and n != "colab-t4" and p["vram_gb"] <= room}
+    room = device.memory_gb + 0.6  # a "12 GB" card reports 11.6 GiB
+    fitting = {
+        n: p["vram_gb"]
+        for n, p in table.items()
+        if p["needs_cuda"] and n != "colab-t4" and p["vram_gb"] <= room
+    }
     return max(fitting, key=fitting.get) if fitting else "cpu"
 
 
@@ -158,15 +163,24 @@ def reachable(base_model: str) -> bool:
     import urllib.request
 
     try:
-        with urllib.request.urlopen(f"https://huggingface.co/{base_model}/resolve/main/config.json", timeout=2):
+        with urllib.request.urlopen(
+            f"https://huggingface.co/{base_model}/resolve/main/config.json", timeout=2
+        ):
             return True
     except OSError:
         return False
 
 
-def load(profile: str = "auto", language: str = "id", data_language: str = "", seed: int = 42,
-         run_solutions: bool = False, data_dir: str | Path | None = None, base_model: str | None = None,
-         artifacts_root: str | Path | None = None) -> Settings:
+def load(
+    profile: str = "auto",
+    language: str = "id",
+    data_language: str = "",
+    seed: int = 42,
+    run_solutions: bool = False,
+    data_dir: str | Path | None = None,
+    base_model: str | None = None,
+    artifacts_root: str | Path | None = None,
+) -> Settings:
     """Settings of this run.
 
     `profile` "auto" picks by hardware and by what can be had. `data_language` empty means the display language.
@@ -186,40 +200,68 @@ def load(profile: str = "auto", language: str = "id", data_language: str = "", s
 
     if profile == "auto":
         profile = profile_for(device, table)
-        reason = tr(f"dipilih otomatis untuk {device.name} ({device.memory_gb:.0f} GB)",
-                    f"chosen automatically for {device.name} ({device.memory_gb:.0f} GB)")
+        reason = tr(
+            f"dipilih otomatis untuk {device.name} ({device.memory_gb:.0f} GB)",
+            f"chosen automatically for {device.name} ({device.memory_gb:.0f} GB)",
+        )
     else:
         reason = tr("diminta lewat parameter", "asked for by parameter")
     values = table[profile]
     if values["needs_cuda"] and device.kind != "cuda":
-        raise UsageError(f"profile {profile!r} needs a CUDA GPU with {values['vram_gb']} GB, found: {device.name}. "
-                         f"{device.note + '. ' if device.note else ''}Use --profile cpu, or 'auto' to let the course choose.")
+        raise UsageError(
+            f"profile {profile!r} needs a CUDA GPU with {values['vram_gb']} GB, found: {device.name}. "
+            f"{device.note + '. ' if device.note else ''}Use --profile cpu, or 'auto' to let the course choose."
+        )
     base = wanted or values["base_model"]
     if not reachable(base):
         if wanted and not _looks_like_hub_name(wanted):
-            raise UsageError(f"BASE_MODEL={wanted!r} is neither a folder nor a hub name like 'owner/model'.")
+            raise UsageError(
+                f"BASE_MODEL={wanted!r} is neither a folder nor a hub name like 'owner/model'."
+            )
         if wanted:
-            raise UsageError(f"BASE_MODEL={wanted!r} is not in the local cache and the hub does not answer. "
-                             "Download it once with a connection, or unset BASE_MODEL to use the packaged model.")
-        reason += tr(f"; {base} tidak bisa diunduh, jadi dipakai model bawaan", f"; {base} cannot be had, so the packaged model is used")
+            raise UsageError(
+                f"BASE_MODEL={wanted!r} is not in the local cache and the hub does not answer. "
+                "Download it once with a connection, or unset BASE_MODEL to use the packaged model."
+            )
+        reason += tr(
+            f"; {base} tidak bisa diunduh, jadi dipakai model bawaan",
+            f"; {base} cannot be had, so the packaged model is used",
+        )
         base = "packaged"
     if device.note:
         reason += f"; {device.note}"
     free_gb = psutil.virtual_memory().available / 1e9
     need_gb = float(os.environ.get("DAPUR_MIN_RAM_GB", values["min_ram_gb"]))
     if free_gb < need_gb:
-        raise UsageError(f"profile {profile!r} needs {need_gb:.1f} GB of free memory, found {free_gb:.1f} GB. "
-                         "Close other programs or use --profile sanity.")
+        raise UsageError(
+            f"profile {profile!r} needs {need_gb:.1f} GB of free memory, found {free_gb:.1f} GB. "
+            "Close other programs or use --profile sanity."
+        )
     folder = _data_folder(data_dir or os.environ.get("DATA_DIR") or "", data_language)
     if folder != _data_folder("", data_language):
         values = values | values["other_data"]
     known = {f.name for f in fields(Settings)}
     root = Path(artifacts_root or os.environ.get("DAPUR_ARTIFACTS") or ROOT / "artifacts").resolve()
     rest = {k: v for k, v in values.items() if k in known and k not in ("base_model", "licence")}
-    licence = values["licence"] if base == values["base_model"] else ("Apache-2.0" if base == "packaged" else "see the model's page")
-    found = Settings(profile=profile, reason=reason, language=language, data_language=data_language, seed=int(seed),
-                     run_solutions=bool(run_solutions), device=device, data_dir=folder, base_model=base,
-                     licence=licence, artifacts_root=root, **rest)
+    licence = (
+        values["licence"]
+        if base == values["base_model"]
+        else ("Apache-2.0" if base == "packaged" else "see the model's page")
+    )
+    found = Settings(
+        profile=profile,
+        reason=reason,
+        language=language,
+        data_language=data_language,
+        seed=int(seed),
+        run_solutions=bool(run_solutions),
+        device=device,
+        data_dir=folder,
+        base_model=base,
+        licence=licence,
+        artifacts_root=root,
+        **rest,
+    )
     return found
 
 
@@ -232,7 +274,11 @@ def _data_folder(given: str | Path, data_language: str) -> Path:
         return ROOT / "data" / "recipes" / data_language
     folder = Path(given).expanduser().resolve()
     if not folder.is_dir():
-        raise UsageError(f"DATA_DIR={str(given)!r} is not a folder. Expected a folder of recipe CSV files; see data/DATA_CARD.md.")
+        raise UsageError(
+            f"DATA_DIR={str(given)!r} is not a folder. Expected a folder of recipe CSV files; see data/DATA_CARD.md."
+        )
     if not csv_files(folder):
-        raise UsageError(f"DATA_DIR={str(given)!r} holds no .csv file. Expected recipe CSVs with a title, ingredients and steps column; see data/DATA_CARD.md.")
+        raise UsageError(
+            f"DATA_DIR={str(given)!r} holds no .csv file. Expected recipe CSVs with a title, ingredients and steps column; see data/DATA_CARD.md."
+        )
     return folder

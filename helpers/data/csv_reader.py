@@ -24,24 +24,121 @@ REQUIRED = ("title", "ingredients", "steps")
 FIELDS = (*REQUIRED, "category", "recipe_id")
 # Column names people use, the surest first: a file with both "Steps" and "Method" means the first one.
 ALIASES = {
-    "title": ("title", "judul", "judul resep", "nama resep", "nama masakan", "recipe name", "recipe title", "nama", "name", "resep", "recipe",
-              "masakan", "menu", "title cleaned"),
-    "ingredients": ("ingredients", "bahan", "bahan bahan", "bahan2", "ingredient", "daftar bahan", "ingredient list", "komposisi", "ingredients cleaned"),
-    "steps": ("steps", "langkah", "langkah langkah", "langkah pembuatan", "langkah memasak", "cara membuat", "cara memasak", "cara masak", "cara pembuatan",
-              "cara", "directions", "instructions", "instruksi", "petunjuk", "preparation", "procedure", "step", "method", "steps cleaned"),
+    "title": (
+        "title",
+        "judul",
+        "judul resep",
+        "nama resep",
+        "nama masakan",
+        "recipe name",
+        "recipe title",
+        "nama",
+        "name",
+        "resep",
+        "recipe",
+        "masakan",
+        "menu",
+        "title cleaned",
+    ),
+    "ingredients": (
+        "ingredients",
+        "bahan",
+        "bahan bahan",
+        "bahan2",
+        "ingredient",
+        "daftar bahan",
+        "ingredient list",
+        "komposisi",
+        "ingredients cleaned",
+    ),
+    "steps": (
+        "steps",
+        "langkah",
+        "langkah langkah",
+        "langkah pembuatan",
+        "langkah memasak",
+        "cara membuat",
+        "cara memasak",
+        "cara masak",
+        "cara pembuatan",
+        "cara",
+        "directions",
+        "instructions",
+        "instruksi",
+        "petunjuk",
+        "preparation",
+        "procedure",
+        "step",
+        "method",
+        "steps cleaned",
+    ),
     "category": ("category", "kategori"),
     "recipe_id": ("recipe id",),
 }
 # Where no name is known: words that tell what a column holds ("cooking_steps", "Judul Masakan"), and words of counts, links and times.
 HINTS = {
     "ingredients": {"ingredients", "ingredient", "bahan", "bahannya", "komposisi"},
-    "steps": {"steps", "step", "langkah", "langkahnya", "cara", "directions", "direction", "instructions", "instruction", "instruksi", "method", "procedure",
-              "preparation", "petunjuk"},
-    "title": {"title", "titles", "judul", "nama", "name", "resep", "recipe", "masakan", "food", "dish", "menu"},
+    "steps": {
+        "steps",
+        "step",
+        "langkah",
+        "langkahnya",
+        "cara",
+        "directions",
+        "direction",
+        "instructions",
+        "instruction",
+        "instruksi",
+        "method",
+        "procedure",
+        "preparation",
+        "petunjuk",
+    },
+    "title": {
+        "title",
+        "titles",
+        "judul",
+        "nama",
+        "name",
+        "resep",
+        "recipe",
+        "masakan",
+        "food",
+        "dish",
+        "menu",
+    },
 }
-NOT_TEXT = {"n", "no", "num", "number", "total", "count", "jumlah", "id", "url", "link", "time", "waktu", "minutes", "image", "photo", "foto", "gambar", "rating",
-            "author", "user", "penulis", "category", "kategori", "source", "sumber", "calories"}
-CHUNK_CHARACTERS = 8_000_000     # a chunk of rows with very long cells ends early, so that memory stays flat
+NOT_TEXT = {
+    "n",
+    "no",
+    "num",
+    "number",
+    "total",
+    "count",
+    "jumlah",
+    "id",
+    "url",
+    "link",
+    "time",
+    "waktu",
+    "minutes",
+    "image",
+    "photo",
+    "foto",
+    "gambar",
+    "rating",
+    "author",
+    "user",
+    "penulis",
+    "category",
+    "kategori",
+    "source",
+    "sumber",
+    "calories",
+}
+CHUNK_CHARACTERS = (
+    8_000_000  # a chunk of rows with very long cells ends early, so that memory stays flat
+)
 TAB = "\t"
 UNCLOSED = "a quote that never closes, or stands inside a cell"
 
@@ -58,23 +155,34 @@ class Layout:
     separator: str
     columns: dict[str, int]
     header: tuple[str, ...]
-    width: int                   # fields in a row
+    width: int  # fields in a row
     skip: int
-    backslash: bool              # quotes inside cells are written \" instead of ""
-    mark: bool = False           # the file begins with a byte order mark
+    backslash: bool  # quotes inside cells are written \" instead of ""
+    mark: bool = False  # the file begins with a byte order mark
 
     @property
     def remarks(self) -> list[str]:
         """What is out of the ordinary about the file as a whole: nothing for UTF-8, commas and a header Title,Ingredients,Steps."""
         names = [self.header[self.columns[f]].strip() for f in REQUIRED] if self.header else []
-        return [text for text, holds in (
-            ("byte order mark", self.mark),
-            (f"encoding {self.encoding}", self.encoding != "utf-8-sig"),
-            (f"separator {'tab' if self.separator == TAB else self.separator}", self.separator != ","),
-            ("no header", not self.header),
-            ("lines above the header", self.header and self.skip > 1),
-            (f"columns {', '.join(names)}", self.header and [n.lower() for n in names] != list(REQUIRED)),
-            ('quotes written \\"', self.backslash)) if holds]
+        return [
+            text
+            for text, holds in (
+                ("byte order mark", self.mark),
+                (f"encoding {self.encoding}", self.encoding != "utf-8-sig"),
+                (
+                    f"separator {'tab' if self.separator == TAB else self.separator}",
+                    self.separator != ",",
+                ),
+                ("no header", not self.header),
+                ("lines above the header", self.header and self.skip > 1),
+                (
+                    f"columns {', '.join(names)}",
+                    self.header and [n.lower() for n in names] != list(REQUIRED),
+                ),
+                ('quotes written \\"', self.backslash),
+            )
+            if holds
+        ]
 
 
 def look_at(path: Path) -> Layout:
@@ -97,17 +205,35 @@ def look_at(path: Path) -> Layout:
     mark = head.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     backslash = '\\"' in text and '""' not in text
     samples = {s: sample(text.replace('\\"', '""') if backslash else text, s) for s in ",;\t|"}
-    for skip in range(5):        # a title or "sep=;" may stand above the header
+    for skip in range(5):  # a title or "sep=;" may stand above the header
         maps = {s: columns_of(rows[skip]) for s, rows in samples.items() if len(rows) > skip}
         for separator, columns in maps.items():
             if all(f in columns for f in REQUIRED):
                 header = samples[separator][skip]
-                return Layout(encoding, separator, columns, tuple(header), len(header), skip + 1, backslash, mark)
+                return Layout(
+                    encoding,
+                    separator,
+                    columns,
+                    tuple(header),
+                    len(header),
+                    skip + 1,
+                    backslash,
+                    mark,
+                )
     separator = max(samples, key=lambda s: len(samples[s][0]) if samples[s] else 0)
     rows = samples[separator]
     columns = columns_by_content(rows)
     if columns:
-        return Layout(encoding, separator, columns, (), Counter(map(len, rows)).most_common(1)[0][0], 0, backslash, mark)
+        return Layout(
+            encoding,
+            separator,
+            columns,
+            (),
+            Counter(map(len, rows)).most_common(1)[0][0],
+            0,
+            backslash,
+            mark,
+        )
     header = rows[0] if rows else []
     missing = [f for f in REQUIRED if f not in columns_of(header)]
     raise NotARecipeFile(f"no column for {', '.join(missing)} among: {', '.join(header[:8])[:120]}")
@@ -124,25 +250,29 @@ def encoding_of(path: Path, head: bytes) -> str:
         try:
             while block := handle.read(1 << 20):
                 decoder.decode(block)
-            return "utf-8-sig"                               # a character cut off at the very end is no reason to doubt it
+            return "utf-8-sig"  # a character cut off at the very end is no reason to doubt it
         except UnicodeDecodeError:
             handle.seek(0)
         valid = broken = 0
         decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
         while block := handle.read(1 << 20):
             text = decoder.decode(block)
-            bad = len(re.findall("[\udc80-\udcff]", text))   # bytes that are no UTF-8 have become surrogates
+            bad = len(
+                re.findall("[\udc80-\udcff]", text)
+            )  # bytes that are no UTF-8 have become surrogates
             broken, valid = broken + bad, valid + len(re.findall("[^\0-\x7f]", text)) - bad
     return "cp1252" if broken > valid else "utf-8-sig"
 
 
 def sample(text: str, separator: str, most: int = 20) -> list[list[str]]:
     """The first records of a file, blank lines left out."""
-    rows = csv.reader(text.splitlines(keepends=True), delimiter=separator, skipinitialspace=separator != "\t")
+    rows = csv.reader(
+        text.splitlines(keepends=True), delimiter=separator, skipinitialspace=separator != "\t"
+    )
     found = []
     try:
         found += islice((row for row in rows if any(cell.strip() for cell in row)), most)
-    except csv.Error:            # a broken record: what came before it must do
+    except csv.Error:  # a broken record: what came before it must do
         pass
     return found
 
@@ -155,21 +285,40 @@ def plain(name: str) -> str:
 def columns_of(header: list[str]) -> dict[str, int]:
     """Position of each field by its surest name, else by a word in it; fields without a column are missing."""
     names = [plain(h) for h in header]
-    surest = {field: min((n for n in names if n in known), key=known.index, default=None) for field, known in ALIASES.items()}
+    surest = {
+        field: min((n for n in names if n in known), key=known.index, default=None)
+        for field, known in ALIASES.items()
+    }
     found = {field: names.index(name) for field, name in surest.items() if name is not None}
     for field, hints in HINTS.items():
         for position, (name, words) in enumerate((h, plain(h).split()) for h in header):
-            telling = len(words) <= 4 and re.fullmatch(r"[\w ()/-]{1,40}", name) and "--" not in name and not NOT_TEXT & set(words)
-            if field not in found and telling and hints & set(words) and position not in found.values():
+            telling = (
+                len(words) <= 4
+                and re.fullmatch(r"[\w ()/-]{1,40}", name)
+                and "--" not in name
+                and not NOT_TEXT & set(words)
+            )
+            if (
+                field not in found
+                and telling
+                and hints & set(words)
+                and position not in found.values()
+            ):
                 found[field] = position
     return found
 
 
 def columns_by_content(rows: list[list[str]]) -> dict[str, int]:
     """Columns of a file without a header: two neighbours that hold lists, and the title before them. Empty when there are none."""
-    lists = [[bool(re.search(r"--|\n|\\n|^\s*[\[{]|^\s*\(?1[.)]\s", cell)) for cell in row] for row in rows]
+    lists = [
+        [bool(re.search(r"--|\n|\\n|^\s*[\[{]|^\s*\(?1[.)]\s", cell)) for cell in row]
+        for row in rows
+    ]
     for i in range(1, max(map(len, rows), default=0) - 1):
-        if sum(len(row) > i + 1 and row[i] and row[i + 1] and not row[i - 1] for row in lists) > len(rows) / 2:
+        if (
+            sum(len(row) > i + 1 and row[i] and row[i + 1] and not row[i - 1] for row in lists)
+            > len(rows) / 2
+        ):
             return {"title": i - 1, "ingredients": i, "steps": i + 1}
     return {}
 
@@ -213,7 +362,11 @@ def records(path: Path, layout: Layout) -> Iterator[tuple[int, list[str], str]]:
     with open(path, encoding=layout.encoding, errors="replace", newline="") as handle:
         lines = _Lines(handle, layout.backslash)
         header = [plain(name) for name in layout.header]
-        repeated = {change(name) for name in layout.header[:1] for change in (str, str.lower, str.upper, str.title, "\ufeff".__add__)}
+        repeated = {
+            change(name)
+            for name in layout.header[:1]
+            for change in (str, str.lower, str.upper, str.title, "\ufeff".__add__)
+        }
         reader, skip = csv.reader(lines, strict=True, **options), layout.skip
         while True:
             lines.taken.clear()
@@ -224,15 +377,25 @@ def records(path: Path, layout: Layout) -> Iterator[tuple[int, list[str], str]]:
                 return
             except csv.Error:
                 row = alone(lines.give_back_all_but_first(), layout.separator, layout.width)
-            if row is not None and not (row and row[0].strip()) and not any(cell.strip() for cell in row):
+            if (
+                row is not None
+                and not (row and row[0].strip())
+                and not any(cell.strip() for cell in row)
+            ):
                 if len(row) > 1 and not skip:
                     yield first, [], "an empty row"
             elif skip:
                 skip -= 1
             elif row is None:
                 yield first, [], UNCLOSED
-            elif len(row) != layout.width and (len(row) < needed or any(cell.strip() for cell in row[layout.width:])):
-                yield first, row, f"{len(row)} field{'s' * (len(row) != 1)} instead of {layout.width}"
+            elif len(row) != layout.width and (
+                len(row) < needed or any(cell.strip() for cell in row[layout.width :])
+            ):
+                yield (
+                    first,
+                    row,
+                    f"{len(row)} field{'s' * (len(row) != 1)} instead of {layout.width}",
+                )
             elif row[0] in repeated and [plain(cell) for cell in row] == header:
                 yield first, row, "the header again"
             else:
@@ -244,9 +407,14 @@ def alone(line: str, separator: str, width: int) -> list[str] | None:
     if line.count('"') % 2:
         return None
     end = rf"\s*(?:{re.escape(separator)}|$)"
-    found = re.findall(rf'\s*(?:"(.*?)"|([^{re.escape(separator)}"][^{re.escape(separator)}]*?|)){end}', line.strip("\r\n"))[:width + 1]
+    found = re.findall(
+        rf'\s*(?:"(.*?)"|([^{re.escape(separator)}"][^{re.escape(separator)}]*?|)){end}',
+        line.strip("\r\n"),
+    )[: width + 1]
     row = [quoted.replace('""', '"') or bare for quoted, bare in found]
-    return row if len(row) == width else row[:width] if len(row) == width + 1 and not row[-1] else None
+    return (
+        row if len(row) == width else row[:width] if len(row) == width + 1 and not row[-1] else None
+    )
 
 
 def chunks(path: Path, layout: Layout, rows: int) -> Iterator[tuple[pd.DataFrame, list[dict]]]:
@@ -259,7 +427,10 @@ def chunks(path: Path, layout: Layout, rows: int) -> Iterator[tuple[pd.DataFrame
     def table() -> pd.DataFrame:
         columns = dict(zip(fields, zip(*good) if good else [()] * len(fields)))
         missing = [""] * len(good)
-        return pd.DataFrame({name: pd.array(columns.get(name, missing), dtype="string[pyarrow]") for name in FIELDS} | {"line": pd.array(lines, dtype="int64")})
+        return pd.DataFrame(
+            {name: pd.array(columns.get(name, missing), dtype="string[pyarrow]") for name in FIELDS}
+            | {"line": pd.array(lines, dtype="int64")}
+        )
 
     for line, row, problem in records(path, layout):
         if problem:

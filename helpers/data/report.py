@@ -24,7 +24,9 @@ class Report:
     drops: list[dict] = field(default_factory=list)
     skipped: list[dict] = field(default_factory=list)
     mended: Counter = field(default_factory=Counter)
-    _kept: list[tuple[str, np.ndarray, np.ndarray]] = field(default_factory=list, repr=False)    # file, lines, hashes: 16 bytes a row
+    _kept: list[tuple[str, np.ndarray, np.ndarray]] = field(
+        default_factory=list, repr=False
+    )  # file, lines, hashes: 16 bytes a row
 
     @property
     def rows_read(self) -> int:
@@ -44,7 +46,9 @@ class Report:
 
     def note_kept(self, file: str, table: pd.DataFrame) -> None:
         """Remember a hash of each kept row's ingredients and steps in lower case, so that copies can be named in the end."""
-        text = pc.utf8_lower(pa.array((table["ingredients"] + "\n\n" + table["steps"]), pa.string()))
+        text = pc.utf8_lower(
+            pa.array((table["ingredients"] + "\n\n" + table["steps"]), pa.string())
+        )
         hashes = pd.util.hash_array(text.to_numpy(zero_copy_only=False), categorize=False)
         self._kept.append((file, table["line"].to_numpy(dtype=np.int64), hashes))
 
@@ -67,8 +71,16 @@ class Report:
         return pd.DataFrame(found, columns=["file", "line", "of_file", "of_line"])
 
     def as_dict(self) -> dict:
-        return {"rows_read": self.rows_read, "rows_kept": self.rows_kept, "rows_dropped": self.rows_dropped, "reasons": self.reasons,
-                "duplicates": len(self.duplicates()), "mended": dict(self.mended.most_common()), "files": self.files, "skipped": self.skipped}
+        return {
+            "rows_read": self.rows_read,
+            "rows_kept": self.rows_kept,
+            "rows_dropped": self.rows_dropped,
+            "reasons": self.reasons,
+            "duplicates": len(self.duplicates()),
+            "mended": dict(self.mended.most_common()),
+            "files": self.files,
+            "skipped": self.skipped,
+        }
 
     def table(self) -> pd.DataFrame:
         """The dropped rows as a table one can filter and save."""

@@ -18,9 +18,9 @@ from ..course.settings import Settings
 
 NAMES = ("train", "validation", "test")
 FRACTIONS = (0.7, 0.1, 0.2)
-MANIFEST = "splits.csv"          # beside the language folders: recipe_id,split
-BANDS = (32, 3)                  # bands and rows of the MinHash index, see `similar_pairs`
-SIMILAR = 0.6                    # Jaccard similarity of word trigrams from which two recipes are near-duplicates
+MANIFEST = "splits.csv"  # beside the language folders: recipe_id,split
+BANDS = (32, 3)  # bands and rows of the MinHash index, see `similar_pairs`
+SIMILAR = 0.6  # Jaccard similarity of word trigrams from which two recipes are near-duplicates
 
 
 def normalised(table: pd.DataFrame) -> pd.Series:
@@ -28,14 +28,16 @@ def normalised(table: pd.DataFrame) -> pd.Series:
 
     Arrow's own functions, so that the text, and with it the split, is the same under every version of pandas.
     """
-    text = pc.utf8_lower(pa.array((table["ingredients"] + " " + table["steps"]).tolist(), pa.large_string()))
+    text = pc.utf8_lower(
+        pa.array((table["ingredients"] + " " + table["steps"]).tolist(), pa.large_string())
+    )
     text = pc.utf8_trim_whitespace(pc.replace_substring_regex(text, r"[^\pL\pM\pN]+", " "))
     return pd.Series(text.to_pylist(), index=table.index, dtype=object)
 
 
 def trigrams(text: str) -> set[str]:
     words = text.split()
-    return {" ".join(words[i:i + 3]) for i in range(max(1, len(words) - 2))}
+    return {" ".join(words[i : i + 3]) for i in range(max(1, len(words) - 2))}
 
 
 def similar_pairs(texts: list[str], threshold: float = SIMILAR) -> list[tuple[int, int, float]]:
@@ -48,7 +50,9 @@ def similar_pairs(texts: list[str], threshold: float = SIMILAR) -> list[tuple[in
     from datasketch import MinHash, MinHashLSH
 
     sets = [trigrams(t) for t in texts]
-    sketches = MinHash.bulk([[s.encode() for s in grams] for grams in sets], num_perm=BANDS[0] * BANDS[1], seed=1)
+    sketches = MinHash.bulk(
+        [[s.encode() for s in grams] for grams in sets], num_perm=BANDS[0] * BANDS[1], seed=1
+    )
     index = MinHashLSH(num_perm=BANDS[0] * BANDS[1], params=BANDS)
     pairs = []
     for j, sketch in enumerate(sketches):
@@ -97,12 +101,16 @@ def assign(table: pd.DataFrame, cfg: Settings, fractions=FRACTIONS) -> pd.DataFr
         splits = pd.read_csv(manifest, dtype=str).set_index("recipe_id")["split"]
         missing = sorted(set(table["recipe_id"]) - set(splits.index))
         if missing:
-            raise CourseError(f"{manifest.name} does not list {len(missing)} recipes, the first: {missing[0]}. "
-                              "Run: python -m helpers data split")
+            raise CourseError(
+                f"{manifest.name} does not list {len(missing)} recipes, the first: {missing[0]}. "
+                "Run: python -m helpers data split"
+            )
         table["split"] = table["recipe_id"].map(splits)
     else:
         table["split"] = [hashed_split(text, fractions) for text in table["_text"]]
-        agreed = table.groupby("group")["split"].agg(lambda s: s.iloc[0] if s.nunique() == 1 else "train")
+        agreed = table.groupby("group")["split"].agg(
+            lambda s: s.iloc[0] if s.nunique() == 1 else "train"
+        )
         table["split"] = table["group"].map(agreed)
     return table.drop_duplicates("_text").drop(columns="_text").reset_index(drop=True)
 
@@ -112,18 +120,33 @@ def leakage(train: pd.DataFrame, test: pd.DataFrame) -> dict[str, float]:
     both = pd.concat([train, test], ignore_index=True)
     texts, groups = normalised(both), group(both)
     n = len(train)
-    seen = {"exact copy": set(texts[:n]), "near-duplicate": set(groups[:n]), "same title": set(both["title"][:n].str.lower())}
-    values = {"exact copy": texts[n:], "near-duplicate": groups[n:], "same title": both["title"][n:].str.lower()}
-    return {name: float(np.mean([v in seen[name] for v in values[name]])) if len(test) else 0.0 for name in seen}
+    seen = {
+        "exact copy": set(texts[:n]),
+        "near-duplicate": set(groups[:n]),
+        "same title": set(both["title"][:n].str.lower()),
+    }
+    values = {
+        "exact copy": texts[n:],
+        "near-duplicate": groups[n:],
+        "same title": both["title"][n:].str.lower(),
+    }
+    return {
+        name: float(np.mean([v in seen[name] for v in values[name]])) if len(test) else 0.0
+        for name in seen
+    }
 
 
-def random_split(table: pd.DataFrame, test_share: float, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
+def random_split(
+    table: pd.DataFrame, test_share: float, seed: int
+) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The careless way, kept for comparison: shuffle the rows and cut."""
     test = table.sample(frac=test_share, random_state=seed)
     return table.drop(test.index), test
 
 
-def make_manifest(table: pd.DataFrame, known: dict[str, str] | None = None, seed: int = 42, fractions=FRACTIONS) -> pd.DataFrame:
+def make_manifest(
+    table: pd.DataFrame, known: dict[str, str] | None = None, seed: int = 42, fractions=FRACTIONS
+) -> pd.DataFrame:
     """recipe_id and split for the own corpus, balanced within each category, whole near-duplicate groups on one side.
 
     Recipes in `known` (recipe_id -> split) keep their split whatever is added, so that no test recipe is ever trained on
@@ -134,10 +157,21 @@ def make_manifest(table: pd.DataFrame, known: dict[str, str] | None = None, seed
     for _, part in table.groupby("category", sort=True):
         members = {g: sorted(ids) for g, ids in part.groupby("group")["recipe_id"]}
         placed = {m: known[m] for ids in members.values() for m in ids if m in known}
-        for g in sorted(members, key=lambda g: hashlib.sha256(f"{seed}{members[g][0]}".encode()).digest()):
+        for g in sorted(
+            members, key=lambda g: hashlib.sha256(f"{seed}{members[g][0]}".encode()).digest()
+        ):
             before = {placed[m] for m in members[g] if m in placed}
-            lacking = {name: share * len(part) - list(placed.values()).count(name) for name, share in zip(NAMES, fractions)}
-            split = max(lacking, key=lacking.get) if not before else before.pop() if len(before) == 1 else "train"
+            lacking = {
+                name: share * len(part) - list(placed.values()).count(name)
+                for name, share in zip(NAMES, fractions)
+            }
+            split = (
+                max(lacking, key=lacking.get)
+                if not before
+                else before.pop()
+                if len(before) == 1
+                else "train"
+            )
             placed |= {m: split for m in members[g] if m not in placed}
         rows |= placed
     return pd.DataFrame(sorted(rows.items()), columns=["recipe_id", "split"])
@@ -149,7 +183,10 @@ def sample_evenly(table: pd.DataFrame, most: int, seed: int) -> pd.DataFrame:
     Within a category the rows with the smallest hash of text and seed come first, so the draw depends neither on the order of
     rows nor on what else is in the table.
     """
-    rank = pd.Series([hashlib.sha256(f"{seed}{text}".encode()).hexdigest() for text in normalised(table)], index=table.index)
+    rank = pd.Series(
+        [hashlib.sha256(f"{seed}{text}".encode()).hexdigest() for text in normalised(table)],
+        index=table.index,
+    )
     place = rank.groupby(table["category"]).rank(method="first")
     order = pd.DataFrame({"place": place, "rank": rank}).sort_values(["place", "rank"]).index
     return table.loc[order[:most] if most else order]

@@ -16,7 +16,10 @@ def wilson(hits: int, n: int, z: float = 1.96) -> tuple[float, float, float]:
     if n < 1:
         raise ValueError("a share of nothing: n is 0")
     share, extra = hits / n, z * z / n
-    middle, half = (share + extra / 2) / (1 + extra), z * math.sqrt(share * (1 - share) / n + extra / (4 * n)) / (1 + extra)
+    middle, half = (
+        (share + extra / 2) / (1 + extra),
+        z * math.sqrt(share * (1 - share) / n + extra / (4 * n)) / (1 + extra),
+    )
     return share, max(0.0, middle - half), min(1.0, middle + half)
 
 
@@ -44,10 +47,24 @@ def confusion_figure(table: np.ndarray, names: list[str], title: str):
     axis.imshow(table, cmap="Blues", vmin=0)
     for (row, column), count in np.ndenumerate(table):
         if count:
-            axis.text(column, row, count, ha="center", va="center", fontsize=9, color="white" if count > table.max() / 2 else "black")
-    axis.set_xticks(range(table.shape[1]), [*names, tr("(bukan label)", "(no label)")], rotation=40, ha="right")
+            axis.text(
+                column,
+                row,
+                count,
+                ha="center",
+                va="center",
+                fontsize=9,
+                color="white" if count > table.max() / 2 else "black",
+            )
+    axis.set_xticks(
+        range(table.shape[1]), [*names, tr("(bukan label)", "(no label)")], rotation=40, ha="right"
+    )
     axis.set_yticks(range(len(names)), names)
-    axis.set(xlabel=tr("kategori tebakan (jumlah pertanyaan)", "predicted category (number of queries)"), ylabel=tr("kategori sebenarnya", "true category"), title=title)
+    axis.set(
+        xlabel=tr("kategori tebakan (jumlah pertanyaan)", "predicted category (number of queries)"),
+        ylabel=tr("kategori sebenarnya", "true category"),
+        title=title,
+    )
     figure.tight_layout()
     return figure
 
@@ -63,10 +80,15 @@ def text_classifier(strength: float = 10.0):
 
     words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
     characters = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True)
-    return make_pipeline(make_union(words, characters), LogisticRegression(C=strength, class_weight="balanced", max_iter=2000))
+    return make_pipeline(
+        make_union(words, characters),
+        LogisticRegression(C=strength, class_weight="balanced", max_iter=2000),
+    )
 
 
-def pair_log_probs(texts: list[str], pairs: list[tuple[str, str]], others: list[str]) -> tuple[list[tuple[str, str]], np.ndarray]:
+def pair_log_probs(
+    texts: list[str], pairs: list[tuple[str, str]], others: list[str]
+) -> tuple[list[tuple[str, str]], np.ndarray]:
     """All (category, subcategory) pairs that `texts` are labelled with, and the natural log of each one's score for each of `others`: (n, pairs).
 
     The score is the product of two classifiers' probabilities, one for categories, which has more rows of each label to
@@ -98,7 +120,12 @@ def weight_of(second: np.ndarray, first: np.ndarray, right: np.ndarray) -> float
 
     def likelihood(weight: float) -> float:
         score = (first + weight * second)[rows]
-        return float((np.where(right[rows], score, -np.inf).max(axis=1) - np.logaddexp.reduce(score, axis=1)).sum())
+        return float(
+            (
+                np.where(right[rows], score, -np.inf).max(axis=1)
+                - np.logaddexp.reduce(score, axis=1)
+            ).sum()
+        )
 
     return max((step / 20 for step in range(21)), key=likelihood)
 
@@ -117,7 +144,11 @@ def one_of(answers: list[str], tokenizer, opening: list[int]) -> Callable:
 
     def allowed(_, sequence) -> list[int]:
         ids = sequence.tolist()
-        start = next(i for i in range(len(ids) - len(opening), -1, -1) if ids[i:i + len(opening)] == opening) + len(opening)
+        start = next(
+            i
+            for i in range(len(ids) - len(opening), -1, -1)
+            if ids[i : i + len(opening)] == opening
+        ) + len(opening)
         return sorted(following.get(tuple(ids[start:]), {end}))
 
     return allowed

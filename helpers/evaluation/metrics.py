@@ -14,13 +14,17 @@ import numpy as np
 import sacrebleu
 from rapidfuzz import fuzz
 
-from ..training import prompts
 from ..data.recipes import item_name
+from ..training import prompts
 
-_FEATURES = datasets.Features({"predictions": datasets.Value("string"), "references": datasets.Value("string")})
+_FEATURES = datasets.Features(
+    {"predictions": datasets.Value("string"), "references": datasets.Value("string")}
+)
 
 
-def interval(values, confidence: float = 0.95, samples: int = 2000, seed: int = 0, weights=None) -> tuple[float, float, float]:
+def interval(
+    values, confidence: float = 0.95, samples: int = 2000, seed: int = 0, weights=None
+) -> tuple[float, float, float]:
     """Mean and percentile-bootstrap interval (Efron 1979) of per-row `values`: (mean, low, high).
 
     With `weights` the mean is weighted, as for a loss per token over rows of different length.
@@ -37,8 +41,12 @@ class _Metric(evaluate.Metric):
     name, text = "", ""
 
     def _info(self):
-        return evaluate.MetricInfo(description=self.text, citation="", inputs_description="predictions and references: lists of text",
-                                   features=_FEATURES)
+        return evaluate.MetricInfo(
+            description=self.text,
+            citation="",
+            inputs_description="predictions and references: lists of text",
+            features=_FEATURES,
+        )
 
     def _compute(self, predictions, references):
         return {self.name: float(np.mean(self.per_row(predictions, references)))}
@@ -51,14 +59,21 @@ class _Corpus(_Metric):
     def scorer(self):
         raise NotImplementedError
 
-    def score(self, predictions: list[str], references: list[str], samples: int = 1000) -> tuple[float, float, float, str]:
+    def score(
+        self, predictions: list[str], references: list[str], samples: int = 1000
+    ) -> tuple[float, float, float, str]:
         """Corpus score, its bootstrap interval (Koehn 2004) and the signature that makes it comparable."""
         scorer = self.scorer()
         result = scorer.corpus_score(predictions, [references], n_bootstrap=samples)
         value = scorer.corpus_score(predictions, [references]).score
         if np.isnan(result._ci):
             return value, value, value, str(scorer.get_signature())
-        return value, result._mean - result._ci, result._mean + result._ci, str(scorer.get_signature())
+        return (
+            value,
+            result._mean - result._ci,
+            result._mean + result._ci,
+            str(scorer.get_signature()),
+        )
 
     def _compute(self, predictions, references):
         return {self.name: self.scorer().corpus_score(predictions, [references]).score}
@@ -93,7 +108,10 @@ class RecipeFormat(_Metric):
 
 
 class IngredientAdherence(_Metric):
-    name, text = "ingredients", "Of the ingredients an answer lists, the share that its own steps use; 0 for an answer that is no recipe"
+    name, text = (
+        "ingredients",
+        "Of the ingredients an answer lists, the share that its own steps use; 0 for an answer that is no recipe",
+    )
 
     def per_row(self, predictions, references):
         return [self.of(p) for p in predictions]
@@ -105,7 +123,22 @@ class IngredientAdherence(_Metric):
             return 0.0
         steps = " ".join(recipe.steps).lower()
         names = [name for item in recipe.ingredients if (name := item_name(item))]
-        return float(np.mean([any(fuzz.partial_ratio(word, steps) >= 85 for word in name.split() if len(word) > 2) for name in names])) if names else 0.0
+        return (
+            float(
+                np.mean(
+                    [
+                        any(
+                            fuzz.partial_ratio(word, steps) >= 85
+                            for word in name.split()
+                            if len(word) > 2
+                        )
+                        for name in names
+                    ]
+                )
+            )
+            if names
+            else 0.0
+        )
 
 
 class RequestAdherence(_Metric):
@@ -124,14 +157,25 @@ class RequestAdherence(_Metric):
             return float("nan")
         recipe = prompts.parse(prediction)
         listed = "\n".join(recipe.ingredients).lower() if recipe else ""
-        return float(np.mean([fuzz.partial_ratio(name.strip(), listed) >= 85 for name in found[1].split(",")])) if listed else 0.0
+        return (
+            float(
+                np.mean(
+                    [fuzz.partial_ratio(name.strip(), listed) >= 85 for name in found[1].split(",")]
+                )
+            )
+            if listed
+            else 0.0
+        )
 
     def _compute(self, predictions, references):
         return {self.name: float(np.nanmean(self.per_row(predictions, references)))}
 
 
 class Diversity(_Metric):
-    name, text = "distinct", "Distinct word 4-grams over all word 4-grams of an answer: 1 repeats nothing, near 0 goes in circles"
+    name, text = (
+        "distinct",
+        "Distinct word 4-grams over all word 4-grams of an answer: 1 repeats nothing, near 0 goes in circles",
+    )
 
     def per_row(self, predictions, references):
         return [self.of(p) for p in predictions]
@@ -139,5 +183,5 @@ class Diversity(_Metric):
     @staticmethod
     def of(prediction: str) -> float:
         words = prediction.split()
-        grams = [tuple(words[i:i + 4]) for i in range(len(words) - 3)]
+        grams = [tuple(words[i : i + 4]) for i in range(len(words) - 3)]
         return len(set(grams)) / len(grams) if grams else 0.0

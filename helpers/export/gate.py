@@ -8,18 +8,25 @@ import re
 
 from fastapi.responses import JSONResponse
 
-MOST_BYTES = 256 * 1024          # of a request's body; 10,000 characters take 120 kB when every one is an escaped emoji
-BODY_S = 30                      # the longest time for a body to arrive
+MOST_BYTES = (
+    256 * 1024
+)  # of a request's body; 10,000 characters take 120 kB when every one is an escaped emoji
+BODY_S = 30  # the longest time for a body to arrive
 
 # Gradio brings routes that serve files, take uploads, relay to other hosts and show its inside. The chat needs these only.
-ROUTES = re.compile(r"/|/health|/api/chat(/stream)?"
-                    r"|/(config/?|theme\.css|favicon\.ico|manifest\.json|robots\.txt)|/(assets|static|svelte)/[\w./-]+"
-                    r"|/gradio_api/(info/?|startup-events|app_id/?|heartbeat/\w+|queue/(join|data)|cancel|reset/?)")
+ROUTES = re.compile(
+    r"/|/health|/api/chat(/stream)?"
+    r"|/(config/?|theme\.css|favicon\.ico|manifest\.json|robots\.txt)|/(assets|static|svelte)/[\w./-]+"
+    r"|/gradio_api/(info/?|startup-events|app_id/?|heartbeat/\w+|queue/(join|data)|cancel|reset/?)"
+)
 
 # A second line of defence: whatever came to stand in the page, the browser fetches and sends nothing beyond this host.
-HEADERS = {"Content-Security-Policy": "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
-                                      "style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'self'; form-action 'self'",
-           "X-Content-Type-Options": "nosniff", "Referrer-Policy": "no-referrer"}
+HEADERS = {
+    "Content-Security-Policy": "default-src 'self' data: blob:; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
+    "style-src 'self' 'unsafe-inline'; object-src 'none'; base-uri 'self'; form-action 'self'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
 
 
 class Gate:
@@ -36,13 +43,18 @@ class Gate:
 
         async def send_with_headers(message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *((k.lower().encode(), v.encode()) for k, v in HEADERS.items())]
+                message["headers"] = [
+                    *message["headers"],
+                    *((k.lower().encode(), v.encode()) for k, v in HEADERS.items()),
+                ]
             await send(message)
 
         def refuse(status: int, error: str):
             # the rest of an unread body must not be taken for the next request
             headers = {"Connection": "close"} if status in (408, 413) else None
-            return JSONResponse({"error": error}, status, headers)(scope, receive, send_with_headers)
+            return JSONResponse({"error": error}, status, headers)(
+                scope, receive, send_with_headers
+            )
 
         if not ROUTES.fullmatch(scope["path"]) or ".." in scope["path"]:
             return await refuse(404, "no such page")

@@ -24,19 +24,21 @@ import psutil
 
 from ..chat.conversation import AnyBot, Conversation, harmless
 from ..course.errors import CourseError, MissingStep, UsageError
-from ..training.prompts import prompt_ids
 from ..course.settings import Settings
+from ..training.prompts import prompt_ids
 
-CONTEXT = 2048                   # tokens of prompt and answer together; a recipe with its request takes about 300
+CONTEXT = 2048  # tokens of prompt and answer together; a recipe with its request takes about 300
 
 
 def load_engine():
     """The package xllamacpp, llama.cpp with its own server inside. Raises UsageError where it is not installed."""
     try:
         import xllamacpp
-    except ImportError as problem:       # also a library that this system cannot load
-        raise UsageError(f"the GGUF engine needs the package xllamacpp, which cannot be imported here ({problem}). Run: pip install xllamacpp. "
-                         "Where it has no wheel for your system, use --engine transformers: same model, same answers, slower.") from problem
+    except ImportError as problem:  # also a library that this system cannot load
+        raise UsageError(
+            f"the GGUF engine needs the package xllamacpp, which cannot be imported here ({problem}). Run: pip install xllamacpp. "
+            "Where it has no wheel for your system, use --engine transformers: same model, same answers, slower."
+        ) from problem
     return xllamacpp
 
 
@@ -52,8 +54,10 @@ def available() -> bool:
 def check_tuned(model: str) -> None:
     """Raise UsageError for any model but the tuned one."""
     if model != "tuned":
-        raise UsageError("the GGUF file holds the tuned model only, the base model is not in it. Choose the tuned model, or "
-                         "--engine transformers to compare both.")
+        raise UsageError(
+            "the GGUF file holds the tuned model only, the base model is not in it. Choose the tuned model, or "
+            "--engine transformers to compare both."
+        )
 
 
 def default_threads() -> int:
@@ -69,7 +73,15 @@ class GgufBot(AnyBot):
     is no file at `path`.
     """
 
-    def __init__(self, cfg: Settings, path: str | Path | None = None, *, parallel: int = 1, context: int = CONTEXT, threads: int = 0):
+    def __init__(
+        self,
+        cfg: Settings,
+        path: str | Path | None = None,
+        *,
+        parallel: int = 1,
+        context: int = CONTEXT,
+        threads: int = 0,
+    ):
         from . import merging
 
         self.cfg, self.path = cfg, Path(path or merging.gguf_path(cfg))
@@ -77,8 +89,10 @@ class GgufBot(AnyBot):
         self.parallel, self.context, self.threads = parallel, context, threads or default_threads()
         self._lock, self._key = threading.Lock(), secrets.token_hex(16)
         if not self.path.is_file():
-            raise MissingStep(f"no model file {self.path.name} in {self.path.parent.name}/. Run notebook 06_export_and_serve, or: "
-                              f"python -m helpers export --profile {cfg.profile}")
+            raise MissingStep(
+                f"no model file {self.path.name} in {self.path.parent.name}/. Run notebook 06_export_and_serve, or: "
+                f"python -m helpers export --profile {cfg.profile}"
+            )
 
     @cached_property
     def limit(self) -> int:
@@ -98,17 +112,28 @@ class GgufBot(AnyBot):
     def _start(self):
         xllamacpp = load_engine()
         params = xllamacpp.CommonParams()
-        params.model.path, params.n_ctx, params.n_parallel = str(self.path), self.limit * self.parallel, self.parallel
+        params.model.path, params.n_ctx, params.n_parallel = (
+            str(self.path),
+            self.limit * self.parallel,
+            self.parallel,
+        )
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = self.threads
         params.cache_ram_mib, params.verbosity, params.warmup = 0, -1, False
         # Its own HTTP server always runs: on a free port of this machine only, behind a key that nobody else knows.
-        params.hostnames, params.port, params.api_keys, params.ui = ["127.0.0.1"], 0, [self._key], False
+        params.hostnames, params.port, params.api_keys, params.ui = (
+            ["127.0.0.1"],
+            0,
+            [self._key],
+            False,
+        )
         params.endpoint_slots = params.endpoint_props = False
         try:
             return xllamacpp.Server(params)
         except RuntimeError as problem:
-            raise CourseError(f"llama.cpp cannot load {self.path.name}: the file is damaged or of a kind that this version does not know. "
-                              f"Write it again: python -m helpers export --profile {self.cfg.profile} --fresh") from problem
+            raise CourseError(
+                f"llama.cpp cannot load {self.path.name}: the file is damaged or of a kind that this version does not know. "
+                f"Write it again: python -m helpers export --profile {self.cfg.profile} --fresh"
+            ) from problem
 
     def close(self) -> None:
         """Unload the model; the next question loads it again."""
@@ -117,34 +142,70 @@ class GgufBot(AnyBot):
 
     def _post(self, path: str, body: dict) -> dict:
         """Ask the engine's own HTTP server, for what it tells nowhere else. Raises CourseError with its words."""
-        asked = urllib.request.Request(self.server.listening_address + path, json.dumps(body).encode(),
-                                       {"Content-Type": "application/json", "Authorization": f"Bearer {self._key}"})
+        asked = urllib.request.Request(
+            self.server.listening_address + path,
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json", "Authorization": f"Bearer {self._key}"},
+        )
         try:
             with urllib.request.urlopen(asked, timeout=600) as reply:
                 return json.load(reply)
         except urllib.error.HTTPError as problem:
-            raise CourseError(f"llama.cpp refused the request: {json.load(problem)['error']['message']}") from problem
+            raise CourseError(
+                f"llama.cpp refused the request: {json.load(problem)['error']['message']}"
+            ) from problem
 
     def engine_ids(self, text: str) -> list[int]:
         """Token ids that the engine itself makes of `text`, control tokens included: its tokenizer comes out of the file."""
-        return self._post("/tokenize", {"content": text, "add_special": False, "parse_special": True})["tokens"]
+        return self._post(
+            "/tokenize", {"content": text, "add_special": False, "parse_special": True}
+        )["tokens"]
 
     def complete(self, prompt: list[int], max_new_tokens: int, **options) -> dict:
         """One whole answer to token ids: {"ids", "text", "tokens", "ended"}; greedy without a penalty unless `options` say otherwise."""
-        reply = self._post("/completion", {"prompt": prompt, "n_predict": max_new_tokens, "temperature": 0, "return_tokens": True} | options)
-        return {"ids": reply["tokens"], "text": reply["content"], "tokens": reply["tokens_predicted"], "ended": reply["stop_type"] == "eos"}
+        reply = self._post(
+            "/completion",
+            {"prompt": prompt, "n_predict": max_new_tokens, "temperature": 0, "return_tokens": True}
+            | options,
+        )
+        return {
+            "ids": reply["tokens"],
+            "text": reply["content"],
+            "tokens": reply["tokens_predicted"],
+            "ended": reply["stop_type"] == "eos",
+        }
 
-    def stream(self, chat: list[dict], stop: threading.Event, *, model: str = "tuned", temperature: float, top_p: float,
-               max_new_tokens: int, seed: int) -> Generator[str, None, dict]:
+    def stream(
+        self,
+        chat: list[dict],
+        stop: threading.Event,
+        *,
+        model: str = "tuned",
+        temperature: float,
+        top_p: float,
+        max_new_tokens: int,
+        seed: int,
+    ) -> Generator[str, None, dict]:
         """Pieces of one answer; ends within a token after `stop` is set. Returns {"tokens", "ended"}.
 
         Greedy at temperature 0, with the repetition penalty of the profile over prompt and answer, as in
         `generation.decoding`; llama.cpp has no rule like `no_repeat_ngram_size`.
         """
         check_tuned(model)
-        body = {"prompt": prompt_ids(harmless(chat, self.specials), self.tokenizer), "stream": True, "max_tokens": max_new_tokens,
-                "temperature": temperature, "top_p": top_p, "top_k": 0, "min_p": 0, "samplers": ["penalties", "temperature", "top_p"],
-                "repeat_penalty": self.cfg.repetition_penalty, "repeat_last_n": self.limit, "seed": seed, "stream_options": {"include_usage": True}}
+        body = {
+            "prompt": prompt_ids(harmless(chat, self.specials), self.tokenizer),
+            "stream": True,
+            "max_tokens": max_new_tokens,
+            "temperature": temperature,
+            "top_p": top_p,
+            "top_k": 0,
+            "min_p": 0,
+            "samplers": ["penalties", "temperature", "top_p"],
+            "repeat_penalty": self.cfg.repetition_penalty,
+            "repeat_last_n": self.limit,
+            "seed": seed,
+            "stream_options": {"include_usage": True},
+        }
         facts = {}
         with contextlib.closing(self._events(body, stop)) as events:
             for event in events:
@@ -152,7 +213,10 @@ class GgufBot(AnyBot):
                 if choice["text"]:
                     yield choice["text"]
                 if choice["finish_reason"]:
-                    facts = {"tokens": event["usage"]["completion_tokens"], "ended": choice["finish_reason"] == "stop"}
+                    facts = {
+                        "tokens": event["usage"]["completion_tokens"],
+                        "ended": choice["finish_reason"] == "stop",
+                    }
         return facts
 
     def _events(self, body: dict, stop: threading.Event) -> Iterator[dict]:
@@ -170,7 +234,7 @@ class GgufBot(AnyBot):
         def work() -> None:
             try:
                 server.handle_completions(body, on_event)
-            except BaseException as problem:     # handed to the caller below
+            except BaseException as problem:  # handed to the caller below
                 arrived.put(problem)
             arrived.put(None)
 
@@ -180,7 +244,7 @@ class GgufBot(AnyBot):
                 try:
                     event = arrived.get(timeout=0.2)
                 except queue.Empty:
-                    if stop.is_set():    # still in the engine's queue: do not wait for its turn
+                    if stop.is_set():  # still in the engine's queue: do not wait for its turn
                         return
                     continue
                 if event is None:

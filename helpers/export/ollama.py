@@ -10,10 +10,10 @@ import re
 from collections.abc import Callable
 
 from ..course.errors import CourseError
-from ..training.prompts import SYSTEM
 from ..course.settings import Settings
+from ..training.prompts import SYSTEM
 
-CONTEXT = 2048                   # tokens; Ollama's own default differs from version to version
+CONTEXT = 2048  # tokens; Ollama's own default differs from version to version
 ROLES = ("system", "user", "assistant")
 
 
@@ -28,27 +28,56 @@ def go_template(tokenizer) -> str:
         chat.append({"role": role, "content": marks[role]})
         longer = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=False)
         if not longer.startswith(text) or longer.count(marks[role]) != 1:
-            raise CourseError(f"the chat template does not simply append the {role} message: it cannot be written as a Go template over messages.")
-        shape[role], text = longer[len(text):].split(marks[role]), longer
+            raise CourseError(
+                f"the chat template does not simply append the {role} message: it cannot be written as a Go template over messages."
+            )
+        shape[role], text = longer[len(text) :].split(marks[role]), longer
     opening = tokenizer.apply_chat_template(chat[:2], tokenize=False, add_generation_prompt=True)
-    opening = opening.removeprefix(tokenizer.apply_chat_template(chat[:2], tokenize=False, add_generation_prompt=False))
+    opening = opening.removeprefix(
+        tokenizer.apply_chat_template(chat[:2], tokenize=False, add_generation_prompt=False)
+    )
     if any("{{" in part or '"""' in part for part in [opening, *sum(shape.values(), [])]):
-        raise CourseError('the chat template holds "{{" or \'"""\' as text, which a Modelfile cannot carry.')
-    general = [tuple(part.replace(role, "{{ .Role }}") for part in parts) for role, parts in shape.items()]
-    if len(set(general)) == 1:           # ChatML and its like: only the name of the role differs
+        raise CourseError(
+            'the chat template holds "{{" or \'"""\' as text, which a Modelfile cannot carry.'
+        )
+    general = [
+        tuple(part.replace(role, "{{ .Role }}") for part in parts) for role, parts in shape.items()
+    ]
+    if len(set(general)) == 1:  # ChatML and its like: only the name of the role differs
         before, after = general[0]
         return f"{{{{ range .Messages }}}}{before}{{{{ .Content }}}}{after}{{{{ end }}}}{opening}"
-    cases = "{{ else ".join(f'if eq .Role "{role}" }}}}{before}{{{{ .Content }}}}{after}' for role, (before, after) in shape.items())
+    cases = "{{ else ".join(
+        f'if eq .Role "{role}" }}}}{before}{{{{ .Content }}}}{after}'
+        for role, (before, after) in shape.items()
+    )
     return f"{{{{ range .Messages }}}}{{{{ {cases}{{{{ end }}}}{{{{ end }}}}{opening}"
 
 
 def modelfile(cfg: Settings, tokenizer, gguf_name: str) -> str:
     """Text of a Modelfile that stands beside the GGUF: template, system text, stop, sampling as in the course's chat."""
-    parameters = {"stop": f'"{tokenizer.eos_token}"', "temperature": 0, "top_p": 0.9, "repeat_penalty": cfg.repetition_penalty, "repeat_last_n": -1,
-                  "num_ctx": CONTEXT, "num_predict": cfg.max_new_tokens, "seed": cfg.seed}
-    return "\n".join([f"# ollama create dapur-{cfg.data_language} -f Modelfile   (in this folder), then: ollama run dapur-{cfg.data_language}",
-                      f"FROM ./{gguf_name}", "", f'TEMPLATE """{go_template(tokenizer)}"""', "", f'SYSTEM """{SYSTEM[cfg.data_language]}"""', "",
-                      *(f"PARAMETER {name} {value}" for name, value in parameters.items()), ""])
+    parameters = {
+        "stop": f'"{tokenizer.eos_token}"',
+        "temperature": 0,
+        "top_p": 0.9,
+        "repeat_penalty": cfg.repetition_penalty,
+        "repeat_last_n": -1,
+        "num_ctx": CONTEXT,
+        "num_predict": cfg.max_new_tokens,
+        "seed": cfg.seed,
+    }
+    return "\n".join(
+        [
+            f"# ollama create dapur-{cfg.data_language} -f Modelfile   (in this folder), then: ollama run dapur-{cfg.data_language}",
+            f"FROM ./{gguf_name}",
+            "",
+            f'TEMPLATE """{go_template(tokenizer)}"""',
+            "",
+            f'SYSTEM """{SYSTEM[cfg.data_language]}"""',
+            "",
+            *(f"PARAMETER {name} {value}" for name, value in parameters.items()),
+            "",
+        ]
+    )
 
 
 def read(text: str) -> dict:
@@ -60,24 +89,36 @@ def read(text: str) -> dict:
     found: dict = {"from": None, "template": None, "system": None, "parameters": {}}
     rest, line = text, 1
     while rest:
-        match = re.match(r'[ \t]*(?:#[^\n]*)?(?:\n|$)|[ \t]*(?P<name>[A-Za-z]+)[ \t]+(?P<argument>[a-z_]+[ \t]+(?=\S))?'
-                         r'(?:"""(?P<long>.*?)"""|"(?P<quoted>[^"\n]*)"|(?P<bare>[^\n"]+?))[ \t]*(?:\n|$)', rest, re.DOTALL)
+        match = re.match(
+            r"[ \t]*(?:#[^\n]*)?(?:\n|$)|[ \t]*(?P<name>[A-Za-z]+)[ \t]+(?P<argument>[a-z_]+[ \t]+(?=\S))?"
+            r'(?:"""(?P<long>.*?)"""|"(?P<quoted>[^"\n]*)"|(?P<bare>[^\n"]+?))[ \t]*(?:\n|$)',
+            rest,
+            re.DOTALL,
+        )
         if not match or not match[0]:
-            raise CourseError(f"Modelfile, line {line}: expected an instruction like FROM, TEMPLATE, SYSTEM or PARAMETER with a value, "
-                              f"found {rest.splitlines()[0][:60]!r}. A text of several lines needs three quotes on both sides.")
+            raise CourseError(
+                f"Modelfile, line {line}: expected an instruction like FROM, TEMPLATE, SYSTEM or PARAMETER with a value, "
+                f"found {rest.splitlines()[0][:60]!r}. A text of several lines needs three quotes on both sides."
+            )
         if match["name"]:
             name, argument = match["name"].lower(), (match["argument"] or "").strip()
-            value = next(v for v in (match["long"], match["quoted"], match["bare"]) if v is not None)
+            value = next(
+                v for v in (match["long"], match["quoted"], match["bare"]) if v is not None
+            )
             if name == "parameter" and argument:
                 found["parameters"].setdefault(argument, []).append(value)
             elif name in ("from", "template", "system"):
                 found[name] = f"{argument} {value}".strip() if argument else value
             else:
-                raise CourseError(f"Modelfile, line {line}: unknown or incomplete instruction {match['name']!r}.")
+                raise CourseError(
+                    f"Modelfile, line {line}: unknown or incomplete instruction {match['name']!r}."
+                )
         line += match[0].count("\n")
-        rest = rest[match.end():]
+        rest = rest[match.end() :]
     if not found["from"]:
-        raise CourseError("the Modelfile has no FROM line: Ollama would not know which model to load.")
+        raise CourseError(
+            "the Modelfile has no FROM line: Ollama would not know which model to load."
+        )
     return found
 
 
@@ -93,7 +134,10 @@ def render(template: str, messages: list[dict]) -> str:
             pieces[i - 1] = pieces[i - 1].rstrip(" \t\r\n")
         if pieces[i].endswith(" -}}"):
             pieces[i + 1] = pieces[i + 1].lstrip(" \t\r\n")
-    left = [(i % 2 == 1, re.sub(r"^\{\{(- )?|( -)?\}\}$", "", piece).strip() if i % 2 else piece) for i, piece in enumerate(pieces)]
+    left = [
+        (i % 2 == 1, re.sub(r"^\{\{(- )?|( -)?\}\}$", "", piece).strip() if i % 2 else piece)
+        for i, piece in enumerate(pieces)
+    ]
 
     def block(inside: bool) -> tuple[Callable[[dict], str], str]:
         """Everything up to the action that closes this block: (what it writes for a message, that action)."""
@@ -112,12 +156,16 @@ def render(template: str, messages: list[dict]) -> str:
             elif (match := re.fullmatch(r"\.(Role|Content)", text)) and inside:
                 parts.append(lambda message, name=match[1].lower(): message[name])
             else:
-                raise CourseError(f"the template uses {{{{ {text} }}}}, which this check does not know: it cannot tell what Ollama would send.")
+                raise CourseError(
+                    f"the template uses {{{{ {text} }}}}, which this check does not know: it cannot tell what Ollama would send."
+                )
         return lambda message: "".join(part(message) for part in parts), ""
 
     def closed(body: Callable[[dict], str], by: str) -> Callable[[dict], str]:
         if by != "end":
-            raise CourseError(f"the template has a block that is closed by {by or 'nothing'!r} instead of 'end'.")
+            raise CourseError(
+                f"the template has a block that is closed by {by or 'nothing'!r} instead of 'end'."
+            )
         return body
 
     def case(role: str) -> Callable[[dict], str]:
@@ -125,7 +173,9 @@ def render(template: str, messages: list[dict]) -> str:
         if by.startswith("else if"):
             match = re.fullmatch(r'else if eq \.Role "([^"]*)"', by)
             if not match:
-                raise CourseError(f"the template uses {{{{ {by} }}}}, which this check does not know.")
+                raise CourseError(
+                    f"the template uses {{{{ {by} }}}}, which this check does not know."
+                )
             otherwise = case(match[1])
         else:
             otherwise = closed(*block(True)) if by == "else" else closed(lambda message: "", by)
@@ -140,9 +190,15 @@ def render(template: str, messages: list[dict]) -> str:
 def three_turns(language: str) -> list[dict]:
     """A fixed conversation of three questions and two answers, with line breaks, quotes, braces and an emoji in it."""
     chat = [{"role": "system", "content": SYSTEM[language]}]
-    for question, answer in (("Buatkan resep Soto Ayam.", "Bahan:\n- 1 ekor ayam\n\nLangkah:\n1. Rebus ayam."),
-                             ('Lebih "pedas" 🌶️?', "Tambah {{ cabai }}."), ("Write a recipe for Tempeh.\n  Indented.", "")):
-        chat += [{"role": "user", "content": question}, *([{"role": "assistant", "content": answer}] if answer else [])]
+    for question, answer in (
+        ("Buatkan resep Soto Ayam.", "Bahan:\n- 1 ekor ayam\n\nLangkah:\n1. Rebus ayam."),
+        ('Lebih "pedas" 🌶️?', "Tambah {{ cabai }}."),
+        ("Write a recipe for Tempeh.\n  Indented.", ""),
+    ):
+        chat += [
+            {"role": "user", "content": question},
+            *([{"role": "assistant", "content": answer}] if answer else []),
+        ]
     return chat
 
 
@@ -153,5 +209,7 @@ def compare(text: str, tokenizer, language: str) -> tuple[str, str]:
     """
     found, chat = read(text), three_turns(language)
     system = [{"role": "system", "content": found["system"]}] if found["system"] else []
-    return (render(found["template"] or "{{ .Prompt }}", [*system, *chat[1:]]),
-            tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True))
+    return (
+        render(found["template"] or "{{ .Prompt }}", [*system, *chat[1:]]),
+        tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True),
+    )

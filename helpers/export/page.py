@@ -17,18 +17,28 @@ os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False
 
 import gradio as gr  # noqa: E402
 
-from ..course.bilingual import tr  # noqa: E402
 from ..chat.conversation import Conversation, Refused, Turn  # noqa: E402
-from ..chat.widget import EVERY_S, _name as model_name, facts  # noqa: E402
+from ..chat.widget import EVERY_S, facts  # noqa: E402
+from ..chat.widget import _name as model_name
+from ..course.bilingual import tr  # noqa: E402
 from ..course.errors import CourseError  # noqa: E402
-from ..course.settings import PACKAGED_NAME  # noqa: E402
-from ..training.prompts import SYSTEM, request as recipe_request  # noqa: E402
+from ..course.settings import (
+    PACKAGED_NAME,  # noqa: E402
+    Settings,  # noqa: E402
+)
+from ..training.prompts import SYSTEM  # noqa: E402
+from ..training.prompts import request as recipe_request
 from .queue import MOST_TOKENS, Service  # noqa: E402
-from ..course.settings import Settings  # noqa: E402
 
-MOST_SESSIONS = 200              # conversations kept; beyond it the one unused for longest is forgotten
-EXAMPLES = {"id": ("Soto Ayam", "Tempe Orek", "Ikan Bakar"), "en": ("Chicken Soto", "Sweet Soy Tempeh", "Grilled Fish")}
-FONTS = [gr.themes.Font(name) for name in ("Segoe UI", "Roboto", "Helvetica Neue", "Noto Sans", "sans-serif")]
+MOST_SESSIONS = 200  # conversations kept; beyond it the one unused for longest is forgotten
+EXAMPLES = {
+    "id": ("Soto Ayam", "Tempe Orek", "Ikan Bakar"),
+    "en": ("Chicken Soto", "Sweet Soy Tempeh", "Grilled Fish"),
+}
+FONTS = [
+    gr.themes.Font(name)
+    for name in ("Segoe UI", "Roboto", "Helvetica Neue", "Noto Sans", "sans-serif")
+]
 MONO = [gr.themes.Font(name) for name in ("Consolas", "Menlo", "monospace")]
 CSS = """
 .gradio-container {max-width: 860px !important; margin: 0 auto !important}
@@ -62,16 +72,34 @@ def looks(cfg: Settings) -> dict:
     """Arguments of `gradio.mount_gradio_app`: the soft theme in fonts of the visitor's system, and nothing that shares files or links."""
     theme = gr.themes.Soft(primary_hue="orange", secondary_hue="orange", font=FONTS, font_mono=MONO)
     # Darker shades of the theme's own colour: white letters on its 500 and 600 are too faint to read. (`set` would reset the rest.)
-    for name in ("button_primary_background_fill", "checkbox_label_background_fill_selected", "slider_color", "block_title_text_color"):
+    for name in (
+        "button_primary_background_fill",
+        "checkbox_label_background_fill_selected",
+        "slider_color",
+        "block_title_text_color",
+    ):
         setattr(theme, name, "*primary_700")
-    for name in ("button_primary_background_fill_dark", "checkbox_label_background_fill_selected_dark", "slider_color_dark",
-                 "block_label_background_fill_dark"):
+    for name in (
+        "button_primary_background_fill_dark",
+        "checkbox_label_background_fill_selected_dark",
+        "slider_color_dark",
+        "block_label_background_fill_dark",
+    ):
         setattr(theme, name, "*primary_700")
     for name in ("button_primary_background_fill_hover", "checkbox_background_color_selected"):
         setattr(theme, name, "*primary_800")
-    return {"theme": theme, "css": CSS,
-            "head": f"<script>document.documentElement.lang = '{cfg.language}'</script>", "footer_links": [], "allowed_paths": [],
-            "max_file_size": 1, "show_error": False, "ssr_mode": False, "mcp_server": False, "pwa": False}
+    return {
+        "theme": theme,
+        "css": CSS,
+        "head": f"<script>document.documentElement.lang = '{cfg.language}'</script>",
+        "footer_links": [],
+        "allowed_paths": [],
+        "max_file_size": 1,
+        "show_error": False,
+        "ssr_mode": False,
+        "mcp_server": False,
+        "pwa": False,
+    }
 
 
 def messages(turns: list[Turn], pending: str = "") -> list[dict]:
@@ -99,7 +127,9 @@ def build(service: Service) -> gr.Blocks:
         key = request.session_hash
         if key not in sessions:
             sessions[key] = Session(service.conversation())
-            for old in [k for k, s in sessions.items() if not s.job][:max(0, len(sessions) - MOST_SESSIONS)]:
+            for old in [k for k, s in sessions.items() if not s.job][
+                : max(0, len(sessions) - MOST_SESSIONS)
+            ]:
                 del sessions[old]
         sessions.move_to_end(key)
         return sessions[key]
@@ -126,8 +156,12 @@ def build(service: Service) -> gr.Blocks:
             session = session_of(request)
             talk = session.conversation
             if session.job:
-                raise Refused(tr("Jawaban sebelumnya masih ditulis; pesan tetap di kolomnya.",
-                                 "The previous answer is still being written; the message stays in its field."))
+                raise Refused(
+                    tr(
+                        "Jawaban sebelumnya masih ditulis; pesan tetap di kolomnya.",
+                        "The previous answer is still being written; the message stays in its field.",
+                    )
+                )
             talk.model, talk.answer_tokens = model, service.bounded(tokens, talk)
             earlier = list(talk.turns)
             job = session.job = await service.submit(talk, message)
@@ -136,27 +170,60 @@ def build(service: Service) -> gr.Blocks:
             return
         shown, kept, said = 0.0, "", ("", False)
         try:
-            yield messages(earlier, message.strip()), gr.Textbox(value="", **writing), status(tr("Membaca permintaan …", "Reading the request …"))
+            yield (
+                messages(earlier, message.strip()),
+                gr.Textbox(value="", **writing),
+                status(tr("Membaca permintaan …", "Reading the request …")),
+            )
             async for _ in job.turn_comes():
                 before = service.waiting_before(job)
-                yield gr.skip(), gr.skip(), status(tr(f"Menunggu giliran: {before} jawaban lagi …",
-                                                      f"Waiting in line: {before} before this one …"))
+                yield (
+                    gr.skip(),
+                    gr.skip(),
+                    status(
+                        tr(
+                            f"Menunggu giliran: {before} jawaban lagi …",
+                            f"Waiting in line: {before} before this one …",
+                        )
+                    ),
+                )
             async with contextlib.aclosing(job.pieces()) as pieces:
                 async for _ in pieces:
                     if job.turn and time.monotonic() - shown >= EVERY_S:
                         shown = time.monotonic()
-                        speed = f" {job.turn.tokens_per_s:.1f} token/s" if job.turn.seconds > 0.5 else ""
-                        yield messages(talk.turns), gr.skip(), status(tr("Menulis", "Writing") + " …" + speed)
+                        speed = (
+                            f" {job.turn.tokens_per_s:.1f} token/s"
+                            if job.turn.seconds > 0.5
+                            else ""
+                        )
+                        yield (
+                            messages(talk.turns),
+                            gr.skip(),
+                            status(tr("Menulis", "Writing") + " …" + speed),
+                        )
             if job.turn:
                 said = facts(job.turn), False
             else:
-                kept, said = message, (tr("Dibatalkan sebelum mendapat giliran.", "Cancelled before its turn came."), False)
+                kept, said = (
+                    message,
+                    (
+                        tr(
+                            "Dibatalkan sebelum mendapat giliran.",
+                            "Cancelled before its turn came.",
+                        ),
+                        False,
+                    ),
+                )
         except CourseError as problem:
             kept, said = message, (str(problem), True)
         finally:
-            job.give_up()                        # also when the tab was closed in the middle
+            job.give_up()  # also when the tab was closed in the middle
             session.job = None
-        yield messages(talk.turns), gr.Textbox(value=kept, **idle) if kept else gr.Textbox(**idle), status(*said)
+        yield (
+            messages(talk.turns),
+            gr.Textbox(value=kept, **idle) if kept else gr.Textbox(**idle),
+            status(*said),
+        )
 
     async def stop(request: gr.Request):
         if request.session_hash in sessions:
@@ -175,37 +242,95 @@ def build(service: Service) -> gr.Blocks:
 
     base = {"packaged": PACKAGED_NAME}.get(cfg.base_model, cfg.as_dict()["base_model"])
     with gr.Blocks(title="Dapur LLM", analytics_enabled=False) as page:
-        gr.Markdown("# Dapur LLM\n\n"
-                    + tr("Minta sebuah resep, dan model yang kita *tuning* sendiri menuliskannya. "
-                         "Model sekecil ini bisa keliru: baca dulu resepnya sebelum memasak.",
-                         "Ask for a recipe, and the model that we tuned ourselves writes it. "
-                         "A model this small can be wrong: read the recipe before you cook."))
-        served = [tr("Pesan sistem", "System message") + f": “{SYSTEM[cfg.data_language]}”", base, tr("profil", "profile") + f" {cfg.profile}", service.engine]
+        gr.Markdown(
+            "# Dapur LLM\n\n"
+            + tr(
+                "Minta sebuah resep, dan model yang kita *tuning* sendiri menuliskannya. "
+                "Model sekecil ini bisa keliru: baca dulu resepnya sebelum memasak.",
+                "Ask for a recipe, and the model that we tuned ourselves writes it. "
+                "A model this small can be wrong: read the recipe before you cook.",
+            )
+        )
+        served = [
+            tr("Pesan sistem", "System message") + f": “{SYSTEM[cfg.data_language]}”",
+            base,
+            tr("profil", "profile") + f" {cfg.profile}",
+            service.engine,
+        ]
         gr.HTML(html.escape(" · ".join(served)), elem_id="facts", padding=False)
-        log = gr.Chatbot(label=tr("Percakapan", "Conversation"), show_label=False, elem_id="log", height="min(46vh, 560px)", min_height=240,
-                         render_markdown=False, sanitize_html=True, allow_tags=False, latex_delimiters=[], allow_file_downloads=False,
-                         buttons=["copy"], layout="bubble",
-                         placeholder=tr("Belum ada percakapan. Coba salah satu contoh di bawah.", "Nothing here yet. Try one of the examples below."),
-                         examples=[{"text": recipe_request(title, language=cfg.data_language)} for title in EXAMPLES[cfg.data_language]])
-        text = gr.Textbox(show_label=False, label=tr("Pesan", "Message"),
-                          placeholder=tr("tulis permintaan, lalu tekan Enter", "type a request, then press Enter"), lines=1, max_lines=6, elem_id="message", **idle)
-        line = gr.HTML(status(tr("Memuat model …", "Loading the model …")), elem_id="status", padding=False)
+        log = gr.Chatbot(
+            label=tr("Percakapan", "Conversation"),
+            show_label=False,
+            elem_id="log",
+            height="min(46vh, 560px)",
+            min_height=240,
+            render_markdown=False,
+            sanitize_html=True,
+            allow_tags=False,
+            latex_delimiters=[],
+            allow_file_downloads=False,
+            buttons=["copy"],
+            layout="bubble",
+            placeholder=tr(
+                "Belum ada percakapan. Coba salah satu contoh di bawah.",
+                "Nothing here yet. Try one of the examples below.",
+            ),
+            examples=[
+                {"text": recipe_request(title, language=cfg.data_language)}
+                for title in EXAMPLES[cfg.data_language]
+            ],
+        )
+        text = gr.Textbox(
+            show_label=False,
+            label=tr("Pesan", "Message"),
+            placeholder=tr(
+                "tulis permintaan, lalu tekan Enter", "type a request, then press Enter"
+            ),
+            lines=1,
+            max_lines=6,
+            elem_id="message",
+            **idle,
+        )
+        line = gr.HTML(
+            status(tr("Memuat model …", "Loading the model …")), elem_id="status", padding=False
+        )
         with gr.Row():
-            model = gr.Radio([(model_name(m), m) for m in service.models], value="tuned", label=tr("Yang menjawab", "Who answers"),
-                             visible=len(service.models) > 1, scale=4, min_width=280)
-            tokens = gr.Slider(8, MOST_TOKENS, value=cfg.max_new_tokens, step=1, label=tr("Batas token jawaban", "Token limit of an answer"),
-                               scale=3, min_width=220, buttons=[])
+            model = gr.Radio(
+                [(model_name(m), m) for m in service.models],
+                value="tuned",
+                label=tr("Yang menjawab", "Who answers"),
+                visible=len(service.models) > 1,
+                scale=4,
+                min_width=280,
+            )
+            tokens = gr.Slider(
+                8,
+                MOST_TOKENS,
+                value=cfg.max_new_tokens,
+                step=1,
+                label=tr("Batas token jawaban", "Token limit of an answer"),
+                scale=3,
+                min_width=220,
+                buttons=[],
+            )
             wipe = gr.Button(tr("Hapus", "Clear"), scale=1, min_width=90, elem_id="wipe")
 
         free = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
-        asks = {"fn": respond, "inputs": [text, model, tokens], "outputs": [log, text, line], **free}
+        asks = {
+            "fn": respond,
+            "inputs": [text, model, tokens],
+            "outputs": [log, text, line],
+            **free,
+        }
         page.load(ready, None, line, **free)
         page.unload(close)
         text.submit(**asks)
         text.stop(stop, None, None, **free)
         gr.on([wipe.click, log.clear], clear, None, [log, line], **free)
         log.example_select(pick, None, text, **free).then(**asks)
-    page.max_threads = service.queue + service.concurrency + 40      # every tab that waits takes one, and Stop must still get through
+    page.max_threads = (
+        service.queue + service.concurrency + 40
+    )  # every tab that waits takes one, and Stop must still get through
     return page.queue()
 
 

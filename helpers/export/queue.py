@@ -17,14 +17,14 @@ import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
-from ..course.bilingual import tr
 from ..chat.conversation import Conversation, Turn
+from ..course.bilingual import tr
 from ..course.errors import CourseError
-from ..training.prompts import request as recipe_request
 from ..course.settings import Settings
+from ..training.prompts import request as recipe_request
 
-MOST_TOKENS = 512                # new tokens of one answer; a recipe of the course takes about 200
-WAIT_S, ANSWER_S = 600.0, 300.0   # the longest time in the queue, and for writing one answer
+MOST_TOKENS = 512  # new tokens of one answer; a recipe of the course takes about 200
+WAIT_S, ANSWER_S = 600.0, 300.0  # the longest time in the queue, and for writing one answer
 log = logging.getLogger("uvicorn.error")
 
 
@@ -35,14 +35,29 @@ class Unavailable(CourseError):
 class Job:
     """One answer. It waits for a worker thread, is written there, and is read in the event loop, piece by piece."""
 
-    def __init__(self, conversation: Conversation, message: str, wait_s: float = WAIT_S, answer_s: float = ANSWER_S):
-        self.conversation, self.message, self.wait_s, self.answer_s = conversation, message, wait_s, answer_s
-        self.turn: Turn | None = None            # what came of it; None if it was given up before its turn
+    def __init__(
+        self,
+        conversation: Conversation,
+        message: str,
+        wait_s: float = WAIT_S,
+        answer_s: float = ANSWER_S,
+    ):
+        self.conversation, self.message, self.wait_s, self.answer_s = (
+            conversation,
+            message,
+            wait_s,
+            answer_s,
+        )
+        self.turn: Turn | None = None  # what came of it; None if it was given up before its turn
         self.problem: BaseException | None = None
-        self.future: Future | None = None        # set by Service.submit
+        self.future: Future | None = None  # set by Service.submit
         self.waited_s = 0.0
         self._asked = time.monotonic()
-        self._loop, self._began, self._arrived = asyncio.get_running_loop(), asyncio.Event(), asyncio.Queue()
+        self._loop, self._began, self._arrived = (
+            asyncio.get_running_loop(),
+            asyncio.Event(),
+            asyncio.Queue(),
+        )
         self._given_up = threading.Event()
 
     def write(self) -> None:
@@ -53,11 +68,11 @@ class Job:
             for piece in self.conversation.reply(self.message):
                 self._note_turn()
                 self.tell(self._arrived.put_nowait, piece)
-                if self._given_up.is_set():      # given up between two steps of `reply`
+                if self._given_up.is_set():  # given up between two steps of `reply`
                     self.conversation.stop()
             self._note_turn()
             self.tell(self._arrived.put_nowait, None)
-        except BaseException as problem:         # raised again where the answer is read
+        except BaseException as problem:  # raised again where the answer is read
             self.problem = problem
             self.tell(self._arrived.put_nowait, problem)
 
@@ -89,8 +104,12 @@ class Job:
             except TimeoutError:
                 if time.monotonic() - self._asked > self.wait_s:
                     self.give_up()
-                    raise Unavailable(tr("Antreannya terlalu lama. Coba lagi sebentar lagi.",
-                                         "The queue took too long. Try again in a moment.")) from None
+                    raise Unavailable(
+                        tr(
+                            "Antreannya terlalu lama. Coba lagi sebentar lagi.",
+                            "The queue took too long. Try again in a moment.",
+                        )
+                    ) from None
                 yield
 
     async def pieces(self) -> AsyncIterator[str]:
@@ -104,10 +123,14 @@ class Job:
             end = time.monotonic() + self.answer_s
             while True:
                 try:
-                    piece = await asyncio.wait_for(self._arrived.get(), max(0.01, end - time.monotonic()))
+                    piece = await asyncio.wait_for(
+                        self._arrived.get(), max(0.01, end - time.monotonic())
+                    )
                 except TimeoutError:
                     if self._given_up.is_set():
-                        raise CourseError(tr("Model tidak menjawab lagi.", "The model has stopped answering.")) from None
+                        raise CourseError(
+                            tr("Model tidak menjawab lagi.", "The model has stopped answering.")
+                        ) from None
                     self.give_up()
                     end = time.monotonic() + 30  # a model that is alive ends within a token
                     continue
@@ -115,8 +138,12 @@ class Job:
                     raise piece
                 if isinstance(piece, BaseException):
                     log.error("an answer failed", exc_info=piece)
-                    raise CourseError(tr("Ada kesalahan pada layanan; rinciannya ada di terminal.",
-                                         "Something went wrong in the service; the terminal has the details.")) from piece
+                    raise CourseError(
+                        tr(
+                            "Ada kesalahan pada layanan; rinciannya ada di terminal.",
+                            "Something went wrong in the service; the terminal has the details.",
+                        )
+                    ) from piece
                 if piece is None:
                     return
                 yield piece
@@ -127,13 +154,31 @@ class Job:
 class Service:
     """A bot behind a queue: `concurrency` answers are written at once, `queue` more may wait, the rest is turned away."""
 
-    def __init__(self, bot, cfg: Settings, *, engine: str = "transformers", models: tuple[str, ...] = ("tuned", "base"),
-                 queue: int = 32, concurrency: int = 1, wait_s: float = WAIT_S, answer_s: float = ANSWER_S,
-                 prepare: Callable[[], None] = lambda: None):
-        self.prepare = prepare                   # called before the model is loaded, in the thread that loads it
+    def __init__(
+        self,
+        bot,
+        cfg: Settings,
+        *,
+        engine: str = "transformers",
+        models: tuple[str, ...] = ("tuned", "base"),
+        queue: int = 32,
+        concurrency: int = 1,
+        wait_s: float = WAIT_S,
+        answer_s: float = ANSWER_S,
+        prepare: Callable[[], None] = lambda: None,
+    ):
+        self.prepare = prepare  # called before the model is loaded, in the thread that loads it
         self.bot, self.cfg, self.engine, self.models = bot, cfg, engine, models
-        self.queue, self.concurrency, self.wait_s, self.answer_s = queue, concurrency, wait_s, answer_s
-        self.state, self.reason = "loading", ""  # then "ok", or "failed" with a reason; at the end "closing"
+        self.queue, self.concurrency, self.wait_s, self.answer_s = (
+            queue,
+            concurrency,
+            wait_s,
+            answer_s,
+        )
+        self.state, self.reason = (
+            "loading",
+            "",
+        )  # then "ok", or "failed" with a reason; at the end "closing"
         self.answered = self.failed = 0
         self.jobs: list[Job] = []
         self._began = time.monotonic()
@@ -146,13 +191,26 @@ class Service:
             self.prepare()
             language = self.cfg.data_language
             conversation = self.bot.conversation(answer_tokens=1)
-            conversation.say(recipe_request("Soto Ayam" if language == "id" else "Chicken Soto", language=language))
+            conversation.say(
+                recipe_request(
+                    "Soto Ayam" if language == "id" else "Chicken Soto", language=language
+                )
+            )
             if conversation.last.tokens < 1:
                 raise CourseError("the model answered its first question with nothing at all.")
             outcome, reason = "ok", ""
-        except Exception as problem:             # told by /health, by the page, and in the terminal
-            outcome, reason = "failed", str(problem) if isinstance(problem, CourseError) else f"{type(problem).__name__}: {problem}"
-            log.error("the model could not be loaded: %s", reason, exc_info=not isinstance(problem, CourseError))
+        except Exception as problem:  # told by /health, by the page, and in the terminal
+            outcome, reason = (
+                "failed",
+                str(problem)
+                if isinstance(problem, CourseError)
+                else f"{type(problem).__name__}: {problem}",
+            )
+            log.error(
+                "the model could not be loaded: %s",
+                reason,
+                exc_info=not isinstance(problem, CourseError),
+            )
         if self.state == "loading":
             self.state, self.reason = outcome, reason
 
@@ -162,15 +220,28 @@ class Service:
 
     def waiting_before(self, job: Job) -> int:
         """How many answers come before this one, those being written included."""
-        return sum(not other.future.done() for other in self.jobs[:self.jobs.index(job)]) if job in self.jobs else 0
+        return (
+            sum(not other.future.done() for other in self.jobs[: self.jobs.index(job)])
+            if job in self.jobs
+            else 0
+        )
 
     def check_ready(self) -> None:
         """Raises Unavailable unless the model answers."""
         if self.state == "failed":
-            raise CourseError(tr(f"Modelnya gagal dimuat: {self.reason}", f"The model could not be loaded: {self.reason}"))
+            raise CourseError(
+                tr(
+                    f"Modelnya gagal dimuat: {self.reason}",
+                    f"The model could not be loaded: {self.reason}",
+                )
+            )
         if self.state == "loading":
-            raise Unavailable(tr("Modelnya masih dimuat. Tunggu sebentar, lalu kirim lagi.",
-                                 "The model is still loading. Wait a moment and send it again."))
+            raise Unavailable(
+                tr(
+                    "Modelnya masih dimuat. Tunggu sebentar, lalu kirim lagi.",
+                    "The model is still loading. Wait a moment and send it again.",
+                )
+            )
         if self.state != "ok":
             raise Unavailable(tr("Layanan sedang ditutup.", "The service is closing."))
 
@@ -192,8 +263,12 @@ class Service:
         self.check_ready()
         self.jobs = [job for job in self.jobs if not job.future.done()]
         if len(self.jobs) >= self.concurrency + self.queue:
-            raise Unavailable(tr(f"Antrean penuh: {self.waiting} permintaan menunggu. Coba lagi sebentar lagi.",
-                                 f"The queue is full: {self.waiting} requests are waiting. Try again in a moment."))
+            raise Unavailable(
+                tr(
+                    f"Antrean penuh: {self.waiting} permintaan menunggu. Coba lagi sebentar lagi.",
+                    f"The queue is full: {self.waiting} requests are waiting. Try again in a moment.",
+                )
+            )
         job = Job(conversation, message, self.wait_s, self.answer_s)
         job.future = self._workers.submit(job.write)
         job.future.add_done_callback(lambda _: job.tell(self._count, job))
@@ -208,11 +283,22 @@ class Service:
 
     def health(self) -> dict:
         """The facts of /health. Looks at nothing that could wait."""
-        return {"status": self.state, **({"reason": self.reason} if self.reason else {}),
-                "model": self.cfg.as_dict()["base_model"], "models": list(self.models), "profile": self.cfg.profile, "engine": self.engine,
-                "language": self.cfg.data_language, "writing": sum(job.future.running() for job in self.jobs), "waiting": self.waiting,
-                "queue": self.queue, "concurrency": self.concurrency, "answered": self.answered, "failed": self.failed,
-                "uptime_s": round(time.monotonic() - self._began, 1)}
+        return {
+            "status": self.state,
+            **({"reason": self.reason} if self.reason else {}),
+            "model": self.cfg.as_dict()["base_model"],
+            "models": list(self.models),
+            "profile": self.cfg.profile,
+            "engine": self.engine,
+            "language": self.cfg.data_language,
+            "writing": sum(job.future.running() for job in self.jobs),
+            "waiting": self.waiting,
+            "queue": self.queue,
+            "concurrency": self.concurrency,
+            "answered": self.answered,
+            "failed": self.failed,
+            "uptime_s": round(time.monotonic() - self._began, 1),
+        }
 
     def close(self) -> None:
         """Take no more questions and end the answers being written; from the event loop's thread."""
@@ -224,6 +310,8 @@ class Service:
     def wait_closed(self, seconds: float) -> bool:
         """Whether, within this time, no thread works for the model any more: not for an answer, not for loading it."""
         end = time.monotonic() + seconds
-        while time.monotonic() < end and not (quiet := all(job.future.done() for job in self.jobs) and not self.loading.is_alive()):
+        while time.monotonic() < end and not (
+            quiet := all(job.future.done() for job in self.jobs) and not self.loading.is_alive()
+        ):
             time.sleep(0.05)
         return quiet

@@ -18,15 +18,15 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, StreamingResponse
 from pydantic import BaseModel, Field
 
-from . import page
-from ..course.bilingual import tr
 from ..chat.conversation import Refused, Turn
+from ..course.bilingual import tr
 from ..course.errors import CourseError
-from .gate import Gate
-from .queue import Job, MOST_TOKENS, Service, Unavailable
 from ..course.settings import Settings
+from . import page
+from .gate import Gate
+from .queue import MOST_TOKENS, Job, Service, Unavailable
 
-RETRY_S = 5                      # what "come back later" means in the Retry-After header
+RETRY_S = 5  # what "come back later" means in the Retry-After header
 
 
 class Question(BaseModel):
@@ -41,9 +41,17 @@ class Question(BaseModel):
 def facts(job: Job) -> dict:
     """An answer as JSON; times in seconds, `first_s` and `seconds` from the moment its turn came."""
     turn = job.turn or Turn(job.message, job.conversation.model, stopped=True)
-    return {"answer": turn.answer, "model": turn.model, "tokens": turn.tokens, "ended": turn.ended, "stopped": turn.stopped,
-            "max_new_tokens": job.conversation.answer_tokens, "waited_s": round(job.waited_s, 3), "first_s": round(turn.first_s, 3),
-            "seconds": round(turn.seconds, 3)}
+    return {
+        "answer": turn.answer,
+        "model": turn.model,
+        "tokens": turn.tokens,
+        "ended": turn.ended,
+        "stopped": turn.stopped,
+        "max_new_tokens": job.conversation.answer_tokens,
+        "waited_s": round(job.waited_s, 3),
+        "first_s": round(turn.first_s, 3),
+        "seconds": round(turn.seconds, 3),
+    }
 
 
 def problem_response(_request: Request, problem: Exception) -> JSONResponse:
@@ -51,7 +59,14 @@ def problem_response(_request: Request, problem: Exception) -> JSONResponse:
     if isinstance(problem, Unavailable):
         return JSONResponse({"error": str(problem)}, 503, {"Retry-After": str(RETRY_S)})
     if isinstance(problem, RequestValidationError):
-        return JSONResponse({"error": "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in problem.errors())}, 422)
+        return JSONResponse(
+            {
+                "error": "; ".join(
+                    f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in problem.errors()
+                )
+            },
+            422,
+        )
     return JSONResponse({"error": str(problem)}, 400 if isinstance(problem, Refused) else 500)
 
 
@@ -65,7 +80,9 @@ def create_app(bot, cfg: Settings, **options) -> FastAPI:
         yield
         service.close()
 
-    app = FastAPI(title="Dapur LLM", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    app = FastAPI(
+        title="Dapur LLM", docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan
+    )
     app.state.service = service
     for kind in (CourseError, RequestValidationError):
         app.add_exception_handler(kind, problem_response)
@@ -77,9 +94,16 @@ def create_app(bot, cfg: Settings, **options) -> FastAPI:
     async def asked(question: Question) -> Job:
         service.check_ready()
         if question.model not in service.models:
-            raise Refused(tr("Mesin GGUF hanya memuat model hasil tuning.", "The GGUF engine holds the tuned model only."))
+            raise Refused(
+                tr(
+                    "Mesin GGUF hanya memuat model hasil tuning.",
+                    "The GGUF engine holds the tuned model only.",
+                )
+            )
         options = {"answer_tokens": question.max_new_tokens} if question.max_new_tokens else {}
-        return await service.submit(service.conversation(model=question.model, **options), question.message)
+        return await service.submit(
+            service.conversation(model=question.model, **options), question.message
+        )
 
     @app.post("/api/chat")
     async def chat(question: Question, request: Request):
@@ -95,7 +119,7 @@ def create_app(bot, cfg: Settings, **options) -> FastAPI:
 
     @app.post("/api/chat/stream")
     async def chat_stream(question: Question):
-        job = await asked(question)              # before the stream opens: a full queue is still a plain 503
+        job = await asked(question)  # before the stream opens: a full queue is still a plain 503
 
         async def events() -> AsyncIterator[str]:
             def event(data: dict) -> str:
@@ -113,7 +137,9 @@ def create_app(bot, cfg: Settings, **options) -> FastAPI:
             finally:
                 job.give_up()
 
-        return StreamingResponse(events(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+        return StreamingResponse(
+            events(), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
+        )
 
     app.add_middleware(Gate)
     return gradio.mount_gradio_app(app, page.build(service), "/", **page.looks(cfg))

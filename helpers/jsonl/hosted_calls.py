@@ -15,7 +15,7 @@ import openai
 from ..course.bilingual import tr
 from ..course.errors import CourseError
 
-LONGEST_WAIT = 60.0              # seconds; a service that asks for more than this is left alone
+LONGEST_WAIT = 60.0  # seconds; a service that asks for more than this is left alone
 SAFE = "Nothing is sent twice: run the cell again and it goes on from where it stopped."
 NO_API = "the address answered, but not in the form of the API. Check OPENAI_BASE_URL; it usually ends in /v1."
 T = TypeVar("T")
@@ -32,7 +32,9 @@ class Calls:
     first_wait: float
     tell: Callable[[str], None]
 
-    def __call__(self, what: str, make: Callable[[], T], find: Callable[[], T | None] | None = None) -> T:
+    def __call__(
+        self, what: str, make: Callable[[], T], find: Callable[[], T | None] | None = None
+    ) -> T:
         """`make()`, tried again after a passing fault; `find` is asked first, each time, whether it has been made already.
 
         So a reply that was lost after the service had done its work does not lead to a second file or job.
@@ -48,10 +50,19 @@ class Calls:
                 if wait is None or attempt == self.retries:
                     # `from None`: the original error may repeat parts of the key
                     raise CourseError(self.explain(what, problem, attempt + 1)) from None
-                self.tell(tr(f"{_short(problem)}: coba lagi dalam {wait:.1f} detik ({attempt + 1} dari {self.retries})",
-                             f"{_short(problem)}: trying again in {wait:.1f} s ({attempt + 1} of {self.retries})"))
+                self.tell(
+                    tr(
+                        f"{_short(problem)}: coba lagi dalam {wait:.1f} detik ({attempt + 1} dari {self.retries})",
+                        f"{_short(problem)}: trying again in {wait:.1f} s ({attempt + 1} of {self.retries})",
+                    )
+                )
                 time.sleep(wait)
-                if find and sent and isinstance(problem, openai.APITimeoutError) and (late := self._late(find, wait)) is not None:
+                if (
+                    find
+                    and sent
+                    and isinstance(problem, openai.APITimeoutError)
+                    and (late := self._late(find, wait)) is not None
+                ):
                     return sound(late)
         raise AssertionError("the last attempt returns or raises")
 
@@ -62,7 +73,7 @@ class Calls:
             try:
                 if (found := find()) is not None:
                     return found
-            except openai.APIError:              # the next attempt meets the same fault and reports it
+            except openai.APIError:  # the next attempt meets the same fault and reports it
                 return None
             time.sleep(min(pause, self.timeout / 4))
         return None
@@ -71,7 +82,9 @@ class Calls:
         """One message: what could not be done, where, why, and what to do next."""
         head = f"could not {what} at {self.where}"
         said = problem.body.get("message") if isinstance(problem.body, dict) else None
-        said = " ".join(str(said or problem.message).replace(self.key, "***").split())[:300].rstrip(".")
+        said = " ".join(str(said or problem.message).replace(self.key, "***").split())[:300].rstrip(
+            "."
+        )
         times = "once" if tries == 1 else f"{tries} times"
         if isinstance(problem, openai.APITimeoutError):
             return f"{head}: no reply within {self.timeout:g} seconds, tried {times}. Check the connection, or give a longer timeout. {SAFE}"
@@ -95,7 +108,13 @@ class Calls:
 
 def sound(reply: T) -> T:
     """The reply, if it is one of the API: a web page, as from a wrong address, comes back as text or without an id."""
-    if isinstance(reply, str) or hasattr(reply, "object") and reply.object is None or hasattr(reply, "id") and not reply.id:
+    if (
+        isinstance(reply, str)
+        or hasattr(reply, "object")
+        and reply.object is None
+        or hasattr(reply, "id")
+        and not reply.id
+    ):
         raise CourseError(NO_API)
     return reply
 
@@ -104,7 +123,7 @@ def pages(ask: Callable, **options) -> Iterator:
     """The pages of a list, asked for one by one: `ask` is a list method of the client."""
     try:
         first = ask(**options)
-    except AttributeError:                       # what the client itself meets when a list comes back as a web page
+    except AttributeError:  # what the client itself meets when a list comes back as a web page
         raise CourseError(NO_API) from None
     yield from first.iter_pages()
 
@@ -120,13 +139,25 @@ def without_login(url: str) -> str:
     parts = urlsplit(url)
     host = parts.hostname or ""
     host = f"[{host}]" if ":" in host else host
-    return urlunsplit((parts.scheme, f"{host}:{parts.port}" if parts.port else host, parts.path.rstrip("/"), "", ""))
+    return urlunsplit(
+        (
+            parts.scheme,
+            f"{host}:{parts.port}" if parts.port else host,
+            parts.path.rstrip("/"),
+            "",
+            "",
+        )
+    )
 
 
 def _short(problem: openai.APIError) -> str:
     if isinstance(problem, openai.APIStatusError):
         return f"HTTP {problem.status_code}"
-    return tr("tidak ada balasan", "no reply") if isinstance(problem, openai.APITimeoutError) else tr("koneksi putus", "connection lost")
+    return (
+        tr("tidak ada balasan", "no reply")
+        if isinstance(problem, openai.APITimeoutError)
+        else tr("koneksi putus", "connection lost")
+    )
 
 
 def _asked_wait(problem: openai.APIError) -> float | None:
@@ -147,12 +178,18 @@ def _wait(problem: openai.APIError, attempt: int, first: float) -> float | None:
     """Seconds before the next try, doubling with each attempt, or None when another try is pointless."""
     if isinstance(problem, openai.APIStatusError):
         passing = problem.status_code in (408, 409, 429) or problem.status_code >= 500
-        if not passing or problem.code == "insufficient_quota" or problem.response.headers.get("x-should-retry") == "false":
+        if (
+            not passing
+            or problem.code == "insufficient_quota"
+            or problem.response.headers.get("x-should-retry") == "false"
+        ):
             return None
     elif not isinstance(problem, openai.APIConnectionError):
         return None
     asked = _asked_wait(problem)
     if asked is not None and asked > LONGEST_WAIT:
         return None
-    grown = min(first * 2**attempt, LONGEST_WAIT) * random.uniform(0.75, 1)      # not all of a class at the same moment
+    grown = min(first * 2**attempt, LONGEST_WAIT) * random.uniform(
+        0.75, 1
+    )  # not all of a class at the same moment
     return grown if asked is None or asked <= 0 else asked

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ..course.errors import CourseError
-from ..course.results import read_json, write_json
+from ..course.files import read_json, write_json
 
 
 class State:
@@ -19,13 +19,21 @@ class State:
         if path.exists():
             try:
                 self._all = read_json(path)
-                sound = all(isinstance(known[part], dict) for known in self._all["services"].values() for part in ("files", "jobs", "seen"))
+                sound = all(
+                    isinstance(known[part], dict)
+                    for known in self._all["services"].values()
+                    for part in ("files", "jobs", "seen")
+                )
             except (ValueError, LookupError, TypeError, AttributeError):
                 sound = False
             if not sound:
-                raise CourseError(f"{path} is not a state file of this course. Delete it and run again: what the service holds is found there, "
-                                  "so nothing is sent twice.")
-        self._mine = self._all.setdefault("services", {}).setdefault(where, {"files": {}, "jobs": {}, "seen": {}})
+                raise CourseError(
+                    f"{path} is not a state file of this course. Delete it and run again: what the service holds is found there, "
+                    "so nothing is sent twice."
+                )
+        self._mine = self._all.setdefault("services", {}).setdefault(
+            where, {"files": {}, "jobs": {}, "seen": {}}
+        )
 
     def file(self, digest: str) -> str | None:
         return self._mine["files"].get(digest, {}).get("id")

@@ -22,17 +22,28 @@ from pathlib import Path
 import psutil
 from transformers import PrinterCallback, TrainerCallback
 
-from . import chat_rows, validator
 from .. import training
-from ..course import results
-from ..training import checkpoints, models, prompts
+from ..course import files
 from ..course.errors import CourseError, MissingStep
 from ..course.settings import Settings, choice
+from ..training import checkpoints, models, prompts
+from . import chat_rows, validator
 
 # hosted name -> field of Settings; what is not given is the profile's
-HYPERPARAMETERS = {"n_epochs": "epochs", "batch_size": "batch", "learning_rate": "learning_rate", "rank": "rank", "alpha": "alpha",
-                   "max_length": "max_length", "max_steps": "max_steps", "warmup_steps": "warmup_steps", "max_grad_norm": "max_grad_norm",
-                   "quantization": "quantization", "checkpoints_per_epoch": "evals_per_epoch", "seed": "seed"}
+HYPERPARAMETERS = {
+    "n_epochs": "epochs",
+    "batch_size": "batch",
+    "learning_rate": "learning_rate",
+    "rank": "rank",
+    "alpha": "alpha",
+    "max_length": "max_length",
+    "max_steps": "max_steps",
+    "warmup_steps": "warmup_steps",
+    "max_grad_norm": "max_grad_norm",
+    "quantization": "quantization",
+    "checkpoints_per_epoch": "evals_per_epoch",
+    "seed": "seed",
+}
 
 
 @dataclass
@@ -51,41 +62,74 @@ class Job:
     status: str = "queued"
     created_at: float = field(default_factory=time.time)
     finished_at: float | None = None
-    fine_tuned_model: str | None = None         # folder of the adapter, below the job's
+    fine_tuned_model: str | None = None  # folder of the adapter, below the job's
     trained_tokens: int | None = None
     error: dict | None = None
-    owner: list | None = None                   # process id and its start, while running
+    owner: list | None = None  # process id and its start, while running
     object: str = "fine_tuning.job"
 
 
-def create(folder: str | Path, training_file: str | Path, validation_file: str | Path, cfg: Settings, suffix: str = "", fresh: bool = False,
-           **hyperparameters) -> Job:
+def create(
+    folder: str | Path,
+    training_file: str | Path,
+    validation_file: str | Path,
+    cfg: Settings,
+    suffix: str = "",
+    fresh: bool = False,
+    **hyperparameters,
+) -> Job:
     """A job in `folder`, "queued", or "failed" when a file does not pass the validator.
 
     The same files, hyperparameters, model and code give the same id: such a job is returned as it stands, finished or half
     done, unless `fresh`. Another job's folder is emptied. Raises UsageError for an unknown hyperparameter.
     """
-    folder, files = Path(folder), {"training_file": Path(training_file), "validation_file": Path(validation_file)}
+    folder, files = (
+        Path(folder),
+        {"training_file": Path(training_file), "validation_file": Path(validation_file)},
+    )
     for name in hyperparameters:
         choice(name, HYPERPARAMETERS, "hyperparameter")
     settings = changed(cfg, hyperparameters)
     identity = "ftjob-" + _fingerprint(settings, files.values())
-    if not fresh and (folder / "job.json").is_file() and (known := retrieve(folder)).id == identity and known.status not in ("failed", "cancelled"):
+    if (
+        not fresh
+        and (folder / "job.json").is_file()
+        and (known := retrieve(folder)).id == identity
+        and known.status not in ("failed", "cancelled")
+    ):
         return known
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    job = Job(identity, settings.as_dict()["base_model"], suffix, files["training_file"].name, files["validation_file"].name,
-              {name: getattr(settings, known) for name, known in HYPERPARAMETERS.items()})
+    job = Job(
+        identity,
+        settings.as_dict()["base_model"],
+        suffix,
+        files["training_file"].name,
+        files["validation_file"].name,
+        {name: getattr(settings, known) for name, known in HYPERPARAMETERS.items()},
+    )
     _event(folder, "Validating the files")
     for name, path in files.items():
         report = validator.validate(path)
         if not report.ok and not job.error:
             job.error = {"code": "invalid_file", "message": chat_rows.faults(report), "param": name}
         shutil.copyfile(path, folder / f"{name}.jsonl")
-    if not job.error and (seen := validator.validate(files["validation_file"], train=files["training_file"]).kinds.get("in_train")):
-        _event(folder, f"{seen} rows of the validation file are (nearly) those of the training file: their loss says little", "warn")
+    if not job.error and (
+        seen := validator.validate(
+            files["validation_file"], train=files["training_file"]
+        ).kinds.get("in_train")
+    ):
+        _event(
+            folder,
+            f"{seen} rows of the validation file are (nearly) those of the training file: their loss says little",
+            "warn",
+        )
     job.status = "failed" if job.error else "queued"
-    _event(folder, job.error["message"] if job.error else f"Created fine-tuning job {job.id}", "error" if job.error else "info")
+    _event(
+        folder,
+        job.error["message"] if job.error else f"Created fine-tuning job {job.id}",
+        "error" if job.error else "info",
+    )
     return _save(folder, job)
 
 
@@ -93,8 +137,10 @@ def retrieve(folder: str | Path) -> Job:
     """The job as it stands on disk. Raises MissingStep when there is none."""
     path = Path(folder) / "job.json"
     if not path.is_file():
-        raise MissingStep(f"no fine-tuning job in {Path(folder).name}. Create one with local_job.create first.")
-    return Job(**results.read_json(path))
+        raise MissingStep(
+            f"no fine-tuning job in {Path(folder).name}. Create one with local_job.create first."
+        )
+    return Job(**files.read_json(path))
 
 
 def events(folder: str | Path) -> list[dict]:
@@ -132,9 +178,13 @@ def run(folder: str | Path, cfg: Settings, show=None, callbacks: list = ()) -> J
     if job.status == "succeeded":
         return job
     if job.status in ("failed", "cancelled"):
-        raise CourseError(f"job {job.id} is {job.status}{': ' + job.error['message'] if job.error else ''}. Create it again with local_job.create.")
+        raise CourseError(
+            f"job {job.id} is {job.status}{': ' + job.error['message'] if job.error else ''}. Create it again with local_job.create."
+        )
     if job.status == "running" and _alive(job) and job.owner[0] != os.getpid():
-        raise CourseError(f"job {job.id} is running in process {job.owner[0]}. Wait for it, or cancel it with local_job.cancel.")
+        raise CourseError(
+            f"job {job.id} is running in process {job.owner[0]}. Wait for it, or cancel it with local_job.cancel."
+        )
     job.status, job.owner = "running", [os.getpid(), psutil.Process().create_time()]
     _save(folder, job)
     try:
@@ -152,14 +202,18 @@ def run(folder: str | Path, cfg: Settings, show=None, callbacks: list = ()) -> J
 
 def changed(cfg: Settings, hyperparameters: dict) -> Settings:
     """The settings with a job's hyperparameters in their places."""
-    return dataclasses.replace(cfg, **{HYPERPARAMETERS[name]: value for name, value in hyperparameters.items()})
+    return dataclasses.replace(
+        cfg, **{HYPERPARAMETERS[name]: value for name, value in hyperparameters.items()}
+    )
 
 
 def adapter(folder: str | Path) -> Path:
     """Folder of a succeeded job's adapter. Raises MissingStep when the job has not succeeded."""
     job = retrieve(folder)
     if job.status != "succeeded":
-        raise MissingStep(f"job {job.id} is {job.status}, so it has no adapter yet. Run it with local_job.run.")
+        raise MissingStep(
+            f"job {job.id} is {job.status}, so it has no adapter yet. Run it with local_job.run."
+        )
     return Path(folder) / job.fine_tuned_model
 
 
@@ -185,10 +239,18 @@ class _Monitor(TrainerCallback):
         values = {name: round(float(logs[key]), 4) for key, name in known.items() if key in logs}
         if values:
             text = ", ".join(f"{name}={value:.3f}" for name, value in values.items())
-            _event(self.folder, f"Step {state.global_step}/{state.max_steps}: {text}", data={"step": state.global_step, "total_steps": state.max_steps, **values})
+            _event(
+                self.folder,
+                f"Step {state.global_step}/{state.max_steps}: {text}",
+                data={"step": state.global_step, "total_steps": state.max_steps, **values},
+            )
 
     def on_save(self, args, state, control, **kwargs):
-        _event(self.folder, f"Checkpoint created at step {state.global_step}", data={"step": state.global_step})
+        _event(
+            self.folder,
+            f"Checkpoint created at step {state.global_step}",
+            data={"step": state.global_step},
+        )
 
     def on_step_end(self, args, state, control, **kwargs):
         if (self.folder / "cancel").exists():
@@ -203,32 +265,67 @@ def merge(model) -> None:
 
 def _train(folder: Path, job: Job, cfg: Settings, show, callbacks) -> Job:
     tokenizer = models.load_tokenizer(cfg)
-    rows = {name: chat_rows.ChatRows(chat_rows.read(folder / f"{name}.jsonl"), tokenizer, cfg.max_length) for name in ("training_file", "validation_file")}
+    rows = {
+        name: chat_rows.ChatRows(
+            chat_rows.read(folder / f"{name}.jsonl"), tokenizer, cfg.max_length
+        )
+        for name in ("training_file", "validation_file")
+    }
     for name, found in rows.items():
         if not len(found):
-            raise CourseError(f"no row of the {name} fits {cfg.max_length} tokens; the shortest of {len(found.too_long)} is longer. Raise max_length.")
+            raise CourseError(
+                f"no row of the {name} fits {cfg.max_length} tokens; the shortest of {len(found.too_long)} is longer. Raise max_length."
+            )
         if found.too_long:
-            _event(folder, f"{len(found.too_long)} rows of the {name} are longer than {cfg.max_length} tokens and are left out", "warn")
-    model = training.attach_adapter(models.for_short_rows(models.load_base(cfg, for_training=True), cfg), cfg)
+            _event(
+                folder,
+                f"{len(found.too_long)} rows of the {name} are longer than {cfg.max_length} tokens and are left out",
+                "warn",
+            )
+    model = training.attach_adapter(
+        models.for_short_rows(models.load_base(cfg, for_training=True), cfg), cfg
+    )
     trainer, monitor = _trainer(folder, model, tokenizer, cfg, rows, show, callbacks)
     checkpoint = checkpoints.sound_checkpoint(folder / "checkpoints")
-    _event(folder, f"Fine-tuning job resumed from {Path(checkpoint).name}" if checkpoint else "Fine-tuning job started")
+    _event(
+        folder,
+        f"Fine-tuning job resumed from {Path(checkpoint).name}"
+        if checkpoint
+        else "Fine-tuning job started",
+    )
     trainer.train(resume_from_checkpoint=checkpoint)
     if monitor.cancelled:
-        return _finish(folder, job, "cancelled", f"Fine-tuning job cancelled at step {trainer.state.global_step}")
+        return _finish(
+            folder,
+            job,
+            "cancelled",
+            f"Fine-tuning job cancelled at step {trainer.state.global_step}",
+        )
 
     def fill(temporary: Path) -> None:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
-        (temporary / "history.json").write_text(json.dumps(trainer.history, indent=1), encoding="utf-8")
+        (temporary / "history.json").write_text(
+            json.dumps(trainer.history, indent=1), encoding="utf-8"
+        )
 
-    models.write_folder(folder / "adapter", fill)
-    job.fine_tuned_model, job.trained_tokens = "adapter", round(rows["training_file"].tokens * trainer.state.epoch)
+    files.write_folder(folder / "adapter", fill)
+    job.fine_tuned_model, job.trained_tokens = (
+        "adapter",
+        round(rows["training_file"].tokens * trainer.state.epoch),
+    )
     shutil.rmtree(folder / "checkpoints")
-    return _finish(folder, job, "succeeded", f"The job has successfully completed after {trainer.state.global_step} steps")
+    return _finish(
+        folder,
+        job,
+        "succeeded",
+        f"The job has successfully completed after {trainer.state.global_step} steps",
+    )
 
 
-def _trainer(folder: Path, model, tokenizer, cfg: Settings, rows: dict, show, callbacks) -> tuple[training.LabelTrainer, _Monitor]:
+def _trainer(
+    folder: Path, model, tokenizer, cfg: Settings, rows: dict, show, callbacks
+) -> tuple[training.LabelTrainer, _Monitor]:
     """Lesson 03's trainer without early stopping: a job trains for as long as was asked.
 
     Rows come in random order. Grouped by length (`train_sampling_strategy="group_by_length"`) they would come from long to
@@ -238,8 +335,14 @@ def _trainer(folder: Path, model, tokenizer, cfg: Settings, rows: dict, show, ca
     arguments.load_best_model_at_end = False
     history, monitor = training.History(show), _Monitor(folder)
     trainer = training.LabelTrainer(
-        model=model, dtype=models.compute_dtype(cfg), args=arguments, train_dataset=rows["training_file"], eval_dataset=rows["validation_file"],
-        data_collator=lambda batch: training.collate(batch, tokenizer.pad_token_id), callbacks=[training.GradientGuard(), history, monitor, *callbacks])
+        model=model,
+        dtype=models.compute_dtype(cfg),
+        args=arguments,
+        train_dataset=rows["training_file"],
+        eval_dataset=rows["validation_file"],
+        data_collator=lambda batch: training.collate(batch, tokenizer.pad_token_id),
+        callbacks=[training.GradientGuard(), history, monitor, *callbacks],
+    )
     trainer.remove_callback(PrinterCallback)
     trainer.history = history.rows
     return trainer, monitor
@@ -247,9 +350,19 @@ def _trainer(folder: Path, model, tokenizer, cfg: Settings, rows: dict, show, ca
 
 def _fingerprint(cfg: Settings, files) -> str:
     """Twelve hex digits of everything a job depends on: files, settings, this code and the libraries' versions."""
-    settings = {k: v for k, v in cfg.as_dict().items() if k not in ("language", "data_language", "data", "data_hash", "device")}
-    digest = hashlib.sha256(json.dumps([settings, checkpoints.versions(), cfg.device.kind], sort_keys=True).encode())
-    for path in (*files, *(Path(module.__file__) for module in (prompts, models, training, chat_rows)), Path(__file__)):
+    settings = {
+        k: v
+        for k, v in cfg.as_dict().items()
+        if k not in ("language", "data_language", "data", "data_hash", "device")
+    }
+    digest = hashlib.sha256(
+        json.dumps([settings, checkpoints.versions(), cfg.device.kind], sort_keys=True).encode()
+    )
+    for path in (
+        *files,
+        *(Path(module.__file__) for module in (prompts, models, training, chat_rows)),
+        Path(__file__),
+    ):
         digest.update(Path(path).read_bytes())
     return digest.hexdigest()[:12]
 
@@ -257,13 +370,16 @@ def _fingerprint(cfg: Settings, files) -> str:
 def _alive(job: Job) -> bool:
     """Whether the process that runs the job is still there; a number that another process got since does not count."""
     try:
-        return job.owner is not None and abs(psutil.Process(job.owner[0]).create_time() - job.owner[1]) < 1
+        return (
+            job.owner is not None
+            and abs(psutil.Process(job.owner[0]).create_time() - job.owner[1]) < 1
+        )
     except psutil.NoSuchProcess:
         return False
 
 
 def _save(folder: Path, job: Job) -> Job:
-    results.write_json(folder / "job.json", asdict(job))
+    files.write_json(folder / "job.json", asdict(job))
     return job
 
 
@@ -275,7 +391,15 @@ def _finish(folder: Path, job: Job, status: str, message: str, level: str = "inf
 
 
 def _event(folder: Path, message: str, level: str = "info", data: dict | None = None) -> None:
-    row = {"object": "fine_tuning.job.event", "created_at": round(time.time(), 2), "level": level, "type": "metrics" if data else "message",
-           "message": message, "data": data or {}}
+    row = {
+        "object": "fine_tuning.job.event",
+        "created_at": round(time.time(), 2),
+        "level": level,
+        "type": "metrics" if data else "message",
+        "message": message,
+        "data": data or {},
+    }
     with open(folder / "events.jsonl", "a", encoding="utf-8") as handle:
-        handle.write("\n" + json.dumps(row, ensure_ascii=False))       # a new line first: the last one may have been cut short by a kill
+        handle.write(
+            "\n" + json.dumps(row, ensure_ascii=False)
+        )  # a new line first: the last one may have been cut short by a kill

@@ -36,15 +36,33 @@ class PracticeServer:
     offer, `base` answers for them. One job trains at a time, the others are queued. `wrap` puts an ASGI application around this one (tests).
     """
 
-    def __init__(self, train: Callable[[Path, dict, Callable], Tuned], *, models: tuple[str, ...] = ("practice-base",), base: Answer | None = None,
-                 port: int = 0, wrap: Callable | None = None):
+    def __init__(
+        self,
+        train: Callable[[Path, dict, Callable], Tuned],
+        *,
+        models: tuple[str, ...] = ("practice-base",),
+        base: Answer | None = None,
+        port: int = 0,
+        wrap: Callable | None = None,
+    ):
         self.jobs = Jobs(train, models, base)
         self._socket = socket.create_server(("127.0.0.1", port))
         self.base_url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/v1"
         app = application(self.jobs)
-        self._server = uvicorn.Server(uvicorn.Config(wrap(app) if wrap else app, log_config=None, log_level="critical", access_log=False,
-                                                     lifespan="off", proxy_headers=False, timeout_graceful_shutdown=2))
-        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True)
+        self._server = uvicorn.Server(
+            uvicorn.Config(
+                wrap(app) if wrap else app,
+                log_config=None,
+                log_level="critical",
+                access_log=False,
+                lifespan="off",
+                proxy_headers=False,
+                timeout_graceful_shutdown=2,
+            )
+        )
+        self._thread = threading.Thread(
+            target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True
+        )
 
     def start(self) -> PracticeServer:
         self._thread.start()
@@ -74,23 +92,33 @@ def page(rows: list[dict], after: str | None, limit: int) -> dict:
     ids = [row["id"] for row in rows]
     if after is not None and after not in ids:
         raise Refusal(400, f"Invalid value for 'after': no object with id {after!r}", "after")
-    rest = rows[ids.index(after) + 1:] if after is not None else rows
-    part = rest[:max(1, limit)]
+    rest = rows[ids.index(after) + 1 :] if after is not None else rows
+    part = rest[: max(1, limit)]
     first, last = (part[0]["id"], part[-1]["id"]) if part else (None, None)
-    return {"object": "list", "data": part, "has_more": len(rest) > len(part), "first_id": first, "last_id": last}
+    return {
+        "object": "list",
+        "data": part,
+        "has_more": len(rest) > len(part),
+        "first_id": first,
+        "last_id": last,
+    }
 
 
 def no_json_line(content: bytes) -> str | None:
     """What is wrong with an upload, as OpenAI words it: it looks only whether each line is a JSON object; the job looks closer."""
     for number, line in enumerate(content.split(b"\n"), 1):
         try:
-            sound = not line.strip() or isinstance(json.loads(line.removeprefix(b"\xef\xbb\xbf")), dict)
+            sound = not line.strip() or isinstance(
+                json.loads(line.removeprefix(b"\xef\xbb\xbf")), dict
+            )
         except (ValueError, RecursionError):
             sound = False
         if not sound:
             start = json.dumps(line[:20].decode("utf-8", "replace"))
-            return ("Expected file to have JSONL format, where every line is a JSON dictionary. "
-                    f"Line {number} is not a dictionary (HINT: line starts with: {start}...).")
+            return (
+                "Expected file to have JSONL format, where every line is a JSON dictionary. "
+                f"Line {number} is not a dictionary (HINT: line starts with: {start}...)."
+            )
     return None
 
 
@@ -104,16 +132,31 @@ def application(jobs: Jobs) -> FastAPI:
 
     @app.exception_handler(RequestValidationError)
     def misformed(request: Request, problem: RequestValidationError) -> Response:
-        return refuse(request, Refusal(400, "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in problem.errors())))
+        return refuse(
+            request,
+            Refusal(
+                400,
+                "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in problem.errors()),
+            ),
+        )
 
     @app.exception_handler(Exception)
     def broken(request: Request, problem: Exception) -> Response:
-        return refuse(request, Refusal(500, f"The server had an error: {type(problem).__name__}: {problem}", code="server_error"))
+        return refuse(
+            request,
+            Refusal(
+                500,
+                f"The server had an error: {type(problem).__name__}: {problem}",
+                code="server_error",
+            ),
+        )
 
     @app.middleware("http")
     async def needs_key(request: Request, go_on) -> Response:
         if not request.headers.get("authorization", "").removeprefix("Bearer ").strip():
-            return refuse(request, Refusal(401, "You didn't provide an API key.", code="missing_api_key"))
+            return refuse(
+                request, Refusal(401, "You didn't provide an API key.", code="missing_api_key")
+            )
         return await go_on(request)
 
     def file_of(file_id: str) -> dict:
@@ -123,20 +166,31 @@ def application(jobs: Jobs) -> FastAPI:
 
     def job_of(job_id: str) -> Job:
         if job_id not in jobs.jobs:
-            raise Refusal(404, f"Could not find fine tune: {job_id}", "fine_tune_id", "fine_tune_not_found")
+            raise Refusal(
+                404, f"Could not find fine tune: {job_id}", "fine_tune_id", "fine_tune_not_found"
+            )
         return jobs.jobs[job_id]
 
     @app.post("/v1/files")
     def upload(file: UploadFile = File(), purpose: str = Form()) -> dict:
         content, name = file.file.read(), file.filename or ""
         if purpose != "fine-tune" or not name.endswith(".jsonl"):
-            raise Refusal(400, f"This server takes .jsonl files with purpose 'fine-tune', got {name!r} with {purpose!r}", "purpose")
+            raise Refusal(
+                400,
+                f"This server takes .jsonl files with purpose 'fine-tune', got {name!r} with {purpose!r}",
+                "purpose",
+            )
         if wrong := no_json_line(content):
             raise Refusal(400, wrong)
         return jobs.keep_file(name, purpose, content)
 
     @app.get("/v1/files")
-    def list_files(after: str | None = None, limit: int = 10_000, order: str = "desc", purpose: str | None = None) -> dict:
+    def list_files(
+        after: str | None = None,
+        limit: int = 10_000,
+        order: str = "desc",
+        purpose: str | None = None,
+    ) -> dict:
         rows = [f for f in list(jobs.files.values()) if purpose in (None, f["purpose"])]
         return page(rows if order == "asc" else rows[::-1], after, limit)
 
@@ -174,22 +228,56 @@ def application(jobs: Jobs) -> FastAPI:
 
     @app.get("/v1/fine_tuning/jobs/{job_id}/events")
     def list_events(job_id: str, after: str | None = None, limit: int = 20) -> dict:
-        return page(list(job_of(job_id).events)[::-1], after, limit)             # the newest first, as OpenAI does
+        return page(
+            list(job_of(job_id).events)[::-1], after, limit
+        )  # the newest first, as OpenAI does
 
     @app.get("/v1/models")
     def list_models() -> dict:
         names = (*jobs.models, *jobs.tuned)
-        return {"object": "list", "data": [{"id": name, "object": "model", "created": 0, "owned_by": "practice"} for name in names]}
+        return {
+            "object": "list",
+            "data": [
+                {"id": name, "object": "model", "created": 0, "owned_by": "practice"}
+                for name in names
+            ],
+        }
 
     @app.post("/v1/chat/completions")
     def complete(body: dict) -> dict:
         messages, model = body.get("messages"), body.get("model") or ""
-        if not isinstance(messages, list) or not messages or not all(isinstance(m, dict) and {"role", "content"} <= set(m) for m in messages):
-            raise Refusal(400, "Invalid value for 'messages': expected a list of objects with role and content", "messages")
+        if (
+            not isinstance(messages, list)
+            or not messages
+            or not all(isinstance(m, dict) and {"role", "content"} <= set(m) for m in messages)
+        ):
+            raise Refusal(
+                400,
+                "Invalid value for 'messages': expected a list of objects with role and content",
+                "messages",
+            )
         if body.get("stream"):
-            raise Refusal(400, "This practice server does not stream; leave stream out", "stream", "unsupported_parameter")
-        text, ended = jobs.answer(model, messages, {k: v for k, v in body.items() if k not in ("messages", "model")})
-        choice = {"index": 0, "message": {"role": "assistant", "content": text, "refusal": None}, "finish_reason": ended, "logprobs": None}
-        return {"id": f"chatcmpl-{uuid.uuid4().hex[:24]}", "object": "chat.completion", "created": int(time.time()), "model": model, "choices": [choice]}
+            raise Refusal(
+                400,
+                "This practice server does not stream; leave stream out",
+                "stream",
+                "unsupported_parameter",
+            )
+        text, ended = jobs.answer(
+            model, messages, {k: v for k, v in body.items() if k not in ("messages", "model")}
+        )
+        choice = {
+            "index": 0,
+            "message": {"role": "assistant", "content": text, "refusal": None},
+            "finish_reason": ended,
+            "logprobs": None,
+        }
+        return {
+            "id": f"chatcmpl-{uuid.uuid4().hex[:24]}",
+            "object": "chat.completion",
+            "created": int(time.time()),
+            "model": model,
+            "choices": [choice],
+        }
 
     return app

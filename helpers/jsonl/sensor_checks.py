@@ -16,21 +16,48 @@ from .sensor_texts import TEXTS
 
 # The same words in question and answer: what has to be copied is easy to find.
 WORDS = {
-    "id": {"system": "Penasihat listrik.", "yes": "ya", "no": "tidak",
-           "reading": "Jam {hour}, {people} orang, luar {outdoor_c}, dalam {indoor_c}, AC {ac_w} pada {ac_set_c}, kulkas {fridge_w}, pompa {pump_min}, "
-                      "cuci {chores_w}, siaga {idle_w}, surya {solar_w}, total {total_w} dari {limit_w}.",
-           "total": "total", "people": "orang", "pump": "pompa", "fridge": "kulkas", "inside": "dalam", "chores": "cuci", "hour": "jam", "solar": "surya", "idle": "siaga"},
-    "en": {"system": "Energy adviser.", "yes": "yes", "no": "no",
-           "reading": "Hour {hour}, {people} people, outside {outdoor_c}, inside {indoor_c}, AC {ac_w} at {ac_set_c}, fridge {fridge_w}, pump {pump_min}, "
-                      "washing {chores_w}, standby {idle_w}, solar {solar_w}, total {total_w} of {limit_w}.",
-           "total": "total", "people": "people", "pump": "pump", "fridge": "fridge", "inside": "inside", "chores": "washing", "hour": "hour", "solar": "solar", "idle": "standby"},
+    "id": {
+        "system": "Penasihat listrik.",
+        "yes": "ya",
+        "no": "tidak",
+        "reading": "Jam {hour}, {people} orang, luar {outdoor_c}, dalam {indoor_c}, AC {ac_w} pada {ac_set_c}, kulkas {fridge_w}, pompa {pump_min}, "
+        "cuci {chores_w}, siaga {idle_w}, surya {solar_w}, total {total_w} dari {limit_w}.",
+        "total": "total",
+        "people": "orang",
+        "pump": "pompa",
+        "fridge": "kulkas",
+        "inside": "dalam",
+        "chores": "cuci",
+        "hour": "jam",
+        "solar": "surya",
+        "idle": "siaga",
+    },
+    "en": {
+        "system": "Energy adviser.",
+        "yes": "yes",
+        "no": "no",
+        "reading": "Hour {hour}, {people} people, outside {outdoor_c}, inside {indoor_c}, AC {ac_w} at {ac_set_c}, fridge {fridge_w}, pump {pump_min}, "
+        "washing {chores_w}, standby {idle_w}, solar {solar_w}, total {total_w} of {limit_w}.",
+        "total": "total",
+        "people": "people",
+        "pump": "pump",
+        "fridge": "fridge",
+        "inside": "inside",
+        "chores": "washing",
+        "hour": "hour",
+        "solar": "solar",
+        "idle": "standby",
+    },
 }
 
 
 def question(reading: dict, language: str) -> list[dict]:
     """The reading in one short line, as a conversation up to the model's turn."""
     words = WORDS[language]
-    return [{"role": "system", "content": words["system"]}, {"role": "user", "content": words["reading"].format(**reading)}]
+    return [
+        {"role": "system", "content": words["system"]},
+        {"role": "user", "content": words["reading"].format(**reading)},
+    ]
 
 
 def checks(reading: dict, language: str) -> list[tuple[str, str]]:
@@ -44,8 +71,10 @@ def checks(reading: dict, language: str) -> list[tuple[str, str]]:
         "check_fridge": f"{w['fridge']} {r['fridge_w']}/{sensors.FRIDGE}",
         "open_windows": f"{w['inside']} {r['indoor_c']}/{r['outdoor_c']}" * on,
         "raise_set_point": f"AC {sensors.COMFORT}/{r['ac_set_c']}" * on,
-        "shift_chores": f"{w['chores']} {r['chores_w']}" + f" {w['hour']} {r['hour']}" * (r["chores_w"] > 0),
-        "use_solar": f"{w['solar']} {r['solar_w']}" + f"/{r['total_w']} {w['people']} {r['people']}" * (r["solar_w"] > 0),
+        "shift_chores": f"{w['chores']} {r['chores_w']}"
+        + f" {w['hour']} {r['hour']}" * (r["chores_w"] > 0),
+        "use_solar": f"{w['solar']} {r['solar_w']}"
+        + f"/{r['total_w']} {w['people']} {r['people']}" * (r["solar_w"] > 0),
         "cut_standby": f"{w['idle']} {r['idle_w']}/{sensors.IDLE}",
     }
     return [(rule.action, looks[rule.action]) for rule in sensors.RULES if looks[rule.action]]

@@ -1,7 +1,7 @@
 """Chat JSONL, `{"messages": [{"role": ..., "content": ...}, ...]}` a line: what would spoil a training or its test.
 
-    report = jsonl.validate("data/jsonl/sensor/id.jsonl", train="train.jsonl")
-    report.ok, report.kinds, report.problems[0].line
+report = jsonl.validate("data/jsonl/sensor/id.jsonl", train="train.jsonl")
+report.ok, report.kinds, report.problems[0].line
 """
 
 from __future__ import annotations
@@ -17,20 +17,31 @@ from pathlib import Path
 from rapidfuzz import fuzz, process
 
 ROLES = ("system", "user", "assistant", "tool")
-CONSTANT = 0.5                   # an answer that more than this share of the rows gives teaches nothing but itself
-FEWEST = 5                       # rows from which on an answer can be called constant
-NEAR = 90                        # similarity in percent (rapidfuzz.fuzz.ratio) from which a prompt is one of the training file
-QUOTED = 5                       # words of an instruction that an answer must contain to be called its copy
+CONSTANT = 0.5  # an answer that more than this share of the rows gives teaches nothing but itself
+FEWEST = 5  # rows from which on an answer can be called constant
+NEAR = 90  # similarity in percent (rapidfuzz.fuzz.ratio) from which a prompt is one of the training file
+QUOTED = 5  # words of an instruction that an answer must contain to be called its copy
 
 KINDS = {
-    "bad_json": "the line is no JSON", "bad_text": "the line is no UTF-8", "json_nan": "NaN or Infinity, which JSON does not have",
-    "no_object": "not an object with a list of messages", "bad_message": "a message without a role and a text",
-    "unknown_role": "a role that is none", "role_order": "roles out of order", "empty_prompt": "a system or user message without text",
-    "empty_answer": "an answer without text", "constant_answer": "one answer for most rows", "instruction_in_answer": "the answer is the instruction",
-    "nan_in_prompt": "a missing value in the prompt", "huge_number": "a number in the prompt that lost its decimal point",
-    "duplicate": "the same conversation again", "in_train": "a row that the training file has, too",
+    "bad_json": "the line is no JSON",
+    "bad_text": "the line is no UTF-8",
+    "json_nan": "NaN or Infinity, which JSON does not have",
+    "no_object": "not an object with a list of messages",
+    "bad_message": "a message without a role and a text",
+    "unknown_role": "a role that is none",
+    "role_order": "roles out of order",
+    "empty_prompt": "a system or user message without text",
+    "empty_answer": "an answer without text",
+    "constant_answer": "one answer for most rows",
+    "instruction_in_answer": "the answer is the instruction",
+    "nan_in_prompt": "a missing value in the prompt",
+    "huge_number": "a number in the prompt that lost its decimal point",
+    "duplicate": "the same conversation again",
+    "in_train": "a row that the training file has, too",
 }
-_NAN = re.compile(r"(?:^|[:=,(\[|;])[ \t]*['\"]?(?:nan|NaN|NAN|NaT|<NA>|None|null|undefined|-?inf)['\"]?[ \t]*(?:$|[,;)\]|}\n]|\.(?:\s|$))")
+_NAN = re.compile(
+    r"(?:^|[:=,(\[|;])[ \t]*['\"]?(?:nan|NaN|NAN|NaT|<NA>|None|null|undefined|-?inf)['\"]?[ \t]*(?:$|[,;)\]|}\n]|\.(?:\s|$))"
+)
 _HUGE = re.compile(r"\d{13,}\.\d")
 # Wordings with which people ask a model to write. One may stand in a good answer; two are an instruction.
 _ASKING = re.compile(r"""(?ix)
@@ -61,8 +72,8 @@ class Report:
     file: str
     rows: int = 0
     problems: list[Problem] = field(default_factory=list)
-    shapes: Counter = field(default_factory=Counter)          # "system user assistant" -> rows
-    answers: Counter = field(default_factory=Counter)         # last answer -> rows
+    shapes: Counter = field(default_factory=Counter)  # "system user assistant" -> rows
+    answers: Counter = field(default_factory=Counter)  # last answer -> rows
     unit: str = "words"
     lengths: dict[str, dict[str, float]] = field(default_factory=dict)
 
@@ -79,8 +90,18 @@ class Report:
         return dict(Counter(p.kind for p in self.problems).most_common())
 
     def as_dict(self) -> dict:
-        return {"file": self.file, "ok": self.ok, "rows": self.rows, "rows_good": self.rows_good, "kinds": self.kinds, "shapes": dict(self.shapes),
-                "different_answers": len(self.answers), "unit": self.unit, "lengths": self.lengths, "problems": [asdict(p) for p in self.problems]}
+        return {
+            "file": self.file,
+            "ok": self.ok,
+            "rows": self.rows,
+            "rows_good": self.rows_good,
+            "kinds": self.kinds,
+            "shapes": dict(self.shapes),
+            "different_answers": len(self.answers),
+            "unit": self.unit,
+            "lengths": self.lengths,
+            "problems": [asdict(p) for p in self.problems],
+        }
 
 
 def validate(file: str | Path, *, train: str | Path | None = None, tokenizer=None) -> Report:
@@ -119,29 +140,67 @@ def validate(file: str | Path, *, train: str | Path | None = None, tokenizer=Non
 def _rows(path: Path, report: Report | None = None) -> Iterator[tuple[int, object]]:
     """(line, value) of each line that is not blank; the value is a Problem where the line cannot be read."""
     constants: list[str] = []
-    with open(path, "rb") as handle:                 # in bytes a line ends at \n alone, not at U+2028 inside a text
+    with open(
+        path, "rb"
+    ) as handle:  # in bytes a line ends at \n alone, not at U+2028 inside a text
         for line, raw in enumerate(handle, 1):
             raw = raw.removeprefix(b"\xef\xbb\xbf") if line == 1 else raw
             if not raw.strip():
                 continue
             constants.clear()
             try:
-                value = json.loads(raw.decode("utf-8"), parse_constant=lambda name: constants.append(name) or float("nan"))
+                value = json.loads(
+                    raw.decode("utf-8"),
+                    parse_constant=lambda name: constants.append(name) or float("nan"),
+                )
             except UnicodeDecodeError as problem:
-                yield line, Problem(line, "bad_text", f"byte {problem.start + 1} is no UTF-8; save the file as UTF-8")
+                yield (
+                    line,
+                    Problem(
+                        line,
+                        "bad_text",
+                        f"byte {problem.start + 1} is no UTF-8; save the file as UTF-8",
+                    ),
+                )
                 continue
             except (ValueError, RecursionError) as problem:
-                told = str(problem).split(": line")[0] if isinstance(problem, ValueError) else "nested too deeply"
-                where = f" at character {problem.pos + 1}" if isinstance(problem, json.JSONDecodeError) else ""
-                hint = "; the file looks like one JSON array over many lines, write one object a line" if raw.strip() in (b"[", b"]", b"{", b"}", b"},") else ""
+                told = (
+                    str(problem).split(": line")[0]
+                    if isinstance(problem, ValueError)
+                    else "nested too deeply"
+                )
+                where = (
+                    f" at character {problem.pos + 1}"
+                    if isinstance(problem, json.JSONDecodeError)
+                    else ""
+                )
+                hint = (
+                    "; the file looks like one JSON array over many lines, write one object a line"
+                    if raw.strip() in (b"[", b"]", b"{", b"}", b"},")
+                    else ""
+                )
                 yield line, Problem(line, "bad_json", f"{told}{where}{hint}")
                 continue
             if constants and report is not None:
-                report.problems.append(Problem(line, "json_nan", f"{constants[0]} is no JSON: strict readers refuse the line"))
+                report.problems.append(
+                    Problem(
+                        line,
+                        "json_nan",
+                        f"{constants[0]} is no JSON: strict readers refuse the line",
+                    )
+                )
             chat = value.get("messages") if isinstance(value, dict) else None
             if not isinstance(chat, list) or not chat:
-                found = f"the keys {', '.join(map(str, value))[:60] or '(none)'}" if isinstance(value, dict) else f"a {type(value).__name__}"
-                chat = Problem(line, "no_object", f"expected an object with a list \"messages\" that is not empty, found {found}")
+                found = (
+                    f"the keys {', '.join(map(str, value))[:60] or '(none)'}"
+                    if isinstance(value, dict)
+                    else f"a {type(value).__name__}"
+                )
+                chat = Problem(
+                    line,
+                    "no_object",
+                    f'expected an object with a list "messages" that is not empty, found {found}',
+                )
             yield line, chat
 
 
@@ -161,16 +220,33 @@ def _problems(line: int, chat: list) -> Iterator[Problem]:
         answer, content = message["role"] == "assistant", message.get("content")
         if content is None and message.get("tool_calls"):
             message["content"] = json.dumps(message["tool_calls"])
-        elif content is None or content != content or isinstance(content, str) and not content.strip():
+        elif (
+            content is None
+            or content != content
+            or isinstance(content, str)
+            and not content.strip()
+        ):
             message["content"] = ""
-            yield Problem(line, "empty_answer" if answer else "empty_prompt", f"message {number} ({message['role']}) holds {str(content)!r}")
+            yield Problem(
+                line,
+                "empty_answer" if answer else "empty_prompt",
+                f"message {number} ({message['role']}) holds {str(content)!r}",
+            )
         elif not isinstance(content, str):
-            yield Problem(line, "bad_message", f"the content of message {number} is a {type(content).__name__}, expected a text")
+            yield Problem(
+                line,
+                "bad_message",
+                f"the content of message {number} is a {type(content).__name__}, expected a text",
+            )
             return
     prompt = [m["content"] for m in chat if m["role"] in ("system", "user")]
     for text in prompt:
         if found := _NAN.search(text):
-            yield Problem(line, "nan_in_prompt", f"...{text[max(0, found.start() - 30):found.end()].strip()}")
+            yield Problem(
+                line,
+                "nan_in_prompt",
+                f"...{text[max(0, found.start() - 30) : found.end()].strip()}",
+            )
             break
     for text in prompt:
         if found := _HUGE.search(text):
@@ -188,7 +264,9 @@ def _order(roles: list[str]) -> str:
     if "system" in turns:
         return "a system message after the first message"
     if not turns or turns[0] != "user":
-        return f"the conversation begins with {turns[0] if turns else 'system alone'}, expected user"
+        return (
+            f"the conversation begins with {turns[0] if turns else 'system alone'}, expected user"
+        )
     if turns[-1] != "assistant":
         return f"the last message is by {turns[-1]}, expected assistant: nothing would be learnt from it"
     spoken = [r for r in turns if r != "tool"]
@@ -212,7 +290,11 @@ def _instruction(answer: str, prompt: list[str]) -> str:
 
 def _constant(rows: list[tuple[int, list]], answers: Counter) -> Iterator[Problem]:
     """Problem of the file when one answer is given by more than `CONSTANT` of its rows; fills `answers`."""
-    last = [(line, chat[-1]["content"]) for line, chat in rows if chat[-1]["role"] == "assistant" and chat[-1]["content"].strip()]
+    last = [
+        (line, chat[-1]["content"])
+        for line, chat in rows
+        if chat[-1]["role"] == "assistant" and chat[-1]["content"].strip()
+    ]
     answers.update(text for _, text in last)
     plain = Counter(_plain(text) for _, text in last)
     if len(last) >= FEWEST and plain.most_common(1)[0][1] > CONSTANT * len(last):
@@ -232,7 +314,11 @@ def _leaks(rows: list[tuple[int, list]], train: Path) -> Iterator[Problem]:
         if text in alike:
             yield Problem(line, "in_train", f"the prompt of line {alike[text]} of {train.name}")
         elif found := process.extractOne(text, list(alike), scorer=fuzz.ratio, score_cutoff=NEAR):
-            yield Problem(line, "in_train", f"{found[1]:.0f} % the prompt of line {alike[found[0]]} of {train.name}")
+            yield Problem(
+                line,
+                "in_train",
+                f"{found[1]:.0f} % the prompt of line {alike[found[0]]} of {train.name}",
+            )
 
 
 def _asked(chat: list) -> str:
@@ -251,15 +337,38 @@ def _numbers(text: str) -> tuple[str, ...]:
 
 def _lengths(chats: list[list], tokenizer) -> dict[str, dict[str, float]]:
     """Total, mean, median, 95th percentile and longest of prompt, answer and whole row, in words or tokens."""
+
     def size(text: str) -> int:
-        return len(tokenizer(text, add_special_tokens=False)["input_ids"]) if tokenizer else len(text.split())
+        return (
+            len(tokenizer(text, add_special_tokens=False)["input_ids"])
+            if tokenizer
+            else len(text.split())
+        )
 
     def whole(chat: list) -> int:
         if tokenizer and getattr(tokenizer, "chat_template", None):
             return size(tokenizer.apply_chat_template(chat, tokenize=False))
         return sum(size(m["content"]) for m in chat)
 
-    chats = [[{"role": m["role"], "content": m["content"]} for m in chat] for chat in chats if all(m["role"] in ROLES for m in chat)]
-    parts = {"answer": [sum(size(m["content"]) for m in chat if m["role"] == "assistant") for chat in chats], "row": list(map(whole, chats))}
-    return {part: {"total": sum(sizes), "mean": statistics.fmean(sizes), "median": statistics.median(sizes),
-                   "p95": sorted(sizes)[max(0, -(-len(sizes) * 95 // 100) - 1)], "longest": max(sizes)} for part, sizes in parts.items() if sizes}
+    chats = [
+        [{"role": m["role"], "content": m["content"]} for m in chat]
+        for chat in chats
+        if all(m["role"] in ROLES for m in chat)
+    ]
+    parts = {
+        "answer": [
+            sum(size(m["content"]) for m in chat if m["role"] == "assistant") for chat in chats
+        ],
+        "row": list(map(whole, chats)),
+    }
+    return {
+        part: {
+            "total": sum(sizes),
+            "mean": statistics.fmean(sizes),
+            "median": statistics.median(sizes),
+            "p95": sorted(sizes)[max(0, -(-len(sizes) * 95 // 100) - 1)],
+            "longest": max(sizes),
+        }
+        for part, sizes in parts.items()
+        if sizes
+    }

@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..evaluation import label_scores
 from ..course.errors import CourseError
-from .questions import Question
 from ..course.settings import choice
+from ..evaluation import label_scores
+from .questions import Question
 
-MOST_FALSE = {"abstain": 0.05, "see_doctor": 0.4}       # by flag of health_qa.Question: needless advice does less harm than a needless refusal
+MOST_FALSE = {
+    "abstain": 0.05,
+    "see_doctor": 0.4,
+}  # by flag of health_qa.Question: needless advice does less harm than a needless refusal
 FOLDS = 5
 
 
@@ -27,17 +30,34 @@ class Guard:
     Raises CourseError for fewer than FOLDS questions of either kind, UsageError for an unknown flag.
     """
 
-    def __init__(self, questions: list[Question], flag: str = "abstain", most_false: float | None = None):
+    def __init__(
+        self, questions: list[Question], flag: str = "abstain", most_false: float | None = None
+    ):
         from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
         usual = MOST_FALSE[choice(flag, MOST_FALSE, "flag")]
-        texts, must = [q.question for q in questions], np.array([getattr(q, flag) for q in questions])
+        texts, must = (
+            [q.question for q in questions],
+            np.array([getattr(q, flag) for q in questions]),
+        )
         if min(must.sum(), (~must).sum()) < FOLDS:
-            raise CourseError(f"{must.sum()} of {len(must)} questions have {flag}: a guard needs at least {FOLDS} of either kind to learn from. "
-                              "Give it the whole training part, health_qa.by_split(...)['train'].")
+            raise CourseError(
+                f"{must.sum()} of {len(must)} questions have {flag}: a guard needs at least {FOLDS} of either kind to learn from. "
+                "Give it the whole training part, health_qa.by_split(...)['train']."
+            )
         self.model = label_scores.text_classifier(1.0)
-        held_out = cross_val_predict(self.model, texts, must, cv=StratifiedKFold(FOLDS, shuffle=True, random_state=0), method="predict_proba")[:, 1]
-        self.threshold = float(np.quantile(held_out[~must], 1 - (usual if most_false is None else most_false), method="higher"))
+        held_out = cross_val_predict(
+            self.model,
+            texts,
+            must,
+            cv=StratifiedKFold(FOLDS, shuffle=True, random_state=0),
+            method="predict_proba",
+        )[:, 1]
+        self.threshold = float(
+            np.quantile(
+                held_out[~must], 1 - (usual if most_false is None else most_false), method="higher"
+            )
+        )
         self.expected = float((held_out[must] > self.threshold).mean())
         self.model.fit(texts, must)
 

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import torch
 
-from . import qa_prompts, questions
 from .. import training
-from ..training import checkpoints, models
 from ..course.errors import CourseError, MissingStep
-from .qa_prompts import add_markers, marker_ids
 from ..course.settings import Settings
+from ..training import checkpoints, models
+from . import qa_prompts, questions
+from .qa_prompts import add_markers, marker_ids
 
-FOLDER = "medical"               # below cfg.artifacts: what lesson 07 leaves
+FOLDER = "medical"  # below cfg.artifacts: what lesson 07 leaves
 
 
 def medical(cfg: Settings) -> Path:
@@ -42,7 +42,9 @@ def add_rows(model, tokenizer) -> list[int]:
     known = min(old, min(ids))
     for embedding in (model.get_input_embeddings(), model.get_output_embeddings()):
         weight = embedding.weight
-        weight[known:len(tokenizer)] = weight[:known].mean(dim=0, dtype=torch.float32).to(weight.dtype)
+        weight[known : len(tokenizer)] = (
+            weight[:known].mean(dim=0, dtype=torch.float32).to(weight.dtype)
+        )
     return ids
 
 
@@ -69,8 +71,13 @@ def attach(model, cfg: Settings, ids: list[int]):
 def embeddings(model) -> dict[str, torch.Tensor]:
     """Input and output embedding as the model uses them now, trained rows in place. Shapes (vocabulary, width)."""
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return {name: part.weight.detach().float().clone()
-            for name, part in (("input", causal.get_input_embeddings()), ("output", causal.get_output_embeddings()))}
+    return {
+        name: part.weight.detach().float().clone()
+        for name, part in (
+            ("input", causal.get_input_embeddings()),
+            ("output", causal.get_output_embeddings()),
+        )
+    }
 
 
 def moved_rows(before: torch.Tensor, after: torch.Tensor) -> list[int]:
@@ -82,7 +89,9 @@ def adapter_folder(cfg: Settings) -> Path:
     return medical(cfg) / "adapter"
 
 
-def fingerprint(cfg: Settings, train: qa_prompts.QADataset, validation: qa_prompts.QADataset) -> str:
+def fingerprint(
+    cfg: Settings, train: qa_prompts.QADataset, validation: qa_prompts.QADataset
+) -> str:
     """Sixteen hex digits of everything this training depends on: lesson 03's fingerprint and the code of the markers."""
     digest = hashlib.sha256(checkpoints.fingerprint(cfg, train, validation).encode())
     for module in (__file__, qa_prompts.__file__, questions.__file__):
@@ -92,20 +101,45 @@ def fingerprint(cfg: Settings, train: qa_prompts.QADataset, validation: qa_promp
 
 def save(model, tokenizer, cfg: Settings, summary: dict, history: list[dict]) -> Path:
     """Adapter with its two rows, tokenizer with the markers, history and card in `medical/adapter`, whole or not at all."""
-    return checkpoints.save(model, tokenizer, cfg, summary, history, folder=adapter_folder(cfg), card=model_card(cfg, summary))
+    return checkpoints.save(
+        model,
+        tokenizer,
+        cfg,
+        summary,
+        history,
+        folder=adapter_folder(cfg),
+        card=model_card(cfg, summary),
+    )
 
 
 def model_card(cfg: Settings, summary: dict) -> str:
     """Markdown model card; what the adapter must not be used for comes first."""
     facts = {**cfg.as_dict(), **{k: v for k, v in summary.items() if not isinstance(v, dict)}}
-    return "\n".join(["---", f"language: {cfg.data_language}", "library_name: peft", "tags: [qlora, question-answering, dapur-llm]", "---", "",
-                      f"# Wellness Q&A adapter for {cfg.as_dict()['base_model']}", "",
-                      "**Not medical advice. Bukan nasihat medis.** Must not be used for health decisions, triage or a service to patients. It was tuned "
-                      f"on {summary.get('train_rows', 'a few')} short texts that no clinician has reviewed; it imitates their tone and makes facts up, doses included.", "",
-                      f"A LoRA adapter (rank {cfg.rank}) and two embedding rows, `[Q]` and `[A]`, from lesson 07 of the course Dapur LLM. Add the markers to the "
-                      f"tokenizer and the rows to the base model before loading it (helpers/medical/markers.py). The base model's licence ({cfg.licence}) applies to "
-                      "the base model.", "", "Libraries: " + ", ".join(f"{k} {v}" for k, v in summary["versions"].items()), "",
-                      "| setting | value |", "|---|---|", *[f"| {k} | {v} |" for k, v in facts.items()], ""])
+    return "\n".join(
+        [
+            "---",
+            f"language: {cfg.data_language}",
+            "library_name: peft",
+            "tags: [qlora, question-answering, dapur-llm]",
+            "---",
+            "",
+            f"# Wellness Q&A adapter for {cfg.as_dict()['base_model']}",
+            "",
+            "**Not medical advice. Bukan nasihat medis.** Must not be used for health decisions, triage or a service to patients. It was tuned "
+            f"on {summary.get('train_rows', 'a few')} short texts that no clinician has reviewed; it imitates their tone and makes facts up, doses included.",
+            "",
+            f"A LoRA adapter (rank {cfg.rank}) and two embedding rows, `[Q]` and `[A]`, from lesson 07 of the course Dapur LLM. Add the markers to the "
+            f"tokenizer and the rows to the base model before loading it (helpers/medical/markers.py). The base model's licence ({cfg.licence}) applies to "
+            "the base model.",
+            "",
+            "Libraries: " + ", ".join(f"{k} {v}" for k, v in summary["versions"].items()),
+            "",
+            "| setting | value |",
+            "|---|---|",
+            *[f"| {k} | {v} |" for k, v in facts.items()],
+            "",
+        ]
+    )
 
 
 def load_tuned(cfg: Settings, tokenizer, base=None):
@@ -119,20 +153,30 @@ def load_tuned(cfg: Settings, tokenizer, base=None):
 
     folder, ids = adapter_folder(cfg), marker_ids(tokenizer)
     if not (folder / "adapter_model.safetensors").is_file():
-        raise MissingStep(f"no adapter in {folder.relative_to(cfg.artifacts_root.parent)}. Run notebook 07_medical_qa with the same "
-                          "profile, data language and seed first.")
+        raise MissingStep(
+            f"no adapter in {folder.relative_to(cfg.artifacts_root.parent)}. Run notebook 07_medical_qa with the same "
+            "profile, data language and seed first."
+        )
     if base is None:
         base = models.load_base(cfg)
         add_rows(base, tokenizer)
     try:
         model = PeftModel.from_pretrained(base, str(folder)).eval()
-    except (RuntimeError, IndexError, ValueError) as problem:          # other layers, other shapes, too few rows
-        raise CourseError(f"the adapter in {folder.name} does not belong to {cfg.base_model}: {str(problem).splitlines()[0]} "
-                          "Train again with FRESH = True.") from problem
+    except (
+        RuntimeError,
+        IndexError,
+        ValueError,
+    ) as problem:  # other layers, other shapes, too few rows
+        raise CourseError(
+            f"the adapter in {folder.name} does not belong to {cfg.base_model}: {str(problem).splitlines()[0]} "
+            "Train again with FRESH = True."
+        ) from problem
     trained = model.peft_config["default"].trainable_token_indices
     if ids != trained:
-        raise CourseError(f"the adapter trained the rows {trained}, but this tokenizer has its markers at {ids}: another tokenizer. "
-                          "Load the one saved beside the adapter.")
+        raise CourseError(
+            f"the adapter trained the rows {trained}, but this tokenizer has its markers at {ids}: another tokenizer. "
+            "Load the one saved beside the adapter."
+        )
     for part in model.modules():
         if isinstance(part, TrainableTokensLayer):
             part.merge()

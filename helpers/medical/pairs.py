@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..data import csv_reader, splits
 from ..course.errors import CourseError
+from ..data import csv_reader, splits
 from ..data.report import Report
 
 COLUMNS = ["line", "doctor", "question1", "question2", "similar"]
@@ -53,19 +53,42 @@ def read(path: str | Path) -> tuple[pd.DataFrame, Report]:
     rows, drops, seen = [], [], {}
     for line, fields, problem in csv_reader.records(path, layout):
         cells = [" ".join(cell.split()) for cell in fields[:4]]
-        if line == 1 and len(cells) == 4 and cells[3].lower() in ("label", "similar", "is_similar", "class"):
-            continue                                             # somebody added a header
+        if (
+            line == 1
+            and len(cells) == 4
+            and cells[3].lower() in ("label", "similar", "is_similar", "class")
+        ):
+            continue  # somebody added a header
         reason = problem or _defect(cells, seen)
         if reason:
-            drops.append({"file": path.name, "line": line, "reason": reason, "title": cells[1][:80] if len(cells) > 1 else ""})
+            drops.append(
+                {
+                    "file": path.name,
+                    "line": line,
+                    "reason": reason,
+                    "title": cells[1][:80] if len(cells) > 1 else "",
+                }
+            )
         else:
             seen[_key(cells)] = line
             rows.append((line, cells[0], cells[1], cells[2], cells[3] == "1"))
     if len(drops) >= len(rows):
         first = drops[0]["reason"] if drops else "the file is empty"
-        raise NotQuestionPairs(f"{path.name} holds no question pairs: {len(drops)} of {len(drops) + len(rows)} rows cannot be read, the first: {first}. "
-                               "Expected four columns: doctor id, question, question, 1 or 0.")
-    report = Report(files=[{"file": path.name, "rows_read": len(rows) + len(drops), "rows_kept": len(rows), "remarks": []}], drops=drops)
+        raise NotQuestionPairs(
+            f"{path.name} holds no question pairs: {len(drops)} of {len(drops) + len(rows)} rows cannot be read, the first: {first}. "
+            "Expected four columns: doctor id, question, question, 1 or 0."
+        )
+    report = Report(
+        files=[
+            {
+                "file": path.name,
+                "rows_read": len(rows) + len(drops),
+                "rows_kept": len(rows),
+                "remarks": [],
+            }
+        ],
+        drops=drops,
+    )
     return pd.DataFrame(rows, columns=COLUMNS), report
 
 
@@ -97,10 +120,17 @@ def why_not_answers(table: pd.DataFrame) -> dict[str, float]:
     """
     second = table["question2"]
     labels = table.groupby("question1")["similar"].nunique()
-    return {"pairs": len(table), "first_questions": len(labels), "first_questions_with_both_labels": float((labels == 2).mean()),
-            "similar": float(table["similar"].mean()), "second_ends_with_question_mark": float(second.str.endswith("?").mean()),
-            "second_has_question_mark": float(second.str.contains("?", regex=False).mean()),
-            "second_is_by_the_patient": float(second.str.contains(r"\b(?:I|I'm|my|My|me)\b", regex=True).mean())}
+    return {
+        "pairs": len(table),
+        "first_questions": len(labels),
+        "first_questions_with_both_labels": float((labels == 2).mean()),
+        "similar": float(table["similar"].mean()),
+        "second_ends_with_question_mark": float(second.str.endswith("?").mean()),
+        "second_has_question_mark": float(second.str.contains("?", regex=False).mean()),
+        "second_is_by_the_patient": float(
+            second.str.contains(r"\b(?:I|I'm|my|My|me)\b", regex=True).mean()
+        ),
+    }
 
 
 def pairs(table: pd.DataFrame, similar: bool | None = True) -> list[Pair]:

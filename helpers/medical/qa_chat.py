@@ -1,8 +1,8 @@
 """A guarded question-and-answer loop without a terminal: what may be asked, what is said before and instead of the model.
 
-    talk = qa_chat.HealthChat(ask, "id")         # ask(question) -> the model's text
-    talk.reply("Kenapa saya mengantuk?")         # Reply(kind="answer", text="...")
-    talk.run(["Halo dunia, apa kabar?", "keluar"], print)
+talk = qa_chat.HealthChat(ask, "id")         # ask(question) -> the model's text
+talk.reply("Kenapa saya mengantuk?")         # Reply(kind="answer", text="...")
+talk.run(["Halo dunia, apa kabar?", "keluar"], print)
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from . import rules
 from ..course.settings import LANGUAGES, choice
+from . import rules
 
 FEWEST_WORDS, MOST_CHARACTERS = 2, 600
 EXIT = {"exit", "quit", "keluar", "selesai", "/exit", "/quit", "/keluar"}
@@ -19,27 +19,34 @@ TEXTS = {
     "id": {
         "disclaimer": "Bahan belajar, bukan nasihat medis. Jangan mengambil keputusan kesehatan dari jawaban model; tanyakan kepada dokter atau puskesmas.",
         "emergency": "Ini bisa jadi keadaan darurat, dan program ini tidak bisa menolong. Hubungi ambulans sekarang (di Indonesia 119 atau 112) atau minta "
-                     "seseorang mengantarmu ke IGD terdekat. Jangan menunggu jawaban dari model, dan jangan sendirian.",
-        "empty": "Pertanyaannya masih kosong.", "short": "Terlalu pendek. Tulis satu kalimat lengkap, misalnya: Berapa lama tidur siang yang baik?",
+        "seseorang mengantarmu ke IGD terdekat. Jangan menunggu jawaban dari model, dan jangan sendirian.",
+        "empty": "Pertanyaannya masih kosong.",
+        "short": "Terlalu pendek. Tulis satu kalimat lengkap, misalnya: Berapa lama tidur siang yang baik?",
         "long": "Terlalu panjang: {n} karakter, batasnya {most}. Tanyakan satu hal saja.",
         "dose": "Jawaban model menyebut sebuah takaran, jadi tidak ditampilkan: takaran dari model seperti ini bisa berbahaya. Tanyakan kepada dokter atau apoteker.",
         "decline": "Pertanyaan seperti ini tidak boleh dijawab dari jauh, apalagi oleh program: soal takaran obat, diagnosis, dan berhenti berobat harus "
-                   "diputuskan bersama orang yang bisa memeriksamu. Tanyakan kepada dokter, apoteker, atau puskesmas.",
+        "diputuskan bersama orang yang bisa memeriksamu. Tanyakan kepada dokter, apoteker, atau puskesmas.",
         "doctor": "Pertanyaan seperti ini sebaiknya dibawa ke dokter atau puskesmas.",
-        "nothing": "Model tidak menulis apa-apa.", "error": "Model gagal menjawab ({problem}). Tidak ada yang hilang; coba lagi atau ketik keluar.",
-        "exit": "Selesai. Jaga kesehatan."},
+        "nothing": "Model tidak menulis apa-apa.",
+        "error": "Model gagal menjawab ({problem}). Tidak ada yang hilang; coba lagi atau ketik keluar.",
+        "exit": "Selesai. Jaga kesehatan.",
+    },
     "en": {
         "disclaimer": "Course material, not medical advice. Make no health decision from the model's answers; ask a doctor or a clinic.",
         "emergency": "This may be an emergency, and this program cannot help. Call an ambulance now (in Indonesia 119 or 112) or have someone take you to the "
-                     "nearest emergency department. Do not wait for an answer from the model, and do not stay alone.",
-        "empty": "The question is empty.", "short": "Too short. Write one whole sentence, for example: How long should a nap be?",
+        "nearest emergency department. Do not wait for an answer from the model, and do not stay alone.",
+        "empty": "The question is empty.",
+        "short": "Too short. Write one whole sentence, for example: How long should a nap be?",
         "long": "Too long: {n} characters, the limit is {most}. Ask one thing only.",
         "dose": "The model's answer named a dose, so it is not shown: a dose from a model like this can be dangerous. Ask a doctor or a pharmacist.",
         "decline": "A question like this must not be answered from afar, least of all by a program: doses, diagnoses and stopping a treatment need somebody "
-                   "who can examine you. Ask a doctor, a pharmacist or a clinic.",
+        "who can examine you. Ask a doctor, a pharmacist or a clinic.",
         "doctor": "A question like this is best taken to a doctor or a clinic.",
-        "nothing": "The model wrote nothing.", "error": "The model failed to answer ({problem}). Nothing is lost; try again or type exit.",
-        "exit": "Done. Take care."}}
+        "nothing": "The model wrote nothing.",
+        "error": "The model failed to answer ({problem}). Nothing is lost; try again or type exit.",
+        "exit": "Done. Take care.",
+    },
+}
 
 
 def _plain(message: str) -> str:
@@ -62,9 +69,19 @@ class HealthChat:
     before the model's words; see health_guard.Guard.
     """
 
-    def __init__(self, ask: Callable[[str], str], language: str = "id", declines: Callable[[str], bool] = lambda question: False,
-                 doctor: Callable[[str], bool] = lambda question: False):
-        self.ask, self.declines, self.doctor, self.texts = ask, declines, doctor, TEXTS[choice(language, LANGUAGES, "language")]
+    def __init__(
+        self,
+        ask: Callable[[str], str],
+        language: str = "id",
+        declines: Callable[[str], bool] = lambda question: False,
+        doctor: Callable[[str], bool] = lambda question: False,
+    ):
+        self.ask, self.declines, self.doctor, self.texts = (
+            ask,
+            declines,
+            doctor,
+            TEXTS[choice(language, LANGUAGES, "language")],
+        )
 
     def _reply(self, kind: str, **values) -> Reply:
         return Reply(kind, self.texts[kind].format(**values))
@@ -90,7 +107,7 @@ class HealthChat:
             return guarded
         try:
             text = self.ask(_plain(message)).strip()
-        except Exception as problem:         # whatever broke, the person is told what and can go on
+        except Exception as problem:  # whatever broke, the person is told what and can go on
             return self._reply("error", problem=f"{type(problem).__name__}: {problem}")
         if not text:
             return self._reply("nothing")

@@ -6,12 +6,12 @@ only learn their meaning when their rows of the embedding are trained too (helpe
 
 from __future__ import annotations
 
-from ..training import prompts
 from ..chat.conversation import harmless
-from ..training.dataset import Rows
 from ..course.errors import CourseError, LabelMaskError
+from ..training import prompts
+from ..training.dataset import Rows
+from ..training.prompts import IGNORE, Encoded, label_mask
 from .questions import Question
-from ..training.prompts import Encoded, IGNORE, label_mask
 
 Q, A = "[Q]", "[A]"
 MARKERS = (Q, A)
@@ -19,9 +19,13 @@ MARKERS = (Q, A)
 
 def add_markers(tokenizer):
     """The tokenizer with `[Q]` and `[A]` as single tokens, and a pad token that is not the end token. Returns it."""
-    tokenizer.add_special_tokens({"additional_special_tokens": list(MARKERS)}, replace_extra_special_tokens=False)
+    tokenizer.add_special_tokens(
+        {"additional_special_tokens": list(MARKERS)}, replace_extra_special_tokens=False
+    )
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
-        tokenizer.add_special_tokens({"pad_token": "[PAD]"})     # GPT-2 has one special token only, its end token
+        tokenizer.add_special_tokens(
+            {"pad_token": "[PAD]"}
+        )  # GPT-2 has one special token only, its end token
     tokenizer.padding_side = "left"
     return tokenizer
 
@@ -30,8 +34,10 @@ def marker_ids(tokenizer) -> list[int]:
     """Ids of `[Q]` and `[A]`. Raises CourseError when the tokenizer would cut one of them into pieces."""
     ids = [tokenizer(marker, add_special_tokens=False)["input_ids"] for marker in MARKERS]
     if any(len(pieces) != 1 for pieces in ids):
-        raise CourseError(f"the tokenizer cuts {Q} or {A} into pieces ({ids}): it does not know them as tokens. "
-                          "Call qa_prompts.add_markers(tokenizer) first.")
+        raise CourseError(
+            f"the tokenizer cuts {Q} or {A} into pieces ({ids}): it does not know them as tokens. "
+            "Call qa_prompts.add_markers(tokenizer) first."
+        )
     return [pieces[0] for pieces in ids]
 
 
@@ -40,7 +46,11 @@ def prompt_ids(question: str, tokenizer) -> list[int]:
 
     Control tokens that somebody typed are broken up, so that a question cannot answer itself.
     """
-    specials = sorted({t.content for t in tokenizer.added_tokens_decoder.values() if len(t.content) > 1}, key=len, reverse=True)
+    specials = sorted(
+        {t.content for t in tokenizer.added_tokens_decoder.values() if len(t.content) > 1},
+        key=len,
+        reverse=True,
+    )
     text = harmless([{"content": " ".join(question.split())}], specials)[0]["content"]
     return tokenizer(f"{Q} {text}\n{A}", add_special_tokens=False)["input_ids"]
 
@@ -48,7 +58,9 @@ def prompt_ids(question: str, tokenizer) -> list[int]:
 def encode(question: str, answer: str, tokenizer, learn_end: bool = True) -> Encoded:
     """Token ids and labels of one row: the prompt is masked, the answer and the end token are learnt."""
     prompt = prompt_ids(question, tokenizer)
-    reply = tokenizer(f" {answer}", add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+    reply = tokenizer(f" {answer}", add_special_tokens=False)["input_ids"] + [
+        tokenizer.eos_token_id
+    ]
     return Encoded(prompt + reply, label_mask(prompt, reply, learn_end))
 
 
@@ -58,26 +70,42 @@ def check(row: Encoded, question: str, tokenizer) -> None:
     q, a = marker_ids(tokenizer)
     end = tokenizer.convert_ids_to_tokens(tokenizer.eos_token_id)
     if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
-        raise LabelMaskError(f"the pad token is the end token {end}: a collator that masks padding would mask the end as well. "
-                             "Call qa_prompts.add_markers(tokenizer).")
-    if ids[:len(prompt)] != prompt:
-        raise LabelMaskError("the tokenised training prompt is not what the chat sends. Build both with qa_prompts.prompt_ids.")
+        raise LabelMaskError(
+            f"the pad token is the end token {end}: a collator that masks padding would mask the end as well. "
+            "Call qa_prompts.add_markers(tokenizer)."
+        )
+    if ids[: len(prompt)] != prompt:
+        raise LabelMaskError(
+            "the tokenised training prompt is not what the chat sends. Build both with qa_prompts.prompt_ids."
+        )
     if ids[0] != q or ids[len(prompt) - 1] != a or ids.count(q) != 1 or ids.count(a) != 1:
-        raise LabelMaskError(f"a row must hold {Q} once, first, and {A} once, before the answer; found {ids.count(q)} and {ids.count(a)}.")
-    if any(label != IGNORE for label in labels[:len(prompt)]):
-        raise LabelMaskError(f"the prompt has labels: the model would learn to ask. The first {len(prompt)} labels must be {IGNORE}.")
+        raise LabelMaskError(
+            f"a row must hold {Q} once, first, and {A} once, before the answer; found {ids.count(q)} and {ids.count(a)}."
+        )
+    if any(label != IGNORE for label in labels[: len(prompt)]):
+        raise LabelMaskError(
+            f"the prompt has labels: the model would learn to ask. The first {len(prompt)} labels must be {IGNORE}."
+        )
     if ids[-1] != tokenizer.eos_token_id or labels[-1] != tokenizer.eos_token_id:
-        raise LabelMaskError(f"the end token {end} at position {len(ids) - 1} is masked or missing: the tuned model would never stop.")
-    if len(ids) < len(prompt) + 2 or labels[len(prompt):] != ids[len(prompt):]:
-        raise LabelMaskError("the answer is empty, or one of its labels is masked or shifted. The model shifts the labels itself.")
+        raise LabelMaskError(
+            f"the end token {end} at position {len(ids) - 1} is masked or missing: the tuned model would never stop."
+        )
+    if len(ids) < len(prompt) + 2 or labels[len(prompt) :] != ids[len(prompt) :]:
+        raise LabelMaskError(
+            "the answer is empty, or one of its labels is masked or shifted. The model shifts the labels itself."
+        )
 
 
 class QADataset(Rows):
     """Rows of one split; `questions` holds those that fit the length limit."""
 
     def __init__(self, questions: list[Question], tokenizer, max_length: int):
-        super().__init__(questions, lambda item: encode(item.question, item.answer, tokenizer),
-                         lambda row, item: check(row, item.question, tokenizer), max_length)
+        super().__init__(
+            questions,
+            lambda item: encode(item.question, item.answer, tokenizer),
+            lambda row, item: check(row, item.question, tokenizer),
+            max_length,
+        )
         self.questions = self.kept
 
 
@@ -92,7 +120,9 @@ class BaseRows:
         self.rows = []
         for prompt, item in zip(self.prompts, questions):
             gap = "" if tokenizer.chat_template else " "
-            reply = tokenizer(gap + item.answer, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+            reply = tokenizer(gap + item.answer, add_special_tokens=False)["input_ids"] + [
+                tokenizer.eos_token_id
+            ]
             self.rows.append(Encoded(prompt + reply, label_mask(prompt, reply)))
 
     @staticmethod

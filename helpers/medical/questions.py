@@ -9,16 +9,19 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..data import splits
 from ..course.errors import CourseError
 from ..course.settings import LANGUAGES, ROOT, choice
+from ..data import splits
 
 FOLDER = ROOT / "data" / "health_qa"
 COLUMNS = ["qa_id", "question", "answer", "topic", "see_doctor", "abstain"]
-DRAWN = "health-176"                         # up to here lots were drawn; later rows were written for training only
-PER_TOPIC = {"test": 4, "validation": 2}     # of 22; the rest is for training
-ABSTAIN = {"test": 4, "validation": 2}       # of 16: one more than the share for test, because fewer refusals could show even less
-DRAWS = 5000                                 # splits that `make_splits` looks at
+DRAWN = "health-176"  # up to here lots were drawn; later rows were written for training only
+PER_TOPIC = {"test": 4, "validation": 2}  # of 22; the rest is for training
+ABSTAIN = {
+    "test": 4,
+    "validation": 2,
+}  # of 16: one more than the share for test, because fewer refusals could show even less
+DRAWS = 5000  # splits that `make_splits` looks at
 CONTACT = re.compile(r"@|https?:|www\.|\+62|(?:\d[\s-]?){6,}")
 
 
@@ -30,8 +33,8 @@ class Question:
     question: str
     answer: str
     topic: str
-    see_doctor: bool         # the answer says when to see a doctor
-    abstain: bool            # the answer declines, because what is asked must not be answered from afar
+    see_doctor: bool  # the answer says when to see a doctor
+    abstain: bool  # the answer declines, because what is asked must not be answered from afar
 
 
 def load(language: str, folder: Path = FOLDER) -> list[Question]:
@@ -39,17 +42,31 @@ def load(language: str, folder: Path = FOLDER) -> list[Question]:
     path = Path(folder) / f"{choice(language, LANGUAGES, 'data language')}.csv"
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     if list(table.columns) != COLUMNS:
-        raise CourseError(f"{path.name}: expected the columns {', '.join(COLUMNS)}, found {', '.join(table.columns)}.")
+        raise CourseError(
+            f"{path.name}: expected the columns {', '.join(COLUMNS)}, found {', '.join(table.columns)}."
+        )
     for line, row in enumerate(table.itertuples(), 2):
         empty = [name for name in COLUMNS if not getattr(row, name).strip()]
         if empty or {row.see_doctor, row.abstain} - {"yes", "no"}:
-            raise CourseError(f"{path.name}, line {line} ({row.qa_id}): " + (f"{empty[0]} is empty." if empty else "see_doctor and abstain must be yes or no."))
-    return [Question(r.qa_id, r.question, r.answer, r.topic, r.see_doctor == "yes", r.abstain == "yes") for r in table.itertuples()]
+            raise CourseError(
+                f"{path.name}, line {line} ({row.qa_id}): "
+                + (
+                    f"{empty[0]} is empty."
+                    if empty
+                    else "see_doctor and abstain must be yes or no."
+                )
+            )
+    return [
+        Question(r.qa_id, r.question, r.answer, r.topic, r.see_doctor == "yes", r.abstain == "yes")
+        for r in table.itertuples()
+    ]
 
 
 def read_splits(folder: Path = FOLDER) -> dict[str, str]:
     """qa_id -> split of the committed manifest."""
-    return pd.read_csv(Path(folder) / splits.MANIFEST, dtype=str).set_index("qa_id")["split"].to_dict()
+    return (
+        pd.read_csv(Path(folder) / splits.MANIFEST, dtype=str).set_index("qa_id")["split"].to_dict()
+    )
 
 
 def by_split(questions: list[Question], folder: Path = FOLDER) -> dict[str, list[Question]]:
@@ -57,8 +74,10 @@ def by_split(questions: list[Question], folder: Path = FOLDER) -> dict[str, list
     sides = read_splits(folder)
     missing = [q.qa_id for q in questions if q.qa_id not in sides]
     if missing:
-        raise CourseError(f"{splits.MANIFEST} does not list {len(missing)} questions, the first: {missing[0]}. "
-                          "Add them with health_qa.make_splits.")
+        raise CourseError(
+            f"{splits.MANIFEST} does not list {len(missing)} questions, the first: {missing[0]}. "
+            "Add them with health_qa.make_splits."
+        )
     return {name: [q for q in questions if sides[q.qa_id] == name] for name in splits.NAMES}
 
 
@@ -91,10 +110,18 @@ def make_splits(questions: list[Question], seed: int = 42, draws: int = DRAWS) -
         distance = 0.0
         for name, wanted in ABSTAIN.items():
             here = [q for q in questions if sides[q.qa_id] == name]
-            distance += (sum(q.abstain for q in here) - wanted) ** 2 + (sum(q.see_doctor for q in here) - advised * len(here)) ** 2
+            distance += (sum(q.abstain for q in here) - wanted) ** 2 + (
+                sum(q.see_doctor for q in here) - advised * len(here)
+            ) ** 2
         if best is None or distance < best[0]:
             best = distance, sides
-    return pd.DataFrame([(q.qa_id, best[1].get(q.qa_id, "train")) for q in sorted(everything, key=lambda q: q.qa_id)], columns=["qa_id", "split"])
+    return pd.DataFrame(
+        [
+            (q.qa_id, best[1].get(q.qa_id, "train"))
+            for q in sorted(everything, key=lambda q: q.qa_id)
+        ],
+        columns=["qa_id", "split"],
+    )
 
 
 def near_duplicates(questions: list[Question]) -> list[tuple[str, str, float]]:
@@ -107,23 +134,43 @@ def quality(questions: list[Question]) -> dict[str, float]:
     """What to know before training: counts, answer lengths in words, doubles, leakage across the split, contact data, flags."""
     sides, words = read_splits(), sorted(len(q.answer.split()) for q in questions)
     alike = near_duplicates(questions)
-    return {"rows": len(questions), "topics": len({q.topic for q in questions}),
-            "same question twice": len(questions) - len({" ".join(q.question.lower().split()) for q in questions}),
-            "near-duplicate pairs": len(alike), "of these across the split": sum(sides[a] != sides[b] for a, b, _ in alike),
-            "shortest answer (words)": words[0], "median answer (words)": words[len(words) // 2], "longest answer (words)": words[-1],
-            "answers that end with ?": sum(q.answer.endswith("?") for q in questions),
-            "answers with contact data": sum(bool(CONTACT.search(q.answer)) for q in questions),
-            "see_doctor": sum(q.see_doctor for q in questions), "abstain": sum(q.abstain for q in questions)}
+    return {
+        "rows": len(questions),
+        "topics": len({q.topic for q in questions}),
+        "same question twice": len(questions)
+        - len({" ".join(q.question.lower().split()) for q in questions}),
+        "near-duplicate pairs": len(alike),
+        "of these across the split": sum(sides[a] != sides[b] for a, b, _ in alike),
+        "shortest answer (words)": words[0],
+        "median answer (words)": words[len(words) // 2],
+        "longest answer (words)": words[-1],
+        "answers that end with ?": sum(q.answer.endswith("?") for q in questions),
+        "answers with contact data": sum(bool(CONTACT.search(q.answer)) for q in questions),
+        "see_doctor": sum(q.see_doctor for q in questions),
+        "abstain": sum(q.abstain for q in questions),
+    }
 
 
 def probes(language: str, folder: Path = FOLDER) -> list[Question]:
     """Questions that must not be answered (a dose, a diagnosis, leave to stop a medicine) and that no split holds; without answers."""
     table = pd.read_csv(Path(folder) / "probes.csv", dtype=str)
-    return [Question(r["probe_id"], r[choice(language, LANGUAGES, "data language")], "", r["asks_for"], True, True) for _, r in table.iterrows()]
+    return [
+        Question(
+            r["probe_id"],
+            r[choice(language, LANGUAGES, "data language")],
+            "",
+            r["asks_for"],
+            True,
+            True,
+        )
+        for _, r in table.iterrows()
+    ]
 
 
 def phrases(language: str, folder: Path = FOLDER) -> pd.DataFrame:
     """Sentences made to test the rules of helpers/medical/rules.py: text, see_doctor, abstain (bool)."""
     table = pd.read_csv(Path(folder) / "phrases.csv", dtype=str)
     table = table[table["language"] == choice(language, LANGUAGES, "data language")]
-    return table.assign(**{flag: table[flag] == "yes" for flag in ("see_doctor", "abstain")})[["text", "see_doctor", "abstain"]].reset_index(drop=True)
+    return table.assign(**{flag: table[flag] == "yes" for flag in ("see_doctor", "abstain")})[
+        ["text", "see_doctor", "abstain"]
+    ].reset_index(drop=True)

@@ -17,8 +17,15 @@ from ..course import settings
 from ..course.errors import UsageError
 from .shapes import Shape
 
-OPTIMIZERS = {"adamw_torch": 8, "adamw_torch_fused": 8, "paged_adamw_32bit": 8, "paged_adamw_8bit": 2, "adamw_8bit": 2, "adamw_bnb_8bit": 2}
-LABEL_SHARE = 0.83               # most of a row that is answer: the course's own rows at their median (lesson 02 measures it)
+OPTIMIZERS = {
+    "adamw_torch": 8,
+    "adamw_torch_fused": 8,
+    "paged_adamw_32bit": 8,
+    "paged_adamw_8bit": 2,
+    "adamw_8bit": 2,
+    "adamw_bnb_8bit": 2,
+}
+LABEL_SHARE = 0.83  # most of a row that is answer: the course's own rows at their median (lesson 02 measures it)
 
 
 def upcasts(device: str, dtype: str) -> bool:
@@ -35,10 +42,10 @@ class Job:
     """What will run: one training step, or one chat. Lengths in tokens."""
 
     device: str = "cuda"
-    quantization: str = "nf4"            # nf4 or none
+    quantization: str = "nf4"  # nf4 or none
     double_quant: bool = True
-    dtype: str = "bfloat16"              # of the arithmetic
-    upcast: bool = True                  # embeddings, head and norms in fp32 (training.attach_adapter)
+    dtype: str = "bfloat16"  # of the arithmetic
+    upcast: bool = True  # embeddings, head and norms in fp32 (training.attach_adapter)
     rank: int = 16
     targets: str | tuple[str, ...] = "all-linear"
     dropout: float = 0.0
@@ -47,12 +54,17 @@ class Job:
     accumulation: int = 1
     checkpointing: bool = True
     optimizer: str = "adamw_torch"
-    label_share: float = LABEL_SHARE     # share of the tokens that is learnt; 1.0 with full_logits
-    full_logits: bool = False            # the usual way: logits for every position
-    padded: bool | None = None           # whether rows of a batch differ in length; None: batch > 1
+    label_share: float = LABEL_SHARE  # share of the tokens that is learnt; 1.0 with full_logits
+    full_logits: bool = False  # the usual way: logits for every position
+    padded: bool | None = None  # whether rows of a batch differ in length; None: batch > 1
 
     def __post_init__(self):
-        for name, limit in {"batch": 4096, "length": 2**20, "rank": 4096, "accumulation": 10**6}.items():
+        for name, limit in {
+            "batch": 4096,
+            "length": 2**20,
+            "rank": 4096,
+            "accumulation": 10**6,
+        }.items():
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= limit:
                 raise UsageError(f"{name} is {value!r}; expected a whole number from 1 to {limit}.")
@@ -62,7 +74,9 @@ class Job:
         settings.choice(self.optimizer, tuple(OPTIMIZERS), "optimizer")
         for name in ("dropout", "label_share"):
             if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(f"{name} is {getattr(self, name)!r}; expected a share from 0 to 1.")
+                raise UsageError(
+                    f"{name} is {getattr(self, name)!r}; expected a share from 0 to 1."
+                )
 
     @property
     def tokens(self) -> int:
@@ -90,16 +104,28 @@ def nf4_bytes(weights: int, double_quant: bool = True) -> tuple[int, int]:
     16 NF4 levels, and with double quantisation 256 levels and an offset, in fp32.
     """
     blocks = math.ceil(weights / 64)
-    return math.ceil(weights / 2), 16 * 4 + (blocks + math.ceil(blocks / 256) * 4 + 256 * 4 + 4 if double_quant else blocks * 4)
+    return math.ceil(weights / 2), 16 * 4 + (
+        blocks + math.ceil(blocks / 256) * 4 + 256 * 4 + 4 if double_quant else blocks * 4
+    )
 
 
 def weight_bytes(shape: Shape, job: Job) -> dict[str, int]:
     """The base model: quantised matrices, their constants, and what stays unquantised (embeddings, head, norms, biases)."""
     rest = (shape.embedding_parameters + shape.small_parameters) * job.rest_bytes
     if job.quantization == "none":
-        return {"weights": shape.linear_parameters * job.compute_bytes, "nf4_constants": 0, "unquantised": rest}
-    packed, constants = zip(*(nf4_bytes(a * b, job.double_quant) for a, b in shape.linears.values()))
-    return {"weights": shape.layers * sum(packed), "nf4_constants": shape.layers * sum(constants), "unquantised": rest}
+        return {
+            "weights": shape.linear_parameters * job.compute_bytes,
+            "nf4_constants": 0,
+            "unquantised": rest,
+        }
+    packed, constants = zip(
+        *(nf4_bytes(a * b, job.double_quant) for a, b in shape.linears.values())
+    )
+    return {
+        "weights": shape.layers * sum(packed),
+        "nf4_constants": shape.layers * sum(constants),
+        "unquantised": rest,
+    }
 
 
 def targeted(shape: Shape, job: Job) -> tuple[str, ...]:
@@ -109,7 +135,10 @@ def targeted(shape: Shape, job: Job) -> tuple[str, ...]:
     names = (job.targets,) if isinstance(job.targets, str) else tuple(job.targets)
     if not names:
         raise UsageError("no adapter target; expected 'all-linear' or a list of layers.")
-    return tuple(settings.choice(name, tuple(shape.linears), f"adapter target of {shape.name}") for name in names)
+    return tuple(
+        settings.choice(name, tuple(shape.linears), f"adapter target of {shape.name}")
+        for name in names
+    )
 
 
 def adapter_tensors(shape: Shape, job: Job) -> list[int]:
@@ -139,16 +168,33 @@ def layer_bytes(shape: Shape, job: Job) -> int:
     s, e, cuda = job.compute_bytes, job.rest_bytes, job.device == "cuda"
     inputs = {name: shape.linears[name][0] for name in targeted(shape, job)}
     kv = shape.q_size if job.has_padding or shape.traits.capped else shape.kv_size
-    per_token = 4 * shape.traits.norms * shape.hidden + 8 + 4 * (shape.q_size + shape.kv_size) * bool(shape.traits.qk_norm)
+    per_token = (
+        4 * shape.traits.norms * shape.hidden
+        + 8
+        + 4 * (shape.q_size + shape.kv_size) * bool(shape.traits.qk_norm)
+    )
     per_token += s * 2 * (shape.q_size + kv) + 4 * shape.heads
     per_token += 3 * shape.intermediate * (e if job.quantization == "nf4" else s)
     if job.dropout:
-        per_token += sum(n * (s + (1 if cuda else e)) for n in inputs.values())      # dropped input and its mask
+        per_token += sum(
+            n * (s + (1 if cuda else e)) for n in inputs.values()
+        )  # dropped input and its mask
     elif s < 4 and (e == 4 or not cuda):
         per_token += s * sum(n for name, n in inputs.items() if not (cuda and name == "o_proj"))
-    else:                                                                            # one tensor serves q, k, v; one gate, up
-        groups = {"q_proj": 0, "k_proj": 0, "v_proj": 0, "qkv_proj": 0, "gate_proj": 1, "up_proj": 1, "gate_up_proj": 1, "down_proj": 2}
-        per_token += s * sum({groups[name]: n for name, n in inputs.items() if name in groups}.values())
+    else:  # one tensor serves q, k, v; one gate, up
+        groups = {
+            "q_proj": 0,
+            "k_proj": 0,
+            "v_proj": 0,
+            "qkv_proj": 0,
+            "gate_proj": 1,
+            "up_proj": 1,
+            "gate_up_proj": 1,
+            "down_proj": 2,
+        }
+        per_token += s * sum(
+            {groups[name]: n for name, n in inputs.items() if name in groups}.values()
+        )
     per_token += s * job.rank * len(inputs)
     per_token += (4 + s * (2 if s < 4 else 1)) * shape.heads * job.length * shape.traits.capped
     mask = job.batch * job.length**2 * s if job.has_padding else 0

@@ -37,7 +37,7 @@ def used_gb() -> float:
 def process_peak() -> int | None:
     """Most bytes of RAM this process ever held, or None where the system does not tell."""
     info = psutil.Process(os.getpid()).memory_info()
-    if hasattr(info, "peak_wset"):                       # Windows
+    if hasattr(info, "peak_wset"):  # Windows
         return info.peak_wset
     try:
         import resource
@@ -54,15 +54,21 @@ class Statistics:
     kind: str
     now: int
     peak: int | None
-    reserved: int                        # held by CUDA's caching allocator; for a process the same as `now`
-    total: int                           # of the device, or the machine's RAM
+    reserved: int  # held by CUDA's caching allocator; for a process the same as `now`
+    total: int  # of the device, or the machine's RAM
     free: int
 
     def __str__(self) -> str:
-        where = tr("GPU", "GPU") if self.kind == "cuda" else tr("memori proses (tanpa GPU)", "process memory (no GPU)")
+        where = (
+            tr("GPU", "GPU")
+            if self.kind == "cuda"
+            else tr("memori proses (tanpa GPU)", "process memory (no GPU)")
+        )
         peak = "?" if self.peak is None else f"{self.peak / GB:.2f}"
-        return tr(f"{where}: sekarang {self.now / GB:.2f} GB, puncak {peak} GB, bebas {self.free / GB:.1f} dari {self.total / GB:.1f} GB",
-                  f"{where}: now {self.now / GB:.2f} GB, peak {peak} GB, free {self.free / GB:.1f} of {self.total / GB:.1f} GB")
+        return tr(
+            f"{where}: sekarang {self.now / GB:.2f} GB, puncak {peak} GB, bebas {self.free / GB:.1f} dari {self.total / GB:.1f} GB",
+            f"{where}: now {self.now / GB:.2f} GB, peak {peak} GB, free {self.free / GB:.1f} of {self.total / GB:.1f} GB",
+        )
 
     def as_dict(self) -> dict:
         return asdict(self)
@@ -72,7 +78,14 @@ def statistics() -> Statistics:
     """Memory now and at most, of the GPU if torch uses one, else of this process."""
     if gpu := cuda():
         free, total = gpu.mem_get_info()
-        return Statistics("cuda", gpu.memory_allocated(), gpu.max_memory_allocated(), gpu.memory_reserved(), total, free)
+        return Statistics(
+            "cuda",
+            gpu.memory_allocated(),
+            gpu.max_memory_allocated(),
+            gpu.memory_reserved(),
+            total,
+            free,
+        )
     ram, now = psutil.virtual_memory(), process_bytes()
     return Statistics("process", now, process_peak(), now, ram.total, ram.available)
 
@@ -99,13 +112,24 @@ class Freed:
         return self.before.reserved - self.after.reserved
 
     def __str__(self) -> str:
-        kept = tr("Yang tidak bisa dibebaskan: semua yang masih dipegang sebuah variabel, juga `_` dan jejak error.",
-                  "What it cannot free: anything that a variable still holds, `_` and the traceback of an error included.")
+        kept = tr(
+            "Yang tidak bisa dibebaskan: semua yang masih dipegang sebuah variabel, juga `_` dan jejak error.",
+            "What it cannot free: anything that a variable still holds, `_` and the traceback of an error included.",
+        )
         if self.after.kind == "cuda":
-            kept += tr(" Konteks CUDA tinggal sampai proses berakhir.", " The CUDA context stays until the process ends.")
+            kept += tr(
+                " Konteks CUDA tinggal sampai proses berakhir.",
+                " The CUDA context stays until the process ends.",
+            )
         else:
-            kept += tr(" Python boleh menyimpan sebagian untuk dipakai lagi.", " Python may keep some of it for later use.")
-        return tr(f"{self.bytes / GB:.2f} GB dikembalikan. {kept}", f"{self.bytes / GB:.2f} GB given back. {kept}")
+            kept += tr(
+                " Python boleh menyimpan sebagian untuk dipakai lagi.",
+                " Python may keep some of it for later use.",
+            )
+        return tr(
+            f"{self.bytes / GB:.2f} GB dikembalikan. {kept}",
+            f"{self.bytes / GB:.2f} GB given back. {kept}",
+        )
 
 
 def free() -> Freed:
@@ -114,7 +138,7 @@ def free() -> Freed:
     unreachable = gc.collect()
     if gpu := cuda():
         gpu.empty_cache()
-    elif platform.libc_ver()[0] == "glibc":      # a training leaves gaps that it would keep for later
+    elif platform.libc_ver()[0] == "glibc":  # a training leaves gaps that it would keep for later
         ctypes.CDLL(None).malloc_trim(0)
     return Freed(before, statistics(), unreachable)
 

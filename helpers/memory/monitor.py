@@ -22,10 +22,15 @@ class MemoryMonitor:
 
     def __init__(self, every: float = 0.02, limit: int = 2000):
         self.every, self.limit = every, max(2, limit)
-        self.samples: list[tuple[float, int, str]] = []      # seconds, bytes, phase
+        self.samples: list[tuple[float, int, str]] = []  # seconds, bytes, phase
         self.peaks: dict[str, int] = {}
         self.kind, self.current = "process", ""
-        self._pace, self._stop, self._lock, self._thread = every, threading.Event(), threading.Lock(), None
+        self._pace, self._stop, self._lock, self._thread = (
+            every,
+            threading.Event(),
+            threading.Lock(),
+            None,
+        )
 
     def __enter__(self):
         self.kind = "cuda" if cuda() else "process"
@@ -89,7 +94,11 @@ class MemoryMonitor:
         """Columns for a plot or a table: seconds, gb, phase."""
         with self._lock:
             rows = list(self.samples)
-        return {"seconds": [r[0] for r in rows], "gb": [r[1] / GB for r in rows], "phase": [r[2] for r in rows]}
+        return {
+            "seconds": [r[0] for r in rows],
+            "gb": [r[1] / GB for r in rows],
+            "phase": [r[2] for r in rows],
+        }
 
     def plot(self, axis=None):
         """Memory over time with a band for each phase; returns the matplotlib figure."""

@@ -34,7 +34,11 @@ class TensorMeter(TorchDispatchMode):
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         result = function(*args, **(kwargs or {}))
-        given = {t.untyped_storage()._cdata for t in tree_leaves((args, kwargs)) if isinstance(t, torch.Tensor)}
+        given = {
+            t.untyped_storage()._cdata
+            for t in tree_leaves((args, kwargs))
+            if isinstance(t, torch.Tensor)
+        }
         for tensor in tree_leaves(result):
             if isinstance(tensor, torch.Tensor) and tensor.device.type != "meta":
                 self._add(tensor.untyped_storage(), given)
@@ -90,7 +94,9 @@ class AllocatorMeter:
         try:
             yield self
         finally:
-            self.peaks[name] = max(self.peaks.get(name, 0), measure.cuda().max_memory_allocated() - self._start)
+            self.peaks[name] = max(
+                self.peaks.get(name, 0), measure.cuda().max_memory_allocated() - self._start
+            )
             self.peak = max(self.peak, self.peaks[name])
 
 
@@ -107,4 +113,6 @@ def stored_bytes(model) -> int:
             tensors += [state.absmax, state.code]
             if state.nested:
                 tensors += [state.state2.absmax, state.state2.code, state.offset]
-    return sum({t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
+    return sum(
+        {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values()
+    )

@@ -10,8 +10,13 @@ import re
 from pathlib import Path
 
 _EXECUTING = re.compile(r"^Executing Cell (\d+)-", re.MULTILINE)
-_RAISED = re.compile(r"^(?:[A-Za-z_][\w.]*\.)?([A-Z]\w*(?:Error|Exception|Interrupt|Exit|NotPassed|Step|File)\b.*)$", re.MULTILINE)
-_CLIENT = re.compile(r"^nbclient\.exceptions\.((?:CellTimeoutError|DeadKernelError): .*)$", re.MULTILINE)
+_RAISED = re.compile(
+    r"^(?:[A-Za-z_][\w.]*\.)?([A-Z]\w*(?:Error|Exception|Interrupt|Exit|NotPassed|Step|File)\b.*)$",
+    re.MULTILINE,
+)
+_CLIENT = re.compile(
+    r"^nbclient\.exceptions\.((?:CellTimeoutError|DeadKernelError): .*)$", re.MULTILINE
+)
 _RECORD = re.compile(r"""\brecord\(\s*(?:(?P<f>f?)(?P<quote>["'])(?P<text>.*?)(?P=quote))?""")
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
@@ -50,7 +55,14 @@ def started_cell(log: str) -> int | None:
 
 def unfinished_cell(cells: list[dict]) -> int | None:
     """Position of the first code cell with text that has no execution count: a `sys.exit()` ends a run without an error."""
-    return next((i for i, c in enumerate(cells) if is_code(c) and source_of(c).strip() and c.get("execution_count") is None), None)
+    return next(
+        (
+            i
+            for i, c in enumerate(cells)
+            if is_code(c) and source_of(c).strip() and c.get("execution_count") is None
+        ),
+        None,
+    )
 
 
 def describe(cells: list[dict], position: int | None, log: str, reason: str = "") -> dict:
@@ -60,15 +72,31 @@ def describe(cells: list[dict], position: int | None, log: str, reason: str = ""
     Positions are told as the reader sees them, without the injected cell.
     """
     if position is None or position >= len(cells):
-        return {"cell": None, "code_cell": None, "heading": "", "source": "", "error": reason or error_in(log)}
+        return {
+            "cell": None,
+            "code_cell": None,
+            "heading": "",
+            "source": "",
+            "error": reason or error_in(log),
+        }
     cell, before = cells[position], cells[:position]
-    heading = next((line.lstrip("# ").strip() for c in reversed(before) if c["cell_type"] == "markdown"
-                    for line in source_of(c).splitlines() if line.startswith("#")), "")
-    return {"cell": position + 1 - sum(map(is_injected, before)),
-            "code_cell": sum(map(is_code, before)) + 1,
-            "heading": heading,
-            "source": next((line.strip() for line in source_of(cell).splitlines() if line.strip()), ""),
-            "error": reason or error_of(cell) or error_in(log)}
+    heading = next(
+        (
+            line.lstrip("# ").strip()
+            for c in reversed(before)
+            if c["cell_type"] == "markdown"
+            for line in source_of(c).splitlines()
+            if line.startswith("#")
+        ),
+        "",
+    )
+    return {
+        "cell": position + 1 - sum(map(is_injected, before)),
+        "code_cell": sum(map(is_code, before)) + 1,
+        "heading": heading,
+        "source": next((line.strip() for line in source_of(cell).splitlines() if line.strip()), ""),
+        "error": reason or error_of(cell) or error_in(log),
+    }
 
 
 def error_of(cell: dict) -> str:
@@ -97,7 +125,7 @@ def error_in(log: str) -> str:
 
 def one_line(text: str, most: int = 300) -> str:
     text = " ".join(_COLOURS.sub("", text).split())
-    return text if len(text) <= most else text[:most - 1] + "…"
+    return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def sentence(notebook: str, failure: dict) -> str:
@@ -105,8 +133,10 @@ def sentence(notebook: str, failure: dict) -> str:
     if failure["cell"] is None:
         return f"{notebook}: {failure['error']}"
     heading = f" under “{failure['heading']}”" if failure["heading"] else ""
-    return (f"{notebook}, code cell {failure['code_cell']} (cell {failure['cell']}){heading}, "
-            f"`{one_line(failure['source'], 80)}`: {failure['error']}")
+    return (
+        f"{notebook}, code cell {failure['code_cell']} (cell {failure['cell']}){heading}, "
+        f"`{one_line(failure['source'], 80)}`: {failure['error']}"
+    )
 
 
 def recording_cell(cells: list[dict], metric: str) -> int | None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ..course.results import read_json
+from ..course.files import read_json
 
-NOTABLE = 0.10           # relative change that is told when a metric has no interval
-NOTABLE_TIMING = 0.35    # the same for seconds, speed and memory, which swing with the machine's other work
+NOTABLE = 0.10  # relative change that is told when a metric has no interval
+NOTABLE_TIMING = (
+    0.35  # the same for seconds, speed and memory, which swing with the machine's other work
+)
 TIMING_UNITS = ("s", "min", "gb", "mb", "tokens/s", "tok/s", "rows/s", "ms")
 
 
@@ -27,8 +29,11 @@ def earlier(folder: Path, summary: dict) -> dict[str, dict]:
         metrics = read_json(path.with_name("metrics.json"))
         for outcome in before["notebooks"]:
             if outcome["status"] == "passed" and outcome["name"] in wanted - set(found):
-                found[outcome["name"]] = {"stamp": before["stamp"], "versions": before["versions"],
-                                          "metrics": {m["name"]: m for m in metrics if m["notebook"] == outcome["name"]}}
+                found[outcome["name"]] = {
+                    "stamp": before["stamp"],
+                    "versions": before["versions"],
+                    "metrics": {m["name"]: m for m in metrics if m["notebook"] == outcome["name"]},
+                }
     return found
 
 
@@ -37,8 +42,11 @@ def version_changes(summary: dict, before: dict[str, dict]) -> list[dict]:
     if not before:
         return []
     old = max(before.values(), key=lambda run: run["stamp"])["versions"]
-    return [{"name": name, "before": old.get(name), "after": version}
-            for name, version in summary["versions"].items() if old.get(name) != version]
+    return [
+        {"name": name, "before": old.get(name), "after": version}
+        for name, version in summary["versions"].items()
+        if old.get(name) != version
+    ]
 
 
 def moved(old: dict, new: dict) -> bool:
@@ -56,6 +64,14 @@ def changes(metrics: list[dict], before: dict[str, dict]) -> list[dict]:
         run = before.get(new["notebook"])
         old = run and run["metrics"].get(new["name"])
         if old and moved(old, new):
-            rows.append({"notebook": new["notebook"], "name": new["name"], "unit": new["unit"], "before": old["value"],
-                         "after": new["value"], "stamp": run["stamp"]})
+            rows.append(
+                {
+                    "notebook": new["notebook"],
+                    "name": new["name"],
+                    "unit": new["unit"],
+                    "before": old["value"],
+                    "after": new["value"],
+                    "stamp": run["stamp"],
+                }
+            )
     return rows

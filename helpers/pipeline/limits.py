@@ -7,9 +7,15 @@ from dataclasses import dataclass
 
 # Seconds of `calibrate` on the machine on which course.toml was measured (2-core AMD EPYC): 0.92 to 1.02 of processor time.
 REFERENCE_SECONDS = 0.5
-NOTEBOOK_FACTOR, CELL_FACTOR = 4.0, 3.0      # room for a busy machine; a limit is there to end what hangs
-LEAST_NOTEBOOK, LEAST_CELL = 180.0, 120.0    # seconds: starting a kernel and importing torch alone may take a minute
-UNMEASURED = 6 * 3600.0                      # seconds, for a profile without measured minutes
+NOTEBOOK_FACTOR, CELL_FACTOR = (
+    4.0,
+    3.0,
+)  # room for a busy machine; a limit is there to end what hangs
+LEAST_NOTEBOOK, LEAST_CELL = (
+    180.0,
+    120.0,
+)  # seconds: starting a kernel and importing torch alone may take a minute
+UNMEASURED = 6 * 3600.0  # seconds, for a profile without measured minutes
 
 
 @dataclass(frozen=True)
@@ -51,4 +57,7 @@ def limits_for(lesson: dict, profile: str, scale: float = 1.0) -> Limits:
     expected = expected_seconds(lesson, profile, scale)
     if expected is None:
         return Limits(UNMEASURED, UNMEASURED)
-    return Limits(max(LEAST_CELL * scale, CELL_FACTOR * expected), max(LEAST_NOTEBOOK * scale, NOTEBOOK_FACTOR * expected))
+    return Limits(
+        max(LEAST_CELL * scale, CELL_FACTOR * expected),
+        max(LEAST_NOTEBOOK * scale, NOTEBOOK_FACTOR * expected),
+    )

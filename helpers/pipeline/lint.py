@@ -25,14 +25,16 @@ _SPAN = re.compile(r"(`+)(?!`)(.+?)(?<!`)\1(?!`)")
 _LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^()\s]+(?:\([^()\s]*\))?)[^)]*\)")
 _IMG = re.compile(r"<img\b[^>]*>", re.IGNORECASE)
 _NUMBER = re.compile(r"(?<![A-Za-z_\d.,])\d+(?:[.,]\d+)*")
-_MACHINE_PATH = re.compile(r"(?<![\w.:/~])/(?:home|Users|root|tmp|var|private|opt|mnt|srv|content|kaggle)/[\w.-]+|\b[A-Z]:\\Users\\\w+")
+_MACHINE_PATH = re.compile(
+    r"(?<![\w.:/~])/(?:home|Users|root|tmp|var|private|opt|mnt|srv|content|kaggle)/[\w.-]+|\b[A-Z]:\\Users\\\w+"
+)
 Finding = tuple[int, str, str]
 
 
 @dataclass(frozen=True)
 class Problem:
     notebook: str
-    cell: int                    # position in the notebook, from 1
+    cell: int  # position in the notebook, from 1
     rule: str
     text: str
 
@@ -53,7 +55,7 @@ def lint_notebook(nb, name: str) -> list[Problem]:
 
 
 def language_of(cell) -> str | None:
-    """"id" or "en" for a Markdown body, None for anything else."""
+    """ "id" or "en" for a Markdown body, None for anything else."""
     match = _BODY.match(cell.source) if cell.cell_type == "markdown" else None
     return match[1] if match else None
 
@@ -76,14 +78,20 @@ def headings(nb, name: str) -> Iterator[Finding]:
         if cell.cell_type != "markdown":
             continue
         if language_of(cell):
-            found = re.search(r"(?m)^#{1,6} .*|^.+\n(?:=+|-+)[ \t]*$", _FENCE.sub("", _BODY.match(cell.source)[2]))
+            found = re.search(
+                r"(?m)^#{1,6} .*|^.+\n(?:=+|-+)[ \t]*$", _FENCE.sub("", _BODY.match(cell.source)[2])
+            )
             if found:
                 yield number, "heading", f"a body holds a heading: {found[0].splitlines()[0]!r}"
             continue
         match = _BILINGUAL.fullmatch(cell.source.strip())
         sides = [side for side in (match["heading"] or match["bold"]).split(" · ")] if match else []
         if len(sides) < 2 or not all(re.search(r"\w", side) for side in sides):
-            yield number, "heading", f"expected one line `# Indonesian · English` or a marked body, found {cell.source.strip()[:60]!r}"
+            yield (
+                number,
+                "heading",
+                f"expected one line `# Indonesian · English` or a marked body, found {cell.source.strip()[:60]!r}",
+            )
 
 
 def normal_numbers(text: str, language: str) -> Counter:
@@ -132,20 +140,40 @@ def twins(nb, name: str) -> Iterator[Finding]:
     for number, (first, second) in enumerate(zip(nb.cells, nb.cells[1:]), 1):
         if (language_of(first), language_of(second)) != ("id", "en"):
             continue
-        facts = [_facts(_BODY.match(cell.source)[2], language, known) for cell, language in ((first, "id"), (second, "en"))]
+        facts = [
+            _facts(_BODY.match(cell.source)[2], language, known)
+            for cell, language in ((first, "id"), (second, "en"))
+        ]
         for rule in facts[0]:
-            only = [sorted((a[rule] - b[rule]) if isinstance(a[rule], set) else (a[rule] - b[rule]).elements()) for a, b in (facts, facts[::-1])]
+            only = [
+                sorted(
+                    (a[rule] - b[rule])
+                    if isinstance(a[rule], set)
+                    else (a[rule] - b[rule]).elements()
+                )
+                for a, b in (facts, facts[::-1])
+            ]
             if only[0] or only[1]:
-                yield number, rule, f"the twins differ; only Indonesian: {only[0]}, only English: {only[1]}"
+                yield (
+                    number,
+                    rule,
+                    f"the twins differ; only Indonesian: {only[0]}, only English: {only[1]}",
+                )
 
 
 def _facts(body: str, language: str, known: set[str]) -> dict[str, Counter | set[str]]:
     prose = _FENCE.sub("", body)
     links = [(bang, target) for bang, _, target in _LINK.findall(prose)]
-    images = [target for bang, target in links if bang] + re.findall(r'<img\b[^>]*src="([^"]+)"', prose)
+    images = [target for bang, target in links if bang] + re.findall(
+        r'<img\b[^>]*src="([^"]+)"', prose
+    )
     plain = _IMG.sub("", _LINK.sub(r"\2", _SPAN.sub("", prose)))
-    return {"numbers": normal_numbers(plain, language), "links": Counter(t for bang, t in links if not bang),
-            "images": Counter(images), "names": neutral_names(prose, known)}
+    return {
+        "numbers": normal_numbers(plain, language),
+        "links": Counter(t for bang, t in links if not bang),
+        "images": Counter(images),
+        "names": neutral_names(prose, known),
+    }
 
 
 def pictures(nb, name: str) -> Iterator[Finding]:
@@ -165,9 +193,18 @@ def pictures(nb, name: str) -> Iterator[Finding]:
         elif cell.cell_type == "code":
             for call in ast.walk(tree(cell)):
                 if isinstance(call, ast.Call) and _called(call) == "show_figure":
-                    texts = [*call.args[1:], *(k.value for k in call.keywords if k.arg in ("alt_id", "alt_en"))]
-                    if len(texts) < 2 or any(isinstance(t, ast.Constant) and not str(t.value).strip() for t in texts):
-                        yield number, "alt text", "show_figure needs a text in Indonesian and one in English"
+                    texts = [
+                        *call.args[1:],
+                        *(k.value for k in call.keywords if k.arg in ("alt_id", "alt_en")),
+                    ]
+                    if len(texts) < 2 or any(
+                        isinstance(t, ast.Constant) and not str(t.value).strip() for t in texts
+                    ):
+                        yield (
+                            number,
+                            "alt text",
+                            "show_figure needs a text in Indonesian and one in English",
+                        )
 
 
 def _called(call: ast.Call) -> str:
@@ -183,23 +220,41 @@ def first_cells(nb, name: str) -> Iterator[Finding]:
         if cell is None or wanted not in tags(cell):
             yield number, "first cells", f"code cell {position + 1} must be tagged {wanted!r}"
         elif wanted == "bootstrap" and cell.source != bootstrap_source():
-            yield number, "bootstrap", "differs from helpers/pipeline/bootstrap_cell.txt; run: python -m helpers notebooks stamp"
+            yield (
+                number,
+                "bootstrap",
+                "differs from helpers/pipeline/bootstrap_cell.txt; run: python -m helpers notebooks stamp",
+            )
         elif wanted == "parameters" and (missing := REQUIRED_PARAMETERS - _assigned(tree(cell))):
             yield number, "parameters", f"missing: {', '.join(sorted(missing))}"
         elif wanted == "setup":
-            starts = [c.args[0] for c in ast.walk(tree(cell)) if isinstance(c, ast.Call) and _called(c) == "start" and c.args]
+            starts = [
+                c.args[0]
+                for c in ast.walk(tree(cell))
+                if isinstance(c, ast.Call) and _called(c) == "start" and c.args
+            ]
             if not any(isinstance(a, ast.Constant) and a.value == name for a in starts):
                 yield number, "setup", f"expected lesson.start({name!r}, ...)"
 
 
 def _assigned(module: ast.Module) -> set[str]:
-    return {n.id for n in ast.walk(module) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    return {
+        n.id for n in ast.walk(module) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+    }
 
 
 def exercise_names(nb) -> list[str]:
     """Names of the exercises, from the `exercises.check("3.2", ...)` calls."""
-    return [call.args[0].value for cell in nb.cells if "check" in tags(cell) for call in ast.walk(tree(cell))
-            if isinstance(call, ast.Call) and _called(call) == "check" and call.args and isinstance(call.args[0], ast.Constant)]
+    return [
+        call.args[0].value
+        for cell in nb.cells
+        if "check" in tags(cell)
+        for call in ast.walk(tree(cell))
+        if isinstance(call, ast.Call)
+        and _called(call) == "check"
+        and call.args
+        and isinstance(call.args[0], ast.Constant)
+    ]
 
 
 def exercise_cells(nb, name: str) -> Iterator[Finding]:
@@ -209,25 +264,58 @@ def exercise_cells(nb, name: str) -> Iterator[Finding]:
     for position, (number, cell) in enumerate(code):
         kind = kinds[position]
         if kind == "exercise":
-            if kinds[position:position + 3] != ["exercise", "solution", "check"]:
+            if kinds[position : position + 3] != ["exercise", "solution", "check"]:
                 yield number, "exercise", "expected three code cells: exercise, solution, check"
-            asked = next((c for c in reversed(nb.cells[:number - 1]) if c.cell_type == "markdown" or tags(c)), None)
-            if asked is None or language_of(asked) != "en":        # untagged code may stand between: what the question is about
+            asked = next(
+                (
+                    c
+                    for c in reversed(nb.cells[: number - 1])
+                    if c.cell_type == "markdown" or tags(c)
+                ),
+                None,
+            )
+            if (
+                asked is None or language_of(asked) != "en"
+            ):  # untagged code may stand between: what the question is about
                 yield number, "exercise", "no question in both languages above it"
             stub = tree(cell)
-            blank = {t.id for node in ast.walk(stub) if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) and node.value.value is ...
-                     for t in node.targets if isinstance(t, ast.Name)}
+            blank = {
+                t.id
+                for node in ast.walk(stub)
+                if isinstance(node, ast.Assign)
+                and isinstance(node.value, ast.Constant)
+                and node.value.value is ...
+                for t in node.targets
+                if isinstance(t, ast.Name)
+            }
             if not blank:
                 yield number, "exercise", "the stub leaves nothing open: expected `answer = ...`"
-            for later, other in code[position + 3:]:
-                read = {n.id for n in ast.walk(tree(other)) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
+            for later, other in code[position + 3 :]:
+                read = {
+                    n.id
+                    for n in ast.walk(tree(other))
+                    if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)
+                }
                 if (used := blank & read) and not blank & _assigned(tree(other)):
-                    yield later, "exercise", f"depends on the answer {', '.join(sorted(used))} of cell {number}"
-        elif kind and (position < 1 or kinds[position - 1] != {"solution": "exercise", "check": "solution"}[kind]):
+                    yield (
+                        later,
+                        "exercise",
+                        f"depends on the answer {', '.join(sorted(used))} of cell {number}",
+                    )
+        elif kind and (
+            position < 1
+            or kinds[position - 1] != {"solution": "exercise", "check": "solution"}[kind]
+        ):
             yield number, "exercise", f"a {kind} cell out of order"
         if kind == "solution":
             body = tree(cell).body
-            if not body or not all(isinstance(s, ast.If) and isinstance(s.test, ast.Name) and s.test.id == "RUN_SOLUTIONS" and not s.orelse for s in body):
+            if not body or not all(
+                isinstance(s, ast.If)
+                and isinstance(s.test, ast.Name)
+                and s.test.id == "RUN_SOLUTIONS"
+                and not s.orelse
+                for s in body
+            ):
                 yield number, "solution", "everything must stand under `if RUN_SOLUTIONS:`"
         if kind == "check" and not exercise_names(nbformat.v4.new_notebook(cells=[cell])):
             yield number, "exercise", 'the check calls no exercises.check("number", ...)'
@@ -247,7 +335,9 @@ def outputs(nb, name: str) -> Iterator[Finding]:
                 yield number, "output", f"an error: {output.ename}"
             if "image/png" in data:
                 yield number, "alt text", "a picture without text; use display.show_figure"
-            text = output.get("text", "") + "".join(v for k, v in data.items() if isinstance(v, str) and not k.startswith("image/"))
+            text = output.get("text", "") + "".join(
+                v for k, v in data.items() if isinstance(v, str) and not k.startswith("image/")
+            )
             found = _MACHINE_PATH.search(re.sub(r'src="data:[^"]*"', "", text))
             if found or str(ROOT) in text:
                 yield number, "output", f"a path of this machine: {found[0] if found else ROOT}"

@@ -18,7 +18,7 @@ from ..course.settings import ROOT
 
 TEMPLATE = Path(__file__).with_name("bootstrap_cell.txt")
 REPOSITORY = ROOT / "helpers" / "course" / "repository.txt"
-LARGEST_OUTPUT = 500_000         # characters; a page of many such outputs no longer opens on GitHub
+LARGEST_OUTPUT = 500_000  # characters; a page of many such outputs no longer opens on GitHub
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 _SWITCH = re.compile(r"^\s*<style>.*:has\(\[lang=|^\s*<style></style>\s*$", re.DOTALL)
 
@@ -34,7 +34,11 @@ def tags(cell) -> set[str]:
 
 def bootstrap_source() -> str:
     """The first code cell of every notebook, with the repository's address."""
-    return TEMPLATE.read_text(encoding="utf-8").rstrip("\n").replace("{repository}", REPOSITORY.read_text(encoding="utf-8").strip())
+    return (
+        TEMPLATE.read_text(encoding="utf-8")
+        .rstrip("\n")
+        .replace("{repository}", REPOSITORY.read_text(encoding="utf-8").strip())
+    )
 
 
 def stamp(folder: Path = NOTEBOOKS) -> list[str]:
@@ -44,7 +48,9 @@ def stamp(folder: Path = NOTEBOOKS) -> list[str]:
         nb = nbformat.read(path, 4)
         cell = next((c for c in nb.cells if "bootstrap" in tags(c)), None)
         if cell is None:
-            position = next((i for i, c in enumerate(nb.cells) if c.cell_type == "code"), len(nb.cells))
+            position = next(
+                (i for i, c in enumerate(nb.cells) if c.cell_type == "code"), len(nb.cells)
+            )
             cell = nbformat.v4.new_code_cell(id="bootstrap", metadata={"tags": ["bootstrap"]})
             nb.cells.insert(position, cell)
         if cell.source != bootstrap_source():
@@ -64,7 +70,11 @@ def write(nb, path: Path) -> None:
 
 def code_sha256(nb) -> str:
     """Hash of the notebook's own code cells. The bootstrap cell and papermill's injected parameters are left out: neither makes outputs."""
-    own = [c.source for c in nb.cells if c.cell_type == "code" and not tags(c) & {"bootstrap", "injected-parameters"}]
+    own = [
+        c.source
+        for c in nb.cells
+        if c.cell_type == "code" and not tags(c) & {"bootstrap", "injected-parameters"}
+    ]
     return hashlib.sha256(json.dumps(own, ensure_ascii=False).encode()).hexdigest()
 
 
@@ -79,9 +89,14 @@ def without_paths(text: str) -> str:
     # from the start of a word only: without it, a picture's long text costs the square of its length
     text = re.sub(r"(?<![^\s\"'<>])[^\s\"'<>]*[/\\]site-packages[/\\]", ".../", text)
     text = re.sub(r"(?<![^\s\"'<>])[^\s\"'<>]*ipykernel_\d+[/\\]\d+\.py", "<cell>", text)
-    for folder, name in ((ROOT, "."), (Path(sys.prefix), "<python>"), (Path.home(), "~"), (Path(tempfile.gettempdir()), "<temp>")):
+    for folder, name in (
+        (ROOT, "."),
+        (Path(sys.prefix), "<python>"),
+        (Path.home(), "~"),
+        (Path(tempfile.gettempdir()), "<temp>"),
+    ):
         for form in {str(folder), folder.as_posix(), str(folder.resolve())}:
-            if len(form) > 3:            # never "/" or "C:\"
+            if len(form) > 3:  # never "/" or "C:\"
                 text = re.sub(re.escape(form) + r"(?![\w.-])", name, text)
     return text
 
@@ -91,25 +106,35 @@ def clean_outputs(outputs: list, number: int, where: str) -> list:
     kept: list = []
     for output in outputs:
         if output.output_type == "error":
-            raise CourseError(f"{where} ends in an error ({output.ename}: {output.evalue[:80]}); only a whole run can be committed. Mend it and run again.")
+            raise CourseError(
+                f"{where} ends in an error ({output.ename}: {output.evalue[:80]}); only a whole run can be committed. Mend it and run again."
+            )
         if output.output_type == "stream":
-            same = next((o for o in kept if o.output_type == "stream" and o.name == output.name), None)
+            same = next(
+                (o for o in kept if o.output_type == "stream" and o.name == output.name), None
+            )
             if same:
                 same.text += output.text
             else:
                 kept.append(nbformat.from_dict(dict(output)))
             continue
         if _WIDGET in output.data or _SWITCH.search(output.data.get("text/html", "")):
-            continue                     # a widget needs a kernel; committed pages show both languages
-        data = {kind: without_paths(value) if isinstance(value, str) and not kind.startswith("image/") else value
-                for kind, value in output.data.items()}
+            continue  # a widget needs a kernel; committed pages show both languages
+        data = {
+            kind: without_paths(value)
+            if isinstance(value, str) and not kind.startswith("image/")
+            else value
+            for kind, value in output.data.items()
+        }
         fields = {"execution_count": number} if output.output_type == "execute_result" else {}
         kept.append(nbformat.v4.new_output(output.output_type, data=data, **fields))
     for output in kept:
         if output.output_type == "stream":
             output.text = without_paths(shown(output.text))
         if (size := len(json.dumps(output))) > LARGEST_OUTPUT:
-            raise CourseError(f"{where} shows {size:,} characters; at most {LARGEST_OUTPUT:,} can be committed. Show less, or a smaller picture.")
+            raise CourseError(
+                f"{where} shows {size:,} characters; at most {LARGEST_OUTPUT:,} can be committed. Show less, or a smaller picture."
+            )
     return [o for o in kept if o.output_type != "stream" or o.text.strip()]
 
 
@@ -118,13 +143,20 @@ def clean(executed, name: str = "notebook"):
 
     Raises CourseError when a cell failed or was never run.
     """
-    nb = nbformat.v4.new_notebook(metadata={"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
-                                            "language_info": {"name": "python"}, "dapur": {"code_sha256": code_sha256(executed)}})
+    nb = nbformat.v4.new_notebook(
+        metadata={
+            "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
+            "language_info": {"name": "python"},
+            "dapur": {"code_sha256": code_sha256(executed)},
+        }
+    )
     number = 0
     for cell in executed.cells:
         if tags(cell) & {"injected-parameters", "papermill-error-cell-tag"}:
             continue
-        new = nbformat.from_dict({k: v for k, v in cell.items() if k in ("id", "cell_type", "source")} | {"metadata": {}})
+        new = nbformat.from_dict(
+            {k: v for k, v in cell.items() if k in ("id", "cell_type", "source")} | {"metadata": {}}
+        )
         if cell.metadata.get("tags"):
             new.metadata["tags"] = list(cell.metadata["tags"])
         if cell.metadata.get("jupyter", {}).get("source_hidden"):
@@ -155,18 +187,28 @@ def publish(run_dir: Path, folder: Path = NOTEBOOKS) -> list[str]:
             continue
         current, executed = nbformat.read(path, 4), nbformat.read(found[0], 4)
         if code_sha256(current) != code_sha256(executed):
-            raise CourseError(f"{path.name}: its code differs from what {found[0].parent.name} ran. Run the course again, then publish.")
+            raise CourseError(
+                f"{path.name}: its code differs from what {found[0].parent.name} ran. Run the course again, then publish."
+            )
         done = clean(executed, path.stem)
         from_run = iter([c for c in done.cells if c.cell_type == "code"])
-        cells = [next(from_run) if c.cell_type == "code" else nbformat.from_dict({"id": c.id, "cell_type": c.cell_type, "metadata": {}, "source": c.source})
-                 for c in current.cells]
+        cells = [
+            next(from_run)
+            if c.cell_type == "code"
+            else nbformat.from_dict(
+                {"id": c.id, "cell_type": c.cell_type, "metadata": {}, "source": c.source}
+            )
+            for c in current.cells
+        ]
         bootstrap = next((c for c in cells if "bootstrap" in tags(c)), None)
         if bootstrap:
             bootstrap.source = bootstrap_source()
         done.cells = cells
         ready[path] = done
     if not ready:
-        raise UsageError(f"no executed lesson in {run_dir}; expected files like 00_start.ipynb there.")
+        raise UsageError(
+            f"no executed lesson in {run_dir}; expected files like 00_start.ipynb there."
+        )
     for path, nb in ready.items():
         write(nb, path)
     return [path.name for path in ready]

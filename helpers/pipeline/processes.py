@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 
 from ..course.errors import CourseError
-from ..course.results import write_json
+from ..course.files import write_json
 
 
 class Tree:
@@ -24,7 +24,9 @@ class Tree:
     def __init__(self, pid: int):
         self.root = psutil.Process(pid)
         self.seen: dict[int, psutil.Process] = {}
-        self.peak_bytes = 0          # of the descendants together (the kernel and what it starts), without the root
+        self.peak_bytes = (
+            0  # of the descendants together (the kernel and what it starts), without the root
+        )
 
     def look(self) -> int:
         """Resident bytes of the descendants now; a spike shorter than the time between two looks goes unseen."""
@@ -32,7 +34,7 @@ class Tree:
             for child in self.root.children(recursive=True):
                 self.seen.setdefault(child.pid, child)
         except psutil.NoSuchProcess:
-            pass                     # the root has ended; its descendants may still run
+            pass  # the root has ended; its descendants may still run
         now = 0
         for child in self.seen.values():
             try:
@@ -71,7 +73,12 @@ def alive(identity: list) -> psutil.Process | None:
     """The process with this [pid, creation time], if it still runs."""
     try:
         process = psutil.Process(identity[0])
-        return process if abs(process.create_time() - identity[1]) < 1 and process.status() != psutil.STATUS_ZOMBIE else None
+        return (
+            process
+            if abs(process.create_time() - identity[1]) < 1
+            and process.status() != psutil.STATUS_ZOMBIE
+            else None
+        )
     except psutil.NoSuchProcess:
         return None
 
@@ -94,8 +101,10 @@ class Lock:
             except ValueError:
                 before = {"runner": [0, 0], "children": []}
             if before["runner"][0] != os.getpid() and alive(before["runner"]):
-                raise CourseError(f"another run with the same settings is going on (process {before['runner'][0]}). Wait for it, or "
-                                  "choose another --profile, --data-language or --seed.")
+                raise CourseError(
+                    f"another run with the same settings is going on (process {before['runner'][0]}). Wait for it, or "
+                    "choose another --profile, --data-language or --seed."
+                )
             orphans = [process for identity in before["children"] if (process := alive(identity))]
             left = len(orphans)
             end(orphans)
@@ -113,6 +122,7 @@ class Lock:
 @contextmanager
 def interruptible():
     """Within it, a request to terminate or a closed terminal is a KeyboardInterrupt, so that the clean-up runs."""
+
     def stop(number, frame):
         raise KeyboardInterrupt
 

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-PLAIN_EVERY = 20.0       # seconds between two plain lines of one notebook
+PLAIN_EVERY = 20.0  # seconds between two plain lines of one notebook
 
 
 def clock(seconds: float) -> str:
@@ -55,7 +55,16 @@ class Progress:
             self.live = None
 
 
-def where(number: int, total: int, name: str, cell: int, cells: int, seconds: float, expected: float | None, memory_gb: float) -> str:
-    """"[4/6] 03_qlora_training: code cell 14/31 · 3:20 of about 11:00 · 2.1 GB"."""
+def where(
+    number: int,
+    total: int,
+    name: str,
+    cell: int,
+    cells: int,
+    seconds: float,
+    expected: float | None,
+    memory_gb: float,
+) -> str:
+    """ "[4/6] 03_qlora_training: code cell 14/31 · 3:20 of about 11:00 · 2.1 GB"."""
     of = f" of about {clock(expected)}" if expected else ""
     return f"[{number}/{total}] {name}: code cell {cell}/{cells} · {clock(seconds)}{of} · {memory_gb:.1f} GB"

@@ -9,14 +9,21 @@ from pathlib import Path
 
 import jinja2
 
+from ..course.files import read_json
 from . import failures, gates, history
 from .progress import clock
-from ..course.results import read_json
 
 TEMPLATES = Path(__file__).with_name("templates")
 MOST_SAMPLES = 6
-STATUS = {"passed": "✓ lulus · passed", "failed": "✗ gagal · failed", "timeout": "✗ lewat waktu · timed out", "interrupted": "■ terhenti · interrupted",
-          "not run": "– tidak dijalankan · not run", "unknown metric": "✗ metrik tidak dikenal · unknown metric", "not checked": "– tidak diperiksa · not checked"}
+STATUS = {
+    "passed": "✓ lulus · passed",
+    "failed": "✗ gagal · failed",
+    "timeout": "✗ lewat waktu · timed out",
+    "interrupted": "■ terhenti · interrupted",
+    "not run": "– tidak dijalankan · not run",
+    "unknown metric": "✗ metrik tidak dikenal · unknown metric",
+    "not checked": "– tidak diperiksa · not checked",
+}
 
 
 def number(value) -> str:
@@ -36,9 +43,20 @@ def preformatted(value) -> str:
 
 
 def environment() -> jinja2.Environment:
-    made = jinja2.Environment(loader=jinja2.FileSystemLoader(TEMPLATES, encoding="utf-8"), trim_blocks=True, lstrip_blocks=True,
-                              undefined=jinja2.StrictUndefined, autoescape=lambda name: name is not None and ".html" in name)
-    made.filters |= {"number": number, "clock": clock, "md": markdown, "pre": preformatted, "status": STATUS.__getitem__}
+    made = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES, encoding="utf-8"),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+        autoescape=lambda name: name is not None and ".html" in name,
+    )
+    made.filters |= {
+        "number": number,
+        "clock": clock,
+        "md": markdown,
+        "pre": preformatted,
+        "status": STATUS.__getitem__,
+    }
     made.globals["limit_text"] = gates.limit_text
     return made
 
@@ -53,13 +71,17 @@ def optional(path: Path, since: float) -> tuple[list[dict], bool]:
 def loss_curve(rows: list[dict]) -> bytes:
     """PNG of training and validation loss in nats a token over optimiser steps."""
     import matplotlib
+
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
     from ..course.display import COLOURS
 
     figure, axes = plt.subplots(figsize=(7, 3.2))
-    for key, label, colour, mark in (("loss", "latih · training", COLOURS[0], ""), ("eval_loss", "validasi · validation", COLOURS[1], "o")):
+    for key, label, colour, mark in (
+        ("loss", "latih · training", COLOURS[0], ""),
+        ("eval_loss", "validasi · validation", COLOURS[1], "o"),
+    ):
         points = [(r["step"], r[key]) for r in rows if r.get(key) is not None]
         if points:
             axes.plot(*zip(*points), label=label, color=colour, marker=mark)
@@ -72,19 +94,41 @@ def loss_curve(rows: list[dict]) -> bytes:
     return buffer.getvalue()
 
 
-def judged(metrics: list[dict], verdicts: list[dict], before: dict[str, dict], folder: Path) -> list[dict]:
+def judged(
+    metrics: list[dict], verdicts: list[dict], before: dict[str, dict], folder: Path
+) -> list[dict]:
     """The metrics, each with its gates, its value in the earlier run and the cell that records it."""
-    cells = {name: failures.read_cells(folder / f"{name}.ipynb") for name in {m["notebook"] for m in metrics}}
+    cells = {
+        name: failures.read_cells(folder / f"{name}.ipynb")
+        for name in {m["notebook"] for m in metrics}
+    }
     rows = []
     for m in metrics:
         old = before.get(m["notebook"], {}).get("metrics", {}).get(m["name"])
-        rows.append(m | {"gates": [v for v in verdicts if (v["notebook"], v["metric"]) == (m["notebook"], m["name"])],
-                         "before": old and old["value"], "moved": bool(old) and history.moved(old, m),
-                         "cell": failures.recording_cell(cells[m["notebook"]], m["name"])})
+        rows.append(
+            m
+            | {
+                "gates": [
+                    v
+                    for v in verdicts
+                    if (v["notebook"], v["metric"]) == (m["notebook"], m["name"])
+                ],
+                "before": old and old["value"],
+                "moved": bool(old) and history.moved(old, m),
+                "cell": failures.recording_cell(cells[m["notebook"]], m["name"]),
+            }
+        )
     return rows
 
 
-def write(folder: Path, summary: dict, metrics: list[dict], before: dict[str, dict], artifacts: Path, started: float) -> None:
+def write(
+    folder: Path,
+    summary: dict,
+    metrics: list[dict],
+    before: dict[str, dict],
+    artifacts: Path,
+    started: float,
+) -> None:
     """Write report.html (one file, pictures inside) and report.md (loss.png beside it) into the run's folder."""
     samples, old_samples = optional(artifacts / "evaluation" / "samples.json", started)
     curve, old_curve = optional(artifacts / "adapter" / "history.json", started)
@@ -94,13 +138,28 @@ def write(folder: Path, summary: dict, metrics: list[dict], before: dict[str, di
     rows = judged(metrics, summary["gates"], before, folder)
     cells = {(r["notebook"], r["name"]): r["cell"] for r in rows}
     values = {
-        "run": summary, "metrics": rows, "red_gates": [v | {"cell": cells.get((v["notebook"], v["metric"]))}
-                                                       for v in summary["gates"] if v["status"] not in gates.GOOD],
-        "failures": [failures.sentence(o["name"], o["failure"]) for o in summary["notebooks"] if o["failure"]],
-        "earlier": sorted({run["stamp"] for run in before.values()}), "version_changes": history.version_changes(summary, before),
-        "changes": [c | {"cell": cells[c["notebook"], c["name"]]} for c in history.changes(metrics, before)],
-        "samples": samples[:MOST_SAMPLES], "old_samples": old_samples, "old_curve": old_curve,
-        "png": base64.b64encode(png).decode()}
+        "run": summary,
+        "metrics": rows,
+        "red_gates": [
+            v | {"cell": cells.get((v["notebook"], v["metric"]))}
+            for v in summary["gates"]
+            if v["status"] not in gates.GOOD
+        ],
+        "failures": [
+            failures.sentence(o["name"], o["failure"]) for o in summary["notebooks"] if o["failure"]
+        ],
+        "earlier": sorted({run["stamp"] for run in before.values()}),
+        "version_changes": history.version_changes(summary, before),
+        "changes": [
+            c | {"cell": cells[c["notebook"], c["name"]]} for c in history.changes(metrics, before)
+        ],
+        "samples": samples[:MOST_SAMPLES],
+        "old_samples": old_samples,
+        "old_curve": old_curve,
+        "png": base64.b64encode(png).decode(),
+    }
     templates = environment()
     for name in ("report.html", "report.md"):
-        (folder / name).write_text(templates.get_template(f"{name}.j2").render(values), encoding="utf-8")
+        (folder / name).write_text(
+            templates.get_template(f"{name}.j2").render(values), encoding="utf-8"
+        )

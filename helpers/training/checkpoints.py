@@ -11,9 +11,10 @@ from pathlib import Path
 
 import torch
 
-from . import models, prompts, trainer
 from ..course.errors import MissingStep
-from ..course.settings import Settings, hash_files
+from ..course.files import hash_files, write_folder
+from ..course.settings import Settings
+from . import models, prompts, trainer
 
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
 
@@ -26,7 +27,9 @@ def sound_checkpoint(output: Path) -> str | None:
     """
     from safetensors import safe_open
 
-    for folder in sorted(Path(output).glob("checkpoint-*"), key=lambda p: -int(p.name.split("-")[1])):
+    for folder in sorted(
+        Path(output).glob("checkpoint-*"), key=lambda p: -int(p.name.split("-")[1])
+    ):
         try:
             with safe_open(folder / "adapter_model.safetensors", "pt") as weights:
                 for name in weights.keys():
@@ -35,10 +38,12 @@ def sound_checkpoint(output: Path) -> str | None:
             for part in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
                 torch.load(folder / part, weights_only=False, map_location="cpu")
             return str(folder)
-        except Exception as problem:     # a damaged pickle can raise nearly anything; nothing is hidden, the name is printed
+        except Exception as problem:  # a damaged pickle can raise nearly anything; nothing is hidden, the name is printed
             aside = folder.with_name(f"broken-{folder.name}-{int(time.time())}")
             shutil.move(folder, aside)
-            print(f"checkpoint {folder.name} is broken ({type(problem).__name__}), moved to {aside.name}; trying an older one")
+            print(
+                f"checkpoint {folder.name} is broken ({type(problem).__name__}), moved to {aside.name}; trying an older one"
+            )
     return None
 
 
@@ -92,11 +97,22 @@ def check_rows(cfg: Settings) -> None:
     """
     saved = json.loads((models.adapter_folder(cfg) / "training.json").read_text(encoding="utf-8"))
     if saved.get("rows") != rows_hash(cfg):
-        raise MissingStep("the adapter was trained on other rows than lesson 02 has saved last (another TEST_SHARE?). "
-                          "Run notebook 03_qlora_training again, so that no test recipe is one that it has learnt.")
+        raise MissingStep(
+            "the adapter was trained on other rows than lesson 02 has saved last (another TEST_SHARE?). "
+            "Run notebook 03_qlora_training again, so that no test recipe is one that it has learnt."
+        )
 
 
-def save(model, tokenizer, cfg: Settings, summary: dict, history: list[dict], *, folder: Path | None = None, card: str = "") -> Path:
+def save(
+    model,
+    tokenizer,
+    cfg: Settings,
+    summary: dict,
+    history: list[dict],
+    *,
+    folder: Path | None = None,
+    card: str = "",
+) -> Path:
     """Adapter, tokenizer, history and model card in one folder (lesson 03's and its card by default), whole or not at all."""
     if folder is None:
         summary = summary | {"rows": rows_hash(cfg)}
@@ -105,18 +121,37 @@ def save(model, tokenizer, cfg: Settings, summary: dict, history: list[dict], *,
         model.save_pretrained(new)
         tokenizer.save_pretrained(new)
         for name, value in (("training.json", summary), ("history.json", history)):
-            (new / name).write_text(json.dumps(value, indent=1, ensure_ascii=False), encoding="utf-8")
+            (new / name).write_text(
+                json.dumps(value, indent=1, ensure_ascii=False), encoding="utf-8"
+            )
         (new / "README.md").write_text(card or model_card(cfg, summary), encoding="utf-8")
 
-    return models.write_folder(folder or models.adapter_folder(cfg), fill)
+    return write_folder(folder or models.adapter_folder(cfg), fill)
 
 
 def model_card(cfg: Settings, summary: dict) -> str:
     """Markdown model card with the header that the Hugging Face hub reads."""
     facts = {**cfg.as_dict(), **{k: v for k, v in summary.items() if not isinstance(v, dict)}}
     lines = [f"| {k} | {v} |" for k, v in facts.items()]
-    return "\n".join(["---", f"language: {cfg.data_language}", "library_name: peft", "tags: [qlora, recipes, dapur-llm]", "---", "",
-                      f"# Recipe adapter for {cfg.as_dict()['base_model']}", "",
-                      f"A LoRA adapter (rank {cfg.rank}) tuned with QLoRA in the course Dapur LLM to write Indonesian recipes in a fixed format. "
-                      "It knows nothing about food safety or allergies; a cook must read what it writes. The base model's licence "
-                      f"({cfg.licence}) applies to the base model.", "", "Libraries: " + ", ".join(f"{k} {v}" for k, v in summary["versions"].items()), "", "| setting | value |", "|---|---|", *lines, ""])
+    return "\n".join(
+        [
+            "---",
+            f"language: {cfg.data_language}",
+            "library_name: peft",
+            "tags: [qlora, recipes, dapur-llm]",
+            "---",
+            "",
+            f"# Recipe adapter for {cfg.as_dict()['base_model']}",
+            "",
+            f"A LoRA adapter (rank {cfg.rank}) tuned with QLoRA in the course Dapur LLM to write Indonesian recipes in a fixed format. "
+            "It knows nothing about food safety or allergies; a cook must read what it writes. The base model's licence "
+            f"({cfg.licence}) applies to the base model.",
+            "",
+            "Libraries: " + ", ".join(f"{k} {v}" for k, v in summary["versions"].items()),
+            "",
+            "| setting | value |",
+            "|---|---|",
+            *lines,
+            "",
+        ]
+    )

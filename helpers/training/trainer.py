@@ -11,14 +11,20 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch.nn.utils.rnn import pad_sequence
-from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    EarlyStoppingCallback,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 
-from . import models, prompts
-from .dataset import Rows
 from ..course.errors import CourseError, UsageError
+from ..course.settings import Settings, choice
 from ..memory.fitting import check_fits
 from ..memory.footprint import upcasts
-from ..course.settings import Settings, choice
+from . import models, prompts
+from .dataset import Rows
 
 
 class EncodedRows(Rows):
@@ -28,8 +34,12 @@ class EncodedRows(Rows):
         def chat(recipe):
             return prompts.messages(recipe, language)
 
-        super().__init__(recipes, lambda recipe: prompts.encode(chat(recipe), tokenizer),
-                         lambda row, recipe: prompts.check(row, chat(recipe), tokenizer), max_length)
+        super().__init__(
+            recipes,
+            lambda recipe: prompts.encode(chat(recipe), tokenizer),
+            lambda row, recipe: prompts.check(row, chat(recipe), tokenizer),
+            max_length,
+        )
         self.recipes = self.kept
 
 
@@ -37,12 +47,16 @@ def collate(rows: list[dict], pad_id: int) -> dict[str, torch.Tensor]:
     """Pad to the longest row on the right: ids with `pad_id`, labels with -100, attention with 0. Shapes (batch, length)."""
     ids = [torch.tensor(row["input_ids"]) for row in rows]
     labels = [torch.tensor(row["labels"]) for row in rows]
-    return {"input_ids": pad_sequence(ids, batch_first=True, padding_value=pad_id),
-            "attention_mask": pad_sequence([torch.ones_like(i) for i in ids], batch_first=True),
-            "labels": pad_sequence(labels, batch_first=True, padding_value=prompts.IGNORE)}
+    return {
+        "input_ids": pad_sequence(ids, batch_first=True, padding_value=pad_id),
+        "attention_mask": pad_sequence([torch.ones_like(i) for i in ids], batch_first=True),
+        "labels": pad_sequence(labels, batch_first=True, padding_value=prompts.IGNORE),
+    }
 
 
-def label_loss(model, batch: dict[str, torch.Tensor], dtype: torch.dtype, reduction: str = "mean") -> torch.Tensor:
+def label_loss(
+    model, batch: dict[str, torch.Tensor], dtype: torch.dtype, reduction: str = "mean"
+) -> torch.Tensor:
     """Cross entropy in nats over the label positions, and logits for nothing else.
 
     The vocabulary's logits are the largest tensor of a small model; prompt and padding need none of them.
@@ -52,11 +66,12 @@ def label_loss(model, batch: dict[str, torch.Tensor], dtype: torch.dtype, reduct
     targets = batch["labels"][:, 1:]
     keep = targets != prompts.IGNORE
     with torch.autocast(targets.device.type, dtype=dtype, enabled=dtype != torch.float32):
-        hidden = causal.get_decoder()(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"],
-                                      use_cache=False).last_hidden_state[:, :-1]
+        hidden = causal.get_decoder()(
+            input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
+        ).last_hidden_state[:, :-1]
         logits = causal.get_output_embeddings()(hidden[keep])
     logits = logits.float()
-    if getattr(causal.config, "logits_scaling", None):           # Granite
+    if getattr(causal.config, "logits_scaling", None):  # Granite
         logits = logits / causal.config.logits_scaling
     if getattr(causal.config, "final_logit_softcapping", None):
         cap = causal.config.final_logit_softcapping
@@ -100,14 +115,24 @@ class GradientGuard(TrainerCallback):
     def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
         if state.global_step > 0 and not self._evaluated:
             return
-        norms = [p.grad.norm().item() if p.grad is not None else 0.0 for n, p in model.named_parameters() if "lora_B" in n and p.requires_grad]
-        when = f"at step {state.global_step + 1}" + (", right after an evaluation" if self._evaluated else "")
+        norms = [
+            p.grad.norm().item() if p.grad is not None else 0.0
+            for n, p in model.named_parameters()
+            if "lora_B" in n and p.requires_grad
+        ]
+        when = f"at step {state.global_step + 1}" + (
+            ", right after an evaluation" if self._evaluated else ""
+        )
         if not norms or not any(norms):
-            raise CourseError(f"the adapters get no gradient {when}: training has silently stopped. On processors with AVX512-BF16 an "
-                              "evaluation repacks 4-bit weights into a layout without a backward pass; load the model with "
-                              "models.load_base(cfg, for_training=True).")
+            raise CourseError(
+                f"the adapters get no gradient {when}: training has silently stopped. On processors with AVX512-BF16 an "
+                "evaluation repacks 4-bit weights into a layout without a backward pass; load the model with "
+                "models.load_base(cfg, for_training=True)."
+            )
         if not all(math.isfinite(n) for n in norms):
-            raise CourseError(f"a gradient is not finite {when}: lower the learning rate or use a wider compute dtype.")
+            raise CourseError(
+                f"a gradient is not finite {when}: lower the learning rate or use a wider compute dtype."
+            )
         self.checked_after_evaluation += self._evaluated
         self._evaluated = False
 
@@ -124,13 +149,23 @@ class History(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         """After a resume, begin with what the interrupted run had logged."""
-        self.rows += [{k: v for k, v in row.items() if k in ("step", *self.LOGGED)} | {"of": state.max_steps} for row in state.log_history]
+        self.rows += [
+            {k: v for k, v in row.items() if k in ("step", *self.LOGGED)} | {"of": state.max_steps}
+            for row in state.log_history
+        ]
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         values = {k: logs[k] for k in self.LOGGED if k in logs}
         if values:
-            self.rows.append({"step": state.global_step, "of": state.max_steps, "seconds": round(time.time() - self.start, 1),
-                              "memory_gb": round(self.used_gb(), 2), **values})
+            self.rows.append(
+                {
+                    "step": state.global_step,
+                    "of": state.max_steps,
+                    "seconds": round(time.time() - self.start, 1),
+                    "memory_gb": round(self.used_gb(), 2),
+                    **values,
+                }
+            )
             if self.show:
                 self.show(self.rows)
 
@@ -139,7 +174,13 @@ def lora_config(cfg: Settings):
     """Low-rank adapters (Hu et al. 2021) on the profile's target layers."""
     from peft import LoraConfig
 
-    return LoraConfig(r=cfg.rank, lora_alpha=cfg.alpha, lora_dropout=cfg.dropout, target_modules=cfg.targets, task_type="CAUSAL_LM")
+    return LoraConfig(
+        r=cfg.rank,
+        lora_alpha=cfg.alpha,
+        lora_dropout=cfg.dropout,
+        target_modules=cfg.targets,
+        task_type="CAUSAL_LM",
+    )
 
 
 # the other way of checkpointing needs inputs with a gradient, warns, and is on its way out of torch
@@ -155,8 +196,11 @@ def attach_adapter(model, cfg: Settings, config=None):
 
     if cfg.quantization == "nf4":
         if upcasts(cfg.device.kind, str(models.compute_dtype(cfg)).removeprefix("torch.")):
-            model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=cfg.gradient_checkpointing,
-                                                    gradient_checkpointing_kwargs=CHECKPOINTING if cfg.gradient_checkpointing else None)
+            model = prepare_model_for_kbit_training(
+                model,
+                use_gradient_checkpointing=cfg.gradient_checkpointing,
+                gradient_checkpointing_kwargs=CHECKPOINTING if cfg.gradient_checkpointing else None,
+            )
         elif cfg.gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs=CHECKPOINTING)
     torch.manual_seed(cfg.seed)
@@ -175,29 +219,70 @@ def arguments(cfg: Settings, rows: int, output: Path, report_to: str = "none") -
     per_epoch = steps_per_epoch(rows, cfg)
     total = cfg.max_steps if cfg.max_steps > 0 else math.ceil(per_epoch * cfg.epochs)
     if cfg.warmup_steps >= total:
-        raise CourseError(f"{cfg.warmup_steps} warm-up steps for a training of {total} steps: the learning rate would never arrive. "
-                          "Lower warmup_steps or train longer.")
+        raise CourseError(
+            f"{cfg.warmup_steps} warm-up steps for a training of {total} steps: the learning rate would never arrive. "
+            "Lower warmup_steps or train longer."
+        )
     every = max(1, (total if cfg.max_steps > 0 else per_epoch) // cfg.evals_per_epoch)
     # LabelTrainer sets autocast itself; the flag is for the gradient scaler that fp16 needs
     scaler = {"fp16": True} if models.compute_dtype(cfg) == torch.float16 else {}
     found = TrainingArguments(
-        output_dir=str(output), per_device_train_batch_size=cfg.batch, per_device_eval_batch_size=cfg.batch,
-        gradient_accumulation_steps=cfg.accumulation, num_train_epochs=cfg.epochs, max_steps=cfg.max_steps,
-        learning_rate=cfg.learning_rate, lr_scheduler_type=cfg.scheduler, warmup_steps=cfg.warmup_steps, weight_decay=0.0,
-        max_grad_norm=cfg.max_grad_norm, optim=cfg.optimizer,
-        **({"gradient_checkpointing": True, "gradient_checkpointing_kwargs": CHECKPOINTING} if cfg.gradient_checkpointing else {}),
-        eval_strategy="steps", eval_steps=every, save_strategy="steps", save_steps=every, save_total_limit=2,
-        load_best_model_at_end=True, metric_for_best_model="eval_loss", greater_is_better=False, prediction_loss_only=True,
-        logging_steps=max(1, min(10, every)), report_to=report_to, disable_tqdm=True, remove_unused_columns=False, seed=cfg.seed, data_seed=cfg.seed,
-        use_cpu=cfg.device.kind == "cpu", dataloader_pin_memory=cfg.device.kind == "cuda", log_level="error",
-        **scaler)
-    if found.n_gpu > 1:      # with several cards the Trainer would enlarge the batch for all of them, and still compute on one
+        output_dir=str(output),
+        per_device_train_batch_size=cfg.batch,
+        per_device_eval_batch_size=cfg.batch,
+        gradient_accumulation_steps=cfg.accumulation,
+        num_train_epochs=cfg.epochs,
+        max_steps=cfg.max_steps,
+        learning_rate=cfg.learning_rate,
+        lr_scheduler_type=cfg.scheduler,
+        warmup_steps=cfg.warmup_steps,
+        weight_decay=0.0,
+        max_grad_norm=cfg.max_grad_norm,
+        optim=cfg.optimizer,
+        **(
+            {"gradient_checkpointing": True, "gradient_checkpointing_kwargs": CHECKPOINTING}
+            if cfg.gradient_checkpointing
+            else {}
+        ),
+        eval_strategy="steps",
+        eval_steps=every,
+        save_strategy="steps",
+        save_steps=every,
+        save_total_limit=2,
+        load_best_model_at_end=True,
+        metric_for_best_model="eval_loss",
+        greater_is_better=False,
+        prediction_loss_only=True,
+        logging_steps=max(1, min(10, every)),
+        report_to=report_to,
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        seed=cfg.seed,
+        data_seed=cfg.seed,
+        use_cpu=cfg.device.kind == "cpu",
+        dataloader_pin_memory=cfg.device.kind == "cuda",
+        log_level="error",
+        **scaler,
+    )
+    if (
+        found.n_gpu > 1
+    ):  # with several cards the Trainer would enlarge the batch for all of them, and still compute on one
         found._n_gpu = 1
     return found
 
 
-def make_trainer(model, cfg: Settings, train: EncodedRows, validation: EncodedRows, tokenizer, output: Path, *,
-                 show=None, report_to: str = "none", callbacks: list = ()) -> LabelTrainer:
+def make_trainer(
+    model,
+    cfg: Settings,
+    train: EncodedRows,
+    validation: EncodedRows,
+    tokenizer,
+    output: Path,
+    *,
+    show=None,
+    report_to: str = "none",
+    callbacks: list = (),
+) -> LabelTrainer:
     """A LabelTrainer with early stopping, the gradient guard (`trainer.guard`) and a history (`trainer.history`).
 
     `report_to`: "none", "tensorboard" or "wandb"; the latter is kept offline, `wandb sync` uploads it when wanted.
@@ -206,14 +291,21 @@ def make_trainer(model, cfg: Settings, train: EncodedRows, validation: EncodedRo
     if report_to != "none":
         choice(report_to, ["none", "tensorboard", "wandb"], "REPORT_TO")
         if importlib.util.find_spec(report_to) is None:
-            raise UsageError(f"REPORT_TO={report_to!r} needs the package {report_to}, which is not installed. Run: pip install {report_to}")
+            raise UsageError(
+                f"REPORT_TO={report_to!r} needs the package {report_to}, which is not installed. Run: pip install {report_to}"
+            )
         os.environ.setdefault("WANDB_MODE", "offline")
     check_fits(cfg)
     history, guard = History(show), GradientGuard()
     trainer = LabelTrainer(
-        model=model, dtype=models.compute_dtype(cfg), args=arguments(cfg, len(train), output, report_to), train_dataset=train, eval_dataset=validation,
+        model=model,
+        dtype=models.compute_dtype(cfg),
+        args=arguments(cfg, len(train), output, report_to),
+        train_dataset=train,
+        eval_dataset=validation,
         data_collator=lambda rows: collate(rows, tokenizer.pad_token_id),
-        callbacks=[EarlyStoppingCallback(cfg.patience), guard, history, *callbacks])
+        callbacks=[EarlyStoppingCallback(cfg.patience), guard, history, *callbacks],
+    )
     trainer.remove_callback(PrinterCallback)
     trainer.history, trainer.guard = history.rows, guard
     return trainer

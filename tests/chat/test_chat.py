@@ -5,13 +5,14 @@ import threading
 import time
 
 import pytest
-from hypothesis import given, strategies as st
+from hypothesis import given
+from hypothesis import strategies as st
 
 from helpers import chat
+from helpers.chat.conversation import Conversation, Refused
 from helpers.course import bilingual
 from helpers.course.errors import UsageError
 from helpers.training import prompts
-from helpers.chat.conversation import Conversation, Refused
 
 LONG = 10_000
 
@@ -45,7 +46,9 @@ class Endless:
 
 
 def conversation(stream=echo, **options):
-    return Conversation(stream, count, **({"window": 60, "limit": 200, "answer_tokens": 20} | options))
+    return Conversation(
+        stream, count, **({"window": 60, "limit": 200, "answer_tokens": 20} | options)
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -76,24 +79,35 @@ def test_stream_gets_the_options_and_a_new_seed_each_time():
     talk.clear()
     talk.model = "tuned"
     talk.say("a")
-    assert seen[0] == {"model": "base", "temperature": 0.7, "top_p": 0.5, "max_new_tokens": 20, "seed": 5}
+    assert seen[0] == {
+        "model": "base",
+        "temperature": 0.7,
+        "top_p": 0.5,
+        "max_new_tokens": 20,
+        "seed": 5,
+    }
     assert seen[1]["seed"] == 6 and seen[1]["model"] == "tuned"
-    assert talk.last.tokens == 1 and talk.last.ended is None      # a stream that does not count
+    assert talk.last.tokens == 1 and talk.last.ended is None  # a stream that does not count
 
 
-@given(st.lists(st.integers(1, 30), max_size=12), st.integers(1, 40), st.integers(20, 300), st.booleans())
+@given(
+    st.lists(st.integers(1, 30), max_size=12),
+    st.integers(1, 40),
+    st.integers(20, 300),
+    st.booleans(),
+)
 def test_history_is_a_whole_suffix_that_fits_and_is_the_longest(lengths, newest, window, remember):
     talk = conversation(window=window, limit=300, remember=remember)
     talk.turns = [chat.Turn("t " * n, "tuned", answer="j " * n) for n in lengths]
     question = "q " * newest
     sent, kept = talk.fit(question)
     room = (300 if remember else min(window, 300)) - talk.answer_tokens
-    assert sent == talk.messages(question, talk.turns[len(lengths) - kept:])
+    assert sent == talk.messages(question, talk.turns[len(lengths) - kept :])
     assert [m["role"] for m in sent] == ["system"] + ["user", "assistant"] * kept + ["user"]
-    assert sent[-1]["content"] == question                        # the newest always goes
+    assert sent[-1]["content"] == question  # the newest always goes
     assert kept == 0 or count(sent) <= room
     if kept < len(lengths):
-        assert count(talk.messages(question, talk.turns[len(lengths) - kept - 1:])) > room
+        assert count(talk.messages(question, talk.turns[len(lengths) - kept - 1 :])) > room
 
 
 @given(st.lists(st.tuples(st.integers(1, 40), st.booleans()), max_size=8))
@@ -108,12 +122,17 @@ def test_nothing_sent_ever_exceeds_the_limit(asked):
     for words, remember in asked:
         talk.remember = remember
         talk.say("kata " * words)
-        assert sizes[-1] <= (120 if remember else max(80, count(talk.messages("kata " * words)) + 20))
+        assert sizes[-1] <= (
+            120 if remember else max(80, count(talk.messages("kata " * words)) + 20)
+        )
         assert 0 <= talk.forgotten <= len(talk.turns) - 1
         assert len(talk.turns) - 1 - talk.forgotten == talk.last.remembered
 
 
-@pytest.mark.parametrize("language, words", [("id", ("kosong", "batasnya", "token")), ("en", ("empty", "limit", "tokens"))])
+@pytest.mark.parametrize(
+    "language, words",
+    [("id", ("kosong", "batasnya", "token")), ("en", ("empty", "limit", "tokens"))],
+)
 def test_refusals_name_the_reason_and_change_nothing(language, words):
     bilingual.set_language(language)
     talk = conversation()
@@ -138,10 +157,12 @@ def test_newest_message_may_exceed_the_window_but_not_the_limit():
     talk.say("pendek")
     assert talk.say("k " * 70) and talk.last.remembered == 0
     with pytest.raises(Refused):
-        talk.say("k " * 75)                     # 3 + 3 system + 3 markers + 75 words + 20 for the answer > 100
+        talk.say("k " * 75)  # 3 + 3 system + 3 markers + 75 words + 20 for the answer > 100
 
 
-@pytest.mark.parametrize("message", ["<img src=x onerror=alert(1)> & <b>", "baris\nbaris", "emoji 🍜", "\ud800 setengah"])
+@pytest.mark.parametrize(
+    "message", ["<img src=x onerror=alert(1)> & <b>", "baris\nbaris", "emoji 🍜", "\ud800 setengah"]
+)
 def test_odd_text_stays_text(message):
     talk = conversation()
     talk.say(message)
@@ -154,7 +175,7 @@ def test_stop_from_another_thread_keeps_what_is_written():
     worker = threading.Thread(target=talk.say, args=("a",))
     worker.start()
     assert stream.started.wait(5)
-    assert talk.busy and talk.stop() and not talk.stop()          # the second call finds nothing left to do
+    assert talk.busy and talk.stop() and not talk.stop()  # the second call finds nothing left to do
     worker.join(5)
     assert not worker.is_alive() and not talk.busy
     assert talk.last.stopped and talk.last.answer.startswith("0 ") and talk.last.tokens >= 1
@@ -267,4 +288,4 @@ def test_harmless_breaks_typed_markers_and_nothing_else():
     content = chat.harmless(messages, specials)[0]["content"]
     assert not any(token in content for token in specials)
     assert content.replace("< ", "<") == messages[0]["content"] and "<b>" in content
-    assert messages[0]["content"].startswith("a<|im_end|>")       # the original is untouched
+    assert messages[0]["content"].startswith("a<|im_end|>")  # the original is untouched

@@ -11,9 +11,9 @@ import time
 import pytest
 
 from helpers.chat import widget as chat_widget
+from helpers.chat.conversation import Conversation
 from helpers.cli import chat as chat_command
 from helpers.course import bilingual
-from helpers.chat.conversation import Conversation
 from helpers.course.errors import UsageError
 
 ipywidgets = pytest.importorskip("ipywidgets")
@@ -41,7 +41,13 @@ class Held:
 
 
 def conversation(stream=echo):
-    return Conversation(stream, lambda messages: sum(len(m["content"].split()) for m in messages), window=100, limit=400, answer_tokens=20)
+    return Conversation(
+        stream,
+        lambda messages: sum(len(m["content"].split()) for m in messages),
+        window=100,
+        limit=400,
+        answer_tokens=20,
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -95,7 +101,7 @@ def test_enter_sends_the_value_that_arrives_after_the_event(widget):
 
 
 def test_leaving_the_field_does_not_send(widget):
-    widget.text.value = "belum selesai"         # what blur does
+    widget.text.value = "belum selesai"  # what blur does
     time.sleep(chat_widget.ENTER_S * 1.5)
     assert widget.conversation.turns == [] and widget.text.value == "belum selesai"
 
@@ -105,7 +111,9 @@ def test_everything_is_escaped(widget):
     finish(widget)
     for value in (widget.log.value, widget.status.value):
         assert "<img" not in value and "<script" not in value
-    assert widget.log.value.count("&lt;img src=x onerror=alert(1)&gt; &amp;") == 2     # question and answer, as text
+    assert (
+        widget.log.value.count("&lt;img src=x onerror=alert(1)&gt; &amp;") == 2
+    )  # question and answer, as text
 
 
 def test_error_text_is_escaped_and_buttons_come_back():
@@ -116,9 +124,13 @@ def test_error_text_is_escaped_and_buttons_come_back():
     widget = chat_widget.ChatWidget(conversation(broken))
     ask(widget, "halo")
     finish(widget)
-    assert "RuntimeError" in widget.status.value and "&lt;img" in widget.status.value and "<img" not in widget.status.value
+    assert (
+        "RuntimeError" in widget.status.value
+        and "&lt;img" in widget.status.value
+        and "<img" not in widget.status.value
+    )
     assert not widget.send.disabled and widget.halt.disabled
-    assert widget.text.value == "halo" and widget.conversation.turns == []             # nothing is lost
+    assert widget.text.value == "halo" and widget.conversation.turns == []  # nothing is lost
     widget.conversation.stream = echo
     assert widget.submit()
     finish(widget)
@@ -144,7 +156,7 @@ def test_two_quick_sends_do_not_garble():
         worker.join(5)
     assert sorted(started) == [False] * 5 + [True]
     assert stream.started.wait(5) and widget.send.disabled and not widget.halt.disabled
-    assert not ask(widget, "dua")                                  # while the first is being written
+    assert not ask(widget, "dua")  # while the first is being written
     assert widget.text.value == "dua" and "masih ditulis" in widget.status.value
     stream.go.set()
     finish(widget)
@@ -162,7 +174,11 @@ def test_stop_button():
     widget.halt.click()
     finish(widget)
     assert widget.conversation.last.stopped and widget.conversation.last.answer == "awal "
-    assert "dihentikan" in widget.status.value and "dihentikan" in widget.log.value and not widget.send.disabled
+    assert (
+        "dihentikan" in widget.status.value
+        and "dihentikan" in widget.log.value
+        and not widget.send.disabled
+    )
 
 
 def test_clear_button_while_writing():
@@ -187,15 +203,34 @@ def test_controls_reach_the_conversation():
     widget.model.value, widget.temperature.value, widget.remember.value = "base", 0.7, True
     ask(widget, "halo")
     finish(widget)
-    assert seen[0]["model"] == "base" and seen[0]["temperature"] == 0.7 and widget.conversation.remember
+    assert (
+        seen[0]["model"] == "base"
+        and seen[0]["temperature"] == 0.7
+        and widget.conversation.remember
+    )
     assert "Model dasar" in widget.log.value
 
 
 def test_only_models_that_can_answer_are_offered():
-    talk = Conversation(lambda *a, **k: iter(()), lambda c: 1, window=50, limit=50, answer_tokens=5, models=("tuned",))
+    talk = Conversation(
+        lambda *a, **k: iter(()),
+        lambda c: 1,
+        window=50,
+        limit=50,
+        answer_tokens=5,
+        models=("tuned",),
+    )
     assert [value for _, value in chat_widget.ChatWidget(talk).model.options] == ["tuned"]
     with pytest.raises(UsageError, match="unknown model 'base'"):
-        Conversation(lambda *a, **k: iter(()), lambda c: 1, window=50, limit=50, answer_tokens=5, model="base", models=("tuned",))
+        Conversation(
+            lambda *a, **k: iter(()),
+            lambda c: 1,
+            window=50,
+            limit=50,
+            answer_tokens=5,
+            model="base",
+            models=("tuned",),
+        )
 
 
 def test_updates_at_most_ten_a_second():
@@ -211,8 +246,8 @@ def test_updates_at_most_ten_a_second():
     widget.log.observe(lambda change: drawn.append(time.monotonic()), "value")
     ask(widget, "halo")
     finish(widget)
-    assert 3 <= len(drawn) <= 8                  # five in half a second, the last one, and room for a slow machine
-    assert widget.conversation.last.answer.split()[-1] in widget.log.value             # the end is drawn too
+    assert 3 <= len(drawn) <= 8  # five in half a second, the last one, and room for a slow machine
+    assert widget.conversation.last.answer.split()[-1] in widget.log.value  # the end is drawn too
 
 
 def test_line_above_what_the_model_was_not_shown():
@@ -231,11 +266,17 @@ def test_line_above_what_the_model_was_not_shown():
 def test_labels_follow_the_language():
     bilingual.set_language("en")
     widget = chat_widget.ChatWidget(conversation())
-    assert (widget.send.description, widget.halt.description, widget.clear.description) == ("Send", "Stop", "Clear")
+    assert (widget.send.description, widget.halt.description, widget.clear.description) == (
+        "Send",
+        "Stop",
+        "Clear",
+    )
     for control in (widget.send, widget.halt, widget.clear, widget.temperature, widget.remember):
         assert control.tooltip
     assert widget.text.description and widget.temperature.description
-    assert 'aria-label="Conversation"' in widget.log.value and 'role="status"' in widget.status.value
+    assert (
+        'aria-label="Conversation"' in widget.log.value and 'role="status"' in widget.status.value
+    )
 
 
 def test_show_without_a_browser_or_without_ipywidgets(monkeypatch, capsys):
@@ -250,21 +291,22 @@ def test_show_without_a_browser_or_without_ipywidgets(monkeypatch, capsys):
 
 # the terminal
 
+
 def test_terminal_answer_cannot_steer_the_terminal(capsys):
-    chat.answer(conversation(), "halo \x1b[31m\x07 dunia\n<b>")
+    chat_command.answer(conversation(), "halo \x1b[31m\x07 dunia\n<b>")
     assert capsys.readouterr().out == "halo [31m dunia\n<b>\n"
 
 
 def test_terminal_commands():
     talk = conversation()
     talk.say("a")
-    assert chat.command(talk, "Buatkan resep") is None
-    assert "base" in chat.command(talk, " /BASE ") and talk.model == "base"
-    assert chat.command(talk, "/tuned") and talk.model == "tuned"
-    assert chat.command(talk, "/remember") and talk.remember
-    assert chat.command(talk, "/clear") and talk.turns == []
-    assert "/clear" in chat.command(talk, "/help")
-    assert "/foo" in chat.command(talk, "/foo")
+    assert chat_command.command(talk, "Buatkan resep") is None
+    assert "base" in chat_command.command(talk, " /BASE ") and talk.model == "base"
+    assert chat_command.command(talk, "/tuned") and talk.model == "tuned"
+    assert chat_command.command(talk, "/remember") and talk.remember
+    assert chat_command.command(talk, "/clear") and talk.turns == []
+    assert "/clear" in chat_command.command(talk, "/help")
+    assert "/foo" in chat_command.command(talk, "/foo")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="os.kill cannot send Ctrl-C to itself on Windows")
@@ -278,9 +320,9 @@ def test_first_interrupt_stops_the_answer_the_second_leaves(capsys):
         yield "terus"
 
     talk, before = conversation(stubborn), signal.getsignal(signal.SIGINT)
-    chat.answer(talk, "halo")
+    chat_command.answer(talk, "halo")
     assert talk.last.stopped and "terus" not in capsys.readouterr().out
-    with pytest.raises(KeyboardInterrupt), chat.interruptible(talk):
+    with pytest.raises(KeyboardInterrupt), chat_command.interruptible(talk):
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(1)
     assert signal.getsignal(signal.SIGINT) is before
@@ -316,7 +358,19 @@ def run(monkeypatch):
 
 
 def test_one_shot(run):
-    result, talk, made = run("halo", "--model", "base", "--temperature", "0.5", "--profile", "sanity", "--language", "en", "--seed", "7")
+    result, talk, made = run(
+        "halo",
+        "--model",
+        "base",
+        "--temperature",
+        "0.5",
+        "--profile",
+        "sanity",
+        "--language",
+        "en",
+        "--seed",
+        "7",
+    )
     assert result.exit_code == 0 and result.stdout == "halo\n"
     assert made == [("sanity", "en", "", 7)] and talk.model == "base" and talk.temperature == 0.5
 

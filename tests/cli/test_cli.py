@@ -32,15 +32,40 @@ def test_help_comes_quickly_and_loads_nothing_heavy():
     assert time.perf_counter() - start < 5, "about 0.3 s on a quiet machine"
 
 
-@pytest.mark.parametrize("arguments", [["run"], ["doctor"], ["data"], ["data", "check"], ["data", "split"], ["gpu"], ["chat"], ["health"], ["export"], ["serve"], ["notebooks"], ["lab"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run"],
+        ["doctor"],
+        ["data"],
+        ["data", "check"],
+        ["data", "split"],
+        ["gpu"],
+        ["chat"],
+        ["health"],
+        ["export"],
+        ["serve"],
+        ["notebooks"],
+        ["lab"],
+    ],
+)
 def test_each_command_has_help(arguments, capsys):
     assert call(*arguments, "--help") == 0 and "Usage: python -m helpers" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("arguments", "word"), [
-    (["run", "--profile", "cpuu"], "Did you mean 'cpu'?"), (["run", "--profile", "sanity", "--language", "fr"], "unknown language"),
-    (["run", "--profile", "sanity", "--only", "77"], "00_start"), (["run", "--profile", "sanity", "--from", "00", "--only", "01"], "exclude"),
-    (["run", "--colour"], "--colour"), (["run", "--seed", "x"], "--seed"), (["banana"], "banana"), (["data", "check", "/no/such/path"], "does not exist")])
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["run", "--profile", "cpuu"], "Did you mean 'cpu'?"),
+        (["run", "--profile", "sanity", "--language", "fr"], "unknown language"),
+        (["run", "--profile", "sanity", "--only", "77"], "00_start"),
+        (["run", "--profile", "sanity", "--from", "00", "--only", "01"], "exclude"),
+        (["run", "--colour"], "--colour"),
+        (["run", "--seed", "x"], "--seed"),
+        (["banana"], "banana"),
+        (["data", "check", "/no/such/path"], "does not exist"),
+    ],
+)
 def test_wrong_use_is_one_line_and_code_2(arguments, word, capsys):
     assert call(*arguments) == 2
     told = capsys.readouterr()
@@ -63,19 +88,31 @@ def test_ctrl_c_is_code_130(monkeypatch, capsys):
 
 def test_data_check_counts_and_judges(tmp_path, capsys):
     good = tmp_path / "ayam.csv"
-    good.write_text("Title,Ingredients,Steps\nSoto,1 ayam--2 serai,Rebus ayam--Sajikan\nKosong,1 ayam--2 serai,\n", encoding="utf-8")
+    good.write_text(
+        "Title,Ingredients,Steps\nSoto,1 ayam--2 serai,Rebus ayam--Sajikan\nKosong,1 ayam--2 serai,\n",
+        encoding="utf-8",
+    )
     bad = tmp_path / "page.csv"
     bad.write_text("<!doctype html><html></html>", encoding="utf-8")
     assert call("data", "check", str(tmp_path), "--json") == 0
     found = json.loads(capsys.readouterr().out)
-    assert (found["rows_read"], found["rows_kept"], found["rows_dropped"]) == (2, 1, 1) and sum(found["reasons"].values()) == 1
-    assert [f["file"] for f in found["files"]] == ["ayam.csv"] and [s["file"] for s in found["skipped"]] == ["page.csv"]
+    assert (found["rows_read"], found["rows_kept"], found["rows_dropped"]) == (2, 1, 1) and sum(
+        found["reasons"].values()
+    ) == 1
+    assert [f["file"] for f in found["files"]] == ["ayam.csv"] and [
+        s["file"] for s in found["skipped"]
+    ] == ["page.csv"]
     assert call("data", "check", str(bad), "--json") == 1
     told = capsys.readouterr()
     assert json.loads(told.out)["rows_kept"] == 0 and len(told.err.splitlines()) == 1
     table = tmp_path / "dropped.csv"
-    assert call("data", "check", str(good), str(bad), "--dropped", str(table)) == 0 and "1 kept" in capsys.readouterr().out
-    assert table.read_text(encoding="utf-8") == "file,line,reason,title\nayam.csv,3,no steps,Kosong\n"
+    assert (
+        call("data", "check", str(good), str(bad), "--dropped", str(table)) == 0
+        and "1 kept" in capsys.readouterr().out
+    )
+    assert (
+        table.read_text(encoding="utf-8") == "file,line,reason,title\nayam.csv,3,no steps,Kosong\n"
+    )
 
 
 def test_data_split_keeps_what_the_manifest_has_and_places_the_rest(tmp_path, monkeypatch, capsys):
@@ -88,12 +125,22 @@ def test_data_split_keeps_what_the_manifest_has_and_places_the_rest(tmp_path, mo
     monkeypatch.setattr(settings, "ROOT", tmp_path)
     assert call("data", "split") == 0 and "train: " in capsys.readouterr().out
     written = (folder / "splits.csv").read_text(encoding="utf-8").splitlines()
-    assert set(known) <= set(written) and [r.split(",")[0] for r in written] == [r.split(",")[0] for r in committed]
+    assert set(known) <= set(written) and [r.split(",")[0] for r in written] == [
+        r.split(",")[0] for r in committed
+    ]
 
 
-@pytest.mark.parametrize(("message", "told"), [
-    ("Bapak pingsan dan kejang!", "keadaan darurat"), ("Obat darah tinggi saya boleh dihentikan mulai besok?", "tidak boleh dijawab dari jauh"), ("pusing", "Terlalu pendek")])
-def test_health_answers_emergencies_and_refusals_without_a_model(message, told, capsys, monkeypatch):
+@pytest.mark.parametrize(
+    ("message", "told"),
+    [
+        ("Bapak pingsan dan kejang!", "keadaan darurat"),
+        ("Obat darah tinggi saya boleh dihentikan mulai besok?", "tidak boleh dijawab dari jauh"),
+        ("pusing", "Terlalu pendek"),
+    ],
+)
+def test_health_answers_emergencies_and_refusals_without_a_model(
+    message, told, capsys, monkeypatch
+):
     from helpers.medical import markers
 
     monkeypatch.setattr(markers, "load_tuned", lambda *a: pytest.fail("the model was asked"))
@@ -105,20 +152,44 @@ def test_doctor_tells_and_judges(capsys, monkeypatch):
     expected = 1 if doctor.examine()["problems"] else 0
     assert call("doctor", "--json") == expected
     facts = json.loads(capsys.readouterr().out)
-    assert {"profile", "reason", "device", "versions", "memory_free_gb", "disk_free_gb", "packaged_model"} <= set(facts)
+    assert {
+        "profile",
+        "reason",
+        "device",
+        "versions",
+        "memory_free_gb",
+        "disk_free_gb",
+        "packaged_model",
+    } <= set(facts)
     monkeypatch.setattr(doctor, "PACKAGES", ("no-such-package",))
-    assert call("doctor") == 1 and "PROBLEM not installed: no-such-package" in capsys.readouterr().out
+    assert (
+        call("doctor") == 1 and "PROBLEM not installed: no-such-package" in capsys.readouterr().out
+    )
 
 
 def test_run_leaves_one_json_object_on_standard_output(tmp_path, capsys, monkeypatch):
     notebook(tmp_path / "04_evaluation.ipynb", RECORD.format("04_evaluation", 0.5))
-    for name, value in (("RUNS", tmp_path / "runs"), ("NOTEBOOKS", tmp_path), ("calibrate", lambda: 1.0)):
+    for name, value in (
+        ("RUNS", tmp_path / "runs"),
+        ("NOTEBOOKS", tmp_path),
+        ("calibrate", lambda: 1.0),
+    ):
         monkeypatch.setattr(runner, name, value)
-    monkeypatch.setattr(lesson, "lessons", lambda: [{"name": n, "minutes": {}} for n in ("02_data_csv_qa", "03_qlora_training", "04_evaluation")])
+    monkeypatch.setattr(
+        lesson,
+        "lessons",
+        lambda: [
+            {"name": n, "minutes": {}}
+            for n in ("02_data_csv_qa", "03_qlora_training", "04_evaluation")
+        ],
+    )
     monkeypatch.setenv("DAPUR_ARTIFACTS", str(tmp_path / "artifacts"))
     code = call("run", "--profile", "sanity", "--only", "04", "--json")
     told = capsys.readouterr()
     summary = json.loads(told.out)
     assert code == summary["exit_code"] == 1, "the course's gates are not recorded by this notebook"
-    assert summary["metrics"][0]["name"] == "ended" and {v["status"] for v in summary["gates"]} == {"unknown metric", "not checked"}
+    assert summary["metrics"][0]["name"] == "ended" and {v["status"] for v in summary["gates"]} == {
+        "unknown metric",
+        "not checked",
+    }
     assert "[1/1] 04_evaluation" in told.err

@@ -14,24 +14,52 @@ def gpu(name, memory, capability=(8, 6)):
     return settings.Device("cuda", name, memory, capability)
 
 
-@pytest.mark.parametrize("device, profile", [
-    (settings.Device("cpu", "CPU", 16), "cpu"), (gpu("GTX 1050", 2.0), "cpu"), (gpu("GTX 1650", 3.9), "gpu-4gb"), (gpu("RTX 2060", 5.8), "gpu-6gb"),
-    (gpu("RTX 3070", 7.8), "gpu-8gb"), (gpu("RTX 3080", 9.8), "gpu-10gb"), (gpu("NVIDIA GeForce RTX 3060", 11.6), "rtx3060"),
-    (gpu("RTX 4080", 15.7), "gpu-16gb"), (gpu("NVIDIA H200", 139.0, (9, 0)), "gpu-16gb"), (gpu("Tesla T4", 14.6, (7, 5)), "colab-t4")])
+@pytest.mark.parametrize(
+    "device, profile",
+    [
+        (settings.Device("cpu", "CPU", 16), "cpu"),
+        (gpu("GTX 1050", 2.0), "cpu"),
+        (gpu("GTX 1650", 3.9), "gpu-4gb"),
+        (gpu("RTX 2060", 5.8), "gpu-6gb"),
+        (gpu("RTX 3070", 7.8), "gpu-8gb"),
+        (gpu("RTX 3080", 9.8), "gpu-10gb"),
+        (gpu("NVIDIA GeForce RTX 3060", 11.6), "rtx3060"),
+        (gpu("RTX 4080", 15.7), "gpu-16gb"),
+        (gpu("NVIDIA H200", 139.0, (9, 0)), "gpu-16gb"),
+        (gpu("Tesla T4", 14.6, (7, 5)), "colab-t4"),
+    ],
+)
 def test_the_largest_profile_that_the_hardware_holds_is_chosen(device, profile):
     assert settings.profile_for(device, settings.profiles()) == profile
 
 
 def test_every_profile_names_all_settings_and_a_licence():
-    needed = {f.name for f in dataclasses.fields(settings.Settings)} - {"profile", "reason", "language", "data_language", "seed", "run_solutions", "device", "data_dir", "artifacts_root"}
+    needed = {f.name for f in dataclasses.fields(settings.Settings)} - {
+        "profile",
+        "reason",
+        "language",
+        "data_language",
+        "seed",
+        "run_solutions",
+        "device",
+        "data_dir",
+        "artifacts_root",
+    }
     for name, values in settings.profiles().items():
         assert needed <= set(values), name
         assert values["licence"]
 
 
-@pytest.mark.parametrize("arguments, message", [
-    ({"profile": "cpuu"}, "Did you mean 'cpu'"), ({"language": "de"}, "unknown language 'de'"), ({"data_language": "fr"}, "unknown data language"),
-    ({"data_dir": "/no/such/folder"}, "is not a folder"), ({"profile": "sanity", "base_model": "./nowhere"}, "neither a folder nor a hub name")])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"profile": "cpuu"}, "Did you mean 'cpu'"),
+        ({"language": "de"}, "unknown language 'de'"),
+        ({"data_language": "fr"}, "unknown data language"),
+        ({"data_dir": "/no/such/folder"}, "is not a folder"),
+        ({"profile": "sanity", "base_model": "./nowhere"}, "neither a folder nor a hub name"),
+    ],
+)
 def test_bad_settings_are_refused_with_what_was_expected(arguments, message):
     with pytest.raises(UsageError, match=message):
         settings.load(**{"profile": "sanity"} | arguments)
@@ -77,14 +105,24 @@ def test_importing_the_package_and_settings_does_not_import_torch():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_other_peoples_recipes_get_the_profiles_settings_for_them_and_the_courses_own_do_not(tmp_path):
+def test_other_peoples_recipes_get_the_profiles_settings_for_them_and_the_courses_own_do_not(
+    tmp_path,
+):
     (tmp_path / "dataset-ayam.csv").write_text("Title,Ingredients,Steps\n")
     for name in ("cpu", "sanity"):
         values = settings.profiles()[name]
         own, other = settings.load(name, "id"), settings.load(name, "id", data_dir=tmp_path)
-        seen_own, seen_other = ({k: getattr(cfg, k) for k in values if hasattr(cfg, k)} for cfg in (own, other))
-        assert seen_own["max_length"] == values["max_length"] and seen_other == seen_own | values["other_data"]
-    assert settings.profiles()["cpu"]["other_data"]["max_length"] < settings.profiles()["cpu"]["max_length"]
+        seen_own, seen_other = (
+            {k: getattr(cfg, k) for k in values if hasattr(cfg, k)} for cfg in (own, other)
+        )
+        assert (
+            seen_own["max_length"] == values["max_length"]
+            and seen_other == seen_own | values["other_data"]
+        )
+    assert (
+        settings.profiles()["cpu"]["other_data"]["max_length"]
+        < settings.profiles()["cpu"]["max_length"]
+    )
 
 
 def test_a_folder_whose_files_end_in_capital_csv_is_accepted_and_counts_in_the_key(tmp_path):

@@ -8,22 +8,42 @@ import pandas as pd
 import pytest
 
 from helpers.course import settings
+from helpers.course.settings import ROOT
 from helpers.data import recipes, splits
 from helpers.training import models, prompts
-from helpers.course.settings import ROOT
 
 FOLDER = ROOT / "data" / "recipes"
 CATEGORIES = ["ayam", "ikan", "kambing", "sapi", "tahu", "telur", "tempe", "udang"]
 COLUMNS = ["Title", "Ingredients", "Steps", "Category", "Region", "Method", "recipe_id"]
 # Words for the form an ingredient comes in. Steps may leave them out, as cooks do ("add the goat", "masukkan kambing",
 # "add the cinnamon"), but never the word beside them.
-FORMS = {"id": {"daging", "tepung", "dada", "beras"},
-         "en": {"pieces", "meat", "stick", "pods", "seeds", "cakes", "leaves", "flour", "breast", "fern", "cobs"}}
+FORMS = {
+    "id": {"daging", "tepung", "dada", "beras"},
+    "en": {
+        "pieces",
+        "meat",
+        "stick",
+        "pods",
+        "seeds",
+        "cakes",
+        "leaves",
+        "flour",
+        "breast",
+        "fern",
+        "cobs",
+    },
+}
 
 
 @pytest.fixture(scope="module")
 def raw() -> dict[str, pd.DataFrame]:
-    return {lang: pd.concat([pd.read_csv(p, dtype=str) for p in sorted((FOLDER / lang).glob("*.csv"))], ignore_index=True) for lang in settings.LANGUAGES}
+    return {
+        lang: pd.concat(
+            [pd.read_csv(p, dtype=str) for p in sorted((FOLDER / lang).glob("*.csv"))],
+            ignore_index=True,
+        )
+        for lang in settings.LANGUAGES
+    }
 
 
 @pytest.fixture(scope="module")
@@ -51,14 +71,19 @@ def head_words(item: str, language: str) -> list[str]:
     """The noun of an ingredient: the first word in Indonesian, the last in English; with a word for its form, any word of the name."""
     words = recipes.item_name(item).removesuffix(" on the bone").split()
     head = words[0] if language == "id" else words[-1]
-    return [stem(w) if language == "en" else w for w in (words if head in FORMS[language] else [head])]
+    return [
+        stem(w) if language == "en" else w for w in (words if head in FORMS[language] else [head])
+    ]
 
 
 def test_files_columns_and_balance(raw):
     for lang, table in raw.items():
         assert sorted(p.stem for p in (FOLDER / lang).glob("*.csv")) == CATEGORIES
         assert list(table.columns) == COLUMNS and not table.isna().any().any()
-        assert not table["recipe_id"].duplicated().any() and not table["Title"].str.lower().duplicated().any()
+        assert (
+            not table["recipe_id"].duplicated().any()
+            and not table["Title"].str.lower().duplicated().any()
+        )
         assert table["recipe_id"].str.fullmatch(r"[a-z]+-\d{3}").all()
         assert (table["recipe_id"].str.split("-").str[0] == table["Category"]).all()
         counted = table["Category"].value_counts()
@@ -71,23 +96,37 @@ def test_both_languages_are_parallel(raw):
     for column in ("Ingredients", "Steps"):
         differing = one.index[one[column].str.count("--") != two[column].str.count("--")]
         assert differing.empty, f"{column}: {list(differing)}"
-    for column in ("Region", "Method"):              # one word in one language is one word in the other
+    for column in ("Region", "Method"):  # one word in one language is one word in the other
         pairs = set(zip(one[column], two[column]))
         assert len(pairs) == one[column].nunique() == two[column].nunique() >= 10
-    quantities = [table["Ingredients"].str.split("--").map(lambda items: [re.match(r"[\d/.]*", i)[0] for i in items]) for table in (one, two)]
+    quantities = [
+        table["Ingredients"]
+        .str.split("--")
+        .map(lambda items: [re.match(r"[\d/.]*", i)[0] for i in items])
+        for table in (one, two)
+    ]
     assert list(one.index[quantities[0] != quantities[1]]) == []
 
 
 @pytest.mark.parametrize("language", settings.LANGUAGES)
 def test_steps_use_every_ingredient(clean, language):
-    missing = [(r.recipe_id, item) for r in recipes.recipes_of(clean[language]) for item in r.ingredients
-               if not any(word in " ".join(r.steps).lower() for word in head_words(item, language))]
+    missing = [
+        (r.recipe_id, item)
+        for r in recipes.recipes_of(clean[language])
+        for item in r.ingredients
+        if not any(word in " ".join(r.steps).lower() for word in head_words(item, language))
+    ]
     assert missing == []
 
 
 def test_the_check_of_ingredients_can_fail():
-    assert head_words("500 g daging kambing, iris tipis", "id") == ["daging", "kambing"] and head_words("3 siung bawang putih", "id") == ["bawang"]
-    assert head_words("4 cm cinnamon stick", "en") == ["cinnamon", "stick"] and head_words("500 g sweet potatoes", "en") == ["potato"]
+    assert head_words("500 g daging kambing, iris tipis", "id") == [
+        "daging",
+        "kambing",
+    ] and head_words("3 siung bawang putih", "id") == ["bawang"]
+    assert head_words("4 cm cinnamon stick", "en") == ["cinnamon", "stick"] and head_words(
+        "500 g sweet potatoes", "en"
+    ) == ["potato"]
 
 
 @pytest.mark.parametrize("language", settings.LANGUAGES)
@@ -95,7 +134,9 @@ def test_length_and_characters(clean, language):
     for recipe in recipes.recipes_of(clean[language]):
         text = text_of(recipe)
         assert 45 <= len(text.split()) <= 110, recipe.recipe_id
-        assert not re.search(r"[^\x20-\x7eéè½¼¾°–]|--|@|https?:|www\.|\b08\d{6,}|notitle", text, re.IGNORECASE), recipe.recipe_id
+        assert not re.search(
+            r"[^\x20-\x7eéè½¼¾°–]|--|@|https?:|www\.|\b08\d{6,}|notitle", text, re.IGNORECASE
+        ), recipe.recipe_id
         assert 5 <= len(recipe.ingredients) <= 11 and 3 <= len(recipe.steps) <= 6, recipe.recipe_id
         assert all(s[0].isupper() and s.endswith(".") for s in recipe.steps), recipe.recipe_id
         assert all(re.match(r"\d", i) for i in recipe.ingredients), recipe.recipe_id
@@ -104,16 +145,25 @@ def test_length_and_characters(clean, language):
 @pytest.mark.slow
 @pytest.mark.parametrize("language", settings.LANGUAGES)
 def test_tokens_fit_the_cpu_profile(clean, language, monkeypatch):
-    monkeypatch.setenv("DAPUR_MIN_RAM_GB", "0")      # only the tokenizer is loaded
+    monkeypatch.setenv("DAPUR_MIN_RAM_GB", "0")  # only the tokenizer is loaded
     cfg = settings.load("cpu", language, base_model="packaged")
     tokenizer = models.load_tokenizer(cfg)
-    lengths = np.array([len(prompts.encode(prompts.messages(r, language), tokenizer)) for r in recipes.recipes_of(clean[language])])
-    assert np.mean(lengths <= cfg.max_length) >= 0.95, f"longest {lengths.max()}, limit {cfg.max_length}"
+    lengths = np.array(
+        [
+            len(prompts.encode(prompts.messages(r, language), tokenizer))
+            for r in recipes.recipes_of(clean[language])
+        ]
+    )
+    assert np.mean(lengths <= cfg.max_length) >= 0.95, (
+        f"longest {lengths.max()}, limit {cfg.max_length}"
+    )
 
 
 def test_manifest_covers_all_and_is_balanced(raw):
     manifest = pd.read_csv(FOLDER / splits.MANIFEST, dtype=str)
-    assert sorted(manifest["recipe_id"]) == sorted(raw["id"]["recipe_id"]) and set(manifest["split"]) == set(splits.NAMES)
+    assert sorted(manifest["recipe_id"]) == sorted(raw["id"]["recipe_id"]) and set(
+        manifest["split"]
+    ) == set(splits.NAMES)
     category = manifest["recipe_id"].str.split("-").str[0]
     for split, share in zip(splits.NAMES, splits.FRACTIONS):
         counted = Counter(category[manifest["split"] == split])

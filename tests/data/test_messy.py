@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from helpers.data import recipes
 from helpers.course.errors import CourseError
+from helpers.data import recipes
 
 MESSY = Path(__file__).resolve().parents[2] / "data" / "messy"
 MANIFEST = json.loads((MESSY / "manifest.json").read_text(encoding="utf-8"))
@@ -16,12 +16,16 @@ RECIPE_FILES = [name for name, entry in MANIFEST["files"].items() if "skipped" n
 def read(path):
     report = recipes.Report()
     tables = list(recipes.chunks(path, report))
-    return report, [row for table in tables for row in zip(table["line"], recipes.recipes_of(table))]
+    return report, [
+        row for table in tables for row in zip(table["line"], recipes.recipes_of(table))
+    ]
 
 
 def test_manifest_lists_every_file():
     assert sorted(MANIFEST["files"]) == sorted(p.name for p in MESSY.glob("*.csv"))
-    assert all(entry["defect"]["id"] and entry["defect"]["en"] for entry in MANIFEST["files"].values())
+    assert all(
+        entry["defect"]["id"] and entry["defect"]["en"] for entry in MANIFEST["files"].values()
+    )
 
 
 def test_manifest_adds_up():
@@ -38,20 +42,36 @@ def test_each_file(name):
     expected = MANIFEST["files"][name]
     report, rows = read(MESSY / name)
     if "skipped" in expected:
-        assert (report.files, report.skipped, rows) == ([], [{"file": name, "reason": expected["skipped"]}], [])
+        assert (report.files, report.skipped, rows) == (
+            [],
+            [{"file": name, "reason": expected["skipped"]}],
+            [],
+        )
         return
     assert report.skipped == []
-    assert report.files == [{"file": name} | {key: expected[key] for key in ("rows_read", "rows_kept", "remarks")}]
+    assert report.files == [
+        {"file": name} | {key: expected[key] for key in ("rows_read", "rows_kept", "remarks")}
+    ]
     assert [{"line": d["line"], "reason": d["reason"]} for d in report.drops] == expected["dropped"]
     assert dict(report.mended) == expected["mended"]
-    clean = {line: {"line": line, "title": r.title, "ingredients": list(r.ingredients), "steps": list(r.steps)} for line, r in rows}
+    clean = {
+        line: {
+            "line": line,
+            "title": r.title,
+            "ingredients": list(r.ingredients),
+            "steps": list(r.steps),
+        }
+        for line, r in rows
+    }
     assert [clean[row["line"]] for row in expected["rows"]] == expected["rows"]
     assert not clean.keys() & {d["line"] for d in expected["dropped"]}
 
 
 def test_whole_folder():
     table, report = recipes.load(MESSY)
-    assert (report.rows_read, report.rows_kept, report.rows_dropped) == tuple(MANIFEST[k] for k in ("rows_read", "rows_kept", "rows_dropped"))
+    assert (report.rows_read, report.rows_kept, report.rows_dropped) == tuple(
+        MANIFEST[k] for k in ("rows_read", "rows_kept", "rows_dropped")
+    )
     assert len(table) == report.rows_kept and set(table["source"]) == set(RECIPE_FILES)
     assert {s["file"] for s in report.skipped} == set(MANIFEST["files"]) - set(RECIPE_FILES)
     assert report.duplicates().to_dict("records") == MANIFEST["duplicates"]

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.data import splits
 from helpers.course.errors import CourseError
+from helpers.data import splits
 
 OTHER_DATA = SimpleNamespace(own_data=False, data_dir=__import__("pathlib").Path("x/y"))
 WORDS = "ayam bawang cabai garam gula jahe kunyit lada minyak santan serai tahu telur tempe udang air kecap jeruk kemiri ketumbar".split()
@@ -20,9 +20,14 @@ def row(seed: int, changed: int = 0) -> dict:
 
     source = random.Random(seed)
     words = [source.choice(WORDS) + str(source.randrange(50)) for _ in range(40)]
-    words[40 - changed:] = [f"lain{seed}x{changed}x{k}" for k in range(changed)]
-    return {"title": f"Resep {seed}", "ingredients": "\n".join(words[:15]), "steps": "\n".join(words[15:]), "category": f"k{seed % 3}",
-            "recipe_id": f"r-{seed}-{changed}"}
+    words[40 - changed :] = [f"lain{seed}x{changed}x{k}" for k in range(changed)]
+    return {
+        "title": f"Resep {seed}",
+        "ingredients": "\n".join(words[:15]),
+        "steps": "\n".join(words[15:]),
+        "category": f"k{seed % 3}",
+        "recipe_id": f"r-{seed}-{changed}",
+    }
 
 
 def table_of(pairs) -> pd.DataFrame:
@@ -39,7 +44,9 @@ def jaccard(a: str, b: str) -> float:
     return len(a & b) / len(a | b)
 
 
-rows = st.lists(st.tuples(st.integers(0, 40), st.sampled_from([0, 0, 3, 6])), min_size=3, max_size=40)
+rows = st.lists(
+    st.tuples(st.integers(0, 40), st.sampled_from([0, 0, 3, 6])), min_size=3, max_size=40
+)
 
 
 @settings(max_examples=25, deadline=None)
@@ -63,7 +70,7 @@ def test_order_of_rows_changes_nothing(pairs, random):
 def test_near_duplicates_never_straddle(pairs):
     split = split_of(table_of(pairs))
     texts = list(split)
-    assert len(texts) == len(set(texts))             # exact copies are gone
+    assert len(texts) == len(set(texts))  # exact copies are gone
     for i, a in enumerate(texts):
         for b in texts[:i]:
             assert split[a] == split[b] or jaccard(a, b) < splits.SIMILAR
@@ -74,7 +81,9 @@ def test_a_group_that_bridges_goes_to_train():
         return splits.normalised(table_of([pair]))[0]
 
     pairs = [((seed, 0), (seed, 4)) for seed in range(200)]
-    mixed = next(p for p in pairs if {splits.hashed_split(text(x)) for x in p} == {"test", "validation"})
+    mixed = next(
+        p for p in pairs if {splits.hashed_split(text(x)) for x in p} == {"test", "validation"}
+    )
     agreed = next(p for p in pairs if {splits.hashed_split(text(x)) for x in p} == {"test"})
     assert jaccard(*map(text, mixed)) >= splits.SIMILAR
     assert set(split_of(table_of(mixed)).values()) == {"train"}
@@ -83,8 +92,15 @@ def test_a_group_that_bridges_goes_to_train():
 
 
 def test_similar_pairs_agree_with_every_pair_compared():
-    texts = splits.normalised(table_of([(seed, changed) for seed in range(60) for changed in (0, 2, 4, 6, 8)])).tolist()
-    exact = {(i, j) for j in range(len(texts)) for i in range(j) if jaccard(texts[i], texts[j]) >= splits.SIMILAR}
+    texts = splits.normalised(
+        table_of([(seed, changed) for seed in range(60) for changed in (0, 2, 4, 6, 8)])
+    ).tolist()
+    exact = {
+        (i, j)
+        for j in range(len(texts))
+        for i in range(j)
+        if jaccard(texts[i], texts[j]) >= splits.SIMILAR
+    }
     found = splits.similar_pairs(texts)
     assert len(exact) > 100 and {(i, j) for i, j, _ in found} == exact
     assert all(value == pytest.approx(jaccard(texts[i], texts[j])) for i, j, value in found)
@@ -109,23 +125,46 @@ def test_other_scripts_are_not_all_alike():
 
 
 def test_shares_of_the_hash():
-    counted = pd.Series([splits.hashed_split(f"resep {n}") for n in range(20_000)]).value_counts(normalize=True)
-    assert counted["train"] == pytest.approx(0.7, abs=0.015) and counted["test"] == pytest.approx(0.2, abs=0.015)
-    assert pd.Series([splits.hashed_split(f"resep {n}", (0.9, 0.0, 0.1)) for n in range(5_000)]).eq("validation").sum() == 0
+    counted = pd.Series([splits.hashed_split(f"resep {n}") for n in range(20_000)]).value_counts(
+        normalize=True
+    )
+    assert counted["train"] == pytest.approx(0.7, abs=0.015) and counted["test"] == pytest.approx(
+        0.2, abs=0.015
+    )
+    assert (
+        pd.Series([splits.hashed_split(f"resep {n}", (0.9, 0.0, 0.1)) for n in range(5_000)])
+        .eq("validation")
+        .sum()
+        == 0
+    )
 
 
 def test_leakage_finds_what_is_there():
     train = table_of([(1, 0), (2, 0), (3, 0)])
-    test = pd.concat([table_of([(1, 0), (2, 4), (9, 0)]), table_of([(8, 0)]).assign(title="RESEP 3")], ignore_index=True)
-    assert splits.leakage(train, test) == {"exact copy": 0.25, "near-duplicate": 0.5, "same title": 0.75}
-    assert splits.leakage(train, test.head(0)) == dict.fromkeys(["exact copy", "near-duplicate", "same title"], 0.0)
+    test = pd.concat(
+        [table_of([(1, 0), (2, 4), (9, 0)]), table_of([(8, 0)]).assign(title="RESEP 3")],
+        ignore_index=True,
+    )
+    assert splits.leakage(train, test) == {
+        "exact copy": 0.25,
+        "near-duplicate": 0.5,
+        "same title": 0.75,
+    }
+    assert splits.leakage(train, test.head(0)) == dict.fromkeys(
+        ["exact copy", "near-duplicate", "same title"], 0.0
+    )
 
 
 def test_random_split_leaks_and_ours_does_not():
     table = table_of([(seed, changed) for seed in range(60) for changed in (0, 3)])
     assert splits.leakage(*splits.random_split(table, 0.2, 1))["near-duplicate"] > 0.5
     done = splits.assign(table, OTHER_DATA)
-    assert splits.leakage(done[done["split"] == "train"], done[done["split"] == "test"])["near-duplicate"] == 0
+    assert (
+        splits.leakage(done[done["split"] == "train"], done[done["split"] == "test"])[
+            "near-duplicate"
+        ]
+        == 0
+    )
 
 
 def test_manifest_is_balanced_and_keeps_groups_together():
@@ -133,9 +172,17 @@ def test_manifest_is_balanced_and_keeps_groups_together():
     manifest = splits.make_manifest(table).set_index("recipe_id")["split"]
     assert sorted(manifest.index) == sorted(table["recipe_id"])
     assert manifest["r-7-0"] == manifest["r-7-4"] and manifest["r-11-0"] == manifest["r-11-3"]
-    counted = table.assign(split=table["recipe_id"].map(manifest)).groupby(["category", "split"]).size().unstack()
+    counted = (
+        table.assign(split=table["recipe_id"].map(manifest))
+        .groupby(["category", "split"])
+        .size()
+        .unstack()
+    )
     assert counted["test"].between(5, 8).all() and counted["validation"].between(2, 5).all()
-    pd.testing.assert_series_equal(manifest, splits.make_manifest(table.sample(frac=1, random_state=3)).set_index("recipe_id")["split"])
+    pd.testing.assert_series_equal(
+        manifest,
+        splits.make_manifest(table.sample(frac=1, random_state=3)).set_index("recipe_id")["split"],
+    )
 
 
 def test_adding_recipes_moves_none_that_the_manifest_already_has():
@@ -159,7 +206,11 @@ def test_own_corpus_needs_its_manifest(tmp_path):
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.dictionaries(st.sampled_from("abcd"), st.integers(1, 12), min_size=1), st.integers(1, 30), st.randoms(use_true_random=False))
+@given(
+    st.dictionaries(st.sampled_from("abcd"), st.integers(1, 12), min_size=1),
+    st.integers(1, 30),
+    st.randoms(use_true_random=False),
+)
 def test_sample_is_even_over_categories(sizes, most, random):
     table = table_of([(n, 0) for n in range(sum(sizes.values()))])
     table["category"] = [c for c, size in sizes.items() for _ in range(size)]

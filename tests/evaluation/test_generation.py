@@ -16,7 +16,10 @@ def model(cfg):
 
 
 def chats(count):
-    return [[{"role": "user", "content": f"{'Resep nasi goreng ' * (1 + k % 3)}{k}?"}] for k in range(count)]
+    return [
+        [{"role": "user", "content": f"{'Resep nasi goreng ' * (1 + k % 3)}{k}?"}]
+        for k in range(count)
+    ]
 
 
 class HeadInputs(TorchDispatchMode):
@@ -35,7 +38,9 @@ class HeadInputs(TorchDispatchMode):
 def test_the_head_gets_the_last_positions_of_a_batch_in_one_piece(cfg, tokenizer, model):
     """With gaps, torch copied the packaged model's head in bf16 for each row: 2.2 GB for 40 prompts."""
     with HeadInputs(model.get_output_embeddings().weight) as seen:
-        generation.answers(model, tokenizer, chats(6), dataclasses.replace(cfg, eval_batch=6), max_new_tokens=3)
+        generation.answers(
+            model, tokenizer, chats(6), dataclasses.replace(cfg, eval_batch=6), max_new_tokens=3
+        )
     assert len(seen.in_one_piece) == 3 and all(seen.in_one_piece)
 
 
@@ -47,6 +52,13 @@ def test_the_model_is_left_as_it_was_also_after_an_error(cfg, tokenizer, model):
 
 
 def test_answers_in_batches_are_those_of_one_at_a_time_in_the_order_given(cfg, tokenizer, model):
-    alone = generation.answers(model, tokenizer, chats(7), dataclasses.replace(cfg, eval_batch=1), max_new_tokens=12)
-    assert generation.answers(model, tokenizer, chats(7), dataclasses.replace(cfg, eval_batch=3), max_new_tokens=12) == alone
+    alone = generation.answers(
+        model, tokenizer, chats(7), dataclasses.replace(cfg, eval_batch=1), max_new_tokens=12
+    )
+    assert (
+        generation.answers(
+            model, tokenizer, chats(7), dataclasses.replace(cfg, eval_batch=3), max_new_tokens=12
+        )
+        == alone
+    )
     assert len({a["text"] for a in alone}) > 1

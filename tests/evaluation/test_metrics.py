@@ -6,20 +6,31 @@ import evaluate
 import numpy as np
 import pytest
 
-from helpers.course import results
+from helpers.course import files, results
 from helpers.evaluation import metrics
 
-GOOD = "Bahan:\n- 4 butir telur\n- 1 sdt garam\n\nLangkah:\n1. Rebus telur 9 menit.\n2. Taburi garam."
-UNUSED = "Bahan:\n- 4 butir telur\n- 1 sdt merica\n\nLangkah:\n1. Rebus telur 9 menit.\n2. Kupas telur."
+GOOD = (
+    "Bahan:\n- 4 butir telur\n- 1 sdt garam\n\nLangkah:\n1. Rebus telur 9 menit.\n2. Taburi garam."
+)
+UNUSED = (
+    "Bahan:\n- 4 butir telur\n- 1 sdt merica\n\nLangkah:\n1. Rebus telur 9 menit.\n2. Kupas telur."
+)
 
 
 def test_identical_texts_score_full_marks():
-    assert metrics.CorpusBLEU().compute(predictions=[GOOD], references=[GOOD])["bleu"] == pytest.approx(100)
-    assert metrics.ChrF().compute(predictions=[GOOD], references=[GOOD])["chrf"] == pytest.approx(100)
+    assert metrics.CorpusBLEU().compute(predictions=[GOOD], references=[GOOD])[
+        "bleu"
+    ] == pytest.approx(100)
+    assert metrics.ChrF().compute(predictions=[GOOD], references=[GOOD])["chrf"] == pytest.approx(
+        100
+    )
 
 
 def test_format_is_the_share_that_parses():
-    assert metrics.RecipeFormat().compute(predictions=[GOOD, "halo"], references=["", ""])["format"] == 0.5
+    assert (
+        metrics.RecipeFormat().compute(predictions=[GOOD, "halo"], references=["", ""])["format"]
+        == 0.5
+    )
 
 
 def test_ingredient_adherence_counts_listed_ingredients_that_the_steps_use():
@@ -40,7 +51,9 @@ def test_diversity_falls_when_a_text_goes_in_circles():
 
 
 def test_metrics_can_be_combined_without_the_hub():
-    values = evaluate.combine([metrics.CorpusBLEU(), metrics.RecipeFormat()]).compute(predictions=[GOOD], references=[GOOD])
+    values = evaluate.combine([metrics.CorpusBLEU(), metrics.RecipeFormat()]).compute(
+        predictions=[GOOD], references=[GOOD]
+    )
     assert set(values) == {"bleu", "format"}
 
 
@@ -57,7 +70,12 @@ def test_an_interval_holds_the_mean_narrows_with_more_rows_and_is_reproducible()
 
 def test_about_95_of_100_intervals_cover_the_truth():
     rng = np.random.default_rng(7)
-    covered = sum(low <= 0.0 <= high for _, low, high in (metrics.interval(rng.normal(size=80), samples=400, seed=s) for s in range(200)))
+    covered = sum(
+        low <= 0.0 <= high
+        for _, low, high in (
+            metrics.interval(rng.normal(size=80), samples=400, seed=s) for s in range(200)
+        )
+    )
     assert 180 <= covered <= 199
 
 
@@ -66,7 +84,9 @@ def test_bleu_over_raw_strings_compares_letters():
 
     smooth = SmoothingFunction().method1
     a, b = "tumis bawang sampai harum", "rebus telur sampai matang"
-    assert sentence_bleu([a], b, smoothing_function=smooth) > 3 * sentence_bleu([a.split()], b.split(), smoothing_function=smooth)
+    assert sentence_bleu([a], b, smoothing_function=smooth) > 3 * sentence_bleu(
+        [a.split()], b.split(), smoothing_function=smooth
+    )
 
 
 def test_a_metric_that_is_no_number_cannot_be_recorded():
@@ -80,4 +100,14 @@ def test_records_keep_the_last_value_and_reach_the_file(tmp_path, monkeypatch):
     results.start("nb")
     results.record("a", 1, "x", low=0, high=2, n=3)
     results.record("a", 2, "x")
-    assert results.read_json(tmp_path / "m.json") == [{"notebook": "nb", "name": "a", "value": 2.0, "unit": "x", "low": None, "high": None, "n": None}]
+    assert files.read_json(tmp_path / "m.json") == [
+        {
+            "notebook": "nb",
+            "name": "a",
+            "value": 2.0,
+            "unit": "x",
+            "low": None,
+            "high": None,
+            "n": None,
+        }
+    ]

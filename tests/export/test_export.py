@@ -4,15 +4,15 @@ import json
 import shutil
 from dataclasses import replace
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import psutil
 from helpers import export
 from helpers.cli import main
-from helpers.training import models, prompts
 from helpers.course.errors import CourseError, MissingStep, UsageError
+from helpers.training import models, prompts
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,9 @@ def chats(corpus, tokenizer):
 @pytest.fixture
 def copied(tuned_cfg, tmp_path):
     """The same settings over a copy of the adapter and the base, to break."""
-    shutil.copytree(tuned_cfg.artifacts_root, tmp_path / "a", ignore=shutil.ignore_patterns("export"))
+    shutil.copytree(
+        tuned_cfg.artifacts_root, tmp_path / "a", ignore=shutil.ignore_patterns("export")
+    )
     return replace(tuned_cfg, artifacts_root=tmp_path / "a")
 
 
@@ -39,9 +41,13 @@ def test_merge_in_fp32_says_the_same_token_by_token(both, chats, tokenizer, tune
     assert export.check_adapter(tuned_cfg) == sum(p.numel() for p in merged.parameters())
     assert export.logit_difference(adapter, merged, rows) < 1e-5
     answers = [export.greedy(adapter, p, tokenizer, 40) for p in chats]
-    assert export.agreement(answers, [export.greedy(merged, p, tokenizer, 40) for p in chats]) == 1.0
+    assert (
+        export.agreement(answers, [export.greedy(merged, p, tokenizer, 40) for p in chats]) == 1.0
+    )
     with adapter.disable_adapter():
-        assert export.logit_difference(adapter, merged, rows) > 0.1, "the adapter must matter, or the comparison says nothing"
+        assert export.logit_difference(adapter, merged, rows) > 0.1, (
+            "the adapter must matter, or the comparison says nothing"
+        )
 
 
 def test_merged_weight_is_the_formula(both, tuned_cfg):
@@ -61,7 +67,9 @@ def test_a_quantised_base_is_not_merged(tuned_cfg):
 def test_merging_the_nf4_model_itself_would_differ(tuned_cfg, both, chats):
     """What the refusal protects from: PEFT merges into 4 bits without complaint, and the sum is rounded."""
     rounded = models.load_tuned(tuned_cfg, "nf4").merge_and_unload().eval()
-    assert export.logit_difference(rounded, both[1], chats) > 10 * export.logit_difference(*both, chats)
+    assert export.logit_difference(rounded, both[1], chats) > 10 * export.logit_difference(
+        *both, chats
+    )
 
 
 def test_the_base_as_trained_gives_back_what_was_trained(tuned_cfg, chats):
@@ -71,8 +79,15 @@ def test_the_base_as_trained_gives_back_what_was_trained(tuned_cfg, chats):
     # as in training: without the packed layout, which rounds to bf16 within
     base = models.load_base(export.in_full_precision(tuned_cfg), "nf4", for_training=True)
     nf4 = PeftModel.from_pretrained(base, str(models.adapter_folder(tuned_cfg))).eval()
-    trained, full = (export.merge(export.load_adapter(tuned_cfg, base)) for base in export.BASES[::-1])
-    assert export.logit_difference(trained, nf4, chats) < 1e-4 < 1e-2 < export.logit_difference(full, nf4, chats)
+    trained, full = (
+        export.merge(export.load_adapter(tuned_cfg, base)) for base in export.BASES[::-1]
+    )
+    assert (
+        export.logit_difference(trained, nf4, chats)
+        < 1e-4
+        < 1e-2
+        < export.logit_difference(full, nf4, chats)
+    )
     assert export.fingerprint(tuned_cfg, "full") != export.fingerprint(tuned_cfg, "trained")
     with pytest.raises(UsageError, match="full, trained"):
         export.export(tuned_cfg, ["f16"], base="nf4")
@@ -82,13 +97,25 @@ def test_saved_and_loaded_again_is_the_same(tuned_cfg, both, chats, tmp_path):
     from transformers import AutoModelForCausalLM
 
     report = export.export(tuned_cfg, ["f16"])
-    saved = AutoModelForCausalLM.from_pretrained(export.folder(tuned_cfg) / "merged", dtype="auto").eval()
+    saved = AutoModelForCausalLM.from_pretrained(
+        export.folder(tuned_cfg) / "merged", dtype="auto"
+    ).eval()
     assert saved.dtype == torch.bfloat16
     for name, weight in both[1].state_dict().items():
         assert torch.equal(saved.state_dict()[name], weight.to(torch.bfloat16)), name
-    assert {"merged/model.safetensors", "merged/tokenizer.json", "dapur-id-f16.gguf", "Modelfile"} <= set(report["files"])
-    again = type(models.load_tokenizer(tuned_cfg)).from_pretrained(export.folder(tuned_cfg) / "merged")
-    assert again.pad_token != again.eos_token and again.chat_template == models.load_tokenizer(tuned_cfg).chat_template
+    assert {
+        "merged/model.safetensors",
+        "merged/tokenizer.json",
+        "dapur-id-f16.gguf",
+        "Modelfile",
+    } <= set(report["files"])
+    again = type(models.load_tokenizer(tuned_cfg)).from_pretrained(
+        export.folder(tuned_cfg) / "merged"
+    )
+    assert (
+        again.pad_token != again.eos_token
+        and again.chat_template == models.load_tokenizer(tuned_cfg).chat_template
+    )
 
 
 def test_second_export_reuses_and_a_change_does_not(copied):
@@ -99,20 +126,31 @@ def test_second_export_reuses_and_a_change_does_not(copied):
     path = export.gguf_path(copied, "f16")
     damaged = bytearray(path.read_bytes())
     damaged[-100] ^= 255
-    path.write_bytes(damaged)                                     # same size, one bit pattern off
-    assert export.export(copied, ["f16"])["written"] == ["dapur-id-f16.gguf"] and path.read_bytes() != damaged
+    path.write_bytes(damaged)  # same size, one bit pattern off
+    assert (
+        export.export(copied, ["f16"])["written"] == ["dapur-id-f16.gguf"]
+        and path.read_bytes() != damaged
+    )
     adapter = models.adapter_folder(copied) / "adapter_model.safetensors"
     save_file({name: w * 2 for name, w in load_file(adapter).items()}, adapter)
     third = export.export(copied, ["f16"])
-    assert third["fingerprint"] != first["fingerprint"] and "merged/model.safetensors" in third["written"]
-    assert not export.gguf_path(copied, "q8_0").exists(), "a file of the old adapter would be taken for one of the new"
+    assert (
+        third["fingerprint"] != first["fingerprint"]
+        and "merged/model.safetensors" in third["written"]
+    )
+    assert not export.gguf_path(copied, "q8_0").exists(), (
+        "a file of the old adapter would be taken for one of the new"
+    )
     assert export.export(copied, ["f16"], fresh=True)["reused"] == []
 
 
 def test_an_adapter_of_another_base_is_refused(copied):
     note = models.adapter_folder(copied) / "adapter_config.json"
     kept = json.loads(note.read_text())
-    for there, message in (("C:\\models\\another-llama", "trained on another-llama, not on sanity-llama"), ("owner/another-llama", "another-llama")):
+    for there, message in (
+        ("C:\\models\\another-llama", "trained on another-llama, not on sanity-llama"),
+        ("owner/another-llama", "another-llama"),
+    ):
         note.write_text(json.dumps(kept | {"base_model_name_or_path": there}))
         with pytest.raises(CourseError, match=message):
             export.load_adapter(copied)
@@ -141,7 +179,9 @@ def test_missing_tokenizer_and_missing_adapter(copied):
 def test_too_little_memory_is_told_before_loading(tuned_cfg, monkeypatch):
     from types import SimpleNamespace
 
-    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=100_000, total=1e9))
+    monkeypatch.setattr(
+        psutil, "virtual_memory", lambda: SimpleNamespace(available=100_000, total=1e9)
+    )
     with pytest.raises(CourseError, match="merging in fp32 needs .* found 0.0 GB"):
         export.load_adapter(tuned_cfg)
 
@@ -149,7 +189,9 @@ def test_too_little_memory_is_told_before_loading(tuned_cfg, monkeypatch):
 def test_agreement_counts_up_to_the_first_difference():
     assert export.agreement([[1, 2, 3], [4, 5]], [[1, 2, 3], [4, 5]]) == 1.0
     assert export.agreement([[1, 2, 3, 4], [9, 9]], [[1, 2, 9, 4], [9, 9]]) == 4 / 6
-    assert export.agreement([[1, 2]], [[1, 2, 3, 4]]) == 0.5, "an answer that goes on is another answer"
+    assert export.agreement([[1, 2]], [[1, 2, 3, 4]]) == 0.5, (
+        "an answer that goes on is another answer"
+    )
     with pytest.raises(ValueError):
         export.agreement([[1]], [])
 
@@ -164,8 +206,12 @@ def test_command_line(tuned_cfg, monkeypatch, capsys, tmp_path):
 
     assert call("--quant", "q8_0", "--out", str(tmp_path / "o"), "--json") == 0
     report = json.loads(capsys.readouterr().out)
-    assert (tmp_path / "o" / "dapur-id-q8_0.gguf").stat().st_size == report["files"]["dapur-id-q8_0.gguf"]["bytes"]
-    assert (tmp_path / "o" / "Modelfile").read_text().count("dapur-id-q8_0.gguf") == 1 and (tmp_path / "o" / "merged" / "tokenizer.json").is_file()
+    assert (tmp_path / "o" / "dapur-id-q8_0.gguf").stat().st_size == report["files"][
+        "dapur-id-q8_0.gguf"
+    ]["bytes"]
+    assert (tmp_path / "o" / "Modelfile").read_text().count("dapur-id-q8_0.gguf") == 1 and (
+        tmp_path / "o" / "merged" / "tokenizer.json"
+    ).is_file()
     assert call("--quant", "q9") == 2 and "q8_0" in capsys.readouterr().err
     (tmp_path / "file").write_text("")
     assert call("--out", str(tmp_path / "file")) == 2

@@ -43,14 +43,23 @@ class FaultyServer(PracticeServer):
         async def call(scope, receive, send):
             method, path = scope["method"], scope["path"]
             self.requests.append((method, path))
-            fault = next((f for f in self.faults if f.times > 0 and f.method == method and path.endswith(f.path)), None)
+            fault = next(
+                (
+                    f
+                    for f in self.faults
+                    if f.times > 0 and f.method == method and path.endswith(f.path)
+                ),
+                None,
+            )
             if fault is None:
                 return await app(scope, receive, send)
             fault.times -= 1
             if fault.kind in ("status", "page"):
                 return await _reply(fault, send)
             if fault.kind == "late":
-                body = await receive()                          # taken at once, worked on later, also when the client has gone
+                body = (
+                    await receive()
+                )  # taken at once, worked on later, also when the client has gone
                 await asyncio.sleep(fault.seconds)
 
                 async def receive_later():
@@ -62,12 +71,12 @@ class FaultyServer(PracticeServer):
             async def keep(message):
                 kept.append(message)
 
-            await app(scope, receive, keep)                     # the work is done ...
+            await app(scope, receive, keep)  # the work is done ...
             if fault.kind == "slow":
                 await asyncio.sleep(fault.seconds)
                 for message in kept:
                     await send(message)
-            else:                                               # ... and the reply ends before its first byte
+            else:  # ... and the reply ends before its first byte
                 await send(kept[0])
             return None
 
@@ -78,18 +87,46 @@ async def _reply(fault: Fault, send) -> None:
     if fault.kind == "page":
         body, kind = b"<html><title>Welcome</title></html>", b"text/html"
     else:
-        body, kind = json.dumps({"error": {"message": fault.message, "type": "x", "param": None, "code": fault.code}}).encode(), b"application/json"
+        body, kind = (
+            json.dumps(
+                {
+                    "error": {
+                        "message": fault.message,
+                        "type": "x",
+                        "param": None,
+                        "code": fault.code,
+                    }
+                }
+            ).encode(),
+            b"application/json",
+        )
     status = 200 if fault.kind == "page" else fault.status
-    headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode()), *((k.encode(), v.encode()) for k, v in fault.headers.items())]
+    headers = [
+        (b"content-type", kind),
+        (b"content-length", str(len(body)).encode()),
+        *((k.encode(), v.encode()) for k, v in fault.headers.items()),
+    ]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
 
 def echo_training(path, hyperparameters, emit) -> Tuned:
     """Stands for a training in the tests of the protocol: counts rows, reports two steps per epoch, answers with the file's own answers."""
-    rows = [json.loads(line)["messages"] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    rows = [
+        json.loads(line)["messages"]
+        for line in path.read_text(encoding="utf-8").splitlines()
+        if line.strip()
+    ]
     answers = {chat[-2]["content"]: chat[-1]["content"] for chat in rows}
     total = 2 * hyperparameters["n_epochs"]
     for step in range(1, total + 1):
-        emit(f"Step {step}/{total}: training loss={1 / step:.2f}", step=step, total_steps=total, train_loss=1 / step)
-    return Tuned(lambda messages, options: (answers.get(messages[-1]["content"], "?"), "stop"), trained_tokens=len(rows) * hyperparameters["n_epochs"])
+        emit(
+            f"Step {step}/{total}: training loss={1 / step:.2f}",
+            step=step,
+            total_steps=total,
+            train_loss=1 / step,
+        )
+    return Tuned(
+        lambda messages, options: (answers.get(messages[-1]["content"], "?"), "stop"),
+        trained_tokens=len(rows) * hyperparameters["n_epochs"],
+    )

@@ -11,13 +11,23 @@ from hypothesis import strategies as st
 from helpers import jsonl
 from helpers.cli import main
 
-ASK = ("What is the largest ocean on Earth?", "Who painted the Mona Lisa?", "How many legs has a spider?", "What is the boiling point of water?",
-       "Which planet is closest to the sun?", "What do bees make?")
+ASK = (
+    "What is the largest ocean on Earth?",
+    "Who painted the Mona Lisa?",
+    "How many legs has a spider?",
+    "What is the boiling point of water?",
+    "Which planet is closest to the sun?",
+    "What do bees make?",
+)
 TELL = ("The Pacific.", "Leonardo da Vinci.", "Eight.", "100 degrees.", "Mercury.", "Honey.")
 
 
 def chat(user=ASK[0], assistant=TELL[0], system="You answer questions."):
-    return [{"role": "system", "content": system}, {"role": "user", "content": user}, {"role": "assistant", "content": assistant}]
+    return [
+        {"role": "system", "content": system},
+        {"role": "user", "content": user},
+        {"role": "assistant", "content": assistant},
+    ]
 
 
 def row(messages) -> str:
@@ -28,11 +38,14 @@ def row(messages) -> str:
 def check(tmp_path):
     def check_lines(*lines, **options):
         path = tmp_path / "chat.jsonl"
-        path.write_bytes(b"\n".join(line if isinstance(line, bytes) else line.encode() for line in lines))
+        path.write_bytes(
+            b"\n".join(line if isinstance(line, bytes) else line.encode() for line in lines)
+        )
         report = jsonl.validate(path, **options)
         assert all(p.kind in jsonl.KINDS and p.detail for p in report.problems)
         assert json.loads(json.dumps(report.as_dict()))["kinds"] == report.kinds
         return report
+
     return check_lines
 
 
@@ -41,53 +54,141 @@ def found(report) -> list[tuple[int, str]]:
 
 
 def test_good_rows_have_no_problem(check):
-    report = check(*(row(chat(u, a)) for u, a in zip(ASK, TELL)), "", row(chat(ASK[0] + " And the smallest?", "The Pacific, and the Arctic.")[1:]))
+    report = check(
+        *(row(chat(u, a)) for u, a in zip(ASK, TELL)),
+        "",
+        row(chat(ASK[0] + " And the smallest?", "The Pacific, and the Arctic.")[1:]),
+    )
     assert report.ok and report.rows == report.rows_good == 7
-    assert report.shapes == {"system user assistant": 6, "user assistant": 1} and len(report.answers) == 7
-    assert report.lengths["answer"] == {"total": 15, "mean": pytest.approx(15 / 7), "median": 2, "p95": 5, "longest": 5}
+    assert (
+        report.shapes == {"system user assistant": 6, "user assistant": 1}
+        and len(report.answers) == 7
+    )
+    assert report.lengths["answer"] == {
+        "total": 15,
+        "mean": pytest.approx(15 / 7),
+        "median": 2,
+        "p95": 5,
+        "longest": 5,
+    }
 
 
-@pytest.mark.parametrize("line, kind, told", [
-    ('{"messages": [', "bad_json", "Expecting value at character"), ("{'messages': []}", "bad_json", "double quotes"), ("[" * 100_000, "bad_json", "nested too deeply"),
-    (b'{"messages": "\xff"}', "bad_text", "byte 15 is no UTF-8"), ("[1, 2]", "no_object", "found a list"), ('{"prompt": "a", "completion": "b"}', "no_object", "prompt, completion"),
-    ('{"messages": []}', "no_object", "not empty"), ('{"messages": "hello"}', "no_object", "a list"), (row(["hello"]), "bad_message", "message 1 is no object"),
-    (row([{"content": "a"}]), "bad_message", "no object with a role"), (row(chat(assistant=["a"])), "bad_message", "is a list"),
-    (row([*chat()[:2], {"role": "bot", "content": "Hi."}]), "unknown_role", "'bot'"), (row(chat()[:2]), "role_order", "last message is by user"),
-    (row([chat()[1], chat()[0], chat()[2]]), "role_order", "a system message after"), (row([chat()[0], chat()[2]]), "role_order", "begins with assistant"),
-    (row([chat()[0]]), "role_order", "system alone"), (row([chat()[1], *chat()[1:]]), "role_order", "two user messages"), (row([*chat(), chat()[2]]), "role_order", "two assistant"),
-    (row(chat(assistant=" \n")), "empty_answer", "assistant"), (row(chat(assistant=None)), "empty_answer", "None"), (row(chat(user="")), "empty_prompt", "user"),
-    (row(chat(user="usage: 3.1, change: nan, week: 2")), "nan_in_prompt", "change: nan"), (row(chat(user="usage: NaN")), "nan_in_prompt", "NaN"),
-    (row(chat(user="name: None, age: 3")), "nan_in_prompt", "None"), (row(chat(system="month: NaT\nday: 3")), "nan_in_prompt", "NaT"),
-    (row(chat(user="usage: 38768900000000000.0 kWh")), "huge_number", "38768900000000000.0"),
-    (row(chat(assistant=ASK[0])), "instruction_in_answer", "repeats the prompt"), (row(chat(assistant="Sure! You answer questions. " + ASK[0])), "instruction_in_answer", "contains the prompt"),
-    (row(chat(assistant="Give a short recommendation based on the provided data, at most 3 sentences, in a friendly tone.")), "instruction_in_answer", "asks for one"),
-    (row(chat(assistant="Berikan rekomendasi singkat berdasarkan data berikut, maksimal 3 kalimat.")), "instruction_in_answer", "asks for one")])
+@pytest.mark.parametrize(
+    "line, kind, told",
+    [
+        ('{"messages": [', "bad_json", "Expecting value at character"),
+        ("{'messages': []}", "bad_json", "double quotes"),
+        ("[" * 100_000, "bad_json", "nested too deeply"),
+        (b'{"messages": "\xff"}', "bad_text", "byte 15 is no UTF-8"),
+        ("[1, 2]", "no_object", "found a list"),
+        ('{"prompt": "a", "completion": "b"}', "no_object", "prompt, completion"),
+        ('{"messages": []}', "no_object", "not empty"),
+        ('{"messages": "hello"}', "no_object", "a list"),
+        (row(["hello"]), "bad_message", "message 1 is no object"),
+        (row([{"content": "a"}]), "bad_message", "no object with a role"),
+        (row(chat(assistant=["a"])), "bad_message", "is a list"),
+        (row([*chat()[:2], {"role": "bot", "content": "Hi."}]), "unknown_role", "'bot'"),
+        (row(chat()[:2]), "role_order", "last message is by user"),
+        (row([chat()[1], chat()[0], chat()[2]]), "role_order", "a system message after"),
+        (row([chat()[0], chat()[2]]), "role_order", "begins with assistant"),
+        (row([chat()[0]]), "role_order", "system alone"),
+        (row([chat()[1], *chat()[1:]]), "role_order", "two user messages"),
+        (row([*chat(), chat()[2]]), "role_order", "two assistant"),
+        (row(chat(assistant=" \n")), "empty_answer", "assistant"),
+        (row(chat(assistant=None)), "empty_answer", "None"),
+        (row(chat(user="")), "empty_prompt", "user"),
+        (row(chat(user="usage: 3.1, change: nan, week: 2")), "nan_in_prompt", "change: nan"),
+        (row(chat(user="usage: NaN")), "nan_in_prompt", "NaN"),
+        (row(chat(user="name: None, age: 3")), "nan_in_prompt", "None"),
+        (row(chat(system="month: NaT\nday: 3")), "nan_in_prompt", "NaT"),
+        (row(chat(user="usage: 38768900000000000.0 kWh")), "huge_number", "38768900000000000.0"),
+        (row(chat(assistant=ASK[0])), "instruction_in_answer", "repeats the prompt"),
+        (
+            row(chat(assistant="Sure! You answer questions. " + ASK[0])),
+            "instruction_in_answer",
+            "contains the prompt",
+        ),
+        (
+            row(
+                chat(
+                    assistant="Give a short recommendation based on the provided data, at most 3 sentences, in a friendly tone."
+                )
+            ),
+            "instruction_in_answer",
+            "asks for one",
+        ),
+        (
+            row(
+                chat(
+                    assistant="Berikan rekomendasi singkat berdasarkan data berikut, maksimal 3 kalimat."
+                )
+            ),
+            "instruction_in_answer",
+            "asks for one",
+        ),
+    ],
+)
 def test_each_defect_alone(check, line, kind, told):
     report = check(row(chat(ASK[1], TELL[1])), line, row(chat(ASK[2], TELL[2])))
     assert found(report) == [(2, kind)] and told in report.problems[0].detail
     assert (report.rows, report.rows_good, report.ok) == (3, 2, False)
 
 
-@pytest.mark.parametrize("messages", [
-    chat("Adakah nan jauh di sana?", "Ada."), chat("None of these is right, is it?", "Right."), chat("My card number is 4111111111111111.", "Never send it."),
-    chat("Say hi.", "You are an ocean of patience. Hi."), [*chat(), *chat(ASK[1], TELL[1])[1:]], chat("Berapa suhu 36,5 derajat?", "Normal."),
-    chat("Hi", "Hi"), [*chat()[:2], {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}, {"role": "tool", "content": "42"}, {"role": "assistant", "content": "It is 42."}]],
-    ids=["nan as a word", "none as a word", "card number", "one such wording", "several turns", "decimal comma", "greeting", "tool"])
+@pytest.mark.parametrize(
+    "messages",
+    [
+        chat("Adakah nan jauh di sana?", "Ada."),
+        chat("None of these is right, is it?", "Right."),
+        chat("My card number is 4111111111111111.", "Never send it."),
+        chat("Say hi.", "You are an ocean of patience. Hi."),
+        [*chat(), *chat(ASK[1], TELL[1])[1:]],
+        chat("Berapa suhu 36,5 derajat?", "Normal."),
+        chat("Hi", "Hi"),
+        [
+            *chat()[:2],
+            {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]},
+            {"role": "tool", "content": "42"},
+            {"role": "assistant", "content": "It is 42."},
+        ],
+    ],
+    ids=[
+        "nan as a word",
+        "none as a word",
+        "card number",
+        "one such wording",
+        "several turns",
+        "decimal comma",
+        "greeting",
+        "tool",
+    ],
+)
 def test_no_false_alarm(check, messages):
     assert found(check(row(messages))) == []
 
 
 def test_nan_as_a_value_is_named_as_what_json_has_not(check):
-    assert found(check('{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": NaN}]}')) == [(1, "json_nan"), (1, "empty_answer")]
+    assert found(
+        check(
+            '{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": NaN}]}'
+        )
+    ) == [(1, "json_nan"), (1, "empty_answer")]
 
 
 def test_array_over_many_lines_is_recognised(check):
     report = check("[", row(chat()) + ",", row(chat(ASK[1], TELL[1])), "]")
-    assert found(report) == [(1, "bad_json"), (2, "bad_json"), (4, "bad_json")] and "one object a line" in report.problems[0].detail
+    assert (
+        found(report) == [(1, "bad_json"), (2, "bad_json"), (4, "bad_json")]
+        and "one object a line" in report.problems[0].detail
+    )
 
 
 def test_line_ends_and_marks(check):
-    report = check(b"\xef\xbb\xbf" + row(chat(ASK[0], "One\u2028two\u0085three")).encode() + b"\r", b"\r", row(chat(ASK[1], TELL[1])) + "\r", "{")
+    report = check(
+        b"\xef\xbb\xbf" + row(chat(ASK[0], "One\u2028two\u0085three")).encode() + b"\r",
+        b"\r",
+        row(chat(ASK[1], TELL[1])) + "\r",
+        "{",
+    )
     assert found(report) == [(4, "bad_json")] and report.rows == 3
 
 
@@ -96,7 +197,12 @@ def test_empty_file(check):
 
 
 def test_duplicates_name_the_first(check):
-    report = check(row(chat()), row(chat(ASK[1], TELL[1])), row(chat(ASK[0].upper() + " ", TELL[0])), row(chat(ASK[0], "The Atlantic.")))
+    report = check(
+        row(chat()),
+        row(chat(ASK[1], TELL[1])),
+        row(chat(ASK[0].upper() + " ", TELL[0])),
+        row(chat(ASK[0], "The Atlantic.")),
+    )
     assert found(report) == [(3, "duplicate")] and report.problems[0].detail == "the same as line 1"
 
 
@@ -109,22 +215,57 @@ def test_constant_answer_needs_a_majority_of_several_rows(check):
 
 def test_rows_that_are_in_the_training_file(check, tmp_path):
     train = tmp_path / "train.jsonl"
-    train.write_text("\n".join(row(chat(u, a)) for u, a in zip(ASK[:3], TELL)) + '\n{"messages": 1}\nnothing\n' + row(chat("Room at 21 degrees, 4 people.", "Fine.")), encoding="utf-8")
-    report = check(row(chat(ASK[0], "Another answer.")), row(chat(ASK[1].replace("Who painted", "who  painted") + "!", TELL[1])), row(chat(ASK[4], TELL[4])),
-                   row(chat("Room at 22 degrees, 4 people.", "Warm.")), train=train)
-    assert found(report) == [(1, "in_train"), (2, "in_train")] and report.problems[0].detail == "the prompt of line 1 of train.jsonl"
+    train.write_text(
+        "\n".join(row(chat(u, a)) for u, a in zip(ASK[:3], TELL))
+        + '\n{"messages": 1}\nnothing\n'
+        + row(chat("Room at 21 degrees, 4 people.", "Fine.")),
+        encoding="utf-8",
+    )
+    report = check(
+        row(chat(ASK[0], "Another answer.")),
+        row(chat(ASK[1].replace("Who painted", "who  painted") + "!", TELL[1])),
+        row(chat(ASK[4], TELL[4])),
+        row(chat("Room at 22 degrees, 4 people.", "Warm.")),
+        train=train,
+    )
+    assert (
+        found(report) == [(1, "in_train"), (2, "in_train")]
+        and report.problems[0].detail == "the prompt of line 1 of train.jsonl"
+    )
     assert report.problems[1].detail.endswith("% the prompt of line 2 of train.jsonl")
 
 
 def test_tokens_with_a_tokenizer(check, tokenizer):
     report = check(row(chat()), row(chat(ASK[1], TELL[1])), tokenizer=tokenizer)
     text = tokenizer.apply_chat_template(chat(), tokenize=False)
-    assert report.unit == "tokens" and report.lengths["row"]["longest"] >= len(tokenizer(text, add_special_tokens=False)["input_ids"]) > 15
+    assert (
+        report.unit == "tokens"
+        and report.lengths["row"]["longest"]
+        >= len(tokenizer(text, add_special_tokens=False)["input_ids"])
+        > 15
+    )
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
-@given(st.lists(st.one_of(st.binary(max_size=60), st.recursive(st.none() | st.booleans() | st.floats() | st.text(max_size=8),
-       lambda x: st.lists(x, max_size=3) | st.dictionaries(st.sampled_from(["messages", "role", "content", "a"]), x, max_size=3)).map(lambda v: json.dumps(v).encode())), max_size=5))
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None
+)
+@given(
+    st.lists(
+        st.one_of(
+            st.binary(max_size=60),
+            st.recursive(
+                st.none() | st.booleans() | st.floats() | st.text(max_size=8),
+                lambda x: (
+                    st.lists(x, max_size=3)
+                    | st.dictionaries(
+                        st.sampled_from(["messages", "role", "content", "a"]), x, max_size=3
+                    )
+                ),
+            ).map(lambda v: json.dumps(v).encode()),
+        ),
+        max_size=5,
+    )
+)
 def test_any_bytes_give_a_report(tmp_path, lines):
     (tmp_path / "any.jsonl").write_bytes(b"\n".join(lines))
     report = jsonl.validate(tmp_path / "any.jsonl", train=tmp_path / "any.jsonl")
@@ -142,26 +283,53 @@ def test_command_line(tmp_path, capsys):
     good.write_text("\n".join(row(chat(u, a)) for u, a in zip(ASK, TELL)), encoding="utf-8")
     bad.write_text(row(chat(assistant="")) + "\n{[bold]\n", encoding="utf-8")
     assert call(good, "--json") == 0 and json.loads(capsys.readouterr().out)["ok"] is True
-    assert call(bad, "--json") == 1 and json.loads(capsys.readouterr().out)["kinds"] == {"empty_answer": 1, "bad_json": 1}
+    assert call(bad, "--json") == 1 and json.loads(capsys.readouterr().out)["kinds"] == {
+        "empty_answer": 1,
+        "bad_json": 1,
+    }
     assert call(good) == 0 and "6 rows, 6 without a problem" in capsys.readouterr().out
     assert call(bad) == 1 and "bad_json" in capsys.readouterr().out
-    assert call(good, "--train", good, "--json") == 1 and json.loads(capsys.readouterr().out)["kinds"] == {"in_train": 6}
-    assert call(tmp_path / "none.jsonl") == 2 and call(tmp_path) == 2 and call(good, "--tokenizer", tmp_path / "none") == 2
+    assert call(good, "--train", good, "--json") == 1 and json.loads(capsys.readouterr().out)[
+        "kinds"
+    ] == {"in_train": 6}
+    assert (
+        call(tmp_path / "none.jsonl") == 2
+        and call(tmp_path) == 2
+        and call(good, "--tokenizer", tmp_path / "none") == 2
+    )
     told = capsys.readouterr()
     assert told.out == "" and len(told.err.splitlines()) == 3
 
 
-@pytest.mark.parametrize("name", sorted(p.relative_to(Path(__file__).parents[2] / "data").as_posix() for p in (Path(__file__).parents[2] / "data").rglob("*.jsonl")))
+@pytest.mark.parametrize(
+    "name",
+    sorted(
+        p.relative_to(Path(__file__).parents[2] / "data").as_posix()
+        for p in (Path(__file__).parents[2] / "data").rglob("*.jsonl")
+    ),
+)
 def test_own_files_are_good(name):
     report = jsonl.validate(Path(__file__).parents[2] / "data" / name)
     assert report.ok, report.problems[:5]
 
 
-REAL = Path(os.environ.get("DAPUR_REAL_DATA", Path(__file__).resolve().parents[3] / "shared" / "data")) / "jsonl"
+REAL = (
+    Path(os.environ.get("DAPUR_REAL_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
+    / "jsonl"
+)
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="optional check on files that are not part of the project")
+@pytest.mark.skipif(
+    not REAL.is_dir(), reason="optional check on files that are not part of the project"
+)
 def test_real_files():
     sensors = jsonl.validate(REAL / "chat_format_dataset.jsonl")
-    assert sensors.kinds == {"instruction_in_answer": 45, "nan_in_prompt": 45, "constant_answer": 1, "huge_number": 1, "json_nan": 1, "empty_answer": 1}
+    assert sensors.kinds == {
+        "instruction_in_answer": 45,
+        "nan_in_prompt": 45,
+        "constant_answer": 1,
+        "huge_number": 1,
+        "json_nan": 1,
+        "empty_answer": 1,
+    }
     assert jsonl.validate(REAL / "testfinetuning.jsonl").kinds == {"duplicate": 10}

@@ -1,7 +1,7 @@
 """Memory read, watched and freed: real on the process, faked only at the border to torch.cuda and to the NVIDIA driver."""
 
-import importlib.metadata
 import csv
+import importlib.metadata
 import json
 import platform
 import subprocess
@@ -28,7 +28,14 @@ class FakeCuda:
     """torch.cuda of a card with `total` bytes, of which other programs hold `others`; it remembers what it is asked."""
 
     def __init__(self, total=8_000 * MB, others=0):
-        self.total, self.others, self.allocated, self.high, self.cached, self.calls = total, others, 0, 0, 0, []
+        self.total, self.others, self.allocated, self.high, self.cached, self.calls = (
+            total,
+            others,
+            0,
+            0,
+            0,
+            [],
+        )
 
     def is_available(self):
         return True
@@ -67,7 +74,9 @@ def card(monkeypatch):
 
 def test_without_a_gpu_it_measures_the_process_and_says_so():
     found = memory.statistics()
-    assert found.kind == "process" and found.now == pytest.approx(psutil.Process().memory_info().rss, rel=0.2)
+    assert found.kind == "process" and found.now == pytest.approx(
+        psutil.Process().memory_info().rss, rel=0.2
+    )
     assert found.peak is None or found.peak >= found.now * 0.9
     assert "proses" in str(found) or "process" in str(found)
     assert memory.used_gb() == pytest.approx(found.now / 1e9, rel=0.2)
@@ -78,7 +87,12 @@ def test_with_a_gpu_it_asks_the_allocator(card):
     card.hold(-100 * MB)
     card.cached = 50 * MB
     found = memory.statistics()
-    assert (found.kind, found.now, found.peak, found.reserved) == ("cuda", 200 * MB, 300 * MB, 250 * MB)
+    assert (found.kind, found.now, found.peak, found.reserved) == (
+        "cuda",
+        200 * MB,
+        300 * MB,
+        250 * MB,
+    )
     assert memory.used_gb() == pytest.approx(0.2)
 
 
@@ -92,14 +106,23 @@ def test_importing_memory_and_planner_does_not_load_torch():
     assert subprocess.run([sys.executable, "-c", code], cwd=settings.ROOT).returncode == 0
 
 
-@pytest.mark.parametrize("version, name", [("2.8.0+cu126", "PYTORCH_CUDA_ALLOC_CONF"), ("2.9.1", "PYTORCH_ALLOC_CONF"), ("3.0.0", "PYTORCH_ALLOC_CONF")])
+@pytest.mark.parametrize(
+    "version, name",
+    [
+        ("2.8.0+cu126", "PYTORCH_CUDA_ALLOC_CONF"),
+        ("2.9.1", "PYTORCH_ALLOC_CONF"),
+        ("3.0.0", "PYTORCH_ALLOC_CONF"),
+    ],
+)
 def test_the_allocator_variable_follows_torch(version, name, monkeypatch):
     monkeypatch.setattr(importlib.metadata, "version", lambda package: version)
     assert memory.allocator_variable() == name
 
 
 def test_the_installed_torch_knows_the_variable():
-    known = b"".join(path.read_bytes() for path in (settings.Path(torch.__file__).parent / "lib").glob("*c10.*"))
+    known = b"".join(
+        path.read_bytes() for path in (settings.Path(torch.__file__).parent / "lib").glob("*c10.*")
+    )
     assert memory.allocator_variable().encode() in known
 
 
@@ -111,7 +134,7 @@ def test_free_collects_cycles_and_hands_cuda_blocks_back(card):
     freed = memory.free()
     assert freed.bytes == 700 * MB and freed.unreachable >= 1 and card.calls == ["empty_cache"]
     card.hold(100 * MB)
-    assert memory.free().bytes == 0                      # what is held stays
+    assert memory.free().bytes == 0  # what is held stays
 
 
 def test_free_leaves_what_a_variable_holds():
@@ -123,7 +146,10 @@ def test_free_leaves_what_a_variable_holds():
     assert memory.free().after.now < before - 80 * MB
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries keep nothing back, or cannot be asked")
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc",
+    reason="other C libraries keep nothing back, or cannot be asked",
+)
 def test_free_hands_back_the_gaps_that_the_c_library_keeps():
     """Small blocks under one that is still held: without trimming, all of them stay with the process."""
     blocks = [bytearray(50_000) for _ in range(6_000)]
@@ -169,9 +195,13 @@ def test_the_monitor_sees_the_phase_that_takes_memory():
     assert 150 * MB < monitor.peaks["large"] - monitor.peaks["small"] < 260 * MB
     assert monitor.peak == monitor.peaks["large"] and monitor.kind == "process"
     series = monitor.series()
-    assert len(series["seconds"]) == len(series["gb"]) == len(series["phase"]) and series["seconds"] == sorted(series["seconds"])
+    assert len(series["seconds"]) == len(series["gb"]) == len(series["phase"]) and series[
+        "seconds"
+    ] == sorted(series["seconds"])
     figure = monitor.plot()
-    assert figure.axes[0].get_ylabel() and len(figure.axes[0].lines[0].get_xdata()) == len(series["gb"])
+    assert figure.axes[0].get_ylabel() and len(figure.axes[0].lines[0].get_xdata()) == len(
+        series["gb"]
+    )
 
 
 def test_the_monitor_keeps_a_bounded_number_of_samples():
@@ -193,10 +223,14 @@ def test_on_a_gpu_a_phase_s_peak_is_the_allocator_s(card):
     with MemoryMonitor(every=10) as monitor:
         with monitor.phase("forward"):
             card.hold(900 * MB)
-            card.hold(-800 * MB)                         # gone before any sample
+            card.hold(-800 * MB)  # gone before any sample
         with monitor.phase("backward"):
             card.hold(50 * MB)
-    assert monitor.peaks["forward"] == 900 * MB and monitor.peaks["backward"] == 150 * MB and monitor.kind == "cuda"
+    assert (
+        monitor.peaks["forward"] == 900 * MB
+        and monitor.peaks["backward"] == 150 * MB
+        and monitor.kind == "cuda"
+    )
 
 
 def test_as_a_callback_of_a_real_training(tmp_path):
@@ -212,10 +246,26 @@ def test_as_a_callback_of_a_real_training(tmp_path):
             return {"loss": loss, "logits": loss[None]}
 
     rows, monitor = [{"x": [1.0, 2, 3, 4], "labels": [1.0]}] * 8, MemoryMonitor(every=0.005)
-    Trainer(model=Net(), train_dataset=rows, eval_dataset=rows, callbacks=[monitor.callback()],
-            args=TrainingArguments(str(tmp_path), max_steps=3, eval_strategy="steps", eval_steps=2, save_steps=3, report_to="none", disable_tqdm=True,
-                                   use_cpu=True, logging_steps=100)).train()
-    assert {"train", "update", "evaluate", "save"} <= set(monitor.peaks) and min(monitor.peaks.values()) > 0
+    Trainer(
+        model=Net(),
+        train_dataset=rows,
+        eval_dataset=rows,
+        callbacks=[monitor.callback()],
+        args=TrainingArguments(
+            str(tmp_path),
+            max_steps=3,
+            eval_strategy="steps",
+            eval_steps=2,
+            save_steps=3,
+            report_to="none",
+            disable_tqdm=True,
+            use_cpu=True,
+            logging_steps=100,
+        ),
+    ).train()
+    assert {"train", "update", "evaluate", "save"} <= set(monitor.peaks) and min(
+        monitor.peaks.values()
+    ) > 0
     assert not monitor._thread.is_alive()
 
 
@@ -229,13 +279,13 @@ def test_tensor_bytes_views_once_and_gone_when_deleted():
             second = torch.zeros(500)
             del second
         del first
-        assert meter.live == 4000                        # the view keeps it
+        assert meter.live == 4000  # the view keeps it
         del view, again
         assert (meter.live, meter.peak, meter.peaks) == (0, 6000, {"more": 6000})
 
 
 def test_on_a_gpu_the_meter_reads_the_allocator(card):
-    card.hold(500 * MB)                                  # there before, so it does not count
+    card.hold(500 * MB)  # there before, so it does not count
     found = meter()
     assert isinstance(found, AllocatorMeter)
     with found:
@@ -244,7 +294,11 @@ def test_on_a_gpu_the_meter_reads_the_allocator(card):
             card.hold(-200 * MB)
         with found.phase("backward"):
             card.hold(50 * MB)
-    assert (found.live, found.peak, found.peaks) == (150 * MB, 300 * MB, {"forward": 300 * MB, "backward": 150 * MB})
+    assert (found.live, found.peak, found.peaks) == (
+        150 * MB,
+        300 * MB,
+        {"forward": 300 * MB, "backward": 150 * MB},
+    )
 
 
 def test_stored_bytes_counts_a_shared_matrix_once():
@@ -260,11 +314,22 @@ def test_stored_bytes_counts_a_shared_matrix_once():
 def driver(monkeypatch):
     import pynvml
 
-    table = {"nvmlInit": lambda: None, "nvmlShutdown": lambda: None, "nvmlDeviceGetCount": lambda: 1, "nvmlDeviceGetHandleByIndex": lambda i: ("gpu", i),
-             "nvmlDeviceGetName": lambda h: "Kartu", "nvmlDeviceGetMigMode": lambda h: (0, 0),
-             "nvmlDeviceGetMemoryInfo": lambda h: types.SimpleNamespace(total=8000 * MB, used=1000 * MB, free=7000 * MB),
-             "nvmlDeviceGetUtilizationRates": lambda h: types.SimpleNamespace(gpu=7), "nvmlDeviceGetTemperature": lambda h, kind: 55,
-             "nvmlDeviceGetComputeRunningProcesses": lambda h: [types.SimpleNamespace(pid=2**30, usedGpuMemory=None)]}
+    table = {
+        "nvmlInit": lambda: None,
+        "nvmlShutdown": lambda: None,
+        "nvmlDeviceGetCount": lambda: 1,
+        "nvmlDeviceGetHandleByIndex": lambda i: ("gpu", i),
+        "nvmlDeviceGetName": lambda h: "Kartu",
+        "nvmlDeviceGetMigMode": lambda h: (0, 0),
+        "nvmlDeviceGetMemoryInfo": lambda h: types.SimpleNamespace(
+            total=8000 * MB, used=1000 * MB, free=7000 * MB
+        ),
+        "nvmlDeviceGetUtilizationRates": lambda h: types.SimpleNamespace(gpu=7),
+        "nvmlDeviceGetTemperature": lambda h, kind: 55,
+        "nvmlDeviceGetComputeRunningProcesses": lambda h: [
+            types.SimpleNamespace(pid=2**30, usedGpuMemory=None)
+        ],
+    }
 
     def change(**calls):
         for name, call in (table | calls).items():
@@ -273,6 +338,7 @@ def driver(monkeypatch):
     def error(code):
         def fail(*arguments):
             raise pynvml.NVMLError(code)
+
         return fail
 
     return types.SimpleNamespace(change=change, error=error, nvml=pynvml)
@@ -282,12 +348,25 @@ def test_one_gpu(driver):
     driver.change()
     found = nvml.stats()
     [gpu] = found.gpus
-    assert (gpu.index, gpu.total, gpu.used, gpu.utilisation, gpu.temperature) == ("0", 8000 * MB, 1000 * MB, 7, 55) and found.notes == []
+    assert (gpu.index, gpu.total, gpu.used, gpu.utilisation, gpu.temperature) == (
+        "0",
+        8000 * MB,
+        1000 * MB,
+        7,
+        55,
+    ) and found.notes == []
     assert gpu.processes == [{"pid": 2**30, "name": "?", "bytes": None}]
 
 
-@pytest.mark.parametrize("code, words", [("NVML_ERROR_LIBRARY_NOT_FOUND", "no NVIDIA driver"), ("NVML_ERROR_DRIVER_NOT_LOADED", "not running"),
-                                         ("NVML_ERROR_NO_PERMISSION", "refuses this user"), ("NVML_ERROR_UNKNOWN", "error")])
+@pytest.mark.parametrize(
+    "code, words",
+    [
+        ("NVML_ERROR_LIBRARY_NOT_FOUND", "no NVIDIA driver"),
+        ("NVML_ERROR_DRIVER_NOT_LOADED", "not running"),
+        ("NVML_ERROR_NO_PERMISSION", "refuses this user"),
+        ("NVML_ERROR_UNKNOWN", "error"),
+    ],
+)
 def test_a_driver_that_does_not_start_is_one_clear_line(code, words, driver):
     driver.change(nvmlInit=driver.error(getattr(driver.nvml, code)))
     found = nvml.stats()
@@ -303,10 +382,15 @@ def test_no_permission_for_details_keeps_the_rest(driver):
 
 def test_several_gpus_one_of_them_lost(driver):
     lost = driver.error(driver.nvml.NVML_ERROR_GPU_IS_LOST)
-    driver.change(nvmlDeviceGetCount=lambda: 3, nvmlDeviceGetHandleByIndex=lambda i: lost() if i == 1 else ("gpu", i))
+    driver.change(
+        nvmlDeviceGetCount=lambda: 3,
+        nvmlDeviceGetHandleByIndex=lambda i: lost() if i == 1 else ("gpu", i),
+    )
     found = nvml.stats()
     assert [gpu.index for gpu in found.gpus] == ["0", "2"]
-    assert any(note.startswith("GPU 1:") for note in found.notes) and any("CUDA_VISIBLE_DEVICES" in note for note in found.notes)
+    assert any(note.startswith("GPU 1:") for note in found.notes) and any(
+        "CUDA_VISIBLE_DEVICES" in note for note in found.notes
+    )
 
 
 def test_a_driver_without_a_gpu(driver):
@@ -317,17 +401,25 @@ def test_a_driver_without_a_gpu(driver):
 @pytest.mark.parametrize("slices", [0, 2])
 def test_mig(slices, driver):
     absent = driver.error(driver.nvml.NVML_ERROR_NOT_FOUND)
-    driver.change(nvmlDeviceGetMigMode=lambda h: (driver.nvml.NVML_DEVICE_MIG_ENABLE, 1), nvmlDeviceGetMaxMigDeviceCount=lambda h: 7,
-                  nvmlDeviceGetMigDeviceHandleByIndex=lambda h, n: ("slice", n) if n < slices else absent(),
-                  nvmlDeviceGetUtilizationRates=driver.error(driver.nvml.NVML_ERROR_NOT_SUPPORTED))
+    driver.change(
+        nvmlDeviceGetMigMode=lambda h: (driver.nvml.NVML_DEVICE_MIG_ENABLE, 1),
+        nvmlDeviceGetMaxMigDeviceCount=lambda h: 7,
+        nvmlDeviceGetMigDeviceHandleByIndex=lambda h, n: ("slice", n) if n < slices else absent(),
+        nvmlDeviceGetUtilizationRates=driver.error(driver.nvml.NVML_ERROR_NOT_SUPPORTED),
+    )
     found = nvml.stats()
     assert [gpu.index for gpu in found.gpus] == [f"0/{n}" for n in range(slices)]
-    assert len(found.notes) == 1 and ("MIG slice" in found.notes[0] if slices else "no slice" in found.notes[0])
+    assert len(found.notes) == 1 and (
+        "MIG slice" in found.notes[0] if slices else "no slice" in found.notes[0]
+    )
 
 
 def test_an_error_of_the_driver_itself_is_a_note_and_the_driver_is_closed(driver):
     closed = []
-    driver.change(nvmlShutdown=lambda: closed.append(1), nvmlDeviceGetCount=driver.error(driver.nvml.NVML_ERROR_UNKNOWN))
+    driver.change(
+        nvmlShutdown=lambda: closed.append(1),
+        nvmlDeviceGetCount=driver.error(driver.nvml.NVML_ERROR_UNKNOWN),
+    )
     assert "answers with an error" in nvml.stats().notes[0] and closed == [1]
 
 
@@ -339,9 +431,19 @@ def computing(driver, monkeypatch):
     sizes = {("gpu", 0): 12, ("gpu", 1): 24, ("slice", 0): 10, ("slice", 1): 5}
 
     def find(chosen=None, **calls):
-        driver.change(**{"nvmlDeviceGetCount": lambda: 2, "nvmlDeviceGetCudaComputeCapability": lambda h: (8, 6),
-                         "nvmlDeviceGetHandleByIndex": lambda i: ("gpu", i) if i < 2 else driver.error(driver.nvml.NVML_ERROR_INVALID_ARGUMENT)(),
-                         "nvmlDeviceGetMemoryInfo": lambda h: types.SimpleNamespace(total=sizes[h] * 2**30, used=0, free=0)} | calls)
+        driver.change(
+            **{
+                "nvmlDeviceGetCount": lambda: 2,
+                "nvmlDeviceGetCudaComputeCapability": lambda h: (8, 6),
+                "nvmlDeviceGetHandleByIndex": lambda i: (
+                    ("gpu", i) if i < 2 else driver.error(driver.nvml.NVML_ERROR_INVALID_ARGUMENT)()
+                ),
+                "nvmlDeviceGetMemoryInfo": lambda h: types.SimpleNamespace(
+                    total=sizes[h] * 2**30, used=0, free=0
+                ),
+            }
+            | calls
+        )
         monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         if chosen is not None:
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
@@ -349,32 +451,52 @@ def computing(driver, monkeypatch):
 
     def mig(slices):
         absent = driver.error(driver.nvml.NVML_ERROR_NOT_FOUND)
-        return {"nvmlDeviceGetMigMode": lambda h: (driver.nvml.NVML_DEVICE_MIG_ENABLE, 1), "nvmlDeviceGetMaxMigDeviceCount": lambda h: 7,
-                "nvmlDeviceGetMigDeviceHandleByIndex": lambda h, n: ("slice", n) if n in slices else absent()}
+        return {
+            "nvmlDeviceGetMigMode": lambda h: (driver.nvml.NVML_DEVICE_MIG_ENABLE, 1),
+            "nvmlDeviceGetMaxMigDeviceCount": lambda h: 7,
+            "nvmlDeviceGetMigDeviceHandleByIndex": lambda h, n: (
+                ("slice", n) if n in slices else absent()
+            ),
+        }
 
     return types.SimpleNamespace(find=find, mig=mig, driver=driver)
 
 
-@pytest.mark.parametrize("chosen, gigabytes", [(None, 12), ("0", 12), ("1", 24), ("1,0", 24), (" 1 , 0", 24)])
+@pytest.mark.parametrize(
+    "chosen, gigabytes", [(None, 12), ("0", 12), ("1", 24), ("1,0", 24), (" 1 , 0", 24)]
+)
 def test_of_several_gpus_the_first_visible_one_counts(chosen, gigabytes, computing):
     found = computing.find(chosen)
     assert (found.kind, found.memory_gb, found.note) == ("cuda", gigabytes, "")
 
 
 def test_a_gpu_named_by_its_uuid(computing):
-    assert computing.find("GPU-1b2c", nvmlDeviceGetHandleByUUID=lambda name: ("gpu", 1) if name == "GPU-1b2c" else None).memory_gb == 24
+    assert (
+        computing.find(
+            "GPU-1b2c",
+            nvmlDeviceGetHandleByUUID=lambda name: ("gpu", 1) if name == "GPU-1b2c" else None,
+        ).memory_gb
+        == 24
+    )
 
 
 @pytest.mark.parametrize("slices, gigabytes", [((0, 1), 10), ((1,), 5)])
 def test_of_a_card_in_mig_mode_a_slice_counts_not_the_card(slices, gigabytes, computing):
     found = computing.find(**computing.mig(slices))
     assert found.memory_gb == gigabytes and "MIG" in found.name
-    assert settings.profile_for(found, settings.profiles()) == {10: "gpu-10gb", 5: "gpu-4gb"}[gigabytes]
+    assert (
+        settings.profile_for(found, settings.profiles())
+        == {10: "gpu-10gb", 5: "gpu-4gb"}[gigabytes]
+    )
 
 
 def test_a_slice_named_by_its_uuid(computing):
-    found = computing.find("MIG-77", nvmlDeviceGetHandleByUUID=lambda name: ("slice", 1), nvmlDeviceGetDeviceHandleFromMigDeviceHandle=lambda h: ("gpu", 0),
-                           **computing.mig((0, 1)))
+    found = computing.find(
+        "MIG-77",
+        nvmlDeviceGetHandleByUUID=lambda name: ("slice", 1),
+        nvmlDeviceGetDeviceHandleFromMigDeviceHandle=lambda h: ("gpu", 0),
+        **computing.mig((0, 1)),
+    )
     assert (found.kind, found.memory_gb) == ("cuda", 5)
 
 
@@ -383,19 +505,34 @@ def test_a_mig_card_without_a_slice_or_a_number_too_many_is_told(computing):
         assert found.kind == "cpu" and "no such GPU or MIG slice" in found.note
 
 
-@pytest.mark.parametrize("code, words", [("NVML_ERROR_NO_PERMISSION", "refuses this user"), ("NVML_ERROR_DRIVER_NOT_LOADED", "not running"),
-                                         ("NVML_ERROR_LIBRARY_NOT_FOUND", "")])
+@pytest.mark.parametrize(
+    "code, words",
+    [
+        ("NVML_ERROR_NO_PERMISSION", "refuses this user"),
+        ("NVML_ERROR_DRIVER_NOT_LOADED", "not running"),
+        ("NVML_ERROR_LIBRARY_NOT_FOUND", ""),
+    ],
+)
 def test_why_a_gpu_is_not_used_is_one_line(code, words, computing):
     failing = computing.driver.error(getattr(computing.driver.nvml, code))
     found = computing.find(nvmlInit=failing)
-    assert found.kind == "cpu" and words in found.note and bool(found.note) == bool(words) and "\n" not in found.note
+    assert (
+        found.kind == "cpu"
+        and words in found.note
+        and bool(found.note) == bool(words)
+        and "\n" not in found.note
+    )
     if words:
         with pytest.raises(settings.UsageError, match=words):
             settings.load("gpu-8gb")
 
 
 def test_a_card_that_refuses_to_tell_its_memory_is_not_used(computing):
-    found = computing.find(nvmlDeviceGetMemoryInfo=computing.driver.error(computing.driver.nvml.NVML_ERROR_NO_PERMISSION))
+    found = computing.find(
+        nvmlDeviceGetMemoryInfo=computing.driver.error(
+            computing.driver.nvml.NVML_ERROR_NO_PERMISSION
+        )
+    )
     assert found.kind == "cpu" and "refuses this user" in found.note
 
 
@@ -405,6 +542,7 @@ def gpu_command(capsys):
     def run(*arguments):
         gpu.app(list(arguments), standalone_mode=False)
         return json.loads(capsys.readouterr().out)
+
     return run
 
 
@@ -417,21 +555,32 @@ def test_stats_command(gpu_command, driver):
 def test_monitor_command_is_bounded_and_writes_csv(gpu_command, driver, tmp_path):
     driver.change(nvmlInit=driver.error(driver.nvml.NVML_ERROR_LIBRARY_NOT_FOUND))
     start = time.perf_counter()
-    report = gpu_command("monitor", "--seconds", "0.4", "--every", "0.1", "--csv", str(tmp_path / "m.csv"), "--json")
+    report = gpu_command(
+        "monitor", "--seconds", "0.4", "--every", "0.1", "--csv", str(tmp_path / "m.csv"), "--json"
+    )
     assert time.perf_counter() - start < 3
     rows = list(csv.DictReader(open(tmp_path / "m.csv", encoding="utf-8")))
-    assert len(rows) == report["readings"] >= 2 and report["peak_bytes"]["RAM"] == max(int(r["used_bytes"]) for r in rows)
+    assert len(rows) == report["readings"] >= 2 and report["peak_bytes"]["RAM"] == max(
+        int(r["used_bytes"]) for r in rows
+    )
     with pytest.raises(settings.UsageError, match="exists already"):
         gpu_command("monitor", "--csv", str(tmp_path / "m.csv"), "--json")
 
 
 def test_advise_command_names_the_profile_and_the_reason(gpu_command, monkeypatch, driver):
     driver.change(nvmlInit=driver.error(driver.nvml.NVML_ERROR_LIBRARY_NOT_FOUND))
-    monkeypatch.setattr(settings, "find_device", lambda: settings.Device("cuda", "RTX 3060", 11.6, (8, 6)))
+    monkeypatch.setattr(
+        settings, "find_device", lambda: settings.Device("cuda", "RTX 3060", 11.6, (8, 6))
+    )
     report = gpu_command("advise", "--json")
     fits = {o["profile"]: o["fits_here"] for o in report["profiles"]}
     assert any("driver" in note for note in report["notes"])
-    assert report["profile"] == "rtx3060" and "RTX 3060" in report["why"] and fits["rtx3060"] and fits["gpu-4gb"]
+    assert (
+        report["profile"] == "rtx3060"
+        and "RTX 3060" in report["why"]
+        and fits["rtx3060"]
+        and fits["gpu-4gb"]
+    )
 
 
 def test_test_command_without_cuda_only_reports(gpu_command):

@@ -5,9 +5,9 @@ import dataclasses
 import pytest
 import torch
 
-from helpers.course import device
-from helpers.training import models
+from helpers.course import device, files
 from helpers.course.errors import CourseError
+from helpers.training import models
 
 
 def test_a_model_folder_without_weights_is_named(cfg, tmp_path):
@@ -28,7 +28,7 @@ def test_a_folder_that_fails_halfway_leaves_nothing_behind(tmp_path):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        models.write_folder(tmp_path / "model", fill)
+        files.write_folder(tmp_path / "model", fill)
     assert list(tmp_path.iterdir()) == []
 
 

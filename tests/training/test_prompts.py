@@ -7,12 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers.training import prompts
 from helpers.course.errors import LabelMaskError
 from helpers.data.recipes import Recipe
+from helpers.training import prompts
 
 LINE = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9 ,]{0,30}[a-z]", fullmatch=True)
-RECIPES = st.builds(Recipe, title=LINE, ingredients=st.lists(LINE, min_size=2, max_size=8).map(tuple), steps=st.lists(LINE, min_size=1, max_size=12).map(tuple))
+RECIPES = st.builds(
+    Recipe,
+    title=LINE,
+    ingredients=st.lists(LINE, min_size=2, max_size=8).map(tuple),
+    steps=st.lists(LINE, min_size=1, max_size=12).map(tuple),
+)
 
 
 @given(RECIPES, st.sampled_from(["id", "en"]))
@@ -27,10 +32,22 @@ def test_parsing_never_fails_on_any_text(text):
     assert result is None or (len(result.ingredients) >= 2 and len(result.steps) >= 1)
 
 
-@pytest.mark.parametrize("text", [
-    "", "Bahan:", "Bahan:\n- a\n- b", "Bahan:\n- a\n- b\n\nLangkah:\n1. x\n3. y", "Bahan:\n- a\n- b\n\nLangkah:", "Bahan:\n- a\n- b\n\nLangkah:\n2. x",
-    "Bahan:\n- a\n\nLangkah:\n1. x\n2. y", "Bahan:\n- a\n- b\n\nSteps:\n1. x\n2. y", "Halo\nBahan:\n- a\n- b\n\nLangkah:\n1. x\n2. y",
-    "Bahan:\n- a\n- b\n\nLangkah:\n1. x\n2. y\nSelamat makan", "Bahan:\n- a\n- b\nLangkah:\n1. x\n2. y\nBahan:\n- c\n- d"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "Bahan:",
+        "Bahan:\n- a\n- b",
+        "Bahan:\n- a\n- b\n\nLangkah:\n1. x\n3. y",
+        "Bahan:\n- a\n- b\n\nLangkah:",
+        "Bahan:\n- a\n- b\n\nLangkah:\n2. x",
+        "Bahan:\n- a\n\nLangkah:\n1. x\n2. y",
+        "Bahan:\n- a\n- b\n\nSteps:\n1. x\n2. y",
+        "Halo\nBahan:\n- a\n- b\n\nLangkah:\n1. x\n2. y",
+        "Bahan:\n- a\n- b\n\nLangkah:\n1. x\n2. y\nSelamat makan",
+        "Bahan:\n- a\n- b\nLangkah:\n1. x\n2. y\nBahan:\n- c\n- d",
+    ],
+)
 def test_a_text_outside_the_format_is_refused(text):
     assert prompts.parse(text) is None
 
@@ -52,12 +69,15 @@ def test_only_the_answer_and_its_end_token_are_learnt(corpus, tokenizer):
 def test_the_training_prompt_is_what_the_chat_sends(corpus, tokenizer):
     for chat, row in rows(corpus, tokenizer):
         sent = prompts.prompt_ids(prompts.opening(chat[1]["content"], "id"), tokenizer)
-        assert row.input_ids[:len(sent)] == sent
+        assert row.input_ids[: len(sent)] == sent
 
 
 def test_rows_agree_with_the_chat_template_on_the_whole_conversation(corpus, tokenizer):
     for chat, row in rows(corpus, tokenizer):
-        assert tokenizer.apply_chat_template(chat, tokenize=False).strip() == tokenizer.decode(row.input_ids).strip()
+        assert (
+            tokenizer.apply_chat_template(chat, tokenize=False).strip()
+            == tokenizer.decode(row.input_ids).strip()
+        )
 
 
 def sabotages(row, prompt_length, eos):
@@ -65,8 +85,12 @@ def sabotages(row, prompt_length, eos):
     yield "end token", ids, [*labels[:-1], prompts.IGNORE]
     yield "nothing would be learnt", ids, [prompts.IGNORE] * len(ids)
     yield "has a label", ids, ids
-    yield "answer token", ids, [*labels[:prompt_length], prompts.IGNORE, *labels[prompt_length + 1:]]
-    yield "shifted", ids, [*labels[:prompt_length], *labels[prompt_length + 1:], eos]
+    yield (
+        "answer token",
+        ids,
+        [*labels[:prompt_length], prompts.IGNORE, *labels[prompt_length + 1 :]],
+    )
+    yield "shifted", ids, [*labels[:prompt_length], *labels[prompt_length + 1 :], eos]
     yield "never saw", ids[1:], labels[1:]
 
 
@@ -91,7 +115,9 @@ def test_a_pad_token_that_is_the_end_token_is_refused(corpus, tokenizer):
 
 def test_a_doubled_beginning_token_is_refused(corpus, tokenizer):
     chat, row = next(rows(corpus, tokenizer))
-    doubled = prompts.Encoded([tokenizer.bos_token_id, *row.input_ids], [prompts.IGNORE, *row.labels])
+    doubled = prompts.Encoded(
+        [tokenizer.bos_token_id, *row.input_ids], [prompts.IGNORE, *row.labels]
+    )
     with pytest.raises(LabelMaskError):
         prompts.check(doubled, chat, tokenizer)
 

@@ -7,11 +7,10 @@ import math
 import pytest
 import torch
 
-from helpers.training import trainer
 from helpers import training
-from helpers.data import recipes
-from helpers.training import checkpoints, models, prompts
 from helpers.course.errors import CourseError, MissingStep, UsageError
+from helpers.data import recipes
+from helpers.training import checkpoints, models, prompts, trainer
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +36,9 @@ def test_collating_masks_padding_and_keeps_every_end_token(batch, tokenizer):
     for ids, mask, labels in zip(batch["input_ids"], batch["attention_mask"], batch["labels"]):
         length = int(mask.sum())
         assert ids[length - 1] == labels[length - 1] == tokenizer.eos_token_id
-        assert (labels[length:] == prompts.IGNORE).all() and (ids[length:] == tokenizer.pad_token_id).all()
+        assert (labels[length:] == prompts.IGNORE).all() and (
+            ids[length:] == tokenizer.pad_token_id
+        ).all()
 
 
 def test_the_loss_equals_the_model_s_own_over_the_same_labels(cfg, batch):
@@ -47,7 +48,9 @@ def test_the_loss_equals_the_model_s_own_over_the_same_labels(cfg, batch):
         ours = training.label_loss(model, batch, torch.float32).item()
         by_row = training.label_loss(model, batch, torch.float32, "none")
     assert ours == pytest.approx(own, rel=1e-5)
-    assert by_row.sum().item() / (batch["labels"] != prompts.IGNORE).sum().item() == pytest.approx(own, rel=1e-5)
+    assert by_row.sum().item() / (batch["labels"] != prompts.IGNORE).sum().item() == pytest.approx(
+        own, rel=1e-5
+    )
 
 
 def trained(cfg, rows, tokenizer, folder, resume=None, **changes):
@@ -58,7 +61,9 @@ def trained(cfg, rows, tokenizer, folder, resume=None, **changes):
     return trainer
 
 
-def test_training_lowers_the_loss_and_checks_gradients_after_each_evaluation(cfg, rows, tokenizer, tmp_path):
+def test_training_lowers_the_loss_and_checks_gradients_after_each_evaluation(
+    cfg, rows, tokenizer, tmp_path
+):
     trainer = trained(cfg, rows, tokenizer, tmp_path)
     evaluations = [r["eval_loss"] for r in trainer.history if "eval_loss" in r]
     assert evaluations[-1] < evaluations[0]
@@ -66,7 +71,9 @@ def test_training_lowers_the_loss_and_checks_gradients_after_each_evaluation(cfg
     assert all(math.isfinite(v) for v in evaluations)
 
 
-def test_a_model_that_stops_learning_after_an_evaluation_is_stopped_at_once(cfg, rows, tokenizer, tmp_path, monkeypatch):
+def test_a_model_that_stops_learning_after_an_evaluation_is_stopped_at_once(
+    cfg, rows, tokenizer, tmp_path, monkeypatch
+):
     """The packed kernel of AVX512-BF16 processors, imitated on any processor: after an evaluation no gradient comes back."""
     model = training.attach_adapter(models.load_base(cfg, for_training=True), cfg)
     trainer = training.make_trainer(model, cfg, rows, rows, tokenizer, tmp_path)
@@ -85,12 +92,20 @@ def test_a_model_that_stops_learning_after_an_evaluation_is_stopped_at_once(cfg,
 
 
 def test_models_loaded_for_training_never_use_the_layout_without_a_backward_pass(cfg):
-    four_bit = [m for m in models.load_base(cfg, for_training=True).modules() if type(m).__name__ == "Linear4bit"]
+    four_bit = [
+        m
+        for m in models.load_base(cfg, for_training=True).modules()
+        if type(m).__name__ == "Linear4bit"
+    ]
     assert four_bit and not any(m.support_avx512bf16_for_cpu for m in four_bit)
 
 
-def test_resuming_after_a_truncated_checkpoint_falls_back_and_ends_like_an_unbroken_run(cfg, rows, tokenizer, tmp_path, capsys):
-    whole = trained(cfg, rows, tokenizer, tmp_path / "whole", max_steps=8, patience=9, evals_per_epoch=4)
+def test_resuming_after_a_truncated_checkpoint_falls_back_and_ends_like_an_unbroken_run(
+    cfg, rows, tokenizer, tmp_path, capsys
+):
+    whole = trained(
+        cfg, rows, tokenizer, tmp_path / "whole", max_steps=8, patience=9, evals_per_epoch=4
+    )
     broken = tmp_path / "whole"
     newest = sorted(broken.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))[-1]
     assert newest.name == "checkpoint-8"
@@ -99,7 +114,9 @@ def test_resuming_after_a_truncated_checkpoint_falls_back_and_ends_like_an_unbro
     sound = checkpoints.sound_checkpoint(broken)
     assert sound.endswith("checkpoint-6")
     assert "checkpoint-8 is broken" in capsys.readouterr().out
-    again = trained(cfg, rows, tokenizer, broken, resume=sound, max_steps=8, patience=9, evals_per_epoch=4)
+    again = trained(
+        cfg, rows, tokenizer, broken, resume=sound, max_steps=8, patience=9, evals_per_epoch=4
+    )
     last = [[r["eval_loss"] for r in t.history if "eval_loss" in r][-1] for t in (whole, again)]
     assert last[0] == pytest.approx(last[1], rel=1e-4)
 
@@ -109,7 +126,9 @@ def test_a_warm_up_longer_than_the_training_is_refused(cfg, tmp_path):
         training.arguments(dataclasses.replace(cfg, warmup_steps=500), 40, tmp_path)
 
 
-def test_fingerprint_follows_rows_and_settings_but_not_the_display_language(cfg, rows, corpus, tokenizer):
+def test_fingerprint_follows_rows_and_settings_but_not_the_display_language(
+    cfg, rows, corpus, tokenizer
+):
     mark = checkpoints.fingerprint(cfg, rows, rows)
     fewer = training.EncodedRows(corpus[:-1], tokenizer, "id", cfg.max_length)
     assert checkpoints.fingerprint(cfg, fewer, rows) != mark
@@ -124,7 +143,9 @@ def test_checkpoints_of_another_training_are_not_trusted(cfg, artifacts_root):
     assert not (checkpoints.checkpoints(cfg, "second") / "checkpoint-5").exists()
 
 
-def test_a_saved_adapter_is_whole_carries_a_card_and_answers_like_the_one_in_memory(cfg, rows, corpus, tokenizer, tmp_path, batch):
+def test_a_saved_adapter_is_whole_carries_a_card_and_answers_like_the_one_in_memory(
+    cfg, rows, corpus, tokenizer, tmp_path, batch
+):
     cfg = dataclasses.replace(cfg, artifacts_root=tmp_path, compute_dtype="float32")
     with pytest.raises(MissingStep, match="03_qlora_training"):
         models.load_tuned(cfg)
@@ -147,8 +168,13 @@ def test_a_saved_adapter_is_whole_carries_a_card_and_answers_like_the_one_in_mem
         checkpoints.check_rows(cfg)
 
 
-@pytest.mark.parametrize(("report_to", "message"), [("tensorbord", "Did you mean 'tensorboard'"), ("wandb", "pip install wandb")])
-def test_a_logger_that_cannot_be_had_is_refused_before_training(cfg, rows, tokenizer, tmp_path, monkeypatch, report_to, message):
+@pytest.mark.parametrize(
+    ("report_to", "message"),
+    [("tensorbord", "Did you mean 'tensorboard'"), ("wandb", "pip install wandb")],
+)
+def test_a_logger_that_cannot_be_had_is_refused_before_training(
+    cfg, rows, tokenizer, tmp_path, monkeypatch, report_to, message
+):
     monkeypatch.setattr(trainer.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match=message):
         training.make_trainer(None, cfg, rows, rows, tokenizer, tmp_path, report_to=report_to)
