@@ -12,7 +12,6 @@ import numpy as np
 
 from ..course.errors import CourseError
 from ..course.settings import choice
-from ..evaluation import label_scores
 from .questions import Question
 
 MOST_FALSE = {
@@ -20,6 +19,24 @@ MOST_FALSE = {
     "see_doctor": 0.4,
 }  # by flag of health_qa.Question: needless advice does less harm than a needless refusal
 FOLDS = 5
+
+
+def text_classifier(strength: float = 1.0):
+    """Logistic regression on TF-IDF of words, word pairs and character n-grams (2 to 5).
+
+    A strong baseline for short texts. `strength` is scikit-learn's C, the inverse of the
+    regularisation; class_weight="balanced" lets rare classes weigh as much as frequent ones.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline, make_union
+
+    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+    characters = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True)
+    return make_pipeline(
+        make_union(words, characters),
+        LogisticRegression(C=strength, class_weight="balanced", max_iter=2000),
+    )
 
 
 class Guard:
@@ -45,7 +62,7 @@ class Guard:
                 f"{must.sum()} of {len(must)} questions have {flag}: a guard needs at least {FOLDS} of either kind to learn from. "
                 "Give it the whole training part, health_qa.by_split(...)['train']."
             )
-        self.model = label_scores.text_classifier(1.0)
+        self.model = text_classifier()
         held_out = cross_val_predict(
             self.model,
             texts,
