@@ -4,6 +4,7 @@ from .. import lazy
 
 __getattr__, __dir__ = lazy(
     __name__,
-    trainer="EncodedRows collate label_loss LabelTrainer GradientGuard History lora_config "
+    dataset="ChatDataset EncodedRows",
+    trainer="collate label_loss LabelTrainer GradientGuard History lora_config "
     "CHECKPOINTING attach_adapter steps_per_epoch arguments make_trainer",
 )

@@ -15,6 +15,7 @@ from ..course.errors import MissingStep
 from ..course.files import hash_files, write_folder
 from ..course.settings import Settings
 from . import models, prompts, trainer
+from .dataset import ChatDataset
 
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
 
@@ -52,7 +53,7 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in LIBRARIES}
 
 
-def fingerprint(cfg: Settings, train: trainer.EncodedRows, validation: trainer.EncodedRows) -> str:
+def fingerprint(cfg: Settings, train: ChatDataset, validation: ChatDataset) -> str:
     """Sixteen hex digits of everything a training depends on: rows, settings, this code and the libraries' versions."""
     digest = hashlib.sha256()
     for rows in (train, validation):

@@ -1,4 +1,4 @@
-"""Rows ready for training: encoded, checked, and no longer than the limit. Recipes, chats and questions are all rows of this kind."""
+"""The torch Dataset of every training: chats encoded, checked, and no longer than the limit."""
 
 from __future__ import annotations
 
@@ -6,31 +6,34 @@ from collections.abc import Callable, Iterable
 
 import torch
 
-from .prompts import Encoded
+from . import prompts
 
 
-class Rows(torch.utils.data.Dataset):
-    """Encoded rows of at most `max_length` tokens, each checked; `rows[i]` was made of `kept[i]`, what is longer is in `too_long`, never cut.
+class ChatDataset(torch.utils.data.Dataset):
+    """Encoded chats of at most `max_length` tokens; what is longer goes to `too_long`, never cut.
 
-    `encode(item)` makes a row of an item; `check(row, item)` raises LabelMaskError for a row that would teach the wrong thing.
+    A chat is a list of messages whose last one is the answer to learn, or whatever `encode` takes:
+    `encode(chat, tokenizer)` returns an `Encoded` row, and `check(row, chat, tokenizer)` raises
+    LabelMaskError for a row that would teach the wrong thing. `rows[i]` was made of `chats[i]`.
     """
 
     def __init__(
         self,
-        items: Iterable,
-        encode: Callable[..., Encoded],
-        check: Callable[..., None],
+        chats: Iterable,
+        tokenizer,
         max_length: int,
+        encode: Callable[..., prompts.Encoded] = prompts.encode,
+        check: Callable[..., None] = prompts.check,
     ):
-        self.rows, self.kept, self.too_long = [], [], []
-        for item in items:
-            row = encode(item)
+        self.chats, self.rows, self.too_long = [], [], []
+        for chat in chats:
+            row = encode(chat, tokenizer)
             if len(row) > max_length:
-                self.too_long.append(item)
+                self.too_long.append(chat)
                 continue
-            check(row, item)
+            check(row, chat, tokenizer)
+            self.chats.append(chat)
             self.rows.append(row)
-            self.kept.append(item)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -40,4 +43,35 @@ class Rows(torch.utils.data.Dataset):
 
     @property
     def tokens(self) -> int:
+        """Tokens of all rows, prompts and answers."""
         return sum(map(len, self.rows))
+
+
+class Rows(ChatDataset):
+    """The old signature, until its users have moved to ChatDataset."""
+
+    def __init__(self, items, encode, check, max_length):
+        super().__init__(
+            items,
+            None,
+            max_length,
+            lambda item, _: encode(item),
+            lambda row, item, _: check(row, item),
+        )
+        self.kept = self.chats
+
+
+class EncodedRows(ChatDataset):
+    """Recipes as chat rows, until their users have moved to ChatDataset."""
+
+    def __init__(self, recipes, tokenizer, language: str, max_length: int):
+        recipes = list(recipes)
+        found = {id(r): prompts.messages(r, language) for r in recipes}
+        super().__init__(
+            recipes,
+            tokenizer,
+            max_length,
+            lambda recipe, tokenizer: prompts.encode(found[id(recipe)], tokenizer),
+            lambda row, recipe, tokenizer: prompts.check(row, found[id(recipe)], tokenizer),
+        )
+        self.recipes = self.chats

@@ -55,12 +55,12 @@ def answer(recipe: Recipe, language: str = "id") -> str:
 def messages(recipe: Recipe, language: str = "id") -> list[dict]:
     """Chat messages for one training row: system, request, answer."""
     return [
-        *opening(request(recipe.title, wanted_items(recipe), language), language),
+        *prompt_messages(request(recipe.title, wanted_items(recipe), language), language),
         {"role": "assistant", "content": answer(recipe, language)},
     ]
 
 
-def opening(user_text: str, language: str = "id") -> list[dict]:
+def prompt_messages(user_text: str, language: str = "id") -> list[dict]:
     """Chat messages up to the model's turn, for one request."""
     return [{"role": "system", "content": SYSTEM[language]}, {"role": "user", "content": user_text}]
 

@@ -24,23 +24,7 @@ from ..course.settings import Settings, choice
 from ..memory.fitting import check_fits
 from ..memory.footprint import upcasts
 from . import models, prompts
-from .dataset import Rows
-
-
-class EncodedRows(Rows):
-    """Recipes as chat rows; `recipes` holds those that fit the length limit."""
-
-    def __init__(self, recipes, tokenizer, language: str, max_length: int):
-        def chat(recipe):
-            return prompts.messages(recipe, language)
-
-        super().__init__(
-            recipes,
-            lambda recipe: prompts.encode(chat(recipe), tokenizer),
-            lambda row, recipe: prompts.check(row, chat(recipe), tokenizer),
-            max_length,
-        )
-        self.recipes = self.kept
+from .dataset import ChatDataset
 
 
 def collate(rows: list[dict], pad_id: int) -> dict[str, torch.Tensor]:
@@ -274,8 +258,8 @@ def arguments(cfg: Settings, rows: int, output: Path, report_to: str = "none") -
 def make_trainer(
     model,
     cfg: Settings,
-    train: EncodedRows,
-    validation: EncodedRows,
+    train: ChatDataset,
+    validation: ChatDataset,
     tokenizer,
     output: Path,
     *,

@@ -68,7 +68,7 @@ def test_only_the_answer_and_its_end_token_are_learnt(corpus, tokenizer):
 
 def test_the_training_prompt_is_what_the_chat_sends(corpus, tokenizer):
     for chat, row in rows(corpus, tokenizer):
-        sent = prompts.prompt_ids(prompts.opening(chat[1]["content"], "id"), tokenizer)
+        sent = prompts.prompt_ids(prompts.prompt_messages(chat[1]["content"], "id"), tokenizer)
         assert row.input_ids[: len(sent)] == sent
 
 
