@@ -7,14 +7,23 @@ by a hash of their content, so that appending rows never moves one from train to
 from __future__ import annotations
 
 import hashlib
+import json
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..course.errors import CourseError
+from ..course.errors import CourseError, MissingStep
+from ..course.files import write_text
 from ..course.settings import Settings
+
+if TYPE_CHECKING:
+    import datasets
 
 NAMES = ("train", "validation", "test")
 FRACTIONS = (0.7, 0.1, 0.2)
@@ -190,3 +199,36 @@ def sample_evenly(table: pd.DataFrame, most: int, seed: int) -> pd.DataFrame:
     place = rank.groupby(table["category"]).rank(method="first")
     order = pd.DataFrame({"place": place, "rank": rank}).sort_values(["place", "rank"]).index
     return table.loc[order[:most] if most else order]
+
+
+def split_file(cfg: Settings, name: str) -> Path:
+    """Where lesson 02 puts the chat JSONL of "train", "validation" or "test"."""
+    return cfg.artifacts / "data" / f"{name}.jsonl"
+
+
+def save_split(cfg: Settings, name: str, rows: Iterable[dict]) -> Path:
+    """Write one split as chat JSONL, one object a line, the whole file or none.
+
+    A row has the keys recipe_id, title, category and messages (system, user, assistant).
+    """
+    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+    return write_text(split_file(cfg, name), "".join(lines))
+
+
+def read_split(cfg: Settings, name: str) -> datasets.Dataset:
+    """The rows of "train", "validation" or "test" as lesson 02 saved them for these settings.
+
+    Raises MissingStep when lesson 02 has not run.
+    """
+    path = split_file(cfg, name)
+    if not path.is_file():
+        raise MissingStep(
+            f"no {name} recipes for {cfg.key}. "
+            "Run notebook 02_data_csv_qa with the same profile, data and seed first."
+        )
+    from datasets import load_dataset
+
+    with tempfile.TemporaryDirectory(prefix="dapur-split-") as cache:
+        return load_dataset(
+            "json", data_files=str(path), split="train", cache_dir=cache, keep_in_memory=True
+        )
