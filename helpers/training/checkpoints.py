@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
+import re
 import shutil
 import time
 from pathlib import Path
@@ -23,27 +24,40 @@ LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
 def sound_checkpoint(output: Path) -> str | None:
     """The newest checkpoint that loads, for `trainer.train(resume_from_checkpoint=...)`; None to start anew.
 
-    A run killed while saving leaves a truncated one, and Trainer would crash on it: such folders are moved aside to
-    `broken-...` and named on standard output.
+    A run killed while saving leaves a truncated folder, and Trainer would crash on it. Such folders are
+    renamed to `broken-...` and named on standard output. Files are read with `weights_only=True`, which
+    runs no code: a checkpoint may come from somebody else. Other folders than `checkpoint-<step>` are ignored.
     """
     from safetensors import safe_open
+    from transformers.trainer_pt_utils import safe_globals
 
-    for folder in sorted(
-        Path(output).glob("checkpoint-*"), key=lambda p: -int(p.name.split("-")[1])
-    ):
+    names = re.compile(r"checkpoint-(\d+)")
+    found = {
+        int(match[1]): folder
+        for folder in Path(output).glob("checkpoint-*")
+        if (match := names.fullmatch(folder.name)) and folder.is_dir()
+    }
+    for _, folder in sorted(found.items(), reverse=True):
         try:
             with safe_open(folder / "adapter_model.safetensors", "pt") as weights:
                 for name in weights.keys():
                     weights.get_tensor(name)
             json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
-            for part in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
-                torch.load(folder / part, weights_only=False, map_location="cpu")
+            parts = ["optimizer.pt", "scheduler.pt", "rng_state.pth"]
+            if (folder / "scaler.pt").exists():  # fp16
+                parts.append("scaler.pt")
+            for part in parts:
+                with safe_globals():
+                    torch.load(folder / part, weights_only=True, map_location="cpu")
             return str(folder)
-        except Exception as problem:  # a damaged pickle can raise nearly anything; nothing is hidden, the name is printed
+        except (
+            Exception
+        ) as problem:  # a damaged file can raise nearly anything; its name is printed
             aside = folder.with_name(f"broken-{folder.name}-{int(time.time())}")
             shutil.move(folder, aside)
             print(
-                f"checkpoint {folder.name} is broken ({type(problem).__name__}), moved to {aside.name}; trying an older one"
+                f"checkpoint {folder.name} is broken ({type(problem).__name__}), "
+                f"moved to {aside.name}; trying an older one"
             )
     return None
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import shutil
 
 import pytest
 import torch
@@ -59,6 +60,13 @@ def trained(cfg, rows, tokenizer, folder, resume=None, **changes):
     trainer = training.make_trainer(model, cfg, rows, rows, tokenizer, folder)
     trainer.train(resume_from_checkpoint=resume)
     return trainer
+
+
+@pytest.fixture(scope="module")
+def saved_checkpoint(cfg, rows, tokenizer, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("checkpoints")
+    trained(cfg, rows, tokenizer, folder, max_steps=3, evals_per_epoch=1)
+    return folder / "checkpoint-3"
 
 
 def test_training_lowers_the_loss_and_checks_gradients_after_each_evaluation(
@@ -119,6 +127,35 @@ def test_resuming_after_a_truncated_checkpoint_falls_back_and_ends_like_an_unbro
     )
     last = [[r["eval_loss"] for r in t.history if "eval_loss" in r][-1] for t in (whole, again)]
     assert last[0] == pytest.approx(last[1], rel=1e-4)
+
+
+class Malicious:
+    """A pickle that leaves a file when it is loaded."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return open, (str(self.path), "w")
+
+
+@pytest.mark.parametrize("part", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "scaler.pt"])
+def test_a_checkpoint_from_a_stranger_runs_no_code_and_is_set_aside(
+    saved_checkpoint, tmp_path, capsys, part
+):
+    folder = shutil.copytree(saved_checkpoint, tmp_path / "out" / "checkpoint-2")
+    shutil.copytree(saved_checkpoint, tmp_path / "out" / "checkpoint-3")
+    for other in ("checkpoint-abc", "checkpoint-7.bak"):
+        (tmp_path / "out" / other).mkdir()
+    torch.save(Malicious(tmp_path / "ran"), tmp_path / "out" / "checkpoint-3" / part)
+    assert checkpoints.sound_checkpoint(tmp_path / "out") == str(folder)
+    assert "checkpoint-3 is broken" in capsys.readouterr().out
+    assert not (tmp_path / "ran").exists()
+    assert (tmp_path / "out" / "checkpoint-abc").is_dir()
+    torch.load(
+        next((tmp_path / "out").glob("broken-checkpoint-3-*")) / part, weights_only=False
+    )  # what would have happened
+    assert (tmp_path / "ran").exists()
 
 
 def test_a_warm_up_longer_than_the_training_is_refused(cfg, tmp_path):
