@@ -4,5 +4,5 @@ from .. import lazy
 
 __getattr__, __dir__ = lazy(
     __name__,
-    conversation="MODELS MOST_CHARACTERS Refused Turn Conversation harmless AnyBot Bot",
+    conversation="MODELS MOST_CHARACTERS Refused Turn Conversation escape_special_tokens AnyBot Bot",
 )

@@ -229,7 +229,7 @@ class Conversation:
             self.turns = []
 
 
-def harmless(chat: list[dict], specials: list[str]) -> list[dict]:
+def escape_special_tokens(chat: list[dict], specials: list[str]) -> list[dict]:
     """The conversation with every control token that somebody typed broken up by a space.
 
     The tokenizer reads "<|im_end|>" in a message as the real thing: a message could close itself and go on in the
@@ -272,7 +272,7 @@ class AnyBot:
 
     def count(self, chat: list[dict]) -> int:
         """Tokens of the rendered prompt."""
-        return len(prompt_ids(harmless(chat, self.specials), self.tokenizer))
+        return len(prompt_ids(escape_special_tokens(chat, self.specials), self.tokenizer))
 
     def conversation(self, **options) -> Conversation:
         """A new conversation with this bot; `options` as in Conversation."""
@@ -340,7 +340,7 @@ class Bot(AnyBot):
                     yield from generation.stream(
                         self.model,
                         self.tokenizer,
-                        harmless(chat, self.specials),
+                        escape_special_tokens(chat, self.specials),
                         self.cfg,
                         stop,
                         **options,

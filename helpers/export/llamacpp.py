@@ -22,7 +22,7 @@ from pathlib import Path
 
 import psutil
 
-from ..chat.conversation import AnyBot, Conversation, harmless
+from ..chat.conversation import AnyBot, Conversation, escape_special_tokens
 from ..course.errors import CourseError, MissingStep, UsageError
 from ..course.settings import Settings
 from ..training.prompts import prompt_ids
@@ -193,7 +193,7 @@ class GgufBot(AnyBot):
         """
         check_tuned(model)
         body = {
-            "prompt": prompt_ids(harmless(chat, self.specials), self.tokenizer),
+            "prompt": prompt_ids(escape_special_tokens(chat, self.specials), self.tokenizer),
             "stream": True,
             "max_tokens": max_new_tokens,
             "temperature": temperature,

@@ -6,7 +6,7 @@ only learn their meaning when their rows of the embedding are trained too (helpe
 
 from __future__ import annotations
 
-from ..chat.conversation import harmless
+from ..chat.conversation import escape_special_tokens
 from ..course.errors import CourseError, LabelMaskError
 from ..training import prompts
 from ..training.dataset import Rows
@@ -51,7 +51,7 @@ def prompt_ids(question: str, tokenizer) -> list[int]:
         key=len,
         reverse=True,
     )
-    text = harmless([{"content": " ".join(question.split())}], specials)[0]["content"]
+    text = escape_special_tokens([{"content": " ".join(question.split())}], specials)[0]["content"]
     return tokenizer(f"{Q} {text}\n{A}", add_special_tokens=False)["input_ids"]
 
 
