@@ -1,4 +1,4 @@
-"""Two languages in one notebook: `tr("teks", "text")`, the language switch, and Markdown rendered by code."""
+"""Two languages in one notebook: `tr`, the language switch, and Markdown made by code."""
 
 from __future__ import annotations
 

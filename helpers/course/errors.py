@@ -1,8 +1,8 @@
-"""One exception for every mistake a person can mend; its message says what, where, expected and what to do."""
+"""Mistakes that a person can mend: messages say what, where, what was expected and what to do."""
 
 
 class CourseError(Exception):
-    """Something the reader can put right. The command line prints it as one line and exits with `exit_code`."""
+    """Something the reader can put right; the command line prints it and exits with a code."""
 
     def __init__(self, message: str, exit_code: int = 1):
         super().__init__(message)

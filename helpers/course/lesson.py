@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 
 from . import results, settings
-from .bilingual import say, show_switch, tr
+from .bilingual import md, say, show_switch, tr
 from .settings import PACKAGED_NAME, ROOT, Settings
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -30,7 +30,7 @@ def start(
     seed: int = 42,
     run_solutions: bool = False,
 ) -> Settings:
-    """Begin lesson `name`: settings, language switch, and one line on profile, reason and expected minutes.
+    """Begin lesson `name`: settings, language switch, and a line on profile and expected minutes.
 
     Quietens library progress bars, which leave clutter in a saved notebook. Does not import torch.
     """
@@ -38,7 +38,7 @@ def start(
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-    # An optional kernel that only the hub has; without it bitsandbytes uses its own, which this course measures.
+    # bitsandbytes tells at length of an optional kernel that only the hub has
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     cfg = settings.load(profile, language, data_language, seed, run_solutions)
     if cfg.base_model in ("packaged", "sanity"):
@@ -53,10 +53,14 @@ def start(
         if cfg.profile in measured
         else tr("belum diukur", "not yet measured")
     )
+    facts = (
+        f"`{cfg.profile}`** ({cfg.reason})",
+        f"{md(base)} · data {md(cfg.data_name)} ({cfg.data_language})",
+    )
     say(
-        f"**Profil `{cfg.profile}`** ({cfg.reason}) · model dasar `{base}` · data `{cfg.data_name}` ({cfg.data_language}) · "
-        f"perkiraan waktu di sini: **{expected} menit** (menit terukur per profil: {times})",
-        f"**Profile `{cfg.profile}`** ({cfg.reason}) · base model `{base}` · data `{cfg.data_name}` ({cfg.data_language}) · "
-        f"expected time here: **{expected} minutes** (measured minutes by profile: {times})",
+        f"**Profil {facts[0]} · model dasar {facts[1]} · perkiraan waktu di sini: "
+        f"**{expected} menit** (menit terukur per profil: {times})",
+        f"**Profile {facts[0]} · base model {facts[1]} · expected time here: "
+        f"**{expected} minutes** (measured minutes by profile: {times})",
     )
     return cfg

@@ -30,7 +30,7 @@ def record(
 ) -> float:
     """Keep one number under `name`; the last value of a name counts. Returns the value.
 
-    `low`, `high`: interval; `n`: sample size. Inside a pipeline run it goes to the file that DAPUR_METRICS names.
+    `low`, `high`: interval; `n`: sample size. In a pipeline run it goes to the file DAPUR_METRICS.
     Raises ValueError for a value that is not a finite number: a NaN would pass every comparison.
     """
     value = float(value)

@@ -1,7 +1,7 @@
-"""A run's settings: profile + languages + paths, from papermill parameters or the environment.
+"""A run's settings: profile, languages and paths, from papermill parameters or the environment.
 
-`load` is the first call of every notebook. It picks the profile by the hardware it finds and by what can be had,
-names the artifact folder through which the notebooks hand over, and never imports torch.
+`load` picks the profile by hardware and by what can be had, names the artifact folder through which
+the notebooks hand over, and never imports torch.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import psutil
 
+from .bilingual import set_language, tr
 from .device import Device, find_device
 from .errors import UsageError
 from .files import hash_files
@@ -73,7 +74,7 @@ class Settings:
 
     @property
     def own_data(self) -> bool:
-        """True when the course's own corpus is used, False for a DATA_DIR of other people's CSVs."""
+        """Whether the course's own corpus is used, not a DATA_DIR of other people's CSVs."""
         return self.data_dir == ROOT / "data" / "recipes" / self.data_language
 
     @property
@@ -82,14 +83,14 @@ class Settings:
 
     @cached_property
     def data_hash(self) -> str:
-        """Eight hex digits of the content of every CSV below `data_dir`, whatever the order of the files."""
+        """Eight hex digits of the names and contents of every CSV below `data_dir`."""
         return hash_files(csv_files(self.data_dir), self.data_dir)
 
     @property
     def key(self) -> str:
-        """Name of the hand-over folder: profile, base model, data (content), data language and seed."""
-        model = Path(self.base_model).name
-        return f"{self.profile}-{model}-{self.data_name}-{self.data_hash}-{self.data_language}-{self.seed}"
+        """Name of the hand-over folder: profile, base model, data, data language and seed."""
+        model, data = Path(self.base_model).name, f"{self.data_name}-{self.data_hash}"
+        return f"{self.profile}-{model}-{data}-{self.data_language}-{self.seed}"
 
     @property
     def artifacts(self) -> Path:
@@ -128,7 +129,7 @@ def profiles() -> dict[str, dict]:
 
 
 def choice(value: str, allowed, what: str) -> str:
-    """`value` if it is one of `allowed`, else a UsageError that lists them and guesses what was meant."""
+    """`value` if it is in `allowed`, else a UsageError that lists them and names the nearest."""
     if value in allowed:
         return value
     close = difflib.get_close_matches(str(value), list(allowed), n=1)
@@ -137,7 +138,7 @@ def choice(value: str, allowed, what: str) -> str:
 
 
 def profile_for(device: Device, table: dict[str, dict]) -> str:
-    """The most demanding profile that the device's memory holds; `cpu` without a GPU or on one below 4 GB."""
+    """The largest profile that the GPU's memory holds; `cpu` without a GPU of 4 GB or more."""
     if device.kind != "cuda":
         return "cpu"
     if "T4" in device.name:
@@ -152,22 +153,28 @@ def profile_for(device: Device, table: dict[str, dict]) -> str:
 
 
 def reachable(base_model: str) -> bool:
-    """Whether the weights can be had: a folder, already in the hub cache, or the hub answers within two seconds."""
+    """Whether the weights can be had: a folder, in the hub's cache, or the hub answers.
+
+    Cache, address, token and offline mode are huggingface_hub's own: HF_HOME, HF_HUB_CACHE,
+    HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE. Raises UsageError for a gated model without access.
+    """
     if base_model in ("packaged", "sanity") or Path(base_model).is_dir():
         return True
-    cache = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface")) / "hub"
-    if list((cache / ("models--" + base_model.replace("/", "--"))).glob("snapshots/*/config.json")):
-        return True
-    if os.environ.get("HF_HUB_OFFLINE") == "1":
-        return False
-    import urllib.request
+    import huggingface_hub
+    from huggingface_hub.errors import GatedRepoError
 
     try:
-        with urllib.request.urlopen(
-            f"https://huggingface.co/{base_model}/resolve/main/config.json", timeout=2
-        ):
+        if isinstance(huggingface_hub.try_to_load_from_cache(base_model, "config.json"), str):
             return True
-    except OSError:
+        url = huggingface_hub.hf_hub_url(base_model, "config.json")
+        huggingface_hub.get_hf_file_metadata(url, timeout=2)
+        return True
+    except GatedRepoError:
+        raise UsageError(
+            f"{base_model} is on the hub, but its licence has not been accepted for this account. "
+            "Accept it on the model's page, then run: hf auth login."
+        ) from None
+    except Exception:  # no connection or no such model; the client's errors differ by version
         return False
 
 
@@ -183,74 +190,41 @@ def load(
 ) -> Settings:
     """Settings of this run.
 
-    `profile` "auto" picks by hardware and by what can be had. `data_language` empty means the display language.
-    `data_dir` and `base_model` fall back to the environment variables DATA_DIR and BASE_MODEL, then to the course's
-    own corpus and the profile's model; for other data what the profile says under `other_data` holds. Raises UsageError
-    for an unknown profile or language, a missing folder, or too little memory, of the machine or of the GPU.
+    `profile` "auto" picks by hardware and by what can be had. `data_language` empty means the
+    display language. `data_dir` and `base_model` fall back to the environment variables DATA_DIR
+    and BASE_MODEL, then to the course's own corpus and the profile's model; for other data what
+    the profile says under `other_data` holds. Raises UsageError for an unknown profile or language,
+    a missing folder, or too little free memory. Whether a training fits the GPU is judged by
+    memory.check_fits.
     """
-    from .bilingual import set_language, tr
-
     table = profiles()
     choice(profile, ["auto", *table], "profile")
     choice(language, LANGUAGES, "language")
     data_language = choice(data_language or language, LANGUAGES, "data language")
     set_language(language)
     device = find_device()
-    wanted = base_model or os.environ.get("BASE_MODEL") or None
-
+    reason = tr("diminta lewat parameter", "asked for by parameter")
     if profile == "auto":
         profile = profile_for(device, table)
         reason = tr(
             f"dipilih otomatis untuk {device.name} ({device.memory_gb:.0f} GB)",
             f"chosen automatically for {device.name} ({device.memory_gb:.0f} GB)",
         )
-    else:
-        reason = tr("diminta lewat parameter", "asked for by parameter")
     values = table[profile]
-    if values["needs_cuda"] and device.kind != "cuda":
-        raise UsageError(
-            f"profile {profile!r} needs a CUDA GPU with {values['vram_gb']} GB, found: {device.name}. "
-            f"{device.note + '. ' if device.note else ''}Use --profile cpu, or 'auto' to let the course choose."
-        )
-    base = wanted or values["base_model"]
-    if not reachable(base):
-        if wanted and not _looks_like_hub_name(wanted):
-            raise UsageError(
-                f"BASE_MODEL={wanted!r} is neither a folder nor a hub name like 'owner/model'."
-            )
-        if wanted:
-            raise UsageError(
-                f"BASE_MODEL={wanted!r} is not in the local cache and the hub does not answer. "
-                "Download it once with a connection, or unset BASE_MODEL to use the packaged model."
-            )
-        reason += tr(
-            f"; {base} tidak bisa diunduh, jadi dipakai model bawaan",
-            f"; {base} cannot be had, so the packaged model is used",
-        )
-        base = "packaged"
-    if device.note:
-        reason += f"; {device.note}"
-    free_gb = psutil.virtual_memory().available / 1e9
-    need_gb = float(os.environ.get("DAPUR_MIN_RAM_GB", values["min_ram_gb"]))
-    if free_gb < need_gb:
-        raise UsageError(
-            f"profile {profile!r} needs {need_gb:.1f} GB of free memory, found {free_gb:.1f} GB. "
-            "Close other programs or use --profile sanity."
-        )
+    check_device(profile, values, device)
+    base, why = _base_model(base_model or os.environ.get("BASE_MODEL"), values["base_model"])
+    licence = {values["base_model"]: values["licence"], "packaged": "Apache-2.0"}.get(
+        base, "see the model's page"
+    )
     folder = _data_folder(data_dir or os.environ.get("DATA_DIR") or "", data_language)
     if folder != _data_folder("", data_language):
         values = values | values["other_data"]
-    known = {f.name for f in fields(Settings)}
     root = Path(artifacts_root or os.environ.get("DAPUR_ARTIFACTS") or ROOT / "artifacts").resolve()
-    rest = {k: v for k, v in values.items() if k in known and k not in ("base_model", "licence")}
-    licence = (
-        values["licence"]
-        if base == values["base_model"]
-        else ("Apache-2.0" if base == "packaged" else "see the model's page")
-    )
-    found = Settings(
+    known = {f.name for f in fields(Settings)}
+    return Settings(
+        **{k: v for k, v in values.items() if k in known and k not in ("base_model", "licence")},
         profile=profile,
-        reason=reason,
+        reason="; ".join(filter(None, [reason, why, device.note])),
         language=language,
         data_language=data_language,
         seed=int(seed),
@@ -260,13 +234,43 @@ def load(
         base_model=base,
         licence=licence,
         artifacts_root=root,
-        **rest,
     )
-    return found
 
 
-def _looks_like_hub_name(name: str) -> bool:
-    return name.count("/") == 1 and not name.startswith((".", "/", "~")) and "\\" not in name
+def check_device(profile: str, values: dict, device: Device) -> None:
+    """Raise UsageError when a profile needs a GPU that is not there or more free memory."""
+    if values["needs_cuda"] and device.kind != "cuda":
+        raise UsageError(
+            f"profile {profile!r} needs a CUDA GPU with {values['vram_gb']} GB, found: "
+            f"{device.name}. {device.note + '. ' if device.note else ''}"
+            "Use --profile cpu, or 'auto' to let the course choose."
+        )
+    free_gb = psutil.virtual_memory().available / 1e9
+    need_gb = float(os.environ.get("DAPUR_MIN_RAM_GB", values["min_ram_gb"]))
+    if free_gb < need_gb:
+        raise UsageError(
+            f"profile {profile!r} needs {need_gb:.1f} GB of free memory, found {free_gb:.1f} GB. "
+            "Close other programs or use --profile sanity."
+        )
+
+
+def _base_model(wanted: str | None, usual: str) -> tuple[str, str]:
+    """The base model to use, and why it is not the profile's, in the display language."""
+    if reachable(wanted or usual):
+        return wanted or usual, ""
+    if not wanted:
+        return "packaged", tr(
+            f"{usual} tidak bisa diunduh, jadi dipakai model bawaan",
+            f"{usual} cannot be had, so the packaged model is used",
+        )
+    if wanted.count("/") != 1 or wanted.startswith((".", "/", "~")) or "\\" in wanted:
+        raise UsageError(
+            f"BASE_MODEL={wanted!r} is neither a folder nor a hub name like 'owner/model'."
+        )
+    raise UsageError(
+        f"BASE_MODEL={wanted!r} is not in the local cache and the hub does not answer. Download "
+        "it once with a connection, or unset BASE_MODEL to use the packaged model."
+    )
 
 
 def _data_folder(given: str | Path, data_language: str) -> Path:
@@ -275,10 +279,12 @@ def _data_folder(given: str | Path, data_language: str) -> Path:
     folder = Path(given).expanduser().resolve()
     if not folder.is_dir():
         raise UsageError(
-            f"DATA_DIR={str(given)!r} is not a folder. Expected a folder of recipe CSV files; see data/DATA_CARD.md."
+            f"DATA_DIR={str(given)!r} is not a folder. Expected a folder of recipe CSV files; "
+            "see data/DATA_CARD.md."
         )
     if not csv_files(folder):
         raise UsageError(
-            f"DATA_DIR={str(given)!r} holds no .csv file. Expected recipe CSVs with a title, ingredients and steps column; see data/DATA_CARD.md."
+            f"DATA_DIR={str(given)!r} holds no .csv file. Expected recipe CSVs with a title, "
+            "ingredients and steps column; see data/DATA_CARD.md."
         )
     return folder

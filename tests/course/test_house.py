@@ -23,7 +23,7 @@ ROOMS = [
 
 
 def imported(path):
-    """Modules of the package that a module imports anywhere, also inside a function: dotted, from `helpers`."""
+    """Modules of the package that a module imports, also inside a function: dotted names."""
     package = path.relative_to(ROOT / "helpers").parts[:-1]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.level:

@@ -1,8 +1,10 @@
 """Profiles and paths: what is chosen, what is refused, and with which words."""
 
 import dataclasses
+import os
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -101,7 +103,22 @@ def test_the_hand_over_folder_follows_the_content_of_the_data(tmp_path):
 
 
 def test_importing_the_package_and_settings_does_not_import_torch():
-    code = "import sys, helpers, helpers.course.settings, helpers.course.lesson, helpers.course.results, helpers.course.exercises, helpers.course.bilingual, helpers.memory; sys.exit('torch' in sys.modules)"
+    rooms = (
+        "course",
+        "memory",
+        "data",
+        "training",
+        "evaluation",
+        "chat",
+        "export",
+        "medical",
+        "jsonl",
+    )
+    names = [f"helpers.{room}" for room in rooms]
+    names += [
+        f"helpers.course.{m}" for m in ("lesson", "results", "exercises", "display", "device")
+    ]
+    code = f"import sys, {', '.join(names)}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
@@ -131,3 +148,66 @@ def test_a_folder_whose_files_end_in_capital_csv_is_accepted_and_counts_in_the_k
     before = settings.load("sanity", "id", data_dir=tmp_path).data_hash
     file.write_text("Title,Ingredients,Steps\nSoto,a,b\n")
     assert settings.load("sanity", "id", data_dir=tmp_path).data_hash != before
+
+
+def hub(answers):
+    """A hub on this machine; `answers`: model -> status and headers of its config.json."""
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_HEAD(self):
+            status, headers = answers.get("/".join(self.path.split("/")[1:3]), (404, {}))
+            self.send_response(status)
+            for name, value in ({"ETag": '"1"', "X-Repo-Commit": "a" * 40} | headers).items():
+                self.send_header(name, value)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    return server
+
+
+def asked(model, tmp_path, **environment):
+    """What `settings.reachable` says in a process of its own: the hub's settings are read once."""
+    code = (
+        "import sys\nfrom helpers.course import settings\n"
+        "from helpers.course.errors import UsageError\n"
+        "try:\n    print(settings.reachable(sys.argv[1]))\n"
+        "except UsageError as problem:\n    print(problem)"
+    )
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
+    values = clean | {"HF_HOME": str(tmp_path)} | environment
+    done = subprocess.run(
+        [sys.executable, "-c", code, model],
+        cwd=settings.ROOT,
+        env=values,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def test_a_model_in_the_hubs_own_cache_is_found_without_a_connection(tmp_path):
+    cache = tmp_path / "elsewhere" / "models--owner--name"
+    (cache / "refs").mkdir(parents=True)
+    (cache / "refs" / "main").write_text("b" * 40)
+    (cache / "snapshots" / ("b" * 40)).mkdir(parents=True)
+    (cache / "snapshots" / ("b" * 40) / "config.json").write_text("{}")
+    offline = {"HF_HUB_CACHE": str(tmp_path / "elsewhere"), "HF_HUB_OFFLINE": "1"}
+    assert asked("owner/name", tmp_path, **offline) == "True"
+    assert asked("owner/other", tmp_path, **offline) == "False"
+
+
+def test_another_hub_is_asked_and_a_gated_model_is_named_as_such(tmp_path):
+    server = hub({"owner/open": (200, {}), "owner/gated": (403, {"X-Error-Code": "GatedRepo"})})
+    try:
+        there = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}"}
+        assert asked("owner/open", tmp_path, **there) == "True"
+        assert asked("owner/none", tmp_path, **there) == "False"
+        assert "licence has not been accepted" in asked("owner/gated", tmp_path, **there)
+    finally:
+        server.shutdown()

@@ -1,0 +1,40 @@
+"""Data in Markdown: shown as it is, whatever it holds."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+
+from helpers.course import md
+
+HOSTILE = [
+    "`<img src=x onerror=alert(1)>`",
+    "a` <script>alert(1)</script> `b",
+    "$\\href{javascript:alert(1)}{x}$",
+    "[x](javascript:alert(1)) ![y](http://host/z.png)",
+    "| a | b |\n|---|---|\n# heading",
+    "</code><b onclick=x>**bold** _it_ ~~s~~ <!-- --> &lt;img&gt; https://host/x",
+]
+
+
+def rendered(text):
+    return MarkdownIt("gfm-like", {"html": True, "linkify": False}).render(
+        f"Category {md(text)} has rows."
+    )
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_data_becomes_nothing_but_code(text):
+    page = rendered(text)
+    assert page.startswith("<p>Category <code>") and page.endswith("</code> has rows.</p>\n")
+    assert page.count("<") == 4 and "$" not in md(text)  # no mathematics before rendering either
+
+
+@given(st.text(max_size=60))
+def test_any_data_is_one_piece_of_code_and_nothing_else(text):
+    page = rendered(text)
+    assert page.count("<") == 4 and page.count("<code>") == page.count("</code>") == 1
+
+
+def test_ordinary_names_stay_readable():
+    assert md("ayam goreng, pedas-manis") == "<code>ayam goreng, pedas-manis</code>"
