@@ -56,13 +56,12 @@ def main() -> None:
 
     def rows(split: str, most: int):
         chosen = splits.sample_evenly(parts.query("split == @split"), most, cfg.seed)
-        return training.EncodedRows(
-            recipes.recipes_of(chosen), tokenizer, cfg.data_language, cfg.max_length
-        )
+        chats = [prompts.messages(r, cfg.data_language) for r in recipes.recipes_of(chosen)]
+        return training.ChatDataset(chats, tokenizer, cfg.max_length)
 
     validation, test = rows("validation", cfg.max_validation_rows), rows("test", cfg.max_test_rows)
-    requests = [prompts.messages(r, cfg.data_language)[1]["content"] for r in test.recipes]
-    references = [prompts.answer(r, cfg.data_language) for r in test.recipes]
+    requests = [chat[1]["content"] for chat in test.chats]
+    references = [chat[2]["content"] for chat in test.chats]
     answers, found = (
         {},
         {"language": given.language, "profile": given.profile, "test_rows": len(test)},

@@ -4,5 +4,7 @@ from .. import lazy
 
 __getattr__, __dir__ = lazy(
     __name__,
-    scores="Answers row_nats answer_all row_scores table loss_gain worst as_dict",
+    generation="answers continuations decoding stream",
+    metrics="interval share bleu chrf",
+    scores="Answers row_nats answer_all table loss_gain worst",
 )

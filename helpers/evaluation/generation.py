@@ -1,4 +1,4 @@
-"""Text from a model: batched generation for evaluation, and a token stream for chat that can be stopped."""
+"""Text from a model: batched answers for evaluation, and a stream for chat that can be stopped."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..training.prompts import prompt_ids
 
 
 def decoding(cfg: Settings, temperature: float = 0.0, top_p: float = 0.9) -> dict:
-    """Arguments of `model.generate`: greedy at temperature 0, else nucleus sampling. Decoding decides the format: see lesson 04."""
+    """Arguments of `model.generate`: greedy at temperature 0, else nucleus sampling."""
     options = {
         "max_new_tokens": cfg.max_new_tokens,
         "repetition_penalty": cfg.repetition_penalty,
@@ -25,35 +25,24 @@ def decoding(cfg: Settings, temperature: float = 0.0, top_p: float = 0.9) -> dic
     return options | ({"temperature": temperature, "top_p": top_p} if temperature > 0 else {})
 
 
-def pad_left(rows: list[list[int]], pad_id: int, device) -> dict[str, torch.Tensor]:
-    """Prompts of one batch, padded on the left so that every answer starts at the same column."""
-    width = max(map(len, rows))
-    ids = torch.tensor([[pad_id] * (width - len(r)) + r for r in rows], device=device)
-    mask = torch.tensor([[0] * (width - len(r)) + [1] * len(r) for r in rows], device=device)
-    return {"input_ids": ids, "attention_mask": mask}
+def pad_left(prompts: list[list[int]], tokenizer, device):
+    """`input_ids` and `attention_mask`, each (prompts, longest prompt).
 
-
-def answers(
-    model, tokenizer, chats: list[list[dict]], cfg: Settings, progress=None, **overrides
-) -> list[dict]:
-    """One answer a conversation, see `continuations`."""
-    return continuations(
-        model,
-        tokenizer,
-        [prompt_ids(chat, tokenizer) for chat in chats],
-        cfg,
-        progress,
-        **overrides,
+    Padding stands on the left, so that every answer begins at the same column.
+    """
+    return tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt").to(
+        device
     )
 
 
 @contextmanager
 def one_head(model):
-    """Hand the output head its input in one piece: the usual slice of it makes torch's linear slow on a CPU.
+    """Give the output head contiguous input: the slice it gets makes torch's linear slow on a CPU.
 
-    The prompts' last positions, `hidden[:, -1:]`, have gaps between them. With weights that need no gradient, torch then
-    multiplies row by row, and in bf16 oneDNN copies the vocabulary's matrix for each row: for 40 rows of SmolLM2-135M 1.5
-    seconds and 2.2 GB instead of 8 ms (benchmarks/batched_head.py).
+    The prompts' last positions, `hidden[:, -1:]`, have gaps between them. With weights that need
+    no gradient, torch then multiplies row by row, and in bf16 oneDNN copies the vocabulary's
+    matrix for each row: for 40 rows of SmolLM2-135M 1.5 seconds and 2.2 GB instead of 8 ms
+    (benchmarks/batched_head.py).
     """
     hook = model.get_output_embeddings().register_forward_pre_hook(
         lambda head, given: (given[0].contiguous(), *given[1:])
@@ -64,31 +53,36 @@ def one_head(model):
         hook.remove()
 
 
+def answers(
+    model, tokenizer, chats: list[list[dict]], cfg: Settings, progress=None, **overrides
+) -> list[dict]:
+    """One answer a chat (messages up to the question), see `continuations`."""
+    asked = [prompt_ids(chat, tokenizer) for chat in chats]
+    return continuations(model, tokenizer, asked, cfg, progress, **overrides)
+
+
 @torch.inference_mode()
 def continuations(
-    model, tokenizer, prompts_: list[list[int]], cfg: Settings, progress=None, **overrides
+    model, tokenizer, prompts: list[list[int]], cfg: Settings, progress=None, **overrides
 ) -> list[dict]:
-    """What the model writes after each prompt of token ids, in batches: {"text", "tokens", "ended"} in the order given.
+    """What the model writes after each prompt of token ids: {"text", "tokens", "ended"} in order.
 
-    `ended` is True when the model wrote its end token itself, within `max_new_tokens`.
-    Prompts are batched by length, so that little is padded.
+    `ended` is True when the model wrote its end token itself, within `max_new_tokens`; `tokens`
+    counts it. Prompts are batched by length, so that little is padded. `progress(done, of)` is
+    called after each batch; `overrides` are arguments of `model.generate`.
     """
-    order = sorted(range(len(prompts_)), key=lambda i: len(prompts_[i]))
-    results: list[dict] = [{}] * len(prompts_)
-    options = decoding(cfg) | overrides
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    results: list[dict] = [{}] * len(prompts)
+    end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
+    options = decoding(cfg) | {"pad_token_id": pad, "eos_token_id": end} | overrides
     for start in range(0, len(order), cfg.eval_batch):
         chosen = order[start : start + cfg.eval_batch]
-        batch = pad_left([prompts_[i] for i in chosen], tokenizer.pad_token_id, model.device)
+        batch = pad_left([prompts[i] for i in chosen], tokenizer, model.device)
         with one_head(model):
-            out = model.generate(
-                **batch,
-                **options,
-                pad_token_id=tokenizer.pad_token_id,
-                eos_token_id=tokenizer.eos_token_id,
-            )
+            out = model.generate(**batch, **options)  # (chosen, prompt + new tokens)
         for i, row in zip(chosen, out[:, batch["input_ids"].shape[1] :].tolist()):
-            ended = tokenizer.eos_token_id in row
-            row = row[: row.index(tokenizer.eos_token_id)] if ended else row
+            ended = end in row
+            row = row[: row.index(end)] if ended else row
             results[i] = {
                 "text": tokenizer.decode(row, skip_special_tokens=True),
                 "tokens": len(row) + ended,
@@ -99,17 +93,15 @@ def continuations(
     return results
 
 
-class _StopOn(StoppingCriteria):
-    """Stops when `event` is set; called after each token of a single answer, it also counts them and keeps the last."""
+class StopOn(StoppingCriteria):
+    """Ends generation when `event` is set. Called after each new token, so it counts them too."""
 
     def __init__(self, event: threading.Event):
         self.event, self.tokens, self.last = event, 0, None
 
     def __call__(self, input_ids, scores, **kwargs):
         self.tokens, self.last = self.tokens + 1, int(input_ids[0, -1])
-        return torch.full(
-            (input_ids.shape[0],), self.event.is_set(), dtype=torch.bool, device=input_ids.device
-        )
+        return torch.full((len(input_ids),), self.event.is_set(), device=input_ids.device)
 
 
 def stream(
@@ -120,14 +112,14 @@ def stream(
     stop: threading.Event | None = None,
     **options,
 ) -> Generator[str, None, dict]:
-    """Pieces of the answer to one conversation, as the model writes them; ends within a token after `stop` is set.
+    """Pieces of one answer as the model writes them; ends within a token after `stop` is set.
 
-    Generation runs in a thread; an error there is raised here. The generator's return value is {"tokens", "ended"},
-    where `ended` means the same as in `answers`.
+    Generation runs in a thread; its error is raised here. The generator's return value is
+    {"tokens", "ended"}, as in `continuations`.
     """
     stop = stop or threading.Event()
-    watch = _StopOn(stop)
-    batch = pad_left([prompt_ids(chat, tokenizer)], tokenizer.pad_token_id, model.device)
+    watch = StopOn(stop)
+    batch = pad_left([prompt_ids(chat, tokenizer)], tokenizer, model.device)
     streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
     failure = []
 
@@ -142,7 +134,7 @@ def stream(
                     pad_token_id=tokenizer.pad_token_id,
                     eos_token_id=tokenizer.eos_token_id,
                 )
-        except Exception as problem:  # handed to the caller below
+        except Exception as problem:  # raised by the caller below
             failure.append(problem)
             streamer.end()
 

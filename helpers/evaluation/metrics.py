@@ -1,187 +1,116 @@
-"""Metrics of lesson 04 as `evaluate.Metric` subclasses: they work without the hub, alone or in `evaluate.combine`.
-
-Each returns its corpus value under its own name. `per_row` of the row metrics gives one number an answer, from which
-`interval` makes a bootstrap interval.
-"""
+"""Metrics of answers with 95 % intervals: sacreBLEU over the corpus, checks of one answer."""
 
 from __future__ import annotations
 
 import re
 
-import datasets
-import evaluate
 import numpy as np
 import sacrebleu
 from rapidfuzz import fuzz
+from scipy.stats import binomtest
 
 from ..data.recipes import item_name
 from ..training import prompts
 
-_FEATURES = datasets.Features(
-    {"predictions": datasets.Value("string"), "references": datasets.Value("string")}
-)
+ALIKE = 85  # rapidfuzz's partial ratio from which a word counts as found; allows for affixes
 
 
 def interval(
     values, confidence: float = 0.95, samples: int = 2000, seed: int = 0, weights=None
 ) -> tuple[float, float, float]:
-    """Mean and percentile-bootstrap interval (Efron 1979) of per-row `values`: (mean, low, high).
+    """Mean of per-row `values` and its percentile-bootstrap interval (Efron 1979).
 
-    With `weights` the mean is weighted, as for a loss per token over rows of different length.
+    Returns (mean, low, high). With `weights` the mean is weighted, as for a loss per token over
+    rows of different length. For a share of hits use `share`: where all rows are hits, every
+    bootstrap sample is the same and the interval has no width.
     """
     values = np.asarray(values, dtype=float)
     weights = np.ones_like(values) if weights is None else np.asarray(weights, dtype=float)
-    chosen = np.random.default_rng(seed).integers(0, len(values), size=(samples, len(values)))
-    means = (values * weights)[chosen].sum(axis=1) / weights[chosen].sum(axis=1)
+    rows = len(values)
+    chosen = np.random.default_rng(seed).integers(0, rows, size=(samples, rows))  # row numbers
+    means = (values * weights)[chosen].sum(axis=1) / weights[chosen].sum(axis=1)  # (samples,)
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float((values * weights).sum() / weights.sum()), float(low), float(high)
 
 
-class _Metric(evaluate.Metric):
-    name, text = "", ""
+def share(hits) -> tuple[float, float, float]:
+    """Share of true values and its 95 % Wilson interval (Wilson 1927): (share, low, high).
 
-    def _info(self):
-        return evaluate.MetricInfo(
-            description=self.text,
-            citation="",
-            inputs_description="predictions and references: lists of text",
-            features=_FEATURES,
-        )
-
-    def _compute(self, predictions, references):
-        return {self.name: float(np.mean(self.per_row(predictions, references)))}
-
-    def per_row(self, predictions: list[str], references: list[str]) -> list[float]:
-        raise NotImplementedError
+    Raises ValueError for an empty list.
+    """
+    hits = [bool(hit) for hit in hits]
+    found = binomtest(sum(hits), len(hits)).proportion_ci(0.95, method="wilson")
+    return sum(hits) / len(hits), float(found.low), float(found.high)
 
 
-class _Corpus(_Metric):
-    def scorer(self):
-        raise NotImplementedError
+class _CHRF(sacrebleu.CHRF):
+    """sacreBLEU's chrF in Python's own floats.
 
-    def score(
-        self, predictions: list[str], references: list[str], samples: int = 1000
-    ) -> tuple[float, float, float, str]:
-        """Corpus score, its bootstrap interval (Koehn 2004) and the signature that makes it comparable."""
-        scorer = self.scorer()
-        result = scorer.corpus_score(predictions, [references], n_bootstrap=samples)
-        value = scorer.corpus_score(predictions, [references]).score
-        if np.isnan(result._ci):
-            return value, value, value, str(scorer.get_signature())
-        return (
-            value,
-            result._mean - result._ci,
-            result._mean + result._ci,
-            str(scorer.get_signature()),
-        )
-
-    def _compute(self, predictions, references):
-        return {self.name: self.scorer().corpus_score(predictions, [references]).score}
-
-
-class CorpusBLEU(_Corpus):
-    name, text = "bleu", "Corpus BLEU by sacreBLEU (Papineni 2002, Post 2018), 0 to 100"
-
-    def scorer(self):
-        return sacrebleu.BLEU()
-
-
-class _PlainCHRF(sacrebleu.CHRF):
-    """sacreBLEU's chrF with Python's own numbers: its bootstrap cannot average numpy's with the plain 0.0 of samples without a match."""
+    Its bootstrap cannot average NumPy's with the plain 0.0 of a sample without any match.
+    """
 
     def _compute_f_score(self, statistics) -> float:
         return float(super()._compute_f_score(statistics))
 
 
-class ChrF(_Corpus):
-    name, text = "chrf", "Corpus chrF (Popovic 2015): F-score of character n-grams, 0 to 100"
-
-    def scorer(self):
-        return _PlainCHRF()
-
-
-class RecipeFormat(_Metric):
-    name, text = "format", "Share of answers that `prompts.parse` reads back as a recipe"
-
-    def per_row(self, predictions, references):
-        return [float(prompts.parse(p) is not None) for p in predictions]
+def _corpus(
+    scorer, predictions: list[str], references: list[str], samples: int
+) -> tuple[float, float, float]:
+    """Corpus score and its bootstrap interval (Koehn 2004) by one of sacreBLEU's scorers."""
+    value = scorer.corpus_score(predictions, [references]).score
+    drawn = scorer.corpus_score(predictions, [references], n_bootstrap=samples)
+    width = 0.0 if np.isnan(drawn._ci) else drawn._ci
+    middle = value if np.isnan(drawn._ci) else drawn._mean
+    return value, middle - width, middle + width
 
 
-class IngredientAdherence(_Metric):
-    name, text = (
-        "ingredients",
-        "Of the ingredients an answer lists, the share that its own steps use; 0 for an answer that is no recipe",
-    )
-
-    def per_row(self, predictions, references):
-        return [self.of(p) for p in predictions]
-
-    @staticmethod
-    def of(prediction: str) -> float:
-        recipe = prompts.parse(prediction)
-        if recipe is None:
-            return 0.0
-        steps = " ".join(recipe.steps).lower()
-        names = [name for item in recipe.ingredients if (name := item_name(item))]
-        return (
-            float(
-                np.mean(
-                    [
-                        any(
-                            fuzz.partial_ratio(word, steps) >= 85
-                            for word in name.split()
-                            if len(word) > 2
-                        )
-                        for name in names
-                    ]
-                )
-            )
-            if names
-            else 0.0
-        )
+def bleu(
+    predictions: list[str], references: list[str], samples: int = 1000
+) -> tuple[float, float, float]:
+    """Corpus BLEU (Papineni 2002, Post 2018), 0 to 100, one reference a prediction."""
+    return _corpus(sacrebleu.BLEU(), predictions, references, samples)
 
 
-class RequestAdherence(_Metric):
-    """Predictions are answers; references are the requests they answer."""
-
-    name, text = "request", "Of the ingredients a request names, the share that the answer lists"
-
-    def per_row(self, predictions, references):
-        return [self.of(p, r) for p, r in zip(predictions, references)]
-
-    @staticmethod
-    def of(prediction: str, request: str) -> float:
-        """NaN when the request names none."""
-        found = re.search(r"(?:Bahan|Ingredients): ([^\n]+)\.$", request)
-        if not found:
-            return float("nan")
-        recipe = prompts.parse(prediction)
-        listed = "\n".join(recipe.ingredients).lower() if recipe else ""
-        return (
-            float(
-                np.mean(
-                    [fuzz.partial_ratio(name.strip(), listed) >= 85 for name in found[1].split(",")]
-                )
-            )
-            if listed
-            else 0.0
-        )
-
-    def _compute(self, predictions, references):
-        return {self.name: float(np.nanmean(self.per_row(predictions, references)))}
+def chrf(
+    predictions: list[str], references: list[str], samples: int = 1000
+) -> tuple[float, float, float]:
+    """Corpus chrF (Popovic 2015), the F-score of character n-grams, 0 to 100."""
+    return _corpus(_CHRF(), predictions, references, samples)
 
 
-class Diversity(_Metric):
-    name, text = (
-        "distinct",
-        "Distinct word 4-grams over all word 4-grams of an answer: 1 repeats nothing, near 0 goes in circles",
-    )
+def is_recipe(text: str) -> bool:
+    """Whether `prompts.parse` reads the answer back as a recipe."""
+    return prompts.parse(text) is not None
 
-    def per_row(self, predictions, references):
-        return [self.of(p) for p in predictions]
 
-    @staticmethod
-    def of(prediction: str) -> float:
-        words = prediction.split()
-        grams = [tuple(words[i : i + 4]) for i in range(len(words) - 3)]
-        return len(set(grams)) / len(grams) if grams else 0.0
+def ingredients_used(text: str) -> float:
+    """Of the ingredients an answer lists, the share that its own steps use; 0 for no recipe."""
+    recipe = prompts.parse(text)
+    names = [item_name(item) for item in recipe.ingredients] if recipe else []
+    steps = " ".join(recipe.steps).lower() if recipe else ""
+    used = [
+        any(fuzz.partial_ratio(word, steps) >= ALIKE for word in name.split() if len(word) > 2)
+        for name in names
+        if name
+    ]
+    return float(np.mean(used)) if used else 0.0
+
+
+def request_kept(text: str, request: str) -> float:
+    """Of the ingredients a request names, the share that the answer lists; NaN if it names none."""
+    wanted = re.search(r"(?:Bahan|Ingredients): ([^\n]+)\.$", request)
+    if not wanted:
+        return float("nan")
+    recipe = prompts.parse(text)
+    if recipe is None:
+        return 0.0
+    listed = "\n".join(recipe.ingredients).lower()
+    names = wanted[1].split(",")
+    return float(np.mean([fuzz.partial_ratio(name.strip(), listed) >= ALIKE for name in names]))
+
+
+def distinct_ngrams(text: str, n: int = 4) -> float:
+    """Distinct word n-grams over all word n-grams: 1 repeats nothing, near 0 goes in circles."""
+    words = text.split()
+    grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+    return len(set(grams)) / len(grams) if grams else 0.0

@@ -1,6 +1,7 @@
-"""Batched answers: what they cost, and that the batch does not change them."""
+"""Batched answers and the stream: their cost, their facts, and that the batch changes nothing."""
 
 import dataclasses
+import threading
 
 import pytest
 import torch
@@ -23,25 +24,24 @@ def chats(count):
 
 
 class HeadInputs(TorchDispatchMode):
-    """Notes for each product with the head's weights whether what it multiplied was in one piece."""
+    """Notes for each product with the head's weights whether its input was contiguous."""
 
     def __init__(self, weight):
         super().__init__()
-        self.weight, self.in_one_piece = weight, []
+        self.weight, self.contiguous = weight, []
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         if function is torch.ops.aten.linear.default and args[1] is self.weight:
-            self.in_one_piece.append(args[0].is_contiguous())
+            self.contiguous.append(args[0].is_contiguous())
         return function(*args, **(kwargs or {}))
 
 
 def test_the_head_gets_the_last_positions_of_a_batch_in_one_piece(cfg, tokenizer, model):
-    """With gaps, torch copied the packaged model's head in bf16 for each row: 2.2 GB for 40 prompts."""
+    """With gaps, torch copied the packaged model's head in bf16 for each row: 2.2 GB."""
+    cfg = dataclasses.replace(cfg, eval_batch=6)
     with HeadInputs(model.get_output_embeddings().weight) as seen:
-        generation.answers(
-            model, tokenizer, chats(6), dataclasses.replace(cfg, eval_batch=6), max_new_tokens=3
-        )
-    assert len(seen.in_one_piece) == 3 and all(seen.in_one_piece)
+        generation.answers(model, tokenizer, chats(6), cfg, max_new_tokens=3)
+    assert len(seen.contiguous) == 3 and all(seen.contiguous)
 
 
 def test_the_model_is_left_as_it_was_also_after_an_error(cfg, tokenizer, model):
@@ -52,13 +52,81 @@ def test_the_model_is_left_as_it_was_also_after_an_error(cfg, tokenizer, model):
 
 
 def test_answers_in_batches_are_those_of_one_at_a_time_in_the_order_given(cfg, tokenizer, model):
-    alone = generation.answers(
-        model, tokenizer, chats(7), dataclasses.replace(cfg, eval_batch=1), max_new_tokens=12
-    )
-    assert (
+    alone, batched = (
         generation.answers(
-            model, tokenizer, chats(7), dataclasses.replace(cfg, eval_batch=3), max_new_tokens=12
+            model, tokenizer, chats(7), dataclasses.replace(cfg, eval_batch=n), max_new_tokens=12
         )
-        == alone
+        for n in (1, 3)
     )
-    assert len({a["text"] for a in alone}) > 1
+    assert batched == alone
+    assert len({answer["text"] for answer in alone}) > 1
+
+
+class Scripted:
+    """A model that writes the given token ids, row by row, whatever it is asked."""
+
+    device = "cpu"
+
+    def __init__(self, rows):
+        self.rows, self.head = rows, torch.nn.Identity()
+
+    def get_output_embeddings(self):
+        return self.head
+
+    def generate(self, input_ids, **options):
+        return torch.cat([input_ids, torch.tensor(self.rows[: len(input_ids)])], dim=1)
+
+
+def test_ended_is_true_only_where_the_model_wrote_its_end_token(cfg, tokenizer):
+    end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
+    word = tokenizer("garam", add_special_tokens=False)["input_ids"][0]
+    found = generation.continuations(
+        Scripted([[word, end, pad], [word, word, word]]), tokenizer, [[1], [2, 3]], cfg
+    )
+    assert [answer["ended"] for answer in found] == [True, False]
+    assert [answer["tokens"] for answer in found] == [
+        2,
+        3,
+    ]  # the end token counts, padding does not
+    assert found[0]["text"] == tokenizer.decode([word])
+
+
+def test_padding_stands_on_the_left_and_is_masked(tokenizer):
+    batch = generation.pad_left([[5, 6, 7], [8]], tokenizer, "cpu")
+    pad = tokenizer.pad_token_id
+    assert batch["input_ids"].tolist() == [[5, 6, 7], [pad, pad, 8]]
+    assert batch["attention_mask"].tolist() == [[1, 1, 1], [0, 0, 1]]
+
+
+@pytest.mark.parametrize("temperature, sampled", [(0.0, False), (0.7, True)])
+def test_temperature_decides_between_greedy_and_sampling(cfg, temperature, sampled):
+    options = generation.decoding(cfg, temperature, top_p=0.5)
+    assert options["do_sample"] is sampled
+    assert (options.get("temperature"), options.get("top_p")) == (
+        (0.7, 0.5) if sampled else (None,) * 2
+    )
+    assert options["repetition_penalty"] == cfg.repetition_penalty
+
+
+def test_a_stream_writes_what_answers_give_and_stops_within_a_token(cfg, tokenizer, model):
+    def collect(stream):
+        pieces = []
+        while True:
+            try:
+                pieces.append(next(stream))
+            except StopIteration as finished:
+                return "".join(pieces), finished.value
+
+    chat = chats(1)[0]
+    (whole,) = generation.answers(model, tokenizer, [chat], cfg, max_new_tokens=12)
+    text, facts = collect(generation.stream(model, tokenizer, chat, cfg, max_new_tokens=12))
+    assert text == whole["text"] and facts == {k: whole[k] for k in ("tokens", "ended")}
+    stop = threading.Event()
+    stop.set()
+    _, facts = collect(generation.stream(model, tokenizer, chat, cfg, stop, max_new_tokens=12))
+    assert facts["tokens"] == 1 and not facts["ended"]
+
+
+def test_an_error_of_the_generating_thread_reaches_the_caller(cfg, tokenizer, model):
+    with pytest.raises(ValueError):
+        list(generation.stream(model, tokenizer, chats(1)[0], cfg, max_new_tokens=-1))

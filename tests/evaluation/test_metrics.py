@@ -2,97 +2,93 @@
 
 import math
 
-import evaluate
 import numpy as np
 import pytest
+from scipy import stats
 
 from helpers.course import files, results
 from helpers.evaluation import metrics
 
-GOOD = (
-    "Bahan:\n- 4 butir telur\n- 1 sdt garam\n\nLangkah:\n1. Rebus telur 9 menit.\n2. Taburi garam."
+STEPS = "\n\nLangkah:\n1. Rebus telur 9 menit.\n2. Taburi garam."
+GOOD = "Bahan:\n- 4 butir telur\n- 1 sdt garam" + STEPS
+UNUSED = "Bahan:\n- 4 butir telur\n- 1 sdt merica" + STEPS
+
+
+def test_identical_texts_score_full_marks_and_others_none():
+    for score in (metrics.bleu, metrics.chrf):
+        assert score([GOOD, UNUSED], [GOOD, UNUSED])[0] == pytest.approx(100)
+        assert score(["xyz xyz xyz xyz", "qq"], [GOOD, GOOD])[0] < 5
+
+
+def test_bleu_punishes_answers_that_are_too_short_not_references():
+    short, long = ["satu dua tiga empat lima"], ["satu dua tiga empat lima enam tujuh delapan"]
+    assert metrics.bleu(short, long)[0] == pytest.approx(100 * math.exp(1 - 8 / 5))  # brevity
+    assert metrics.bleu(long, short)[0] != pytest.approx(metrics.bleu(short, long)[0])
+
+
+@pytest.mark.parametrize("score", [metrics.bleu, metrics.chrf])
+def test_a_corpus_interval_holds_the_value_also_where_some_rows_match_nothing(score):
+    answers = ["", "minum teh manis panas sekali", "", "rebus telur sampai matang benar"] * 4
+    real = ["kopi", "minum teh manis panas sekali", "tidur", "rebus telur sampai matang benar"] * 4
+    value, low, high = score(answers, real, samples=200)
+    assert 0 < low < value < high <= 110
+
+
+@pytest.mark.parametrize(
+    "function, arguments, right",
+    [
+        (metrics.is_recipe, (GOOD,), True),
+        (metrics.is_recipe, ("halo",), False),
+        (metrics.ingredients_used, (GOOD,), 1.0),
+        (metrics.ingredients_used, (UNUSED,), 0.5),
+        (metrics.ingredients_used, ("halo",), 0.0),
+        (metrics.request_kept, (GOOD, "Buatkan resep X. Bahan: telur, garam."), 1.0),
+        (metrics.request_kept, (GOOD, "Buatkan resep X. Bahan: telur, udang."), 0.5),
+        (metrics.request_kept, ("halo", "Buatkan resep X. Bahan: telur."), 0.0),
+        (metrics.distinct_ngrams, ("a b c d e f g h",), 1.0),
+        (metrics.distinct_ngrams, ("a b a b a", 2), 0.5),
+        (metrics.distinct_ngrams, ("a b",), 0.0),
+    ],
 )
-UNUSED = (
-    "Bahan:\n- 4 butir telur\n- 1 sdt merica\n\nLangkah:\n1. Rebus telur 9 menit.\n2. Kupas telur."
-)
+def test_scores_of_one_answer(function, arguments, right):
+    assert function(*arguments) == right
 
 
-def test_identical_texts_score_full_marks():
-    assert metrics.CorpusBLEU().compute(predictions=[GOOD], references=[GOOD])[
-        "bleu"
-    ] == pytest.approx(100)
-    assert metrics.ChrF().compute(predictions=[GOOD], references=[GOOD])["chrf"] == pytest.approx(
-        100
-    )
+def test_a_request_without_ingredients_has_no_score():
+    assert math.isnan(metrics.request_kept(GOOD, "Buatkan resep X."))
 
 
-def test_format_is_the_share_that_parses():
-    assert (
-        metrics.RecipeFormat().compute(predictions=[GOOD, "halo"], references=["", ""])["format"]
-        == 0.5
-    )
+def test_an_interval_is_the_one_of_the_normal_distribution_for_many_rows():
+    values = np.random.default_rng(3).normal(2.0, 1.0, size=4000)
+    error = values.std() / math.sqrt(len(values))
+    for confidence in (0.95, 0.8):
+        reach = stats.norm.ppf((1 + confidence) / 2) * error
+        mean, low, high = metrics.interval(values, confidence)
+        assert mean == pytest.approx(values.mean())
+        assert low == pytest.approx(mean - reach, abs=0.1 * reach)
+        assert high == pytest.approx(mean + reach, abs=0.1 * reach)
+    assert metrics.interval(values[:20]) == metrics.interval(values[:20])  # seeded
 
 
-def test_ingredient_adherence_counts_listed_ingredients_that_the_steps_use():
-    assert metrics.IngredientAdherence.of(GOOD) == 1.0
-    assert metrics.IngredientAdherence.of(UNUSED) == 0.5
-    assert metrics.IngredientAdherence.of("halo") == 0.0
+def test_a_weighted_interval_is_that_of_the_rows_repeated():
+    values, weights = np.array([0.0, 1.0, 4.0] * 30), np.array([1.0, 2.0, 5.0] * 30)
+    mean, low, high = metrics.interval(values, weights=weights)
+    assert mean == pytest.approx(np.average(values, weights=weights)) == 22 / 8
+    assert low < mean < high and low > metrics.interval(values)[2]  # the plain mean is 5 / 3
 
 
-def test_request_adherence_counts_requested_ingredients_that_are_listed():
-    assert metrics.RequestAdherence.of(GOOD, "Buatkan resep X. Bahan: telur, garam.") == 1.0
-    assert metrics.RequestAdherence.of(GOOD, "Buatkan resep X. Bahan: telur, udang.") == 0.5
-    assert math.isnan(metrics.RequestAdherence.of(GOOD, "Buatkan resep X."))
-
-
-def test_diversity_falls_when_a_text_goes_in_circles():
-    assert metrics.Diversity.of("a b c d e f g h") == 1.0
-    assert metrics.Diversity.of("satu sdm garam dan " * 20) < 0.1
-
-
-def test_metrics_can_be_combined_without_the_hub():
-    values = evaluate.combine([metrics.CorpusBLEU(), metrics.RecipeFormat()]).compute(
-        predictions=[GOOD], references=[GOOD]
-    )
-    assert set(values) == {"bleu", "format"}
-
-
-def test_an_interval_holds_the_mean_narrows_with_more_rows_and_is_reproducible():
-    rng = np.random.default_rng(1)
-    few, many = rng.normal(size=20), rng.normal(size=2000)
-    for values in (few, many):
-        mean, low, high = metrics.interval(values)
-        assert low <= mean <= high
-    widths = [h - l for _, l, h in (metrics.interval(few), metrics.interval(many))]
-    assert widths[1] < widths[0] / 5
-    assert metrics.interval(few) == metrics.interval(few)
-
-
-def test_about_95_of_100_intervals_cover_the_truth():
-    rng = np.random.default_rng(7)
-    covered = sum(
-        low <= 0.0 <= high
-        for _, low, high in (
-            metrics.interval(rng.normal(size=80), samples=400, seed=s) for s in range(200)
-        )
-    )
-    assert 180 <= covered <= 199
-
-
-def test_bleu_over_raw_strings_compares_letters():
-    from nltk.translate.bleu_score import SmoothingFunction, sentence_bleu
-
-    smooth = SmoothingFunction().method1
-    a, b = "tumis bawang sampai harum", "rebus telur sampai matang"
-    assert sentence_bleu([a], b, smoothing_function=smooth) > 3 * sentence_bleu(
-        [a.split()], b.split(), smoothing_function=smooth
-    )
-
-
-def test_a_metric_that_is_no_number_cannot_be_recorded():
-    for value in (float("nan"), float("inf")):
-        with pytest.raises(ValueError, match="only finite"):
-            results.record("x", value)
+def test_a_share_has_a_wilson_interval():
+    """Newcombe 1998, table I: 81 of 263, 15 of 148, 0 of 20, 29 of 29."""
+    for hits, n, low, high in (
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (29, 29, 0.8830, 1.0),
+    ):
+        found = metrics.share([True] * hits + [False] * (n - hits))
+        assert found == pytest.approx((hits / n, low, high), abs=1e-4)
+    with pytest.raises(ValueError):
+        metrics.share([])
 
 
 def test_records_keep_the_last_value_and_reach_the_file(tmp_path, monkeypatch):
@@ -100,14 +96,6 @@ def test_records_keep_the_last_value_and_reach_the_file(tmp_path, monkeypatch):
     results.start("nb")
     results.record("a", 1, "x", low=0, high=2, n=3)
     results.record("a", 2, "x")
-    assert files.read_json(tmp_path / "m.json") == [
-        {
-            "notebook": "nb",
-            "name": "a",
-            "value": 2.0,
-            "unit": "x",
-            "low": None,
-            "high": None,
-            "n": None,
-        }
-    ]
+    (row,) = files.read_json(tmp_path / "m.json")
+    assert (row["notebook"], row["name"], row["value"], row["unit"]) == ("nb", "a", 2.0, "x")
+    assert row["low"] is None and row["high"] is None and row["n"] is None
