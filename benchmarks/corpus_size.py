@@ -50,7 +50,7 @@ def main() -> None:
 
     cfg = settings.load(given.profile, given.language)
     tokenizer = models.load_tokenizer(cfg)
-    table, _ = recipes.load(cfg.data_dir)
+    table, _ = recipes.load_recipes(cfg.data_dir)
     parts = splits.assign(table, cfg)
     share = len(parts.query("split == 'train'")) / len(parts)
 

@@ -105,7 +105,7 @@ def main() -> None:
         device=settings.find_device(),
     )
     tokenizer = models.load_tokenizer(cfg)
-    table, _ = recipes.load(cfg.data_dir)
+    table, _ = recipes.load_recipes(cfg.data_dir)
     parts = splits.assign(table, cfg)  # the same recipes for every seed
     rows = {
         split: training.EncodedRows(

@@ -32,7 +32,7 @@ def variant(name: str, profile: str, steps: int) -> dict:
     cfg = settings.load(profile)
     cfg = dataclasses.replace(cfg, dropout=0.05 if usual else cfg.dropout)
     tokenizer = models.load_tokenizer(cfg)
-    table, _ = recipes.load(cfg.data_dir)
+    table, _ = recipes.load_recipes(cfg.data_dir)
     rows = training.EncodedRows(
         recipes.recipes_of(splits.assign(table, cfg).query("split == 'train'")),
         tokenizer,

@@ -38,7 +38,7 @@ def corpus(cfg):
     """The first recipes of the course's Indonesian corpus."""
     from helpers.data import recipes
 
-    table, _ = recipes.load(cfg.data_dir)
+    table, _ = recipes.load_recipes(cfg.data_dir)
     return recipes.recipes_of(table.iloc[::12])
 
 

@@ -76,7 +76,7 @@ def split() -> None:
     from ..data import recipes, splits
 
     folder = ROOT / "data" / "recipes"
-    table, _ = recipes.load(folder / "id")
+    table, _ = recipes.load_recipes(folder / "id")
     before = folder / splits.MANIFEST
     known = dict(pd.read_csv(before, dtype=str).itertuples(index=False)) if before.is_file() else {}
     manifest = splits.make_manifest(table, known)

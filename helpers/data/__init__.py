@@ -4,5 +4,6 @@ from .. import lazy
 
 __getattr__, __dir__ = lazy(
     __name__,
-    splits="read_split save_split",
+    recipes="Recipe Report item_name load_recipes recipes_of",
+    splits="assign leakage normalised read_split sample_evenly save_split similar_pairs",
 )

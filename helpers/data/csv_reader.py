@@ -1,7 +1,7 @@
-"""One CSV file, as people really have it -> its layout (encoding, separator, columns) and its raw rows, chunk by chunk.
+"""Read one CSV file: find its encoding, separator and columns, then yield raw rows in chunks.
 
-Nothing is lost without a word: each record comes out either as a row or as a problem with its line number. Memory stays
-flat, since at most one chunk of rows is held.
+Each record comes out either as a row or as a problem with its line number. Memory stays flat:
+one chunk of rows is held at a time.
 """
 
 from __future__ import annotations
@@ -22,171 +22,92 @@ from ..course.errors import CourseError
 
 REQUIRED = ("title", "ingredients", "steps")
 FIELDS = (*REQUIRED, "category", "recipe_id")
-# Column names people use, the surest first: a file with both "Steps" and "Method" means the first one.
+
+
+def _names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",")]
+
+
+# Known column names, the most certain first: with both "Steps" and "Method", "Steps" is meant.
 ALIASES = {
-    "title": (
-        "title",
-        "judul",
-        "judul resep",
-        "nama resep",
-        "nama masakan",
-        "recipe name",
-        "recipe title",
-        "nama",
-        "name",
-        "resep",
-        "recipe",
-        "masakan",
-        "menu",
-        "title cleaned",
+    "title": _names(
+        "title, judul, judul resep, nama resep, nama masakan, recipe name, recipe title, nama,"
+        "name, resep, recipe, masakan, menu, title cleaned"
     ),
-    "ingredients": (
-        "ingredients",
-        "bahan",
-        "bahan bahan",
-        "bahan2",
-        "ingredient",
-        "daftar bahan",
-        "ingredient list",
-        "komposisi",
-        "ingredients cleaned",
+    "ingredients": _names(
+        "ingredients, bahan, bahan bahan, bahan2, ingredient, daftar bahan, ingredient list,"
+        "komposisi, ingredients cleaned"
     ),
-    "steps": (
-        "steps",
-        "langkah",
-        "langkah langkah",
-        "langkah pembuatan",
-        "langkah memasak",
-        "cara membuat",
-        "cara memasak",
-        "cara masak",
-        "cara pembuatan",
-        "cara",
-        "directions",
-        "instructions",
-        "instruksi",
-        "petunjuk",
-        "preparation",
-        "procedure",
-        "step",
-        "method",
-        "steps cleaned",
+    "steps": _names(
+        "steps, langkah, langkah langkah, langkah pembuatan, langkah memasak, cara membuat,"
+        "cara memasak, cara masak, cara pembuatan, cara, directions, instructions, instruksi,"
+        "petunjuk, preparation, procedure, step, method, steps cleaned"
     ),
-    "category": ("category", "kategori"),
-    "recipe_id": ("recipe id",),
+    "category": ["category", "kategori"],
+    "recipe_id": ["recipe id"],
 }
-# Where no name is known: words that tell what a column holds ("cooking_steps", "Judul Masakan"), and words of counts, links and times.
+# For unknown names: words that tell what a column holds ("cooking_steps", "Judul Masakan").
 HINTS = {
-    "ingredients": {"ingredients", "ingredient", "bahan", "bahannya", "komposisi"},
-    "steps": {
-        "steps",
-        "step",
-        "langkah",
-        "langkahnya",
-        "cara",
-        "directions",
-        "direction",
-        "instructions",
-        "instruction",
-        "instruksi",
-        "method",
-        "procedure",
-        "preparation",
-        "petunjuk",
-    },
-    "title": {
-        "title",
-        "titles",
-        "judul",
-        "nama",
-        "name",
-        "resep",
-        "recipe",
-        "masakan",
-        "food",
-        "dish",
-        "menu",
-    },
+    "ingredients": set(_names("ingredients, ingredient, bahan, bahannya, komposisi")),
+    "steps": set(
+        _names(
+            "steps, step, langkah, langkahnya, cara, directions, direction, instructions,"
+            "instruction, instruksi, method, procedure, preparation, petunjuk"
+        )
+    ),
+    "title": set(
+        _names("title, titles, judul, nama, name, resep, recipe, masakan, food, dish, menu")
+    ),
 }
-NOT_TEXT = {
-    "n",
-    "no",
-    "num",
-    "number",
-    "total",
-    "count",
-    "jumlah",
-    "id",
-    "url",
-    "link",
-    "time",
-    "waktu",
-    "minutes",
-    "image",
-    "photo",
-    "foto",
-    "gambar",
-    "rating",
-    "author",
-    "user",
-    "penulis",
-    "category",
-    "kategori",
-    "source",
-    "sumber",
-    "calories",
-}
-CHUNK_CHARACTERS = (
-    8_000_000  # a chunk of rows with very long cells ends early, so that memory stays flat
+# Words in the names of columns of counts, links and times.
+NOT_TEXT = set(
+    _names(
+        "n, no, num, number, total, count, jumlah, id, url, link, time, waktu, minutes, image,"
+        "photo, foto, gambar, rating, author, user, penulis, category, kategori, source, sumber,"
+        "calories"
+    )
 )
-TAB = "\t"
+CHUNK_CHARACTERS = 8_000_000  # a chunk of very long cells ends early, so that memory stays flat
 UNCLOSED = "a quote that never closes, or stands inside a cell"
 
 
 class NotARecipeFile(CourseError):
-    """A file that holds no recipes; the message says why."""
+    """A file without recipes; the message gives the reason."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How to read one file. `columns` gives the position of each field; `skip` records stand before the first row."""
+    """How to read one file."""
 
     encoding: str
     separator: str
-    columns: dict[str, int]
+    columns: dict[str, int]  # position of each field
     header: tuple[str, ...]
     width: int  # fields in a row
-    skip: int
+    skip: int  # records before the first row
     backslash: bool  # quotes inside cells are written \" instead of ""
     mark: bool = False  # the file begins with a byte order mark
 
     @property
     def remarks(self) -> list[str]:
-        """What is out of the ordinary about the file as a whole: nothing for UTF-8, commas and a header Title,Ingredients,Steps."""
+        """How the file differs from UTF-8 with commas and the header Title,Ingredients,Steps."""
         names = [self.header[self.columns[f]].strip() for f in REQUIRED] if self.header else []
-        return [
-            text
-            for text, holds in (
-                ("byte order mark", self.mark),
-                (f"encoding {self.encoding}", self.encoding != "utf-8-sig"),
-                (
-                    f"separator {'tab' if self.separator == TAB else self.separator}",
-                    self.separator != ",",
-                ),
-                ("no header", not self.header),
-                ("lines above the header", self.header and self.skip > 1),
-                (
-                    f"columns {', '.join(names)}",
-                    self.header and [n.lower() for n in names] != list(REQUIRED),
-                ),
-                ('quotes written \\"', self.backslash),
-            )
-            if holds
-        ]
+        separator = "tab" if self.separator == "\t" else self.separator
+        remarks = {
+            "byte order mark": self.mark,
+            f"encoding {self.encoding}": self.encoding != "utf-8-sig",
+            f"separator {separator}": self.separator != ",",
+            "no header": not self.header,
+            "lines above the header": self.header and self.skip > 1,
+            f"columns {', '.join(names)}": self.header
+            and [n.lower() for n in names] != list(REQUIRED),
+            'quotes written \\"': self.backslash,
+        }
+        return [text for text, holds in remarks.items() if holds]
 
 
 def look_at(path: Path) -> Layout:
-    """Find out how to read `path`. Raises NotARecipeFile with the reason when it holds no recipes."""
+    """The layout of `path`, from its first 64 KiB. NotARecipeFile when it holds no recipes."""
     try:
         with open(path, "rb") as handle:
             head = handle.read(1 << 16)
@@ -194,85 +115,67 @@ def look_at(path: Path) -> Layout:
     except OSError as problem:
         raise NotARecipeFile(f"cannot be opened: {problem.strerror}") from None
     text = head.decode(encoding, errors="replace")
-    if not text.strip("\ufeff\0 \t\r\n"):
-        raise NotARecipeFile("the file is empty")
-    if len(re.findall(r"[\x00-\x08\x0e-\x1f]", text)) > len(text) / 50:
-        raise NotARecipeFile("binary content, not text")
-    if text.startswith("version https://git-lfs.github.com"):
-        raise NotARecipeFile("a Git LFS pointer; run `git lfs pull` where it came from")
-    if re.match(r"\ufeff?\s*<(!|\?xml|/?[a-z][a-z0-9]*[\s>])", text, re.IGNORECASE):
-        raise NotARecipeFile("a web page (HTML or XML), probably a failed download")
+    if why := _no_table(text):
+        raise NotARecipeFile(why)
     mark = head.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     backslash = '\\"' in text and '""' not in text
-    samples = {s: sample(text.replace('\\"', '""') if backslash else text, s) for s in ",;\t|"}
+    text = text.replace('\\"', '""') if backslash else text
+    samples = {separator: sample(text, separator) for separator in ",;\t|"}
     for skip in range(5):  # a title or "sep=;" may stand above the header
-        maps = {s: columns_of(rows[skip]) for s, rows in samples.items() if len(rows) > skip}
-        for separator, columns in maps.items():
+        for separator, rows in samples.items():
+            columns = columns_of(rows[skip]) if len(rows) > skip else {}
             if all(f in columns for f in REQUIRED):
-                header = samples[separator][skip]
-                return Layout(
-                    encoding,
-                    separator,
-                    columns,
-                    tuple(header),
-                    len(header),
-                    skip + 1,
-                    backslash,
-                    mark,
-                )
-    separator = max(samples, key=lambda s: len(samples[s][0]) if samples[s] else 0)
-    rows = samples[separator]
-    columns = columns_by_content(rows)
-    if columns:
-        return Layout(
-            encoding,
-            separator,
-            columns,
-            (),
-            Counter(map(len, rows)).most_common(1)[0][0],
-            0,
-            backslash,
-            mark,
-        )
+                header = tuple(rows[skip])
+                shape = (columns, header, len(header), skip + 1)
+                return Layout(encoding, separator, *shape, backslash, mark)
+    separator, rows = max(samples.items(), key=lambda item: len(item[1][0]) if item[1] else 0)
+    if columns := columns_by_content(rows):
+        width = Counter(map(len, rows)).most_common(1)[0][0]
+        return Layout(encoding, separator, columns, (), width, 0, backslash, mark)
     header = rows[0] if rows else []
     missing = [f for f in REQUIRED if f not in columns_of(header)]
     raise NotARecipeFile(f"no column for {', '.join(missing)} among: {', '.join(header[:8])[:120]}")
 
 
+def _no_table(text: str) -> str:
+    """Why the beginning of a file cannot be a table; empty when it can."""
+    if not text.strip("\ufeff\0 \t\r\n"):
+        return "the file is empty"
+    if len(re.findall(r"[\x00-\x08\x0e-\x1f]", text)) > len(text) / 50:
+        return "binary content, not text"
+    if text.startswith("version https://git-lfs.github.com"):
+        return "a Git LFS pointer; run `git lfs pull` where it came from"
+    if re.match(r"\ufeff?\s*<(!|\?xml|/?[a-z][a-z0-9]*[\s>])", text, re.IGNORECASE):
+        return "a web page (HTML or XML), probably a failed download"
+    return ""
+
+
 def encoding_of(path: Path, head: bytes) -> str:
-    """UTF-16 by its marks, UTF-8 when the whole file is or mostly is, else Windows-1252."""
+    """UTF-16 by its marks or its zero bytes, UTF-8 when most of the file is, else Windows-1252."""
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return "utf-16"
     if len(head) > 3 and head.count(0) > len(head) / 3:
         return "utf-16-le" if head[1::2].count(0) > head[::2].count(0) else "utf-16-be"
+    valid = broken = 0
+    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
     with open(path, "rb") as handle:
-        decoder = codecs.getincrementaldecoder("utf-8")()
-        try:
-            while block := handle.read(1 << 20):
-                decoder.decode(block)
-            return "utf-8-sig"  # a character cut off at the very end is no reason to doubt it
-        except UnicodeDecodeError:
-            handle.seek(0)
-        valid = broken = 0
-        decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
         while block := handle.read(1 << 20):
             text = decoder.decode(block)
-            bad = len(
-                re.findall("[\udc80-\udcff]", text)
-            )  # bytes that are no UTF-8 have become surrogates
-            broken, valid = broken + bad, valid + len(re.findall("[^\0-\x7f]", text)) - bad
+            if not text.isascii():  # a byte that is no UTF-8 has become a surrogate
+                bad = len(re.findall("[\udc80-\udcff]", text))
+                broken += bad
+                valid += len(text) - len(text.encode("ascii", "ignore")) - bad
     return "cp1252" if broken > valid else "utf-8-sig"
 
 
 def sample(text: str, separator: str, most: int = 20) -> list[list[str]]:
-    """The first records of a file, blank lines left out."""
-    rows = csv.reader(
-        text.splitlines(keepends=True), delimiter=separator, skipinitialspace=separator != "\t"
-    )
+    """The first records of a file without blank lines, up to the first that cannot be read."""
+    lines = text.splitlines(keepends=True)
+    rows = csv.reader(lines, delimiter=separator, skipinitialspace=separator != "\t")
     found = []
     try:
         found += islice((row for row in rows if any(cell.strip() for cell in row)), most)
-    except csv.Error:  # a broken record: what came before it must do
+    except csv.Error:
         pass
     return found
 
@@ -283,48 +186,36 @@ def plain(name: str) -> str:
 
 
 def columns_of(header: list[str]) -> dict[str, int]:
-    """Position of each field by its surest name, else by a word in it; fields without a column are missing."""
+    """Position of each field by its most certain name, else by a word in it."""
     names = [plain(h) for h in header]
-    surest = {
-        field: min((n for n in names if n in known), key=known.index, default=None)
-        for field, known in ALIASES.items()
-    }
-    found = {field: names.index(name) for field, name in surest.items() if name is not None}
+    found = {}
+    for field, known in ALIASES.items():
+        if present := [name for name in known if name in names]:
+            found[field] = names.index(present[0])
     for field, hints in HINTS.items():
-        for position, (name, words) in enumerate((h, plain(h).split()) for h in header):
-            telling = (
-                len(words) <= 4
-                and re.fullmatch(r"[\w ()/-]{1,40}", name)
-                and "--" not in name
-                and not NOT_TEXT & set(words)
-            )
-            if (
-                field not in found
-                and telling
-                and hints & set(words)
-                and position not in found.values()
-            ):
-                found[field] = position
+        for position, name in enumerate(header):
+            words = set(names[position].split())
+            telling = re.fullmatch(r"[\w ()/-]{1,40}", name) and "--" not in name
+            telling = telling and len(names[position].split()) <= 4 and not NOT_TEXT & words
+            if field not in found and telling and hints & words:
+                if position not in found.values():
+                    found[field] = position
     return found
 
 
 def columns_by_content(rows: list[list[str]]) -> dict[str, int]:
-    """Columns of a file without a header: two neighbours that hold lists, and the title before them. Empty when there are none."""
-    lists = [
-        [bool(re.search(r"--|\n|\\n|^\s*[\[{]|^\s*\(?1[.)]\s", cell)) for cell in row]
-        for row in rows
-    ]
+    """Columns without a header: two neighbours that hold lists, after a title; empty if none."""
+    listed = re.compile(r"--|\n|\\n|^\s*[\[{]|^\s*\(?1[.)]\s")
+    lists = [[bool(listed.search(cell)) for cell in row] for row in rows]
     for i in range(1, max(map(len, rows), default=0) - 1):
-        if (
-            sum(len(row) > i + 1 and row[i] and row[i + 1] and not row[i - 1] for row in lists)
-            > len(rows) / 2
-        ):
+        fitting = [row for row in lists if row[i - 1 : i + 2] == [False, True, True]]
+        if len(fitting) > len(rows) / 2:
             return {"title": i - 1, "ingredients": i, "steps": i + 1}
     return {}
 
 
 class _Lines:
-    """Lines of a file that can be given back, so that a broken record costs its first line and not the rest of the file."""
+    """Lines of a file that can be given back: a broken record costs its first line only."""
 
     def __init__(self, handle, backslash: bool):
         self.handle, self.backslash = handle, backslash
@@ -352,22 +243,17 @@ class _Lines:
 
 
 def records(path: Path, layout: Layout) -> Iterator[tuple[int, list[str], str]]:
-    """(line, fields, "") of each record, or (line, fields, problem) for one that cannot be read. Blank lines are no records.
+    """(line, fields, "") of each record, or (line, fields, problem) if it cannot be read.
 
-    The csv module reads strictly: a quote followed by anything but a separator is an error. Then the record's first line
-    is read alone, and reading goes on with the line after it.
+    Blank lines are no records. The csv module reads strictly: a quote followed by anything but a
+    separator is an error. Then the first line of that record is read alone, and reading goes on
+    with the line after it.
     """
-    needed = max(layout.columns[f] for f in REQUIRED) + 1
     options = {"delimiter": layout.separator, "skipinitialspace": layout.separator != "\t"}
     with open(path, encoding=layout.encoding, errors="replace", newline="") as handle:
         lines = _Lines(handle, layout.backslash)
-        header = [plain(name) for name in layout.header]
-        repeated = {
-            change(name)
-            for name in layout.header[:1]
-            for change in (str, str.lower, str.upper, str.title, "\ufeff".__add__)
-        }
         reader, skip = csv.reader(lines, strict=True, **options), layout.skip
+        problem_of = _record_check(layout)
         while True:
             lines.taken.clear()
             first = lines.number + 1
@@ -377,48 +263,66 @@ def records(path: Path, layout: Layout) -> Iterator[tuple[int, list[str], str]]:
                 return
             except csv.Error:
                 row = alone(lines.give_back_all_but_first(), layout.separator, layout.width)
-            if (
-                row is not None
-                and not (row and row[0].strip())
-                and not any(cell.strip() for cell in row)
-            ):
+            blank = (
+                row is not None and not (row and row[0].strip()) and not any(map(str.strip, row))
+            )
+            if blank:
                 if len(row) > 1 and not skip:
                     yield first, [], "an empty row"
             elif skip:
                 skip -= 1
-            elif row is None:
-                yield first, [], UNCLOSED
-            elif len(row) != layout.width and (
-                len(row) < needed or any(cell.strip() for cell in row[layout.width :])
-            ):
-                yield (
-                    first,
-                    row,
-                    f"{len(row)} field{'s' * (len(row) != 1)} instead of {layout.width}",
-                )
-            elif row[0] in repeated and [plain(cell) for cell in row] == header:
-                yield first, row, "the header again"
             else:
-                yield first, row, ""
+                yield first, row or [], UNCLOSED if row is None else problem_of(row)
+
+
+def _record_check(layout: Layout):
+    """A function of a record's fields: what is wrong with them, empty when nothing is."""
+    width, needed = layout.width, max(layout.columns[f] for f in REQUIRED) + 1
+    header = [plain(name) for name in layout.header]
+    first = layout.header[0] if header else ""
+    first_again = {first, first.lower(), first.upper(), first.title(), "\ufeff" + first}
+
+    def problem_of(row: list[str]) -> str:
+        if len(row) != width and (len(row) < needed or any(map(str.strip, row[width:]))):
+            return f"{len(row)} field{'s' * (len(row) != 1)} instead of {width}"
+        again = header and row[0] in first_again and [plain(cell) for cell in row] == header
+        return "the header again" if again else ""
+
+    return problem_of
 
 
 def alone(line: str, separator: str, width: int) -> list[str] | None:
-    """Fields of one line whose quoted cells hold bare quotes: a cell ends at a quote before a separator. None when that gives no row of this file."""
+    """Fields of one line whose quoted cells hold bare quotes, in time linear in its length.
+
+    A quoted cell ends at the first quote before a separator. None when that gives no row.
+    """
+    line = line.strip("\r\n")
     if line.count('"') % 2:
         return None
-    end = rf"\s*(?:{re.escape(separator)}|$)"
-    found = re.findall(
-        rf'\s*(?:"(.*?)"|([^{re.escape(separator)}"][^{re.escape(separator)}]*?|)){end}',
-        line.strip("\r\n"),
-    )[: width + 1]
-    row = [quoted.replace('""', '"') or bare for quoted, bare in found]
-    return (
-        row if len(row) == width else row[:width] if len(row) == width + 1 and not row[-1] else None
-    )
+    closing = re.compile(rf'"\s*(?:{re.escape(separator)}|$)')
+    start = re.compile(" *" if separator == "\t" else r"[ \t]*")
+    row, position, more = [], 0, True
+    while more:
+        position = start.match(line, position).end()
+        if line.startswith('"', position):
+            found = closing.search(line, position + 1)
+            if not found:
+                return None
+            row.append(line[position + 1 : found.start()].replace('""', '"'))
+            position, more = found.end(), found[0].endswith(separator)
+        else:
+            end = line.find(separator, position)
+            more = end >= 0
+            row.append(line[position : end if more else len(line)].strip())
+            position = end + 1
+    return row[:width] if len(row) >= width and not any(row[width:]) else None
 
 
 def chunks(path: Path, layout: Layout, rows: int) -> Iterator[tuple[pd.DataFrame, list[dict]]]:
-    """Raw rows as tables of `FIELDS` and "line" (Arrow strings), and beside each the records that cannot be read."""
+    """Raw rows as tables of `FIELDS` and "line", and the records that cannot be read.
+
+    All columns are Arrow strings except the line number. One chunk is in memory at a time.
+    """
     fields = [f for f in FIELDS if f in layout.columns]
     positions = [layout.columns[f] for f in fields]
     last, pick, title = max(positions), itemgetter(*positions), layout.columns["title"]

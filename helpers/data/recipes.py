@@ -1,48 +1,32 @@
-"""Recipe CSVs, as people really have them, in chunks -> clean recipes + a report of everything left out, and why.
+"""Recipe CSVs in chunks -> a table of clean recipes and a report of everything left out, and why.
 
-    table, report = recipes.load("data/recipes/id")
+    table, report = load_recipes("data/recipes/id")
     report.rows_read == report.rows_kept + report.rows_dropped        # always
 
-`recipe_files` reads one file's raw rows, `cleaning` cleans them, `recipe_report` tells what happened; this module joins
-them and hands recipes over from lesson to lesson. `chunks` keeps memory flat however long the files are.
+`chunks` keeps memory flat however long the files are.
 """
 
 from __future__ import annotations
 
-import json
 import re
+from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from ..course.errors import CourseError, MissingStep
+from ..course.errors import CourseError
 from ..course.settings import csv_files
-from . import csv_reader
-from .cleaning import clean_chunk, list_items, split_items
+from . import csv_reader, splits
+from .cleaning import clean_chunk
 from .csv_reader import NotARecipeFile
-from .report import Report
-
-__all__ = [
-    "COLUMNS",
-    "NotARecipeFile",
-    "Recipe",
-    "Report",
-    "chunks",
-    "clean_chunk",
-    "csv_files",
-    "item_name",
-    "list_items",
-    "load",
-    "read_file",
-    "read_split",
-    "recipes_of",
-    "split_items",
-    "write_split",
-]
 
 COLUMNS = ["recipe_id", "title", "ingredients", "steps", "category", "source", "line"]
+ITEMS = r"^\S[^\n]*(?:\n\S[^\n]*)"  # one item a line, none empty
 
 
 @dataclass(frozen=True)
@@ -56,17 +40,22 @@ class Recipe:
     recipe_id: str = ""
 
 
-_UNITS = r"""kg g gr gram ons ml l liter sdm sdt cm buah bh butir btr ekor siung batang btg lembar lbr ruas ikat papan potong genggam cangkir
-gelas bungkus bks biji tangkai helai keping bonggol jari kotak sachet tbsp tsp teaspoons? tablespoons? cups? c cloves? stalks? lea(?:f|ves) pieces?
-slices? bunch(?:es)? handfuls? blocks? sprigs? heads? pinch oz lbs? cans? pkg secukupnya sedikit sejumput about sekitar setengah of x"""
+_UNITS = (
+    "kg g gr gram ons ml l liter sdm sdt cm buah bh butir btr ekor siung batang btg lembar lbr "
+    "ruas ikat papan potong genggam cangkir gelas bungkus bks biji tangkai helai keping bonggol "
+    "jari kotak sachet tbsp tsp teaspoons? tablespoons? cups? c cloves? stalks? lea(?:f|ves) "
+    "pieces? slices? bunch(?:es)? handfuls? blocks? sprigs? heads? pinch oz lbs? cans? pkg "
+    "secukupnya sedikit sejumput about sekitar setengah of x"
+)
 _QUANTITY = re.compile(
-    rf"^(?:(?:[\d¼½¾⅓⅔.,/–-]+|(?:sendok\s+(?:makan|teh)|sendok|{'|'.join(_UNITS.split())})\b\.?)\s*)+",
+    r"^(?:(?:[\d¼½¾⅓⅔.,/–-]+|(?:sendok\s+(?:makan|teh)|sendok|"
+    rf"{_UNITS.replace(' ', '|')})\b\.?)\s*)+",
     re.IGNORECASE,
 )
 
 
 def item_name(item: str) -> str:
-    """Name of an ingredient without quantity, unit and preparation: "3 siung bawang putih, cincang" -> "bawang putih"."""
+    """An ingredient without quantity, unit and preparation: "3 siung cabai, iris" -> "cabai"."""
     text = re.sub(r"\([^)]*\)?", " ", item)
     text = re.split(r",(?!\d)", text)[0]  # a comma before a digit is a decimal one
     parts = re.split(r"\b(?:secukupnya|sckpnya|to taste)\b", text, flags=re.IGNORECASE)
@@ -74,148 +63,134 @@ def item_name(item: str) -> str:
     return re.sub(r"\s+", " ", _QUANTITY.sub("", name)).strip(" .:-*")
 
 
-def chunks(
-    folder: str | Path,
-    report: Report,
-    *,
-    strict: bool = False,
-    sections: str = "remove",
-    keep_emoji: bool = False,
-    most: int = 0,
-    seed: int = 42,
-    chunk_rows: int = 2000,
-) -> Iterator[pd.DataFrame]:
-    """Chunks of clean recipes of every file below `folder`, one after the other; `report` fills as they come.
+@dataclass
+class Report:
+    """What was read, kept, fixed and dropped; `rows_read == rows_kept + rows_dropped`.
 
-    With `most` each file comes as one chunk: its `most` rows with the smallest hash.
+    Lines count from 1, as an editor shows them.
     """
-    for path in csv_files(folder):
-        yield from read_file(
-            path,
-            report,
-            strict=strict,
-            sections=sections,
-            keep_emoji=keep_emoji,
-            chunk_rows=chunk_rows,
-            root=Path(folder),
-            most=most,
-            seed=seed,
+
+    files: list[dict] = field(default_factory=list)  # file, rows_read, rows_kept, remarks
+    drops: list[dict] = field(default_factory=list)  # file, line, reason, title
+    skipped: list[dict] = field(default_factory=list)  # file, reason
+    mended: Counter = field(default_factory=Counter)  # fixes in kept rows, by kind
+    _kept: list[pd.DataFrame] = field(default_factory=list, repr=False)  # file number, line, hash
+
+    @property
+    def rows_read(self) -> int:
+        return sum(f["rows_read"] for f in self.files)
+
+    @property
+    def rows_kept(self) -> int:
+        return sum(f["rows_kept"] for f in self.files)
+
+    @property
+    def rows_dropped(self) -> int:
+        return len(self.drops)
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        return dict(Counter(d["reason"] for d in self.drops).most_common())
+
+    def note_kept(self, table: pd.DataFrame) -> None:
+        """Remember line and hash of the last file's kept rows: 18 bytes a row."""
+        text = pc.utf8_lower(pa.array(table["ingredients"] + "\n\n" + table["steps"], pa.string()))
+        hashes = pd.util.hash_array(text.to_numpy(zero_copy_only=False), categorize=False)
+        rows = {"file": np.uint16(len(self.files) - 1), "line": table["line"], "hash": hashes}
+        self._kept.append(pd.DataFrame(rows))
+
+    def duplicates(self) -> pd.DataFrame:
+        """Kept rows whose ingredients and steps stood before: file, line, of_file, of_line.
+
+        Titles may differ. The rows stay in the table; `assign` in `splits` lets one copy through.
+        """
+        names = dict(enumerate(f["file"] for f in self.files))
+        empty = pd.DataFrame({"file": [], "line": [], "hash": []})
+        kept = pd.concat(self._kept or [empty], ignore_index=True)
+        repeated = kept[kept["hash"].duplicated(keep=False)]
+        first = repeated.drop_duplicates("hash")
+        again = repeated.drop(first.index).merge(
+            first.add_prefix("of_"), "left", None, "hash", "of_hash"
         )
+        again = again.assign(file=again["file"].map(names), of_file=again["of_file"].map(names))
+        return again[["file", "line", "of_file", "of_line"]]
+
+    def as_dict(self) -> dict:
+        """The object that `data check --json` prints."""
+        return {
+            "rows_read": self.rows_read,
+            "rows_kept": self.rows_kept,
+            "rows_dropped": self.rows_dropped,
+            "reasons": self.reasons,
+            "duplicates": len(self.duplicates()),
+            "mended": dict(self.mended.most_common()),
+            "files": self.files,
+            "skipped": self.skipped,
+        }
+
+    def table(self) -> pd.DataFrame:
+        """The dropped rows as a table one can filter and save."""
+        return pd.DataFrame(self.drops, columns=["file", "line", "reason", "title"])
 
 
-def load(
-    folder: str | Path,
-    *,
-    strict: bool = False,
-    sections: str = "remove",
-    keep_emoji: bool = False,
-    most: int = 0,
-    seed: int = 42,
-    chunk_rows: int = 2000,
-) -> tuple[pd.DataFrame, Report]:
-    """All clean recipes below `folder`, and the report.
+def load_recipes(folder: str | Path, **options) -> tuple[pd.DataFrame, Report]:
+    """All clean recipes below `folder` as a table of `COLUMNS`, and the report.
 
-    The table has `COLUMNS` and passes `schema.check`; ingredients and steps hold one item per line. `sections` "keep"
-    leaves section headings ("Bumbu halus:") where they stand. `most` > 0 returns a sample of that many rows drawn evenly
-    over files: the rows with the smallest hash of content and seed, so it depends neither on file order nor on row order;
-    the report still counts all rows. Raises CourseError when no file holds a recipe, and with `strict` when any file is not a recipe CSV.
+    Ingredients and steps hold one item a line. Options as for `chunks`. Raises CourseError when no
+    file holds a recipe.
     """
-    from . import schema
-
     report = Report()
-    kept = [
-        c
-        for c in chunks(
-            folder,
-            report,
-            strict=strict,
-            sections=sections,
-            keep_emoji=keep_emoji,
-            most=most,
-            seed=seed,
-            chunk_rows=chunk_rows,
-        )
-        if len(c)
-    ]
+    kept = [table for table in chunks(folder, report, **options) if len(table)]
     if not kept:
         found = "; ".join(f"{s['file']}: {s['reason']}" for s in report.skipped[:5])
-        why = found or (
-            f"every row was dropped: {report.reasons}" if report.files else "no .csv file there"
-        )
+        dropped = f"every row was dropped: {report.reasons}" if report.files else ""
         raise CourseError(
-            f"no usable recipe in {folder}: {why}. Expected CSVs with a title, ingredients and steps column "
-            "(see data/DATA_CARD.md)."
+            f"no usable recipe in {folder}: {found or dropped or 'no .csv file there'}. "
+            "Expected CSVs with a title, ingredients and steps column (see data/DATA_CARD.md)."
         )
-    if most:  # the best of every file, then the second best of every file, ...
-        kept = [c.assign(place=range(len(c))) for c in kept]
-        table = pd.concat(kept).sort_values(["place", "rank"], kind="stable").head(most)
-        table = table.sort_values(["source", "line"])[COLUMNS].reset_index(drop=True)
-    else:
-        table = pd.concat(kept, ignore_index=True)
-    return schema.check(table), report
+    return validate(pd.concat(kept, ignore_index=True)), report
 
 
-def read_file(
-    path: Path,
-    report: Report,
-    *,
-    strict: bool,
-    sections: str,
-    keep_emoji: bool,
-    chunk_rows: int,
-    root: Path,
-    most: int = 0,
-    seed: int = 42,
+def chunks(
+    folder: str | Path, report: Report, *, chunk_rows: int = 2000, strict: bool = False, **cleaning
 ) -> Iterator[pd.DataFrame]:
-    """Chunks of clean recipes of one file; fills `report`. A file that holds no recipes is named there, or raised when `strict`."""
-    name = path.relative_to(root).as_posix() if path != root else path.name
-    entry, best = {"file": name, "rows_read": 0, "rows_kept": 0}, None
-    try:
-        layout = csv_reader.look_at(path)
-        for raw, bad in csv_reader.chunks(path, layout, chunk_rows):
-            if not entry["rows_read"]:
-                report.files.append(entry)
-                entry["remarks"] = layout.remarks
-            clean, dropped, mended = clean_chunk(raw, sections=sections, keep_emoji=keep_emoji)
-            bad = sorted([*bad, *dropped], key=lambda d: d["line"])
-            report.drops += [{"file": name, **d} for d in bad]
-            report.mended += mended
-            entry["rows_read"] += len(raw) + len(bad) - len(dropped)
-            entry["rows_kept"] += len(clean)
-            assert report.rows_read == report.rows_kept + report.rows_dropped, (
-                f"{name}: a row was lost"
-            )
-            clean["category"] = (
-                clean["category"].str.strip().mask(lambda c: c == "", category_of(path))
-            )
-            clean["source"] = pd.array([name] * len(clean), dtype="string[pyarrow]")
-            report.note_kept(name, clean)
-            if not most:
-                yield clean[COLUMNS]
-                continue
-            clean["rank"] = pd.util.hash_array(
-                (
-                    f"{seed}\n"
-                    + clean["title"]
-                    + "\n"
-                    + clean["ingredients"]
-                    + "\n"
-                    + clean["steps"]
-                ).to_numpy(dtype=object)
-            )
-            best = (
-                pd.concat([best, clean] if best is not None else [clean])
-                .sort_values("rank", kind="stable")
-                .head(most)
-            )
+    """Chunks of clean recipes of every CSV below `folder`; `report` fills as they come.
+
+    `strict` raises NotARecipeFile for a file without recipes, which is skipped otherwise.
+    `sections` and `keep_emoji` are those of `clean_chunk`.
+    """
+    root = Path(folder)
+    for path in csv_files(root):
+        name = path.relative_to(root).as_posix() if path != root else path.name
+        try:
+            yield from _file_chunks(path, name, report, chunk_rows, cleaning)
+        except NotARecipeFile as problem:
+            if strict:
+                raise NotARecipeFile(f"{name}: {problem}") from None
+            report.skipped.append({"file": name, "reason": str(problem)})
+
+
+def _file_chunks(path: Path, name: str, report: Report, chunk_rows: int, cleaning: dict):
+    """Chunks of clean recipes of one file. NotARecipeFile when it has none."""
+    layout = csv_reader.look_at(path)
+    entry = {"file": name, "rows_read": 0, "rows_kept": 0, "remarks": layout.remarks}
+    for raw, bad in csv_reader.chunks(path, layout, chunk_rows):
         if not entry["rows_read"]:
-            raise NotARecipeFile("a header and no rows")
-    except NotARecipeFile as problem:
-        if strict:
-            raise NotARecipeFile(f"{name}: {problem}") from None
-        report.skipped.append({"file": name, "reason": str(problem)})
-    if best is not None:
-        yield best[[*COLUMNS, "rank"]]
+            report.files.append(entry)
+        entry["rows_read"] += len(raw) + len(bad)
+        clean, dropped, mended = clean_chunk(raw, **cleaning)
+        bad = sorted([*bad, *dropped], key=lambda d: d["line"])
+        report.drops += [{"file": name, **d} for d in bad]
+        report.mended += mended
+        entry["rows_kept"] += len(clean)
+        assert report.rows_read == report.rows_kept + report.rows_dropped, f"{name}: a row was lost"
+        category = clean["category"].str.strip()
+        clean["category"] = category.mask(category == "", category_of(path))
+        clean["source"] = pd.array([name] * len(clean), dtype="string[pyarrow]")
+        report.note_kept(clean)
+        yield clean[COLUMNS]
+    if not entry["rows_read"]:
+        raise NotARecipeFile("a header and no rows")
 
 
 def category_of(path: Path) -> str:
@@ -240,30 +215,54 @@ def recipes_of(table: pd.DataFrame) -> list[Recipe]:
     ]
 
 
-def write_split(cfg, split: str, recipes: list[Recipe]) -> Path:
-    """Hand one split over to the next lesson: one recipe a line, the whole file or none."""
-    path = cfg.artifacts / "data" / f"{split}.jsonl"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(
-        "".join(json.dumps(asdict(r), ensure_ascii=False) + "\n" for r in recipes), encoding="utf-8"
+def validate(table: pd.DataFrame) -> pd.DataFrame:
+    """The table itself; CourseError with the first findings when its rows are not clean."""
+    import pandera.pandas as pandera
+
+    def text(*patterns: str):
+        checks = [pandera.Check.str_matches(pattern) for pattern in patterns]
+        return pandera.Column(pd.StringDtype("pyarrow"), checks)
+
+    schema = pandera.DataFrameSchema(
+        {
+            "recipe_id": text(),
+            "title": text(r"^\S[^\n]*$"),
+            "ingredients": text(ITEMS + "+$"),  # at least two items
+            "steps": text(ITEMS + "*$"),
+            "category": text(r"^\S"),
+            "source": text(r"^\S"),
+            "line": pandera.Column("int64", pandera.Check.ge(1)),
+        },
+        strict=True,
+        ordered=True,
+        unique=["source", "line"],
     )
-    temporary.replace(path)
-    return path
+    try:
+        schema.validate(table, lazy=True)
+    except pandera.errors.SchemaErrors as problem:
+        cases = problem.failure_cases
+        found = [
+            f"{case.column or 'table'}: {case.check} "
+            f"({str(case.failure_case)[:40]!r}, row {case.index})"
+            for case in cases.head(3).itertuples()
+        ]
+        raise CourseError(
+            f"not a table of clean recipes, {len(cases)} findings: {'; '.join(found)}. "
+            "Tables of load_recipes always pass; helpers/data/recipes.py lists the columns."
+        ) from None
+    return table
+
+
+def write_split(cfg, split: str, recipes: list[Recipe]) -> Path:
+    """Deprecated: use `save_split`."""
+    return splits.save_split(cfg, split, [vars(r) for r in recipes])
 
 
 def read_split(cfg, split: str) -> list[Recipe]:
-    """Recipes of "train", "validation" or "test" as lesson 02 saved them for these settings. Raises MissingStep without them."""
-    path = cfg.artifacts / "data" / f"{split}.jsonl"
-    if not path.is_file():
-        raise MissingStep(
-            f"no {split} recipes for {cfg.key}. Run notebook 02_data_csv_qa with the same profile, data and seed first."
-        )
-    with open(path, encoding="utf-8") as lines:
-        rows = [json.loads(line) for line in lines]
+    """Deprecated: use `helpers.data.read_split`."""
     return [
         Recipe(
             r["title"], tuple(r["ingredients"]), tuple(r["steps"]), r["category"], r["recipe_id"]
         )
-        for r in rows
+        for r in splits.read_split(cfg, split)
     ]

@@ -1,7 +1,8 @@
-"""Train, validation and test, with near-duplicates on one side, and the leakage that a careless split would have had.
+"""Train, validation and test: near-duplicates together; the files that later lessons read.
 
-The course's own corpus is split by a committed manifest, both languages of a recipe alike. Other people's rows are split
-by a hash of their content, so that appending rows never moves one from train to test.
+The course's own corpus is split by a committed manifest, both languages of a recipe alike. Other
+rows are split by a hash of their content, so that appending rows never moves one from train to
+test.
 """
 
 from __future__ import annotations
@@ -33,13 +34,12 @@ SIMILAR = 0.6  # Jaccard similarity of word trigrams from which two recipes are 
 
 
 def normalised(table: pd.DataFrame) -> pd.Series:
-    """Text to compare rows by: ingredients and steps in lower case, letters and digits of any script only.
+    """Text to compare rows by: ingredients and steps in lower case, letters and digits only.
 
-    Arrow's own functions, so that the text, and with it the split, is the same under every version of pandas.
+    With Arrow's functions the text, and so the split, is the same under every version of pandas.
     """
-    text = pc.utf8_lower(
-        pa.array((table["ingredients"] + " " + table["steps"]).tolist(), pa.large_string())
-    )
+    text = (table["ingredients"] + " " + table["steps"]).tolist()
+    text = pc.utf8_lower(pa.array(text, pa.large_string()))
     text = pc.utf8_trim_whitespace(pc.replace_substring_regex(text, r"[^\pL\pM\pN]+", " "))
     return pd.Series(text.to_pylist(), index=table.index, dtype=object)
 
@@ -50,18 +50,18 @@ def trigrams(text: str) -> set[str]:
 
 
 def similar_pairs(texts: list[str], threshold: float = SIMILAR) -> list[tuple[int, int, float]]:
-    """Pairs (i, j, similarity), i < j, at or above `threshold`: MinHash LSH proposes them, exact Jaccard decides.
+    """Pairs (i, j, similarity), i < j, at or above `threshold`.
 
-    Similarity is |A and B| / |A or B| over the sets of word trigrams (Broder 1997). With 32 bands of 3 rows a pair of
-    similarity s is proposed with probability 1 - (1 - s^3)^32: more than 0.999 at 0.6. Whether a pair is found depends on
-    its two texts alone, not on the order or the number of the others.
+    Similarity is |A and B| / |A or B| over the sets of word trigrams (Jaccard; Broder 1997).
+    MinHash LSH proposes pairs, exact Jaccard decides: with 32 bands of 3 rows a pair of
+    similarity s is proposed with probability 1 - (1 - s^3)^32, more than 0.999 at 0.6. Whether a
+    pair is found depends on its two texts alone.
     """
     from datasketch import MinHash, MinHashLSH
 
     sets = [trigrams(t) for t in texts]
-    sketches = MinHash.bulk(
-        [[s.encode() for s in grams] for grams in sets], num_perm=BANDS[0] * BANDS[1], seed=1
-    )
+    encoded = [[s.encode() for s in grams] for grams in sets]
+    sketches = MinHash.bulk(encoded, num_perm=BANDS[0] * BANDS[1], seed=1)
     index = MinHashLSH(num_perm=BANDS[0] * BANDS[1], params=BANDS)
     pairs = []
     for j, sketch in enumerate(sketches):
@@ -74,21 +74,14 @@ def similar_pairs(texts: list[str], threshold: float = SIMILAR) -> list[tuple[in
 
 
 def group(table: pd.DataFrame, threshold: float = SIMILAR) -> np.ndarray:
-    """Group number of each row: exact copies and near-duplicates share one, directly or through a chain."""
-    texts = normalised(table)
-    first = texts.drop_duplicates()
-    position = {text: i for i, text in enumerate(first)}
-    parent = list(range(len(first)))
+    """Group number of each row: copies and near-duplicates share one, also through a chain."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
 
-    def root(i):
-        while parent[i] != i:
-            parent[i] = parent[parent[i]]
-            i = parent[i]
-        return i
-
-    for i, j, _ in similar_pairs(first.tolist(), threshold):
-        parent[root(j)] = root(i)
-    return np.array([root(position[text]) for text in texts])
+    number, first = pd.factorize(normalised(table))
+    pairs = np.array([(i, j) for i, j, _ in similar_pairs(list(first), threshold)]).reshape(-1, 2)
+    graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(first),) * 2)
+    return connected_components(graph, directed=False)[1][number]
 
 
 def hashed_split(text: str, fractions=FRACTIONS) -> str:
@@ -100,9 +93,9 @@ def hashed_split(text: str, fractions=FRACTIONS) -> str:
 def assign(table: pd.DataFrame, cfg: Settings, fractions=FRACTIONS) -> pd.DataFrame:
     """The table without exact copies, with the columns `group` and `split`.
 
-    Own corpus: by the manifest. Other data: each row hashes to a split; a group whose members disagree goes to train,
-    so a group is test only when every member hashes to test, and appending rows never moves one from train to test.
-    Raises CourseError when a recipe of the own corpus is not in the manifest.
+    Own corpus: by the manifest. Other data: each row hashes to a split; a group whose members
+    disagree goes to train, so a group is test only when every member hashes to test. Raises
+    CourseError when a recipe of the own corpus is not in the manifest.
     """
     table = table.assign(group=group(table), _text=normalised(table))
     manifest = cfg.data_dir.parent / MANIFEST
@@ -117,85 +110,64 @@ def assign(table: pd.DataFrame, cfg: Settings, fractions=FRACTIONS) -> pd.DataFr
         table["split"] = table["recipe_id"].map(splits)
     else:
         table["split"] = [hashed_split(text, fractions) for text in table["_text"]]
-        agreed = table.groupby("group")["split"].agg(
-            lambda s: s.iloc[0] if s.nunique() == 1 else "train"
-        )
-        table["split"] = table["group"].map(agreed)
+        sides = table.groupby("group")["split"]
+        table["split"] = sides.transform("first").where(sides.transform("nunique") == 1, "train")
     return table.drop_duplicates("_text").drop(columns="_text").reset_index(drop=True)
 
 
 def leakage(train: pd.DataFrame, test: pd.DataFrame) -> dict[str, float]:
     """Shares of test rows with an exact copy, a near-duplicate or the same title in train."""
     both = pd.concat([train, test], ignore_index=True)
-    texts, groups = normalised(both), group(both)
-    n = len(train)
-    seen = {
-        "exact copy": set(texts[:n]),
-        "near-duplicate": set(groups[:n]),
-        "same title": set(both["title"][:n].str.lower()),
-    }
     values = {
-        "exact copy": texts[n:],
-        "near-duplicate": groups[n:],
-        "same title": both["title"][n:].str.lower(),
+        "exact copy": normalised(both),
+        "near-duplicate": pd.Series(group(both)),
+        "same title": both["title"].str.lower(),
     }
+    n = len(train)
     return {
-        name: float(np.mean([v in seen[name] for v in values[name]])) if len(test) else 0.0
-        for name in seen
+        name: float(value[n:].isin(value[:n]).mean()) if len(test) else 0.0
+        for name, value in values.items()
     }
-
-
-def random_split(
-    table: pd.DataFrame, test_share: float, seed: int
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The careless way, kept for comparison: shuffle the rows and cut."""
-    test = table.sample(frac=test_share, random_state=seed)
-    return table.drop(test.index), test
 
 
 def make_manifest(
     table: pd.DataFrame, known: dict[str, str] | None = None, seed: int = 42, fractions=FRACTIONS
 ) -> pd.DataFrame:
-    """recipe_id and split for the own corpus, balanced within each category, whole near-duplicate groups on one side.
+    """recipe_id and split for the own corpus: balanced in each category, groups on one side.
 
-    Recipes in `known` (recipe_id -> split) keep their split whatever is added, so that no test recipe is ever trained on
-    later. A new member of a known group follows it (train where the group disagrees). The other groups, in a fixed random
-    order, go to the split that lacks most.
+    Recipes in `known` (recipe_id -> split) keep their split, so that no test recipe is ever
+    trained on later. A new member of a known group follows it (train where the group disagrees).
+    Other groups, in a fixed random order, go to the split that lacks most.
     """
     known, table, rows = known or {}, table.assign(group=group(table)), {}
+
+    def place(ids: list[str]) -> bytes:
+        return hashlib.sha256(f"{seed}{ids[0]}".encode()).digest()
+
     for _, part in table.groupby("category", sort=True):
-        members = {g: sorted(ids) for g, ids in part.groupby("group")["recipe_id"]}
-        placed = {m: known[m] for ids in members.values() for m in ids if m in known}
-        for g in sorted(
-            members, key=lambda g: hashlib.sha256(f"{seed}{members[g][0]}".encode()).digest()
-        ):
-            before = {placed[m] for m in members[g] if m in placed}
+        groups = [sorted(ids) for _, ids in part.groupby("group")["recipe_id"]]
+        placed = {m: known[m] for ids in groups for m in ids if m in known}
+        for ids in sorted(groups, key=place):
+            before = {placed[m] for m in ids if m in placed}
             lacking = {
                 name: share * len(part) - list(placed.values()).count(name)
                 for name, share in zip(NAMES, fractions)
             }
-            split = (
-                max(lacking, key=lacking.get)
-                if not before
-                else before.pop()
-                if len(before) == 1
-                else "train"
-            )
-            placed |= {m: split for m in members[g] if m not in placed}
+            split = max(lacking, key=lacking.get) if not before else "train"
+            if len(before) == 1:
+                split = before.pop()
+            placed |= {m: split for m in ids if m not in placed}
         rows |= placed
     return pd.DataFrame(sorted(rows.items()), columns=["recipe_id", "split"])
 
 
 def sample_evenly(table: pd.DataFrame, most: int, seed: int) -> pd.DataFrame:
-    """At most `most` rows (0: all), drawn evenly over categories; a category that has fewer leaves its places to the others.
+    """At most `most` rows (0: all), drawn evenly over the categories.
 
-    Within a category the rows with the smallest hash of text and seed come first, so the draw depends neither on the order of
-    rows nor on what else is in the table.
+    A category with fewer rows leaves its places to the others. Rows with the smallest hash of text
+    and seed come first, so the draw depends neither on the order of rows nor on other rows.
     """
-    rank = pd.Series(
-        [hashlib.sha256(f"{seed}{text}".encode()).hexdigest() for text in normalised(table)],
-        index=table.index,
-    )
+    rank = normalised(table).map(lambda text: hashlib.sha256(f"{seed}{text}".encode()).hexdigest())
     place = rank.groupby(table["category"]).rank(method="first")
     order = pd.DataFrame({"place": place, "rank": rank}).sort_values(["place", "rank"]).index
     return table.loc[order[:most] if most else order]

@@ -18,7 +18,7 @@ import pandas as pd
 
 from ..course.errors import CourseError
 from ..data import csv_reader, splits
-from ..data.report import Report
+from ..data.recipes import Report
 
 COLUMNS = ["line", "doctor", "question1", "question2", "similar"]
 # The reader of recipe files finds records, quotes and line numbers; it only has to know that three fields must not be missing.

@@ -50,7 +50,7 @@ def raw() -> dict[str, pd.DataFrame]:
 def clean() -> dict[str, pd.DataFrame]:
     tables = {}
     for lang in settings.LANGUAGES:
-        tables[lang], report = recipes.load(FOLDER / lang, strict=True)
+        tables[lang], report = recipes.load_recipes(FOLDER / lang, strict=True)
         assert report.rows_dropped == 0 and not report.mended, (report.reasons, report.mended)
     return tables
 

@@ -68,7 +68,7 @@ def test_each_file(name):
 
 
 def test_whole_folder():
-    table, report = recipes.load(MESSY)
+    table, report = recipes.load_recipes(MESSY)
     assert (report.rows_read, report.rows_kept, report.rows_dropped) == tuple(
         MANIFEST[k] for k in ("rows_read", "rows_kept", "rows_dropped")
     )
@@ -80,4 +80,4 @@ def test_whole_folder():
 
 def test_strict_refuses_and_names_the_file():
     with pytest.raises(CourseError, match="empty.csv: the file is empty"):
-        recipes.load(MESSY, strict=True)
+        recipes.load_recipes(MESSY, strict=True)
