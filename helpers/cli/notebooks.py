@@ -1,31 +1,15 @@
-"""`python -m helpers notebooks ...`: lint, stamp, clean, publish, stale, readme. For those who write lessons."""
+"""`python -m helpers notebooks ...`: lint, stamp, publish, stale, readme. For lesson writers."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ..course.errors import CourseError, UsageError
-from .output import Json
+from .output import Json, print_json
 
 app = typer.Typer(help="Upkeep of the notebooks and the README.", no_args_is_help=True)
-
-
-def read_notebook(path: Path):
-    """The notebook in a file. Raises UsageError without a file, CourseError when it holds something else."""
-    import nbformat
-
-    if not path.is_file():
-        raise UsageError(f"{path} is not a file; expected a notebook (.ipynb).")
-    try:
-        return nbformat.read(path, 4)
-    except (nbformat.reader.NotJSONError, nbformat.ValidationError, UnicodeDecodeError) as problem:
-        raise CourseError(
-            f"{path} is not a notebook: {str(problem).splitlines()[0][:120]}"
-        ) from None
 
 
 @app.command()
@@ -35,20 +19,13 @@ def lint(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Check language pairs, headings, first cells, exercises, pictures and outputs. Exit code 1 when something is wrong."""
-    from ..pipeline import lint as notebook_lint
+    """Check language pairs, first cells, exercises, pictures, outputs. Exit code 1: problems."""
+    from ..pipeline import lint, notebooks
 
-    files = paths or notebook_lint.notebook_files()
-    problems = [
-        p for path in files for p in notebook_lint.lint_notebook(read_notebook(path), path.stem)
-    ]
+    files = paths or notebooks.notebook_files()
+    problems = [problem for path in files for problem in lint.lint(path)]
     if as_json:
-        typer.echo(
-            json.dumps(
-                {"notebooks": len(files), "problems": [vars(p) for p in problems]},
-                ensure_ascii=False,
-            )
-        )
+        print_json({"notebooks": len(files), "problems": [vars(p) for p in problems]})
     else:
         typer.echo("\n".join(map(str, problems)) or f"{len(files)} notebooks, no problems")
     raise typer.Exit(1 if problems else 0)
@@ -56,47 +33,36 @@ def lint(
 
 @app.command()
 def stamp() -> None:
-    """Write the bootstrap cell, with the address in helpers/course/repository.txt, into every notebook."""
-    from ..pipeline import notebooks as notebook_upkeep
+    """Write the bootstrap cell, with the address in helpers/course/repository.txt, everywhere."""
+    from ..pipeline import notebooks
 
-    typer.echo(
-        "\n".join(f"stamped {name}" for name in notebook_upkeep.stamp()) or "nothing to change"
-    )
-
-
-@app.command()
-def clean(executed: Path, out: Path) -> None:
-    """Make an executed notebook fit to commit."""
-    from ..pipeline import notebooks as notebook_upkeep
-
-    notebook_upkeep.write(notebook_upkeep.clean(read_notebook(executed), executed.stem), out)
+    typer.echo("\n".join(f"stamped {name}" for name in notebooks.stamp()) or "nothing to change")
 
 
 @app.command()
 def publish(run_dir: Path) -> None:
     """Take the outputs of a run over into notebooks/, cleaned."""
-    from ..pipeline import notebooks as notebook_upkeep
+    from ..pipeline import notebooks
 
-    typer.echo("\n".join(f"published {name}" for name in notebook_upkeep.publish(run_dir)))
+    typer.echo("\n".join(f"published {name}" for name in notebooks.publish(run_dir)))
 
 
 @app.command()
 def stale(as_json: Json = False) -> None:
-    """List notebooks whose outputs do not belong to their code. Exit code 1 when there are any."""
-    from ..pipeline import notebooks as notebook_upkeep
+    """List notebooks whose outputs do not belong to their code. Exit code 1: there are some."""
+    from ..pipeline import notebooks
 
-    found = notebook_upkeep.stale()
-    typer.echo(
-        json.dumps(found)
-        if as_json
-        else "\n".join(f"{name}: {why}" for name, why in found.items())
-        or "all outputs belong to their code"
-    )
+    found = notebooks.stale()
+    if as_json:
+        print_json(found)
+    else:
+        text = "\n".join(f"{name}: {why}" for name, why in found.items())
+        typer.echo(text or "all outputs belong to their code")
     raise typer.Exit(1 if found else 0)
 
 
-@app.command("readme")
-def write_readme(
+@app.command()
+def readme(
     run_dirs: Annotated[
         list[Path] | None, typer.Argument(help="Runs that passed, e.g. one for each data language.")
     ] = None,

@@ -86,7 +86,7 @@ def serve(
 ) -> None:
     """Serve the tuned model: a chat page, POST /api/chat and /api/chat/stream, GET /health. Ctrl-C ends it."""
     from ..course import settings
-    from ..pipeline.processes import interruptible
+    from .output import interruptible
 
     settings.choice(engine, ENGINES, "engine")
     if concurrency > 1 and engine == "transformers":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 
 from .files import write_json
 
@@ -30,15 +31,15 @@ def record(
 ) -> float:
     """Keep one number under `name`; the last value of a name counts. Returns the value.
 
-    `low`, `high`: interval; `n`: sample size. In a pipeline run it goes to the file DAPUR_METRICS.
-    Raises ValueError for a value that is not a finite number: a NaN would pass every comparison.
+    `low`, `high`: interval; `n`: sample size. Stored with them: `cell`, the execution count of the
+    notebook cell that called (None elsewhere). Inside a pipeline run the rows go to the file that
+    DAPUR_METRICS names. Raises ValueError for a value that is not a finite number.
     """
     value = float(value)
     if not math.isfinite(value):
         raise ValueError(f"metric {name!r} is {value}: only finite numbers can be recorded")
-    low, high = (
-        None if bound is None else float(bound) for bound in (low, high)
-    )  # numpy's numbers are not JSON
+    # float() because numpy's numbers are not JSON
+    low, high = (None if bound is None else float(bound) for bound in (low, high))
     row = {
         "notebook": _notebook,
         "name": name,
@@ -47,14 +48,20 @@ def record(
         "low": low,
         "high": high,
         "n": None if n is None else int(n),
+        "cell": _running_cell(),
     }
     _memory[:] = [r for r in _memory if r["name"] != name] + [row]
     _write()
     return value
 
 
-def recorded() -> list[dict]:
-    return list(_memory)
+
+def _running_cell() -> int | None:
+    """The number in `In [ ]` of the cell that runs now; None outside IPython."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    # The last input stored; `execution_count` is already one further in newer versions of IPython.
+    return len(shell.user_ns["In"]) - 1 if shell else None
 
 
 def _write() -> None:

@@ -1,1 +1,1 @@
-"""Runs the notebooks as a batch, checks the gates, writes the report; lints and publishes notebooks."""
+"""Run the notebooks as a batch, check gates, write the report; lint and publish notebooks."""

@@ -1,33 +1,32 @@
-"""The notebook lint: what must hold in every lesson, so that neither language, exercise nor first cell drifts.
+"""The notebook lint: what must hold in every lesson, so that languages, code and cells agree.
 
-Each check is a generator of (cell number from 1, rule, what is wrong); `lint` runs them all over one notebook.
+Each check is a generator of (cell number from 1, rule, what is wrong) for one notebook.
 """
 
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import nbformat
+from IPython.core.inputtransformer2 import TransformerManager
+from markdown_it import MarkdownIt
 
 from ..course.settings import ROOT
-from .notebooks import NOTEBOOKS, bootstrap_source, tags
+from .notebooks import NOTEBOOKS, bootstrap_source, read, tags
 
 REQUIRED_PARAMETERS = {"PROFILE", "LANGUAGE", "DATA_LANGUAGE", "RUN_SOLUTIONS", "SEED"}
+NOT_FOR_LESSONS = ("pipeline", "cli")  # rooms that a lesson never imports
 _BODY = re.compile(r'<span lang="(id|en)"></span>\n\n(.*)', re.DOTALL)
-_BILINGUAL = re.compile(r"(?:#{1,6} (?P<heading>.+)|\*\*(?P<bold>.+)\*\*)")
-_FENCE = re.compile(r"^(```|~~~).*?^\1[ \t]*$", re.MULTILINE | re.DOTALL)
-_SPAN = re.compile(r"(`+)(?!`)(.+?)(?<!`)\1(?!`)")
-_LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^()\s]+(?:\([^()\s]*\))?)[^)]*\)")
-_IMG = re.compile(r"<img\b[^>]*>", re.IGNORECASE)
+_BILINGUAL = re.compile(r"#{1,6} (.+)|\*\*(.+)\*\*")
 _NUMBER = re.compile(r"(?<![A-Za-z_\d.,])\d+(?:[.,]\d+)*")
-_MACHINE_PATH = re.compile(
-    r"(?<![\w.:/~])/(?:home|Users|root|tmp|var|private|opt|mnt|srv|content|kaggle)/[\w.-]+|\b[A-Z]:\\Users\\\w+"
-)
+_FOLDERS = "home|Users|root|tmp|var|private|opt|mnt|srv|content|kaggle"
+_MACHINE_PATH = re.compile(rf"(?<![\w.:/~])/(?:{_FOLDERS})/[\w.-]+|\b[A-Z]:\\Users\\\w+")
 Finding = tuple[int, str, str]
 
 
@@ -44,14 +43,17 @@ class Problem:
 
 def lint(path: Path) -> list[Problem]:
     """Everything wrong with one notebook file."""
-    return lint_notebook(nbformat.read(path, 4), path.stem)
+    return lint_notebook(read(path), path.stem)
 
 
 def lint_notebook(nb, name: str) -> list[Problem]:
-    """Everything wrong with a notebook that is or will be the lesson `name`, in the order of its cells."""
-    checks = (pairs, headings, twins, pictures, first_cells, exercise_cells, outputs)
+    """Everything wrong with a notebook that is the lesson `name`, in the order of its cells."""
+    checks = (pairs, headings, twins, pictures, first_cells, exercises, same_code, outputs)
     found = [Problem(name, *finding) for check in checks for finding in check(nb, name)]
     return sorted(found, key=lambda problem: problem.cell)
+
+
+# --- text ---------------------------------------------------------------------------------------
 
 
 def language_of(cell) -> str | None:
@@ -60,8 +62,42 @@ def language_of(cell) -> str | None:
     return match[1] if match else None
 
 
+@dataclass
+class Prose:
+    """What a Markdown text holds, code blocks left out."""
+
+    text: str = ""
+    spans: list[str] = field(default_factory=list)  # inline `code`
+    links: list[str] = field(default_factory=list)
+    images: list[tuple[str, str]] = field(default_factory=list)  # address, alternative text
+    headings: int = 0
+
+
+def prose(markdown: str) -> Prose:
+    found = Prose()
+    for block in MarkdownIt().enable("table").parse(markdown):
+        found.headings += block.type == "heading_open"
+        for token in block.children or [block]:
+            if token.type == "text":
+                found.text += token.content
+                continue
+            found.text += " "
+            if token.type == "code_inline":
+                found.spans.append(token.content)
+            elif token.type == "link_open":
+                found.links.append(token.attrs["href"])
+            elif token.type == "image":
+                found.images.append((token.attrs["src"], token.content))
+            elif token.type in ("html_inline", "html_block"):
+                found.text += re.sub(r"<[^>]*>", " ", token.content)
+                for image in re.findall(r"<img\b[^>]*>", token.content):
+                    src, alt = (re.search(rf'{key}="([^"]*)"', image) for key in ("src", "alt"))
+                    found.images.append((src[1] if src else "", alt[1] if alt else ""))
+    return found
+
+
 def pairs(nb, name: str) -> Iterator[Finding]:
-    """Every Indonesian body is followed at once by its English twin, and no English one stands alone."""
+    """Every Indonesian body is followed at once by its English twin; no English one is alone."""
     waiting = 0
     for number, cell in enumerate([*nb.cells, nbformat.v4.new_raw_cell("end")], 1):
         language = language_of(cell)
@@ -78,24 +114,21 @@ def headings(nb, name: str) -> Iterator[Finding]:
         if cell.cell_type != "markdown":
             continue
         if language_of(cell):
-            found = re.search(
-                r"(?m)^#{1,6} .*|^.+\n(?:=+|-+)[ \t]*$", _FENCE.sub("", _BODY.match(cell.source)[2])
-            )
-            if found:
-                yield number, "heading", f"a body holds a heading: {found[0].splitlines()[0]!r}"
+            if prose(cell.source).headings:
+                yield number, "heading", "a body holds a heading"
             continue
         match = _BILINGUAL.fullmatch(cell.source.strip())
-        sides = [side for side in (match["heading"] or match["bold"]).split(" · ")] if match else []
+        sides = (match[1] or match[2]).split(" · ") if match else []
         if len(sides) < 2 or not all(re.search(r"\w", side) for side in sides):
-            yield (
-                number,
-                "heading",
-                f"expected one line `# Indonesian · English` or a marked body, found {cell.source.strip()[:60]!r}",
-            )
+            found = cell.source.strip()[:60]
+            yield number, "heading", f"expected `# Indonesian · English` or a body, found {found!r}"
 
 
 def normal_numbers(text: str, language: str) -> Counter:
-    """Numbers of a prose text in one notation: Indonesian 1,5 and 2.000 are English 1.5 and 2,000. Digits in names (NF4) are left out."""
+    """Numbers of a text in one notation: Indonesian 1,5 and 2.000 are English 1.5 and 2,000.
+
+    Digits in names (NF4) are left out.
+    """
     thousands, decimal = (".", ",") if language == "id" else (",", ".")
     grouped = re.compile(rf"[1-9]\d{{0,2}}(?:\{thousands}\d{{3}})+(?:\{decimal}\d+)?")
 
@@ -106,28 +139,10 @@ def normal_numbers(text: str, language: str) -> Counter:
     return Counter(normal(n) for n in _NUMBER.findall(text))
 
 
-def code_names(nb) -> set[str]:
-    """Identifiers that occur in the notebook's code: variables, attributes, arguments, modules."""
-    names = set()
-    for cell in nb.cells:
-        for node in ast.walk(tree(cell)) if cell.cell_type == "code" else ():
-            for attribute in ("id", "attr", "arg", "name", "module"):
-                if isinstance(value := getattr(node, attribute, None), str):
-                    names.update(value.split("."))
-    return names
-
-
-def tree(cell) -> ast.Module:
-    """Syntax tree of a code cell, magics and shell lines translated first."""
-    from IPython.core.inputtransformer2 import TransformerManager
-
-    return ast.parse(TransformerManager().transform_cell(cell.source))
-
-
-def neutral_names(text: str, known: set[str]) -> set[str]:
-    """Inline `code` that must be the same in both languages: names of the notebook's code, paths, calls, options."""
+def neutral_names(spans: list[str], known: set[str]) -> set[str]:
+    """Inline code that must be the same in both languages: names, paths, calls, options."""
     found = set()
-    for _, span in _SPAN.findall(text):
+    for span in spans:
         words = re.findall(r"[A-Za-z_]\w*", span)
         if (words and set(words) <= known) or re.search(r"[_/=(]|\w\.\w", span):
             found.add(span)
@@ -140,204 +155,217 @@ def twins(nb, name: str) -> Iterator[Finding]:
     for number, (first, second) in enumerate(zip(nb.cells, nb.cells[1:]), 1):
         if (language_of(first), language_of(second)) != ("id", "en"):
             continue
-        facts = [
-            _facts(_BODY.match(cell.source)[2], language, known)
-            for cell, language in ((first, "id"), (second, "en"))
-        ]
-        for rule in facts[0]:
-            only = [
-                sorted(
-                    (a[rule] - b[rule])
-                    if isinstance(a[rule], set)
-                    else (a[rule] - b[rule]).elements()
-                )
-                for a, b in (facts, facts[::-1])
-            ]
-            if only[0] or only[1]:
-                yield (
-                    number,
-                    rule,
-                    f"the twins differ; only Indonesian: {only[0]}, only English: {only[1]}",
-                )
-
-
-def _facts(body: str, language: str, known: set[str]) -> dict[str, Counter | set[str]]:
-    prose = _FENCE.sub("", body)
-    links = [(bang, target) for bang, _, target in _LINK.findall(prose)]
-    images = [target for bang, target in links if bang] + re.findall(
-        r'<img\b[^>]*src="([^"]+)"', prose
-    )
-    plain = _IMG.sub("", _LINK.sub(r"\2", _SPAN.sub("", prose)))
-    return {
-        "numbers": normal_numbers(plain, language),
-        "links": Counter(t for bang, t in links if not bang),
-        "images": Counter(images),
-        "names": neutral_names(prose, known),
-    }
+        facts = []
+        for cell, language in ((first, "id"), (second, "en")):
+            found = prose(_BODY.match(cell.source)[2])
+            facts.append(
+                {
+                    "numbers": normal_numbers(found.text, language),
+                    "links": Counter(found.links),
+                    "images": Counter(address for address, _ in found.images),
+                    "names": Counter(neutral_names(found.spans, known)),
+                }
+            )
+        for rule, ours in facts[0].items():
+            theirs = facts[1][rule]
+            if ours != theirs:
+                only = [sorted((a - b).elements()) for a, b in ((ours, theirs), (theirs, ours))]
+                text = f"the twins differ; only Indonesian: {only[0]}, only English: {only[1]}"
+                yield number, rule, text
 
 
 def pictures(nb, name: str) -> Iterator[Finding]:
-    """Every picture has alternative text, in each language, and every relative link leads somewhere."""
+    """Every picture has alternative text, in each language; every relative link leads somewhere."""
     for number, cell in enumerate(nb.cells, 1):
         if cell.cell_type == "markdown":
-            prose = _SPAN.sub("", _FENCE.sub("", cell.source))
-            for bang, text, target in _LINK.findall(prose):
-                if bang and not text.strip():
-                    yield number, "alt text", f"picture {target} has none"
+            found = prose(cell.source)
+            for address, alt in found.images:
+                if not re.search(r"\w", alt):
+                    yield number, "alt text", f"picture {address} has none"
+            for target in found.links + [address for address, _ in found.images]:
                 path = target.split("#")[0]
                 if path and not re.match(r"[a-z]+:", target) and not (NOTEBOOKS / path).exists():
                     yield number, "links", f"{target} leads nowhere"
-            for image in _IMG.findall(prose):
-                if not re.search(r'alt="[^"]*\w', image):
-                    yield number, "alt text", f"none in {image[:60]}"
-        elif cell.cell_type == "code":
-            for call in ast.walk(tree(cell)):
-                if isinstance(call, ast.Call) and _called(call) == "show_figure":
-                    texts = [
-                        *call.args[1:],
-                        *(k.value for k in call.keywords if k.arg in ("alt_id", "alt_en")),
-                    ]
-                    if len(texts) < 2 or any(
-                        isinstance(t, ast.Constant) and not str(t.value).strip() for t in texts
-                    ):
-                        yield (
-                            number,
-                            "alt text",
-                            "show_figure needs a text in Indonesian and one in English",
-                        )
+        for call in calls(cell, "show_figure"):
+            named = [k.value for k in call.keywords if k.arg in ("alt_id", "alt_en")]
+            texts = [t for t in [*call.args[1:], *named] if getattr(t, "value", "x") != ""]
+            if len(texts) < 2:
+                text = "show_figure needs a text in Indonesian and one in English"
+                yield number, "alt text", text
 
 
-def _called(call: ast.Call) -> str:
-    return getattr(call.func, "attr", getattr(call.func, "id", ""))
+# --- code ---------------------------------------------------------------------------------------
+
+
+def tree(cell) -> ast.Module:
+    """Syntax tree of a cell, magics translated first; an empty one for text."""
+    source = cell.source if cell.cell_type == "code" else ""
+    return ast.parse(TransformerManager().transform_cell(source))
+
+
+def code_names(nb) -> set[str]:
+    """Identifiers that occur in the notebook's code: variables, attributes, arguments, modules."""
+    names = set()
+    for node in (node for cell in nb.cells for node in ast.walk(tree(cell))):
+        for attribute in ("id", "attr", "arg", "name", "module"):
+            if isinstance(value := getattr(node, attribute, None), str):
+                names.update(value.split("."))
+    return names
+
+
+def calls(cell, name: str) -> list[ast.Call]:
+    """The calls of `name(...)` or `anything.name(...)` in a cell."""
+    return [
+        node
+        for node in ast.walk(tree(cell))
+        if isinstance(node, ast.Call)
+        and getattr(node.func, "attr", getattr(node.func, "id", "")) == name
+    ]
+
+
+def variables(cell, use: type) -> set[str]:
+    """Names that a cell reads (`ast.Load`) or assigns (`ast.Store`)."""
+    nodes = ast.walk(tree(cell))
+    return {n.id for n in nodes if isinstance(n, ast.Name) and isinstance(n.ctx, use)}
+
+
+def numbered_code(nb) -> list[tuple[int, object]]:
+    return [(number, cell) for number, cell in enumerate(nb.cells, 1) if cell.cell_type == "code"]
 
 
 def first_cells(nb, name: str) -> Iterator[Finding]:
     """The first code cells are bootstrap, parameters and set-up, each as agreed."""
-
-    code = [(number, cell) for number, cell in enumerate(nb.cells, 1) if cell.cell_type == "code"]
-    for position, wanted in enumerate(("bootstrap", "parameters", "setup")):
-        number, cell = code[position] if position < len(code) else (len(nb.cells), None)
-        if cell is None or wanted not in tags(cell):
-            yield number, "first cells", f"code cell {position + 1} must be tagged {wanted!r}"
+    for wanted, (number, cell) in zip(("bootstrap", "parameters", "setup"), numbered_code(nb)):
+        if wanted not in tags(cell):
+            yield number, "first cells", f"this code cell must be tagged {wanted!r}"
         elif wanted == "bootstrap" and cell.source != bootstrap_source():
             yield (
                 number,
                 "bootstrap",
-                "differs from helpers/pipeline/bootstrap_cell.txt; run: python -m helpers notebooks stamp",
+                "differs; run: python -m helpers notebooks stamp",
             )
-        elif wanted == "parameters" and (missing := REQUIRED_PARAMETERS - _assigned(tree(cell))):
-            yield number, "parameters", f"missing: {', '.join(sorted(missing))}"
+        elif wanted == "parameters":
+            if missing := REQUIRED_PARAMETERS - variables(cell, ast.Store):
+                yield number, "parameters", f"missing: {', '.join(sorted(missing))}"
         elif wanted == "setup":
-            starts = [
-                c.args[0]
-                for c in ast.walk(tree(cell))
-                if isinstance(c, ast.Call) and _called(c) == "start" and c.args
-            ]
-            if not any(isinstance(a, ast.Constant) and a.value == name for a in starts):
-                yield number, "setup", f"expected lesson.start({name!r}, ...)"
-
-
-def _assigned(module: ast.Module) -> set[str]:
-    return {
-        n.id for n in ast.walk(module) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
-    }
+            names = [getattr(call.args[0], "value", "") for call in calls(cell, "start")]
+            if name not in names:
+                yield number, "setup", f"expected start({name!r}, ...)"
 
 
 def exercise_names(nb) -> list[str]:
-    """Names of the exercises, from the `exercises.check("3.2", ...)` calls."""
-    return [
-        call.args[0].value
-        for cell in nb.cells
-        if "check" in tags(cell)
-        for call in ast.walk(tree(cell))
-        if isinstance(call, ast.Call)
-        and _called(call) == "check"
-        and call.args
-        and isinstance(call.args[0], ast.Constant)
-    ]
+    """Names of the exercises, from the calls `check("3.2", ...)`."""
+    cells = [cell for cell in nb.cells if "check" in tags(cell)]
+    return [call.args[0].value for cell in cells for call in calls(cell, "check") if call.args]
 
 
-def exercise_cells(nb, name: str) -> Iterator[Finding]:
-    """Exercises are question pair, stub, guarded solution, check; nothing after them depends on the answer."""
-    code = [(number, cell) for number, cell in enumerate(nb.cells, 1) if cell.cell_type == "code"]
+def exercises(nb, name: str) -> Iterator[Finding]:
+    """Exercises are question pair, stub, guarded solution, check; nothing depends on the answer."""
+    code = numbered_code(nb)
     kinds = [next(iter(tags(cell) & {"exercise", "solution", "check"}), "") for _, cell in code]
     for position, (number, cell) in enumerate(code):
         kind = kinds[position]
         if kind == "exercise":
             if kinds[position : position + 3] != ["exercise", "solution", "check"]:
                 yield number, "exercise", "expected three code cells: exercise, solution, check"
-            asked = next(
-                (
-                    c
-                    for c in reversed(nb.cells[: number - 1])
-                    if c.cell_type == "markdown" or tags(c)
-                ),
-                None,
-            )
-            if (
-                asked is None or language_of(asked) != "en"
-            ):  # untagged code may stand between: what the question is about
-                yield number, "exercise", "no question in both languages above it"
-            stub = tree(cell)
-            blank = {
-                t.id
-                for node in ast.walk(stub)
-                if isinstance(node, ast.Assign)
-                and isinstance(node.value, ast.Constant)
-                and node.value.value is ...
-                for t in node.targets
-                if isinstance(t, ast.Name)
-            }
-            if not blank:
-                yield number, "exercise", "the stub leaves nothing open: expected `answer = ...`"
-            for later, other in code[position + 3 :]:
-                read = {
-                    n.id
-                    for n in ast.walk(tree(other))
-                    if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)
-                }
-                if (used := blank & read) and not blank & _assigned(tree(other)):
-                    yield (
-                        later,
-                        "exercise",
-                        f"depends on the answer {', '.join(sorted(used))} of cell {number}",
-                    )
-        elif kind and (
-            position < 1
-            or kinds[position - 1] != {"solution": "exercise", "check": "solution"}[kind]
-        ):
+            later = code[position + 3 :]
+            yield from ((n, "exercise", text) for n, text in stub_faults(nb, number, cell, later))
+        elif kind and kinds[position - 1] != {"solution": "exercise", "check": "solution"}[kind]:
             yield number, "exercise", f"a {kind} cell out of order"
         if kind == "solution":
-            body = tree(cell).body
-            if not body or not all(
-                isinstance(s, ast.If)
-                and isinstance(s.test, ast.Name)
-                and s.test.id == "RUN_SOLUTIONS"
-                and not s.orelse
-                for s in body
-            ):
+            tests = [getattr(statement, "test", None) for statement in tree(cell).body]
+            guarded = all(getattr(test, "id", "") == "RUN_SOLUTIONS" for test in tests)
+            if not tests or not guarded or any(s.orelse for s in tree(cell).body):
                 yield number, "solution", "everything must stand under `if RUN_SOLUTIONS:`"
-        if kind == "check" and not exercise_names(nbformat.v4.new_notebook(cells=[cell])):
-            yield number, "exercise", 'the check calls no exercises.check("number", ...)'
+        if kind == "check" and not calls(cell, "check"):
+            yield number, "exercise", 'the check calls no check("number", ...)'
     for repeated, times in Counter(exercise_names(nb)).items():
         if times > 1:
             yield len(nb.cells), "exercise", f"exercise {repeated} is checked {times} times"
 
 
+def stub_faults(nb, number: int, stub, later) -> Iterator[tuple[int, str]]:
+    """A stub has its question in both languages above it, and a name left open that no later cell
+    reads. Untagged code may stand between: what the question is about."""
+    above = [c for c in nb.cells[: number - 1] if c.cell_type == "markdown" or tags(c)]
+    if not above or language_of(above[-1]) != "en":
+        yield number, "no question in both languages above it"
+    blank = {
+        target.id
+        for node in ast.walk(tree(stub))
+        if isinstance(node, ast.Assign) and getattr(node.value, "value", None) is ...
+        for target in node.targets
+        if isinstance(target, ast.Name)
+    }
+    if not blank:
+        yield number, "the stub leaves nothing open: expected `answer = ...`"
+    for position, cell in later:
+        used = blank & variables(cell, ast.Load)
+        if used and not blank & variables(cell, ast.Store):
+            yield position, f"depends on the answer {', '.join(sorted(used))} of cell {number}"
+
+
+class _Bare(ast.NodeTransformer):
+    """Takes docstrings and annotations out of a syntax tree."""
+
+    def visit(self, node):
+        self.generic_visit(node)
+        for name in ("annotation", "returns"):
+            if hasattr(node, name):
+                setattr(node, name, None)
+        if isinstance(node, ast.AnnAssign):
+            return ast.Assign([node.target], node.value) if node.value else None
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(node):
+            node.body = node.body[1:]
+        return node
+
+
+def definitions(module: ast.Module) -> dict[str, str]:
+    """Name -> bare syntax tree of the functions and classes at the top of a module or cell."""
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    return {n.name: ast.dump(_Bare().visit(n)) for n in module.body if isinstance(n, kinds)}
+
+
+@functools.cache
+def helpers_code() -> dict[str, dict[str, str]]:
+    """Name -> {file: syntax tree} of what the rooms that lessons may import define."""
+    found: dict[str, dict[str, str]] = {}
+    for path in sorted((ROOT / "helpers").glob("*/*.py")):
+        if path.parent.name not in NOT_FOR_LESSONS:
+            module = ast.parse(path.read_text(encoding="utf-8"))
+            for name, code in definitions(module).items():
+                found.setdefault(name, {})[path.relative_to(ROOT).as_posix()] = code
+    return found
+
+
+def same_code(nb, name: str) -> Iterator[Finding]:
+    """What a cell defines under the name of a helper is the same code; no cell imports plumbing."""
+    for number, cell in numbered_code(nb):
+        for defined, code in definitions(tree(cell)).items():
+            homes = helpers_code().get(defined, {})
+            if homes and code not in homes.values():
+                text = f"{defined} differs from the one in {', '.join(homes)}: align them or rename"
+                yield number, "same code", text
+        for node in ast.walk(tree(cell)):
+            modules = [alias.name for alias in getattr(node, "names", []) if hasattr(alias, "name")]
+            for module in [*modules, getattr(node, "module", None) or ""]:
+                if module.startswith(tuple(f"helpers.{room}" for room in NOT_FOR_LESSONS)):
+                    yield number, "imports", f"{module} is no room for lessons"
+
+
 def outputs(nb, name: str) -> Iterator[Finding]:
-    """What is committed with the cells: no error, no path of a machine, no picture without text, no widget state."""
+    """Committed outputs hold no error, no path of a machine, no picture without text, no widget."""
     if "widgets" in nb.metadata:
         yield 1, "output", "widget state in the notebook's metadata: GitHub would refuse to show it"
-    for number, cell in enumerate(nb.cells, 1):
-        for output in cell.get("outputs", []):
+    for number, cell in numbered_code(nb):
+        for output in cell.outputs:
             data = output.get("data", {})
             if output.output_type == "error":
                 yield number, "output", f"an error: {output.ename}"
             if "image/png" in data:
-                yield number, "alt text", "a picture without text; use display.show_figure"
-            text = output.get("text", "") + "".join(
-                v for k, v in data.items() if isinstance(v, str) and not k.startswith("image/")
-            )
+                yield number, "alt text", "a picture without text; use show_figure"
+            texts = [v for kind, v in data.items() if isinstance(v, str) and "image/" not in kind]
+            text = output.get("text", "") + "".join(texts)
             found = _MACHINE_PATH.search(re.sub(r'src="data:[^"]*"', "", text))
             if found or str(ROOT) in text:
                 yield number, "output", f"a path of this machine: {found[0] if found else ROOT}"

@@ -1,10 +1,9 @@
-"""Notebooks fit to commit: the bootstrap cell stamped in, outputs taken over from a run and cleaned, stale ones found."""
+"""Notebooks fit to commit: bootstrap cell stamped in, outputs taken over from a run and cleaned."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import sys
 import tempfile
@@ -13,6 +12,7 @@ from pathlib import Path
 import nbformat
 
 from ..course.errors import CourseError, UsageError
+from ..course.files import write_text
 from ..course.lesson import NOTEBOOKS
 from ..course.settings import ROOT
 
@@ -28,31 +28,47 @@ def notebook_files(folder: Path = NOTEBOOKS) -> list[Path]:
     return sorted(folder.glob("[0-9][0-9]_*.ipynb"))
 
 
+def read(path: Path):
+    """The notebook in a file. Raises UsageError without a file, CourseError for anything else."""
+    if not path.is_file():
+        raise UsageError(f"{path} is not a file; expected a notebook (.ipynb).")
+    try:
+        return nbformat.read(path, 4)
+    except (nbformat.reader.NotJSONError, nbformat.ValidationError, UnicodeDecodeError) as problem:
+        reason = str(problem).splitlines()[0][:120]
+        raise CourseError(f"{path} is not a notebook: {reason}") from None
+
+
+def write(nb, path: Path) -> None:
+    """Write a whole, valid notebook or none, with the same bytes on every system."""
+    nbformat.validate(nb)
+    write_text(path, nbformat.writes(nb, 4) + "\n")
+
+
 def tags(cell) -> set[str]:
     return set(cell.metadata.get("tags", []))
 
 
+def code_cells(nb) -> list:
+    return [cell for cell in nb.cells if cell.cell_type == "code"]
+
+
 def bootstrap_source() -> str:
     """The first code cell of every notebook, with the repository's address."""
-    return (
-        TEMPLATE.read_text(encoding="utf-8")
-        .rstrip("\n")
-        .replace("{repository}", REPOSITORY.read_text(encoding="utf-8").strip())
-    )
+    address = REPOSITORY.read_text(encoding="utf-8").strip()
+    return TEMPLATE.read_text(encoding="utf-8").rstrip("\n").replace("{repository}", address)
 
 
 def stamp(folder: Path = NOTEBOOKS) -> list[str]:
     """Write the bootstrap cell into each notebook; names of those that changed."""
     changed = []
     for path in notebook_files(folder):
-        nb = nbformat.read(path, 4)
+        nb = read(path)
         cell = next((c for c in nb.cells if "bootstrap" in tags(c)), None)
         if cell is None:
-            position = next(
-                (i for i, c in enumerate(nb.cells) if c.cell_type == "code"), len(nb.cells)
-            )
             cell = nbformat.v4.new_code_cell(id="bootstrap", metadata={"tags": ["bootstrap"]})
-            nb.cells.insert(position, cell)
+            kinds = [c.cell_type for c in nb.cells]
+            nb.cells.insert(kinds.index("code") if "code" in kinds else len(kinds), cell)
         if cell.source != bootstrap_source():
             cell.source = bootstrap_source()
             write(nb, path)
@@ -60,33 +76,23 @@ def stamp(folder: Path = NOTEBOOKS) -> list[str]:
     return changed
 
 
-def write(nb, path: Path) -> None:
-    """Write a whole, valid notebook or none, with the same bytes on every system."""
-    nbformat.validate(nb)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text(nbformat.writes(nb, 4) + "\n", encoding="utf-8", newline="\n")
-    os.replace(temporary, path)
-
-
 def code_sha256(nb) -> str:
-    """Hash of the notebook's own code cells. The bootstrap cell and papermill's injected parameters are left out: neither makes outputs."""
-    own = [
-        c.source
-        for c in nb.cells
-        if c.cell_type == "code" and not tags(c) & {"bootstrap", "injected-parameters"}
-    ]
+    """Hash of the notebook's own code cells, without those that make no output: the bootstrap cell
+    and papermill's injected parameters."""
+    left_out = {"bootstrap", "injected-parameters"}
+    own = [c.source for c in code_cells(nb) if not tags(c) & left_out]
     return hashlib.sha256(json.dumps(own, ensure_ascii=False).encode()).hexdigest()
 
 
 def shown(text: str) -> str:
-    """What a terminal would show: colours gone, each line as it stands after its last carriage return."""
+    """What a terminal would show: no colours, each line as after its last carriage return."""
     text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text).replace("\r\n", "\n")
     return "\n".join(line.rstrip("\r").split("\r")[-1] for line in text.split("\n"))
 
 
 def without_paths(text: str) -> str:
-    """`text` without folders of this machine: the course's root becomes ".", home "~", a library's folder "..."."""
-    # from the start of a word only: without it, a picture's long text costs the square of its length
+    """`text` without this machine's folders: the course's root becomes ".", home "~" and so on."""
+    # From the start of a word only: else a picture's long text costs the square of its length.
     text = re.sub(r"(?<![^\s\"'<>])[^\s\"'<>]*[/\\]site-packages[/\\]", ".../", text)
     text = re.sub(r"(?<![^\s\"'<>])[^\s\"'<>]*ipykernel_\d+[/\\]\d+\.py", "<cell>", text)
     for folder, name in (
@@ -102,21 +108,20 @@ def without_paths(text: str) -> str:
 
 
 def clean_outputs(outputs: list, number: int, where: str) -> list:
-    """Outputs of one cell for commit: streams of a name merged, widgets and the language switch left out, paths removed."""
+    """Outputs of one cell for commit, in their order: adjacent pieces of a stream joined, widgets
+    and the language switch left out, paths removed."""
     kept: list = []
     for output in outputs:
         if output.output_type == "error":
             raise CourseError(
-                f"{where} ends in an error ({output.ename}: {output.evalue[:80]}); only a whole run can be committed. Mend it and run again."
+                f"{where} ends in an error ({output.ename}: {output.evalue[:80]}); "
+                "only a whole run can be committed. Mend it and run again."
             )
         if output.output_type == "stream":
-            same = next(
-                (o for o in kept if o.output_type == "stream" and o.name == output.name), None
-            )
-            if same:
-                same.text += output.text
+            if kept and kept[-1].get("name") == output.name:
+                kept[-1].text += output.text
             else:
-                kept.append(nbformat.from_dict(dict(output)))
+                kept.append(nbformat.v4.new_output("stream", name=output.name, text=output.text))
             continue
         if _WIDGET in output.data or _SWITCH.search(output.data.get("text/html", "")):
             continue  # a widget needs a kernel; committed pages show both languages
@@ -133,13 +138,14 @@ def clean_outputs(outputs: list, number: int, where: str) -> list:
             output.text = without_paths(shown(output.text))
         if (size := len(json.dumps(output))) > LARGEST_OUTPUT:
             raise CourseError(
-                f"{where} shows {size:,} characters; at most {LARGEST_OUTPUT:,} can be committed. Show less, or a smaller picture."
+                f"{where} shows {size:,} characters; at most {LARGEST_OUTPUT:,} can be committed. "
+                "Show less, or a smaller picture."
             )
     return [o for o in kept if o.output_type != "stream" or o.text.strip()]
 
 
 def clean(executed, name: str = "notebook"):
-    """An executed notebook made fit to commit; stores in its metadata the hash of the code that its outputs belong to.
+    """An executed notebook made fit to commit, with the hash of its code in its metadata.
 
     Raises CourseError when a cell failed or was never run.
     """
@@ -150,24 +156,23 @@ def clean(executed, name: str = "notebook"):
             "dapur": {"code_sha256": code_sha256(executed)},
         }
     )
-    number = 0
     for cell in executed.cells:
         if tags(cell) & {"injected-parameters", "papermill-error-cell-tag"}:
             continue
-        new = nbformat.from_dict(
-            {k: v for k, v in cell.items() if k in ("id", "cell_type", "source")} | {"metadata": {}}
-        )
-        if cell.metadata.get("tags"):
-            new.metadata["tags"] = list(cell.metadata["tags"])
+        metadata = {"tags": list(cell.metadata["tags"])} if tags(cell) else {}
         if cell.metadata.get("jupyter", {}).get("source_hidden"):
-            new.metadata["jupyter"] = {"source_hidden": True}
+            metadata["jupyter"] = {"source_hidden": True}
+        fields = {"id": cell.id, "source": cell.source, "metadata": metadata}
         if cell.cell_type == "code":
-            number += 1
+            number = len(code_cells(nb)) + 1
             where = f"{name}: code cell {number}"
             if cell.execution_count is None and cell.source.strip():
                 raise CourseError(f"{where} was never run; only a whole run can be committed.")
-            new.execution_count, new.outputs = number, clean_outputs(cell.outputs, number, where)
-        nb.cells.append(new)
+            fields |= {
+                "execution_count": number,
+                "outputs": clean_outputs(cell.outputs, number, where),
+            }
+        nb.cells.append(nbformat.from_dict({"cell_type": cell.cell_type} | fields))
     nb.nbformat_minor = 5
     return nb
 
@@ -175,35 +180,27 @@ def clean(executed, name: str = "notebook"):
 def publish(run_dir: Path, folder: Path = NOTEBOOKS) -> list[str]:
     """Take the outputs of a finished run over into the committed notebooks; their names.
 
-    Text cells stay as they are now, so prose may be mended after a run. Raises CourseError when the run is of other
-    code or not whole, and before anything is written.
+    Text cells and the bootstrap cell stay as they are now, so prose may be mended after a run.
+    Raises CourseError, before anything is written, when the run is of other code or not whole.
     """
     if not run_dir.is_dir():
         raise UsageError(f"{run_dir} is not a folder; expected a finished run like runs/<stamp>.")
     ready = {}
     for path in notebook_files(folder):
-        found = sorted(run_dir.rglob(path.name))
-        if not found:
+        if not (run_dir / path.name).is_file():
             continue
-        current, executed = nbformat.read(path, 4), nbformat.read(found[0], 4)
+        current, executed = read(path), read(run_dir / path.name)
         if code_sha256(current) != code_sha256(executed):
             raise CourseError(
-                f"{path.name}: its code differs from what {found[0].parent.name} ran. Run the course again, then publish."
+                f"{path.name}: its code differs from what {run_dir.name} ran. "
+                "Run the course again, then publish."
             )
         done = clean(executed, path.stem)
-        from_run = iter([c for c in done.cells if c.cell_type == "code"])
-        cells = [
-            next(from_run)
-            if c.cell_type == "code"
-            else nbformat.from_dict(
-                {"id": c.id, "cell_type": c.cell_type, "metadata": {}, "source": c.source}
-            )
-            for c in current.cells
-        ]
-        bootstrap = next((c for c in cells if "bootstrap" in tags(c)), None)
-        if bootstrap:
-            bootstrap.source = bootstrap_source()
-        done.cells = cells
+        from_run = iter(code_cells(done))
+        done.cells = [next(from_run) if c.cell_type == "code" else c for c in current.cells]
+        for cell in done.cells:
+            if "bootstrap" in tags(cell):
+                cell.source = bootstrap_source()
         ready[path] = done
     if not ready:
         raise UsageError(
@@ -218,9 +215,9 @@ def stale(folder: Path = NOTEBOOKS) -> dict[str, str]:
     """Notebooks whose outputs do not belong to their code, and why."""
     found = {}
     for path in notebook_files(folder):
-        nb = nbformat.read(path, 4)
+        nb = read(path)
         stored = nb.metadata.get("dapur", {}).get("code_sha256")
-        if not any(c.get("outputs") for c in nb.cells):
+        if not any(c.outputs for c in code_cells(nb)):
             found[path.name] = "no outputs"
         elif stored is None:
             found[path.name] = "outputs without a hash of their code"

@@ -1,98 +1,112 @@
-"""papermill over the notebooks: each in its own process, watched, timed and named when it fails.
+"""The notebooks as a batch: one process each, stopped at the first failure, then gates and report.
 
-    summary = pipeline.run(cfg, pipeline.select(lesson.lessons(), only=["04"]), gates.load())
+    summary = runner.run(cfg, runner.select(lessons(), only=["04"]), gates.load())
 
-Exit codes are trusted, papermill's metadata is not. Nothing here needs bash or a POSIX call.
+Nothing here needs bash or a POSIX call.
 """
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
+import platform
 import shutil
-import subprocess
-import sys
 import time
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 
+import filelock
+import psutil
+from rich.console import Console
+
 from ..course.errors import CourseError, UsageError
-from ..course.files import read_json, write_json
+from ..course.files import read_json, write_json, write_text
 from ..course.lesson import NOTEBOOKS
 from ..course.settings import ROOT, Settings
 from ..memory.fitting import check_fits
-from . import doctor, failures, gates, history, report
-from .limits import Limits, calibrate, expected_seconds, limits_for, slowness
-from .processes import Lock, Tree
-from .progress import Progress, clock, where
+from . import gates, report
+from .execute import Outcome, Plan, Tree, end, run_notebook, sentence
+from .report import clock
 
 RUNS = ROOT / "runs"
 DISK_GB = 3.0  # free space a run wants for artifacts and runs
-POLL = 0.25  # seconds between two looks at a running notebook
+PLAIN_EVERY = 20.0  # seconds between two lines on a running notebook where there is no terminal
+# Seconds of `calibrate` on the machine on which course.toml was measured (2-core AMD EPYC).
+REFERENCE_SECONDS = 0.5
+# Room for a busy machine: a limit is there to end what hangs. Starting a kernel may take a minute.
+NOTEBOOK_FACTOR, LEAST_NOTEBOOK = 4.0, 180.0
+CELL_FACTOR, LEAST_CELL = 3.0, 120.0
+UNMEASURED = 6 * 3600.0  # seconds, for a profile without measured minutes
+PACKAGES = (
+    "torch transformers peft bitsandbytes accelerate datasets evaluate sacrebleu nltk pandas numpy "
+    "jupyterlab ipywidgets papermill"
+).split()
 
 
-@dataclass(frozen=True)
-class Plan:
-    """One notebook to run: limits and expected time in seconds (None: not measured)."""
-
-    name: str
-    path: Path
-    limits: Limits
-    expected: float | None = None
-
-
-@dataclass
-class Outcome:
-    """What became of a notebook. `status`: passed, failed, timeout, interrupted or not run; `failure` names the cell."""
-
-    name: str
-    status: str
-    seconds: float = 0.0
-    peak_memory_gb: float = 0.0
-    cells_run: int = 0
-    cells: int = 0
-    failure: dict | None = None
+def versions() -> dict[str, str | None]:
+    """Python and the packages whose change may change a result; None: not installed."""
+    found: dict[str, str | None] = {"python": platform.python_version()}
+    for name in PACKAGES:
+        found[name] = None
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
 
 
 def select(lessons: list[dict], start: str = "", only: list[str] | None = None) -> list[dict]:
-    """The lessons from the one whose name begins with `start`, or just those that begin with one of `only`."""
+    """The lessons from the first whose name begins with `start`, or those that begin with one of
+    `only`. Raises UsageError for a beginning that no lesson has."""
     names = [item["name"] for item in lessons]
-
-    def matching(prefix: str) -> list[str]:
-        found = [n for n in names if prefix and n.startswith(prefix)]
-        if not found:
+    if start and only:
+        raise UsageError("--from and --only exclude each other; give one of them.")
+    for prefix in [start] if start else only or []:
+        if not prefix or not any(name.startswith(prefix) for name in names):
             raise UsageError(
                 f"unknown lesson {prefix!r}; expected the beginning of one of: {', '.join(names)}."
             )
-        return found
-
-    if start and only:
-        raise UsageError("--from and --only exclude each other; give one of them.")
     if start:
-        return lessons[names.index(matching(start)[0]) :]
-    chosen = {name for prefix in only or [] for name in matching(prefix)}
-    return [item for item in lessons if not only or item["name"] in chosen]
+        return lessons[next(i for i, name in enumerate(names) if name.startswith(start)) :]
+    return [item for item in lessons if not only or item["name"].startswith(tuple(only))]
 
 
-def plan(lessons: list[dict], cfg: Settings, folder: Path, scale: float = 1.0) -> list[Plan]:
-    """Plans for the lessons, their times multiplied by `scale`. Raises CourseError for a notebook that is not there."""
-    missing = [item["name"] for item in lessons if not (folder / f"{item['name']}.ipynb").is_file()]
-    if missing:
-        raise CourseError(
-            f"helpers/course/course.toml names notebooks that are not in {folder}: {', '.join(missing)}. Restore them, or mend course.toml."
-        )
-    return [
-        Plan(
-            item["name"],
-            folder / f"{item['name']}.ipynb",
-            limits_for(item, cfg.profile, scale),
-            expected_seconds(item, cfg.profile, scale),
-        )
-        for item in lessons
-    ]
+def calibrate(rounds: int = 5) -> float:
+    """Seconds for a fixed mix of float32 matrix products and plain Python."""
+    import numpy
+
+    matrix = numpy.full((768, 768), 0.5, dtype=numpy.float32)
+    start = time.perf_counter()
+    for _ in range(rounds):
+        total = 0
+        for number in range(2_000_000):
+            total += number & 7
+        for _ in range(12):
+            matrix @ matrix
+    return time.perf_counter() - start
+
+
+def plan(lesson: dict, profile: str, folder: Path = NOTEBOOKS, calibration: float = 0.0) -> Plan:
+    """Limits and expected time of a lesson, from its measured minutes.
+
+    `calibration`: seconds of `calibrate` here. A slow machine gets more time, a fast one no less.
+    """
+    scale = max(1.0, calibration / REFERENCE_SECONDS)
+    path, minutes = folder / f"{lesson['name']}.ipynb", lesson["minutes"].get(profile)
+    if minutes is None:
+        return Plan(lesson["name"], path, UNMEASURED, UNMEASURED)
+    expected = minutes * 60 * scale
+    return Plan(
+        lesson["name"],
+        path,
+        max(LEAST_CELL * scale, CELL_FACTOR * expected),
+        max(LEAST_NOTEBOOK * scale, NOTEBOOK_FACTOR * expected),
+        expected,
+    )
 
 
 def environment(cfg: Settings) -> dict[str, str]:
-    """Environment of the kernels: what was resolved here holds there, whatever their working folder or a wavering network."""
+    """Environment of the kernels: what was resolved here holds there, in any working folder."""
+    base_model = Path(cfg.base_model)
     values = {
         **os.environ,
         "DAPUR_HEADLESS": "1",
@@ -101,9 +115,7 @@ def environment(cfg: Settings) -> dict[str, str]:
         "JUPYTER_PREFER_ENV_PATH": "1",
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
         "DAPUR_ARTIFACTS": str(cfg.artifacts_root),
-        "BASE_MODEL": str(Path(cfg.base_model).absolute())
-        if Path(cfg.base_model).is_dir()
-        else cfg.base_model,
+        "BASE_MODEL": str(base_model.absolute()) if base_model.is_dir() else cfg.base_model,
     }
     values.pop("DATA_DIR", None)
     return values if cfg.own_data else values | {"DATA_DIR": str(cfg.data_dir)}
@@ -118,145 +130,103 @@ def parameters(cfg: Settings) -> dict[str, str | int]:
     }
 
 
-def run_notebook(
-    item: Plan,
-    folder: Path,
-    values: dict,
-    env: dict[str, str],
-    watch=None,
-    lock: Lock | None = None,
-) -> Outcome:
-    """Run one notebook; its executed copy, log and metrics go to `folder`. Never raises for what the notebook does.
+class Lock:
+    """One run at a time on the artifacts of one key; the system frees it when the runner dies.
 
-    `watch(cell, cells, seconds, memory_gb)` is called a few times a second. Ctrl-C ends the kernel and gives the status "interrupted".
+    A runner that was killed outright cannot end its kernel: `note` writes the processes down, and
+    the next run with the same key ends them.
     """
-    output, log = folder / f"{item.name}.ipynb", folder / f"{item.name}.log"
-    command = [
-        sys.executable,
-        "-m",
-        "papermill",
-        str(item.path),
-        str(output),
-        "--execution-timeout",
-        str(max(1, round(item.limits.cell))),
-        "--no-progress-bar",
-        "--log-output",
-        "--cwd",
-        str(item.path.parent),
-        "-k",
-        "python3",
-        "-l",
-        "python",
-    ]
-    for name, value in values.items():
-        command += ["-r" if isinstance(value, str) else "-p", name, str(value)]
-    env = env | {"DAPUR_METRICS": str((folder / f"{item.name}.metrics.json").resolve())}
-    start, status, cells, position = time.monotonic(), "", failures.read_cells(item.path), None
-    total = sum(map(failures.is_code, cells))
-    with open(log, "w", encoding="utf-8") as sink:
-        child = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=sink, stderr=subprocess.STDOUT, env=env
-        )
-    tree = Tree(child.pid)
-    try:
-        known = 0
-        while child.poll() is None:
-            memory = tree.look()
-            if lock and len(tree.seen) != known:
-                known = len(tree.seen)
-                lock.note(tree.identities())
-            latest = failures.started_cell(read_text(log))
-            if latest is not None and latest != position:
-                position, cells = latest, failures.read_cells(output) or cells
-            seconds = time.monotonic() - start
-            if watch:
-                watch(
-                    sum(
-                        map(
-                            failures.is_code,
-                            cells[: (position if position is not None else -1) + 1],
-                        )
-                    ),
-                    total,
-                    seconds,
-                    memory / 1e9,
-                )
-            if seconds > item.limits.notebook:
-                status = "timeout"
-                break
-            time.sleep(POLL)
-    except KeyboardInterrupt:
-        status = "interrupted"
-    finally:
-        tree.kill()
-        child.wait()
-    return judge(
-        item,
-        Outcome(
-            item.name,
-            status,
-            round(time.monotonic() - start, 1),
-            round(tree.peak_bytes / 1e9, 2),
-            cells=total,
-        ),
-        child.returncode,
-        failures.read_cells(output),
-        read_text(log),
-    )
+
+    def __init__(self, path: Path):
+        self.file, self.notes = filelock.FileLock(path, timeout=0), path.with_suffix(".json")
+        self.noted: set[int] = set()
+
+    def acquire(self) -> int:
+        """How many processes of a dead run were ended. Raises CourseError while another runs."""
+        try:
+            self.file.acquire()
+        except filelock.Timeout:
+            raise CourseError(
+                "another run with the same settings is going on. Wait for it, or choose another "
+                "--profile, --data-language or --seed."
+            ) from None
+        orphans = []
+        for pid, created in read_json(self.notes) if self.notes.is_file() else []:
+            with suppress(psutil.NoSuchProcess):
+                process = psutil.Process(pid)
+                if abs(process.create_time() - created) < 1:  # else the pid was given anew
+                    orphans.append(process)
+        end(orphans)
+        return len(orphans)
+
+    def note(self, tree: Tree) -> None:
+        """Write down pid and time of creation of a tree's processes, when there are new ones."""
+        if self.noted == set(tree.seen):
+            return
+        self.noted, rows = set(tree.seen), []
+        for process in (tree.root, *tree.seen.values()):
+            with suppress(psutil.NoSuchProcess):
+                rows.append([process.pid, process.create_time()])
+        write_json(self.notes, rows)
+
+    def release(self) -> None:
+        self.notes.unlink(missing_ok=True)
+        self.file.release()
 
 
-def judge(item: Plan, outcome: Outcome, code: int, cells: list[dict], log: str) -> Outcome:
-    """Fill in status, cells run and the failing cell from the exit code, the executed notebook and the log."""
-    outcome.cells_run = sum(
-        c.get("execution_count") is not None for c in cells if failures.is_code(c)
-    )
-    position, reason = failures.started_cell(log), failures.verdict_of_client(log)
-    if outcome.status == "timeout":
-        reason = f"the notebook took longer than its limit of {clock(item.limits.notebook)}"
-    elif outcome.status == "interrupted":
-        reason = "interrupted"
-    elif code == 0:
-        position = failures.unfinished_cell(cells)
-        if cells and position is None:
-            outcome.status = "passed"
-            return outcome
-        reason = (
-            "the notebook ended before this cell ran; does a cell above it call exit()?"
-            if cells
-            else "no executed notebook was written"
-        )
-    outcome.status = outcome.status or "failed"
-    outcome.failure = failures.describe(cells, position, log, reason)
-    return outcome
+class Progress:
+    """Lines for the terminal, kept in `log` too; `stderr` leaves standard output to the JSON."""
 
+    def __init__(self, log: Path, stderr: bool = False):
+        self.console = Console(stderr=stderr, highlight=False, soft_wrap=True, markup=False)
+        self.log, self.last = log, 0.0
 
-def read_text(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace")
+    def line(self, text: str, style: str = "") -> None:
+        self.console.print(text, style=style or None)
+        with open(self.log, "a", encoding="utf-8") as handle:
+            handle.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+
+    @contextmanager
+    def running(self):
+        """Gives `update(text)`: one live line on a terminal, elsewhere a line every 20 s."""
+        self.last = time.monotonic()
+        if self.console.is_terminal:
+            with self.console.status("") as status:
+                yield status.update
+        else:
+            yield self.now_and_then
+
+    def now_and_then(self, text: str) -> None:
+        if time.monotonic() - self.last >= PLAIN_EVERY:
+            self.last = time.monotonic()
+            self.line(text)
 
 
 def check_disk(folders: list[Path], need_gb: float = DISK_GB) -> None:
-    """Raises CourseError where a folder, made if need be, lies on a disk with less than `need_gb` free."""
+    """Make the folders; raises CourseError where a disk has less than `need_gb` free."""
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
         free = shutil.disk_usage(folder).free / 1e9
         if free < need_gb:
             raise CourseError(
-                f"a run needs {need_gb:g} GB of free disk, found {free:.1f} GB at {folder}. Free some space, e.g. remove old folders in runs/ and artifacts/."
+                f"a run needs {need_gb:g} GB of free disk, found {free:.1f} GB at {folder}. "
+                "Free some space, e.g. remove old folders in runs/ and artifacts/."
             )
 
 
 def new_folder(runs: Path) -> Path:
-    """A fresh folder named by the time."""
+    """A fresh folder named by the time; two runs that start at once get two."""
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    folder = next(
-        f for i in range(1000) if not (f := runs / (stamp if not i else f"{stamp}-{i}")).exists()
-    )
-    folder.mkdir(parents=True)
-    return folder
+    for number in range(1000):
+        folder = runs / (f"{stamp}-{number}" if number else stamp)
+        with suppress(FileExistsError):
+            folder.mkdir()
+            return folder
+    raise CourseError(f"1000 runs began in one second in {runs}.")
 
 
 def forget(cfg: Settings) -> None:
-    """Remove what earlier runs with these settings left; one rename first, so that a kill leaves all or nothing of it."""
+    """Remove what earlier runs left; one rename first, so a kill leaves all or nothing of it."""
     aside = cfg.artifacts_root / f".old-{cfg.key}-{os.getpid()}"
     os.replace(cfg.artifacts, aside)
     shutil.rmtree(aside)
@@ -272,58 +242,70 @@ def run(
     runs: Path | None = None,
     notebooks: Path | None = None,
 ) -> dict:
-    """Run the lessons in order, stop at the first that fails, check the gates, write the report; returns the summary.
+    """Run the lessons in order up to the first failure, check the gates, write the report.
 
-    `summary["exit_code"]`: 0 all ran and all gates hold, 1 not, 130 interrupted. Raises CourseError before any kernel
-    starts for what can be known by then.
+    Returns the summary; its `exit_code`: 0 all ran and all gates hold, 1 not, 130 interrupted.
+    Raises CourseError before any kernel starts for what can be known by then.
     """
     check_fits(cfg)
     runs, notebooks = runs or RUNS, notebooks or NOTEBOOKS
-    plan(lessons, cfg, notebooks)
+    missing = [x["name"] for x in lessons if not (notebooks / f"{x['name']}.ipynb").is_file()]
+    if missing:
+        raise CourseError(
+            f"helpers/course/course.toml names notebooks that are not in {notebooks}: "
+            f"{', '.join(missing)}. Restore them, or mend course.toml."
+        )
     check_disk([runs, cfg.artifacts_root])
     lock = Lock(cfg.artifacts_root / f".{cfg.key}.lock")
     ended = lock.acquire()
     try:
-        folder = new_folder(runs)
-        progress = Progress(folder / "run.log", on_stderr)
+        progress = Progress(new_folder(runs) / "run.log", on_stderr)
         if ended:
-            progress.line(
-                f"Ended {ended} processes that an earlier, killed run had left behind.", "yellow"
-            )
-        return _run(cfg, lessons, table, fresh, folder, notebooks, progress, lock)
+            text = f"Ended {ended} processes that an earlier, killed run had left behind."
+            progress.line(text, "yellow")
+        started, calibration = time.time(), calibrate()
+        plans = [plan(item, cfg.profile, notebooks, calibration) for item in lessons]
+        announce(cfg, plans, fresh, progress)
+        if fresh and cfg.artifacts.exists():
+            forget(cfg)
+        outcomes = run_all(cfg, plans, progress, lock)
+        return finish(cfg, outcomes, table, progress, started, calibration)
     finally:
         lock.release()
 
 
-def _run(
-    cfg: Settings,
-    lessons: list[dict],
-    table: list[gates.Gate],
-    fresh: bool,
-    folder: Path,
-    notebooks: Path,
-    progress: Progress,
-    lock: Lock,
-) -> dict:
-    started, calibration = time.time(), calibrate()
-    plans = plan(lessons, cfg, notebooks, slowness(calibration))
-    announce(cfg, plans, fresh, progress)
-    if fresh and cfg.artifacts.exists():
-        forget(cfg)
-    outcomes = [Outcome(item.name, "not run") for item in plans]
-    try:
-        for i, item in enumerate(plans):
-            outcomes[i] = watched(i + 1, item, plans, folder, cfg, progress, lock)
-            if outcomes[i].status != "passed":
-                break
-    except KeyboardInterrupt:
-        outcomes[i] = Outcome(item.name, "interrupted")
-    progress.clear()
+def run_all(cfg: Settings, plans: list[Plan], progress: Progress, lock: Lock) -> list[Outcome]:
+    """The notebooks one after the other; those after a failure stay "not run"."""
+    folder, outcomes = progress.log.parent, [Outcome(item.name, "not run") for item in plans]
+    for i, item in enumerate(plans):
+        name = f"[{i + 1}/{len(plans)}] {item.name}"
+        about = f"about {clock(item.expected)}" if item.expected else "an unmeasured time"
+        progress.line(f"{name}: expected {about}, limit {clock(item.notebook_limit)}")
+        with progress.running() as update:
+
+            def watch(tree, cell, seconds, memory, name=name, about=about, update=update):
+                lock.note(tree)
+                text = f"{name}: code cell {cell} · {clock(seconds)} of {about}"
+                update(f"{text} · {memory / 1e9:.1f} GB")
+
+            outcomes[i] = run_notebook(item, folder, parameters(cfg), environment(cfg), watch)
+        done = outcomes[i]
+        text = f"{name}: {done.status} after {clock(done.seconds)}"
+        style = "green" if done.status == "passed" else "red"
+        progress.line(f"{text}, peak memory {done.peak_memory_gb:.1f} GB", style)
+        if done.status != "passed":
+            break
+    return outcomes
+
+
+def finish(cfg: Settings, outcomes, table, progress, started: float, calibration: float) -> dict:
+    """Check the gates; write metrics, summary and report; tell the terminal. Returns the summary"""
+    folder = progress.log.parent
     passed = {o.name for o in outcomes if o.status == "passed"}
-    metrics = [row for item in plans for row in recorded(folder, item.name)]
+    metrics = [row for o in outcomes for row in recorded(folder, o.name)]
     verdicts = gates.check(gates.applicable(table, cfg), metrics, passed)
     interrupted = any(o.status == "interrupted" for o in outcomes)
-    good = len(passed) == len(plans) and gates.hold(verdicts)
+    good = len(passed) == len(outcomes) and gates.hold(verdicts)
     summary = {
         "stamp": folder.name,
         "status": "interrupted" if interrupted else "passed" if good else "failed",
@@ -334,7 +316,7 @@ def _run(
         "peak_memory_gb": max(o.peak_memory_gb for o in outcomes),
         "calibration_seconds": round(calibration, 2),
         "settings": cfg.as_dict(),
-        "versions": doctor.versions(),
+        "versions": versions(),
         "notebooks": [asdict(o) for o in outcomes],
         "gates": verdicts,
     }
@@ -342,51 +324,10 @@ def _run(
     write_json(folder / "summary.json", summary)
     conclude(summary, progress)
     if not interrupted:
-        report.write(
-            folder, summary, metrics, history.earlier(folder, summary), cfg.artifacts, started
-        )
-        progress.line(f"Report: {shown(folder / 'report.html')}")
-        latest = folder.parent / "latest.txt"
-        latest.with_suffix(".part").write_text(folder.name + "\n", encoding="utf-8")
-        os.replace(latest.with_suffix(".part"), latest)
+        report.write(folder, summary, metrics, cfg.artifacts, started)
+        progress.line(f"Report: {folder / 'report.html'}")
+        write_text(folder.parent / "latest.txt", folder.name + "\n")
     return summary | {"metrics": metrics, "folder": str(folder)}
-
-
-def watched(
-    number: int,
-    item: Plan,
-    plans: list[Plan],
-    folder: Path,
-    cfg: Settings,
-    progress: Progress,
-    lock: Lock,
-) -> Outcome:
-    """Run one notebook and tell the terminal about it."""
-    expected = (
-        f"expected about {clock(item.expected)}"
-        if item.expected
-        else "time not measured for this profile"
-    )
-    progress.line(
-        f"[{number}/{len(plans)}] {item.name}: {expected}, limit {clock(item.limits.notebook)}"
-    )
-    progress.begin()
-    outcome = run_notebook(
-        item,
-        folder,
-        parameters(cfg),
-        environment(cfg),
-        lock=lock,
-        watch=lambda *values: progress.update(
-            where(number, len(plans), item.name, *values[:3], item.expected, values[3])
-        ),
-    )
-    good = outcome.status == "passed"
-    progress.line(
-        f"[{number}/{len(plans)}] {item.name}: {outcome.status} after {clock(outcome.seconds)}, peak memory {outcome.peak_memory_gb:.1f} GB",
-        "green" if good else "red",
-    )
-    return outcome
 
 
 def recorded(folder: Path, name: str) -> list[dict]:
@@ -396,48 +337,41 @@ def recorded(folder: Path, name: str) -> list[dict]:
 
 
 def announce(cfg: Settings, plans: list[Plan], fresh: bool, progress: Progress) -> None:
+    """The first lines: what runs on what, and what an earlier run left."""
     total = sum(item.expected or 0 for item in plans)
     progress.line(
-        f"Dapur LLM: {len(plans)} notebooks, profile {cfg.profile} on {cfg.device.name}, base model {Path(cfg.base_model).name}, "
-        f"shown in {cfg.language}, data {cfg.data_name} ({cfg.data_language}), seed {cfg.seed}"
+        f"Dapur LLM: {len(plans)} notebooks, profile {cfg.profile} on {cfg.device.name}, "
+        f"base model {Path(cfg.base_model).name}, shown in {cfg.language}, "
+        f"data {cfg.data_name} ({cfg.data_language}), seed {cfg.seed}"
         + (f", about {clock(total)}" if total else ""),
         "bold",
     )
     if cfg.artifacts.exists():
-        progress.line(
-            f"artifacts/{cfg.key}: removed, --fresh was asked for"
+        fate = (
+            "removed, --fresh was asked for"
             if fresh
-            else f"artifacts/{cfg.key} is there from an earlier run: the lessons use again what is still valid (--fresh starts anew)."
+            else "the lessons use again what is still valid (--fresh starts anew)"
         )
+        progress.line(f"artifacts/{cfg.key} is there from an earlier run: {fate}.")
 
 
 def conclude(summary: dict, progress: Progress) -> None:
-    """The last lines: what failed, the gates, what is incomplete."""
-    for outcome in summary["notebooks"]:
-        if outcome["failure"] and outcome["status"] != "interrupted":
-            progress.line(
-                f"FAILED {failures.sentence(outcome['name'], outcome['failure'])}", "bold red"
-            )
-    missing = [o["name"] for o in summary["notebooks"] if o["status"] == "not run"]
-    if summary["status"] == "interrupted":
-        cut = next(o for o in summary["notebooks"] if o["status"] == "interrupted")
-        progress.line(
-            f"Interrupted: {cut['name']} is incomplete"
-            + (f", not run: {', '.join(missing)}" if missing else "")
-            + ". Nothing of it counts as a finished run.",
-            "bold red",
-        )
+    """The last lines: what failed, what is incomplete, the gates."""
+    outcomes, status = summary["notebooks"], summary["status"]
+    missing = ", ".join(o["name"] for o in outcomes if o["status"] == "not run")
+    if status == "interrupted":
+        cut = next(o["name"] for o in outcomes if o["status"] == "interrupted")
+        text = f"Interrupted: {cut} is incomplete" + (f", not run: {missing}" if missing else "")
+        progress.line(f"{text}. Nothing of it counts as a finished run.", "bold red")
         return
+    for outcome in outcomes:
+        if outcome["failure"]:
+            text = f"FAILED {sentence(outcome['name'], outcome['failure'])}"
+            progress.line(text, "bold red")
     if missing:
-        progress.line(f"Not run: {', '.join(missing)}", "yellow")
+        progress.line(f"Not run: {missing}", "yellow")
     for text, style in gates.lines(summary["gates"]):
         progress.line(text, style)
-    progress.line(
-        f"{summary['status'].upper()} in {clock(summary['seconds'])}, peak memory {summary['peak_memory_gb']:.1f} GB",
-        "bold green" if summary["status"] == "passed" else "bold red",
-    )
-
-
-def shown(path: Path) -> str:
-    """A path below the course's folder without the part before it."""
-    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path)
+    text = f"{status.upper()} in {clock(summary['seconds'])}"
+    style = "bold green" if status == "passed" else "bold red"
+    progress.line(f"{text}, peak memory {summary['peak_memory_gb']:.1f} GB", style)

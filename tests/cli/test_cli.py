@@ -11,7 +11,7 @@ import pytest
 
 from helpers.cli import main
 from helpers.course import lesson, settings
-from helpers.pipeline import doctor, runner
+from helpers.pipeline import runner
 from tests.pipeline.test_pipeline import RECORD, notebook
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -149,7 +149,7 @@ def test_health_answers_emergencies_and_refusals_without_a_model(
 
 
 def test_doctor_tells_and_judges(capsys, monkeypatch):
-    expected = 1 if doctor.examine()["problems"] else 0
+    expected = 1 if main.installation()["problems"] else 0
     assert call("doctor", "--json") == expected
     facts = json.loads(capsys.readouterr().out)
     assert {
@@ -161,7 +161,7 @@ def test_doctor_tells_and_judges(capsys, monkeypatch):
         "disk_free_gb",
         "packaged_model",
     } <= set(facts)
-    monkeypatch.setattr(doctor, "PACKAGES", ("no-such-package",))
+    monkeypatch.setattr(runner, "PACKAGES", ("no-such-package",))
     assert (
         call("doctor") == 1 and "PROBLEM not installed: no-such-package" in capsys.readouterr().out
     )

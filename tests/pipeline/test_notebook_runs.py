@@ -13,10 +13,9 @@ import nbformat
 import pytest
 
 from helpers.course import files, lesson, settings
+from helpers.pipeline import execute, runner
 from helpers.pipeline import lint as notebook_lint
 from helpers.pipeline import notebooks as notebook_upkeep
-from helpers.pipeline import runner
-from helpers.pipeline.limits import Limits
 from helpers.training import models
 
 NAMES = [item["name"] for item in lesson.lessons()]
@@ -30,7 +29,7 @@ class Pass:
 
     cfg: settings.Settings
     folder: Path
-    outcomes: dict[str, runner.Outcome]
+    outcomes: dict[str, execute.Outcome]
     code: dict[str, str]  # hash of each lesson's code as it was when its run began
 
     def exercises(self, name: str) -> dict[str, str]:
@@ -51,9 +50,9 @@ def run_course(language: str, cfg: settings.Settings, folder: Path) -> Pass:
             "DAPUR_EXERCISES": str(folder / f"{name}.exercises.json"),
             "DAPUR_STRICT": "1" if solved else "0",
         }
-        item = runner.Plan(name, runner.NOTEBOOKS / f"{name}.ipynb", Limits(cell=180, notebook=300))
+        item = execute.Plan(name, lesson.NOTEBOOKS / f"{name}.ipynb", 180, 300)
         run.code[name] = notebook_upkeep.code_sha256(nbformat.read(item.path, 4))
-        run.outcomes[name] = runner.run_notebook(item, folder, values, environment)
+        run.outcomes[name] = execute.run_notebook(item, folder, values, environment)
         if run.outcomes[name].status != "passed":
             break
     return run
@@ -139,10 +138,8 @@ def test_lessons_hand_over_by_files_and_each_language_has_its_own_folder(passes)
 def test_an_unanswered_exercise_raises_in_strict_mode(passes, tmp_path):
     """A whole lesson with its stubs as they are: strict mode ends it at its first check."""
     cfg = passes["en"].cfg
-    item = runner.Plan(
-        NAMES[0], runner.NOTEBOOKS / f"{NAMES[0]}.ipynb", Limits(cell=180, notebook=300)
-    )
-    outcome = runner.run_notebook(
+    item = execute.Plan(NAMES[0], lesson.NOTEBOOKS / f"{NAMES[0]}.ipynb", 180, 300)
+    outcome = execute.run_notebook(
         item, tmp_path, runner.parameters(cfg), runner.environment(cfg) | {"DAPUR_STRICT": "1"}
     )
     assert outcome.status == "failed" and "ExerciseNotPassed" in outcome.failure["error"]

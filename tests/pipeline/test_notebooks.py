@@ -228,7 +228,7 @@ def test_numbers_compare_across_notations(indonesian, english, same):
 
 def test_words_in_code_marks_may_be_translated_but_names_may_not():
     known = {"cfg", "tr"}
-    assert notebook_lint.neutral_names("`Bahan:` dan `cfg`, `data/x`, `f(1)`", known) == {
+    assert notebook_lint.neutral_names(["Bahan:", "cfg", "data/x", "f(1)"], known) == {
         "cfg",
         "data/x",
         "f(1)",

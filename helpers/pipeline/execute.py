@@ -1,0 +1,278 @@
+"""One notebook in a process of its own: started, watched, judged, and ended with all it started.
+
+Run as `python -m helpers.pipeline.execute JOB.json` this module is the child: it gives the notebook
+to papermill and writes the running cell, then the error, to the job's `state` file.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from ..course.files import read_json, write_json
+
+POLL = 0.25  # seconds between two looks at a running notebook
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A notebook to run; limits and expected time in seconds (None: not measured)."""
+
+    name: str
+    path: Path
+    cell_limit: float
+    notebook_limit: float
+    expected: float | None = None
+
+
+@dataclass
+class Outcome:
+    """What became of a notebook; `failure` names the cell.
+
+    `status`: passed, failed, timeout, interrupted or not run.
+    """
+
+    name: str
+    status: str
+    seconds: float = 0.0
+    peak_memory_gb: float = 0.0
+    cells_run: int = 0
+    cells: int = 0
+    failure: dict | None = None
+
+
+class Tree:
+    """A process and its descendants as seen so far.
+
+    Kernels live in process groups of their own, so neither a signal to the group nor the end of
+    their parent is sure to end them. psutil works alike on Linux, macOS and Windows.
+    """
+
+    def __init__(self, pid: int):
+        self.root = psutil.Process(pid)
+        self.seen: dict[int, psutil.Process] = {}
+        self.peak_bytes = 0
+
+    def look(self) -> int:
+        """Resident bytes of the descendants (kernel and what it starts) now; keeps the peak."""
+        with suppress(psutil.NoSuchProcess):  # the root has ended; its descendants may still run
+            for child in self.root.children(recursive=True):
+                self.seen.setdefault(child.pid, child)
+        now = 0
+        for child in self.seen.values():
+            with suppress(psutil.Error):
+                now += child.memory_info().rss
+        self.peak_bytes = max(self.peak_bytes, now)
+        return now
+
+    def kill(self) -> None:
+        """End root and descendants, those also that outlived their parent."""
+        self.look()
+        end([self.root, *self.seen.values()])
+
+
+def end(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        with suppress(psutil.Error):
+            process.kill()  # psutil checks the time of creation: a pid given anew is left alone
+    psutil.wait_procs(processes, timeout=10)
+
+
+def run_notebook(
+    plan: Plan,
+    folder: Path,
+    parameters: dict,
+    env: dict[str, str],
+    watch: Callable[[Tree, int, float, int], None] = lambda tree, cell, seconds, memory: None,
+) -> Outcome:
+    """Run one notebook; its executed copy, log, state and metrics go to `folder`.
+
+    Never raises for what the notebook does. `watch(tree, code_cell, seconds, bytes)` is called a
+    few times a second. Ctrl-C ends the kernel and gives the status "interrupted".
+    """
+    files = {kind: folder / f"{plan.name}.{kind}" for kind in ("ipynb", "log", "job", "state")}
+    job = {
+        "notebook": str(plan.path.resolve()),
+        "output": str(files["ipynb"].resolve()),
+        "state": str(files["state"].resolve()),
+        "parameters": parameters,
+        "cell_seconds": max(1, round(plan.cell_limit)),
+    }
+    write_json(files["job"], job)
+    metrics = (folder / f"{plan.name}.metrics.json").resolve()
+    began, status = time.monotonic(), ""
+    with open(files["log"], "w", encoding="utf-8") as log:
+        child = subprocess.Popen(
+            [sys.executable, "-m", "helpers.pipeline.execute", str(files["job"].resolve())],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=env | {"DAPUR_METRICS": str(metrics)},
+        )
+    tree = Tree(child.pid)
+    try:
+        while child.poll() is None:
+            memory, seconds = tree.look(), time.monotonic() - began
+            watch(tree, read_state(files["state"])["code_cell"], seconds, memory)
+            if seconds > plan.notebook_limit:
+                status = "timeout"
+                break
+            time.sleep(POLL)
+    except KeyboardInterrupt:
+        status = "interrupted"
+    finally:
+        tree.kill()
+        child.wait()
+    outcome = Outcome(plan.name, status, round(time.monotonic() - began, 1))
+    outcome.peak_memory_gb = round(tree.peak_bytes / 1e9, 2)
+    judge(outcome, plan, child.returncode, files)
+    for kind in ("job", "state"):
+        files[kind].unlink(missing_ok=True)
+    return outcome
+
+
+def judge(outcome: Outcome, plan: Plan, code: int, files: dict[str, Path]) -> None:
+    """Fill in status, counts and the failing cell: from the exit code, the state and the outputs.
+
+    papermill's metadata calls hung and never-run cells "completed", so it is not read.
+    """
+    cells, state = read_cells(files["ipynb"]), read_state(files["state"])
+    own = [c for c in cells or read_cells(plan.path) if is_code(c)]
+    outcome.cells = len(own)
+    outcome.cells_run = sum(c.get("execution_count") is not None for c in own)
+    position, reason = state["cell"], state["error"]
+    if outcome.status == "timeout":
+        reason = f"the notebook took longer than its limit of {round(plan.notebook_limit)} s"
+    elif outcome.status == "interrupted":
+        reason = "interrupted"
+    elif code == 0:
+        position = next((i for i, c in enumerate(cells) if not has_run(c)), None)
+        if cells and position is None:
+            outcome.status = "passed"
+            return
+        reason = "the notebook ended before this cell ran; does a cell above it call exit()?"
+    elif not reason:
+        lines = files["log"].read_text(encoding="utf-8", errors="replace").split("\n")
+        last = next((line for line in reversed(lines) if line.strip()), "no message")
+        reason = f"its process ended with exit code {code}: {last}"
+    outcome.status = outcome.status or "failed"
+    outcome.failure = describe(cells, position) | {"error": one_line(reason)}
+
+
+def read_state(path: Path) -> dict:
+    """What the child wrote: running cell (from 0, all cells), running code cell (from 1), error."""
+    return read_json(path) if path.is_file() else {"cell": None, "code_cell": 0, "error": ""}
+
+
+def read_cells(notebook: Path) -> list[dict]:
+    """The cells of a notebook file without papermill's error banners; none when it is missing."""
+    with suppress(OSError, ValueError):
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+        return [c for c in cells if "papermill-error-cell-tag" not in tags(c)]
+    return []
+
+
+def tags(cell) -> list[str]:
+    return cell.get("metadata", {}).get("tags", [])
+
+
+def is_code(cell) -> bool:
+    """Whether this is one of the notebook's own code cells, not the parameters of the run."""
+    return cell["cell_type"] == "code" and "injected-parameters" not in tags(cell)
+
+
+def has_run(cell) -> bool:
+    """False for a code cell with text that has no execution count."""
+    empty = not "".join(cell["source"]).strip()
+    return not is_code(cell) or empty or cell.get("execution_count") is not None
+
+
+def describe(cells: list[dict], position: int | None) -> dict:
+    """A cell as the reader sees it, without the injected one: numbers from 1, heading, source.
+
+    `cell` counts all cells, `code_cell` the code cells; `heading` is the last one above the cell,
+    `source` its first line.
+    """
+    if position is None or position >= len(cells):
+        return {"cell": None, "code_cell": None, "heading": "", "source": ""}
+    before = cells[:position]
+    headings = [
+        line.lstrip("# ").strip()
+        for cell in before
+        if cell["cell_type"] == "markdown"
+        for line in "".join(cell["source"]).splitlines()
+        if line.startswith("#")
+    ]
+    return {
+        "cell": position + 1 - sum("injected-parameters" in tags(c) for c in before),
+        "code_cell": sum(map(is_code, before)) + 1,
+        "heading": headings[-1] if headings else "",
+        "source": next(iter("".join(cells[position]["source"]).strip().splitlines()), ""),
+    }
+
+
+def one_line(text: str, most: int = 300) -> str:
+    """`text` on one line, without terminal colours, cut after `most` characters."""
+    text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", text).split())
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def sentence(notebook: str, failure: dict) -> str:
+    """One line for the terminal: notebook, cell, heading, first line, error."""
+    if failure["cell"] is None:
+        return f"{notebook}: {failure['error']}"
+    heading = f" under “{failure['heading']}”" if failure["heading"] else ""
+    return (
+        f"{notebook}, code cell {failure['code_cell']} (cell {failure['cell']}){heading}, "
+        f"`{one_line(failure['source'], 80)}`: {failure['error']}"
+    )
+
+
+def main(job_file: str) -> int:
+    """Execute the notebook of a job; returns the exit code."""
+    import papermill
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    job = read_json(job_file)
+    state = {"cell": None, "code_cell": 0, "error": ""}
+
+    def write_state(**changes) -> None:
+        state.update(changes)
+        write_json(job["state"], state)
+
+    def cell_starts(cell, cell_index: int) -> None:
+        write_state(cell=cell_index, code_cell=state["code_cell"] + is_code(cell))
+
+    try:
+        papermill.execute_notebook(
+            job["notebook"],
+            job["output"],
+            parameters=job["parameters"],
+            cwd=str(Path(job["notebook"]).parent),
+            kernel_name="python3",
+            language="python",
+            progress_bar=False,
+            log_output=True,
+            execution_timeout=job["cell_seconds"],
+            on_cell_start=cell_starts,
+        )
+    except papermill.PapermillExecutionError as problem:
+        write_state(cell=problem.cell_index, error=f"{problem.ename}: {problem.evalue}")
+    except (CellTimeoutError, DeadKernelError) as problem:
+        write_state(error=f"{type(problem).__name__}: {problem}")
+    return 1 if state["error"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1]))
