@@ -55,7 +55,6 @@ def record(
     return value
 
 
-
 def _running_cell() -> int | None:
     """The number in `In [ ]` of the cell that runs now; None outside IPython."""
     ipython = sys.modules.get("IPython")

@@ -22,6 +22,7 @@ from .notebooks import NOTEBOOKS, bootstrap_source, read, tags
 
 REQUIRED_PARAMETERS = {"PROFILE", "LANGUAGE", "DATA_LANGUAGE", "RUN_SOLUTIONS", "SEED"}
 NOT_FOR_LESSONS = ("pipeline", "cli")  # rooms that a lesson never imports
+GENERIC = {"load", "read", "write", "save", "check", "start"}  # in many modules, each its own
 _BODY = re.compile(r'<span lang="(id|en)"></span>\n\n(.*)', re.DOTALL)
 _BILINGUAL = re.compile(r"#{1,6} (.+)|\*\*(.+)\*\*")
 _NUMBER = re.compile(r"(?<![A-Za-z_\d.,])\d+(?:[.,]\d+)*")
@@ -334,6 +335,8 @@ def helpers_code() -> dict[str, dict[str, str]]:
         if path.parent.name not in NOT_FOR_LESSONS:
             module = ast.parse(path.read_text(encoding="utf-8"))
             for name, code in definitions(module).items():
+                if name in GENERIC:
+                    continue
                 found.setdefault(name, {})[path.relative_to(ROOT).as_posix()] = code
     return found
 
