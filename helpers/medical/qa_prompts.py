@@ -61,7 +61,8 @@ def encode(question: str, answer: str, tokenizer, learn_end: bool = True) -> Enc
     reply = tokenizer(f" {answer}", add_special_tokens=False)["input_ids"] + [
         tokenizer.eos_token_id
     ]
-    return Encoded(prompt + reply, label_mask(prompt, reply, learn_end))
+    labels = label_mask(prompt, reply)
+    return Encoded(prompt + reply, labels if learn_end else [*labels[:-1], IGNORE])
 
 
 def check(row: Encoded, question: str, tokenizer) -> None:

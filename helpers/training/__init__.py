@@ -1,10 +1,12 @@
-"""Lesson 03: prompts and label masks, the base model in 4 bits, LoRA, the Trainer and its guards, checkpoints."""
+"""Lesson 03: prompts, label masks, base models in 4 bits, LoRA, Trainer, guards, checkpoints."""
 
 from .. import lazy
 
 __getattr__, __dir__ = lazy(
     __name__,
+    prompts="encode",
     dataset="ChatDataset EncodedRows",
-    trainer="collate label_loss LabelTrainer GradientGuard History lora_config "
-    "CHECKPOINTING attach_adapter steps_per_epoch arguments make_trainer",
+    models="base_folder load_tokenizer load_base load_tuned",
+    trainer="collate label_loss LabelTrainer GradientGuard History lora_config attach_adapter "
+    "CHECKPOINTING steps_per_epoch arguments make_trainer check_logger",
 )

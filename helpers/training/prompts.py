@@ -1,7 +1,6 @@
-"""One place that turns a recipe into chat messages, and a model's text back into a recipe.
+"""Recipes as chat messages, chats as token ids and labels, and a model's text back into a recipe.
 
-Training, evaluation and the chatbot all call this module, so that a model is asked in use exactly what it was
-asked in training.
+Training, evaluation and the chatbot all call this module, so that the prompts agree.
 """
 
 from __future__ import annotations
@@ -22,9 +21,9 @@ HEADINGS = {"id": ("Bahan:", "Langkah:"), "en": ("Ingredients:", "Steps:")}
 
 
 def wanted_items(recipe: Recipe, most: int = 3) -> list[str]:
-    """Names of the ingredients that the request mentions: none for every second recipe, else the first `most`.
+    """The ingredients that the request mentions: the first `most`, none for half the recipes.
 
-    Which recipes get a list depends on the title alone, so that the same recipe is always asked for in the same way.
+    Which half depends on the title alone, so that a recipe is always asked for in the same way.
     """
     if hashlib.sha256(recipe.title.encode()).digest()[0] % 2:
         return []
@@ -39,7 +38,7 @@ def request(title: str, items: list[str] = (), language: str = "id") -> str:
 
 
 def answer(recipe: Recipe, language: str = "id") -> str:
-    """The recipe as the model shall write it: a heading, dashed ingredients, a heading, numbered steps."""
+    """The recipe in the format to learn: heading, dashed ingredients, heading, numbered steps."""
     ingredients, steps = HEADINGS[language]
     return "\n".join(
         [
@@ -82,86 +81,83 @@ def prompt_ids(chat: list[dict], tokenizer) -> list[int]:
     return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
-def encode(chat: list[dict], tokenizer, learn_end: bool = True) -> Encoded:
-    """Token ids of a whole row and its label mask: the prompt is masked, the answer and its end token are learnt."""
+def label_mask(prompt: list[int], reply: list[int]) -> list[int]:
+    """Labels for prompt + reply: -100 on prompt tokens, the token itself on reply tokens."""
+    return [IGNORE] * len(prompt) + list(reply)
+
+
+def encode(chat: list[dict], tokenizer) -> Encoded:
+    """Ids and labels of one row: only the last answer and its end token are learnt."""
     prompt = prompt_ids(chat[:-1], tokenizer)
-    reply = tokenizer(chat[-1]["content"], add_special_tokens=False)["input_ids"] + [
-        tokenizer.eos_token_id
-    ]
-    return Encoded(prompt + reply, label_mask(prompt, reply, learn_end))
-
-
-def label_mask(prompt: list[int], reply: list[int], learn_end: bool = True) -> list[int]:
-    """Labels for prompt + reply: -100 on every prompt token, the token itself on every reply token."""
-    labels = [IGNORE] * len(prompt) + list(reply)
-    if not learn_end:
-        labels[-1] = IGNORE  # the classic mistake, kept so that lesson 03 can show what it does
-    return labels
+    reply = tokenizer(chat[-1]["content"], add_special_tokens=False)["input_ids"]
+    reply = [*reply, tokenizer.eos_token_id]
+    return Encoded(prompt + reply, label_mask(prompt, reply))
 
 
 def check(row: Encoded, chat: list[dict], tokenizer) -> None:
-    """Raise LabelMaskError when a row would teach the wrong thing.
+    """Raise LabelMaskError when a row made from `chat` would teach the wrong thing.
 
-    Holds for every row that reaches training: the prompt is masked and is what the chat will send, the answer is
-    learnt, the end token is learnt, pad is not end, and there is at most one beginning token.
+    The rules of `check_labels`, and at most one beginning token.
+    """
+    prompt, ids, bos = prompt_ids(chat[:-1], tokenizer), row.input_ids, tokenizer.bos_token_id
+    check_labels(row, prompt, tokenizer)
+    marks_turns = prompt.count(bos) > 1  # ChatML: the beginning token opens every turn
+    if bos is not None and (ids[:2] == [bos, bos] or not marks_turns and ids.count(bos) > 1):
+        raise LabelMaskError(
+            "there is more than one beginning token: tokenise the rendered template with "
+            "add_special_tokens=False."
+        )
+
+
+def check_labels(row: Encoded, prompt: list[int], tokenizer) -> None:
+    """Raise LabelMaskError unless all of these hold.
+
+    The pad token is not the end token; the row begins with `prompt`, the ids that are sent in use;
+    the prompt is masked; every answer token and the end token is learnt; labels are not shifted.
     """
     ids, labels = row.input_ids, row.labels
-    prompt = prompt_ids(chat[:-1], tokenizer)
     end = tokenizer.convert_ids_to_tokens(tokenizer.eos_token_id)
-    if tokenizer.pad_token_id is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+    if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
         raise LabelMaskError(
-            f"the pad token is the end token {end}: a collator that masks padding would mask the end "
-            "as well. Give the tokenizer another pad token."
+            f"the pad token is the end token {end}: a collator that masks padding would mask the "
+            "end as well. Give the tokenizer another pad token."
         )
     if ids[: len(prompt)] != prompt:
         raise LabelMaskError(
-            "the tokenised training prompt is not what the chat sends: it would be asked something it never saw. "
-            "Build both with prompts.prompt_ids."
+            "the tokenised training prompt is not what the chat sends: it would be asked something "
+            "it never saw. Build both with the same prompt_ids."
         )
     learnt = [i for i, label in enumerate(labels) if label != IGNORE]
     if not learnt:
         raise LabelMaskError("every label is masked: nothing would be learnt.")
     if learnt[0] < len(prompt):
         raise LabelMaskError(
-            f"position {learnt[0]} of the prompt has a label: the model would learn to write requests. "
-            f"The first {len(prompt)} labels must be {IGNORE}."
+            f"position {learnt[0]} of the prompt has a label: the model would learn to write "
+            f"requests. The first {len(prompt)} labels must be {IGNORE}."
         )
-    if any(labels[i] not in (IGNORE, ids[i]) for i in range(len(ids))):
+    if any(label not in (IGNORE, token) for label, token in zip(labels, ids)):
         raise LabelMaskError(
             "a label differs from its token: the labels are shifted. The model shifts them itself."
         )
     if ids[-1] != tokenizer.eos_token_id or labels[-1] != tokenizer.eos_token_id:
         raise LabelMaskError(
-            f"the end token {end} at position {len(ids) - 1} is masked or missing: the tuned model would never "
-            "stop. Cause: pad token equals end token, or a collator that masks it."
+            f"the end token {end} at position {len(ids) - 1} is masked or missing: the tuned model "
+            "would never stop. Cause: pad token equals end token, or a collator that masks it."
         )
-    missing = [i for i in range(len(prompt), len(ids)) if labels[i] == IGNORE]
-    if missing:
-        raise LabelMaskError(
-            f"answer token {missing[0]} is masked: part of the recipe would not be learnt."
-        )
-    bos = tokenizer.bos_token_id
-    template_uses_bos_as_marker = bos is not None and prompt.count(bos) > 1
-    if bos is not None and not template_uses_bos_as_marker and ids.count(bos) > 1:
-        raise LabelMaskError(
-            "there is more than one beginning token: tokenise the rendered template with add_special_tokens=False."
-        )
-    if len(ids) > 1 and bos is not None and ids[0] == ids[1] == bos:
-        raise LabelMaskError(
-            "two beginning tokens in a row: tokenise the rendered template with add_special_tokens=False."
-        )
+    if len(learnt) != len(ids) - len(prompt) or len(learnt) < 2:
+        raise LabelMaskError("the answer is empty, or an answer token is masked and not learnt.")
 
 
-_STEP = re.compile(r"\s*\d{1,2}\s*[.)]\s+(.*\S)")
+_STEP = re.compile(r"\s*(\d{1,2})\s*[.)]\s+(.*\S)")
 _ITEM = re.compile(r"\s*[-*•]\s+(.*\S)")
 
 
 def parse(text: str) -> Recipe | None:
-    """Read a model's answer back into a recipe, in either language; None when it is not in the course's format.
+    """Read an answer back into a recipe, in either language; None outside the course's format.
 
-    The format: a line "Bahan:" or "Ingredients:", at least two "- " items, a line "Langkah:" or "Steps:", at least one
-    step, numbered 1, 2, 3, ... without a gap, and nothing else. Both headings are of one language. Every recipe that the
-    reader keeps comes back whole from `parse(answer(recipe))`.
+    The format: a line "Bahan:" or "Ingredients:", at least two "- " items, a line "Langkah:" or
+    "Steps:" of the same language, at least one step, numbered 1, 2, 3, ... without a gap, and
+    nothing else. `parse(answer(recipe))` gives back every recipe that the reader keeps.
     """
     lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
     for first, second in HEADINGS.values():
@@ -170,18 +166,9 @@ def parse(text: str) -> Recipe | None:
         middle = lines.index(second)
         items = [_ITEM.fullmatch(line) for line in lines[1:middle]]
         steps = [_STEP.fullmatch(line) for line in lines[middle + 1 :]]
-        numbers = [
-            int(re.match(r"\d+", line)[0]) if step else 0
-            for line, step in zip(lines[middle + 1 :], steps)
-        ]
-        if (
-            len(items) < 2
-            or not steps
-            or not all(items)
-            or numbers != list(range(1, len(steps) + 1))
-        ):
+        if len(items) < 2 or not steps or not all(items) or not all(steps):
             return None
-        return Recipe(
-            title="", ingredients=tuple(m[1] for m in items), steps=tuple(m[1] for m in steps)
-        )
+        if [int(step[1]) for step in steps] != list(range(1, len(steps) + 1)):
+            return None
+        return Recipe("", tuple(item[1] for item in items), tuple(step[2] for step in steps))
     return None

@@ -10,13 +10,17 @@ import torch
 
 from helpers import training
 from helpers.course.errors import CourseError, MissingStep, UsageError
-from helpers.data import recipes
+from helpers.data import splits
 from helpers.training import checkpoints, models, prompts, trainer
+
+
+def chats(corpus):
+    return [prompts.messages(recipe, "id") for recipe in corpus]
 
 
 @pytest.fixture(scope="module")
 def rows(corpus, tokenizer, cfg):
-    return training.EncodedRows(corpus, tokenizer, "id", cfg.max_length)
+    return training.ChatDataset(chats(corpus), tokenizer, cfg.max_length)
 
 
 @pytest.fixture(scope="module")
@@ -25,9 +29,9 @@ def batch(rows, tokenizer):
 
 
 def test_rows_over_the_limit_are_left_out_whole_and_counted(corpus, tokenizer):
-    full = training.EncodedRows(corpus, tokenizer, "id", 10_000)
+    full = training.ChatDataset(chats(corpus), tokenizer, 10_000)
     limit = sorted(len(r) for r in full.rows)[len(full) // 2]
-    cut = training.EncodedRows(corpus, tokenizer, "id", limit)
+    cut = training.ChatDataset(chats(corpus), tokenizer, limit)
     assert len(cut) + len(cut.too_long) == len(corpus) and 0 < len(cut) < len(corpus)
     assert max(len(r) for r in cut.rows) <= limit
     assert all(r.labels[-1] == tokenizer.eos_token_id for r in cut.rows)
@@ -167,7 +171,7 @@ def test_fingerprint_follows_rows_and_settings_but_not_the_display_language(
     cfg, rows, corpus, tokenizer
 ):
     mark = checkpoints.fingerprint(cfg, rows, rows)
-    fewer = training.EncodedRows(corpus[:-1], tokenizer, "id", cfg.max_length)
+    fewer = training.ChatDataset(chats(corpus[:-1]), tokenizer, cfg.max_length)
     assert checkpoints.fingerprint(cfg, fewer, rows) != mark
     assert checkpoints.fingerprint(dataclasses.replace(cfg, rank=8), rows, rows) != mark
     assert checkpoints.fingerprint(dataclasses.replace(cfg, language="en"), rows, rows) == mark
@@ -188,8 +192,13 @@ def test_a_saved_adapter_is_whole_carries_a_card_and_answers_like_the_one_in_mem
         models.load_tuned(cfg)
     trainer = trained(cfg, rows, tokenizer, tmp_path / "checkpoints")
     for split in ("train", "validation"):
-        recipes.write_split(cfg, split, corpus)
-    summary = {"fingerprint": "x", "versions": checkpoints.versions(), "steps": 12}
+        splits.save_split(cfg, split, [{"recipe_id": r.recipe_id} for r in corpus])
+    summary = {
+        "fingerprint": "x",
+        "versions": checkpoints.versions(),
+        "steps": 12,
+        "rows": models.rows_hash(cfg),
+    }
     folder = checkpoints.save(trainer.model, tokenizer, cfg, summary, trainer.history)
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert cfg.data_hash in card and "learning_rate" in card and str(tmp_path) not in card
@@ -199,19 +208,16 @@ def test_a_saved_adapter_is_whole_carries_a_card_and_answers_like_the_one_in_mem
         in_memory = training.label_loss(trainer.model.eval(), batch, torch.float32).item()
         reloaded = training.label_loss(models.load_tuned(cfg), batch, torch.float32).item()
     assert reloaded == pytest.approx(in_memory, rel=1e-3)
-    checkpoints.check_rows(cfg)
-    recipes.write_split(cfg, "train", corpus[1:])
+    splits.save_split(cfg, "train", [{"recipe_id": r.recipe_id} for r in corpus[1:]])
     with pytest.raises(MissingStep, match="other rows"):
-        checkpoints.check_rows(cfg)
+        models.load_tuned(cfg)
 
 
 @pytest.mark.parametrize(
     ("report_to", "message"),
     [("tensorbord", "Did you mean 'tensorboard'"), ("wandb", "pip install wandb")],
 )
-def test_a_logger_that_cannot_be_had_is_refused_before_training(
-    cfg, rows, tokenizer, tmp_path, monkeypatch, report_to, message
-):
+def test_a_logger_that_cannot_be_had_is_refused_before_training(monkeypatch, report_to, message):
     monkeypatch.setattr(trainer.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match=message):
-        training.make_trainer(None, cfg, rows, rows, tokenizer, tmp_path, report_to=report_to)
+        trainer.check_logger(report_to)
