@@ -4,5 +4,6 @@ from .. import lazy
 
 __getattr__, __dir__ = lazy(
     __name__,
-    conversation="MODELS MOST_CHARACTERS Refused Turn Conversation escape_special_tokens AnyBot Bot",
+    conversation="Bot Conversation Turn Refused MODELS escape_special_tokens facts",
+    widget="ChatWidget render show",
 )

@@ -1,6 +1,6 @@
-"""A conversation without any widget: history, limits, the window, stop. The notebook's widget and the terminal are faces over it.
+"""A conversation without a face: history, limits, the window, stop. Widget and terminal use it.
 
-bot = chat.Bot(cfg)                     # base and tuned model in one set of weights
+bot = chat.Bot(cfg)  # base and tuned model in one set of weights
 conversation = bot.conversation(temperature=0.7)
 conversation.say("Buatkan resep Soto Ayam.")
 """
@@ -11,13 +11,13 @@ import contextlib
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
 
 from ..course.bilingual import tr
 from ..course.errors import CourseError, UsageError
 from ..course.settings import Settings, choice
-from ..training.prompts import SYSTEM, prompt_ids
+from ..training.prompts import prompt_ids, prompt_messages
 
 MODELS = ("base", "tuned")
 MOST_CHARACTERS = 2000  # of one message; a request for a recipe needs about a hundred
@@ -29,17 +29,17 @@ class Refused(UsageError):
 
 @dataclass(eq=False)
 class Turn:
-    """One question and its answer, with what is known about how the answer came about."""
+    """One question, its answer, and how the answer came about. Times count from the question."""
 
     question: str
     model: str  # "base" or "tuned"
     remembered: int = 0  # earlier turns that the model saw
     answer: str = ""
-    tokens: int = 0  # of the answer, its end token included; pieces where the stream does not count
+    tokens: int = 0  # of the answer, its end token included; pieces where the stream counts none
     ended: bool | None = None  # whether the model wrote its end token itself; None: not known
     stopped: bool = False
-    first_s: float = 0.0  # seconds from the question to the first piece
-    seconds: float = 0.0  # seconds from the question to the last piece
+    first_s: float = 0.0  # seconds to the first piece
+    seconds: float = 0.0  # seconds to the last piece
 
     @property
     def tokens_per_s(self) -> float:
@@ -47,45 +47,53 @@ class Turn:
         return self.tokens / self.seconds if self.seconds > 0 else 0.0
 
 
+def facts(turn: Turn) -> str:
+    """One line on an answer: how it ended, tokens, speed."""
+    ended = tr("selesai sendiri", "ended by itself")
+    cut = tr("terpotong batas token", "cut off at the token limit")
+    how = tr("dihentikan", "stopped") if turn.stopped else {True: ended, False: cut}.get(turn.ended)
+    parts = [
+        how,
+        f"{turn.tokens} token" + tr("", "s"),
+        f"{turn.tokens_per_s:.1f} token/s",
+        tr("mulai setelah", "first after") + f" {turn.first_s:.1f} s",
+    ]
+    return " · ".join(filter(None, parts))
+
+
+@dataclass(eq=False)
 class Conversation:
     """Turns between a person and a model.
 
-    `stream(chat, stop, *, model, temperature, top_p, max_new_tokens, seed)` yields pieces of text and ends soon after
-    the event `stop` is set; it may return {"tokens", "ended"}. `count(chat)` gives the tokens of the rendered prompt.
-
-    Two limits in tokens, each on prompt + answer. `limit` is what the model can hold: a message that alone is longer
-    is refused. `window` is what it was tuned on, a single turn: earlier turns are sent along only as far as they fit in
-    there, the newest first and always whole turns. With `remember` they may fill `limit` instead, which the model
-    has never practised.
-
-    `models` are those that can answer, of "base" and "tuned"; `model` is the one that does.
+    Two limits in tokens, each on prompt + answer. `limit` is what the model can hold: a message
+    that alone is longer is refused. `window` is what it was tuned on, a single turn: earlier turns
+    are sent only as far as they fit in there, the newest first, always whole turns. With
+    `remember` they may fill `limit` instead, which the model has never practised.
     """
 
-    def __init__(
-        self,
-        stream: Callable[..., Iterator[str]],
-        count: Callable[[list[dict]], int],
-        *,
-        language: str = "id",
-        window: int,
-        limit: int,
-        answer_tokens: int,
-        remember: bool = False,
-        model: str = "tuned",
-        models: tuple[str, ...] = MODELS,
-        temperature: float = 0.0,
-        top_p: float = 0.9,
-        seed: int = 42,
-    ):
-        self.stream, self.count, self.language = stream, count, language
-        self.limit, self.window, self.answer_tokens = limit, min(window, limit), answer_tokens
-        self.model, self.models, self.remember = choice(model, models, "model"), models, remember
-        self.temperature, self.top_p, self.seed = temperature, top_p, seed
-        self.turns: list[Turn] = []
-        self.asked = 0  # questions so far; each draws from its own seed, also after `clear`
-        self._lock = threading.Lock()
+    # stream(chat, stop, *, model, temperature, top_p, max_new_tokens, seed) yields pieces of text
+    # and ends soon after the event `stop` is set; it may return {"tokens", "ended"}
+    stream: Callable[..., Iterator[str]]
+    count: Callable[[list[dict]], int]  # tokens of the rendered prompt
+    _: KW_ONLY
+    window: int
+    limit: int
+    answer_tokens: int
+    language: str = "id"
+    remember: bool = False
+    model: str = "tuned"  # who answers, one of `models`
+    models: tuple[str, ...] = MODELS
+    temperature: float = 0.0
+    top_p: float = 0.9
+    seed: int = 42
+    turns: list[Turn] = field(default_factory=list)
+    asked: int = 0  # questions so far; each draws from its own seed, also after `clear`
+
+    def __post_init__(self):
+        choice(self.model, self.models, "model")
+        self.window = min(self.window, self.limit)
+        self._lock, self._stop = threading.Lock(), threading.Event()
         self._current: Turn | None = None
-        self._stop = threading.Event()
 
     @property
     def busy(self) -> bool:
@@ -96,53 +104,41 @@ class Conversation:
     def last(self) -> Turn:
         return self.turns[-1]
 
-    @property
-    def forgotten(self) -> int:
-        """How many turns, counted from the oldest, the last request left out."""
-        if not self.turns:
-            return 0
-        answered = [i for i, turn in enumerate(self.turns[:-1]) if turn.answer]
-        return answered[-self.last.remembered] if self.last.remembered else len(self.turns) - 1
-
     def messages(self, question: str, turns: list[Turn] = ()) -> list[dict]:
-        """The system message, some earlier turns, the question: what the chat template is given."""
-        chat = [{"role": "system", "content": SYSTEM[self.language]}]
-        for turn in turns:
-            chat += [
-                {"role": "user", "content": turn.question},
-                {"role": "assistant", "content": turn.answer},
-            ]
-        return [*chat, {"role": "user", "content": question}]
+        """The system message, some earlier turns, the question: input of the chat template."""
+        system, newest = prompt_messages(question, self.language)
+        earlier = [
+            {"role": role, "content": text}
+            for turn in turns
+            for role, text in (("user", turn.question), ("assistant", turn.answer))
+        ]
+        return [system, *earlier, newest]
 
     def check(self, message: str) -> str:
-        """The message as it will be sent. Raises Refused when it is empty or too long; changes nothing."""
+        """The message as it will be sent. Raises Refused when it is empty or too long."""
         question = message.encode("utf-8", "replace").decode().strip()
         if not question:
-            raise Refused(
-                tr(
-                    "Pesannya masih kosong. Tulis dulu, misalnya: Buatkan resep Soto Ayam.",
-                    "The message is empty. Write something first, for example: Write a recipe for Chicken Soto.",
-                )
-            )
+            raise Refused(tr("Pesannya masih kosong.", "The message is empty."))
         if len(question) > MOST_CHARACTERS:
             raise Refused(
                 tr(
-                    f"Pesan ini {len(question):,} karakter, batasnya {MOST_CHARACTERS:,}. Pendekkan, lalu kirim lagi; tidak ada yang terhapus.",
-                    f"This message has {len(question):,} characters, the limit is {MOST_CHARACTERS:,}. Shorten it and send it again; nothing was deleted.",
+                    f"Pesan ini {len(question):,} karakter, batasnya {MOST_CHARACTERS:,}.",
+                    f"This message has {len(question):,} characters, the limit is "
+                    f"{MOST_CHARACTERS:,}.",
                 )
             )
         used, room = self.count(self.messages(question)), self.limit - self.answer_tokens
         if used > room:
             raise Refused(
                 tr(
-                    f"Pesan ini {used:,} token, padahal model hanya bisa membaca {room:,} token sebelum menjawab. Pendekkan, lalu kirim lagi.",
-                    f"This message takes {used:,} tokens, but the model can read only {room:,} before it answers. Shorten it and send it again.",
+                    f"Pesan ini {used:,} token, tetapi model hanya bisa membaca {room:,} token.",
+                    f"This message takes {used:,} tokens, but the model can read only {room:,}.",
                 )
             )
         return question
 
     def fit(self, question: str) -> tuple[list[dict], int]:
-        """The messages to send for a checked question, and how many earlier turns are among them."""
+        """The messages to send for a checked question, and how many earlier turns they hold."""
         room = (self.limit if self.remember else self.window) - self.answer_tokens
         earlier = [turn for turn in self.turns if turn.answer]
         chat, kept = self.messages(question), 0
@@ -154,17 +150,18 @@ class Conversation:
         return chat, kept
 
     def reply(self, message: str) -> Generator[str, None, None]:
-        """Pieces of the answer as they come; the turn grows with them and stays in the history, also when stopped.
+        """Pieces of the answer as they come; the turn grows with them and stays, also when stopped.
 
-        Raises, at the first piece, Refused for a message that cannot be sent or while another answer is being
-        written. When the stream fails, its error is raised and the history is as before.
+        Raises, at the first piece, Refused for a message that cannot be sent or while another
+        answer is being written. When the stream fails, its error is raised and the history is as
+        before.
         """
         with self._lock:
             if self.busy:
                 raise Refused(
                     tr(
-                        "Jawaban sebelumnya masih ditulis. Tunggu sebentar atau hentikan dulu.",
-                        "The previous answer is still being written. Wait a moment or stop it first.",
+                        "Jawaban sebelumnya masih ditulis; tunggu atau hentikan dulu.",
+                        "The previous answer is still being written; wait or stop it first.",
                     )
                 )
             question = self.check(message)
@@ -172,31 +169,11 @@ class Conversation:
             turn = self._current = Turn(question, self.model, kept)
             stop = self._stop = threading.Event()
             self.turns.append(turn)
-            seed, self.asked = self.seed + self.asked, self.asked + 1
-        start, facts, pieces = time.perf_counter(), {}, 0
-
-        def source():
-            nonlocal facts
-            facts = (
-                yield from self.stream(
-                    chat,
-                    stop,
-                    model=turn.model,
-                    temperature=self.temperature,
-                    top_p=self.top_p,
-                    max_new_tokens=self.answer_tokens,
-                    seed=seed,
-                )
-            ) or {}
-
+            options = {"model": turn.model, "temperature": self.temperature, "top_p": self.top_p}
+            options |= {"max_new_tokens": self.answer_tokens, "seed": self.seed + self.asked}
+            self.asked += 1
         try:
-            with contextlib.closing(source()) as running:
-                for piece in running:
-                    turn.first_s = turn.first_s or time.perf_counter() - start
-                    turn.answer, pieces = turn.answer + piece, pieces + 1
-                    turn.tokens, turn.seconds = pieces, time.perf_counter() - start
-                    yield piece
-            turn.tokens, turn.ended = facts.get("tokens", pieces), facts.get("ended")
+            yield from self._write(turn, self.stream(chat, stop, **options))
         except GeneratorExit:  # the caller has had enough
             turn.stopped = True
             raise
@@ -205,16 +182,34 @@ class Conversation:
                 self.turns = [other for other in self.turns if other is not turn]
             raise
         finally:
-            turn.seconds = time.perf_counter() - start
             with self._lock:
                 self._current = None
+
+    @staticmethod
+    def _write(turn: Turn, stream: Iterator[str]) -> Generator[str, None, None]:
+        """Pass the pieces of `stream` on, and note text, tokens and times in `turn`."""
+        start, facts = time.perf_counter(), {}
+
+        def pieces():
+            facts.update((yield from stream) or {})
+
+        try:
+            with contextlib.closing(pieces()) as running:
+                for piece in running:
+                    turn.seconds = time.perf_counter() - start
+                    turn.first_s = turn.first_s or turn.seconds
+                    turn.answer, turn.tokens = turn.answer + piece, turn.tokens + 1
+                    yield piece
+            turn.tokens, turn.ended = facts.get("tokens", turn.tokens), facts.get("ended")
+        finally:
+            turn.seconds = time.perf_counter() - start
 
     def say(self, message: str) -> str:
         """The whole answer at once."""
         return "".join(self.reply(message))
 
     def stop(self) -> bool:
-        """End the answer being written and keep what is there; True if this call did it. From any thread."""
+        """End the answer being written, keep what is there; True if this call did it."""
         with self._lock:
             if self._current is None or self._current.stopped:
                 return False
@@ -230,10 +225,10 @@ class Conversation:
 
 
 def escape_special_tokens(chat: list[dict], specials: list[str]) -> list[dict]:
-    """The conversation with every control token that somebody typed broken up by a space.
+    """The chat with every typed control token broken up by a space.
 
-    The tokenizer reads "<|im_end|>" in a message as the real thing: a message could close itself and go on in the
-    name of the system.
+    The tokenizer reads "<|im_end|>" in a message as the real marker: a message could close itself
+    and go on in the name of the system.
     """
 
     def text(content):
@@ -244,15 +239,17 @@ def escape_special_tokens(chat: list[dict], specials: list[str]) -> list[dict]:
     return [message | {"content": text(message["content"])} for message in chat]
 
 
-class AnyBot:
-    """What every bot has beside its model: tokenizer, control tokens, the size of a prompt, conversations.
+class Bot:
+    """The tuned model of lesson 03 and, with its adapter switched off, the base model.
 
-    A bot adds `limit`, the tokens that its model holds, prompt and answer together, and `stream`, as in Conversation.
+    One set of weights, loaded at first need. Raises MissingStep when lesson 03 has not run for
+    these settings. A bot with another engine overrides `models`, `limit` and `stream`.
     """
 
-    cfg: Settings
-    limit: int
-    stream: Callable[..., Generator[str, None, dict]]
+    models = MODELS
+
+    def __init__(self, cfg: Settings):
+        self.cfg, self._lock = cfg, threading.Lock()
 
     @cached_property
     def tokenizer(self):
@@ -261,13 +258,23 @@ class AnyBot:
         return models.load_tokenizer(self.cfg)
 
     @cached_property
+    def model(self):
+        from ..training import models
+
+        return models.load_tuned(self.cfg)
+
+    @cached_property
+    def limit(self) -> int:
+        """Tokens that the model can hold, prompt and answer together."""
+        config = self.model.get_base_model().config.get_text_config()
+        held = getattr(config, "max_position_embeddings", None)
+        return held or self.cfg.max_length + self.cfg.max_new_tokens
+
+    @cached_property
     def specials(self) -> list[str]:
         """Control tokens of the tokenizer, the longest first."""
-        found = {
-            t.content
-            for t in self.tokenizer.added_tokens_decoder.values()
-            if t.special and len(t.content) > 1
-        }
+        added = self.tokenizer.added_tokens_decoder.values()
+        found = {token.content for token in added if token.special and len(token.content) > 1}
         return sorted(found | set(self.tokenizer.all_special_tokens), key=len, reverse=True)
 
     def count(self, chat: list[dict]) -> int:
@@ -281,34 +288,10 @@ class AnyBot:
             "window": self.cfg.max_length,
             "limit": self.limit,
             "answer_tokens": self.cfg.max_new_tokens,
+            "models": self.models,
             "seed": self.cfg.seed,
         }
         return Conversation(self.stream, self.count, **(defaults | options))
-
-
-class Bot(AnyBot):
-    """The tuned model of lesson 03 and, with its adapter switched off, the base: one set of weights, loaded at first need.
-
-    Raises MissingStep when lesson 03 has not been run for these settings.
-    """
-
-    def __init__(self, cfg: Settings):
-        self.cfg, self._lock = cfg, threading.Lock()
-
-    @cached_property
-    def model(self):
-        from ..training import models
-
-        return models.load_tuned(self.cfg)
-
-    @cached_property
-    def limit(self) -> int:
-        """Tokens that the model can hold, prompt and answer together."""
-        config = self.model.get_base_model().config.get_text_config()
-        return (
-            getattr(config, "max_position_embeddings", None)
-            or self.cfg.max_length + self.cfg.max_new_tokens
-        )
 
     def stream(
         self,
@@ -316,34 +299,27 @@ class Bot(AnyBot):
         stop: threading.Event,
         *,
         model: str,
-        temperature: float,
-        top_p: float,
-        max_new_tokens: int,
         seed: int,
+        max_new_tokens: int,
+        **decoding,
     ) -> Generator[str, None, dict]:
-        """Pieces of one answer. One at a time: switching the adapter off concerns the whole model."""
+        """Pieces of one answer. One at a time: the adapter is switched off in the whole model."""
         import torch
 
         from ..evaluation import generation
 
         if not self._lock.acquire(timeout=10):
-            raise CourseError(
-                "the model is busy with another conversation. Stop or finish that one, then ask again."
-            )
+            raise CourseError("the model is busy with another conversation; stop that one first.")
         try:
             torch.manual_seed(seed)
-            options = generation.decoding(self.cfg, temperature, top_p) | {
-                "max_new_tokens": max_new_tokens
-            }
-            with self.model.disable_adapter() if model == "base" else contextlib.nullcontext():
+            options = generation.decoding(self.cfg, **decoding)
+            options["max_new_tokens"] = max_new_tokens
+            asked = escape_special_tokens(chat, self.specials)
+            base = self.model.disable_adapter() if model == "base" else contextlib.nullcontext()
+            with base:
                 return (
                     yield from generation.stream(
-                        self.model,
-                        self.tokenizer,
-                        escape_special_tokens(chat, self.specials),
-                        self.cfg,
-                        stop,
-                        **options,
+                        self.model, self.tokenizer, asked, self.cfg, stop, **options
                     )
                 )
         finally:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from typing import Annotated
 
 import typer
 
+from ..course.bilingual import tr
 from ..course.errors import CourseError
 
 LEAVE = {"/exit", "/quit", "/keluar", "exit", "quit", "keluar"}
@@ -21,91 +24,54 @@ def printable(text: str) -> str:
     return "".join(c for c in text if c.isprintable() or c in "\n\t")
 
 
-@contextlib.contextmanager
-def interruptible(conversation) -> Iterator[None]:
-    """Within it Ctrl-C stops the answer being written; a second one, or one when nothing is written, is a KeyboardInterrupt."""
+def answer(conversation, message: str) -> None:
+    """Print the answer as it is written. Ctrl-C stops it; a second one is a KeyboardInterrupt."""
 
     def on_interrupt(_number, _frame):
         if not conversation.stop():
             raise KeyboardInterrupt
 
-    if (
-        threading.current_thread() is not threading.main_thread()
-    ):  # only the main thread may set handlers
-        yield
-        return
-    before = signal.signal(signal.SIGINT, on_interrupt)
+    main = threading.current_thread() is threading.main_thread()  # only it may set handlers
+    before = signal.signal(signal.SIGINT, on_interrupt) if main else None
     try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def answer(conversation, message: str) -> None:
-    """Print the answer as it is written."""
-    with interruptible(conversation):
         for piece in conversation.reply(message):
             print(printable(piece), end="", flush=True)
+    finally:
+        if main:
+            signal.signal(signal.SIGINT, before)
     print(flush=True)
 
 
 def command(conversation, line: str) -> str | None:
-    """Do what a line that starts with "/" asks for and return what to say; None when the line is a message."""
-    from ..chat.conversation import MODELS
-    from ..course.bilingual import tr
-
+    """Do what a line that begins with "/" asks for and return what to say; None for a message."""
     word = line.strip().lower()
     if not word.startswith("/"):
         return None
     if word == "/clear":
         conversation.clear()
-        return tr("Percakapan dihapus.", "Conversation cleared.")
-    if word[1:] in MODELS:
-        conversation.model = word[1:]
-        return tr(f"Sekarang menjawab: model {word[1:]}.", f"Now answering: the {word[1:]} model.")
-    if word == "/remember":
+    elif word == "/remember":
         conversation.remember = not conversation.remember
-        return (
-            tr(
-                "Giliran lama ikut dikirim, sejauh muat.",
-                "Earlier turns are sent along as far as they fit.",
-            )
-            if conversation.remember
-            else tr(
-                "Tiap permintaan dikirim seperti dalam pelatihan.",
-                "Each request is sent as in training.",
-            )
-        )
-    if word == "/help":
-        return tr(
-            "/tuned /base: ganti model · /remember: ikutkan giliran lama atau tidak · /clear: hapus percakapan · "
-            "Ctrl-C: hentikan jawaban · /exit, keluar, Ctrl-D: selesai",
-            "/tuned /base: change the model · /remember: send earlier turns or not · /clear: forget the conversation · "
-            "Ctrl-C: stop the answer · /exit, keluar, Ctrl-D: leave",
-        )
-    return tr(
-        f"Perintah {printable(word)} tidak dikenal; /help menampilkan daftarnya.",
-        f"Unknown command {printable(word)}; /help lists them.",
-    )
+    elif word[1:] in conversation.models:
+        conversation.model = word[1:]
+    else:
+        return " ".join(["/clear /remember", *(f"/{m}" for m in conversation.models), "/exit"])
+    return f"{printable(word)}: model={conversation.model} remember={conversation.remember}"
 
 
 def lines(console) -> Iterator[str]:
-    """What the person types, line by line, with a prompt in a terminal and without one from a pipe. Ctrl-C ends it."""
+    """Lines that the person types, with a prompt in a terminal and without one from a pipe."""
     if not sys.stdin.isatty():
         yield from (line for line in map(str.strip, sys.stdin) if line)
         return
-    while True:
-        try:
+    with contextlib.suppress(EOFError, KeyboardInterrupt):
+        while True:
             yield console.input("[bold cyan]> [/]")
-        except (EOFError, KeyboardInterrupt):
-            console.print()
-            return
+    console.print()
 
 
 def chat(
     message: Annotated[
-        str | None,
-        typer.Argument(help="One question: print its answer and exit. Without it: a conversation."),
+        str | None, typer.Argument(help="One question. Without it: a conversation.")
     ] = None,
     profile: Annotated[str, typer.Option(help="Hardware profile, or auto.")] = "auto",
     language: Annotated[str, typer.Option(help="Language of the messages: id or en.")] = "id",
@@ -115,10 +81,7 @@ def chat(
     seed: Annotated[int, typer.Option(help="Seed of the training run and of sampling.")] = 42,
     model: Annotated[str, typer.Option(help="Who answers: tuned or base.")] = "tuned",
     temperature: Annotated[
-        float,
-        typer.Option(
-            min=0.0, max=2.0, help="0: always the most likely token; higher: more random."
-        ),
+        float, typer.Option(min=0.0, max=2.0, help="0: always the most likely token.")
     ] = 0.0,
     engine: Annotated[
         str, typer.Option(help="transformers, or gguf: llama.cpp on the file of notebook 06.")
@@ -126,42 +89,28 @@ def chat(
 ) -> None:
     """Talk to the model that notebook 03 tuned.
 
-    In a conversation: /help lists the commands, Ctrl-C stops an answer, /exit or Ctrl-D leaves. Messages may also come
-    from a pipe, one a line; the exit code is then 2 when one of them could not be sent.
+    In a conversation: /help lists the commands, Ctrl-C stops an answer, /exit or Ctrl-D leaves.
+    Messages may also come from a pipe, one a line; the exit code is then 2 when one of them could
+    not be sent.
     """
     from rich.console import Console
 
     from .. import chat as core
     from ..course import settings
-    from ..course.bilingual import tr
 
     notes = Console(stderr=True, highlight=False, soft_wrap=True)
     cfg = settings.load(profile, language, data_language, seed)
     settings.choice(model, core.MODELS, "model")
     if settings.choice(engine, ("transformers", "gguf"), "engine") == "gguf":
-        from ..export.llamacpp import GgufBot
-
-        bot = GgufBot(cfg)
+        from ..export.llamacpp import GgufBot as Bot
     else:
-        bot = core.Bot(cfg)
+        Bot = core.Bot
     with notes.status(tr("memuat model …", "loading the model …")):
         quiet()
-        conversation = bot.conversation(model=model, temperature=temperature)
+        conversation = Bot(cfg).conversation(model=model, temperature=temperature)
     if message is not None:
-        answer(conversation, message)
-        return
-    from ..chat.widget import facts
-
+        return answer(conversation, message)
     talking, refused = sys.stdin.isatty(), 0
-    if talking:
-        notes.print(
-            tr(
-                "Minta sebuah resep, misalnya: Buatkan resep Soto Ayam. /help: bantuan, /exit: selesai.",
-                "Ask for a recipe, for example: Write a recipe for Chicken Soto. /help: help, /exit: leave.",
-            ),
-            style="dim",
-            markup=False,
-        )
     for line in lines(notes):
         if line.strip().lower() in LEAVE:
             break
@@ -171,7 +120,7 @@ def chat(
         try:
             answer(conversation, line)
             if talking:
-                notes.print(facts(conversation.last), style="dim", markup=False)
+                notes.print(core.facts(conversation.last), style="dim", markup=False)
         except KeyboardInterrupt:
             break
         except CourseError as problem:
@@ -183,9 +132,6 @@ def chat(
 
 def quiet() -> None:
     """Keep the libraries' progress bars and advice out of the terminal."""
-    import logging
-    import warnings
-
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.set_verbosity_error()

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import psutil
 
-from ..chat.conversation import AnyBot, Conversation, escape_special_tokens
+from ..chat.conversation import Bot, Conversation, escape_special_tokens
 from ..course.errors import CourseError, MissingStep, UsageError
 from ..course.settings import Settings
 from ..training.prompts import prompt_ids
@@ -65,7 +65,7 @@ def default_threads() -> int:
     return int(os.environ.get("OMP_NUM_THREADS") or psutil.cpu_count(logical=False) or 1)
 
 
-class GgufBot(AnyBot):
+class GgufBot(Bot):
     """The tuned model of lesson 06 as llama.cpp runs it; same interface as `chat.Bot`, without a base model beside it.
 
     `parallel` answers can be written at once, each with a context of its own of `context` tokens (at most what the model

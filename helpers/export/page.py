@@ -19,7 +19,7 @@ import gradio as gr  # noqa: E402
 
 from ..chat.conversation import Conversation, Refused, Turn  # noqa: E402
 from ..chat.widget import EVERY_S, facts  # noqa: E402
-from ..chat.widget import _name as model_name
+from ..chat.widget import model_name
 from ..course.bilingual import tr  # noqa: E402
 from ..course.errors import CourseError  # noqa: E402
 from ..course.settings import (

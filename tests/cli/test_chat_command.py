@@ -1,0 +1,97 @@
+"""The chat command over a bot that is no model."""
+
+import os
+import signal
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from helpers import chat
+from helpers.cli import chat as chat_command
+from helpers.course import bilingual, settings
+from tests.chat.fake_streams import conversation
+
+
+def test_an_answer_cannot_steer_the_terminal(capsys):
+    chat_command.answer(conversation(), "halo \x1b[31m\x07 dunia\n<b>")
+    assert capsys.readouterr().out == "halo [31m dunia\n<b>\n"
+
+
+def test_commands():
+    talk = conversation()
+    talk.say("a")
+    assert chat_command.command(talk, "Buatkan resep") is None
+    assert "base" in chat_command.command(talk, " /BASE ") and talk.model == "base"
+    assert chat_command.command(talk, "/remember") and talk.remember
+    assert chat_command.command(talk, "/clear") and talk.turns == []
+    assert "/tuned" in chat_command.command(talk, "/help")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="os.kill cannot send Ctrl-C to itself on Windows")
+def test_first_interrupt_stops_the_answer_the_second_leaves(capsys):
+    def stubborn(messages, stop, **options):
+        for _ in range(interrupts):
+            yield "awal "
+            os.kill(os.getpid(), signal.SIGINT)
+        yield "sisa"
+        if not stop.is_set():
+            yield "terus"
+
+    talk, before = conversation(stubborn), signal.getsignal(signal.SIGINT)
+    interrupts = 1
+    chat_command.answer(talk, "halo")
+    assert talk.last.stopped and "terus" not in capsys.readouterr().out
+    interrupts = 2
+    with pytest.raises(KeyboardInterrupt):
+        chat_command.answer(talk, "halo")
+    assert signal.getsignal(signal.SIGINT) is before and not talk.busy
+
+
+@pytest.fixture(autouse=True)
+def indonesian():
+    bilingual.set_language("id")
+
+
+@pytest.fixture
+def run(monkeypatch):
+    talk, made = conversation(), []
+
+    class Bot:
+        def __init__(self, cfg):
+            made.append(cfg)
+
+        def conversation(self, model, temperature):
+            talk.model, talk.temperature = model, temperature
+            return talk
+
+    monkeypatch.setattr(chat, "Bot", Bot, raising=False)
+    monkeypatch.setattr(settings, "load", lambda *options: options)
+    app = typer.Typer()
+    app.command()(chat_command.chat)
+    return lambda *arguments, **options: (CliRunner().invoke(app, arguments, **options), talk, made)
+
+
+def test_one_shot(run):
+    words = "halo --model base --temperature 0.5 --profile sanity --language en --seed 7"
+    result, talk, made = run(*words.split())
+    assert result.exit_code == 0 and result.stdout == "halo\n"
+    assert made == [("sanity", "en", "", 7)] and talk.model == "base" and talk.temperature == 0.5
+
+
+@pytest.mark.parametrize("message", ["", "x" * 10_000])
+def test_one_shot_refusal_has_exit_code_2(run, message):
+    result, _, _ = run(message)
+    assert getattr(result.exception, "exit_code", None) == 2 or result.exit_code == 2
+    assert result.stdout == ""
+
+
+def test_messages_from_a_pipe(run):
+    result, talk, _ = run(input="satu\n\n/base\ndua\nkeluar\ntiga\n")
+    assert result.exit_code == 0 and result.stdout == "satu\ndua\n"
+    assert [t.model for t in talk.turns] == ["tuned", "base"]
+
+
+def test_pipe_goes_on_after_a_refusal_and_reports_it(run):
+    result, _, _ = run(input="x" * 3000 + "\ndua\n")
+    assert result.exit_code == 2 and result.stdout == "dua\n"
