@@ -1,8 +1,8 @@
-"""Time and memory of answering a batch of prompts: transformers' `generate` as it is, and with the head's input in one piece.
+"""Time and memory of a batch in `generate`: as it is, and with contiguous input of the head.
 
     python benchmarks/batched_head.py [--batch 40] [--length 150] [--rounds 2]
 
-Each variant runs in a process of its own, alternating. See helpers/evaluation/generation.py for the cause.
+Each variant runs in a process of its own, alternating. The cause: `generation.one_head`.
 """
 
 import argparse
@@ -60,9 +60,8 @@ def main() -> None:
     )
     for key, what in (("seconds", "time"), ("peak_gb", "memory")):
         ratios = [c[key] / u[key] for c, u in zip(found["course"], found["usual"])]
-        print(
-            f"{what:6} x {sum(ratios) / len(ratios):.2f} (each round: {', '.join(f'{r:.2f}' for r in ratios)})"
-        )
+        rounds = ", ".join(f"{ratio:.2f}" for ratio in ratios)
+        print(f"{what:6} x {sum(ratios) / len(ratios):.2f} (each round: {rounds})")
 
 
 if __name__ == "__main__":

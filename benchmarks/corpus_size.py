@@ -1,11 +1,12 @@
-"""What the size of the corpus buys: the whole training split against a starter corpus of 160 recipes, on the same test recipes.
+"""What the size of the corpus buys: the whole training split against 160 recipes of it.
 
-    python benchmarks/corpus_size.py [--language id] [--recipes 160] [--profile cpu] [--saved] [--json FILE]
+    python benchmarks/corpus_size.py [--language id] [--recipes 160] [--saved] [--json FILE]
 
-The starter corpus is drawn evenly over the categories from the same training split (70 % of 160 recipes are 112 training rows), so
-that both models answer the same held-out recipes and nobody has seen one of them. Everything else is the profile's: model,
-adapter, epochs, decoding. The gain in loss is paired over the test recipes. `--saved` takes the adapter that lesson 03 has saved
-for the whole split and trains only the other.
+The starter corpus is drawn evenly over the categories from the same training split (70 % of 160
+recipes are 112 training rows), so that both models answer the same held-out recipes and neither
+has seen one of them. Everything else is the profile's: model, adapter, epochs, decoding. The gain
+in loss is paired over the test recipes. `--saved` takes the adapter that lesson 03 has saved for
+the whole split and trains only the other.
 """
 
 import argparse
@@ -62,10 +63,8 @@ def main() -> None:
     validation, test = rows("validation", cfg.max_validation_rows), rows("test", cfg.max_test_rows)
     requests = [chat[1]["content"] for chat in test.chats]
     references = [chat[2]["content"] for chat in test.chats]
-    answers, found = (
-        {},
-        {"language": given.language, "profile": given.profile, "test_rows": len(test)},
-    )
+    answers = {}
+    found = {"language": given.language, "profile": given.profile, "test_rows": len(test)}
     for name, most in (("starter", round(given.recipes * share)), ("full", cfg.max_train_rows)):
         train = rows("train", most)
         saved = name == "full" and given.saved
@@ -73,23 +72,15 @@ def main() -> None:
         answers[name] = evaluation.answer_all(model, test, tokenizer, cfg)
         scores = evaluation.table(answers[name], references, requests)
         found[name] = {"train_rows": len(train)} | {
-            k: {"value": v, "low": low, "high": high} for k, (v, low, high, _) in scores.items()
+            key: dict(zip(("value", "low", "high"), row)) for key, row in scores.items()
         }
-        print(
-            name,
-            len(train),
-            "rows:",
-            "  ".join(
-                f"{k} {v['value']:.3g}" for k, v in found[name].items() if isinstance(v, dict)
-            ),
-            flush=True,
-        )
-    gain = evaluation.loss_gain(answers["starter"], answers["full"])
-    found["loss_gain"] = dict(zip(("value", "low", "high"), gain))
-    print(
-        f"full over starter: loss {gain[0]:.3f} nats a token lower (95 %: {gain[1]:.3f} to {gain[2]:.3f}), "
-        f"BLEU {found['full']['bleu']['value'] - found['starter']['bleu']['value']:+.1f}"
-    )
+        numbers = "  ".join(f"{key} {value:.3g}" for key, (value, *_) in scores.items())
+        print(f"{name}: {len(train)} rows  {numbers}", flush=True)
+    gain, low, high = evaluation.loss_gain(answers["starter"], answers["full"])
+    found["loss_gain"] = {"value": gain, "low": low, "high": high}
+    bleu = found["full"]["bleu"]["value"] - found["starter"]["bleu"]["value"]
+    print(f"full over starter: loss {gain:.3f} nats a token lower (95 %: {low:.3f} to {high:.3f})")
+    print(f"BLEU {bleu:+.1f}")
     if given.json:
         given.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
 
