@@ -19,7 +19,7 @@ def variant(name: str, batch: int, length: int) -> dict:
 
     from helpers.course import settings
     from helpers.evaluation import generation
-    from helpers.memory.monitor import MemoryMonitor
+    from helpers.memory import MemoryMonitor
     from helpers.training import models
 
     cfg = settings.load("cpu")

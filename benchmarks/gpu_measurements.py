@@ -27,38 +27,16 @@ from pathlib import Path
 
 from helpers import memory
 from helpers.course import settings
-from helpers.memory import footprint, planner, shapes
+from helpers.memory import planner, shapes
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "data" / "gpu_measurements.csv"
-COLUMNS = [
-    "profile",
-    "base_model",
-    "where",
-    "status",
-    "device",
-    "date",
-    "batch",
-    "length",
-    "accumulation",
-    "steps",
-    "dtype",
-    "cap_gib",
-    "predicted_mb",
-    "peak_mb",
-    "predicted_to_measured",
-    "predicted_total_mb",
-    "peak_reserved_mb",
-    "peak_process_mb",
-    "predicted_weights_mb",
-    "weights_mb",
-    "predicted_optimizer_mb",
-    "optimizer_mb",
-    "predicted_logits_mb",
-    "logits_mb",
-    "tokens_per_second",
-    "versions",
-]
+COLUMNS = """
+profile base_model where status device date batch length accumulation steps dtype cap_gib
+predicted_mb peak_mb predicted_to_measured predicted_total_mb peak_reserved_mb
+peak_process_mb predicted_weights_mb weights_mb predicted_optimizer_mb optimizer_mb
+predicted_logits_mb logits_mb tokens_per_second versions
+""".split()
 NOT_YET = "not yet measured"
 PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
 # What a processor measures: the profile, and what is changed so that it ends in a minute or two.
@@ -91,14 +69,9 @@ def random_model(shape: shapes.Shape, cfg: settings.Settings):
 
     from helpers.training import models
 
+    tokens = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
     config = AutoConfig.for_model(
-        shape.family,
-        **{theirs: getattr(shape, ours) for ours, theirs in shapes.CONFIG_NAMES.items()},
-        tie_word_embeddings=shape.tied,
-        max_position_embeddings=4096,
-        bos_token_id=0,
-        eos_token_id=1,
-        pad_token_id=2,
+        shape.model_type, **shape.numbers, **tokens, max_position_embeddings=4096
     )
     dtype, device = models.compute_dtype(cfg), cfg.device.kind
     with init_empty_weights(include_buffers=False):
@@ -145,8 +118,8 @@ def random_rows(shape: shapes.Shape, cfg: settings.Settings, count: int) -> list
     draw = random.Random(cfg.seed)
     rows = []
     for i in range(count):
-        ids = [draw.randrange(shape.vocab) for _ in range(cfg.max_length - 4 * (i % 2))]
-        asked = cfg.max_length - round(cfg.max_length * footprint.LABEL_SHARE)
+        ids = [draw.randrange(shape.vocab_size) for _ in range(cfg.max_length - 4 * (i % 2))]
+        asked = cfg.max_length - round(cfg.max_length * planner.LABEL_SHARE)
         rows.append({"input_ids": ids, "labels": [-100] * asked + ids[asked:]})
     return rows
 
@@ -161,7 +134,6 @@ def measure(cfg: settings.Settings, steps: int, cap_gib: float | None = None) ->
     import transformers
 
     from helpers import training
-    from helpers.memory import tensormeter
     from helpers.training import models
 
     gpu, shape, dtype = memory.cuda(), shapes.find(cfg.base_model), models.compute_dtype(cfg)
@@ -180,10 +152,10 @@ def measure(cfg: settings.Settings, steps: int, cap_gib: float | None = None) ->
                 gpu.synchronize()
             marks.append(time.perf_counter())
 
-    with tensormeter.meter() as meter, tempfile.TemporaryDirectory() as folder:
+    with memory.meter() as meter, tempfile.TemporaryDirectory() as folder:
         model = training.attach_adapter(random_model(shape, cfg), cfg)
         trained = {id(p) for p in model.parameters() if p.requires_grad}
-        weights = tensormeter.stored_bytes(model) - sum(
+        weights = memory.stored_bytes(model) - sum(
             p.nbytes for p in model.parameters() if id(p) in trained
         )
         model.get_base_model().get_output_embeddings().register_forward_pre_hook(

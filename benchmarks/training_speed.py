@@ -25,7 +25,7 @@ def variant(name: str, profile: str, steps: int) -> dict:
     from helpers import training
     from helpers.course import settings
     from helpers.data import recipes, splits
-    from helpers.memory.monitor import MemoryMonitor
+    from helpers.memory import MemoryMonitor
     from helpers.training import models, prompts
 
     usual = name == "usual"

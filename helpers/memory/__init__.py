@@ -1,9 +1,12 @@
-"""Lesson 01: measure memory, plan it before a run, recommend settings that fit. Loads no torch by itself."""
+"""Lesson 01: measure memory, plan it before a run, recommend settings that fit. Loads no torch."""
 
 from .. import lazy
 
 __getattr__, __dir__ = lazy(
     __name__,
-    measure="GB cuda process_bytes used_gb process_peak Statistics statistics "
-    "allocator_variable Freed free largest_allocation stats",
+    measure="GB MemoryMonitor allocator_variable available cuda free gpus process_bytes "
+    "process_peak used_gb",
+    tensormeter="meter stored_bytes",
+    planner="Job check_fits nf4_bytes plan recommend",
+    plots="PARTS memory_bars",
 )

@@ -1,42 +1,51 @@
-"""Device memory: CUDA, or the process when there is none, behind one interface."""
+"""Memory measured: CUDA's or the process's, now and at its peak. Sizes in bytes.
+
+Never imports torch by itself: the allocator's variable must be set before torch starts.
+"""
 
 from __future__ import annotations
 
+import csv
 import ctypes
 import gc
 import importlib.metadata
-import os
 import platform
+import subprocess
 import sys
-from dataclasses import asdict, dataclass
+import threading
+import time
+from contextlib import contextmanager
 
 import psutil
-
-from ..course.bilingual import tr
 
 GB = 1e9
 
 
 def cuda():
-    """torch.cuda if torch is loaded and sees a GPU, else None. Never imports torch."""
+    """torch.cuda if torch is loaded and sees a GPU, else None."""
     torch = sys.modules.get("torch")
     return torch.cuda if torch is not None and torch.cuda.is_available() else None
 
 
 def process_bytes() -> int:
     """Bytes of RAM that this process holds now (its resident set)."""
-    return psutil.Process(os.getpid()).memory_info().rss
+    return psutil.Process().memory_info().rss
+
+
+def used_bytes() -> int:
+    """Bytes now: allocated on the GPU, or this process's resident set."""
+    gpu = cuda()
+    return gpu.memory_allocated() if gpu else process_bytes()
 
 
 def used_gb() -> float:
     """Memory now in GB: allocated on the GPU, or this process's resident set."""
-    gpu = cuda()
-    return gpu.memory_allocated() / GB if gpu else process_bytes() / GB
+    return used_bytes() / GB
 
 
 def process_peak() -> int | None:
     """Most bytes of RAM this process ever held, or None where the system does not tell."""
-    info = psutil.Process(os.getpid()).memory_info()
+    info = psutil.Process().memory_info()
     if hasattr(info, "peak_wset"):  # Windows
         return info.peak_wset
     try:
@@ -47,128 +56,138 @@ def process_peak() -> int | None:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-@dataclass(frozen=True)
-class Statistics:
-    """Bytes. `kind` "cuda": tensors on the current GPU; "process": this process in RAM, because no GPU is used."""
-
-    kind: str
-    now: int
-    peak: int | None
-    reserved: int  # held by CUDA's caching allocator; for a process the same as `now`
-    total: int  # of the device, or the machine's RAM
-    free: int
-
-    def __str__(self) -> str:
-        where = (
-            tr("GPU", "GPU")
-            if self.kind == "cuda"
-            else tr("memori proses (tanpa GPU)", "process memory (no GPU)")
-        )
-        peak = "?" if self.peak is None else f"{self.peak / GB:.2f}"
-        return tr(
-            f"{where}: sekarang {self.now / GB:.2f} GB, puncak {peak} GB, bebas {self.free / GB:.1f} dari {self.total / GB:.1f} GB",
-            f"{where}: now {self.now / GB:.2f} GB, peak {peak} GB, free {self.free / GB:.1f} of {self.total / GB:.1f} GB",
-        )
-
-    def as_dict(self) -> dict:
-        return asdict(self)
-
-
-def statistics() -> Statistics:
-    """Memory now and at most, of the GPU if torch uses one, else of this process."""
+def available() -> tuple[int, int]:
+    """(free, total) bytes of the GPU if torch uses one, else of the machine's RAM."""
     if gpu := cuda():
-        free, total = gpu.mem_get_info()
-        return Statistics(
-            "cuda",
-            gpu.memory_allocated(),
-            gpu.max_memory_allocated(),
-            gpu.memory_reserved(),
-            total,
-            free,
-        )
-    ram, now = psutil.virtual_memory(), process_bytes()
-    return Statistics("process", now, process_peak(), now, ram.total, ram.available)
+        return gpu.mem_get_info()
+    ram = psutil.virtual_memory()
+    return ram.available, ram.total
 
 
 def allocator_variable() -> str:
-    """Name of the environment variable that the installed torch reads its CUDA allocator settings from.
-
-    torch 2.9 gave it a name without CUDA; older ones know only the old name. Reads the version without importing torch.
-    """
+    """Environment variable with the CUDA allocator's settings; torch 2.9 renamed it."""
     major, minor = importlib.metadata.version("torch").split(".")[:2]
     return "PYTORCH_ALLOC_CONF" if (int(major), int(minor)) >= (2, 9) else "PYTORCH_CUDA_ALLOC_CONF"
 
 
-@dataclass(frozen=True)
-class Freed:
-    """Bytes before and after; `unreachable` counts objects that only the garbage collector could reach."""
+def free() -> int:
+    """Collect garbage and hand unused blocks back, CUDA's or glibc's; returns the bytes given back.
 
-    before: Statistics
-    after: Statistics
-    unreachable: int
-
-    @property
-    def bytes(self) -> int:
-        return self.before.reserved - self.after.reserved
-
-    def __str__(self) -> str:
-        kept = tr(
-            "Yang tidak bisa dibebaskan: semua yang masih dipegang sebuah variabel, juga `_` dan jejak error.",
-            "What it cannot free: anything that a variable still holds, `_` and the traceback of an error included.",
-        )
-        if self.after.kind == "cuda":
-            kept += tr(
-                " Konteks CUDA tinggal sampai proses berakhir.",
-                " The CUDA context stays until the process ends.",
-            )
-        else:
-            kept += tr(
-                " Python boleh menyimpan sebagian untuk dipakai lagi.",
-                " Python may keep some of it for later use.",
-            )
-        return tr(
-            f"{self.bytes / GB:.2f} GB dikembalikan. {kept}",
-            f"{self.bytes / GB:.2f} GB given back. {kept}",
-        )
-
-
-def free() -> Freed:
-    """Collect garbage, then hand unused blocks back: CUDA's, or those that glibc keeps. Frees nothing that a variable still refers to."""
-    before = statistics()
-    unreachable = gc.collect()
-    if gpu := cuda():
+    Frees nothing that a variable still refers to, `_` and the traceback of an error included.
+    """
+    gpu = cuda()
+    held = gpu.memory_reserved if gpu else process_bytes
+    before = held()
+    gc.collect()
+    if gpu:
         gpu.empty_cache()
     elif platform.libc_ver()[0] == "glibc":  # a training leaves gaps that it would keep for later
         ctypes.CDLL(None).malloc_trim(0)
-    return Freed(before, statistics(), unreachable)
+    return before - held()
 
 
-def largest_allocation(precision: int = 16 * 2**20) -> int | None:
-    """Most bytes that one tensor can take on the GPU now, by bisection to `precision`; all of it is freed again.
+class MemoryMonitor:
+    """Watches memory while a block runs, and keeps the peak of each named phase.
 
-    None without CUDA: on a processor the attempt could wake the system's out-of-memory killer instead of failing.
+    with MemoryMonitor() as monitor:
+        with monitor.phase("load"): model = ...
+    monitor.peaks, monitor.peak          # bytes
+    monitor.samples                      # (seconds, bytes, phase)
+
+    A thread samples every `every` seconds. On CUDA a phase's peak comes from the allocator and is
+    exact; a process's is the highest sample. Of more than `limit` samples every second one goes.
     """
-    import torch
 
-    if not (gpu := cuda()):
-        return None
-    low, high = 0, gpu.mem_get_info()[0] + gpu.memory_reserved()
+    def __init__(self, every: float = 0.02, limit: int = 2000):
+        self.every, self.limit = every, limit
+        self.samples: list[tuple[float, int, str]] = []
+        self.peaks: dict[str, int] = {}
+        self.kind, self.current = "process", ""
+        self._stop, self._lock = threading.Event(), threading.Lock()
+
+    def __enter__(self):
+        self.kind = "cuda" if cuda() else "process"
+        self._start = time.perf_counter()
+        self._stop.clear()
+        self.enter("start")
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error):
+        self._stop.set()
+        self._thread.join()
+        self._close_phase()
+
+    def _watch(self):
+        while not self._stop.wait(self.every):
+            self.sample()
+
+    def sample(self) -> None:
+        """Take one sample now."""
+        now = used_bytes()
+        with self._lock:
+            self.peaks[self.current] = max(self.peaks.get(self.current, 0), now)
+            self.samples.append((time.perf_counter() - self._start, now, self.current))
+            if len(self.samples) > self.limit:
+                del self.samples[1::2]
+                self.every *= 2
+
+    def _close_phase(self) -> None:
+        self.sample()
+        if gpu := cuda():
+            self.peaks[self.current] = max(self.peaks[self.current], gpu.max_memory_allocated())
+
+    def enter(self, name: str) -> None:
+        """Begin phase `name`; the one before ends."""
+        if self.samples:
+            self._close_phase()
+        if gpu := cuda():
+            gpu.reset_peak_memory_stats()
+        self.current = name
+        self.sample()
+
+    @contextmanager
+    def phase(self, name: str):
+        """Phase `name` for the length of the block; then the phase before goes on."""
+        before = self.current
+        self.enter(name)
+        try:
+            yield self
+        finally:
+            self.enter(before)
+
+    @property
+    def peak(self) -> int:
+        return max(self.peaks.values(), default=0)
+
+    def plot(self):
+        """Memory over time with a band for each phase; returns the matplotlib figure."""
+        from .plots import memory_curve
+
+        return memory_curve(self.samples, self.kind)
+
+
+def gpus() -> tuple[list[dict], list[str]]:
+    """Every GPU as nvidia-smi reports it, and a note where it cannot. Never raises.
+
+    Keys as in the query, memory in bytes; None for what the card or the user may not read.
+    """
+    query = "index,name,memory.total,memory.used,memory.free,utilization.gpu,temperature.gpu"
+    command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader,nounits"]
     try:
-        while high - low > precision:
-            middle = (low + high) // 2
-            try:
-                torch.empty(middle, dtype=torch.uint8, device="cuda")
-                low = middle
-            except torch.cuda.OutOfMemoryError:
-                high = middle
-            gpu.empty_cache()
-    finally:
-        gpu.empty_cache()
-    return low
-
-
-def stats():
-    """Every GPU of this machine through NVML, with notes on what cannot be read; see helpers/memory/nvml.py."""
-    from .nvml import stats as read
-
-    return read()
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    except FileNotFoundError:
+        return [], ["no NVIDIA driver on this machine: what runs here runs on the processor."]
+    except (OSError, subprocess.TimeoutExpired) as problem:
+        return [], [f"nvidia-smi cannot be asked: {problem}"]
+    if done.returncode:
+        return [], ["nvidia-smi: " + " ".join((done.stdout or done.stderr).split())]
+    found = []
+    for row in csv.reader(done.stdout.splitlines(), skipinitialspace=True):
+        gpu = dict(zip(query.split(","), row))
+        for key in set(gpu) - {"index", "name"}:
+            size = 2**20 if key.startswith("memory") else 1  # nvidia-smi counts in MiB
+            gpu[key] = int(gpu[key]) * size if gpu[key].isdigit() else None
+        found.append(gpu)
+    return found, []

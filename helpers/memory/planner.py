@@ -1,6 +1,11 @@
-"""Memory before the run: what a profile takes, part by part; helpers/memory/fitting.py judges what fits a card.
+"""Memory before the run: every part of a training step or a chat, in bytes, from a model's sizes.
 
-Needs a model's config only: loads no weights and imports no torch. The formulas are in helpers/memory/footprint.py.
+The formulas count what PyTorch keeps for this course's training: a frozen NF4 base, fp32 adapters,
+autocast. Tests hold them against counted tensors. Imports no torch.
+
+Sources: NF4 and double quantisation: Dettmers et al. 2023 (QLoRA), section 3. Adapters: Hu et al.
+2021 (LoRA). 8-bit optimiser states: Dettmers et al. 2022. Activations: after Korthikanti et al.
+2022, section 4, recounted for a frozen base. Checkpointing: Chen et al. 2016.
 """
 
 from __future__ import annotations
@@ -11,39 +16,192 @@ import sys
 from dataclasses import asdict, dataclass, field, replace
 
 from ..course import settings
+from ..course.bilingual import tr
 from ..course.errors import UsageError
 from . import shapes
-from .footprint import (
-    Job,
-    adapter_tensors,
-    kv_cache_bytes,
-    layer_bytes,
-    logits_bytes,
-    optimizer_bytes,
-    targeted,
-    upcasts,
-    weight_bytes,
-)
 from .shapes import Shape
 
-MB, GB, GIB = 10**6, 10**9, 2**30
-# Allowances, not formulas. CUDA context: "around 400MB if CUDA >= 11.7" (PyTorch developers, pytorch/pytorch#109888), plus
-# cuBLAS workspaces. Process: torch, transformers, peft, bitsandbytes and Trainer imported, 544 MB seen on Linux.
+MB, GIB = 10**6, 2**30
+# Allowances, not formulas. CUDA context: "around 400MB if CUDA >= 11.7" (pytorch/pytorch#109888)
+# plus cuBLAS workspaces. Process: torch, transformers, peft, bitsandbytes, 544 MB seen on Linux.
 RUNTIME = {"cuda": 450 * MB, "cpu": 550 * MB}
-# Share of the changing parts that the allocator holds without using it: an allowance for CUDA's caching allocator; for a
-# process 27 to 34 % seen on Linux (glibc keeps freed blocks) in steps of growing length with the packaged model.
+# Share of the changing parts that the allocator holds without using it; 27 to 34 % seen with glibc.
 SLACK = {"cuda": 0.05, "cpu": 0.3}
+# Bytes of AdamW's two moments for each trained parameter.
+OPTIMIZERS = {
+    "adamw_torch": 8,
+    "adamw_torch_fused": 8,
+    "paged_adamw_32bit": 8,
+    "paged_adamw_8bit": 2,
+    "adamw_8bit": 2,
+    "adamw_bnb_8bit": 2,
+}
+LABEL_SHARE = 0.83  # share of a row that is answer: the median of the course's own rows
+# Linear layers that read the same tensor; o_proj reads what attention keeps anyway.
+SHARED_INPUT = {
+    **dict.fromkeys(("q_proj", "k_proj", "v_proj", "qkv_proj"), "attention"),
+    **dict.fromkeys(("gate_proj", "up_proj", "gate_up_proj"), "mlp"),
+    "down_proj": "down",
+}
+
+
+def upcasts(device: str, dtype: str) -> bool:
+    """Whether a training keeps embeddings, head and norms in fp32.
+
+    fp16 needs it: its largest number is 65504, and large models pass that between their layers.
+    bf16 has the range of fp32, so on a GPU nothing is upcast; on a processor it costs little.
+    """
+    return not (device == "cuda" and dtype == "bfloat16")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What will run: one training step, or one chat. Lengths in tokens."""
+
+    device: str = "cuda"
+    quantization: str = "nf4"  # nf4 or none
+    double_quant: bool = True
+    dtype: str = "bfloat16"  # of the arithmetic
+    upcast: bool = True  # embeddings, head and norms in fp32 (training.attach_adapter)
+    rank: int = 16
+    targets: str | tuple[str, ...] = "all-linear"
+    dropout: float = 0.0
+    batch: int = 1
+    length: int = 512
+    accumulation: int = 1
+    checkpointing: bool = True
+    optimizer: str = "adamw_torch"
+    label_share: float = LABEL_SHARE  # share of the tokens that is learnt
+    padded: bool | None = None  # whether rows of a batch differ in length; None: batch > 1
+
+    def __post_init__(self):
+        limits = {"batch": 4096, "length": 2**20, "rank": 4096, "accumulation": 10**6}
+        for name, limit in limits.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= limit:
+                raise UsageError(f"{name} is {value!r}; expected a whole number from 1 to {limit}.")
+        settings.choice(self.device, ("cuda", "cpu"), "device")
+        settings.choice(self.quantization, ("nf4", "none"), "quantization")
+        settings.choice(self.dtype, ("float32", "bfloat16", "float16"), "compute dtype")
+        settings.choice(self.optimizer, tuple(OPTIMIZERS), "optimizer")
+        for name in ("dropout", "label_share"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UsageError(f"{name} is {getattr(self, name)!r}; expected 0 to 1.")
+
+    @property
+    def tokens(self) -> int:
+        return self.batch * self.length
+
+    @property
+    def compute_bytes(self) -> int:
+        return 4 if self.dtype == "float32" else 2
+
+    @property
+    def rest_bytes(self) -> int:
+        """Bytes of a parameter that is not quantised, and of a number between the layers."""
+        return 4 if self.upcast and self.quantization == "nf4" else self.compute_bytes
+
+    @property
+    def has_padding(self) -> bool:
+        return self.batch > 1 if self.padded is None else self.padded
+
+
+def nf4_bytes(weights: int, double_quant: bool = True) -> tuple[int, int]:
+    """(packed weights, constants) of one matrix in NF4: 4 bits a weight, a scale for each 64.
+
+    The scale is fp32: 32/64 = 0.5 bit a weight. Double quantisation makes it 8 bits, with one fp32
+    scale for 256 of them: 8/64 + 32/(64*256) = 0.127 bit. Each matrix also keeps the 16 NF4
+    levels, and with double quantisation 256 levels and an offset, in fp32.
+    """
+    blocks = math.ceil(weights / 64)
+    scales = blocks + 4 * math.ceil(blocks / 256) + 4 * 257 if double_quant else 4 * blocks
+    return math.ceil(weights / 2), scales + 4 * 16
+
+
+def weight_bytes(shape: Shape, job: Job) -> dict[str, int]:
+    """The base model: weights of the linear layers, their constants, and what is not quantised."""
+    weights, constants = shape.linear_parameters * job.compute_bytes, 0
+    if job.quantization == "nf4":
+        one = [nf4_bytes(a * b, job.double_quant) for a, b in shape.linears.values()]
+        weights, constants = (shape.num_hidden_layers * sum(column) for column in zip(*one))
+    rest = shape.rest_parameters * job.rest_bytes
+    return {"weights": weights, "nf4_constants": constants, "unquantised": rest}
+
+
+def targeted(shape: Shape, job: Job) -> tuple[str, ...]:
+    """Names of one block's linear layers that get an adapter. Raises UsageError for others."""
+    if job.targets == "all-linear":
+        return tuple(shape.linears)
+    names = (job.targets,) if isinstance(job.targets, str) else tuple(job.targets)
+    if not names:
+        raise UsageError("no adapter target; expected 'all-linear' or a list of layers.")
+    known = tuple(shape.linears)
+    return tuple(settings.choice(n, known, f"adapter target of {shape.name}") for n in names)
+
+
+def adapter_tensors(shape: Shape, job: Job) -> list[int]:
+    """Sizes of one block's adapter matrices: A is rank x inputs, B is outputs x rank."""
+    return [job.rank * n for name in targeted(shape, job) for n in shape.linears[name]]
+
+
+def optimizer_bytes(tensors: list[int], optimizer: str) -> int:
+    """AdamW's two moments: fp32, or one byte each plus an fp32 scale per 256 values.
+
+    bitsandbytes keeps fp32 for tensors below 4096 values. Paged states count as on the device.
+    """
+    if OPTIMIZERS[optimizer] == 8:
+        return sum(8 * n for n in tensors)
+    return sum(8 * n if n < 4096 else 2 * n + 2 * 4 * math.ceil(n / 256) for n in tensors)
+
+
+def layer_bytes(shape: Shape, job: Job) -> int:
+    """Activations that one block keeps for the backward pass, for the whole batch."""
+    s, stream, cuda = job.compute_bytes, job.rest_bytes, job.device == "cuda"
+    inputs = {name: shape.linears[name][0] for name in targeted(shape, job)}
+    heads, capped = shape.num_attention_heads, shape.has("capped")
+    # keys and values are repeated for each query head when there is a padding mask
+    kv = shape.q_size if job.has_padding or capped else shape.kv_size
+    token = 4 * (4 if shape.has("four_norms") else 2) * shape.hidden_size + 8  # norms, in fp32
+    token += 4 * (shape.q_size + shape.kv_size) * shape.has("qk_norm")
+    token += s * 2 * (shape.q_size + kv) + 4 * heads  # queries, keys, values, output of attention
+    token += 3 * shape.intermediate_size * (stream if job.quantization == "nf4" else s)
+    if job.dropout:  # the dropped input of each adapter, and its mask
+        token += sum(n * (s + (1 if cuda else stream)) for n in inputs.values())
+    elif s < 4 and (stream == 4 or not cuda):  # each adapter's own 16-bit copy of its input
+        token += s * sum(n for name, n in inputs.items() if not (cuda and name == "o_proj"))
+    else:
+        shared = {SHARED_INPUT[name]: n for name, n in inputs.items() if name in SHARED_INPUT}
+        token += s * sum(shared.values())
+    token += s * job.rank * len(inputs)  # between A and B
+    # scores of every head: after the tanh, after the softmax in fp32, and cast for the product
+    token += (4 + s * (2 if s < 4 else 1)) * heads * job.length * capped
+    mask = job.batch * job.length**2 * s if job.has_padding else 0
+    return job.tokens * token + mask
+
+
+def kv_cache_bytes(shape: Shape, job: Job) -> int:
+    """Keys and values of every layer for every token: 2 x layers x kv heads x head size."""
+    return 2 * shape.num_hidden_layers * shape.kv_size * job.compute_bytes * job.tokens
+
+
+def logits_bytes(shape: Shape, job: Job, full: bool = False) -> int:
+    """The loss at its fullest: log-probabilities, their gradient, the logits' gradient, in fp32.
+
+    12 bytes a logit; capped logits (Gemma 2) keep the tanh too. `full`: for every position.
+    """
+    positions = job.tokens if full else math.ceil(job.tokens * job.label_share)
+    return (16 if shape.has("capped") else 12) * positions * shape.vocab_size
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Bytes by part at the fullest moment; they add up to `total_bytes`. `phases` has the bytes of each phase of a step."""
+    """Bytes by part at the fullest moment, and of each phase of a step."""
 
     model: str
     mode: str  # train or chat
     parts: dict[str, int]
     phases: dict[str, int]
-    full_logits_bytes: int  # what logits for every position would cost instead of `parts["logits"]`
+    full_logits_bytes: int  # what logits for every position would cost
     job: Job
     notes: list[str] = field(default_factory=list)
 
@@ -56,75 +214,61 @@ class Plan:
 
 
 def _train(shape: Shape, job: Job) -> tuple[dict[str, int], dict[str, int]]:
-    tensors = adapter_tensors(shape, job)
-    adapters, s, e = shape.layers * sum(tensors), job.compute_bytes, job.rest_bytes
+    """(parts, phases) of a training step."""
+    tensors, layers = adapter_tensors(shape, job), shape.num_hidden_layers
+    adapters, s, stream = layers * sum(tensors), job.compute_bytes, job.rest_bytes
     held = {
         **weight_bytes(shape, job),
         "adapters": 4 * adapters,
         "gradients": 4 * adapters,
-        "optimizer": shape.layers * optimizer_bytes(tensors, job.optimizer),
+        "optimizer": layers * optimizer_bytes(tensors, job.optimizer),
     }
-    per_layer = layer_bytes(shape, job)
     casts = adapters * s if s < 4 else 0  # autocast's 16-bit copies of the adapters
-    stream = 4 * job.tokens * shape.hidden  # the last norm
+    width = job.tokens * shape.hidden_size  # numbers between two layers
+    mlp, wide = (
+        job.tokens * shape.intermediate_size,
+        s * max(a * b for a, b in shape.linears.values()),
+    )  # one matrix dequantised
     if job.checkpointing:
-        kept, rebuilt = shape.layers * e * job.tokens * shape.hidden + stream, per_layer + casts
+        kept, rebuilt = layers * stream * width + 4 * width, layer_bytes(shape, job) + casts
     else:
-        kept, rebuilt = shape.layers * per_layer + stream + casts, 0
-    head = (
-        shape.vocab * shape.hidden * s if e > s else 0
-    )  # a 16-bit copy of the fp32 head, while its gradient is due
-    logits = logits_bytes(shape, job)
-    wide = max(a * b for a, b in shape.linears.values()) * s  # one matrix dequantised
-    mlp, names, cuda = job.tokens * shape.intermediate, targeted(shape, job), job.device == "cuda"
-    across = (
-        4 if {"up_proj", "gate_up_proj"} & set(names) else 3
-    )  # tensors as wide as the MLP alive at once in a forward pass
-    moving = (
-        wide + rebuilt + 2 * e * mlp + job.tokens * 8 * shape.hidden
-    )  # two gradients as wide as the MLP
-    passing = wide + across * e * mlp + job.tokens * 8 * shape.hidden
-    if cuda:  # autocast tells peft not to copy what the adapters read, and a kept input goes while its gradient comes
-        moving += s * mlp * ((e > s) - ("down_proj" in names)) + job.tokens * shape.hidden * (
-            4 * (shape.traits.norms - 2) - 6
-        )
-        passing -= wide + job.tokens * 6 * shape.hidden
+        kept, rebuilt = layers * layer_bytes(shape, job) + 4 * width + casts, 0
+    # a 16-bit copy of the fp32 head, while its gradient is due
+    head = shape.vocab_size * shape.hidden_size * s if stream > s else 0
+    logits, names = logits_bytes(shape, job), targeted(shape, job)
+    across = 4 if {"up_proj", "gate_up_proj"} & set(names) else 3  # MLP tensors alive in forward
+    passing = wide + across * stream * mlp + 8 * width
+    moving = wide + rebuilt + 2 * stream * mlp + 8 * width  # two gradients as wide as the MLP
+    if job.device == "cuda":  # there autocast spares peft's copies of what the adapters read
+        norms = 4 if shape.has("four_norms") else 2
+        moving += s * mlp * ((stream > s) - ("down_proj" in names)) + width * (4 * (norms - 2) - 6)
+        passing -= wide + 6 * width
     passing = passing if job.checkpointing else 0
     base = sum(held.values())
+    late = logits // (4 if shape.has("capped") else 3)  # comes in the backward pass only
     phases = {
         "loaded": base - held["gradients"] - held["optimizer"],
-        "forward": base
-        + kept
-        + max(head + logits - logits // (4 if shape.traits.capped else 3), passing),
+        "forward": base + kept + max(head + logits - late, passing),
         "loss": base + kept + head + logits,
         "backward": base + kept + moving,
         "update": base + 4 * adapters,
     }
     at_loss = logits + head >= moving
-    moment = {
-        "activations": kept,
-        "logits": logits if at_loss else 0,
-        "workspace": head if at_loss else moving,
-    }
-    return {**held, **moment, "kv_cache": 0}, phases
+    moment = (
+        {"logits": logits, "workspace": head} if at_loss else {"logits": 0, "workspace": moving}
+    )
+    return {**held, "activations": kept, **moment, "kv_cache": 0}, phases
 
 
 def _chat(shape: Shape, job: Job) -> tuple[dict[str, int], dict[str, int]]:
+    """(parts, phases) of a conversation of `job.length` tokens."""
     job = replace(job, upcast=False)
-    s = job.compute_bytes
-    weights = {
-        **weight_bytes(shape, job),
-        "adapters": 4 * shape.layers * sum(adapter_tensors(shape, job)),
-        "gradients": 0,
-        "optimizer": 0,
-    }
+    s, cache = job.compute_bytes, kv_cache_bytes(shape, job)
+    adapters = 4 * shape.num_hidden_layers * sum(adapter_tensors(shape, job))
+    weights = {**weight_bytes(shape, job), "adapters": adapters, "gradients": 0, "optimizer": 0}
     wide = max(a * b for a, b in shape.linears.values()) * s
-    prompt = wide + job.tokens * s * (3 * shape.intermediate + 4 * shape.hidden)
-    last, cache, base = (
-        12 * job.batch * shape.vocab,
-        kv_cache_bytes(shape, job),
-        sum(weights.values()),
-    )
+    prompt = wide + job.tokens * s * (3 * shape.intermediate_size + 4 * shape.hidden_size)
+    last, base = 12 * job.batch * shape.vocab_size, sum(weights.values())
     parts = {**weights, "activations": 0, "logits": last, "workspace": prompt, "kv_cache": cache}
     return parts, {
         "loaded": base,
@@ -133,62 +277,56 @@ def _chat(shape: Shape, job: Job) -> tuple[dict[str, int], dict[str, int]]:
     }
 
 
-def job_of(source, mode: str = "train", **overrides) -> tuple[str, Job, list[str]]:
-    """(base model, Job, notes) of a profile's name, a profile's dict or a lesson's Settings, with `overrides` on top.
+def _dtype(source, device: str) -> tuple[str, list[str]]:
+    """(dtype of the arithmetic, notes): the profile's, or what "auto" means on that device."""
+    row = isinstance(source, dict)
+    dtype = source["compute_dtype"] if row else source.compute_dtype
+    if dtype != "auto":
+        return dtype, []
+    if not row and "torch" in sys.modules:
+        from ..course.device import compute_dtype
 
-    A chat is one conversation, as long as a full request and a full answer.
+        return str(compute_dtype(source)).removeprefix("torch."), []
+    if device == "cpu":
+        return "float32", ["compute dtype is chosen on the machine; bfloat16 takes less"]
+    older = not row and source.device.capability < (8, 0)  # bf16 came with Ampere, 8.0
+    return "float16" if older else "bfloat16", []
+
+
+def job_of(source, mode: str = "train", **overrides) -> tuple[str, Job, list[str]]:
+    """(base model, Job, notes) of a profile's name or dict, or of a lesson's Settings.
+
+    `overrides` are fields of Job, or `model`. A chat is one full request and one full answer.
     """
-    notes = []
     if isinstance(source, str):
         table = settings.profiles()
         source = table[settings.choice(source, tuple(table), "profile")]
-    get = source.get if isinstance(source, dict) else lambda name: getattr(source, name)
-    device = (
-        ("cuda" if get("needs_cuda") else "cpu") if isinstance(source, dict) else source.device.kind
-    )
-    dtype = get("compute_dtype")
-    if dtype == "auto" and not isinstance(source, dict) and "torch" in sys.modules:
-        from ..course.device import compute_dtype
-
-        dtype = str(compute_dtype(source)).removeprefix("torch.")
-    elif dtype == "auto":
-        older = not isinstance(source, dict) and source.device.capability < (
-            8,
-            0,
-        )  # bf16 came with Ampere, 8.0
-        dtype = "float32" if device == "cpu" else "float16" if older else "bfloat16"
-        if device == "cpu":
-            notes.append(
-                "compute dtype is chosen on the machine itself; counted as float32, bfloat16 takes less"
-            )
+    row = isinstance(source, dict)
+    get = source.get if row else lambda name: getattr(source, name)
+    device = ("cuda" if get("needs_cuda") else "cpu") if row else source.device.kind
+    dtype, notes = _dtype(source, device)
+    overrides = {key: value for key, value in overrides.items() if value is not None}
+    model = overrides.pop("model", None) or get("base_model")
+    same = ("quantization", "rank", "dropout", "batch", "accumulation", "optimizer")
     targets = get("targets")
-    values = {
+    values = {name: get(name) for name in same} | {
         "device": device,
-        "quantization": get("quantization"),
         "dtype": dtype,
-        "rank": get("rank"),
-        "dropout": get("dropout"),
-        "upcast": upcasts(device, dtype),
+        "upcast": upcasts(device, overrides.get("dtype", dtype)),
         "targets": targets if isinstance(targets, str) else tuple(targets),
-        "batch": get("batch"),
         "length": get("max_length"),
-        "accumulation": get("accumulation"),
         "checkpointing": get("gradient_checkpointing"),
-        "optimizer": get("optimizer"),
     }
     if mode == "chat":
         values |= {"batch": 1, "length": get("max_length") + get("max_new_tokens")}
-    model = overrides.pop("model", None) or get("base_model")
-    if overrides.get("dtype"):
-        values["upcast"] = upcasts(device, overrides["dtype"])
-    return model, Job(**values | {k: v for k, v in overrides.items() if v is not None}), notes
+    return model, Job(**values | overrides), notes
 
 
 def plan(source, mode: str = "train", shape: Shape | None = None, **overrides) -> Plan:
-    """Bytes by part for a profile (name or dict), a lesson's Settings, or a Job together with a `shape`.
+    """Bytes by part for a profile (name or dict), a lesson's Settings, or a Job with a `shape`.
 
-    `overrides` are fields of Job, or `model` for another base. Raises UsageError for an unknown profile, an unknown shape
-    and sizes that make no sense.
+    `overrides` are fields of Job, or `model` for another base. Raises UsageError for an unknown
+    profile, an unknown model and sizes that make no sense.
     """
     settings.choice(mode, ("train", "chat"), "mode")
     if isinstance(source, Job):
@@ -199,29 +337,135 @@ def plan(source, mode: str = "train", shape: Shape | None = None, **overrides) -
         model, job, notes = job_of(source, mode, **overrides)
     shape = shape or shapes.find(model)
     parts, phases = (_train if mode == "train" else _chat)(shape, job)
-    slack = int(
-        SLACK[job.device]
-        * sum(parts[name] for name in ("activations", "logits", "workspace", "kv_cache"))
-    )
-    around = {"runtime": RUNTIME[job.device], "allocator_slack": slack}
-    return Plan(
-        model, mode, parts | around, phases, logits_bytes(shape, job, full=True), job, notes
-    )
+    changing = sum(parts[name] for name in ("activations", "logits", "workspace", "kv_cache"))
+    parts["runtime"] = RUNTIME[job.device]
+    parts["allocator_slack"] = int(SLACK[job.device] * changing)
+    full = logits_bytes(shape, job, full=True)
+    return Plan(model, mode, parts, phases, full, job, notes)
 
 
 def measured(profile: str) -> list[dict]:
-    """What benchmarks/gpu_measurements.py found for a profile: its rows of data/gpu_measurements.csv, as text.
+    """Rows of data/gpu_measurements.csv for a profile, as text; figures in MB (10^6 bytes).
 
-    `status` is "measured" or "not yet measured"; the latter has no figures. Figures in MB of a million bytes.
+    `status` is "measured" or "not yet measured"; the latter has no figures.
     """
-    with open(
-        settings.ROOT / "data" / "gpu_measurements.csv", encoding="utf-8", newline=""
-    ) as handle:
+    path = settings.ROOT / "data" / "gpu_measurements.csv"
+    with open(path, encoding="utf-8", newline="") as handle:
         return [row for row in csv.DictReader(handle) if row["profile"] == profile]
 
 
-def steps_per_epoch(rows: int, batch: int, accumulation: int = 1) -> int:
-    """Updates in one pass over `rows` training rows. A warm-up longer than the whole training leaves the model untouched."""
-    if rows < 1:
-        raise UsageError(f"{rows} training rows; expected at least 1.")
-    return math.ceil(rows / (batch * accumulation))
+@dataclass(frozen=True)
+class Recommendation:
+    """What fits a card. `largest`: batch, length and rank, each with the rest as asked; 0: none."""
+
+    fits: bool
+    total_bytes: int  # of the job as asked
+    largest: dict[str, int]
+    savings: list[dict]  # in order: what, saved_bytes, total_bytes; empty if it fits as asked
+    job: Job | None  # the job after these savings, or None when nothing of it fits
+
+
+def recommend(source, card_gib: float, shape: Shape | None = None, **overrides) -> Recommendation:
+    """The largest batch, length and rank that fit `card_gib` GiB, and what to save on if none does.
+
+    `source` and `overrides` as for `plan`. Raises UsageError for a card of no sensible size.
+    """
+    if not 0 < card_gib <= 10_000:
+        raise UsageError(f"a card of {card_gib} GiB; expected more than 0 and at most 10000.")
+    if not isinstance(source, Job):
+        model, source, _ = job_of(source, **overrides)
+        shape = shape or shapes.find(model)
+
+    def total(job):
+        return plan(job, shape=shape).total_bytes
+
+    def largest(name, limit):
+        low, high = 0, limit
+        while low < high:  # the total grows with each of the three, so halving finds the border
+            middle = (low + high + 1) // 2
+            fits = total(replace(source, **{name: middle})) <= card
+            low, high = (middle, high) if fits else (low, middle - 1)
+        return low
+
+    card, job, savings = int(card_gib * GIB), source, []
+    limits = {"batch": 512, "length": 32768, "rank": 512}
+    for what, change in memory_savings(shape, source):
+        now = total(job)
+        if now <= card:
+            break
+        after = total(replace(job, **change))
+        if after < now:
+            savings.append({"what": what, "saved_bytes": now - after, "total_bytes": after})
+            job = replace(job, **change)
+    return Recommendation(
+        total(source) <= card,
+        total(source),
+        {name: largest(name, limit) for name, limit in limits.items()},
+        savings,
+        job if total(job) <= card else None,
+    )
+
+
+def memory_savings(shape: Shape, job: Job) -> list[tuple[str, dict]]:
+    """What to change when a job does not fit, as (words, fields of Job), cheapest first.
+
+    By what it costs the result: a smaller batch with more accumulation costs only time,
+    checkpointing about a third more time, 8-bit states next to nothing, shorter rows lose recipes,
+    a smaller adapter learns less.
+    """
+    found, batch, length = [], job.batch, job.length
+    while batch > 1:
+        batch //= 2
+        more = job.accumulation * math.ceil(job.batch / batch)
+        words = tr(
+            f"batch {batch}, akumulasi {more}: hasil sama, hanya lebih lama",
+            f"batch {batch}, accumulation {more}: same result, only slower",
+        )
+        found.append((words, {"batch": batch, "accumulation": more}))
+    if not job.checkpointing:
+        words = tr(
+            "gradient checkpointing: sekitar sepertiga lebih lama",
+            "gradient checkpointing: about a third slower",
+        )
+        found.append((words, {"checkpointing": True}))
+    if OPTIMIZERS[job.optimizer] == 8:
+        words = tr("paged_adamw_8bit: hampir tanpa rugi", "paged_adamw_8bit: next to no loss")
+        found.append((words, {"optimizer": "paged_adamw_8bit"}))
+    while length > 256:
+        length = max(256, length // 2)
+        words = tr(
+            f"panjang {length} token: resep yang lebih panjang tersisih",
+            f"length {length} tokens: longer recipes are left out",
+        )
+        found.append((words, {"length": length}))
+    names = targeted(shape, job)
+    few = tuple(n for n in ("q_proj", "v_proj", "qkv_proj") if n in names) or names[:1]
+    words = tr("adapter kecil: rank 8, hanya q dan v", "a small adapter: rank 8, q and v only")
+    return [*found, (words, {"rank": min(job.rank, 8), "targets": few})]
+
+
+def check_fits(cfg: settings.Settings) -> None:
+    """Raises UsageError, with advice, when a training with these settings cannot fit the GPU.
+
+    Judges nothing on a processor, nor a base model whose sizes are not known.
+    """
+    if cfg.device.kind != "cuda":
+        return
+    try:
+        shape = shapes.find(cfg.base_model)
+    except UsageError:  # the other lessons still run, and lesson 01 says so
+        return
+    advice = recommend(cfg, cfg.device.memory_gb, shape=shape)
+    if advice.fits:
+        return
+    enough = "no smaller batch, length or adapter makes it fit"
+    if job := advice.job:
+        enough = (
+            f"it would fit with batch {job.batch}, accumulation {job.accumulation}, length "
+            f"{job.length}, rank {job.rank} (helpers/course/profiles.toml)"
+        )
+    raise UsageError(
+        f"profile {cfg.profile!r} with {cfg.base_model} needs {advice.total_bytes / GIB:.1f} GiB "
+        f"by plan, {cfg.device.name} has {cfg.device.memory_gb:.1f}; {enough}. "
+        'Use PROFILE "auto" without BASE_MODEL, or see python -m helpers gpu plan.'
+    )

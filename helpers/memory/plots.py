@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+
 from ..course.bilingual import tr
 from ..course.display import COLOURS
 
@@ -19,32 +21,21 @@ PARTS = {  # in the order of the stack
     "runtime": ("konteks CUDA atau proses", "CUDA context or process"),
     "allocator_slack": ("sisa alokator", "allocator slack"),
 }
-# one colour a part; a second round of the palette is told apart by hatching
-STYLE = {name: (COLOURS[i % 7], "" if i < 7 else "///") for i, name in enumerate(PARTS)}
 
 
-def memory_bars(plans: dict, limits: dict[str, float] | None = None):
-    """Stacked horizontal bars, one a plan, in GB; `limits` draws each card's memory (GB) as a line."""
+def memory_bars(bars: dict[str, dict[str, int]], limits: dict[str, float] | None = None):
+    """Stacked bars in GB, name -> bytes by part; `limits` (GB) draws the memory of each card."""
     import matplotlib.pyplot as plt
 
-    figure, axis = plt.subplots(figsize=(9, 0.55 * len(plans) + 1.6))
-    left = dict.fromkeys(plans, 0.0)
-    for part, names in PARTS.items():
-        sizes = [plan.parts.get(part, 0) / 1e9 for plan in plans.values()]
-        if max(sizes) > 0:
-            colour, hatch = STYLE[part]
-            axis.barh(
-                list(plans),
-                sizes,
-                left=list(left.values()),
-                color=colour,
-                hatch=hatch,
-                edgecolor="white",
-                linewidth=0.5,
-                label=tr(*names),
-            )
-        left = {name: left[name] + size for name, size in zip(plans, sizes)}
-    for row, name in enumerate(plans):
+    figure, axis = plt.subplots(figsize=(9, 0.55 * len(bars) + 1.6))
+    left = [0.0] * len(bars)
+    for i, (part, names) in enumerate(PARTS.items()):
+        sizes = [parts.get(part, 0) / 1e9 for parts in bars.values()]
+        if max(sizes) > 0:  # a second round of the palette is told apart by hatching
+            style = {"color": COLOURS[i % 7], "hatch": "" if i < 7 else "///", "edgecolor": "white"}
+            axis.barh(list(bars), sizes, left=left, label=tr(*names), linewidth=0.5, **style)
+        left = [start + size for start, size in zip(left, sizes)]
+    for row, name in enumerate(bars):
         if limits and limits.get(name):
             axis.plot([limits[name]] * 2, [row - 0.45, row + 0.45], color="black", linewidth=2)
     axis.invert_yaxis()
@@ -53,37 +44,25 @@ def memory_bars(plans: dict, limits: dict[str, float] | None = None):
         if limits
         else tr("memori (GB)", "memory (GB)")
     )
-    axis.legend(
-        fontsize=8,
-        ncols=4,
-        loc="upper center",
-        bbox_to_anchor=(0.45, -0.25 if len(plans) < 5 else -0.14),
-        frameon=False,
-    )
+    below = (0.45, -0.25 if len(bars) < 5 else -0.14)
+    axis.legend(fontsize=8, ncols=4, loc="upper center", bbox_to_anchor=below, frameon=False)
     axis.spines[["top", "right"]].set_visible(False)
     return figure
 
 
-def memory_curve(series: dict[str, list], kind: str, axis=None):
-    """Memory over time with a band of colour for each phase."""
+def memory_curve(samples: list[tuple[float, int, str]], kind: str):
+    """Memory over time, (seconds, bytes, phase), with a band of colour for each phase."""
     import matplotlib.pyplot as plt
 
-    axis = axis or plt.subplots(figsize=(8, 3))[1]
-    seconds, gb, phases = series["seconds"], series["gb"], series["phase"]
-    axis.plot(seconds, gb, color="black", linewidth=1.2)
-    colours = {name: COLOURS[i % len(COLOURS)] for i, name in enumerate(dict.fromkeys(phases))}
-    start = 0
-    for i in range(1, len(seconds) + 1):
-        if i == len(seconds) or phases[i] != phases[start]:
-            first = phases[start] not in phases[:start]
-            axis.axvspan(
-                seconds[start],
-                seconds[min(i, len(seconds) - 1)],
-                color=colours[phases[start]],
-                alpha=0.25,
-                label=phases[start] if first else None,
-            )
-            start = i
+    figure, axis = plt.subplots(figsize=(8, 3))
+    axis.plot([s[0] for s in samples], [s[1] / 1e9 for s in samples], color="black", linewidth=1.2)
+    spans = [(name, [s[0] for s in part]) for name, part in groupby(samples, key=lambda s: s[2])]
+    names = list(dict.fromkeys(name for name, _ in spans))
+    ends = [times[0] for _, times in spans[1:]] + [samples[-1][0]]
+    for i, ((name, times), end) in enumerate(zip(spans, ends)):
+        label = name if name not in [n for n, _ in spans[:i]] else None
+        colour = COLOURS[names.index(name) % len(COLOURS)]
+        axis.axvspan(times[0], end, color=colour, alpha=0.25, label=label)
     axis.set_xlabel(tr("waktu (detik)", "time (seconds)"))
     axis.set_ylabel(
         tr("memori GPU (GB)", "GPU memory (GB)")
@@ -92,4 +71,4 @@ def memory_curve(series: dict[str, list], kind: str, axis=None):
     )
     axis.legend(fontsize=8, frameon=False)
     axis.spines[["top", "right"]].set_visible(False)
-    return axis.figure
+    return figure

@@ -1,280 +1,163 @@
-"""The shape of a language model, from its config alone: what it is made of and how many parameters each piece has."""
+"""Sizes of a language model from its config: linear layers, embeddings, parameters. No weights.
+
+The models of profiles.toml stand in shapes.csv, so that they are planned offline and without torch.
+For any other model transformers reads the config and builds the model on the meta device.
+"""
 
 from __future__ import annotations
 
-import json
-import os
-import tomllib
-from dataclasses import dataclass, fields
+import csv
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 
 from ..course.errors import UsageError
 
-SHAPES_FILE = Path(__file__).with_name("shapes.toml")
-_LIMITS = {
-    "hidden": 65536,
-    "layers": 512,
-    "heads": 1024,
-    "kv_heads": 1024,
-    "head_dim": 1024,
-    "intermediate": 2**20,
-    "vocab": 2**22,
+TABLE = Path(__file__).with_name("shapes.csv")
+MODEL_TYPES = {  # what a block keeps for the backward pass beyond Llama's
+    "llama": (),
+    "mistral": (),
+    "granite": (),
+    "smollm3": (),
+    "qwen2": (),
+    "gemma": (),
+    "stablelm": (),
+    "phi3": ("fused",),  # one matrix for q, k and v, and one for gate and up
+    "qwen3": ("qk_norm",),  # a norm over q and k
+    "olmo2": ("qk_norm",),
+    "gemma3_text": ("qk_norm", "four_norms"),  # of the stream, in each block
+    "gemma2": ("four_norms", "capped"),  # scores and logits go through a tanh
 }
-CONFIG_NAMES = {
-    "hidden": "hidden_size",
-    "layers": "num_hidden_layers",
-    "heads": "num_attention_heads",
-    "kv_heads": "num_key_value_heads",
-    "head_dim": "head_dim",
-    "intermediate": "intermediate_size",
-    "vocab": "vocab_size",
-}
-
-
-@dataclass(frozen=True)
-class Family:
-    """In what one `model_type` of transformers differs from Llama, as far as memory goes."""
-
-    attention_bias: bool | str = (
-        "attention_bias"  # on q, k, v: always, never, or the config's flag of this name
-    )
-    output_bias: bool = True  # whether that flag holds for o_proj as well
-    mlp_bias: bool = False  # whether the config's `mlp_bias` counts
-    norms: int = 2  # norms of the stream in one block
-    norm_bias: bool = False  # LayerNorm: a weight and a bias
-    capped: bool = False  # scores and logits go through a tanh, so attention keeps its whole matrix
-    qk_norm: str = ""  # "head": a norm over each head of q and k; "width": over all of q, of k
-    fused: bool = False  # one matrix for q, k and v, and one for gate and up
-    tied: bool = False  # what an absent `tie_word_embeddings` means
-    refused: tuple[str, ...] = ()  # settings that the formulas do not cover
-
-
-FAMILIES = {
-    "llama": Family(mlp_bias=True),
-    "mistral": Family(attention_bias=False),
-    "granite": Family(mlp_bias=True),
-    "smollm3": Family(mlp_bias=True, tied=True),
-    "qwen2": Family(attention_bias=True, output_bias=False),
-    "qwen3": Family(qk_norm="head"),
-    "gemma": Family(tied=True),
-    "gemma2": Family(norms=4, capped=True, tied=True),
-    "gemma3_text": Family(norms=4, qk_norm="head", tied=True),
-    "olmo2": Family(qk_norm="width"),
-    "phi3": Family(attention_bias=False, fused=True),
-    "stablelm": Family(
-        attention_bias="use_qkv_bias",
-        output_bias=False,
-        norm_bias=True,
-        refused=("qk_layernorm", "use_parallel_residual"),
-    ),
-}
+NOT_COVERED = ("quantization_config", "qk_layernorm", "use_parallel_residual")
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A dense decoder: attention with grouped keys and values, a gated MLP, and what its family adds (FAMILIES)."""
+    """A dense decoder: grouped attention and a gated MLP. Fields are named as in transformers."""
 
     name: str
-    family: str
-    hidden: int
-    layers: int
-    heads: int
-    kv_heads: int
+    model_type: str
+    hidden_size: int
+    num_hidden_layers: int
+    num_attention_heads: int
+    num_key_value_heads: int
     head_dim: int
-    intermediate: int
-    vocab: int
-    tied: bool  # one matrix serves as embedding and output head
-    qkv_bias: bool = False
-    o_bias: bool = False
-    mlp_bias: bool = False
+    intermediate_size: int
+    vocab_size: int
+    tie_word_embeddings: bool  # one matrix serves as embedding and output head
+    parameters: int = field(compare=False)  # of the whole model
 
-    def __post_init__(self):
-        for field, limit in _LIMITS.items():
-            value = getattr(self, field)
-            if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= limit:
-                raise UsageError(
-                    f"{self.name}: {CONFIG_NAMES[field]} is {value!r}; expected a whole number from 1 to {limit}."
-                )
-        if self.heads % self.kv_heads:
-            raise UsageError(
-                f"{self.name}: {self.heads} attention heads cannot share {self.kv_heads} key/value heads evenly."
-            )
+    def has(self, feature: str) -> bool:
+        return feature in MODEL_TYPES[self.model_type]
 
     @property
-    def traits(self) -> Family:
-        return FAMILIES[self.family]
+    def numbers(self) -> dict:
+        """The config's numbers: AutoConfig.for_model(shape.model_type, **shape.numbers)."""
+        names = [f.name for f in fields(self) if f.name not in ("name", "model_type", "parameters")]
+        return {name: getattr(self, name) for name in names}
 
     @property
     def q_size(self) -> int:
-        return self.heads * self.head_dim
+        return self.num_attention_heads * self.head_dim
 
     @property
     def kv_size(self) -> int:
-        return self.kv_heads * self.head_dim
+        return self.num_key_value_heads * self.head_dim
 
     @cached_property
     def linears(self) -> dict[str, tuple[int, int]]:
         """Linear layers of one block: name -> (inputs, outputs)."""
-        h, q, kv, i = self.hidden, self.q_size, self.kv_size, self.intermediate
-        if self.traits.fused:
-            return {
-                "qkv_proj": (h, q + 2 * kv),
-                "o_proj": (q, h),
-                "gate_up_proj": (h, 2 * i),
-                "down_proj": (i, h),
-            }
-        return {
-            "q_proj": (h, q),
-            "k_proj": (h, kv),
-            "v_proj": (h, kv),
-            "o_proj": (q, h),
-            "gate_proj": (h, i),
-            "up_proj": (h, i),
-            "down_proj": (i, h),
-        }
+        h, q, kv, wide = self.hidden_size, self.q_size, self.kv_size, self.intermediate_size
+        if self.has("fused"):
+            first, gates = {"qkv_proj": (h, q + 2 * kv)}, {"gate_up_proj": (h, 2 * wide)}
+        else:
+            first = {"q_proj": (h, q), "k_proj": (h, kv), "v_proj": (h, kv)}
+            gates = {"gate_proj": (h, wide), "up_proj": (h, wide)}
+        return {**first, "o_proj": (q, h), **gates, "down_proj": (wide, h)}
 
     @property
     def linear_parameters(self) -> int:
         """Weights of all blocks' linear layers, without biases: what NF4 quantises."""
-        return self.layers * sum(a * b for a, b in self.linears.values())
+        return self.num_hidden_layers * sum(a * b for a, b in self.linears.values())
 
     @property
-    def embedding_parameters(self) -> int:
-        """Embedding and output head; a tied pair counts once."""
-        return self.vocab * self.hidden * (1 if self.tied else 2)
-
-    @property
-    def small_parameters(self) -> int:
-        """Norms and biases."""
-        biases = (
-            (self.q_size + 2 * self.kv_size) * self.qkv_bias
-            + self.hidden * self.o_bias
-            + (2 * self.intermediate + self.hidden) * self.mlp_bias
-        )
-        norm = self.hidden * (1 + self.traits.norm_bias)
-        query_key = {"": 0, "head": 2 * self.head_dim, "width": self.q_size + self.kv_size}[
-            self.traits.qk_norm
-        ]
-        return self.layers * (biases + self.traits.norms * norm + query_key) + norm
-
-    @property
-    def parameters(self) -> int:
-        return self.linear_parameters + self.embedding_parameters + self.small_parameters
+    def rest_parameters(self) -> int:
+        """What is not quantised: embedding and head (a tied pair once), norms, biases."""
+        return self.parameters - self.linear_parameters
 
 
-def from_config(config, name: str = "") -> Shape:
-    """Shape of a transformers config object or of a config.json read as a dict.
-
-    Raises UsageError for an architecture whose memory the planner's formulas do not describe.
-    """
-    values = config if isinstance(config, dict) else config.to_dict()
-    name = name or values.get("_name_or_path") or "config"
-    family = FAMILIES.get(values.get("model_type"))
-    if family is None:
-        raise UsageError(
-            f"{name}: the planner does not know the architecture {values.get('model_type')!r}; it knows {', '.join(FAMILIES)}. "
-            "Measure this model with MemoryMonitor instead."
-        )
-    if odd := [n for n in family.refused if values.get(n)] + (
-        ["quantization_config"] if values.get("quantization_config") else []
-    ):
-        raise UsageError(
-            f"{name}: the planner does not know this kind of {values['model_type']} ({', '.join(odd)} is set). "
-            "Measure this model with MemoryMonitor instead."
-        )
-    missing = [
-        n
-        for key, n in CONFIG_NAMES.items()
-        if key not in ("kv_heads", "head_dim") and values.get(n) is None
-    ]
-    if missing:
-        raise UsageError(f"{name}: the config lacks {', '.join(missing)}.")
-    read = {key: values.get(n) for key, n in CONFIG_NAMES.items()}
-    read["kv_heads"] = read["kv_heads"] or read["heads"]
-    if not read["head_dim"] and all(
-        isinstance(read[n], int) and read[n] > 0 for n in ("hidden", "heads")
-    ):
-        read["head_dim"] = read["hidden"] // read["heads"]
-    return Shape(
-        name=name,
-        family=values["model_type"],
-        tied=bool(values.get("tie_word_embeddings", family.tied)),
-        **read,
-        **_biases(family, values),
-    )
-
-
-def _biases(family: Family, values: dict) -> dict[str, bool]:
-    attention = (
-        family.attention_bias
-        if isinstance(family.attention_bias, bool)
-        else bool(values.get(family.attention_bias))
-    )
-    return {
-        "qkv_bias": attention,
-        "o_bias": attention and family.output_bias,
-        "mlp_bias": family.mlp_bias and bool(values.get("mlp_bias")),
-    }
-
-
-def known() -> dict[str, dict]:
-    """The shipped table: model name -> its row of shapes.toml."""
-    return tomllib.loads(SHAPES_FILE.read_text(encoding="utf-8"))
+def known() -> dict[str, Shape]:
+    """The shipped table: model name -> Shape."""
+    table = {}
+    with open(TABLE, encoding="utf-8", newline="") as handle:
+        for row in csv.DictReader(handle):
+            name, model_type = row.pop("model"), row.pop("model_type")
+            numbers = {key: int(value) for key, value in row.items()}
+            numbers["tie_word_embeddings"] = bool(numbers["tie_word_embeddings"])
+            table[name] = Shape(name, model_type, **numbers)
+    return table
 
 
 def find(model: str, download: bool = False) -> Shape:
-    """Shape of a base model by name or folder; reads a config.json at most, never weights.
+    """Shape of a base model: from the table, a local folder or the hub cache; never its weights.
 
-    Looks in a local folder, then in shapes.toml, then in the hub cache, and with `download` on the hub, for the config alone.
-    Raises UsageError when none of them knows it.
+    `download` fetches the config, and nothing else, from the hub. Raises UsageError where the
+    config cannot be had or the planner's formulas do not cover the model.
     """
-    folder = Path(model)
-    if folder.is_dir():
-        return _from_file(folder / "config.json", model)
-    if row := known().get(model):
-        values = {k: v for k, v in row.items() if k in {f.name for f in fields(Shape)}}
-        return Shape(name=model, **values, **_biases(FAMILIES[row["family"]], row))
-    cache = (
-        Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
-        / "hub"
-        / ("models--" + model.replace("/", "--"))
-    )
-    if configs := sorted(cache.glob("snapshots/*/config.json")):
-        return _from_file(configs[-1], model)
-    if download and model.count("/") == 1:
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    table = known()
+    if model in table:
+        return table[model]
+    if Path(model).is_dir() and not (Path(model) / "config.json").is_file():
+        raise UsageError(f"{model} has no config.json, from which the planner reads the sizes.")
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import AutoConfig
 
-        try:
-            return _from_file(Path(hf_hub_download(model, "config.json")), model)
-        except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as problem:
-            raise UsageError(
-                f"the config of {model!r} cannot be had from the hub: {str(problem).splitlines()[0]}"
-            ) from problem
-    raise UsageError(
-        f"the shape of {model!r} is not known here. Known: {', '.join(known())}. Or name a folder with the model's config.json."
-    )
-
-
-def _from_file(path: Path, name: str) -> Shape:
-    if not path.is_file():
-        raise UsageError(
-            f"{name} has no config.json, from which the planner reads the model's shape."
-        )
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as problem:
-        raise UsageError(f"{path} is not readable as JSON: {problem}") from problem
-    if not isinstance(values, dict):
-        raise UsageError(f"{path} holds no JSON object, so it is no model config.")
-    return from_config(values, name)
+        config = AutoConfig.from_pretrained(
+            model, local_files_only=not download, trust_remote_code=False
+        )
+    except (OSError, ValueError, TypeError, StrictDataclassError) as problem:
+        raise UsageError(
+            f"the config of {model!r} cannot be read: {' '.join(str(problem).split())[:200]} "
+            f"Known without a config: {', '.join(table)}."
+        ) from problem
+    return from_config(config, model)
 
 
-def counted(config) -> dict[str, int]:
-    """Parameters of the real transformers model, built from `config` on the meta device: no weights, no memory.
+def from_config(config, name: str = "") -> Shape:
+    """Shape of a transformers config, its parameters counted on the meta device.
 
-    Keys linear, embedding, small, total; a tied matrix counts once. Imports torch and transformers.
+    Raises UsageError for a model whose memory the planner's formulas do not describe.
+    """
+    name = name or config.name_or_path or config.model_type
+    advice = "Measure this model with MemoryMonitor instead."
+    if config.model_type not in MODEL_TYPES:
+        raise UsageError(
+            f"{name}: the planner does not know the architecture {config.model_type!r}; "
+            f"it knows {', '.join(MODEL_TYPES)}. {advice}"
+        )
+    if odd := [n for n in NOT_COVERED if getattr(config, n, None)]:
+        raise UsageError(f"{name}: the planner does not cover {', '.join(odd)}. {advice}")
+    names = [f.name for f in fields(Shape) if f.name not in ("name", "parameters")]
+    numbers = {name: getattr(config, name, None) for name in names}
+    heads, layers = config.num_attention_heads, config.num_hidden_layers
+    kv_heads = numbers["num_key_value_heads"] = numbers["num_key_value_heads"] or heads
+    if not 1 <= layers <= 512 or heads < 1 or heads % kv_heads:
+        raise UsageError(
+            f"{name}: {layers} layers, {heads} heads and {kv_heads} key/value heads make no model."
+        )
+    numbers["head_dim"] = numbers["head_dim"] or config.hidden_size // heads
+    counts = count_parameters(config)
+    shape = Shape(name, parameters=sum(counts.values()), **numbers)
+    if shape.linear_parameters != counts["linear"]:
+        raise UsageError(f"{name}: its linear layers are not those of a dense decoder. {advice}")
+    return shape
+
+
+def count_parameters(config) -> dict[str, int]:
+    """Parameters of the real model, built on the meta device: no weights, no memory.
+
+    Keys linear (of the blocks), embedding (with the head, a tied matrix once) and small.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -290,4 +173,4 @@ def counted(config) -> dict[str, int]:
     }
     for parameter in model.parameters():
         counts[kinds.get(id(parameter), "small")] += parameter.numel()
-    return counts | {"total": sum(counts.values())}
+    return counts

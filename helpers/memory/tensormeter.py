@@ -1,4 +1,4 @@
-"""Bytes of live tensors, exactly: the processor's stand-in for CUDA's allocator statistics."""
+"""Bytes of live tensors: CUDA's allocator statistics, and their stand-in on a processor."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from . import measure
 class TensorMeter(TorchDispatchMode):
     """Counts the storage of every tensor that is created inside the `with` block and still alive.
 
-    with TensorMeter() as meter:
-        with meter.phase("forward"): loss = ...
-        with meter.phase("backward"): loss.backward()
-    meter.live, meter.peak          # bytes now and at most; tensors that existed before do not count
-    meter.peaks["backward"]         # most bytes alive during a phase
+    with TensorMeter() as found:
+        with found.phase("forward"): loss = ...
+        with found.phase("backward"): loss.backward()
+    found.live, found.peak          # bytes now and at most; what existed before does not count
+    found.peaks["backward"]         # most bytes alive during a phase
 
-    Views share a storage and count once. Scratch memory inside a kernel is not seen. Works on any device whose
-    operations run in this thread; on the CPU that includes the backward pass.
+    Views share a storage and count once. Scratch memory inside a kernel is not seen.
     """
 
     def __init__(self):
@@ -45,10 +44,9 @@ class TensorMeter(TorchDispatchMode):
         return result
 
     def _add(self, storage, given: set[int]) -> None:
-        key = storage._cdata
+        key, size = storage._cdata, storage.nbytes()
         if key in self._known or key in given:
             return
-        size = storage.nbytes()
         self._known.add(key)
         weakref.finalize(storage, self._drop, key, size)
         self.live += size
@@ -72,13 +70,10 @@ class TensorMeter(TorchDispatchMode):
 
 
 class AllocatorMeter:
-    """The same interface on CUDA, where the allocator itself keeps count; what was there before does not count either."""
-
-    def __init__(self):
-        self.peak, self.peaks, self._start = 0, {}, 0
+    """The same on CUDA, whose allocator keeps count; what was there before does not count."""
 
     def __enter__(self):
-        self._start = measure.cuda().memory_allocated()
+        self.peaks, self._start = {}, measure.cuda().memory_allocated()
         return self
 
     def __exit__(self, *error):
@@ -88,31 +83,32 @@ class AllocatorMeter:
     def live(self) -> int:
         return measure.cuda().memory_allocated() - self._start
 
+    @property
+    def peak(self) -> int:
+        return max(self.peaks.values(), default=0)
+
     @contextmanager
     def phase(self, name: str):
         measure.cuda().reset_peak_memory_stats()
         try:
             yield self
         finally:
-            self.peaks[name] = max(
-                self.peaks.get(name, 0), measure.cuda().max_memory_allocated() - self._start
-            )
-            self.peak = max(self.peak, self.peaks[name])
+            most = measure.cuda().max_memory_allocated() - self._start
+            self.peaks[name] = max(self.peaks.get(name, 0), most)
 
 
 def meter() -> TensorMeter | AllocatorMeter:
-    """What counts bytes on this machine: CUDA's allocator, or the tensors themselves on a processor."""
+    """What counts tensor bytes on this machine: CUDA's allocator, or each tensor's own storage."""
     return AllocatorMeter() if measure.cuda() else TensorMeter()
 
 
 def stored_bytes(model) -> int:
-    """Bytes that a model's parameters take, constants of 4-bit weights included; shared storage counts once."""
+    """Bytes of a model's parameters, constants of 4-bit weights included; shared storage once."""
     tensors = list(model.parameters())
     for state in (getattr(p, "quant_state", None) for p in model.parameters()):
         if state is not None:
             tensors += [state.absmax, state.code]
             if state.nested:
                 tensors += [state.state2.absmax, state.state2.code, state.offset]
-    return sum(
-        {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values()
-    )
+    storages = [t.untyped_storage() for t in tensors]
+    return sum({s.data_ptr(): s.nbytes() for s in storages}.values())

@@ -24,7 +24,7 @@ from ..course.errors import CourseError, UsageError
 from ..course.files import read_json, write_json, write_text
 from ..course.lesson import NOTEBOOKS
 from ..course.settings import ROOT, Settings
-from ..memory.fitting import check_fits
+from ..memory.planner import check_fits
 from . import gates, report
 from .execute import Outcome, Plan, Tree, end, run_notebook, sentence
 from .report import clock

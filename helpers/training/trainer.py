@@ -26,8 +26,7 @@ from transformers import (
 
 from ..course.errors import CourseError, UsageError
 from ..course.settings import Settings, choice
-from ..memory.fitting import check_fits
-from ..memory.footprint import upcasts
+from ..memory.planner import check_fits, upcasts
 from ..memory.measure import used_gb
 from . import models
 from .dataset import ChatDataset
@@ -188,7 +187,7 @@ def attach_adapter(model, cfg: Settings, config: LoraConfig | None = None):
     """The frozen model with a fresh adapter (`config`, or the profile's), trainable and in fp32.
 
     Embeddings, head and norms of a 4-bit model go to fp32 as well, for stability, unless a GPU
-    computes in bf16 (footprint.upcasts).
+    computes in bf16 (planner.upcasts).
     """
     dtype = str(models.compute_dtype(cfg)).removeprefix("torch.")
     if cfg.quantization == "nf4" and upcasts(cfg.device.kind, dtype):
