@@ -19,17 +19,14 @@ def main() -> None:
 
     from helpers import training
     from helpers.course import settings
-    from helpers.jsonl import chat_rows, job, tasks
-    from helpers.training import models
+    from helpers.jsonl import job, sensors, tasks
+    from helpers.training import ChatDataset, models
 
-    cfg = job.changed(settings.load("cpu"), {"quantization": "none", "batch_size": 4})
+    cfg = job.with_hyperparameters(settings.load("cpu"), {"quantization": "none", "batch_size": 4})
     tokenizer, dtype = models.load_tokenizer(cfg), models.compute_dtype(cfg)
-    items = tasks.part(tasks.load("sensor", cfg.data_language), "train")
-    rows = chat_rows.ChatRows(
-        [tasks.worked(i, cfg.data_language).chat for i in items[: 4 * options.steps]],
-        tokenizer,
-        cfg.max_length,
-    )
+    items = tasks.load_task("sensor", cfg.data_language)["train"][: 4 * options.steps]
+    chats = [sensors.with_reasoning(i.facts["reading"], cfg.data_language) for i in items]
+    rows = ChatDataset(chats, tokenizer, cfg.max_length)
     batches = [
         training.collate([rows[k] for k in range(start, start + 4)], tokenizer.pad_token_id)
         for start in range(0, len(rows) - 3, 4)

@@ -1,8 +1,10 @@
-"""Lesson 08: validate chat JSONL, three tasks, local and hosted fine-tuning jobs."""
+"""Lesson 08: validate chat JSONL, three tasks, a local fine-tuning job, a practice server."""
 
 from .. import lazy
 
 __getattr__, __dir__ = lazy(
     __name__,
-    validator="ROLES CONSTANT FEWEST NEAR QUOTED KINDS Problem Report validate",
+    validator="KINDS validate read_chats write_chats",
+    tasks="load_task",
+    job="finetune",
 )

@@ -1,17 +1,17 @@
-"""A practice server: the fine-tuning protocol of OpenAI's API on our own machine, so that the hosted steps can be learnt without a key.
+"""A practice server that speaks OpenAI's fine-tuning protocol over HTTP on 127.0.0.1.
 
-    with PracticeServer(train) as server:
+    with PracticeServer(train, faults=[429, 500]) as server:
         client = openai.OpenAI(base_url=server.base_url, api_key="practice")
 
-It answers real HTTP on 127.0.0.1; it checks files, keeps jobs and events and pages lists as the real service does. It invents nothing: the
-training is the callable `train` that it is given, and the tuned model's answers come from what `train` returns. What it lacks: accounts,
-prices, streaming, checkpoints, and a memory beyond its own life.
+It invents nothing: `train` does the work of a job, and the tuned model's answers come from what
+`train` returns. It has no accounts, prices, streaming or paging, and forgets all when it stops.
 """
 
 from __future__ import annotations
 
-import json
+import os
 import socket
+import tempfile
 import threading
 import time
 import uuid
@@ -19,66 +19,45 @@ from collections.abc import Callable
 from pathlib import Path
 
 import uvicorn
-from fastapi import FastAPI, File, Form, Request, UploadFile
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi import FastAPI, File, Form, HTTPException, Request, UploadFile
+from fastapi.responses import JSONResponse
 
-from .practice_jobs import Answer, Cancelled, Job, Jobs, Refusal, Tuned
+from .validator import validate
 
-__all__ = ["Cancelled", "PracticeServer", "Tuned"]
+FEWEST_ROWS = 10  # OpenAI refuses files with fewer
 
 
 class PracticeServer:
-    """`train(path, hyperparameters, emit)` does the work of a job in a thread and returns `Tuned`.
+    """`train(path, hyperparameters, emit)` runs in a thread and returns (answer, trained tokens).
 
-    `path`: the uploaded JSONL; `hyperparameters`: n_epochs, batch_size, learning_rate_multiplier as numbers; `emit(message, **data)` writes an
-    event, with data such as step and train_loss a metric, and raises Cancelled when the job was cancelled. `models` are the base models on
-    offer, `base` answers for them. One job trains at a time, the others are queued. `wrap` puts an ASGI application around this one (tests).
+    `answer(messages, options)` is the tuned model's reply; `emit(message, **data)` adds an event.
+    `faults` are status codes with which the first requests fail, 429 with Retry-After. `log` lists
+    every request as (method, path, status); `files` and `jobs` hold what was created.
     """
 
-    def __init__(
-        self,
-        train: Callable[[Path, dict, Callable], Tuned],
-        *,
-        models: tuple[str, ...] = ("practice-base",),
-        base: Answer | None = None,
-        port: int = 0,
-        wrap: Callable | None = None,
-    ):
-        self.jobs = Jobs(train, models, base)
-        self._socket = socket.create_server(("127.0.0.1", port))
-        self.base_url = f"http://127.0.0.1:{self._socket.getsockname()[1]}/v1"
-        app = application(self.jobs)
-        self._server = uvicorn.Server(
-            uvicorn.Config(
-                wrap(app) if wrap else app,
-                log_config=None,
-                log_level="critical",
-                access_log=False,
-                lifespan="off",
-                proxy_headers=False,
-                timeout_graceful_shutdown=2,
-            )
-        )
-        self._thread = threading.Thread(
-            target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True
-        )
+    def __init__(self, train: Callable, faults: list[int] = (), model: str = "practice-base"):
+        self.train, self.faults, self.model = train, list(faults), model
+        self.log, self.files, self.jobs, self.events, self.tuned = [], {}, {}, {}, {}
+        self.folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.base_url = f"http://127.0.0.1:{self.socket.getsockname()[1]}/v1"
+        config = uvicorn.Config(_application(self), log_config=None, lifespan="off")
+        self.server = uvicorn.Server(config)
+        self.thread = threading.Thread(target=self.server.run, args=([self.socket],), daemon=True)
+        for name in ("no_proxy", "NO_PROXY"):  # a proxy cannot reach this machine
+            os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1"]))
 
     def start(self) -> PracticeServer:
-        self._thread.start()
-        until = time.monotonic() + 20
-        while not self._server.started:
-            if not self._thread.is_alive() or time.monotonic() > until:
-                raise RuntimeError(f"the practice server did not start at {self.base_url}")
+        self.thread.start()
+        while not self.server.started and self.thread.is_alive():
             time.sleep(0.01)
         return self
 
     def stop(self) -> None:
-        """Stop answering, and cancel what still trains."""
-        self._server.should_exit = True
-        self._thread.join(10)
-        self._socket.close()
-        self.jobs.close()
+        self.server.should_exit = True
+        self.thread.join(10)
+        self.socket.close()
+        self.folder.cleanup()
 
     def __enter__(self) -> PracticeServer:
         return self.start()
@@ -86,198 +65,112 @@ class PracticeServer:
     def __exit__(self, *_) -> None:
         self.stop()
 
+    def path(self, file_id: str) -> Path:
+        return Path(self.folder.name) / f"{file_id}.jsonl"
 
-def page(rows: list[dict], after: str | None, limit: int) -> dict:
-    """One page of a list that is already in order; `after` is the last row of the page before."""
-    ids = [row["id"] for row in rows]
-    if after is not None and after not in ids:
-        raise Refusal(400, f"Invalid value for 'after': no object with id {after!r}", "after")
-    rest = rows[ids.index(after) + 1 :] if after is not None else rows
-    part = rest[: max(1, limit)]
-    first, last = (part[0]["id"], part[-1]["id"]) if part else (None, None)
-    return {
-        "object": "list",
-        "data": part,
-        "has_more": len(rest) > len(part),
-        "first_id": first,
-        "last_id": last,
-    }
+    def emit(self, job: dict, message: str, **data) -> None:
+        """Add an event to a job; with data it is a metric."""
+        event = {"object": "fine_tuning.job.event", "level": "info", "message": message}
+        event |= {"id": _id("ftevent"), "created_at": int(time.time())}
+        event |= {"type": "metrics" if data else "message", "data": data}
+        self.events[job["id"]].append(event)
 
-
-def no_json_line(content: bytes) -> str | None:
-    """What is wrong with an upload, as OpenAI words it: it looks only whether each line is a JSON object; the job looks closer."""
-    for number, line in enumerate(content.split(b"\n"), 1):
+    def run(self, job: dict) -> None:
+        """Validate the files, train, and end as succeeded or failed."""
         try:
-            sound = not line.strip() or isinstance(
-                json.loads(line.removeprefix(b"\xef\xbb\xbf")), dict
+            for name in ("training_file", "validation_file"):
+                report = validate(self.path(job[name])) if job[name] else None
+                if report and not report.ok:
+                    raise ValueError(report.summary())
+                if name == "training_file" and report.rows < FEWEST_ROWS:
+                    raise ValueError(f"{report.rows} rows, expected at least {FEWEST_ROWS}")
+            job["status"] = "running"
+            self.emit(job, "Fine-tuning job started")
+            answer, job["trained_tokens"] = self.train(
+                self.path(job["training_file"]),
+                dict(job["hyperparameters"]),
+                lambda message, **data: self.emit(job, message, **data),
             )
-        except (ValueError, RecursionError):
-            sound = False
-        if not sound:
-            start = json.dumps(line[:20].decode("utf-8", "replace"))
-            return (
-                "Expected file to have JSONL format, where every line is a JSON dictionary. "
-                f"Line {number} is not a dictionary (HINT: line starts with: {start}...)."
-            )
-    return None
+        except Exception as problem:  # whatever goes wrong ends the job, not the server
+            job["error"] = {"code": type(problem).__name__, "message": str(problem), "param": None}
+            self.emit(job, f"The job failed: {problem}")
+            job["status"] = "failed"
+            return
+        name = f"ft:{self.model}:practice:{job['id'][-8:]}"
+        self.tuned[name] = answer
+        self.emit(job, f"New fine-tuned model created: {name}")
+        job |= {"fine_tuned_model": name, "status": "succeeded", "finished_at": int(time.time())}
 
 
-def application(jobs: Jobs) -> FastAPI:
-    """The addresses of the protocol. Functions without `async` run in threads, so a slow answer does not block the others."""
+def _id(kind: str) -> str:
+    return f"{kind}-{uuid.uuid4().hex[:24]}"
+
+
+def _found(table: dict, key: str):
+    if key not in table:
+        raise HTTPException(404, f"no such object: {key}")
+    return table[key]
+
+
+def _application(server: PracticeServer) -> FastAPI:
+    """The protocol's routes. Functions without `async` run in threads of their own."""
     app = FastAPI(openapi_url=None)
 
-    @app.exception_handler(Refusal)
-    def refuse(_: Request, refusal: Refusal) -> Response:
-        return JSONResponse(refusal.body, refusal.status)
-
-    @app.exception_handler(RequestValidationError)
-    def misformed(request: Request, problem: RequestValidationError) -> Response:
-        return refuse(
-            request,
-            Refusal(
-                400,
-                "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in problem.errors()),
-            ),
-        )
-
-    @app.exception_handler(Exception)
-    def broken(request: Request, problem: Exception) -> Response:
-        return refuse(
-            request,
-            Refusal(
-                500,
-                f"The server had an error: {type(problem).__name__}: {problem}",
-                code="server_error",
-            ),
-        )
+    @app.exception_handler(HTTPException)
+    def refuse(_: Request, problem: HTTPException) -> JSONResponse:
+        error = {"message": problem.detail, "type": "invalid_request_error"}
+        return JSONResponse({"error": error}, problem.status_code, problem.headers)
 
     @app.middleware("http")
-    async def needs_key(request: Request, go_on) -> Response:
-        if not request.headers.get("authorization", "").removeprefix("Bearer ").strip():
-            return refuse(
-                request, Refusal(401, "You didn't provide an API key.", code="missing_api_key")
-            )
-        return await go_on(request)
-
-    def file_of(file_id: str) -> dict:
-        if file_id not in jobs.files:
-            raise Refusal(404, f"No such File object: {file_id}", "id")
-        return jobs.files[file_id]
-
-    def job_of(job_id: str) -> Job:
-        if job_id not in jobs.jobs:
-            raise Refusal(
-                404, f"Could not find fine tune: {job_id}", "fine_tune_id", "fine_tune_not_found"
-            )
-        return jobs.jobs[job_id]
+    async def fail_first(request: Request, go_on):
+        if server.faults:
+            status = server.faults.pop(0)
+            headers = {"Retry-After": "1"} if status == 429 else None
+            reply = refuse(request, HTTPException(status, "injected fault", headers))
+        else:
+            reply = await go_on(request)
+        server.log.append((request.method, request.url.path, reply.status_code))
+        return reply
 
     @app.post("/v1/files")
     def upload(file: UploadFile = File(), purpose: str = Form()) -> dict:
-        content, name = file.file.read(), file.filename or ""
-        if purpose != "fine-tune" or not name.endswith(".jsonl"):
-            raise Refusal(
-                400,
-                f"This server takes .jsonl files with purpose 'fine-tune', got {name!r} with {purpose!r}",
-                "purpose",
-            )
-        if wrong := no_json_line(content):
-            raise Refusal(400, wrong)
-        return jobs.keep_file(name, purpose, content)
-
-    @app.get("/v1/files")
-    def list_files(
-        after: str | None = None,
-        limit: int = 10_000,
-        order: str = "desc",
-        purpose: str | None = None,
-    ) -> dict:
-        rows = [f for f in list(jobs.files.values()) if purpose in (None, f["purpose"])]
-        return page(rows if order == "asc" else rows[::-1], after, limit)
-
-    @app.get("/v1/files/{file_id}")
-    def one_file(file_id: str) -> dict:
-        return file_of(file_id)
-
-    @app.get("/v1/files/{file_id}/content")
-    def content_of(file_id: str) -> Response:
-        file_of(file_id)
-        return Response(jobs.path(file_id).read_bytes(), media_type="application/octet-stream")
-
-    @app.delete("/v1/files/{file_id}")
-    def delete_file(file_id: str) -> dict:
-        file_of(file_id)
-        del jobs.files[file_id]
-        return {"id": file_id, "object": "file", "deleted": True}
+        row = {"id": _id("file"), "object": "file", "purpose": purpose, "status": "processed"}
+        row |= {"filename": file.filename, "created_at": int(time.time()), "bytes": file.size}
+        server.path(row["id"]).write_bytes(file.file.read())
+        return server.files.setdefault(row["id"], row)
 
     @app.post("/v1/fine_tuning/jobs")
     def create_job(body: dict) -> dict:
-        return jobs.create(body)
-
-    @app.get("/v1/fine_tuning/jobs")
-    def list_jobs(after: str | None = None, limit: int = 20) -> dict:
-        return page([job.shown for job in list(jobs.jobs.values())][::-1], after, limit)
+        if body.get("model") != server.model:
+            raise HTTPException(400, f"model {body.get('model')} cannot be fine-tuned here")
+        files = {name: body.get(name) for name in ("training_file", "validation_file")}
+        for file_id in filter(None, files.values()):
+            _found(server.files, file_id)
+        method = body.get("method") or {}
+        asked = (method.get("supervised") or {}).get("hyperparameters") or {}
+        job = {"id": _id("ftjob"), "object": "fine_tuning.job", "status": "validating_files"}
+        job |= {"model": server.model, **files, "created_at": int(time.time())}
+        job |= {"hyperparameters": asked, "fine_tuned_model": None, "error": None}
+        job |= {"organization_id": "org-practice", "result_files": [], "seed": 0}
+        server.jobs[job["id"]], server.events[job["id"]] = job, []
+        server.emit(job, f"Created fine-tuning job: {job['id']}")
+        threading.Thread(target=server.run, args=(job,), daemon=True).start()
+        return job
 
     @app.get("/v1/fine_tuning/jobs/{job_id}")
     def one_job(job_id: str) -> dict:
-        return job_of(job_id).shown
-
-    @app.post("/v1/fine_tuning/jobs/{job_id}/cancel")
-    def cancel_job(job_id: str) -> dict:
-        jobs.cancel(job_of(job_id))
-        return job_of(job_id).shown
+        return _found(server.jobs, job_id)
 
     @app.get("/v1/fine_tuning/jobs/{job_id}/events")
-    def list_events(job_id: str, after: str | None = None, limit: int = 20) -> dict:
-        return page(
-            list(job_of(job_id).events)[::-1], after, limit
-        )  # the newest first, as OpenAI does
-
-    @app.get("/v1/models")
-    def list_models() -> dict:
-        names = (*jobs.models, *jobs.tuned)
-        return {
-            "object": "list",
-            "data": [
-                {"id": name, "object": "model", "created": 0, "owned_by": "practice"}
-                for name in names
-            ],
-        }
+    def list_events(job_id: str) -> dict:  # the newest first, as OpenAI does
+        return {"object": "list", "data": _found(server.events, job_id)[::-1], "has_more": False}
 
     @app.post("/v1/chat/completions")
     def complete(body: dict) -> dict:
-        messages, model = body.get("messages"), body.get("model") or ""
-        if (
-            not isinstance(messages, list)
-            or not messages
-            or not all(isinstance(m, dict) and {"role", "content"} <= set(m) for m in messages)
-        ):
-            raise Refusal(
-                400,
-                "Invalid value for 'messages': expected a list of objects with role and content",
-                "messages",
-            )
-        if body.get("stream"):
-            raise Refusal(
-                400,
-                "This practice server does not stream; leave stream out",
-                "stream",
-                "unsupported_parameter",
-            )
-        text, ended = jobs.answer(
-            model, messages, {k: v for k, v in body.items() if k not in ("messages", "model")}
-        )
-        choice = {
-            "index": 0,
-            "message": {"role": "assistant", "content": text, "refusal": None},
-            "finish_reason": ended,
-            "logprobs": None,
-        }
-        return {
-            "id": f"chatcmpl-{uuid.uuid4().hex[:24]}",
-            "object": "chat.completion",
-            "created": int(time.time()),
-            "model": model,
-            "choices": [choice],
-        }
+        text, ended = _found(server.tuned, body["model"])(body["messages"], body)
+        choice = {"index": 0, "message": {"role": "assistant", "content": text}}
+        choice["finish_reason"] = "stop" if ended else "length"
+        row = {"id": _id("chatcmpl"), "object": "chat.completion", "created": int(time.time())}
+        return row | {"model": body["model"], "choices": [choice]}
 
     return app

@@ -1,27 +1,28 @@
-"""A small household-energy simulator, the rules that turn a reading into an action, and the chat rows made of both.
+"""A household-energy simulator, the rules that turn a reading into an action, and worked answers.
 
-One reading is one hour in one Indonesian home. All of it is made up, but the sizes are ordinary ones: a contract of 1,300,
-2,200 or 3,500 VA (taken as watts), one air conditioner, a fridge, a well pump, sometimes solar panels, and a peak tariff
-from 17 to 22 o'clock. What a home does follows from who is there, the hour, the weather and a few faults (a worn fridge
-seal, a leaking pipe, appliances that never sleep). Nothing is learnt from anybody's data.
+One reading is one hour in one Indonesian home: a contract of 1,300, 2,200 or 3,500 VA (taken as
+watts), one air conditioner, a fridge, a well pump, sometimes solar panels, a peak tariff from 17 to
+22 o'clock, and a few faults. All of it is simulated; nothing comes from anybody's data.
 
-    rows = sensors.make("id")                 # 360 rows, the same ones for the same seed
-    sensors.action_for(rows[0]["reading"])    # "turn_off_ac"
+    reading = readings(1)[0]
+    action_for(reading)                                   # "check_fridge"
+    with_reasoning(reading, "en")[-1]["content"]
+    # "total 410/3150 no, AC 0 no, pump 6/30 no, fridge 280/200 yes. Check the fridge."
+
+A small model that is trained on the action alone has to weigh thirteen numbers within one token.
+With its checks written out, each step compares two numbers side by side: the reading and its
+limit (indoor temperature and set point the other way round, so that "yes" always means that the
+first number is the larger).
 """
 
 from __future__ import annotations
 
-import json
 import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-
-from . import sensor_texts
 
 SEED = 42
-ROWS = 360
 PEAK = range(17, 22)  # hours of the peak tariff
 COMFORT = 24  # °C; a lower set point only costs
 FULL = 0.9  # of the contract: the next appliance may trip the breaker
@@ -66,13 +67,51 @@ RULES = (
 )
 NOTHING = "carry_on"
 ACTIONS = (*(rule.action for rule in RULES), NOTHING)
-_PARTS = {
-    "ac_w": 1,
-    "fridge_w": 1,
-    "chores_w": 1,
-    "idle_w": 1,
-    "pump_min": 250 / 60,
-}  # how each adds to total_w; a pump takes 250 W
+# Watts that each field adds to total_w; a pump takes 250 W while it runs.
+_PARTS = {"ac_w": 1, "fridge_w": 1, "chores_w": 1, "idle_w": 1, "pump_min": 250 / 60}
+
+# One short sentence for each action, by which an answer is recognised.
+SENTENCES = {
+    "id": {
+        "reduce_load": "Kurangi beban.",
+        "turn_off_ac": "Matikan AC.",
+        "check_pump": "Periksa pompa air.",
+        "check_fridge": "Periksa kulkas.",
+        "open_windows": "Buka jendela.",
+        "raise_set_point": "Naikkan suhu AC.",
+        "shift_chores": "Tunda cuci dan setrika.",
+        "use_solar": "Manfaatkan listrik surya.",
+        "cut_standby": "Cabut alat siaga.",
+        "carry_on": "Tidak perlu apa-apa.",
+    },
+    "en": {
+        "reduce_load": "Reduce the load.",
+        "turn_off_ac": "Turn off the AC.",
+        "check_pump": "Check the water pump.",
+        "check_fridge": "Check the fridge.",
+        "open_windows": "Open the windows.",
+        "raise_set_point": "Raise the AC's set point.",
+        "shift_chores": "Put off washing and ironing.",
+        "use_solar": "Use the solar power.",
+        "cut_standby": "Unplug what stands by.",
+        "carry_on": "Nothing to do.",
+    },
+}
+# The same words in question and answer: what has to be copied is easy to find.
+# total, people, pump, fridge, inside, washing, hour, solar, standby, yes, no
+_WORDS = {
+    "id": "total orang pompa kulkas dalam cuci jam surya siaga ya tidak".split(),
+    "en": "total people pump fridge inside washing hour solar standby yes no".split(),
+}
+_SYSTEM = {"id": "Penasihat listrik.", "en": "Energy adviser."}
+_READING = {
+    "id": "Jam {hour}, {people} orang, luar {outdoor_c}, dalam {indoor_c}, AC {ac_w} pada "
+    "{ac_set_c}, kulkas {fridge_w}, pompa {pump_min}, cuci {chores_w}, siaga {idle_w}, "
+    "surya {solar_w}, total {total_w} dari {limit_w}.",
+    "en": "Hour {hour}, {people} people, outside {outdoor_c}, inside {indoor_c}, AC {ac_w} at "
+    "{ac_set_c}, fridge {fridge_w}, pump {pump_min}, washing {chores_w}, standby {idle_w}, "
+    "solar {solar_w}, total {total_w} of {limit_w}.",
+}
 
 
 def action_for(reading: dict) -> str:
@@ -82,18 +121,31 @@ def action_for(reading: dict) -> str:
 
 def changed(reading: dict, **values: int) -> dict:
     """The reading with other values; the total follows its parts."""
-    extra = sum(
-        (values[key] - reading[key]) * watts for key, watts in _PARTS.items() if key in values
-    )
+    extra = sum((values[k] - reading[k]) * watts for k, watts in _PARTS.items() if k in values)
     return {**reading, "total_w": reading["total_w"] + _tens(extra), **values}
 
 
 def undone(reading: dict) -> dict:
-    """The reading with its decisive value changed, so that its action is no longer due; raises ValueError where nothing is due."""
+    """The reading with its decisive value changed, so that its action is no longer due.
+
+    Raises ValueError where nothing is due.
+    """
     action = action_for(reading)
     if action == NOTHING:
         raise ValueError("nothing is due in this reading, so nothing can be undone")
     return changed(reading, **next(rule.undo(reading) for rule in RULES if rule.action == action))
+
+
+def unmoved(reading: dict) -> dict:
+    """The reading with a value changed that decides nothing, so that its action stays.
+
+    Raises ValueError where no such change is known.
+    """
+    for key, extra in (("idle_w", 20), ("fridge_w", 20), ("fridge_w", -10)):
+        after = changed(reading, **{key: reading[key] + extra})
+        if action_for(after) == action_for(reading):
+            return after
+    raise ValueError("every small change tried here changes the action")
 
 
 def simulate(chance: random.Random) -> dict:
@@ -102,9 +154,8 @@ def simulate(chance: random.Random) -> dict:
     at_work = 8 <= hour < 16 and chance.random() < 0.75  # on a working day the home is mostly empty
     people = sum(chance.random() < (0.15 if at_work else 0.9) for _ in range(family))
     rain = chance.random() < 0.3
-    outdoor = (
-        27 + 4 * math.sin((hour - 9) / 24 * 2 * math.pi) - 4 * rain + chance.gauss(0, 1)
-    )  # warmest at 15 o'clock
+    day = math.sin((hour - 9) / 24 * 2 * math.pi)  # warmest at 15 o'clock
+    outdoor = 27 + 4 * day - 4 * rain + chance.gauss(0, 1)
     # Somebody who feels warm turns the air conditioner on; one in eight forgets it when leaving.
     cooled = chance.random() < (0.125 if people == 0 else 0.55 if outdoor > 25 else 0.25)
     set_point = chance.choice((18, 20, 22, 24, 24, 25, 26))
@@ -113,31 +164,17 @@ def simulate(chance: random.Random) -> dict:
     )
     rated = chance.choice((400, 660, 840))  # half, one or one and a half horsepower
     cooling = rated * min(1, max(0.35, (outdoor - set_point + 4) / 12)) if cooled else 0
-    fridge = chance.gauss(90, 15) + (
-        chance.gauss(160, 20) if chance.random() < 0.1 else 0
-    )  # a worn seal: it runs on and on
-    pump = people * chance.choice((2, 3)) + (
-        chance.randint(30, 50) if chance.random() < 0.1 else 0
-    )  # a leak: it never rests
+    # One fridge in ten has a worn seal, one pump in ten a leak: they run on and on.
+    fridge = chance.gauss(90, 15) + (chance.gauss(160, 20) if chance.random() < 0.1 else 0)
+    pump = people * chance.choice((2, 3)) + (chance.randint(30, 50) if chance.random() < 0.1 else 0)
     idle = chance.gauss(70, 20) + (chance.gauss(140, 25) if chance.random() < 0.2 else 0)
-    chores = (
-        chance.choice((300, 350, 400, 700))
-        if people and 5 <= hour < 22 and chance.random() < 0.35
-        else 0
-    )  # iron, washer, both
+    busy = people and 5 <= hour < 22 and chance.random() < 0.35
+    chores = chance.choice((300, 350, 400, 700)) if busy else 0  # iron, washer, both
     lights = 12 * people if not 6 <= hour < 18 else 0
     daylight = max(0.0, math.sin(math.pi * (hour - 6) / 12)) if 6 <= hour < 18 else 0.0
     solar = chance.choice((0, 0, 1000, 1500, 2000)) * daylight * (0.3 if rain else 0.85)
-    total = (
-        cooling
-        + fridge
-        + chores
-        + idle
-        + lights
-        + pump * 250 / 60
-        + chance.choice((0, 0, 0, 350)) * bool(people)
-    )  # rice cooker
-    limit = chance.choice((1300, 1300, 2200, 3500))
+    rice = chance.choice((0, 0, 0, 350)) * bool(people)
+    total = cooling + fridge + chores + idle + lights + pump * 250 / 60 + rice
     return {
         "hour": hour,
         "people": people,
@@ -151,7 +188,7 @@ def simulate(chance: random.Random) -> dict:
         "idle_w": _tens(max(20, idle)),
         "solar_w": _tens(solar),
         "total_w": _tens(total),
-        "limit_w": limit,
+        "limit_w": chance.choice((1300, 1300, 2200, 3500)),
     }
 
 
@@ -159,78 +196,76 @@ def _tens(watts: float) -> int:
     return int(round(watts / 10) * 10)
 
 
-def readings(rows: int = ROWS, seed: int = SEED) -> list[dict]:
-    """Different simulated hours in which the breaker holds, equally many for each action (two of five hours need none), in random order."""
+def readings(rows: int, seed: int = SEED) -> list[dict]:
+    """Different simulated hours in which the breaker holds, balanced over the actions, shuffled."""
     chance, kept, counts = random.Random(seed), [], dict.fromkeys(ACTIONS, 0)
     most = math.ceil(rows / len(ACTIONS))
     while len(kept) < rows:
         reading = simulate(chance)
         action = action_for(reading)
-        if (
-            reading["total_w"] <= reading["limit_w"]
-            and counts[action] < most
-            and reading not in kept
-        ):
-            kept.append(reading)
-            counts[action] += 1
+        if reading["total_w"] > reading["limit_w"] or counts[action] >= most or reading in kept:
+            continue
+        kept.append(reading)
+        counts[action] += 1
     return chance.sample(kept, rows)
 
 
-def messages(reading: dict, language: str, advice: str = "") -> list[dict]:
-    """The conversation about one reading; without `advice` only up to the model's turn."""
-    texts = sensor_texts.TEXTS[language]
-    ac = texts["ac_on"] if reading["ac_w"] else texts["ac_off"]
-    tariff = texts["peak"] if reading["hour"] in PEAK else texts["off_peak"]
-    chat = [
-        {"role": "system", "content": texts["system"]},
-        {
-            "role": "user",
-            "content": texts["reading"].format(**reading, tariff=tariff, ac=ac.format(**reading)),
-        },
+def more(first: list[dict], held_out: list[dict], rows: int, seed: int) -> list[dict]:
+    """`first` and further simulated readings up to `rows`, balanced, none of them in `held_out`."""
+    if len(first) >= rows:
+        return first
+    known = {tuple(r.items()) for r in [*first, *held_out]}
+    new = [r for r in readings(rows + len(known), seed) if tuple(r.items()) not in known]
+    return [*first, *random.Random(seed).sample(new, rows - len(first))]
+
+
+def question(reading: dict, language: str) -> list[dict]:
+    """The reading in one short line, as a conversation up to the model's turn."""
+    return [
+        {"role": "system", "content": _SYSTEM[language]},
+        {"role": "user", "content": _READING[language].format(**reading)},
     ]
-    return [*chat, {"role": "assistant", "content": advice}] if advice else chat
 
 
-def advice_for(reading: dict, language: str, chance: random.Random) -> str:
-    """The advice for a reading: the action's own short sentence, then a reason with the numbers that decided."""
-    texts, action = sensor_texts.TEXTS[language], action_for(reading)
-    return f"{texts['actions'][action]} {chance.choice(texts['reasons'][action]).format(**reading)}"
+def checks(reading: dict, language: str) -> list[tuple[str, str]]:
+    """(action, what its check looks at) for each rule that applies, in the rules' order."""
+    total, people, pump, fridge, inside, washing, hour, solar, standby, *_ = _WORDS[language]
+    r, on = reading, reading["ac_w"] > 0  # without a running AC its rules are left out
+    looks = {
+        "reduce_load": f"{total} {r['total_w']}/{round(FULL * r['limit_w'])}",
+        "turn_off_ac": f"AC {r['ac_w']}" + f" {people} {r['people']}" * on,
+        "check_pump": f"{pump} {r['pump_min']}/{PUMP}",
+        "check_fridge": f"{fridge} {r['fridge_w']}/{FRIDGE}",
+        "open_windows": f"{inside} {r['indoor_c']}/{r['outdoor_c']}" * on,
+        "raise_set_point": f"AC {COMFORT}/{r['ac_set_c']}" * on,
+        "shift_chores": f"{washing} {r['chores_w']}" + f" {hour} {r['hour']}" * (r["chores_w"] > 0),
+        "use_solar": f"{solar} {r['solar_w']}"
+        + f"/{r['total_w']} {people} {r['people']}" * (r["solar_w"] > 0),
+        "cut_standby": f"{standby} {r['idle_w']}/{IDLE}",
+    }
+    return [(rule.action, looks[rule.action]) for rule in RULES if looks[rule.action]]
+
+
+def with_reasoning(reading: dict, language: str) -> list[dict]:
+    """A training row: the question, its checks up to the first "yes", that action's sentence."""
+    *_, yes, no = _WORDS[language]
+    due, written = action_for(reading), []
+    for action, look in checks(reading, language):
+        written.append(f"{look} {yes if action == due else no}")
+        if action == due:
+            break
+    text = f"{', '.join(written)}. {SENTENCES[language][due]}"
+    return [*question(reading, language), {"role": "assistant", "content": text}]
+
+
+def action_only(reading: dict, language: str) -> list[dict]:
+    """The same question, answered by the action's sentence alone."""
+    text = SENTENCES[language][action_for(reading)]
+    return [*question(reading, language), {"role": "assistant", "content": text}]
 
 
 def action_of(text: str, language: str) -> str | None:
-    """The action that an answer names in its first sentence; None when it names none."""
-    known = {
-        sentence.rstrip(".").lower(): action
-        for action, sentence in sensor_texts.TEXTS[language]["actions"].items()
-    }
-    return known.get(text.strip().split(".")[0].strip().lower())
-
-
-def make(language: str, rows: int = ROWS, seed: int = SEED) -> list[dict]:
-    """Rows of chat JSONL: id, reading, action, messages. Both languages have the same readings in the same order."""
-    return [
-        {
-            "id": f"sensor-{number:03d}",
-            "reading": reading,
-            "action": action_for(reading),
-            "messages": messages(
-                reading, language, advice_for(reading, language, random.Random(f"{seed} {number}"))
-            ),
-        }
-        for number, reading in enumerate(readings(rows, seed), 1)
-    ]
-
-
-def write(folder: str | Path, seed: int = SEED) -> list[Path]:
-    """Write id.jsonl and en.jsonl; the bytes depend on the seed alone."""
-    paths = [Path(folder) / f"{language}.jsonl" for language in sensor_texts.TEXTS]
-    for path in paths:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(
-            "".join(
-                json.dumps(row, ensure_ascii=False) + "\n" for row in make(path.stem, seed=seed)
-            ),
-            encoding="utf-8",
-            newline="\n",
-        )
-    return paths
+    """The action that the last sentence of an answer names, or None."""
+    last = text.strip().rstrip(".").split(".")[-1].strip().lower()
+    known = {s.rstrip(".").lower(): action for action, s in SENTENCES[language].items()}
+    return known.get(last)

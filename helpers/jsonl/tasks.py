@@ -1,7 +1,7 @@
-"""The three tasks of lesson 08 as chat rows with a split, and how their answers are read: bank, marv, sensor.
+"""The three tasks of lesson 08 as chat rows with a split, and how their answers are read back.
 
-items = jsonl_tasks.load("bank", "id")                # Items of all splits
-jsonl_tasks.bank_answer('{"category":"card","subcategory":"pin"}')
+rows = load_task("bank", "id")                    # {"train": [Item, ...], "validation": ...}
+bank_answer('{"category":"card","subcategory":"pin"}')
 """
 
 from __future__ import annotations
@@ -13,22 +13,26 @@ import json
 import re
 import tomllib
 from collections import defaultdict
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from ..course.errors import CourseError
 from ..course.settings import ROOT, choice
-from . import sensor_checks, sensors
 
 FOLDER = ROOT / "data" / "jsonl"
 BANK_SYSTEM = {"id": "Klasifikasi.", "en": "Classify."}  # short on purpose: every row pays for it
 FACT = {"id": "{question} (Fakta: {fact})", "en": "{question} (Fact: {fact})"}
 HELD_OUT = {"marv": (4, 1), "sensor": (8, 2)}  # test and validation rows of each topic or action
-SPLIT_SEED = 4  # the first under which questions that differ in one word ("What does PDF stand for?") share a side
+# The first seed under which questions that differ in one word ("What does PDF stand for?") share a
+# side of the split.
+SPLIT_SEED = 4
+SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
 class Item:
-    """One row: the conversation with its answer, the side of the split it is on, and what its answer is judged by."""
+    """One row: the conversation with its answer, its split, and what an answer is judged by."""
 
     key: str
     split: str
@@ -45,15 +49,14 @@ class Item:
         return self.chat[-1]["content"]
 
 
-def load(task: str, language: str) -> list[Item]:
-    """All rows of a task in their order. Raises UsageError for an unknown task and CourseError for rows without a split."""
-    return {"bank": bank, "marv": marv, "sensor": sensor}[
-        choice(task, ("bank", "marv", "sensor"), "task")
-    ](language)
+def load_task(task: str, language: str) -> dict[str, list[Item]]:
+    """Rows of "bank", "marv" or "sensor" by split, in the order of the file.
 
-
-def part(items: list[Item], split: str) -> list[Item]:
-    return [item for item in items if item.split == split]
+    Raises UsageError for an unknown task and CourseError for rows without a split.
+    """
+    read = {"bank": _bank, "marv": _marv, "sensor": _sensor}
+    items = read[choice(task, read, "task")](language)
+    return {split: [item for item in items if item.split == split] for split in SPLITS}
 
 
 @functools.cache
@@ -63,73 +66,104 @@ def labels() -> dict[str, list[str]]:
     return {category: list(entry["subcategories"]) for category, entry in table.items()}
 
 
-def bank(language: str) -> list[Item]:
-    """Customer queries; the answer is compact JSON with category and subcategory."""
-    sides = {row["query_id"]: row["split"] for row in _csv("splits.csv")}
-    rows = _csv(f"{language}.csv")
-    if missing := [row["query_id"] for row in rows if row["query_id"] not in sides]:
-        raise CourseError(
-            f"splits.csv of the bank set does not list {len(missing)} queries, the first: {missing[0]}. Add them to it."
-        )
-    return [
-        Item(
-            row["query_id"],
-            sides[row["query_id"]],
-            bank_chat(row["query"], language, row),
-            {"query": row["query"], "category": row["category"], "subcategory": row["subcategory"]},
-        )
-        for row in rows
-    ]
-
-
-def bank_chat(query: str, language: str, label: dict | None = None) -> list[dict]:
-    """The conversation about one query; without `label` up to the model's turn."""
-    chat = [
-        {"role": "system", "content": BANK_SYSTEM[language]},
-        {"role": "user", "content": query},
-    ]
-    return (
-        [
-            *chat,
-            {"role": "assistant", "content": bank_json(label["category"], label["subcategory"])},
-        ]
-        if label
-        else chat
-    )
-
-
-def answered(item: Item, pair: tuple[str, str]) -> list[dict]:
-    """The conversation of a bank query with this (category, subcategory) pair as its answer, right or wrong: to ask a model how likely it is."""
-    return [*item.question, {"role": "assistant", "content": bank_json(*pair)}]
-
-
 def bank_json(category: str, subcategory: str) -> str:
+    """A label pair as the compact JSON that the model learns to write."""
     return json.dumps({"category": category, "subcategory": subcategory}, separators=(",", ":"))
 
 
 def bank_answer(text: str) -> dict | None:
-    """An answer read back: JSON with exactly the two fields, a known category and one of its subcategories; else None."""
+    """An answer read back: exactly the two fields, a category and one of its subcategories."""
     try:
         value = json.loads(text)
     except json.JSONDecodeError:
         return None
-    if (
-        not isinstance(value, dict)
-        or set(value) != {"category", "subcategory"}
-        or not all(isinstance(v, str) for v in value.values())
-    ):
+    if not isinstance(value, dict) or set(value) != {"category", "subcategory"}:
+        return None
+    if not all(isinstance(label, str) for label in value.values()):
         return None
     return value if value["subcategory"] in labels().get(value["category"], ()) else None
 
 
-def marv(language: str) -> list[Item]:
-    """Questions to the sarcastic bot; `facts` holds the fact its answer must state, the topic and the plain answer."""
-    rows = [
-        json.loads(line)
-        for line in (FOLDER / "marv" / f"{language}.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
-    with open(FOLDER / "marv" / "plain.csv", encoding="utf-8", newline="") as handle:
-        plain = {row["id"]: row[f"plain_{language}"] for row in csv.DictReader(handle, strict=True)}
+def one_of(answers: list[str], tokenizer, opening: list[int]) -> Callable:
+    """`prefix_allowed_tokens_fn` for `generate`: only one of `answers`, then the end token.
+
+    `opening` are the last token ids of every prompt, the marker of the model's turn; what follows
+    its last occurrence is the answer so far.
+    """
+    end = tokenizer.eos_token_id
+    following: dict[tuple, set[int]] = defaultdict(set)
+    for text in answers:
+        ids = [*tokenizer(text, add_special_tokens=False)["input_ids"], end]
+        for i, token in enumerate(ids):
+            following[tuple(ids[:i])].add(token)
+
+    def allowed(_, sequence) -> list[int]:
+        ids, width = sequence.tolist(), len(opening)
+        starts = range(len(ids) - width, -1, -1)
+        start = next(i for i in starts if ids[i : i + width] == opening) + width
+        return sorted(following.get(tuple(ids[start:]), {end}))
+
+    return allowed
+
+
+def with_fact(item: Item, language: str) -> Item:
+    """The same row with its fact in the question: what is left to learn is the style."""
+    system, question, answer = item.chat
+    text = FACT[language].format(question=question["content"], fact=item.facts["fact"])
+    chat = [system, {**question, "content": text}, answer]
+    return replace(item, key=f"{item.key}-fact", chat=chat)
+
+
+def states(text: str, fact: str) -> bool:
+    """Whether the fact stands in the text as whole words, in any case: 7 is not in 27 or 7.5."""
+    pattern = rf"(?<!\w)(?<!\d[.,/]){re.escape(fact)}(?!\w)(?![.,/]\d)"
+    return re.search(pattern, text, flags=re.IGNORECASE) is not None
+
+
+def stratified(groups: dict[str, str], test: int, validation: int) -> dict[str, str]:
+    """id -> split, from ids and groups alone.
+
+    Within each group the ids are ordered by their hash: the first `test` of them are test rows, the
+    next `validation` are validation rows, the rest are training rows.
+    """
+    members = defaultdict(list)
+    for key, group in groups.items():
+        members[group].append(key)
+    sides = {}
+    for keys in members.values():
+        keys.sort(key=lambda k: hashlib.sha256(f"{SPLIT_SEED}{k}".encode()).digest())
+        sides |= dict.fromkeys(keys, "train")
+        sides |= dict.fromkeys(keys[: test + validation], "validation")
+        sides |= dict.fromkeys(keys[:test], "test")
+    return sides
+
+
+def _bank(language: str) -> list[Item]:
+    """Customer queries; the answer is compact JSON with category and subcategory."""
+    folder = FOLDER / "bank"
+    sides = {row["query_id"]: row["split"] for row in _csv(folder / "splits.csv")}
+    rows = _csv(folder / f"{language}.csv")
+    if missing := [row["query_id"] for row in rows if row["query_id"] not in sides]:
+        raise CourseError(
+            f"splits.csv of the bank set does not list {len(missing)} queries, the first: "
+            f"{missing[0]}. Add them to it."
+        )
+    items = []
+    for row in rows:
+        facts = {key: row[key] for key in ("query", "category", "subcategory")}
+        chat = [
+            {"role": "system", "content": BANK_SYSTEM[language]},
+            {"role": "user", "content": row["query"]},
+            {"role": "assistant", "content": bank_json(row["category"], row["subcategory"])},
+        ]
+        items.append(Item(row["query_id"], sides[row["query_id"]], chat, facts))
+    return items
+
+
+def _marv(language: str) -> list[Item]:
+    """Questions to the sarcastic bot; `facts`: the fact to state, the topic, a plain answer."""
+    rows = _jsonl(FOLDER / "marv" / f"{language}.jsonl")
+    plain = {r["id"]: r[f"plain_{language}"] for r in _csv(FOLDER / "marv" / "plain.csv")}
     sides = stratified({row["id"]: row["topic"] for row in rows}, *HELD_OUT["marv"])
     return [
         Item(
@@ -142,33 +176,9 @@ def marv(language: str) -> list[Item]:
     ]
 
 
-def with_fact(item: Item, language: str) -> Item:
-    """The same row with its fact in the question: what is left to learn is the style."""
-    system, question, answer = item.chat
-    text = FACT[language].format(question=question["content"], fact=item.facts["fact"])
-    return Item(
-        f"{item.key}-fact", item.split, [system, {**question, "content": text}, answer], item.facts
-    )
-
-
-def states(text: str, fact: str) -> bool:
-    """The fact stands in the text as whole words, in any case: 7 is not stated by 27 or by 7.5."""
-    return (
-        re.search(
-            rf"(?<!\w)(?<!\d[.,/]){re.escape(fact)}(?!\w)(?![.,/]\d)", text, flags=re.IGNORECASE
-        )
-        is not None
-    )
-
-
-def sensor(language: str) -> list[Item]:
-    """Readings of one hour in a home; `facts` holds the reading and the action that the rules give."""
-    rows = [
-        json.loads(line)
-        for line in (FOLDER / "sensor" / f"{language}.jsonl")
-        .read_text(encoding="utf-8")
-        .splitlines()
-    ]
+def _sensor(language: str) -> list[Item]:
+    """Readings of one hour in a home; `facts`: the reading and the action that the rules give."""
+    rows = _jsonl(FOLDER / "sensor" / f"{language}.jsonl")
     sides = stratified({row["id"]: row["action"] for row in rows}, *HELD_OUT["sensor"])
     return [
         Item(
@@ -181,62 +191,10 @@ def sensor(language: str) -> list[Item]:
     ]
 
 
-def simulated(reading: dict) -> Item:
-    """A further training row of the sensor task from a reading of the simulator; its conversation is made by `worked` or `action_only`."""
-    return Item(
-        "simulated", "train", [], {"reading": reading, "action": sensors.action_for(reading)}
-    )
-
-
-def worked(item: Item, language: str) -> Item:
-    """The same reading as a short line, answered with the checks that lead to its action; see `sensor_checks`."""
-    reading = item.facts["reading"]
-    chat = [
-        *sensor_checks.question(reading, language),
-        {"role": "assistant", "content": sensor_checks.answer(reading, language)},
-    ]
-    return Item(item.key, item.split, chat, item.facts)
-
-
-def action_only(item: Item, language: str) -> Item:
-    """The same short line, answered by the action's sentence alone."""
-    *question, answer = worked(item, language).chat
-    sentence = answer["content"].split(". ")[-1]
-    return Item(
-        item.key, item.split, [*question, {"role": "assistant", "content": sentence}], item.facts
-    )
-
-
-def unmoved(reading: dict) -> dict:
-    """The reading with a value changed that decides nothing here, so that its action stays; raises ValueError where none is known."""
-    tries = [
-        {"idle_w": reading["idle_w"] + 20},
-        {"fridge_w": reading["fridge_w"] + 20},
-        {"fridge_w": reading["fridge_w"] - 10},
-    ]
-    for values in tries:
-        after = sensors.changed(reading, **values)
-        if sensors.action_for(after) == sensors.action_for(reading):
-            return after
-    raise ValueError("every small change tried here changes the action")
-
-
-def stratified(groups: dict[str, str], test: int, validation: int) -> dict[str, str]:
-    """id -> split: within each group the ids in the order of their hash, first `test` of them, then `validation`, the rest train."""
-    members = defaultdict(list)
-    for key, group in groups.items():
-        members[group].append(key)
-    sides = {}
-    for keys in members.values():
-        for place, key in enumerate(
-            sorted(keys, key=lambda k: hashlib.sha256(f"{SPLIT_SEED}{k}".encode()).digest())
-        ):
-            sides[key] = (
-                "test" if place < test else "validation" if place < test + validation else "train"
-            )
-    return sides
-
-
-def _csv(name: str) -> list[dict[str, str]]:
-    with open(FOLDER / "bank" / name, encoding="utf-8", newline="") as handle:
+def _csv(path: Path) -> list[dict[str, str]]:
+    with open(path, encoding="utf-8", newline="") as handle:
         return list(csv.DictReader(handle, strict=True))
+
+
+def _jsonl(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

@@ -1,7 +1,9 @@
-"""Chat JSONL, `{"messages": [{"role": ..., "content": ...}, ...]}` a line: what would spoil a training or its test.
+"""Validate chat JSONL: one `{"messages": [{"role": ..., "content": ...}, ...]}` a line.
 
-report = jsonl.validate("data/jsonl/sensor/id.jsonl", train="train.jsonl")
-report.ok, report.kinds, report.problems[0].line
+    report = jsonl.validate("test.jsonl", train="train.jsonl")
+    report.ok, report.kinds, report.problems[0].line
+
+`read_chats` and `write_chats` read and write such files.
 """
 
 from __future__ import annotations
@@ -16,20 +18,26 @@ from pathlib import Path
 
 from rapidfuzz import fuzz, process
 
+from ..course.errors import CourseError
+from ..course.files import write_text
+
 ROLES = ("system", "user", "assistant", "tool")
-CONSTANT = 0.5  # an answer that more than this share of the rows gives teaches nothing but itself
+CONSTANT = 0.5  # report an answer that more than this share of the rows gives
 FEWEST = 5  # rows from which on an answer can be called constant
-NEAR = 90  # similarity in percent (rapidfuzz.fuzz.ratio) from which a prompt is one of the training file
+NEAR = 90  # percent of rapidfuzz.fuzz.ratio from which two prompts count as the same
 QUOTED = 5  # words of an instruction that an answer must contain to be called its copy
 
 KINDS = {
-    "bad_json": "the line is no JSON",
-    "bad_text": "the line is no UTF-8",
+    "bad_json": "the line is not JSON",
+    "bad_text": "the line is not UTF-8",
     "json_nan": "NaN or Infinity, which JSON does not have",
+    "repeated_key": "the same key twice in one object; readers keep only the last",
     "no_object": "not an object with a list of messages",
     "bad_message": "a message without a role and a text",
-    "unknown_role": "a role that is none",
+    "unknown_role": "an unknown role",
     "role_order": "roles out of order",
+    "lone_surrogate": "half of a character (a lone surrogate), which no tokenizer takes",
+    "control_marker": "a control token of a chat template inside a text",
     "empty_prompt": "a system or user message without text",
     "empty_answer": "an answer without text",
     "constant_answer": "one answer for most rows",
@@ -37,28 +45,44 @@ KINDS = {
     "nan_in_prompt": "a missing value in the prompt",
     "huge_number": "a number in the prompt that lost its decimal point",
     "duplicate": "the same conversation again",
-    "in_train": "a row that the training file has, too",
+    "in_train": "a row that is also in the training file",
 }
 _NAN = re.compile(
-    r"(?:^|[:=,(\[|;])[ \t]*['\"]?(?:nan|NaN|NAN|NaT|<NA>|None|null|undefined|-?inf)['\"]?[ \t]*(?:$|[,;)\]|}\n]|\.(?:\s|$))"
+    r"(?:^|[:=,(\[|;])[ \t]*['\"]?"
+    r"(?:nan|NaN|NAN|NaT|<NA>|None|null|undefined|-?inf)"
+    r"['\"]?[ \t]*(?:$|[,;)\]|}\n]|\.(?:\s|$))"
 )
-_HUGE = re.compile(r"\d{13,}\.\d")
-# Wordings with which people ask a model to write. One may stand in a good answer; two are an instruction.
-_ASKING = re.compile(r"""(?ix)
-    \b(?:based\s+on|using)\s+the\s+(?:provided|given|following|above)\b | \b(?:craft|format|keep|write|give|return|provide)\s+(?:the|your|an?)\s+(?:\w+\s+)?
-    (?:output|response|answer|reply|recommendation|suggestion|summary)\b | \b(?:an?|the)\s+(?:\w+\s+)?tone\b
-    | \b(?:maximum|minimum|at\s+most|no\s+more\s+than|up\s+to|in)\s+(?:of\s+)?\d+\s+(?:short\s+)?(?:words?|sentences?|paragraphs?)\b
-    | \b(?:offer|provide)\s+an?\s+[\w\s]{0,40}(?:recommendation|suggestion|answer|response)\b | ^you\s+are\s+an?\b | \bact\s+as\b | \byour\s+task\b
-    | \b(?:answer|respond|reply)\s+(?:only|briefly|in|with|as)\b | \bdo\s+not\s+(?:explain|include|mention)\b
-    | ^(?:kamu|anda)\s+(?:adalah|seorang)\b | \b(?:berdasarkan|dari)\s+data\s+(?:yang\s+)?(?:diberikan|berikut|di\s+atas)\b
-    | \b(?:maksimal|maksimum|paling\s+banyak|dalam)\s+\d+\s+(?:kata|kalimat|paragraf)\b | \b(?:jawab(?:lah)?|balas(?:lah)?)\s+(?:hanya|singkat|dengan|dalam)\b
-    | \b(?:berikan|buat(?:lah|kan)?|tulis(?:lah|kan)?|susun(?:lah)?)\s+(?:sebuah\s+|satu\s+)?(?:rekomendasi|saran|jawaban|ringkasan|kalimat)\b
-    | \bdengan\s+(?:nada|gaya\s+bahasa)\b | \b(?:jangan|tanpa)\s+(?:menjelaskan|penjelasan|menyebutkan)\b""")
+_HUGE = re.compile(r"(?<!\d)\d{13,}\.\d")  # the lookbehind keeps it linear in the text's length
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_MARKER = re.compile(r"<\|[\w-]{1,40}\|>|<(?:start|end)_of_turn>|\[/?INST\]")
+# Wordings with which people ask a model to write. One may stand in a good answer; two are an
+# instruction.
+_ASKING = re.compile(
+    r"""(?ix)
+    \b(?:based\s+on|using)\s+the\s+(?:provided|given|following|above)\b
+    | \b(?:craft|format|keep|write|give|return|provide)\s+(?:the|your|an?)\s+(?:\w+\s+)?
+      (?:output|response|answer|reply|recommendation|suggestion|summary)\b
+    | \b(?:an?|the)\s+(?:\w+\s+)?tone\b
+    | \b(?:maximum|minimum|at\s+most|no\s+more\s+than|up\s+to|in)\s+(?:of\s+)?\d+\s+
+      (?:short\s+)?(?:words?|sentences?|paragraphs?)\b
+    | \b(?:offer|provide)\s+an?\s+[\w\s]{0,40}(?:recommendation|suggestion|answer|response)\b
+    | ^you\s+are\s+an?\b | \bact\s+as\b | \byour\s+task\b
+    | \b(?:answer|respond|reply)\s+(?:only|briefly|in|with|as)\b
+    | \bdo\s+not\s+(?:explain|include|mention)\b
+    | ^(?:kamu|anda)\s+(?:adalah|seorang)\b
+    | \b(?:berdasarkan|dari)\s+data\s+(?:yang\s+)?(?:diberikan|berikut|di\s+atas)\b
+    | \b(?:maksimal|maksimum|paling\s+banyak|dalam)\s+\d+\s+(?:kata|kalimat|paragraf)\b
+    | \b(?:jawab(?:lah)?|balas(?:lah)?)\s+(?:hanya|singkat|dengan|dalam)\b
+    | \b(?:berikan|buat(?:lah|kan)?|tulis(?:lah|kan)?|susun(?:lah)?)\s+(?:sebuah\s+|satu\s+)?
+      (?:rekomendasi|saran|jawaban|ringkasan|kalimat)\b
+    | \bdengan\s+(?:nada|gaya\s+bahasa)\b
+    | \b(?:jangan|tanpa)\s+(?:menjelaskan|penjelasan|menyebutkan)\b"""
+)
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong: line from 1 (0: the file as a whole), a kind of `KINDS`, and what was found."""
+    """One finding: line from 1 (0: the file as a whole), a kind of `KINDS`, what was found."""
 
     line: int
     kind: str
@@ -67,7 +91,10 @@ class Problem:
 
 @dataclass
 class Report:
-    """Rows are lines that are not blank; a row is good when no problem names it. Lengths are words, or tokens with a tokenizer."""
+    """Findings of one file. Rows are lines that are not blank; a row without a problem is good.
+
+    Lengths are words, or tokens when `validate` was given a tokenizer.
+    """
 
     file: str
     rows: int = 0
@@ -87,6 +114,7 @@ class Report:
 
     @property
     def kinds(self) -> dict[str, int]:
+        """Kind of problem -> how often, the most frequent first."""
         return dict(Counter(p.kind for p in self.problems).most_common())
 
     def as_dict(self) -> dict:
@@ -103,21 +131,50 @@ class Report:
             "problems": [asdict(p) for p in self.problems],
         }
 
+    def summary(self, most: int = 3) -> str:
+        """The first problems, each with its line, as one sentence."""
+        told = [
+            f"{f'line {p.line}' if p.line else 'the whole file'}: {p.kind} ({p.detail})"
+            for p in self.problems[:most]
+        ]
+        rest = len(self.problems) - len(told)
+        told += [f"and {rest} more"] if rest > 0 else []
+        return f"{Path(self.file).name}: {'; '.join(told)}"
+
+
+def read_chats(path: str | Path) -> list[list[dict]]:
+    """The conversations of a chat JSONL file. Raises CourseError that names the faulty lines."""
+    report = validate(path)
+    if not report.ok:
+        raise CourseError(
+            f"this file cannot be trained on. {report.summary()}. Correct these lines and validate "
+            f"again: python -m helpers data validate-jsonl {Path(path).name}"
+        )
+    lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
+    return [json.loads(line)["messages"] for line in lines if line.strip()]
+
+
+def write_chats(chats: list[list[dict]], path: str | Path) -> Path:
+    """Write conversations as chat JSONL."""
+    rows = (json.dumps({"messages": chat}, ensure_ascii=False) + "\n" for chat in chats)
+    return write_text(path, "".join(rows))
+
 
 def validate(file: str | Path, *, train: str | Path | None = None, tokenizer=None) -> Report:
-    """Everything that is wrong with a chat JSONL file.
+    """Find everything that is wrong with a chat JSONL file.
 
-    `train` is another such file that must not hold a row of this one: a prompt counts as the same when it has the same
-    numbers and is at least `NEAR` percent alike. With a `tokenizer` that has a chat template lengths are tokens of it.
+    `train` is a training file that must not share a row with this one: two prompts count as the
+    same when they hold the same numbers and are at least `NEAR` percent alike. With a `tokenizer`
+    lengths are its tokens, chat template included, and its special tokens count as markers.
     """
     report = Report(str(file), unit="tokens" if tokenizer else "words")
+    markers = set(getattr(tokenizer, "all_special_tokens", ()))
     good, seen = [], {}
-    for line, chat in _rows(Path(file), report):
+    for line, chat in _rows(Path(file), report.problems):
         report.rows += 1
-        problems = [] if isinstance(chat, Problem) else list(_problems(line, chat))
-        if isinstance(chat, Problem):
-            report.problems.append(chat)
+        if chat is None:
             continue
+        problems = list(_problems(line, chat, markers))
         report.problems += problems
         if any(p.kind in ("no_object", "bad_message") for p in problems):
             continue
@@ -137,79 +194,77 @@ def validate(file: str | Path, *, train: str | Path | None = None, tokenizer=Non
     return report
 
 
-def _rows(path: Path, report: Report | None = None) -> Iterator[tuple[int, object]]:
-    """(line, value) of each line that is not blank; the value is a Problem where the line cannot be read."""
-    constants: list[str] = []
-    with open(
-        path, "rb"
-    ) as handle:  # in bytes a line ends at \n alone, not at U+2028 inside a text
+def _rows(path: Path, problems: list[Problem]) -> Iterator[tuple[int, list | None]]:
+    """(line, messages) of each line that is not blank; None, and a problem, where it has none."""
+    with open(path, "rb") as handle:  # as bytes a line ends at \n alone, not at U+2028 in a text
         for line, raw in enumerate(handle, 1):
             raw = raw.removeprefix(b"\xef\xbb\xbf") if line == 1 else raw
             if not raw.strip():
                 continue
-            constants.clear()
-            try:
-                value = json.loads(
-                    raw.decode("utf-8"),
-                    parse_constant=lambda name: constants.append(name) or float("nan"),
-                )
-            except UnicodeDecodeError as problem:
-                yield (
-                    line,
-                    Problem(
-                        line,
-                        "bad_text",
-                        f"byte {problem.start + 1} is no UTF-8; save the file as UTF-8",
-                    ),
-                )
+            value, found = _parse(raw)
+            problems += (Problem(line, kind, _utf8(detail)) for kind, detail in found)
+            if found and found[0][0] in ("bad_json", "bad_text"):
+                yield line, None
                 continue
-            except (ValueError, RecursionError) as problem:
-                told = (
-                    str(problem).split(": line")[0]
-                    if isinstance(problem, ValueError)
-                    else "nested too deeply"
-                )
-                where = (
-                    f" at character {problem.pos + 1}"
-                    if isinstance(problem, json.JSONDecodeError)
-                    else ""
-                )
-                hint = (
-                    "; the file looks like one JSON array over many lines, write one object a line"
-                    if raw.strip() in (b"[", b"]", b"{", b"}", b"},")
-                    else ""
-                )
-                yield line, Problem(line, "bad_json", f"{told}{where}{hint}")
-                continue
-            if constants and report is not None:
-                report.problems.append(
-                    Problem(
-                        line,
-                        "json_nan",
-                        f"{constants[0]} is no JSON: strict readers refuse the line",
-                    )
-                )
             chat = value.get("messages") if isinstance(value, dict) else None
-            if not isinstance(chat, list) or not chat:
-                found = (
-                    f"the keys {', '.join(map(str, value))[:60] or '(none)'}"
-                    if isinstance(value, dict)
-                    else f"a {type(value).__name__}"
-                )
-                chat = Problem(
-                    line,
-                    "no_object",
-                    f'expected an object with a list "messages" that is not empty, found {found}',
-                )
-            yield line, chat
+            if isinstance(chat, list) and chat:
+                yield line, chat
+                continue
+            what = f"a {type(value).__name__}"
+            if isinstance(value, dict):
+                what = f"the keys {', '.join(value)[:60] or '(none)'}"
+            told = f'expected an object with a list "messages" that is not empty, found {what}'
+            problems.append(Problem(line, "no_object", _utf8(told)))
+            yield line, None
 
 
-def _problems(line: int, chat: list) -> Iterator[Problem]:
-    """What is wrong with one conversation on its own."""
+def _parse(raw: bytes) -> tuple[object, list[tuple[str, str]]]:
+    """The JSON value of a line, None when it cannot be read, and problems as (kind, detail)."""
+    found: list[tuple[str, str]] = []
+
+    def constant(name: str) -> float:
+        found.append(("json_nan", f"{name} is not JSON: strict readers refuse the line"))
+        return float("nan")
+
+    def pairs(items: list[tuple[str, object]]) -> dict:
+        names = Counter(name for name, _ in items)
+        found.extend(
+            ("repeated_key", f"{name!r} stands {times} times in one object")
+            for name, times in names.items()
+            if times > 1
+        )
+        return dict(items)
+
+    try:
+        text = raw.decode("utf-8")
+        value = json.loads(text, parse_constant=constant, object_pairs_hook=pairs)
+    except UnicodeDecodeError as problem:
+        told = f"byte {problem.start + 1} is not UTF-8; save the file as UTF-8"
+        return None, [("bad_text", told)]
+    except RecursionError:
+        return None, [("bad_json", "nested too deeply")]
+    except ValueError as problem:
+        told = str(problem).split(": line")[0]
+        if isinstance(problem, json.JSONDecodeError):
+            told += f" at character {problem.pos + 1}"
+        if raw.strip() in (b"[", b"]", b"{", b"}", b"},"):
+            told += "; is this one JSON array over many lines? Write one object a line"
+        return None, [("bad_json", told)]
+    return value, list(dict.fromkeys(found))[:3]
+
+
+def _utf8(text: str) -> str:
+    """The text with lone surrogates written as escapes, so that it can be printed and encoded."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _problems(line: int, chat: list, markers: set[str]) -> Iterator[Problem]:
+    """What is wrong with one conversation on its own. Empty and odd contents become texts."""
     for number, message in enumerate(chat, 1):
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
             yield Problem(line, "bad_message", f"message {number} is no object with a role")
             return
+        message["role"] = _utf8(message["role"])
     roles = [m["role"] for m in chat]
     unknown = dict.fromkeys(r for r in roles if r not in ROLES)
     for role in unknown:
@@ -217,40 +272,38 @@ def _problems(line: int, chat: list) -> Iterator[Problem]:
     if not unknown and (wrong := _order(roles)):
         yield Problem(line, "role_order", wrong)
     for number, message in enumerate(chat, 1):
-        answer, content = message["role"] == "assistant", message.get("content")
+        where, content = f"message {number} ({message['role']})", message.get("content")
         if content is None and message.get("tool_calls"):
-            message["content"] = json.dumps(message["tool_calls"])
-        elif (
-            content is None
-            or content != content
-            or isinstance(content, str)
-            and not content.strip()
-        ):
-            message["content"] = ""
-            yield Problem(
-                line,
-                "empty_answer" if answer else "empty_prompt",
-                f"message {number} ({message['role']}) holds {str(content)!r}",
-            )
-        elif not isinstance(content, str):
-            yield Problem(
-                line,
-                "bad_message",
-                f"the content of message {number} is a {type(content).__name__}, expected a text",
-            )
+            content = json.dumps(message["tool_calls"])
+        if content is None or content != content or content == "" or str(content).isspace():
+            kind = "empty_answer" if message["role"] == "assistant" else "empty_prompt"
+            yield Problem(line, kind, f"{where} holds {str(content)!r}")
+            content = ""
+        if not isinstance(content, str):
+            told = f"the content of message {number} is a {type(content).__name__}, expected a text"
+            yield Problem(line, "bad_message", told)
             return
+        if found := _SURROGATE.search(content):
+            yield Problem(line, "lone_surrogate", f"{where} holds {found[0]!r}")
+            content = _utf8(content)
+        marker = _MARKER.search(content)
+        if name := marker[0] if marker else next((m for m in markers if m in content), ""):
+            yield Problem(line, "control_marker", f"{where} holds {name}")
+        message["content"] = content
+    yield from _contents(line, chat)
+
+
+def _contents(line: int, chat: list[dict]) -> Iterator[Problem]:
+    """Missing values and lost decimal points in the prompt, and answers that are instructions."""
     prompt = [m["content"] for m in chat if m["role"] in ("system", "user")]
     for text in prompt:
         if found := _NAN.search(text):
-            yield Problem(
-                line,
-                "nan_in_prompt",
-                f"...{text[max(0, found.start() - 30) : found.end()].strip()}",
-            )
+            told = text[max(0, found.start() - 30) : found.end()].strip()
+            yield Problem(line, "nan_in_prompt", f"...{told}")
             break
     for text in prompt:
         if found := _HUGE.search(text):
-            yield Problem(line, "huge_number", f"{found[0]} and so on")
+            yield Problem(line, "huge_number", f"{found[0][:40]} and so on")
             break
     for text in (m["content"] for m in chat if m["role"] == "assistant"):
         if why := _instruction(text, prompt):
@@ -259,25 +312,27 @@ def _problems(line: int, chat: list) -> Iterator[Problem]:
 
 
 def _order(roles: list[str]) -> str:
-    """What is wrong with the order: at most one system message and first, then user and assistant by turns, the assistant last."""
+    """What is wrong with the order, or nothing.
+
+    At most one system message, and first; then user and assistant take turns, assistant last.
+    """
     turns = roles[1:] if roles[0] == "system" else roles
+    first = turns[0] if turns else "system alone"
     if "system" in turns:
         return "a system message after the first message"
-    if not turns or turns[0] != "user":
-        return (
-            f"the conversation begins with {turns[0] if turns else 'system alone'}, expected user"
-        )
+    if first != "user":
+        return f"the conversation begins with {first}, expected user"
     if turns[-1] != "assistant":
-        return f"the last message is by {turns[-1]}, expected assistant: nothing would be learnt from it"
-    spoken = [r for r in turns if r != "tool"]
-    for before, after in zip(spoken, spoken[1:]):
-        if before == after and "tool" not in turns:
-            return f"two {after} messages in a row"
+        return f"the last message is by {turns[-1]}, expected assistant: nothing would be learnt"
+    if "tool" not in turns:
+        for before, after in zip(turns, turns[1:]):
+            if before == after:
+                return f"two {after} messages in a row"
     return ""
 
 
 def _instruction(answer: str, prompt: list[str]) -> str:
-    """Why an answer is no answer but what was asked for, or nothing."""
+    """Why an answer is an instruction and no answer, or nothing."""
     plain = _plain(answer)
     for text in map(_plain, prompt):
         if plain and plain == text and len(plain.split()) > 1:
@@ -289,7 +344,7 @@ def _instruction(answer: str, prompt: list[str]) -> str:
 
 
 def _constant(rows: list[tuple[int, list]], answers: Counter) -> Iterator[Problem]:
-    """Problem of the file when one answer is given by more than `CONSTANT` of its rows; fills `answers`."""
+    """A problem when more than `CONSTANT` of the rows share one answer; fills `answers`."""
     last = [
         (line, chat[-1]["content"])
         for line, chat in rows
@@ -303,32 +358,36 @@ def _constant(rows: list[tuple[int, list]], answers: Counter) -> Iterator[Proble
 
 
 def _leaks(rows: list[tuple[int, list]], train: Path) -> Iterator[Problem]:
-    """Rows whose prompt is one of the training file, word for word or nearly so with the same numbers."""
+    """Rows whose prompt is in the training file, or nearly so with the same numbers."""
     known: dict[tuple, dict[str, int]] = {}
-    for line, chat in _rows(train):
-        if not isinstance(chat, Problem) and (text := _asked(chat)):
+    for line, chat in _rows(train, []):
+        if chat and (text := _asked(chat)):
             known.setdefault(_numbers(text), {}).setdefault(text, line)
     for line, chat in rows:
         text = _asked(chat)
         alike = known.get(_numbers(text), {}) if text else {}
+        told = ""
         if text in alike:
-            yield Problem(line, "in_train", f"the prompt of line {alike[text]} of {train.name}")
+            told = f"the prompt of line {alike[text]} of {train.name}"
         elif found := process.extractOne(text, list(alike), scorer=fuzz.ratio, score_cutoff=NEAR):
-            yield Problem(
-                line,
-                "in_train",
-                f"{found[1]:.0f} % the prompt of line {alike[found[0]]} of {train.name}",
-            )
+            told = f"{found[1]:.0f} % the prompt of line {alike[found[0]]} of {train.name}"
+        if told:
+            yield Problem(line, "in_train", told)
 
 
 def _asked(chat: list) -> str:
-    """What the user says in a conversation, to compare by."""
+    """What the user says in a conversation, in the form to compare by."""
     texts = [m.get("content") for m in chat if isinstance(m, dict) and m.get("role") == "user"]
     return _plain("\n".join(t for t in texts if isinstance(t, str)))
 
 
 def _plain(text: str) -> str:
-    return " ".join(re.findall(r"[\w.,%+-]*\w|[^\w\s]", text.lower()))
+    """The text in lower case, its words and marks separated by one space; linear in its length."""
+    words = []
+    for found in re.findall(r"[\w.,%+-]+|[^\w\s]", text.lower()):
+        word = found.rstrip(".,%+-")  # "2.5%" -> "2.5", "%"
+        words += [word, *found[len(word) :]] if word else found
+    return " ".join(words)
 
 
 def _numbers(text: str) -> tuple[str, ...]:
@@ -336,17 +395,15 @@ def _numbers(text: str) -> tuple[str, ...]:
 
 
 def _lengths(chats: list[list], tokenizer) -> dict[str, dict[str, float]]:
-    """Total, mean, median, 95th percentile and longest of prompt, answer and whole row, in words or tokens."""
+    """Total, mean, median, 95th percentile and longest of answers and whole rows."""
 
     def size(text: str) -> int:
-        return (
-            len(tokenizer(text, add_special_tokens=False)["input_ids"])
-            if tokenizer
-            else len(text.split())
-        )
+        if tokenizer:
+            return len(tokenizer(text, add_special_tokens=False)["input_ids"])
+        return len(text.split())
 
     def whole(chat: list) -> int:
-        if tokenizer and getattr(tokenizer, "chat_template", None):
+        if getattr(tokenizer, "chat_template", None):
             return size(tokenizer.apply_chat_template(chat, tokenize=False))
         return sum(size(m["content"]) for m in chat)
 
@@ -355,12 +412,8 @@ def _lengths(chats: list[list], tokenizer) -> dict[str, dict[str, float]]:
         for chat in chats
         if all(m["role"] in ROLES for m in chat)
     ]
-    parts = {
-        "answer": [
-            sum(size(m["content"]) for m in chat if m["role"] == "assistant") for chat in chats
-        ],
-        "row": list(map(whole, chats)),
-    }
+    answers = [sum(size(m["content"]) for m in c if m["role"] == "assistant") for c in chats]
+    parts = {"answer": answers, "row": [whole(chat) for chat in chats]}
     return {
         part: {
             "total": sum(sizes),
