@@ -64,12 +64,5 @@ def estimate(tokens: int, model: str, epochs: int, file: str | Path = PRICES_FIL
     return told
 
 
-def electricity(seconds: float, file: str | Path = PRICES_FILE) -> tuple[float, str]:
-    """(cost, currency) of a training on our own machine, by the table's watts and tariff."""
-    assumed = _read(file)["electricity"]
-    hours = seconds / 3600
-    return assumed["watts"] / 1000 * hours * assumed["tariff"], assumed["currency"]
-
-
 def _read(file: str | Path) -> dict:
     return tomllib.loads(Path(file).read_text(encoding="utf-8"))

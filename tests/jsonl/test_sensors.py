@@ -1,95 +1,85 @@
-"""The energy advisor's rows: made anew byte for byte, advice that follows the readings, numbers that are in them."""
+"""The sensor task: data made anew byte for byte, rules, changed readings, worked answers."""
 
+import importlib.util
+import json
 import random
 import re
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
+from helpers.course.settings import LANGUAGES, ROOT
 from helpers.jsonl import sensors
-from helpers.jsonl.sensor_texts import TEXTS
 
-FOLDER = Path(__file__).resolve().parents[2] / "data" / "jsonl" / "sensor"
-ROWS = {language: sensors.make(language) for language in TEXTS}
+FOLDER = ROOT / "data" / "jsonl" / "sensor"
+ROWS = {
+    language: [json.loads(line) for line in open(FOLDER / f"{language}.jsonl", encoding="utf-8")]
+    for language in LANGUAGES
+}
 READINGS = [row["reading"] for row in ROWS["id"]]
+SIMULATED = [sensors.simulate(random.Random(seed)) for seed in range(400)] + READINGS
+QUIET = {
+    "hour": 10,
+    "people": 2,
+    "outdoor_c": 30,
+    "indoor_c": 26,
+    "ac_w": 0,
+    "ac_set_c": 0,
+    "fridge_w": 90,
+    "pump_min": 6,
+    "chores_w": 0,
+    "idle_w": 60,
+    "solar_w": 0,
+    "total_w": 310,
+    "limit_w": 2200,
+}
 
 
 def numbers(text: str) -> list[int]:
     return [int(n) for n in re.findall(r"\d+", text)]
 
 
-def test_committed_files_are_what_the_seed_gives(tmp_path):
-    for path in sensors.write(tmp_path):
-        assert path.read_bytes() == (FOLDER / path.name).read_bytes(), (
-            f"{path.name}: run python -c \"from helpers.jsonl import sensors; sensors.write('data/jsonl/sensor')\""
+def answer(reading, language):
+    return sensors.with_reasoning(reading, language)[-1]["content"]
+
+
+def test_committed_files_are_what_the_script_makes(tmp_path):
+    spec = importlib.util.spec_from_file_location("make", FOLDER / "make.py")
+    make = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make)
+    make.main(tmp_path)
+    for name in ("id.jsonl", "en.jsonl"):
+        assert (tmp_path / name).read_bytes() == (FOLDER / name).read_bytes(), (
+            f"{name}: run python data/jsonl/sensor/make.py"
         )
-
-
-def test_another_seed_gives_other_rows():
-    other = sensors.readings(seed=7)
-    assert len(other) == sensors.ROWS and sum(r in READINGS for r in other) < 10
 
 
 def test_languages_are_parallel():
-    assert [(r["id"], r["reading"], r["action"]) for r in ROWS["id"]] == [
-        (r["id"], r["reading"], r["action"]) for r in ROWS["en"]
-    ]
-    for ours, theirs in zip(ROWS["id"], ROWS["en"]):
+    for ours, theirs in zip(ROWS["id"], ROWS["en"], strict=True):
+        assert [ours[k] for k in ("id", "reading", "action")] == [
+            theirs[k] for k in ("id", "reading", "action")
+        ]
         for mine, other in zip(ours["messages"], theirs["messages"]):
-            assert mine["role"] == other["role"] and sorted(numbers(mine["content"])) == sorted(
-                numbers(other["content"])
-            )
+            assert sorted(numbers(mine["content"])) == sorted(numbers(other["content"]))
 
 
-def test_rows_are_different_and_balanced():
-    assert (
-        len(ROWS["id"]) == 360 and len({row["messages"][1]["content"] for row in ROWS["id"]}) == 360
-    )
-    counts = Counter(row["action"] for row in ROWS["id"])
-    assert set(counts) == set(sensors.ACTIONS) and all(
-        0.05 * 360 <= n <= 0.2 * 360 for n in counts.values()
-    )
-    assert len({row["action"] for row in ROWS["id"][:40]}) > 6, "actions come mixed"
-
-
-@pytest.mark.parametrize("language", TEXTS)
-def test_advice_is_varied_and_names_its_action(language):
-    for action in sensors.ACTIONS:
-        texts = [row["messages"][2]["content"] for row in ROWS[language] if row["action"] == action]
-        assert len({re.sub(r"\d+", "#", text) for text in texts}) >= 4
-        assert {sensors.action_of(text, language) for text in texts} == {action}
-    assert (
-        sensors.action_of("Banana. 5 W", language) is None
-        and sensors.action_of("", language) is None
-    )
-
-
-@pytest.mark.parametrize("language", TEXTS)
-def test_numbers_of_the_advice_are_in_the_reading_and_in_the_prompt(language):
-    for row in ROWS[language]:
-        said = numbers(row["messages"][2]["content"])
-        assert (
-            said
-            and set(said) <= set(row["reading"].values())
-            and set(said) <= set(numbers(row["messages"][1]["content"]))
-        )
-
-
-def test_undoing_the_decisive_value_changes_the_action():
-    due = [r for r in READINGS if sensors.action_for(r) != sensors.NOTHING]
-    for reading in due:
-        after = sensors.undone(reading)
-        assert sensors.action_for(after) != sensors.action_for(reading)
-        decisive = {k for k in reading if after[k] != reading[k]} - {"total_w"}
-        assert len(decisive) == 1
-    with pytest.raises(ValueError):
-        sensors.undone(next(r for r in READINGS if sensors.action_for(r) == sensors.NOTHING))
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_rows_are_different_balanced_and_follow_their_reading(language):
+    rows = ROWS[language]
+    assert len(rows) == len({row["messages"][1]["content"] for row in rows}) == 360
+    counts = Counter(row["action"] for row in rows)
+    assert set(counts) == set(sensors.ACTIONS) and set(counts.values()) == {36}
+    for row in rows:
+        assert row["action"] == sensors.action_for(row["reading"])
+        advice = row["messages"][2]["content"]
+        assert sensors.action_of(advice.split(".")[0], language) == row["action"]
+        assert set(numbers(advice)) <= set(row["reading"].values())
 
 
 @pytest.mark.parametrize(
     "values, action",
     [
+        ({}, "carry_on"),
         ({"limit_w": 600, "total_w": 540}, "reduce_load"),
         ({"limit_w": 600, "total_w": 539}, "carry_on"),
         ({"ac_w": 400, "people": 0, "ac_set_c": 25}, "turn_off_ac"),
@@ -112,54 +102,71 @@ def test_undoing_the_decisive_value_changes_the_action():
     ],
 )
 def test_rules(values, action):
-    quiet = {
-        "hour": 10,
-        "people": 2,
-        "outdoor_c": 30,
-        "indoor_c": 26,
-        "ac_w": 0,
-        "ac_set_c": 0,
-        "fridge_w": 90,
-        "pump_min": 6,
-        "chores_w": 0,
-        "idle_w": 60,
-        "solar_w": 0,
-        "total_w": 310,
-        "limit_w": 2200,
-    }
-    assert (
-        sensors.action_for(quiet) == "carry_on"
-        and sensors.action_for({**quiet, **values}) == action
-    )
+    assert sensors.action_for({**QUIET, **values}) == action
 
 
-def test_changed_keeps_the_total_in_step():
-    reading = READINGS[0]
-    assert (
-        sensors.changed(reading, fridge_w=reading["fridge_w"] + 100)["total_w"]
-        == reading["total_w"] + 100
-    )
-    assert sensors.changed(reading, people=9)["total_w"] == reading["total_w"]
+def test_one_changed_value_undoes_an_action_and_another_keeps_it():
+    for reading in READINGS:
+        action, steady = sensors.action_for(reading), sensors.unmoved(reading)
+        assert steady != reading and sensors.action_for(steady) == action
+        if action != sensors.NOTHING:
+            after = sensors.undone(reading)
+            assert sensors.action_for(after) != action
+            assert len({k for k in reading if after[k] != reading[k]} - {"total_w"}) == 1
+    with pytest.raises(ValueError):
+        sensors.undone(QUIET)
+    assert sensors.changed(QUIET, fridge_w=190)["total_w"] == QUIET["total_w"] + 100
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_worked_answer_stops_at_the_first_yes_and_names_the_action(language):
+    yes, no = {"id": ("ya", "tidak"), "en": ("yes", "no")}[language]
+    for reading in SIMULATED:
+        action, text = sensors.action_for(reading), answer(reading, language)
+        *checks, last = text.split(". ")[0].split(", ")
+        assert all(check.endswith(f" {no}") for check in checks)
+        assert last.endswith(f" {no if action == sensors.NOTHING else yes}")
+        short = sensors.action_only(reading, language)[-1]["content"]
+        assert text.endswith(short) and len(short) < len(text)
+        assert {sensors.action_of(t, language) for t in (text, short)} == {action}
+        asked = sensors.question(reading, language)[1]["content"]
+        assert all(str(value) in asked for value in reading.values())
+    assert sensors.action_of("", language) is None
+    assert sensors.action_of("total 3/4 ya. Pergi tidur.", language) is None
+
+
+def test_a_check_says_yes_exactly_when_its_first_number_is_the_larger():
+    for reading in SIMULATED:
+        for check in answer(reading, "en").split(". ")[0].split(", "):
+            name, pair, *_ = check.split(" ")
+            if "/" in pair and name != "solar":
+                first, second = map(int, pair.split("/"))
+                larger = first > second if name in ("inside", "AC") else first >= second
+                assert check.endswith("yes") == larger, check
+
+
+def test_further_readings_are_new_balanced_and_not_those_of_the_test():
+    held_out, first = READINGS[:80], READINGS[80:]
+    rows = sensors.more(first, held_out, 400, seed=1)
+    assert rows[: len(first)] == first and not any(r in held_out for r in rows)
+    assert len({tuple(r.items()) for r in rows}) == len(rows) == 400
+    actions = Counter(map(sensors.action_for, rows))
+    assert all(20 <= actions[a] <= 80 for a in sensors.ACTIONS)
+    assert sensors.more(first, held_out, 400, seed=1) == rows
+    assert sensors.more(first, held_out, 100, seed=1) == first
 
 
 def test_simulated_hours_make_sense():
     chance = random.Random(3)
     hours = [sensors.simulate(chance) for _ in range(3000)]
     assert all(isinstance(value, int) and value >= 0 for r in hours for value in r.values())
-    parts = [r["total_w"] - sum(r[k] for k in ("ac_w", "fridge_w", "chores_w")) for r in hours]
-    assert min(parts) > 0 and not any(r["solar_w"] for r in hours if not 6 <= r["hour"] < 18)
+    assert not any(r["solar_w"] for r in hours if not 6 <= r["hour"] < 18)
 
-    def mean(key, of):
-        return sum(r[key] for r in of) / len(of)
+    def mean(key, keep):
+        rows = [r[key] for r in hours if keep(r)]
+        return sum(rows) / len(rows)
 
-    assert mean("people", [r for r in hours if r["hour"] in range(8, 16)]) < 0.6 * mean(
-        "people", [r for r in hours if r["hour"] in (0, 1, 2, 22, 23)]
-    )
-    assert (
-        mean("outdoor_c", [r for r in hours if r["hour"] == 15])
-        > mean("outdoor_c", [r for r in hours if r["hour"] == 3]) + 4
-    )
-    assert (
-        mean("total_w", [r for r in hours if r["ac_w"]])
-        > mean("total_w", [r for r in hours if not r["ac_w"]]) + 200
-    )
+    day, night = (lambda r: 8 <= r["hour"] < 16), (lambda r: r["hour"] in (0, 1, 2, 22, 23))
+    assert mean("people", day) < 0.6 * mean("people", night)
+    assert mean("outdoor_c", lambda r: r["hour"] == 15) > mean("outdoor_c", night) + 2
+    assert mean("total_w", lambda r: r["ac_w"]) > mean("total_w", lambda r: not r["ac_w"]) + 200

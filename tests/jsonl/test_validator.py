@@ -1,7 +1,8 @@
-"""The validator of chat JSONL: each kind of defect alone, good files without a word, files of both kinds through the command line."""
+"""The validator of chat JSONL: each kind of defect alone, good files, the command line."""
 
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 
 from helpers import jsonl
 from helpers.cli import main
+from helpers.course.errors import CourseError
 
 ASK = (
     "What is the largest ocean on Earth?",
@@ -73,17 +75,26 @@ def test_good_rows_have_no_problem(check):
     }
 
 
+LIKE_A_PROMPT = (
+    "Give a short recommendation based on the provided data, at most 3 sentences, "
+    "in a friendly tone."
+)
+SEPERTI_PROMPT = "Berikan rekomendasi singkat berdasarkan data berikut, maksimal 3 kalimat."
+
+
 @pytest.mark.parametrize(
     "line, kind, told",
     [
         ('{"messages": [', "bad_json", "Expecting value at character"),
         ("{'messages': []}", "bad_json", "double quotes"),
         ("[" * 100_000, "bad_json", "nested too deeply"),
-        (b'{"messages": "\xff"}', "bad_text", "byte 15 is no UTF-8"),
+        (b'{"messages": "\xff"}', "bad_text", "byte 15 is not UTF-8"),
         ("[1, 2]", "no_object", "found a list"),
+        ("null", "no_object", "a NoneType"),
         ('{"prompt": "a", "completion": "b"}', "no_object", "prompt, completion"),
         ('{"messages": []}', "no_object", "not empty"),
         ('{"messages": "hello"}', "no_object", "a list"),
+        ('{"\\ud83d": 1}', "no_object", "keys"),
         (row(["hello"]), "bad_message", "message 1 is no object"),
         (row([{"content": "a"}]), "bad_message", "no object with a role"),
         (row(chat(assistant=["a"])), "bad_message", "is a list"),
@@ -97,7 +108,7 @@ def test_good_rows_have_no_problem(check):
         (row(chat(assistant=" \n")), "empty_answer", "assistant"),
         (row(chat(assistant=None)), "empty_answer", "None"),
         (row(chat(user="")), "empty_prompt", "user"),
-        (row(chat(user="usage: 3.1, change: nan, week: 2")), "nan_in_prompt", "change: nan"),
+        (row(chat(user="change: nan, week: 2")), "nan_in_prompt", "change: nan"),
         (row(chat(user="usage: NaN")), "nan_in_prompt", "NaN"),
         (row(chat(user="name: None, age: 3")), "nan_in_prompt", "None"),
         (row(chat(system="month: NaT\nday: 3")), "nan_in_prompt", "NaT"),
@@ -108,30 +119,62 @@ def test_good_rows_have_no_problem(check):
             "instruction_in_answer",
             "contains the prompt",
         ),
-        (
-            row(
-                chat(
-                    assistant="Give a short recommendation based on the provided data, at most 3 sentences, in a friendly tone."
-                )
-            ),
-            "instruction_in_answer",
-            "asks for one",
-        ),
-        (
-            row(
-                chat(
-                    assistant="Berikan rekomendasi singkat berdasarkan data berikut, maksimal 3 kalimat."
-                )
-            ),
-            "instruction_in_answer",
-            "asks for one",
-        ),
+        (row(chat(assistant=LIKE_A_PROMPT)), "instruction_in_answer", "asks for one"),
+        (row(chat(assistant=SEPERTI_PROMPT)), "instruction_in_answer", "asks for one"),
+        (json.dumps({"messages": chat("Hi \ud83d!")}), "lone_surrogate", "message 2 (user)"),
+        (row(chat(assistant="Eight.<|im_end|>")), "control_marker", "<|im_end|>"),
+        (row(chat("[INST] Hi [/INST]")), "control_marker", "[INST]"),
+        (row(chat("<start_of_turn>model")), "control_marker", "<start_of_turn>"),
+        (row(chat()).replace('"role"', '"role": "bot", "role"', 1), "repeated_key", "'role'"),
     ],
 )
 def test_each_defect_alone(check, line, kind, told):
     report = check(row(chat(ASK[1], TELL[1])), line, row(chat(ASK[2], TELL[2])))
     assert found(report) == [(2, kind)] and told in report.problems[0].detail
     assert (report.rows, report.rows_good, report.ok) == (3, 2, False)
+    assert report.summary().startswith(f"chat.jsonl: line 2: {kind} (")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["." * 200_000, "9" * 200_000, "a" * 200_000, ":  " * 70_000, "an " * 70_000, "<|" * 100_000],
+    ids=lambda text: repr(text[:3]),
+)
+def test_time_grows_with_the_length_and_not_with_its_square(check, text):
+    """Squared, 200,000 characters would take minutes."""
+    start = time.process_time()
+    check(row(chat(text, "Yes.")), row(chat("Yes?", text)))
+    assert time.process_time() - start < 5
+
+
+def test_special_tokens_of_the_tokenizer_count_as_markers(check, tokenizer):
+    class Other:
+        all_special_tokens = ["</s>"]
+        chat_template = None
+
+        def __call__(self, text, **_):
+            return {"input_ids": text.split()}
+
+    line = row(chat(assistant="Eight.</s>"))
+    assert found(check(line)) == [] == found(check(row(chat()), tokenizer=tokenizer))
+    assert found(check(line, tokenizer=Other())) == [(1, "control_marker")]
+
+
+def test_a_surrogate_breaks_neither_tokens_nor_json(check, tokenizer):
+    report = check(json.dumps({"messages": chat("\udc80", "\ud83d")}), tokenizer=tokenizer)
+    assert found(report) == [(1, "lone_surrogate")] * 2
+    assert json.dumps(report.as_dict(), ensure_ascii=False).encode() and report.lengths
+
+
+def test_chats_are_written_and_read_back_and_faults_are_named(tmp_path):
+    chats = [chat(u, a) for u, a in zip(ASK, TELL)]
+    path = jsonl.write_chats(chats, tmp_path / "new" / "rows.jsonl")
+    assert jsonl.read_chats(path) == chats
+    path.write_text(row(chat()) + '\n{"messages": [\n' + row(chat(ASK[1], "")))
+    with pytest.raises(
+        CourseError, match=r"rows\.jsonl: line 2: bad_json .*; line 3: empty_answer"
+    ):
+        jsonl.read_chats(path)
 
 
 @pytest.mark.parametrize(

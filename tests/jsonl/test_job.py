@@ -1,0 +1,191 @@
+"""The local fine-tuning job: its life, its interruptions, and that the same job runs once."""
+
+import dataclasses
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import TrainerCallback
+
+from helpers import jsonl
+from helpers.course.errors import CourseError, MissingStep, UsageError
+from helpers.course.settings import ROOT
+from helpers.jsonl import job as local_job
+from helpers.jsonl import tasks
+from helpers.training import ChatDataset, models
+
+TINY = {
+    "n_epochs": 1,
+    "batch_size": 4,
+    "max_steps": 8,
+    "max_length": 512,
+    "warmup_steps": 1,
+    "checkpoints_per_epoch": 4,
+    "learning_rate": 1e-2,
+}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Training and validation file of a small bank job."""
+    folder, rows = tmp_path_factory.mktemp("files"), tasks.load_task("bank", "id")
+    return [
+        jsonl.write_chats([i.chat for i in rows[part][:most]], folder / f"{part}.jsonl")
+        for part, most in (("train", 24), ("validation", 6))
+    ]
+
+
+@pytest.fixture(scope="module")
+def finished(cfg, files, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("jobs") / "whole"
+    return folder, jsonl.finetune(folder, *files, cfg, **TINY)
+
+
+def weights(folder):
+    return load_file(folder / "adapter" / "adapter_model.safetensors")
+
+
+def told(folder):
+    return " | ".join(e["message"] for e in local_job.events(folder))
+
+
+class At(TrainerCallback):
+    """Calls a function after a step."""
+
+    def __init__(self, step, action):
+        self.step, self.action = step, action
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == self.step:
+            self.action()
+
+
+def interrupt():
+    raise KeyboardInterrupt
+
+
+def test_a_job_succeeds_and_tells_what_it_did(finished):
+    folder, job = finished
+    assert job.id.startswith("ftjob-") and job.hyperparameters["batch_size"] == 4
+    assert job.status == "succeeded" and job.finished_at > job.created_at and not job.error
+    assert job.trained_tokens > 0
+    events = local_job.events(folder)
+    assert "Created" in events[0]["message"] and "after 8 steps" in events[-1]["message"]
+    losses = [e["data"]["train_loss"] for e in events if "train_loss" in e["data"]]
+    assert losses[-1] < losses[0] and any("valid_loss" in e["data"] for e in events)
+    assert (folder / "adapter" / "tokenizer.json").is_file()
+    assert not (folder / "checkpoints").exists()
+
+
+def test_the_same_job_is_trained_once_and_another_one_anew(finished, files, cfg, tmp_path):
+    folder, job = finished
+    before = told(folder)
+    assert jsonl.finetune(folder, *files, cfg, **TINY) == job and told(folder) == before
+
+    def key(file=files[0], **values):
+        settings = local_job.with_hyperparameters(cfg, TINY | values)
+        return local_job._key(settings, (file, files[1]))
+
+    fewer = jsonl.write_chats(jsonl.read_chats(files[0])[:-1], tmp_path / "fewer.jsonl")
+    assert key() == job.id.removeprefix("ftjob-")
+    assert len({key(), key(learning_rate=2e-2), key(seed=7), key(fewer)}) == 4
+
+
+def test_an_interrupted_job_goes_on_and_ends_with_the_same_weights(finished, files, cfg, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        jsonl.finetune(tmp_path, *files, cfg, callbacks=[At(5, interrupt)], **TINY)
+    assert local_job.retrieve(tmp_path).status == "queued"
+    assert jsonl.finetune(tmp_path, *files, cfg, **TINY).status == "succeeded"
+    assert "Interrupted" in told(tmp_path) and "Resumed from checkpoint-4" in told(tmp_path)
+    one, two = weights(finished[0]), weights(tmp_path)
+    assert one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
+
+
+KILLED = """
+import sys
+import psutil
+sys.path.insert(0, "tests/jsonl")
+from test_job import At, TINY
+from helpers import jsonl
+from helpers.course import settings
+cfg = settings.load("sanity", "id", artifacts_root=sys.argv[2])
+kill = At(5, psutil.Process().kill)
+jsonl.finetune(sys.argv[1], *sys.argv[3:], cfg, callbacks=[kill], **TINY)
+"""
+
+
+def test_a_killed_job_stays_running_on_paper_and_is_resumed(finished, files, cfg, tmp_path):
+    arguments = [str(tmp_path / "job"), str(cfg.artifacts_root), *map(str, files)]
+    ended = subprocess.run([sys.executable, "-c", KILLED, *arguments], cwd=ROOT, timeout=180)
+    folder = tmp_path / "job"
+    assert ended.returncode != 0 and local_job.retrieve(folder).status == "running"
+    with open(folder / "events.jsonl", "a") as handle:
+        handle.write('\n{"object": "fine_tu')  # a line cut short
+    assert jsonl.finetune(folder, *files, cfg, **TINY).status == "succeeded"
+    assert "Resumed from checkpoint-4" in told(folder)
+    assert all(torch.equal(v, weights(finished[0])[k]) for k, v in weights(folder).items())
+
+
+def test_a_job_that_another_process_runs_is_left_alone(finished, files, cfg):
+    folder, job = finished
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as other:
+        try:
+            time.sleep(0.2)
+            owner = [other.pid, psutil.Process(other.pid).create_time()]
+            busy = dataclasses.replace(job, status="running", owner=owner)
+            local_job._save(folder, busy)
+            with pytest.raises(CourseError, match=f"is running in process {other.pid}"):
+                jsonl.finetune(folder, *files, cfg, **TINY)
+            busy.owner = [other.pid, 1.0]  # the process id was used again since
+            assert not local_job._runs_elsewhere(busy)
+        finally:
+            other.kill()
+            local_job._save(folder, job)
+    assert not local_job._runs_elsewhere(dataclasses.replace(busy, owner=owner))
+
+
+def test_rows_come_in_random_order(files, cfg, tmp_path):
+    """Sorted by length, the last steps would see short answers, and with them few labels."""
+    settings, tokenizer = local_job.with_hyperparameters(cfg, TINY), models.load_tokenizer(cfg)
+    rows = {
+        name: ChatDataset(jsonl.read_chats(path), tokenizer, 512)
+        for name, path in zip(local_job.FILES, files)
+    }
+    model = models.load_base(cfg, quantization="none")
+    trainer = local_job._trainer(tmp_path, model, tokenizer, settings, rows, None, ())
+    train = rows["training_file"]
+    order = [len(train.rows[i]) for i in trainer._get_train_sampler(train)]
+    drops = sum(a > b for a, b in zip(order, order[1:]))
+    assert sorted(order) == sorted(map(len, train.rows))
+    assert 0.25 * len(order) < drops < 0.75 * len(order)
+
+
+@pytest.mark.parametrize(
+    "spoil, values, message",
+    [
+        ("{]\n", {}, "line 25: bad_json"),
+        ("", {"max_length": 10}, "no row of the training_file fits 10 tokens"),
+    ],
+)
+def test_what_goes_wrong_is_raised_and_written_to_the_job(
+    files, cfg, tmp_path, spoil, values, message
+):
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text(files[0].read_text() + spoil)
+    with pytest.raises(CourseError, match=message):
+        jsonl.finetune(tmp_path / "job", bad, files[1], cfg, **TINY | values)
+    job = local_job.retrieve(tmp_path / "job")
+    assert job.status == "failed" and message in job.error["message"]
+    assert local_job.events(tmp_path / "job")[-1]["level"] == "error"
+
+
+def test_unknown_hyperparameters_and_missing_jobs_are_refused(files, cfg, tmp_path):
+    with pytest.raises(UsageError, match="unknown hyperparameter 'epochs'.*n_epochs"):
+        jsonl.finetune(tmp_path / "none", *files, cfg, epochs=3)
+    assert not (tmp_path / "none").exists()
+    with pytest.raises(MissingStep, match="no fine-tuning job in none"):
+        local_job.retrieve(tmp_path / "none")

@@ -1,0 +1,107 @@
+"""The practice server, asked through the real `openai` client: retries, jobs, events, refusals."""
+
+import json
+import time
+
+import openai
+import pytest
+
+from helpers.jsonl.practice_server import PracticeServer
+
+CHATS = [
+    [{"role": "user", "content": f"{n} + 1?"}, {"role": "assistant", "content": f"{n + 1}"}]
+    for n in range(12)
+]
+
+
+def train(path, hyperparameters, emit):
+    emit("Step 1/1: train_loss=1.500", step=1, train_loss=1.5)
+    rows = len(path.read_text().splitlines())
+    if hyperparameters.get("n_epochs") == 99:
+        raise RuntimeError("out of memory")
+    return lambda messages, options: (f"echo {messages[-1]['content']}", True), rows * 10
+
+
+@pytest.fixture
+def chat_file(tmp_path):
+    path = tmp_path / "train.jsonl"
+    path.write_text("".join(json.dumps({"messages": chat}) + "\n" for chat in CHATS))
+    return path
+
+
+def connect(server, **options):
+    return openai.OpenAI(base_url=server.base_url, api_key="practice", **options)
+
+
+def follow(client, path, epochs=1):
+    """Upload, create, wait; the finished job."""
+    file = client.files.create(file=path, purpose="fine-tune")
+    job = client.fine_tuning.jobs.create(
+        model="practice-base",
+        training_file=file.id,
+        suffix="echo",
+        method={"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": epochs}}},
+    )
+    until = time.monotonic() + 30
+    while job.status not in ("succeeded", "failed") and time.monotonic() < until:
+        time.sleep(0.02)
+        job = client.fine_tuning.jobs.retrieve(job.id)
+    return job
+
+
+def test_from_upload_to_answer_through_two_faults(chat_file):
+    with PracticeServer(train, faults=[429, 500]) as server:
+        client = connect(server, max_retries=4)
+        start = time.monotonic()
+        job = follow(client, chat_file)
+        assert time.monotonic() - start >= 1  # Retry-After of the 429
+        assert (job.status, job.trained_tokens) == ("succeeded", 120)
+        assert job.hyperparameters.n_epochs == 1 and job.fine_tuned_model.startswith("ft:")
+        events = client.fine_tuning.jobs.list_events(job.id).data  # the newest first
+        assert "Created" in events[-1].message and "New fine-tuned model" in events[0].message
+        assert [e.data["train_loss"] for e in events if e.type == "metrics"] == [1.5]
+        reply = client.chat.completions.create(
+            model=job.fine_tuned_model, messages=[{"role": "user", "content": "Hi"}]
+        )
+        assert reply.choices[0].message.content == "echo Hi"
+        assert [status for *_, status in server.log][:3] == [429, 500, 200]
+        assert len(server.files) == len(server.jobs) == 1
+
+
+def test_without_retries_the_fault_reaches_the_caller(chat_file):
+    with PracticeServer(train, faults=[429]) as server:
+        client = connect(server, max_retries=0)
+        with pytest.raises(openai.RateLimitError, match="injected fault"):
+            client.files.create(file=chat_file, purpose="fine-tune")
+        assert not server.files
+
+
+@pytest.mark.parametrize(
+    "lines, epochs, message",
+    [
+        (12, 99, "out of memory"),
+        (9, 1, "9 rows, expected at least 10"),
+        (0, 1, "line 1: bad_json"),
+    ],
+)
+def test_a_job_that_fails_says_why_and_the_server_lives_on(chat_file, lines, epochs, message):
+    rows = chat_file.read_text().splitlines()[:lines] or ["{]"]
+    chat_file.write_text("\n".join(rows))
+    with PracticeServer(train) as server:
+        job = follow(connect(server), chat_file, epochs)
+        assert job.status == "failed" and message in job.error.message and not server.tuned
+        assert connect(server).fine_tuning.jobs.retrieve(job.id).status == "failed"
+
+
+def test_unknown_models_files_and_jobs_are_refused(chat_file):
+    with PracticeServer(train) as server:
+        client = connect(server)
+        file = client.files.create(file=chat_file, purpose="fine-tune")
+        with pytest.raises(openai.BadRequestError, match="cannot be fine-tuned"):
+            client.fine_tuning.jobs.create(model="gpt-4o-mini", training_file=file.id)
+        with pytest.raises(openai.NotFoundError):
+            client.fine_tuning.jobs.create(model="practice-base", training_file="file-none")
+        with pytest.raises(openai.NotFoundError):
+            client.fine_tuning.jobs.retrieve("ftjob-none")
+        with pytest.raises(openai.NotFoundError):
+            client.chat.completions.create(model="ft:none", messages=[])

@@ -1,0 +1,129 @@
+"""The three tasks: splits without leakage, answers read back, constrained decoding."""
+
+from collections import Counter
+
+import pytest
+
+from helpers import jsonl
+from helpers.course.errors import CourseError, UsageError
+from helpers.course.settings import LANGUAGES
+from helpers.evaluation import generation
+from helpers.jsonl import tasks
+from helpers.training import models, prompts
+
+GROUP = {"bank": "subcategory", "marv": "topic", "sensor": "action"}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("task", GROUP)
+def test_rows_pass_the_validator_and_no_split_leaks_into_another(task, language, tmp_path):
+    rows = tasks.load_task(task, language)
+    paths = {
+        split: jsonl.write_chats([i.chat for i in items], tmp_path / f"{split}.jsonl")
+        for split, items in rows.items()
+    }
+    for split, against in (("test", "train"), ("test", "validation"), ("validation", "train")):
+        report = jsonl.validate(paths[split], train=paths[against])
+        assert report.ok and report.rows, (split, against, report.problems[:3])
+    assert jsonl.read_chats(paths["test"]) == [i.chat for i in rows["test"]]
+
+
+@pytest.mark.parametrize("task, group", GROUP.items())
+def test_splits_are_stratified_and_the_same_in_both_languages(task, group):
+    one, two = (tasks.load_task(task, language) for language in LANGUAGES)
+    assert {s: [i.key for i in items] for s, items in one.items()} == {
+        s: [i.key for i in items] for s, items in two.items()
+    }
+    counts = Counter(i.facts[group] for i in one["test"])
+    assert set(counts) == {i.facts[group] for items in one.values() for i in items}
+    assert max(counts.values()) - min(counts.values()) <= 3
+
+
+def test_the_stratified_split_depends_on_ids_alone():
+    groups = {f"a{n}": "a" for n in range(10)} | {f"b{n}": "b" for n in range(7)}
+    sides = tasks.stratified(groups, 3, 1)
+    assert sides == tasks.stratified(dict(reversed(groups.items())), 3, 1)
+    counts = Counter((groups[k], s) for k, s in sides.items())
+    assert [counts["a", s] for s in ("test", "validation", "train")] == [3, 1, 6]
+    assert [counts["b", s] for s in ("test", "validation", "train")] == [3, 1, 3]
+
+
+def test_unknown_tasks_and_queries_without_a_split_are_named(monkeypatch):
+    with pytest.raises(UsageError, match="unknown task 'bnk'.*Did you mean 'bank'"):
+        tasks.load_task("bnk", "id")
+    read = tasks._csv
+    monkeypatch.setattr(
+        tasks,
+        "_csv",
+        lambda path: [
+            row for row in read(path) if path.name != "splits.csv" or row["query_id"] != "bank-007"
+        ],
+    )
+    with pytest.raises(CourseError, match="does not list 1 queries, the first: bank-007"):
+        tasks.load_task("bank", "id")
+
+
+def test_every_bank_answer_reads_back():
+    for item in tasks.load_task("bank", "en")["train"]:
+        label = {key: item.facts[key] for key in ("category", "subcategory")}
+        assert tasks.bank_answer(item.answer) == label
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "card",
+        '{"category":"card"}',
+        '{"category":"card","subcategory":"pin","note":"x"}',
+        '{"category":"card","subcategory":"login"}',
+        '{"category":"cards","subcategory":"pin"}',
+        '{"category":"card","subcategory":"pin"',
+        '{"category":"card","subcategory":["pin"]}',
+        '["card","pin"]',
+        '{"category":"card","subcategory":"pin"} ok',
+        '{"category":["card"],"subcategory":"pin"}',
+    ],
+)
+def test_what_is_not_exactly_a_label_pair_is_no_answer(text):
+    assert tasks.bank_answer(text) is None
+
+
+def test_constrained_decoding_writes_one_of_the_answers(cfg, tokenizer):
+    pairs = [tasks.bank_json(c, s) for c, subs in tasks.labels().items() for s in subs]
+    chats = [i.question for i in tasks.load_task("bank", "id")["test"][:6]]
+    model = models.load_base(cfg)
+    allowed = tasks.one_of(pairs, tokenizer, prompts.prompt_ids(chats[0], tokenizer)[-3:])
+    options = {"max_new_tokens": 60, "repetition_penalty": 1.0}
+    free = generation.answers(model, tokenizer, chats, cfg, **options)
+    options["prefix_allowed_tokens_fn"] = allowed
+    bound = generation.answers(model, tokenizer, chats, cfg, **options)
+    assert all(tasks.bank_answer(a["text"]) and a["ended"] for a in bound)
+    assert not any(tasks.bank_answer(a["text"]) for a in free)
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_facts_are_stated_by_both_answers_and_given_in_one_question(language):
+    for items in tasks.load_task("marv", language).values():
+        for item in items:
+            fact, given = item.facts["fact"], tasks.with_fact(item, language)
+            assert tasks.states(item.facts["plain"], fact) and tasks.states(item.answer, fact)
+            assert not tasks.states(item.question[-1]["content"], fact), item.key
+            assert fact in given.question[-1]["content"]
+            assert (given.answer, given.split) == (item.answer, item.split)
+
+
+@pytest.mark.parametrize(
+    "text, fact, stated",
+    [
+        ("It is 7, neutral.", "7", True),
+        ("Danau Toba.", "toba", True),
+        ("1.024. Selesai", "1.024", True),
+        ("27", "7", False),
+        ("1.024", "1", False),
+        ("7.5 or so", "7", False),
+        ("3/4", "4", False),
+    ],
+)
+def test_a_fact_is_found_as_whole_words_only(text, fact, stated):
+    assert tasks.states(text, fact) == stated
