@@ -45,7 +45,8 @@ def estimate(tokens: int, model: str, epochs: int, file: str | Path = PRICES_FIL
         raise UsageError(f"no price for {model!r}; {Path(file).name} has: {', '.join(table)}.")
     entry = table[model]
     price, trained, source = entry.get("training_usd"), tokens * epochs, entry["source"]
-    told = f"{model}: {trained:,} " + tr("token dilatih", "trained tokens")
+    count = f"{trained:,}"
+    told = f"{model}: " + tr(f"{count.replace(',', '.')} token dilatih", f"{count} trained tokens")
     if price is None:
         return told + tr(
             f"; harga belum diisi, lihat {source} lalu isi helpers/jsonl/prices.toml",

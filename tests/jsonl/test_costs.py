@@ -23,16 +23,16 @@ def table(tmp_path):
 
 def test_the_course_ships_without_a_hosted_price():
     assert {m for m, entry in costs.prices().items() if entry.get("training_usd")} == set()
-    assert "1,000" in costs.estimate(500, "local", 2)
+    assert "1.000" in costs.estimate(500, "local", 2)
 
 
 @pytest.mark.parametrize(
     "lines, told",
     [
-        ((), ("4,000,000", "https://example.com", "prices.toml")),
-        (("training_usd = 2.5", f"as_of = {TODAY}"), ("4,000,000", "10.0000 USD", str(TODAY))),
+        ((), ("4.000.000", "https://example.com", "prices.toml")),
+        (("training_usd = 2.5", f"as_of = {TODAY}"), ("4.000.000", "10.0000 USD", str(TODAY))),
         (("training_usd = 1", f"as_of = {TODAY - datetime.timedelta(91)}"), ("4.0000 USD", "91")),
-        (("training_usd = 0.0",), ("4,000,000",)),
+        (("training_usd = 0.0",), ("4.000.000",)),
     ],
 )
 def test_one_line_says_tokens_cost_and_the_age_of_the_price(table, lines, told):
