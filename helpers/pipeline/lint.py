@@ -350,10 +350,11 @@ def same_code(nb, name: str) -> Iterator[Finding]:
                 text = f"{defined} differs from the one in {', '.join(homes)}: align them or rename"
                 yield number, "same code", text
         for node in ast.walk(tree(cell)):
-            modules = [alias.name for alias in getattr(node, "names", []) if hasattr(alias, "name")]
-            for module in [*modules, getattr(node, "module", None) or ""]:
-                if module.startswith(tuple(f"helpers.{room}" for room in NOT_FOR_LESSONS)):
-                    yield number, "imports", f"{module} is no room for lessons"
+            if isinstance(node, (ast.Import, ast.ImportFrom)):
+                above = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
+                for room in NOT_FOR_LESSONS:
+                    if any(f"{above}{a.name}".startswith(f"helpers.{room}") for a in node.names):
+                        yield number, "imports", f"helpers.{room} is no room for lessons"
 
 
 def outputs(nb, name: str) -> Iterator[Finding]:

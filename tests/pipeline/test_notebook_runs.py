@@ -1,21 +1,19 @@
-"""Every lesson, in order, on the `sanity` profile in both languages, each in its own process, handing over by files.
+"""Every lesson, in order, on the `sanity` profile in both languages, handing over by files.
 
-The Indonesian pass runs every solution in strict mode; the English one is a learner's first Run All, with nothing
-answered. Both run side by side: starting a kernel and importing torch keep only one core busy.
+The Indonesian pass runs every solution in strict mode; the English one is a learner's first Run
+All, with nothing answered. Both run side by side: starting a kernel and importing torch keep only
+one core busy.
 """
 
-import json
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import nbformat
 import pytest
 
 from helpers.course import files, lesson, settings
-from helpers.pipeline import execute, runner
-from helpers.pipeline import lint as notebook_lint
-from helpers.pipeline import notebooks as notebook_upkeep
+from helpers.pipeline import execute, lint, notebooks, runner
 from helpers.training import models
 
 NAMES = [item["name"] for item in lesson.lessons()]
@@ -25,34 +23,34 @@ pytestmark = pytest.mark.slow
 
 @dataclass
 class Pass:
-    """One run through the course: outcome, code and exercise states of each lesson."""
+    """One run through the course."""
 
     cfg: settings.Settings
     folder: Path
-    outcomes: dict[str, execute.Outcome]
-    code: dict[str, str]  # hash of each lesson's code as it was when its run began
+    outcomes: dict[str, execute.Outcome] = field(default_factory=dict)
+    code: dict[str, str] = field(default_factory=dict)  # hash of each lesson's code at its start
 
-    def exercises(self, name: str) -> dict[str, str]:
-        path = self.folder / f"{name}.exercises.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    def notebook(self, name):
+        return nbformat.read(self.folder / f"{name}.ipynb", 4)
 
 
-def run_course(language: str, cfg: settings.Settings, folder: Path) -> Pass:
+def run_lesson(name, cfg, folder, strict, **values):
+    environment = runner.environment(cfg) | {
+        "DAPUR_EXERCISES": str(folder / f"{name}.exercises.json"),
+        "DAPUR_STRICT": "1" if strict else "0",
+    }
+    plan = execute.Plan(name, lesson.NOTEBOOKS / f"{name}.ipynb", 180, 300)
+    return execute.run_notebook(plan, folder, runner.parameters(cfg) | values, environment)
+
+
+def run_course(run: Pass) -> Pass:
     """The lessons one after the other; the first that fails ends the pass."""
-    solved = language == "id"
-    folder.mkdir()
-    run, values = (
-        Pass(cfg, folder, {}, {}),
-        runner.parameters(cfg) | ({"RUN_SOLUTIONS": True} if solved else {}),
-    )
+    solved = run.cfg.language == "id"
+    run.folder.mkdir()
     for name in NAMES:
-        environment = runner.environment(cfg) | {
-            "DAPUR_EXERCISES": str(folder / f"{name}.exercises.json"),
-            "DAPUR_STRICT": "1" if solved else "0",
-        }
-        item = execute.Plan(name, lesson.NOTEBOOKS / f"{name}.ipynb", 180, 300)
-        run.code[name] = notebook_upkeep.code_sha256(nbformat.read(item.path, 4))
-        run.outcomes[name] = execute.run_notebook(item, folder, values, environment)
+        run.code[name] = notebooks.code_sha256(notebooks.read(lesson.NOTEBOOKS / f"{name}.ipynb"))
+        values = {"RUN_SOLUTIONS": True} if solved else {}
+        run.outcomes[name] = run_lesson(name, run.cfg, run.folder, solved, **values)
         if run.outcomes[name].status != "passed":
             break
     return run
@@ -61,68 +59,52 @@ def run_course(language: str, cfg: settings.Settings, folder: Path) -> Pass:
 @pytest.fixture(scope="module")
 def passes(tmp_path_factory):
     root = tmp_path_factory.mktemp("course")
-    cfgs = {
-        language: settings.load("sanity", language, artifacts_root=root / "artifacts")
+    runs = [
+        Pass(settings.load("sanity", language, artifacts_root=root / "artifacts"), root / language)
         for language in LANGUAGES
-    }
-    models.base_folder(cfgs["id"])  # made once, before both passes want it
+    ]
+    models.base_folder(runs[0].cfg)  # made once, before both passes want it
     with ThreadPoolExecutor(len(LANGUAGES)) as pool:
-        return dict(
-            zip(
-                LANGUAGES,
-                pool.map(
-                    lambda language: run_course(language, cfgs[language], root / language),
-                    LANGUAGES,
-                ),
-            )
-        )
+        return dict(zip(LANGUAGES, pool.map(run_course, runs)))
 
 
 @pytest.fixture(params=[(language, name) for language in LANGUAGES for name in NAMES], ids="-".join)
 def ran(request, passes):
     """One lesson in one language, which must have run to its end."""
     language, name = request.param
-    run = passes[language]
-    outcome = run.outcomes.get(name)
-    assert outcome is not None, (
-        f"not run: an earlier lesson of this pass failed ({list(run.outcomes)[-1]})"
-    )
+    outcome = passes[language].outcomes.get(name)
+    assert outcome, f"not run: {list(passes[language].outcomes)[-1]} failed"
     assert outcome.status == "passed", outcome.failure
-    return language, name, run
+    return language, name, passes[language]
 
 
 def test_lesson_runs_records_and_checks_its_exercises(ran):
     language, name, run = ran
-    notebook = nbformat.read(run.folder / f"{name}.ipynb", 4)
     recorded = files.read_json(run.folder / f"{name}.metrics.json")
-    assert recorded and {row["notebook"] for row in recorded} == {name}
-    expected = notebook_lint.exercise_names(notebook)
+    assert recorded and all(row["notebook"] == name and row["cell"] for row in recorded)
+    expected = lint.exercise_names(run.notebook(name))
     assert expected, "a lesson without exercises"
-    assert run.exercises(name) == dict.fromkeys(expected, "correct" if language == "id" else "open")
+    states = files.read_json(run.folder / f"{name}.exercises.json")
+    assert states == dict.fromkeys(expected, "correct" if language == "id" else "open")
 
 
 def test_executed_lesson_can_be_committed(ran):
     _, name, run = ran
-    cleaned = notebook_upkeep.clean(nbformat.read(run.folder / f"{name}.ipynb", 4), name)
-    problems = [
-        p for p in notebook_lint.lint_notebook(cleaned, name) if p.rule in ("output", "alt text")
-    ]
-    assert not problems, "\n" + "\n".join(map(str, problems))
+    cleaned = notebooks.clean(run.notebook(name), name)
+    found = [p for p in lint.lint_notebook(cleaned, name) if p.rule in ("output", "alt text")]
+    assert not found, "\n" + "\n".join(map(str, found))
     assert cleaned.metadata["dapur"]["code_sha256"] == run.code[name]
 
 
 def test_what_code_shows_follows_the_language(passes):
-    """The set-up cell's line on the profile, in each lesson: Indonesian in one pass, English in the other."""
+    """The set-up cell's line on the profile: Indonesian in one pass, English in the other."""
     words = {"id": "perkiraan waktu di sini", "en": "expected time here"}
-    for language, other in (("id", "en"), ("en", "id")):
-        for name in passes[language].outcomes:
-            shown = "".join(
-                o.data.get("text/markdown", "")
-                for c in nbformat.read(passes[language].folder / f"{name}.ipynb", 4).cells
-                if "setup" in c.metadata.get("tags", [])
-                for o in c.outputs
-                if "data" in o
-            )
+    for language, other in (LANGUAGES, LANGUAGES[::-1]):
+        run = passes[language]
+        for name in run.outcomes:
+            (cell,) = [c for c in run.notebook(name).cells if "setup" in notebooks.tags(c)]
+            data = [output.get("data", {}) for output in cell.outputs]
+            shown = "".join(d.get("text/markdown", "") for d in data)
             assert words[language] in shown and words[other] not in shown, (language, name)
 
 
@@ -130,16 +112,11 @@ def test_lessons_hand_over_by_files_and_each_language_has_its_own_folder(passes)
     folders = {run.cfg.artifacts for run in passes.values()}
     assert len(folders) == len(LANGUAGES)
     for folder in folders:
-        assert (folder / "data" / "test.jsonl").is_file() and (
-            folder / "adapter" / "adapter_model.safetensors"
-        ).is_file()
+        for file in ("data/test.jsonl", "adapter/adapter_model.safetensors"):
+            assert (folder / file).is_file()
 
 
 def test_an_unanswered_exercise_raises_in_strict_mode(passes, tmp_path):
     """A whole lesson with its stubs as they are: strict mode ends it at its first check."""
-    cfg = passes["en"].cfg
-    item = execute.Plan(NAMES[0], lesson.NOTEBOOKS / f"{NAMES[0]}.ipynb", 180, 300)
-    outcome = execute.run_notebook(
-        item, tmp_path, runner.parameters(cfg), runner.environment(cfg) | {"DAPUR_STRICT": "1"}
-    )
+    outcome = run_lesson(NAMES[0], passes["en"].cfg, tmp_path, strict=True)
     assert outcome.status == "failed" and "ExerciseNotPassed" in outcome.failure["error"]
