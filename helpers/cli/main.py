@@ -132,13 +132,13 @@ def lab(context: typer.Context) -> None:
 
     command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={ROOT}"]
     start = "--LabApp.default_url=/lab/tree/notebooks/00_start.ipynb"
-    server = subprocess.Popen([*command, start, *context.args])
-    try:
-        with interruptible():
+    with interruptible():
+        server = subprocess.Popen([*command, start, *context.args])
+        try:
             raise typer.Exit(server.wait())
-    finally:
-        server.terminate()
-        server.wait()
+        finally:
+            server.terminate()
+            server.wait()
 
 
 def main(arguments: list[str] | None = None) -> None:

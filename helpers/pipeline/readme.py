@@ -13,6 +13,7 @@ from ..course.files import read_json, write_text
 from ..course.lesson import lessons
 from ..course.settings import ROOT, profiles
 from .notebooks import REPOSITORY
+from .report import templates
 
 README = ROOT / "README.md"
 # Rows of the results: a metric of lesson 04 (the base model's begins with "base_"), name, format.
@@ -43,99 +44,50 @@ def replace_part(text: str, name: str, content: str) -> str:
     return f"{pieces[0]}{start}\n{content.strip()}\n{end}{pieces[2]}"
 
 
-def table(header: str, rows: list[list[str]], right: int) -> str:
-    """A Markdown table; `header` is split at " | "; columns from `right` on align right."""
-    titles = header.split(" | ")
-    line = ["---" if i < right else "---:" for i in range(len(titles))]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in [titles, line, *rows])
+def rendered(name: str, run: dict | None = None, **values) -> str:
+    """Part `name` from the template; `run`: a summary."""
+    text = templates().get_template("readme.md.j2").render(part=name, run=run, **values)
+    return text.strip()
 
 
 def profile_table() -> str:
-    rows = [
-        [
-            f"`{name}`",
-            " · ".join(dict.fromkeys(p["hardware"].values())),
-            p["base_model"],
-            p["licence"],
-            str(p["max_length"]),
-            f"{p['batch']} × {p['accumulation']}",
-        ]
-        for name, p in profiles().items()
-    ]
-    header = "Profil · Profile | Mesin · Hardware | Model dasar · Base model | Lisensi · Licence"
-    return table(f"{header} | Token | Batch", rows, 4)
+    return rendered("profiles", profiles=profiles())
 
 
-def course_map(summary: dict | None = None) -> str:
+def course_map(run: dict | None = None) -> str:
     """The lessons; with a run's summary also the minutes and the peak memory of each in that run.
 
     Raises CourseError for a run that left lessons out.
     """
     repository = REPOSITORY.read_text(encoding="utf-8").strip().removeprefix("https://github.com/")
     colab = f"https://colab.research.google.com/github/{repository}/blob/main/notebooks"
-    header, names = "Pelajaran · Lesson | Isi · Subject | Colab", [x["name"] for x in lessons()]
-    rows = [
-        [
-            f"[{item['name']}](notebooks/{item['name']}.ipynb)",
-            " · ".join(dict.fromkeys(item["title"].values())),
-            f"[buka · open]({colab}/{item['name']}.ipynb)",
-        ]
-        for item in lessons()
-    ]
-    if summary is None:
-        return table(header, rows, 3)
-    outcomes = {o["name"]: o for o in summary["notebooks"]}
-    if missing := [name for name in names if name not in outcomes]:
+    outcomes = {o["name"]: o for o in run["notebooks"]} if run else {}
+    missing = [item["name"] for item in lessons() if run and item["name"] not in outcomes]
+    if missing:
         raise CourseError(
-            f"run {summary['stamp']} left out {', '.join(missing)}; "
+            f"run {run['stamp']} left out {', '.join(missing)}; "
             "the course map needs a run of all lessons."
         )
-    for name, row in zip(names, rows):
-        minutes, memory = outcomes[name]["seconds"] / 60, outcomes[name]["peak_memory_gb"]
-        row += [f"{minutes:.1f}", f"{memory:.1f} GB"]
-    minutes, memory = summary["seconds"] / 60, summary["peak_memory_gb"]
-    rows.append(["**Semua · All**", "", "", f"**{minutes:.1f}**", f"**{memory:.1f} GB**"])
-    profile = summary["settings"]["profile"]
-    header += f" | Menit · Minutes (`{profile}`) | Memori puncak · Peak memory"
-    return table(header, rows, 3)
+    return rendered("course", run, lessons=lessons(), outcomes=outcomes, colab=colab)
 
 
-def value(row: dict, form: str) -> str:
-    """A metric with its interval where it has one."""
-    if row.get("low") is None or row.get("high") is None:
-        return form.format(row["value"])
-    return f"{form} ({form} – {form})".format(row["value"], row["low"], row["high"])
-
-
-def results_table(metrics: list[dict], summary: dict) -> str:
+def results_table(metrics: list[dict], run: dict) -> str:
     """Base against tuned on the held-out recipes, and what the numbers were made on.
 
     Raises CourseError for a run without lesson 04.
     """
     found = {m["name"]: m for m in metrics if m["notebook"] == "04_evaluation"}
     rows = [
-        [label, value(found[f"base_{name}"], form), value(found[name], form)]
+        (label, form, found[f"base_{name}"], found[name])
         for name, label, form in RESULTS
         if name in found and f"base_{name}" in found
     ]
     if not rows:
         raise CourseError(
-            f"run {summary['stamp']} holds no results of 04_evaluation, expected metrics like "
+            f"run {run['stamp']} holds no results of 04_evaluation, expected metrics like "
             "format and base_format. Run the whole course first."
         )
-    used = summary["settings"]
-    n = next(found[name]["n"] for name, _, _ in RESULTS if name in found)
-    note = (
-        f"Profil · Profile `{used['profile']}`, model `{used['base_model']}`, "
-        f"data `{used['data']}` ({used['data_language']}, {used['data_hash']}), "
-        f"seed {used['seed']}, {used['device']}, n = {n}, {summary['started'][:10]}. "
-        "Dalam kurung: interval 95 %. In brackets: 95 % intervals."
-    )
-    language = {
-        "id": "Resep Indonesia · Indonesian recipes",
-        "en": "Resep Inggris · English recipes",
-    }[used["data_language"]]
-    return table(f"{language} | Sebelum · Before | Sesudah · After", rows, 1) + "\n\n" + note
+    return rendered("results", run, rows=rows)
 
 
 def read_run(folder: Path) -> tuple[dict, list[dict]]:

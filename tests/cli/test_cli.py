@@ -1,12 +1,14 @@
-"""The command line: quick help, one line for what a person can mend, exit codes, and JSON alone on standard output."""
+"""The command line: quick help, mistakes in one line, exit codes, JSON alone on standard output."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from helpers.cli import main
@@ -25,30 +27,23 @@ def call(*arguments):
 
 
 def test_help_comes_quickly_and_loads_nothing_heavy():
-    code = "import sys\nfrom helpers.cli import main as cli\ntry:\n    cli.main(['--help'])\nfinally:\n    print([m for m in ('torch', 'pandas', 'numpy', 'transformers') if m in sys.modules])"
+    heavy = ("torch", "pandas", "numpy", "transformers")
+    code = (
+        "import sys\nfrom helpers.cli import main as cli\ntry:\n    cli.main(['--help'])\n"
+        f"finally:\n    print([m for m in {heavy} if m in sys.modules])"
+    )
     start = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and done.stdout.rstrip().endswith("[]") and "doctor" in done.stdout
     assert time.perf_counter() - start < 5, "about 0.3 s on a quiet machine"
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        ["run"],
-        ["doctor"],
-        ["data"],
-        ["data", "check"],
-        ["data", "split"],
-        ["gpu"],
-        ["chat"],
-        ["health"],
-        ["export"],
-        ["serve"],
-        ["notebooks"],
-        ["lab"],
-    ],
+COMMANDS = (
+    "run doctor data data-check data-split gpu chat health export serve notebooks lab".split()
 )
+
+
+@pytest.mark.parametrize("arguments", [name.split("-") for name in COMMANDS])
 def test_each_command_has_help(arguments, capsys):
     assert call(*arguments, "--help") == 0 and "Usage: python -m helpers" in capsys.readouterr().out
 
@@ -89,7 +84,8 @@ def test_ctrl_c_is_code_130(monkeypatch, capsys):
 def test_data_check_counts_and_judges(tmp_path, capsys):
     good = tmp_path / "ayam.csv"
     good.write_text(
-        "Title,Ingredients,Steps\nSoto,1 ayam--2 serai,Rebus ayam--Sajikan\nKosong,1 ayam--2 serai,\n",
+        "Title,Ingredients,Steps\nSoto,1 ayam--2 serai,Rebus ayam--Sajikan\n"
+        "Kosong,1 ayam--2 serai,\n",
         encoding="utf-8",
     )
     bad = tmp_path / "page.csv"
@@ -125,9 +121,8 @@ def test_data_split_keeps_what_the_manifest_has_and_places_the_rest(tmp_path, mo
     monkeypatch.setattr(settings, "ROOT", tmp_path)
     assert call("data", "split") == 0 and "train: " in capsys.readouterr().out
     written = (folder / "splits.csv").read_text(encoding="utf-8").splitlines()
-    assert set(known) <= set(written) and [r.split(",")[0] for r in written] == [
-        r.split(",")[0] for r in committed
-    ]
+    names = [[row.split(",")[0] for row in rows] for rows in (written, committed)]
+    assert set(known) <= set(written) and names[0] == names[1]
 
 
 @pytest.mark.parametrize(
@@ -193,3 +188,20 @@ def test_run_leaves_one_json_object_on_standard_output(tmp_path, capsys, monkeyp
         "not checked",
     }
     assert "[1/1] 04_evaluation" in told.err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
+def test_lab_serves_the_whole_course_and_a_signal_ends_its_server(tmp_path):
+    (tmp_path / "jupyterlab.py").write_text(
+        "import os, sys, time\nprint(os.getpid(), *sys.argv[1:], flush=True)\ntime.sleep(600)"
+    )
+    path = {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    command = [sys.executable, "-m", "helpers", "lab", "--no-browser"]
+    lab = subprocess.Popen(
+        command, cwd=tmp_path, env=os.environ | path, stdout=subprocess.PIPE, text=True
+    )
+    pid, *options = lab.stdout.readline().split()
+    start = "--LabApp.default_url=/lab/tree/notebooks/00_start.ipynb"
+    assert options == [f"--ServerApp.root_dir={ROOT}", start, "--no-browser"]
+    lab.terminate()
+    assert lab.wait(timeout=20) == 130 and not psutil.pid_exists(int(pid))
