@@ -17,7 +17,7 @@ import psutil
 
 from .bilingual import set_language, tr
 from .device import Device, find_device
-from .errors import UsageError
+from .errors import CourseError, UsageError
 from .files import hash_files
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,7 +84,10 @@ class Settings:
     @cached_property
     def data_hash(self) -> str:
         """Eight hex digits of the names and contents of every CSV below `data_dir`."""
-        return hash_files(csv_files(self.data_dir), self.data_dir)
+        try:
+            return hash_files(csv_files(self.data_dir), self.data_dir)
+        except OSError as problem:
+            raise _unreadable(problem, self.data_dir) from None
 
     @property
     def key(self) -> str:
@@ -112,12 +115,29 @@ class Settings:
 
 
 def csv_files(folder: str | Path) -> list[Path]:
-    """CSV files below a folder (or the file itself), in a fixed order; the ending in any case."""
+    """CSV files below a folder (or the file itself), in a fixed order; the ending in any case.
+
+    Raises CourseError when a sub-folder cannot be read.
+    """
     path = Path(folder)
-    return (
-        [path]
-        if path.is_file()
-        else sorted(p for p in path.rglob("*") if p.suffix.lower() == ".csv" and p.is_file())
+    if path.is_file():
+        return [path]
+
+    def fail(problem: OSError):
+        raise problem
+
+    try:
+        walk = os.walk(path, onerror=fail)
+        found = [Path(top, name) for top, _, names in walk for name in names]
+        return sorted(p for p in found if p.suffix.lower() == ".csv" and p.is_file())
+    except OSError as problem:
+        raise _unreadable(problem, path) from None
+
+
+def _unreadable(problem: OSError, folder: Path) -> CourseError:
+    return CourseError(
+        f"{problem.filename} cannot be read: {problem.strerror}. "
+        f"Change its permissions, or move it out of {folder}."
     )
 
 
