@@ -56,7 +56,9 @@ def show_side_by_side(titles: list[str], texts: list[str]) -> None:
         f'<td style="{style}"><b>{html.escape(title)}</b>\n\n{html.escape(text)}</td>'
         for title, text in zip(titles, texts)
     )
-    display(HTML(f'<table style="width:100%;table-layout:fixed"><tr>{cells}</tr></table>'))
+    # a `$` in a text is no formula
+    table = '<table class="tex2jax_ignore mathjax_ignore" style="width:100%;table-layout:fixed">'
+    display(HTML(f"{table}<tr>{cells}</tr></table>"))
 
 
 def figure_html(figure, alt_id: str, alt_en: str):

@@ -190,10 +190,7 @@ def _sub(text: pa.Array, pattern: str, new: str, possible: pa.Array | None = Non
 
 
 def _each(
-    text: pa.Array,
-    pattern: str,
-    function: Callable[[str], str],
-    possible: pa.Array | None = None,
+    text: pa.Array, pattern: str, function: Callable[[str], str], possible: pa.Array | None = None
 ) -> pa.Array:
     """`function` of each cell that matches `pattern`."""
     mask = _find(text, pattern, possible)

@@ -1,4 +1,4 @@
-"""The course's own recipes: parallel, balanced, complete, short enough, clean, and split without leakage."""
+"""The course's own recipes: parallel, balanced, complete, short, clean, split without leakage."""
 
 import re
 from collections import Counter
@@ -15,23 +15,11 @@ from helpers.training import models, prompts
 FOLDER = ROOT / "data" / "recipes"
 CATEGORIES = ["ayam", "ikan", "kambing", "sapi", "tahu", "telur", "tempe", "udang"]
 COLUMNS = ["Title", "Ingredients", "Steps", "Category", "Region", "Method", "recipe_id"]
-# Words for the form an ingredient comes in. Steps may leave them out, as cooks do ("add the goat", "masukkan kambing",
-# "add the cinnamon"), but never the word beside them.
+# Words for the form of an ingredient. Steps may leave them out ("add the goat", "add the
+# cinnamon"), but never the word beside them.
 FORMS = {
     "id": {"daging", "tepung", "dada", "beras"},
-    "en": {
-        "pieces",
-        "meat",
-        "stick",
-        "pods",
-        "seeds",
-        "cakes",
-        "leaves",
-        "flour",
-        "breast",
-        "fern",
-        "cobs",
-    },
+    "en": set("pieces meat stick pods seeds cakes leaves flour breast fern cobs".split()),
 }
 
 
@@ -60,7 +48,7 @@ def text_of(recipe) -> str:
 
 
 def stem(word: str) -> str:
-    """Singular of an English plural, roughly: leaves -> leaf, potatoes -> potato, chillies -> chilli."""
+    """Singular of an English plural, roughly: leaves -> leaf, potatoes -> potato."""
     for ending, new in (("leaves", "leaf"), ("toes", "to"), ("ies", "i"), ("s", "")):
         if word.endswith(ending) and len(word) > 3:
             return word.removesuffix(ending) + new
@@ -68,7 +56,7 @@ def stem(word: str) -> str:
 
 
 def head_words(item: str, language: str) -> list[str]:
-    """The noun of an ingredient: the first word in Indonesian, the last in English; with a word for its form, any word of the name."""
+    """The noun of an ingredient (first word in Indonesian, last in English), or all its words."""
     words = recipes.item_name(item).removesuffix(" on the bone").split()
     head = words[0] if language == "id" else words[-1]
     return [

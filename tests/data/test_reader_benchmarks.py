@@ -1,4 +1,4 @@
-"""The reader's benchmarks on a small CSV: the vectorised reader and the row loop in plain Python must agree on every row and every count."""
+"""The reader's benchmarks on a small CSV: reader and row loop must agree on every row."""
 
 import os
 import subprocess

@@ -1,5 +1,7 @@
 """What a split promises: near-duplicates on one side, and no row that moves from train to test."""
 
+import random
+from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
@@ -7,17 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.course.errors import CourseError
+from helpers.course.errors import CourseError, MissingStep
 from helpers.data import splits
 
-OTHER_DATA = SimpleNamespace(own_data=False, data_dir=__import__("pathlib").Path("x/y"))
-WORDS = "ayam bawang cabai garam gula jahe kunyit lada minyak santan serai tahu telur tempe udang air kecap jeruk kemiri ketumbar".split()
+OTHER_DATA = SimpleNamespace(own_data=False, data_dir=Path("x/y"))
+WORDS = (
+    "ayam bawang cabai garam gula jahe kunyit lada minyak santan "
+    "serai tahu telur tempe udang air kecap jeruk kemiri ketumbar"
+).split()
 
 
 def row(seed: int, changed: int = 0) -> dict:
-    """A recipe of 40 pseudo-random words; `changed` of them replaced at the end, so that few trigrams differ."""
-    import random
-
+    """A recipe of 40 pseudo-random words, the last `changed` of them replaced."""
     source = random.Random(seed)
     words = [source.choice(WORDS) + str(source.randrange(50)) for _ in range(40)]
     words[40 - changed :] = [f"lain{seed}x{changed}x{k}" for k in range(changed)]
@@ -222,3 +225,22 @@ def test_sample_is_even_over_categories(sizes, most, random):
     shuffled = table.sample(frac=1, random_state=random.randrange(1000))
     assert set(splits.sample_evenly(shuffled, most, seed=1)["title"]) == set(chosen["title"])
     assert len(splits.sample_evenly(table, 0, seed=1)) == len(table)
+
+
+def test_chat_jsonl_is_handed_over(tmp_path):
+    cfg = SimpleNamespace(artifacts=tmp_path, key="test")
+    messages = [
+        {"role": "user", "content": "Resep?"},
+        {"role": "assistant", "content": "½\u2028 é"},
+    ]
+    rows = [
+        {"recipe_id": f"r-{n}", "title": "Ayam", "category": "", "messages": messages}
+        for n in range(3)
+    ]
+    path = splits.save_split(cfg, "test", rows)
+    assert len(path.read_bytes().split(b"\n")) == 4
+    assert splits.read_split(cfg, "test").to_list() == rows
+    splits.save_split(cfg, "test", rows[:1])
+    assert splits.read_split(cfg, "test").to_list() == rows[:1], "an old cache must not answer"
+    with pytest.raises(MissingStep, match="02_data_csv_qa"):
+        splits.read_split(cfg, "train")

@@ -1,0 +1,278 @@
+"""The cells of a recipe: lists in any form, sections, emoji, contact data, broken characters."""
+
+import csv
+import json
+
+import pandas as pd
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from helpers.data.cleaning import break_at_numbers, clean_chunk, list_items
+from helpers.data.recipes import item_name
+
+ITEMS = ["1 ekor ayam", "3 siung bawang putih", "1 sdt garam"]
+STEPS = ["Cuci ayam.", "Tumis bawang putih.", "Masukkan ayam dan garam."]
+
+
+def clean(ingredients="1 ayam--1 sdt garam", steps="Goreng.", title="Ayam Goreng", **options):
+    """(title, ingredients, steps, fixes, reason it was dropped) of one row."""
+    row = {"title": title, "ingredients": ingredients, "steps": steps, "line": 2}
+    table, dropped, mended = clean_chunk(pd.DataFrame([row]), **options)
+    if dropped:
+        return None, [], [], mended, dropped[0]["reason"]
+    row = table.iloc[0]
+    return row["title"], row["ingredients"].split("\n"), row["steps"].split("\n"), mended, ""
+
+
+FORMS = {
+    "--": lambda x: "--".join(x) + "--",
+    "spaced --": " -- ".join,
+    "lines": "\n".join,
+    "crlf": "\r\n".join,
+    "literal n": "\\n".join,
+    "json": json.dumps,
+    "python": repr,
+    "tuple": lambda x: repr(tuple(x)),
+    "1)": lambda x: "\n".join(f"{n}) {i}" for n, i in enumerate(x, 1)),
+    "1. in a line": lambda x: " ".join(f"{n}. {i}" for n, i in enumerate(x, 1)),
+    "1.--": lambda x: "--".join(f"{n}. {i}" for n, i in enumerate(x, 1)),
+    "langkah 1:": lambda x: "\n".join(f"Langkah {n}: {i}" for n, i in enumerate(x, 1)),
+    "dashes": lambda x: "\n".join(f"- {i}" for i in x),
+    "bullets": lambda x: " ".join(f"• {i}" for i in x),
+    "pipes": " | ".join,
+    "signs": lambda x: "\n".join(f"{n} {i}" for n, i in zip("①②③", x)),
+    "keycaps": lambda x: "\n".join(f"{n}\ufe0f\u20e3 {i}" for n, i in enumerate(x, 1)),
+    "html list": lambda x: "".join(f"<li>{i}</li>" for i in x),
+    "br": "<br/>".join,
+    "json dicts": lambda x: json.dumps([{"text": i} for i in x]),
+    "python dicts": lambda x: repr([{"no": n, "langkah": i} for n, i in enumerate(x, 1)]),
+    "json dict": lambda x: json.dumps({str(n): i for n, i in enumerate(x, 1)}),
+    "numpy": lambda x: "[" + "\n ".join(map(repr, x)) + "]",
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_forms_of_items(form):
+    _, ingredients, steps, _, reason = clean(FORMS[form](ITEMS), FORMS[form](STEPS))
+    assert (ingredients, steps, reason) == (ITEMS, STEPS, "")
+
+
+@pytest.mark.parametrize(
+    "cell, items",
+    [
+        ("[['a', 'b'], ['c']]", ["a", "b", "c"]),
+        ('["a", null, NaN, "b"]', ["a", "b"]),
+        ("['ayam', nan, 'garam', nan]", ["ayam", "garam"]),
+        ("['a', 'b", []),
+        ('c("1 ayam", "gar', []),
+        ("array(['1 ayam', 'gar", []),
+        ("['a' for x in y]", []),
+        ("[__import__('os')]", ["[__import__('os')]"]),
+        ("[]", []),
+        ("[nan]", ["[nan]"]),
+        ("[opsional] 2 telur", ["[opsional] 2 telur"]),
+        ('("opsional") 2 telur', ['("opsional") 2 telur']),
+        ("c (secangkir) air", ["c (secangkir) air"]),
+        ("[" * 5000, []),
+        ("['" + "9" * 10 + "']", ["9999999999"]),
+        ('c("1 ayam", NA, "garam")', ["1 ayam", "garam"]),
+        ("{'1 ayam', 'garam'}", ["1 ayam", "garam"]),
+        ("[b'1 ayam', b'garam']", ["1 ayam", "garam"]),
+        ("[u'1 ayam', u'garam']", ["1 ayam", "garam"]),
+        ("array(['1 ayam', 'garam'], dtype=object)", ["1 ayam", "garam"]),
+        ("array(['1 ayam', 'garam'], dtype='<U7')", ["1 ayam", "garam"]),
+        ("list(['1 ayam', 'garam'])", ["1 ayam", "garam"]),
+    ],
+)
+def test_list_items(cell, items):
+    assert list_items(cell) == items
+
+
+AYAM = {"name": "ayam", "amount": {"value": 1, "unit": "ekor"}}
+HOW_TO = {"@type": "HowToStep", "name": "Cuci", "text": "Cuci ayam.", "url": "https://example.org"}
+
+
+@pytest.mark.parametrize(
+    "value, items",
+    [
+        ([{"name": "ayam", "amount": "1", "unit": "ekor"}], ["1 ekor ayam"]),
+        ([{"nama_bahan": "ayam", "jumlah": "1 ekor"}], ["1 ekor ayam"]),
+        ([{"ingredientName": "ayam", "qty": 1, "original": "1 ayam utuh"}], ["1 ayam utuh"]),
+        ([{"name": "ayam", "amount": 1, "unit": "ekor", "tags": ["unggas"]}], ["1 ekor ayam"]),
+        ([{"nama": "ayam", "keterangan": "potong 8"}], ["ayam potong 8"]),
+        (
+            [{"langkah": "1", "deskripsi": "Cuci."}, {"langkah": "2", "isi": "Aduk."}],
+            ["Cuci.", "Aduk."],
+        ),
+        ([{"position": 1, "content": "Cuci."}], ["Cuci."]),
+        ({"Langkah 1": "Cuci.", "Langkah 2": "Goreng."}, ["Cuci.", "Goreng."]),
+        ([HOW_TO | {"image": "a.jpg"}], ["Cuci ayam."]),
+        ([{"name": "Saus", "itemListElement": [{"text": "Aduk."}]}], ["Saus:", "Aduk."]),
+        ([{"title": "Isi", "ingredients": [AYAM]}], ["Isi:", "1 ekor ayam"]),
+        ([{"section": "Bumbu halus", "items": ["2 bawang"]}], ["Bumbu halus:", "2 bawang"]),
+        ({"Bumbu": ["garam"], "Isi": ["ayam"]}, ["Bumbu:", "garam", "Isi:", "ayam"]),
+        ({"ayam": {"jumlah": 1, "satuan": "ekor"}, "garam": ""}, ["1 ekor ayam", "garam"]),
+        ({"ayam": "1 ekor", "tahu isi": "4 buah"}, ["1 ekor ayam", "4 buah tahu isi"]),
+    ],
+)
+def test_dicts_of_scrapers(value, items):
+    assert list_items(json.dumps(value)) == list_items(repr(value)) == items
+
+
+def test_nothing_is_evaluated(tmp_path):
+    marker = tmp_path / "marker"
+    clean(f"['1 ayam', __import__('pathlib').Path({str(marker)!r}).touch()]")
+    assert not marker.exists()
+
+
+def test_sections():
+    ingredients = "Bahan utama:--1 ayam--#Bumbu halus#--Bumbu halus--2 bawang--Pelengkap :--1 timun"
+    steps = "Cara membuat:--Cuci.--Goreng."
+    _, items, told, mended, _ = clean(ingredients, steps)
+    assert items == ["1 ayam", "2 bawang", "1 timun"] and told == ["Cuci.", "Goreng."]
+    assert mended["section headings removed"] == 5
+    assert clean(ingredients, steps, sections="keep")[1][:2] == ["Bahan utama:", "1 ayam"]
+    for sections in ("keep", "remove"):
+        assert clean("Bahan:--Bumbu:", sections=sections)[4] == "fewer than two ingredients"
+
+
+def test_emoji():
+    text = ("1 ayam 🍗--1 sdt garam", "Cuci ❤️.--Goreng 👍🏽--😋", "Ayam 🐔 Goreng")
+    assert clean(*text)[:3] == ("Ayam Goreng", ["1 ayam", "1 sdt garam"], ["Cuci .", "Goreng"])
+    assert "👍🏽" in clean(*text, keep_emoji=True)[2][1]
+
+
+CONTACTS = """@dapur_ibu|IG: dapur.ibu|WA 0812-3456-7890|wa: +62 812 3456 7890|081234567890
+ibu@example.co.id|https://example.org/x?y=1|www.example.org|Instagram @dapur_ibu|+62-812-3456-7890
+cookpad.com/id/resep/1|(0812) 3456 7890|+62 (812) 3456-7890|wa.me/628120000000|t.me/dapur
+bit.ly/resep-1|dapur-ibu.co.id|Telp. 021-5551234|HP: 0812 0000 0000"""
+ORDINARY = """Bawa: garam|2 sachet @25 gram|Goreng 180 derajat 8 menit|500 ml - 750 ml air
+1 kg ayam 0,8 kg|Line the pan.|08 menit|santan 100-200 ml"""
+
+
+def entries(text):
+    return text.replace("\n", "|").split("|")
+
+
+@pytest.mark.parametrize("contact", entries(CONTACTS))
+def test_contact_data_is_scrubbed(contact):
+    _, _, steps, mended, _ = clean(steps=f"Goreng.--Info {contact}")
+    assert steps == ["Goreng.", "Info"] and mended["contact data removed"] == 1
+
+
+@pytest.mark.parametrize("text", entries(ORDINARY))
+def test_ordinary_text_is_no_contact(text):
+    assert clean(f"1 ayam--{text}")[1][1] == text
+
+
+def test_an_address_ends_where_its_item_ends():
+    told = "Lihat https://example.org/a--Goreng ayam.\\nTanya: ibu@example.org--Sajikan."
+    _, _, steps, mended, _ = clean(steps=told)
+    assert steps == ["Lihat", "Goreng ayam.", "Tanya:", "Sajikan."]  # what is left is no heading
+    assert mended == {"contact data removed": 1, "literal \\n split": 1}
+
+
+@pytest.mark.parametrize(
+    "cell, repaired",
+    [
+        ("Â½ kg ayam", "½ kg ayam"),
+        ("180Â°C", "180°C"),
+        ("Â½ kg ayam 😀", "½ kg ayam"),
+        ("1 sdt garamÂ ", "1 sdt garam"),
+        ("1Â\xa0kg ayam", "1 kg ayam"),
+        ("Iris 2 Ã— 3 cm, sampai â€œmatangâ€\x9d ðŸ˜‹.", "Iris 2 × 3 cm, sampai “matang” ."),
+        ("CrÃ¨me fraÃ®che", "Crème fraîche"),
+    ],
+)
+def test_mojibake_is_repaired(cell, repaired):
+    _, ingredients, _, mended, _ = clean(f"1 telur--{cell}")
+    assert ingredients[1] == repaired and mended["broken characters repaired"] == 1
+
+
+def test_whole_characters_are_left_alone():
+    _, ingredients, _, mended, _ = clean("Crème fraîche--CAFÉ “X”--Ânon--São")
+    assert ingredients == ["Crème fraîche", "CAFÉ “X”", "Ânon", "São"] and mended == {}
+
+
+# --- properties
+
+plain_text = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), max_size=60)
+# taken for an empty cell by the reader
+NOTHING = {"nan", "none", "null", "untitled", "notitle", "no title", "tanpa judul"}
+words = st.text("abcdefghijklmnoprstuwyz", min_size=3, max_size=9)
+names = st.lists(words, min_size=1, max_size=3).map(" ".join).filter(lambda n: n not in NOTHING)
+QUANTITIES = "3 siung|1/2 kg|1 1/2 gelas|½ sdt|500 g|500g|2-3 lembar|1,5 liter|secukupnya"
+QUANTITIES += "|2 sendok makan|1 cup of|2 tbsp|"
+PREPARATIONS = ["", ", cincang halus", " (iris tipis)", " secukupnya", " (potong"]
+
+
+@given(plain_text)
+def test_any_text_is_taken(cell):
+    name = item_name(cell)
+    assert name == name.strip() and "  " not in name and "(" not in name
+    assert all(isinstance(item, str) for item in list_items(cell))
+    assert break_at_numbers(cell).replace("\n", "") == cell.replace("\n", "")
+
+
+@given(names, st.sampled_from(QUANTITIES.split("|")), st.sampled_from(PREPARATIONS))
+def test_item_name_drops_quantity_and_preparation(name, quantity, preparation):
+    assume(item_name(name) == name)  # a name that itself begins with a unit is not one
+    assert item_name(f"{quantity} {name}{preparation}") == name
+
+
+@pytest.mark.parametrize(
+    "item, name",
+    [
+        ("1 ekor ayam kampung (potong 12)", "ayam kampung"),
+        ("Secukupnya garam", "garam"),
+        ("1 teh celup", "teh celup"),
+        ("offal", "offal"),
+        ("xanthan gum", "xanthan gum"),
+        ("1 cangkir teh", "teh"),
+        ("2 salam leaves", "salam leaves"),
+        ("", ""),
+    ],
+)
+def test_item_names(item, name):
+    assert item_name(item) == name
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(plain_text, max_size=5).map("--".join))
+def test_no_item_is_empty_or_begins_with_a_dash(cell):
+    for item in clean(ingredients=cell)[1]:
+        assert item == item.strip() and item and "--" not in item
+        assert item[0] not in "-•" and not item.endswith("-")
+
+
+@given(st.lists(plain_text.filter(str), max_size=5), st.booleans())
+def test_list_items_reads_what_was_written(items, as_json):
+    assert list_items(json.dumps(items) if as_json else repr(items)) == items
+
+
+few = st.lists(names, min_size=2, max_size=4)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(st.tuples(names, few, few), min_size=1, max_size=6),
+    st.sampled_from(",;\t|"),
+    st.sampled_from(["--", "\n", "\\n", "json"]),
+    st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
+)
+def test_round_trip(tmp_path_factory, rows, separator, join, encoding):
+    from helpers.data import load_recipes, recipes_of
+
+    headings = ("bahan", "bumbu", "pelengkap")
+    assume(not any(i.startswith(headings) for _, a, b in rows for i in map(item_name, a + b)))
+    write = json.dumps if join == "json" else join.join
+    path = tmp_path_factory.mktemp("round") / "a.csv"
+    with open(path, "w", newline="", encoding=encoding) as handle:
+        writer = csv.writer(handle, delimiter=separator)
+        writer.writerow(["judul", "bahan", "langkah"])
+        writer.writerows([title, write(items), write(steps)] for title, items, steps in rows)
+    table, report = load_recipes(path.parent)
+    assert report.rows_dropped == 0
+    read = [(r.title, list(r.ingredients), list(r.steps)) for r in recipes_of(table)]
+    assert read == rows

@@ -1,0 +1,103 @@
+"""Names and cells written by other people, shown by the cells of lesson 02: never code."""
+
+import ast
+from html.parser import HTMLParser
+
+import matplotlib.pyplot as plt
+import nbformat
+import pytest
+from markdown_it import MarkdownIt
+
+from helpers.course import bilingual, md, settings
+from helpers.course.settings import ROOT
+
+HOSTILE = [
+    "`<img src=x onerror=alert(1)>`",
+    "``` <script>alert(1)</script>",
+    "$\\href{javascript:alert(1)}{x}$",
+    "[x](javascript:alert(1)) ![y](http://x/y)",
+    "a|b\n\n<i>c</i> <!-- </code><iframe>",
+    "</code><svg onload=alert(1)>",
+]
+PLAIN = {
+    "p",
+    "b",
+    "code",
+    "strong",
+    "table",
+    "thead",
+    "tbody",
+    "tr",
+    "th",
+    "td",
+    "div",
+    "style",
+    "br",
+}
+
+
+class Tags(HTMLParser):
+    def __init__(self, text):
+        super().__init__()
+        self.found, self.attributes = set(), set()
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.found.add(tag)
+        self.attributes |= {name for name, _ in attributes}
+
+
+@pytest.mark.parametrize("text", [*HOSTILE, "", "*_~#>-+1. &lt;", "\\`", "\ud800"])
+def test_markdown_of_data_is_one_piece_of_code(text):
+    page = MarkdownIt("commonmark", {"html": True}).enable("table").render(f"ada {md(text)} di")
+    assert Tags(page).found == {"p", "code"}, page
+    assert "$" not in md(text) and "`" not in md(text)
+
+
+@pytest.fixture
+def lesson(tmp_path, monkeypatch):
+    """Run cells of lesson 02, up to the last of some ids, on hostile data; what they showed."""
+    folder = tmp_path / "<i>`resep`"
+    folder.mkdir()
+    for n, text in enumerate(HOSTILE):
+        cell = text.replace('"', '""')
+        name = text.replace("/", "_").replace("\n", " ")[:40]
+        rows = f'"{n} {cell}","1 {cell}--garam","Aduk {cell}","{cell}"\n'
+        (folder / f"{name}.csv").write_text(f"Title,Ingredients,Steps,Category\n{rows}")
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda *a, **k: shown.extend(a))
+    monkeypatch.setattr("helpers.course.display.display", lambda *a, **k: shown.extend(a))
+    monkeypatch.setattr(bilingual, "_language", "en")
+    cells = nbformat.read(ROOT / "notebooks" / "02_data_csv_qa.ipynb", 4).cells
+
+    def run(*ids):
+        cfg = settings.load("sanity", "en", data_dir=tmp_path, artifacts_root=tmp_path / "made")
+        names = {"cfg": cfg}
+        for cell in cells:
+            if cell.get("id") in ids:
+                exec(compile(ast.parse(cell.source), cell.id, "exec"), names)
+        plt.close("all")
+        return shown
+
+    return run
+
+
+def test_what_lesson_02_shows_of_hostile_data_is_text(lesson):
+    shown = lesson(
+        "4d00eeeb50", "02-layouts", "652b001ff8", "02-split-cells", "ee8ad7e45c", "85af363b39",
+        "de6bca942b",
+    )  # fmt: skip
+    kinds = {type(thing).__name__ for thing in shown}
+    assert {"DataFrame", "Markdown", "HTML"} <= kinds
+    for thing in shown:
+        name = type(thing).__name__
+        if name == "Markdown":
+            page = MarkdownIt("commonmark", {"html": True}).render(thing.data)
+        else:
+            page = thing.data if name == "HTML" else thing._repr_html_()
+        tags = Tags(page)
+        assert tags.found <= PLAIN | {"img"}, page[:300]
+        assert (
+            not {a for a in tags.attributes if a.startswith("on")} and "href" not in tags.attributes
+        )
+        assert ("img" in tags.found) <= page.startswith("<img style=")  # the figure itself

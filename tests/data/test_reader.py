@@ -1,0 +1,343 @@
+"""The reader against what people really have: broken files, broken rows, and any bytes at all."""
+
+import csv
+import io
+import os
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from helpers.course import settings as course_settings
+from helpers.course.errors import CourseError
+from helpers.data import csv_reader, load_recipes, recipes, recipes_of
+from helpers.data.recipes import Recipe
+
+HEADER = "Title,Ingredients,Steps\n"
+GOOD = 'Ayam Goreng,1 ekor ayam--1 sdt garam--,"Cuci ayam, tiriskan.--Goreng ayam dan garam.--"\n'
+OTHER = "Telur Dadar,2 butir telur--1 sdt garam--,Kocok telur dan garam.--Goreng.--\n"
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Write `content` as one file, load it, and check that no row is lost."""
+
+    def read_content(content, name="resep.csv", **options):
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        try:
+            table, report = load_recipes(tmp_path, **options)
+        except CourseError as problem:
+            return problem
+        assert report.rows_read == report.rows_kept + report.rows_dropped
+        assert report.rows_kept == len(table)
+        for drop in report.drops:
+            assert {"file", "line", "reason", "title"} == set(drop)
+            assert drop["line"] > 0 and drop["reason"]
+        return table, report
+
+    return read_content
+
+
+def one(result) -> Recipe:
+    table, report = result
+    assert report.rows_dropped == 0 and len(table) == 1, report.drops
+    return recipes_of(table)[0]
+
+
+def drops(report) -> list[tuple]:
+    return [(d["line"], d["reason"]) for d in report.drops]
+
+
+# --- files as a whole
+
+ENCODINGS = {
+    "bom": lambda s: s.encode("utf-8-sig"),
+    "utf-16": lambda s: s.encode("utf-16"),
+    "utf-16-le": lambda s: s.encode("utf-16-le"),
+    "utf-16-be": lambda s: s.encode("utf-16-be"),
+    "cp1252": lambda s: s.encode("cp1252"),
+    "crlf": lambda s: s.replace("\n", "\r\n").encode(),
+    "cr": lambda s: s.replace("\n", "\r").encode(),
+    "blank lines": lambda s: ("\n\n" + s + "\n\n").encode(),
+    "sep=": lambda s: ("sep=,\n" + s).encode(),
+}
+
+
+@pytest.mark.parametrize("name", ENCODINGS)
+def test_encodings_and_line_ends(read, name):
+    text = HEADER + GOOD.replace("1 sdt", "½ sdt").replace("Goreng,", "Crème,")
+    steps = ("Cuci ayam, tiriskan.", "Goreng ayam dan garam.")
+    expected = Recipe("Ayam Crème", ("1 ekor ayam", "½ sdt garam"), steps, "resep")
+    assert one(read(ENCODINGS[name](text))) == expected
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
+def test_separators(read, separator):
+    text = io.StringIO()
+    rows = [["Title", "Ingredients", "Steps"], ["Ayam", "1 ayam--garam", "Cuci.--Goreng."]]
+    csv.writer(text, delimiter=separator).writerows(rows)
+    assert one(read(text.getvalue())).ingredients == ("1 ayam", "garam")
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "judul,bahan,langkah",
+        "Nama Resep,Bahan-bahan,Cara Membuat",
+        "TITLE,INGREDIENTS,STEPS",
+        "name,ingredients,directions",
+        '"Recipe Title", "Ingredient_List", "Instructions"',
+        "nama_masakan,Bahan (4 porsi),langkah-langkah:",
+        "Nama Masakan,Bahan yang dibutuhkan,Cara Pembuatannya",
+        "recipe_name,ingredients_list,cooking_steps",
+        "food,ingredients_raw,directions_list",
+        "Judul Masakan,Bahan Bahan,Langkah-Langkah Memasak",
+    ],
+)
+def test_column_names(read, header):
+    assert one(read(header + "\n" + GOOD)).title == "Ayam Goreng"
+
+
+def test_counts_and_links_are_no_columns_of_text(read):
+    problem = read("name,n_ingredients,n_steps,minutes\nAyam,3,4,20\n")
+    assert "no column for ingredients, steps" in str(problem)
+    text = "name,n_steps,steps,n_ingredients,ingredients\nAyam,2,Cuci.--Goreng.,2,ayam--garam\n"
+    assert one(read(text)).ingredients == ("ayam", "garam")
+
+
+def test_surest_column_name_wins(read):
+    text = "Method,recipe_id,Steps,Ingredients,Title,Category\n"
+    text += "goreng,ayam-001,Cuci.--Goreng.,1 ayam--garam,Ayam,unggas\n"
+    expected = Recipe("Ayam", ("1 ayam", "garam"), ("Cuci.", "Goreng."), "unggas", "ayam-001")
+    assert one(read(text)) == expected
+
+
+@pytest.mark.parametrize("extra", ["", ",12", ",12,https://example.org/1"])
+def test_no_header(read, extra):
+    table, _ = read(GOOD.strip() + extra + "\n" + OTHER.strip() + extra + "\n")
+    assert list(table["title"]) == ["Ayam Goreng", "Telur Dadar"]
+    assert list(table["line"]) == [1, 2]
+
+
+def test_remarks_and_copies(read, tmp_path):
+    other = "judul;bahan;langkah\n" + GOOD.replace(",", ";", 2)
+    (tmp_path / "dua.csv").write_bytes(other.encode("utf-16"))
+    _, report = read(HEADER + GOOD + OTHER + GOOD.replace("Ayam Goreng,", "Ayam Lagi,"))
+    remarks = ["byte order mark", "encoding utf-16", "separator ;", "columns judul, bahan, langkah"]
+    assert [f["remarks"] for f in report.files] == [remarks, []]
+    assert report.duplicates().to_dict("records") == [
+        {"file": "resep.csv", "line": line, "of_file": "dua.csv", "of_line": 2} for line in (2, 4)
+    ]
+    assert recipes.Report().duplicates().empty and report.as_dict()["duplicates"] == 2
+
+
+NO_RECIPES = {
+    "empty": (b"", "empty"),
+    "blank": (b" \n\n", "empty"),
+    "only a bom": (b"\xef\xbb\xbf", "empty"),
+    "header alone": (HEADER.encode(), "a header and no rows"),
+    "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 2\n", "LFS"),
+    "html": (b"<!DOCTYPE html>\n<html><body>404</body></html>", "HTML"),
+    "png": (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0", "binary"),
+    "control characters": (bytes(range(1, 32)) * 40, "binary"),
+    "zip": (b"PK\x03\x04\x14\0\0\0\x08\0" * 20, "binary"),
+    "other table": (b"id,calories,name\n1,280,Abon\n", "no column for"),
+    "no steps column": (b"Title,Ingredients\nAyam,1 ayam--garam\n", "no column for steps"),
+    "json": (b'{"error": "not found"}', "no column for"),
+    "text": (b"just a line of text", "no column for"),
+}
+
+
+@pytest.mark.parametrize("name", NO_RECIPES)
+def test_files_that_hold_no_recipes(read, tmp_path, name):
+    content, reason = NO_RECIPES[name]
+    problem = str(read(content, "lain.csv"))
+    assert reason in problem and "lain.csv" in problem
+    table, report = read(HEADER + GOOD)
+    assert len(table) == 1 and [s["file"] for s in report.skipped] == ["lain.csv"]
+    assert reason in report.skipped[0]["reason"]
+    with pytest.raises(CourseError, match="lain.csv"):
+        load_recipes(tmp_path, strict=True)
+
+
+def test_folders(read, tmp_path):
+    with pytest.raises(CourseError, match="no .csv file"):
+        load_recipes(tmp_path)
+    (tmp_path / "dalam").mkdir()
+    (tmp_path / "dalam" / "dataset-ikan.CSV").write_text(HEADER + OTHER, encoding="utf-8")
+    table, _ = read(HEADER + GOOD)
+    assert set(table["source"]) == {"resep.csv", "dalam/dataset-ikan.CSV"}
+    assert "ikan" in set(table["category"])
+
+
+def test_what_cannot_be_opened_is_named(read, tmp_path, monkeypatch):
+    """Simulated, because tests may run as root."""
+    (tmp_path / "locked.csv").write_text(HEADER + OTHER, encoding="utf-8")
+    (tmp_path / "locked").mkdir()
+
+    def refuse(real):
+        def opened(path, *arguments, **options):
+            if Path(path).name.startswith("locked"):
+                raise PermissionError(13, "Permission denied", str(path))
+            return real(path, *arguments, **options)
+
+        return opened
+
+    with monkeypatch.context() as patch:
+        patch.setattr(csv_reader, "open", refuse(open), raising=False)
+        skipped = read(HEADER + GOOD)[1].skipped
+        assert skipped == [{"file": "locked.csv", "reason": "cannot be opened: Permission denied"}]
+        patch.setattr("helpers.course.files.open", refuse(open), raising=False)
+        cfg = course_settings.load("sanity", "id", data_dir=tmp_path)
+        with pytest.raises(CourseError, match="locked.csv cannot be read: Permission denied"):
+            assert cfg.key
+    monkeypatch.setattr(os, "scandir", refuse(os.scandir))
+    assert "locked cannot be read: Permission denied" in str(read(HEADER + GOOD))
+
+
+# --- rows
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [GOOD + OTHER, OTHER, OTHER * 3000, GOOD * 3000],
+    ids=["quotes follow", "no quote follows", "long, no quotes", "long, quotes"],
+)
+def test_quote_that_never_closes_costs_one_row(read, rest):
+    broken = 'Ayam Rusak,"1 ekor ayam--1 sdt garam,Cuci.--Goreng.\n'
+    _, report = read(HEADER + OTHER + broken + rest)
+    assert report.rows_kept == 1 + rest.count("\n")
+    assert drops(report) == [(3, csv_reader.UNCLOSED)]
+
+
+def test_file_cut_off_inside_a_quote(read):
+    _, report = read(HEADER + OTHER + 'Ayam,"1 ekor ayam--1 sdt')
+    assert (report.rows_read, report.rows_kept) == (2, 1) and report.drops[0]["line"] == 3
+
+
+def test_quotes_inside_a_cell(read):
+    row = 'Ayam "Spesial",1 ayam--garam,"Cuci "bersih".--Goreng."\n'
+    assert one(read(HEADER + row)).steps == ('Cuci "bersih".', "Goreng.")
+    row = 'Ayam,"[\\"1 ayam\\", \\"garam\\"]","[\\"Cuci.\\", \\"Goreng.\\"]"\n'
+    assert one(read(HEADER + row)).ingredients == ("1 ayam", "garam")
+
+
+@pytest.mark.parametrize(
+    "line, row",
+    [
+        ('a,"b "x" c",d', ["a", 'b "x" c', "d"]),
+        ('a , "b "x", c" ,d', None),  # a quote before a separator closes the cell: four fields
+        ('a,"b ""x"" c",d,,', ["a", 'b "x" c', "d"]),
+        ('a,"b "x" c",d,e', None),
+        ('a,"b "x" c,d', None),
+        ("a,,", ["a", "", ""]),
+    ],
+)
+def test_one_line_alone(line, row):
+    assert csv_reader.alone(line + "\n", ",", 3) == row
+
+
+@pytest.mark.parametrize("filler", ['" ', '"x', " ", 'a "', '""', ",", '",', "\t"])
+def test_one_line_alone_takes_linear_time(filler):
+    line = 'Ayam,"' + filler * (400_000 // len(filler)) + '",b'
+    start = time.perf_counter()
+    csv_reader.alone(line, ",", 3)
+    assert time.perf_counter() - start < 2  # 20,000 characters took 9.8 s when it was quadratic
+
+
+def test_line_numbers_with_breaks_in_cells(read):
+    text = HEADER + 'Ayam,"1 ayam--\r\n1 sdt garam","Cuci.--\r\n\r\nGoreng."\n\n' + OTHER
+    table, report = read(text + "[Notitle],1 telur--1 sdt garam,Goreng.\n")
+    assert list(table["line"]) == [2, 7]
+    drop = {"file": "resep.csv", "line": 8, "reason": "no title", "title": "[Notitle]"}
+    assert report.drops == [drop]
+
+
+@pytest.mark.parametrize(
+    "row, reason",
+    [
+        ("Ayam,1 ayam--1 sdt garam,\n", "no steps"),
+        ("Ayam,1 ayam--1 sdt garam,nan\n", "no steps"),
+        ("Ayam,,Goreng.\n", "fewer than two ingredients"),
+        ("Ayam,1 ayam--,Goreng.\n", "fewer than two ingredients"),
+        ("Ayam,-- -- --,Goreng.\n", "fewer than two ingredients"),
+        ("[Notitle],1 ayam--1 sdt garam,Goreng.\n", "no title"),
+        (",1 ayam--1 sdt garam,Goreng.\n", "no title"),
+        ("nan,1 ayam--1 sdt garam,Goreng.\n", "no title"),
+        (",,\n", "an empty row"),
+        ("Ayam,1 ayam\n", "2 fields instead of 3"),
+        ("Ayam,1 ayam, 1 sdt garam,Goreng.\n", "4 fields instead of 3"),
+        (HEADER, "the header again"),
+        (HEADER.upper(), "the header again"),
+        ("\ufeff" + HEADER, "the header again"),
+        ("Ayam,1 ayam--1 sdt gar\ufffdm,Goreng.\n", "broken characters (wrong encoding)"),
+        ("Ayam,\"['1 ayam', '1 sdt\",Goreng.\n", "a list that cannot be read"),
+    ],
+)
+def test_rows_that_are_dropped(read, row, reason):
+    table, report = read(HEADER + GOOD + row + OTHER)
+    assert list(table["title"]) == ["Ayam Goreng", "Telur Dadar"]
+    assert drops(report) == [(3, reason)] and report.mended == {}
+    assert len(report.table()) == 1 and report.reasons == {reason: 1}
+
+
+def test_rows_that_are_kept(read):
+    assert one(read(HEADER + "Ayam,1 ayam--garam,Goreng.,,\n")).steps == ("Goreng.",)
+    nul = GOOD.replace("ekor", "ek\0or")
+    assert one(read(HEADER + nul)).ingredients[0] == "1 ek or ayam"
+
+
+def test_every_row_dropped_says_why(read):
+    assert "every row was dropped" in str(read(HEADER + "Ayam,,\n"))
+
+
+def test_a_table_of_clean_recipes_is_validated(read):
+    table, _ = read(HEADER + GOOD + OTHER)
+    assert recipes.validate(table) is table
+    wrong = {"title": "", "ingredients": "1 ayam", "steps": "Cuci.\n\nGoreng.", "line": 0}
+    for column, value in wrong.items():
+        broken = table.copy()
+        broken.loc[1, column] = value
+        with pytest.raises(CourseError, match=column):
+            recipes.validate(broken)
+    with pytest.raises(CourseError, match="title"):
+        recipes.validate(table.drop(columns="title"))
+
+
+@pytest.mark.parametrize("rows", [1, 2, 7, 5000])
+def test_chunk_size_changes_nothing(tmp_path, rows):
+    text = HEADER + (GOOD + OTHER + "Ayam,,\n" + 'Rusak,"x\n') * 5
+    (tmp_path / "a.csv").write_text(text, encoding="utf-8")
+    table, report = load_recipes(tmp_path)
+    again, report_again = load_recipes(tmp_path, chunk_rows=rows)
+    pd.testing.assert_frame_equal(table, again)
+    assert sorted(drops(report)) == sorted(drops(report_again)) and report.rows_read == 20
+
+
+@settings(
+    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None
+)
+@given(st.binary(max_size=300), st.booleans())
+def test_any_bytes_are_accounted_for(tmp_path, content, with_header):
+    (tmp_path / "a.csv").write_bytes((HEADER + GOOD).encode() * with_header + content)
+    try:
+        table, report = load_recipes(tmp_path)
+    except CourseError:
+        return
+    assert report.rows_read == len(table) + len(report.drops)
+
+
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+REAL = Path(os.environ.get("DAPUR_REAL_DATA", SHARED)) / "recipes_id"
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="optional, with files outside the project")
+def test_real_files():
+    table, report = load_recipes(REAL)
+    assert report.rows_read == 5884 == len(table) + report.rows_dropped
+    items = pd.concat([table["ingredients"], table["steps"]]).str.split("\n").explode()
+    assert not items.str.contains(r"^\s*$|--|^\d{1,2}[.)]\s|😀|👌").any()
