@@ -1,10 +1,10 @@
-"""Peak memory of reading, cleaning and judging a long recipe CSV, above the interpreter's own, in processes of their own.
+"""Peak memory of reading and cleaning a long recipe CSV, above the interpreter's own.
 
-    python benchmarks/reader_memory.py [--mb 200]            # 1000 for the bound of 300 MB that the course promises
+    python benchmarks/reader_memory.py [--mb 200]   # 1000: the bound of 300 MB
 
-Three processes: Python alone, Python with the reader imported, and the reader over a CSV made from varied rows. The
-rows are let go as they come, as in `python -m helpers data check`; the report with every dropped row and a hash of each
-kept one is held.
+Three processes: Python alone, Python with the reader imported, and the reader over a CSV made from
+varied rows. The rows are let go as they come, as in `python -m helpers data check`; the report with
+every dropped row and a hash of each kept one is held.
 """
 
 import argparse
@@ -17,16 +17,13 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 BOUND = 300  # MB above the interpreter's own
 PEAK = """
+import json, sys, psutil
 def peak():
-    import os, sys
-    if sys.platform == "linux":          # resource's figure would count the parent's memory at the moment of the fork
-        return next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmHWM"))
-    if os.name == "nt":
-        import psutil
-        return psutil.Process().memory_info().peak_wset
-    import resource
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-import json, sys
+    if sys.platform == "linux":  # resource would count the parent's memory at the fork
+        lines = open("/proc/self/status").readlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+    memory = psutil.Process().memory_info()
+    return getattr(memory, "peak_wset", memory.rss)
 """
 ALONE = PEAK + "print(json.dumps({'peak': peak()}))"
 IMPORTED = (
@@ -44,8 +41,8 @@ from helpers.data import recipes
 start, report = time.perf_counter(), recipes.Report()
 for _ in recipes.chunks(sys.argv[1], report):
     pass
-found = report.as_dict()
-print(json.dumps({'peak': peak(), 'seconds': time.perf_counter() - start, **{k: found[k] for k in ('rows_read', 'rows_kept', 'rows_dropped', 'duplicates')}}))
+found = report.as_dict() | {'peak': peak(), 'seconds': time.perf_counter() - start}
+print(json.dumps(found))
 """
 )
 
@@ -78,11 +75,13 @@ def main() -> None:
         alone, imported, found = run(ALONE), run(IMPORTED), run(READ, str(path))
     above, own = (found["peak"] - alone["peak"]) / 1e6, (found["peak"] - imported["peak"]) / 1e6
     print(
-        f"{megabytes:,.0f} MB, {found['rows_read']:,} rows read, {found['rows_kept']:,} kept, {found['rows_dropped']:,} dropped, {found['duplicates']:,} copies, "
+        f"{megabytes:,.0f} MB, {found['rows_read']:,} rows read, {found['rows_kept']:,} kept, "
+        f"{found['rows_dropped']:,} dropped, {found['duplicates']:,} copies, "
         f"{megabytes / found['seconds']:.1f} MB/s"
     )
     print(
-        f"Python alone {alone['peak'] / 1e6:.0f} MB, with the reader imported {imported['peak'] / 1e6:.0f} MB, peak {found['peak'] / 1e6:.0f} MB"
+        f"Python alone {alone['peak'] / 1e6:.0f} MB, with the reader imported "
+        f"{imported['peak'] / 1e6:.0f} MB, peak {found['peak'] / 1e6:.0f} MB"
     )
     print(f"above Python alone {above:.0f} MB (bound {BOUND} MB), above the imports {own:.0f} MB")
     sys.exit(above > BOUND)

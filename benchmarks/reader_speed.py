@@ -1,9 +1,10 @@
-"""Reading, cleaning and judging recipes: the course's reader against a row loop with the same rules, side by side in one run.
+"""Reading and cleaning recipes: the course's reader against a row loop with the same rules.
 
     python benchmarks/reader_speed.py [--mb 20]
 
-The row loop is what most tutorials do: `read_csv`, `iterrows`, compiled regular expressions and plain Python for each
-cell. It keeps and drops the same rows and leaves the same texts, which is asserted. The CSV is made from varied rows.
+The row loop is what most tutorials do: `read_csv`, `iterrows`, compiled regular expressions and
+plain Python for each cell. It keeps and drops the same rows and leaves the same texts, which is
+asserted. The CSV is made from varied rows.
 """
 
 import argparse
@@ -20,7 +21,7 @@ from helpers.data import cleaning, recipes
 
 
 def python_regex(pattern: str) -> re.Pattern:
-    """The same pattern for Python's engine: code points written its way, classes of ASCII as in RE2."""
+    """The same pattern for Python's engine: its code points, classes of ASCII as in RE2."""
     return re.compile(
         re.sub(r"\\x\{([0-9A-Fa-f]+)\}", lambda m: f"\\U{int(m[1], 16):08x}", pattern), re.ASCII
     )
@@ -49,7 +50,7 @@ MORE_SPACE, GLUED, JUNK = (
 
 
 def clean_cell(text: str, name: str, mended: Counter) -> tuple[str, int, bool, bool]:
-    """(clean text, items, broken characters, unreadable list): the rules of helpers/data/cleaning.py for one cell in plain Python."""
+    """(clean text, items, broken characters, unreadable list): cleaning.py in plain Python."""
 
     def note(kind, new):
         mended[kind] += new != text
@@ -177,10 +178,12 @@ def main() -> None:
     assert report.mended == +mended, (report.mended, +mended)
     seconds = (once + again) / 2
     print(
-        f"{rows:,} rows, {megabytes:.1f} MB, {len(kept):,} kept, {report.rows_dropped} dropped, the same texts by both ways"
+        f"{rows:,} rows, {megabytes:.1f} MB, {len(kept):,} kept, {report.rows_dropped} dropped, "
+        "the same texts by both ways"
     )
     print(
-        f"row loop {megabytes / loop:6.1f} MB/s\nreader   {megabytes / seconds:6.1f} MB/s (before {megabytes / once:.1f}, after {megabytes / again:.1f})"
+        f"row loop {megabytes / loop:6.1f} MB/s\nreader   {megabytes / seconds:6.1f} MB/s "
+        f"(before {megabytes / once:.1f}, after {megabytes / again:.1f})"
     )
     print(f"ratio    {loop / seconds:6.1f}")
 

@@ -1,4 +1,4 @@
-"""A CSV of any size made from varied rows: the course's own ingredients and steps in new combinations, written as people write them.
+"""A CSV of any size: the course's ingredients and steps in new combinations and many forms.
 
 python benchmarks/varied_csv.py 200 big.csv      # megabytes, file
 """

@@ -253,11 +253,6 @@ def validate(table: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def write_split(cfg, split: str, recipes: list[Recipe]) -> Path:
-    """Deprecated: use `save_split`."""
-    return splits.save_split(cfg, split, [vars(r) for r in recipes])
-
-
 def read_split(cfg, split: str) -> list[Recipe]:
     """Deprecated: use `helpers.data.read_split`."""
     return [
