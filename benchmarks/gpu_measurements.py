@@ -1,14 +1,15 @@
-"""Peak memory of real QLoRA steps against the planner's prediction, for every profile this machine can run.
+"""Peak memory of real QLoRA steps against the planner's prediction, for every profile.
 
-    python benchmarks/gpu_measurements.py                    # what the machine can do, into data/gpu_measurements.csv
+    python benchmarks/gpu_measurements.py        # what this machine can do, into the table in data/
     python benchmarks/gpu_measurements.py --only gpu-8gb --steps 20
 
-On a GPU: each CUDA profile at its own length and batch, with the memory capped to the profile's card, so that one large
-card measures all the smaller ones. On a processor: the shapes that it can hold, by tensor bytes; the rows of the GPU stay
-"not yet measured". Each profile runs in a process of its own.
+On a GPU: each CUDA profile at its own length and batch, with the memory capped to the profile's
+card, so that one large card measures all the smaller ones. On a processor: the shapes that it can
+hold, by tensor bytes; the rows of the GPU stay "not yet measured". Each profile runs in a process
+of its own.
 
-The model has the true shape and random weights. It is built layer by layer, each matrix quantised as soon as it is made, so
-that neither a download nor room for the unquantised model is needed. Everything else is the course's own training.
+The model has the true shape and random weights. Each matrix is quantised as soon as it is made, so
+that neither a download nor room for the unquantised model is needed.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ ON_A_PROCESSOR = {
 
 
 def settings_for(profile: str, **changes) -> settings.Settings:
-    """A profile's settings on this machine's device, whatever the profile asks for and whether its weights can be had."""
+    """A profile's settings on this machine's device, whatever device the profile asks for."""
     cfg, row = (
         settings.load("sanity"),
         settings.profiles()[settings.choice(profile, tuple(settings.profiles()), "profile")],
@@ -60,7 +61,7 @@ def settings_for(profile: str, **changes) -> settings.Settings:
 
 
 def random_model(shape: shapes.Shape, cfg: settings.Settings):
-    """A model of this shape with random weights, frozen and quantised as the profile says, ready for an adapter."""
+    """A frozen model of this shape with random weights, quantised as the profile says."""
     import torch
     from accelerate import init_empty_weights
     from bitsandbytes.nn import Linear4bit, Params4bit
@@ -112,7 +113,7 @@ def random_model(shape: shapes.Shape, cfg: settings.Settings):
 
 
 def random_rows(shape: shapes.Shape, cfg: settings.Settings, count: int) -> list[dict]:
-    """Full rows, every second one four tokens shorter so that there is padding, with the planner's share of labels."""
+    """Full rows with the planner's share of labels; every second one is four tokens shorter."""
     import random
 
     draw = random.Random(cfg.seed)
@@ -124,27 +125,14 @@ def random_rows(shape: shapes.Shape, cfg: settings.Settings, count: int) -> list
     return rows
 
 
-def measure(cfg: settings.Settings, steps: int, cap_gib: float | None = None) -> dict:
-    """Train `steps` updates on random rows and return a row of the table, without device, date and versions.
-
-    Figures in MB (a million bytes). `predicted_mb` and `peak_mb` are tensors; `predicted_total_mb` adds the CUDA context or
-    the process and the allocator's slack. The logits are what the loss adds at its fullest, where that is the peak.
-    """
+def train(cfg: settings.Settings, shape: shapes.Shape, dtype) -> dict:
+    """Bytes and step times of `cfg.max_steps` updates on random rows, with the course's Trainer."""
     import torch
     import transformers
 
     from helpers import training
-    from helpers.training import models
 
-    gpu, shape, dtype = memory.cuda(), shapes.find(cfg.base_model), models.compute_dtype(cfg)
-    if gpu and cap_gib:
-        gpu.set_per_process_memory_fraction(
-            min(1.0, (cap_gib * planner.GIB - planner.RUNTIME["cuda"]) / gpu.mem_get_info()[1])
-        )
-    cfg = dataclasses.replace(
-        cfg, max_steps=steps, warmup_steps=min(cfg.warmup_steps, steps - 1), evals_per_epoch=1
-    )
-    marks, before_head = [], []
+    gpu, marks, before_head = memory.cuda(), [], []
 
     class Clock(transformers.TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):
@@ -154,13 +142,10 @@ def measure(cfg: settings.Settings, steps: int, cap_gib: float | None = None) ->
 
     with memory.meter() as meter, tempfile.TemporaryDirectory() as folder:
         model = training.attach_adapter(random_model(shape, cfg), cfg)
-        trained = {id(p) for p in model.parameters() if p.requires_grad}
-        weights = memory.stored_bytes(model) - sum(
-            p.nbytes for p in model.parameters() if id(p) in trained
-        )
-        model.get_base_model().get_output_embeddings().register_forward_pre_hook(
-            lambda *_: before_head.append(meter.live)
-        )
+        adapters = sum(p.nbytes for p in model.parameters() if p.requires_grad)
+        weights = memory.stored_bytes(model) - adapters
+        head = model.get_base_model().get_output_embeddings()
+        head.register_forward_pre_hook(lambda *_: before_head.append(meter.live))
         rows = random_rows(shape, cfg, cfg.batch * cfg.accumulation)
         args = training.arguments(cfg, len(rows), Path(folder))
         args.eval_strategy, args.save_strategy, args.load_best_model_at_end = "no", "no", False
@@ -175,31 +160,56 @@ def measure(cfg: settings.Settings, steps: int, cap_gib: float | None = None) ->
         with meter.phase("train"):
             trainer.train()
         states = [
-            t
+            t.nbytes
             for state in trainer.optimizer.state.values()
             for k, t in state.items()
             if torch.is_tensor(t) and t.dim() and not k.startswith("qmap")
         ]
+    return {
+        "weights": weights,
+        "optimizer": sum(states),
+        "peak": meter.peaks["train"],
+        "at_head": max(before_head),
+        "tokens": sum(len(row["input_ids"]) for row in rows),
+        "seconds": (marks[-1] - marks[0]) / (len(marks) - 1),
+    }
 
+
+def measure(cfg: settings.Settings, steps: int, cap_gib: float | None = None) -> dict:
+    """Train `steps` updates on random rows; returns a row of the table without device and date.
+
+    Figures in MB (10^6 bytes). `predicted_mb` and `peak_mb` are tensors; `predicted_total_mb` adds
+    the CUDA context or the process and the allocator's slack. The logits are what the loss adds at
+    its fullest, where that is the peak.
+    """
+    from helpers.training import models
+
+    gpu, shape, dtype = memory.cuda(), shapes.find(cfg.base_model), models.compute_dtype(cfg)
+    if gpu and cap_gib:
+        gpu.set_per_process_memory_fraction(
+            min(1.0, (cap_gib * planner.GIB - planner.RUNTIME["cuda"]) / gpu.mem_get_info()[1])
+        )
+    cfg = dataclasses.replace(
+        cfg, max_steps=steps, warmup_steps=min(cfg.warmup_steps, steps - 1), evals_per_epoch=1
+    )
+    real = train(cfg, shape, dtype)
     plan = planner.plan(cfg, shape=shape, dtype=str(dtype).removeprefix("torch."))
-    tensors = plan.total_bytes - plan.parts["runtime"] - plan.parts["allocator_slack"]
-    at_loss, peak = plan.parts["logits"] > 0, meter.peaks["train"]
+    parts, peak = plan.parts, real["peak"]
+    tensors = plan.total_bytes - parts["runtime"] - parts["allocator_slack"]
+    at_loss = parts["logits"] > 0
     found = {
         "predicted_mb": tensors,
         "peak_mb": peak,
         "predicted_total_mb": plan.total_bytes,
         "peak_reserved_mb": gpu.max_memory_reserved() if gpu else None,
         "peak_process_mb": None if gpu else memory.process_peak(),
-        "predicted_weights_mb": sum(
-            plan.parts[n] for n in ("weights", "nf4_constants", "unquantised")
-        ),
-        "weights_mb": weights,
-        "predicted_optimizer_mb": plan.parts["optimizer"],
-        "optimizer_mb": sum(t.nbytes for t in states),
-        "predicted_logits_mb": plan.parts["logits"] + plan.parts["workspace"] if at_loss else None,
-        "logits_mb": peak - max(before_head) if at_loss else None,
+        "predicted_weights_mb": parts["weights"] + parts["nf4_constants"] + parts["unquantised"],
+        "weights_mb": real["weights"],
+        "predicted_optimizer_mb": parts["optimizer"],
+        "optimizer_mb": real["optimizer"],
+        "predicted_logits_mb": parts["logits"] + parts["workspace"] if at_loss else None,
+        "logits_mb": peak - real["at_head"] if at_loss else None,
     }
-    per_step = sum(len(row["input_ids"]) for row in rows)
     return {
         "profile": cfg.profile,
         "base_model": cfg.base_model,
@@ -213,10 +223,8 @@ def measure(cfg: settings.Settings, steps: int, cap_gib: float | None = None) ->
         "cap_gib": cap_gib,
         **{name: None if size is None else round(size / 1e6, 2) for name, size in found.items()},
         "predicted_to_measured": round(tensors / peak, 3),
-        # on a processor the meter itself slows every operation, so that a speed would say nothing
-        "tokens_per_second": round(per_step * (len(marks) - 1) / (marks[-1] - marks[0]), 1)
-        if gpu
-        else None,
+        # on a processor the meter slows every operation, so that a speed would say nothing
+        "tokens_per_second": round(real["tokens"] / real["seconds"], 1) if gpu else None,
     }
 
 
@@ -253,8 +261,10 @@ def read(path: Path = TABLE) -> list[dict]:
 
 
 def merge(old: list[dict], new: list[dict]) -> list[dict]:
-    """The table with `new` rows in place of older ones of the same profile and kind of device, and one row for every CUDA
-    profile that has none: "not yet measured", without a figure. Rows of profiles that no longer exist go."""
+    """The table with `new` rows in place of older ones of the same profile and kind of device.
+
+    A CUDA profile without a row gets one, "not yet measured"; rows of former profiles go.
+    """
     table, found = (
         settings.profiles(),
         {(row["profile"], row["where"]): row for row in [*old, *new]},
@@ -325,7 +335,8 @@ def main() -> None:
         row = json.loads(done.stdout.strip().splitlines()[-1])
         write(merge(read(given.table), [row]), given.table)
         print(
-            f"{name}: predicted {row['predicted_mb']} MB, measured {row['peak_mb']} MB ({row['predicted_to_measured']})"
+            f"{name}: predicted {row['predicted_mb']} MB, measured {row['peak_mb']} MB "
+            f"({row['predicted_to_measured']})"
         )
     sys.exit(bool(failed))
 

@@ -1,4 +1,4 @@
-"""`python -m helpers gpu`: plan, stats, advise, monitor, test. Only `test` needs torch."""
+"""`python -m helpers gpu`: plan, stats, advise, monitor. No torch for the profiles' own models."""
 
 from __future__ import annotations
 
@@ -10,8 +10,6 @@ from typing import Annotated
 
 import psutil
 import typer
-from rich.console import Console
-from rich.table import Table
 from typer import Option
 
 from ..course import settings
@@ -21,8 +19,7 @@ from ..memory import planner, shapes
 from ..memory.measure import GB, gpus
 from .output import Json, print_json
 
-app = typer.Typer(help="GPU memory: predict it, read it, watch it, test it.", no_args_is_help=True)
-console = Console(highlight=False)
+app = typer.Typer(help="GPU memory: predict it, read it, watch it.", no_args_is_help=True)
 
 
 def _profile(name: str) -> tuple[str, dict]:
@@ -83,48 +80,43 @@ def plan(
 
 def _print_plan(report: dict, found: planner.Plan) -> None:
     job, total = found.job, found.total_bytes
-    title = f"{report['profile']}: {found.model}, {found.mode}, {job.batch} x {job.length} tokens"
-    table = Table("part", "GB", "share", title=title)
-    for part, size in found.parts.items():
+    print(f"{report['profile']}: {found.model}, {found.mode}, {job.batch} x {job.length} tokens")
+    for part, size in {**found.parts, "total": total}.items():
         if size:
-            table.add_row(part.replace("_", " "), f"{size / GB:.2f}", f"{size / total:.0%}")
-    table.add_row("total", f"{total / GB:.2f}", "", style="bold")
-    console.print(table)
-    console.print("{rows} rows: {steps_per_epoch} steps an epoch, ".format(**report), end="")
-    console.print("{updates} updates, {warmup_steps} of warm-up.".format(**report))
+            print(f"{part.replace('_', ' '):16} {size / GB:8.2f} GB {size / total:5.0%}")
+    steps = (
+        "{rows} rows: {steps_per_epoch} steps an epoch, {updates} updates, {warmup_steps} warm-up"
+    )
+    print(steps.format(**report))
     if "fits" in report:
+        largest = "largest batch {batch}, or length {length}, or rank {rank}"
         verdict = "fits" if report["fits"] else "does NOT fit"
-        console.print(f"A card of {report['card_gib']:g} GiB: {verdict}.", end=" ")
-        largest = "Largest batch {batch}, or length {length}, or rank {rank}."
-        console.print(largest.format(**report["largest"]))
+        print(f"{report['card_gib']:g} GiB: {verdict};", largest.format(**report["largest"]))
         for step in report["memory_savings"]:
-            console.print(f"  save on: {step['what']} ({step['saved_bytes'] / GB:.2f} GB)")
+            print(f"  save on: {step['what']} ({step['saved_bytes'] / GB:.2f} GB)")
         if report["fits"]:
-            console.print(f"  Other programs on the card? Save first on: {report['save_first']}.")
+            print(f"  Other programs on the card? Save first on: {report['save_first']}.")
         elif not report["fits_after"]:
-            console.print("  Even so it does not fit: choose a smaller base model.")
+            print("  Even so it does not fit: choose a smaller base model.")
     for row in report.get("measured", []):
-        figures = "{device}, {date}: {peak_mb} MB of tensors, predicted {predicted_mb}"
-        figures = figures if row["status"] == "measured" else "{status} on a GPU of this size"
-        console.print("measured: " + figures.format(**row))
+        figures = "measured on {device}, {date}: {peak_mb} MB of tensors, predicted {predicted_mb}"
+        print((figures if row["status"] == "measured" else "{status} on a GPU").format(**row))
     for note in report["notes"]:
-        console.print(f"note: {note}")
+        print("note:", note)
 
 
 @app.command()
 def stats(as_json: Json = False) -> None:
-    """Every GPU as nvidia-smi sees it, and the machine's memory."""
+    """Every GPU as nvidia-smi sees it, and the machine's memory, in bytes."""
     (found, notes), ram = gpus(), psutil.virtual_memory()
+    report = {"gpus": found, "notes": notes, "ram_total": ram.total, "ram_free": ram.available}
     if as_json:
-        print_json(
-            {"gpus": found, "notes": notes, "ram_total": ram.total, "ram_free": ram.available}
-        )
+        print_json(report)
         return
     for gpu in found:
-        console.print(", ".join(f"{key} {value}" for key, value in gpu.items()))
-    for note in notes:
-        console.print(f"note: {note}")
-    console.print(f"machine memory: {ram.available / GB:.2f} of {ram.total / GB:.2f} GB free")
+        print(", ".join(f"{key} {value}" for key, value in gpu.items()))
+    print(*(f"note: {note}" for note in notes), sep="\n")
+    print(f"machine memory: {ram.available / GB:.2f} of {ram.total / GB:.2f} GB free")
 
 
 @app.command()
@@ -132,23 +124,20 @@ def advise(as_json: Json = False) -> None:
     """Which profile suits this machine, why, and what each of the others would take."""
     device, table, ram = settings.find_device(), settings.profiles(), psutil.virtual_memory().total
     why = f"{device.name}, {device.memory_gb:.1f} GB {device.note}".strip()
+    card = device.memory_gb * planner.GIB if device.kind == "cuda" else 0
     report = {"profile": settings.profile_for(device, table), "why": why, "profiles": []}
     for name, row in table.items():
-        size, cuda = planner.plan(row).total_bytes, device.kind == "cuda"
-        limit = ram if not row["needs_cuda"] else device.memory_gb * planner.GIB * cuda
-        report["profiles"].append(
-            {"profile": name, "base_model": row["base_model"], "predicted_bytes": size}
-            | {"card_gib": row["vram_gb"] or None, "fits_here": size <= limit}
-        )
+        size = planner.plan(row).total_bytes
+        fits = size <= (card if row["needs_cuda"] else ram)
+        model = {"profile": name, "base_model": row["base_model"], "predicted_bytes": size}
+        report["profiles"].append(model | {"card_gib": row["vram_gb"] or None, "fits_here": fits})
     if as_json:
         print_json(report)
         return
-    console.print(f"use profile [bold]{report['profile']}[/bold]: {why}")
-    listing = Table("profile", "base model", "predicted GB", "fits here")
+    print(f"use profile {report['profile']}: {why}")
     for o in report["profiles"]:
-        size, fits = f"{o['predicted_bytes'] / GB:.2f}", "yes" if o["fits_here"] else "no"
-        listing.add_row(o["profile"], o["base_model"], size, fits)
-    console.print(listing)
+        fits = "fits here" if o["fits_here"] else "does not fit here"
+        print(f"{o['profile']:9} {o['base_model']:36} {o['predicted_bytes'] / GB:6.2f} GB  {fits}")
 
 
 @app.command()
@@ -170,7 +159,7 @@ def monitor(
                 readings.append((f"{now:.2f}", device, used))
                 peaks[device] = max(peaks.get(device, 0), used or 0)
                 if not as_json:
-                    console.print(f"{now:6.1f} s  {device}  {(used or 0) / GB:.2f} GB")
+                    print(f"{now:6.1f} s  {device}  {(used or 0) / GB:.2f} GB")
             time.sleep(min(every, seconds - now))
     except KeyboardInterrupt:  # an early end is what the reader asked for
         pass
@@ -178,24 +167,4 @@ def monitor(
         with open(csv_file, "x", encoding="utf-8", newline="") as handle:
             csv.writer(handle).writerows([("seconds", "device", "used_bytes"), *readings])
     report = {"readings": len(readings), "peak_bytes": peaks, "csv": csv_file and str(csv_file)}
-    print_json(report) if as_json else console.print(report)
-
-
-@app.command("test")
-def largest(as_json: Json = False) -> None:
-    """The largest single allocation that the GPU gives now, found by bisection and freed again."""
-    import torch
-
-    low = high = 0  # on a processor the attempt could end other programs, so nothing is tried
-    if torch.cuda.is_available():
-        high = torch.cuda.mem_get_info()[0]
-    while high - low > 16 * 2**20:
-        middle = (low + high) // 2
-        try:
-            torch.empty(middle, dtype=torch.uint8, device="cuda")
-            low = middle
-        except torch.cuda.OutOfMemoryError:
-            high = middle
-        torch.cuda.empty_cache()
-    report = {"device": "cuda" if high else "cpu", "largest_bytes": low or None}
-    print_json(report) if as_json else console.print(report)
+    print_json(report) if as_json else print(report)

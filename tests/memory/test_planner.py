@@ -512,7 +512,7 @@ def test_plan_command_for_people_names_what_it_promises():
     told = " ".join(command("plan", "--profile", "gpu-8gb").stdout.split())
     promised = (
         "fits",
-        "Largest batch",
+        "largest batch",
         "Save first on: batch 4",
         "or length",
         "or rank",
