@@ -123,8 +123,7 @@ class Conversation:
             raise Refused(
                 tr(
                     f"Pesan ini {len(question):,} karakter, batasnya {MOST_CHARACTERS:,}.",
-                    f"This message has {len(question):,} characters, the limit is "
-                    f"{MOST_CHARACTERS:,}.",
+                    f"This message has {len(question):,} characters; limit: {MOST_CHARACTERS:,}.",
                 )
             )
         used, room = self.count(self.messages(question)), self.limit - self.answer_tokens
@@ -293,16 +292,7 @@ class Bot:
         }
         return Conversation(self.stream, self.count, **(defaults | options))
 
-    def stream(
-        self,
-        chat: list[dict],
-        stop: threading.Event,
-        *,
-        model: str,
-        seed: int,
-        max_new_tokens: int,
-        **decoding,
-    ) -> Generator[str, None, dict]:
+    def stream(self, chat, stop, *, model, seed, max_new_tokens, **decoding) -> Generator:
         """Pieces of one answer. One at a time: the adapter is switched off in the whole model."""
         import torch
 
@@ -313,14 +303,10 @@ class Bot:
         try:
             torch.manual_seed(seed)
             options = generation.decoding(self.cfg, **decoding)
-            options["max_new_tokens"] = max_new_tokens
-            asked = escape_special_tokens(chat, self.specials)
-            base = self.model.disable_adapter() if model == "base" else contextlib.nullcontext()
-            with base:
-                return (
-                    yield from generation.stream(
-                        self.model, self.tokenizer, asked, self.cfg, stop, **options
-                    )
-                )
+            options |= {"max_new_tokens": max_new_tokens}
+            asked = (escape_special_tokens(chat, self.specials), self.cfg, stop)
+            with self.model.disable_adapter() if model == "base" else contextlib.nullcontext():
+                pieces = generation.stream(self.model, self.tokenizer, *asked, **options)
+                return (yield from pieces)
         finally:
             self._lock.release()
