@@ -22,7 +22,7 @@ def export(
     quant: Annotated[
         list[str],
         typer.Option(help="GGUF type: f32, f16, bf16, q8_0, q5_1, q4_1 or q4_0; may be repeated."),
-    ] = ["f16", "q8_0"],
+    ] = ("f16", "q8_0"),
     base: Annotated[
         str,
         typer.Option(
@@ -35,7 +35,7 @@ def export(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Merge the adapter that notebook 03 trained, save it, write GGUF files and an Ollama Modelfile."""
+    """Merge the adapter that notebook 03 trained; write GGUF files and an Ollama Modelfile."""
     from .. import export as core
     from ..course import settings
     from ..course.bilingual import tr

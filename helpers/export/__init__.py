@@ -4,7 +4,6 @@ from .. import lazy
 
 __getattr__, __dir__ = lazy(
     __name__,
-    merging="DEFAULT_QUANTS BASES folder gguf_path in_full_precision load_adapter "
-    "check_adapter merge rounded fingerprint sha256 valid export facts_of "
-    "logit_difference greedy same_start agreement",
+    merging="folder gguf_path in_full_precision load_adapter check_adapter merge rounded "
+    "modelfile export greedy same_start agreement",
 )
