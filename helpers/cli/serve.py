@@ -87,8 +87,8 @@ def serve(
         )
     cfg = settings.load(profile, language, data_language, seed)
     with listen(host, port) as listener, interruptible():
-        quiet()
         bot, options = bot_of(cfg, engine, concurrency), {"queue": queue, "hosts": (host,)}
+        quiet()
         run(bot, cfg, listener, engine=engine, concurrency=concurrency, **options)
 
 

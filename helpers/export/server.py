@@ -257,6 +257,28 @@ def create_app(bot, cfg: Settings, *, hosts: tuple[str, ...] = (), **options) ->
     for kind in (CourseError, RequestValidationError):
         app.add_exception_handler(kind, problem_response)
 
+    add_routes(app, service)
+    app.add_middleware(Gate, hosts=hosts)
+    return gr.mount_gradio_app(
+        app,
+        page(service),
+        "/",
+        theme=theme(),
+        css=CSS,
+        head=f"<script>document.documentElement.lang = '{cfg.language}'</script>",
+        footer_links=[],
+        allowed_paths=[],
+        max_file_size=1,
+        show_error=False,
+        ssr_mode=False,
+        mcp_server=False,
+        pwa=False,
+    )
+
+
+def add_routes(app: FastAPI, service: Service) -> None:
+    """/health, /api/chat and /api/chat/stream."""
+
     @app.api_route("/health", methods=["GET", "HEAD"])
     async def health():
         return JSONResponse(service.health(), 200 if service.state == "ok" else 503)
@@ -287,23 +309,6 @@ def create_app(bot, cfg: Settings, *, hosts: tuple[str, ...] = (), **options) ->
                     yield event({"error": str(problem)})
 
         return StreamingResponse(events(), media_type="text/event-stream")
-
-    app.add_middleware(Gate, hosts=hosts)
-    return gr.mount_gradio_app(
-        app,
-        page(service),
-        "/",
-        theme=theme(),
-        css=CSS,
-        head=f"<script>document.documentElement.lang = '{cfg.language}'</script>",
-        footer_links=[],
-        allowed_paths=[],
-        max_file_size=1,
-        show_error=False,
-        ssr_mode=False,
-        mcp_server=False,
-        pwa=False,
-    )
 
 
 def event(data: dict) -> str:
@@ -460,6 +465,47 @@ def earlier_turns(history: list[dict]) -> list[Turn]:
     ]
 
 
+def components(service: Service) -> dict:
+    """Chat log, message field and settings of the page: arguments of `gr.ChatInterface`."""
+    chatbot = gr.Chatbot(
+        label=tr("Percakapan", "Conversation"),
+        elem_id="log",
+        height="min(46vh, 560px)",
+        render_markdown=False,
+        sanitize_html=True,
+        allow_tags=False,
+        latex_delimiters=[],
+        allow_file_downloads=False,
+        buttons=["copy"],
+    )
+    textbox = gr.Textbox(
+        label=tr("Pesan", "Message"),
+        show_label=False,
+        elem_id="message",
+        max_length=MOST_CHARACTERS,
+        placeholder=tr("tulis permintaan, tekan Enter", "type a request, press Enter"),
+        submit_btn=tr("Kirim", "Send"),
+        stop_btn=tr("Hentikan", "Stop"),
+    )
+    inputs = [
+        gr.Radio(
+            [(tr("Model asal", "Base model"), "base"), ("Model tuning", "tuned")]
+            if "base" in service.bot.models
+            else [("Model tuning", "tuned")],
+            value="tuned",
+            label=tr("Yang menjawab", "Who answers"),
+        ),
+        gr.Slider(
+            8,
+            MOST_TOKENS,
+            value=service.cfg.max_new_tokens,
+            step=1,
+            label=tr("Batas token jawaban", "Token limit of an answer"),
+        ),
+    ]
+    return {"chatbot": chatbot, "textbox": textbox, "additional_inputs": inputs}
+
+
 def page(service: Service) -> gr.Blocks:
     """The chat page. The history is kept in the browser's tab and sent with each question."""
     cfg = service.cfg
@@ -479,7 +525,6 @@ def page(service: Service) -> gr.Blocks:
             raise gr.Error(html.escape(str(problem)), print_exception=False) from None
         yield html.escape(text, quote=False) or "…"
 
-    log_, box = tr("Percakapan", "Conversation"), tr("Pesan", "Message")
     chat = gr.ChatInterface(
         respond,
         title="Dapur LLM",
@@ -490,42 +535,7 @@ def page(service: Service) -> gr.Blocks:
             "can be wrong: read the recipe before you cook.",
         )
         + f" “{SYSTEM[cfg.data_language]}” · {service.engine}",
-        chatbot=gr.Chatbot(
-            label=log_,
-            elem_id="log",
-            height="min(46vh, 560px)",
-            render_markdown=False,
-            sanitize_html=True,
-            allow_tags=False,
-            latex_delimiters=[],
-            allow_file_downloads=False,
-            buttons=["copy"],
-        ),
-        textbox=gr.Textbox(
-            label=box,
-            show_label=False,
-            elem_id="message",
-            max_length=MOST_CHARACTERS,
-            placeholder=tr("tulis permintaan, tekan Enter", "type a request, press Enter"),
-            submit_btn=tr("Kirim", "Send"),
-            stop_btn=tr("Hentikan", "Stop"),
-        ),
-        additional_inputs=[
-            gr.Radio(
-                [(tr("Model asal", "Base model"), "base"), ("Model tuning", "tuned")]
-                if "base" in service.bot.models
-                else [("Model tuning", "tuned")],
-                value="tuned",
-                label=tr("Yang menjawab", "Who answers"),
-            ),
-            gr.Slider(
-                8,
-                MOST_TOKENS,
-                value=cfg.max_new_tokens,
-                step=1,
-                label=tr("Batas token jawaban", "Token limit of an answer"),
-            ),
-        ],
+        **components(service),
         additional_inputs_accordion=tr("Pengaturan", "Settings"),
         examples=[
             [recipe_request(title, language=cfg.data_language), "tuned", cfg.max_new_tokens]
