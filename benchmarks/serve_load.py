@@ -1,10 +1,11 @@
-"""Many questions at once against a running chat service: are all answered, how long does one wait, does /health keep up?
+"""Many questions at once against a running chat service: are all answered, how quick is /health?
 
     python -m helpers serve --profile cpu &              # or --engine gguf
-    python benchmarks/serve_load.py [--url http://127.0.0.1:7860] [--requests 30] [--tokens 64] [--json]
+    python benchmarks/serve_load.py [--url http://127.0.0.1:7860] [--requests 30] [--json]
 
-First one user alone asks a few questions one after the other (time to the first piece), then all requests come at the
-same time, while /health is asked ten times a second. Exit code 1 when a request was not answered.
+First one user alone asks a few questions one after the other (time to the first piece), then all
+requests come at the same time, while /health is asked ten times a second. Exit code 1 when a
+request was neither answered nor refused with a message (503).
 """
 
 import argparse
@@ -67,11 +68,14 @@ def measure(url: str, requests: int, tokens: int, alone: int) -> dict:
     """Both parts of the measurement against the service at `url`; times in seconds."""
     facts = call(url + "/health")
     first = [first_piece(url, question(n, tokens)) for n in range(alone)]
-    errors, over = [], threading.Event()
+    errors, refused, over = [], [], threading.Event()
 
     def ask(n: int) -> dict | None:
         try:
             return call(url + "/api/chat", question(n, tokens))
+        except urllib.error.HTTPError as problem:
+            (refused if problem.code == 503 else errors).append(str(problem))
+            return None
         except (OSError, ValueError) as problem:  # counted and shown: that is what is measured
             errors.append(f"{type(problem).__name__}: {problem}")
             return None
@@ -90,6 +94,7 @@ def measure(url: str, requests: int, tokens: int, alone: int) -> dict:
         "profile": facts["profile"],
         "requests": requests,
         "answered": len(replies),
+        "refused": len(refused),
         "errors": errors,
         "first_alone_s": statistics.median(first),
         "first_alone_max_s": max(first),
@@ -126,7 +131,8 @@ def main() -> None:
         except (urllib.error.URLError, OSError) as problem:
             if time.monotonic() > end:
                 sys.exit(
-                    f"no ready service at {url} within {options.wait:.0f} s ({problem}). Start one: python -m helpers serve"
+                    f"no ready service at {url} within {options.wait:.0f} s ({problem}). Start "
+                    "one: python -m helpers serve"
                 )
             time.sleep(0.5)
     found = measure(url, options.requests, options.tokens, options.alone)
@@ -135,18 +141,21 @@ def main() -> None:
     else:
         print(f"{found['model']} ({found['profile']}) on {found['engine']}")
         print(
-            f"one user alone: first piece after {found['first_alone_s']:.2f} s (median of {options.alone}), at most {found['first_alone_max_s']:.2f} s"
+            f"one user alone: first piece after {found['first_alone_s']:.2f} s (median of "
+            f"{options.alone}), at most {found['first_alone_max_s']:.2f} s"
         )
         print(
-            f"{found['requests']} at once: {found['answered']} answered in {found['wall_s']:.1f} s, "
-            f"{found['tokens_per_s']:.0f} tokens/s, {len(found['errors'])} errors"
+            f"{found['requests']} at once: {found['answered']} answered, {found['refused']} "
+            f"refused in {found['wall_s']:.1f} s, {found['tokens_per_s']:.0f} tokens/s, "
+            f"{len(found['errors'])} errors"
         )
         print(
-            f"/health meanwhile ({found['health_calls']} calls, up to {found['longest_queue']} waiting): "
-            f"p50 {found['health_p50_s'] * 1000:.0f} ms, max {found['health_max_s'] * 1000:.0f} ms"
+            f"/health meanwhile ({found['health_calls']} calls, up to {found['longest_queue']} "
+            f"waiting): p50 {found['health_p50_s'] * 1000:.0f} ms, "
+            f"max {found['health_max_s'] * 1000:.0f} ms"
         )
         print(*found["errors"], sep="\n", end="")
-    sys.exit(0 if found["answered"] == options.requests else 1)
+    sys.exit(0 if found["answered"] + found["refused"] == options.requests else 1)
 
 
 if __name__ == "__main__":
