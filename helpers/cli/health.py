@@ -20,50 +20,43 @@ def health(
 ) -> None:
     """Ask the wellness model of notebook 07. Course material, not medical advice.
 
-    Emergency words and questions that must be declined are answered first, with a fixed text. Exit code 1 when the model failed.
+    Emergency words and questions that must be declined are answered with a fixed text, before the
+    model is loaded. Exit code 1 when the model failed.
     """
     from rich.console import Console
 
     from ..course import settings
-    from ..medical import guard as health_guard
-    from ..medical import qa_chat, questions
+    from ..medical import Guard, HealthChat, by_split, load, markers
     from .chat import lines, printable, quiet
 
     cfg = settings.load(profile, language, data_language, seed)
-    loaded = {}
+
+    @functools.cache  # seconds to learn; a reply to an emergency does not wait for it
+    def guard(flag: str) -> Guard:
+        return Guard(by_split(load(cfg.data_language))["train"], flag)
+
+    @functools.cache
+    def model_and_tokenizer():
+        quiet()
+        tokenizer = markers.load_tokenizer(cfg)
+        return markers.load_tuned(cfg, tokenizer), tokenizer
 
     def ask(question: str) -> str:
         from ..evaluation import generation
-        from ..medical import qa_prompts
 
-        row = qa_prompts.prompt_ids(question, loaded["tokenizer"])
-        return generation.continuations(loaded["model"], loaded["tokenizer"], [row], cfg)[0]["text"]
+        model, tokenizer = model_and_tokenizer()
+        chat = markers.messages(question, tokenizer)
+        return generation.answers(model, tokenizer, [chat], cfg)[0]["text"]
+
+    talk = HealthChat(
+        ask, language, lambda q: guard("abstain").says(q), lambda q: guard("see_doctor").says(q)
+    )
+    if message is None or not talk.guard(message):
+        model_and_tokenizer()  # a missing adapter is told before the first question, not as a reply
 
     def write(text: str) -> None:
         print(printable(text), flush=True)
 
-    @functools.cache
-    def guard(
-        flag: str,
-    ) -> health_guard.Guard:  # takes seconds to learn; an emergency is answered before
-        return health_guard.Guard(
-            questions.by_split(questions.load(cfg.data_language))["train"], flag
-        )
-
-    talk = qa_chat.HealthChat(
-        ask,
-        language,
-        lambda question: guard("abstain").says(question),
-        lambda question: guard("see_doctor").says(question),
-    )
-    if message is None or not talk.guard(
-        message
-    ):  # what needs no model is not kept waiting for one
-        from ..medical import markers
-
-        quiet()
-        loaded["tokenizer"] = markers.load_tokenizer(cfg)
-        loaded["model"] = markers.load_tuned(cfg, loaded["tokenizer"])
     if message is None:
         errors = talk.run(lines(Console(stderr=True)), write)
     else:

@@ -1,12 +1,14 @@
-"""Whether a question must be declined or belongs to a doctor, decided without the model: word statistics, and a threshold that somebody chose.
+"""Guards around a health model: a classifier with a chosen threshold, and word rules.
 
-    guard = health_guard.Guard(health_qa.by_split(questions)["train"])
+    guard = Guard(by_split(questions)["train"])
     guard.says("Obat ini boleh diminum dobel?")          # chance(question) > guard.threshold
 
-A small model that writes token by token takes the likeliest opening, and so declines always or never; see lesson 07, section 8.
+The rules read words, not meaning: a measuring stick and a last guard for this course, no triage.
 """
 
 from __future__ import annotations
+
+import re
 
 import numpy as np
 
@@ -14,10 +16,8 @@ from ..course.errors import CourseError
 from ..course.settings import choice
 from .questions import Question
 
-MOST_FALSE = {
-    "abstain": 0.05,
-    "see_doctor": 0.4,
-}  # by flag of health_qa.Question: needless advice does less harm than a needless refusal
+# Accepted share of false alarms by flag: needless advice does less harm than a needless refusal.
+MOST_FALSE = {"abstain": 0.05, "see_doctor": 0.4}
 FOLDS = 5
 
 
@@ -40,11 +40,12 @@ def text_classifier(strength: float = 1.0):
 
 
 class Guard:
-    """A text classifier of questions (TF-IDF, logistic regression) for one flag of their written answers, `abstain` or `see_doctor`.
+    """A text classifier for one flag of the written answers, "abstain" or "see_doctor".
 
-    The threshold comes from cross-validation: the lowest at which at most `most_false` of the questions without the flag
-    would be given it, by a classifier that was not trained on them (None: MOST_FALSE). `expected` is then the share found of those with it.
-    Raises CourseError for fewer than FOLDS questions of either kind, UsageError for an unknown flag.
+    The threshold is the lowest at which at most `most_false` (None: MOST_FALSE) of the questions
+    without the flag would get it, judged by out-of-fold probabilities of a cross-validation.
+    `expected` is the share of questions with the flag that are found at that threshold.
+    Raises CourseError for fewer than FOLDS questions of either kind, UsageError for another flag.
     """
 
     def __init__(
@@ -53,35 +54,102 @@ class Guard:
         from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
         usual = MOST_FALSE[choice(flag, MOST_FALSE, "flag")]
-        texts, must = (
-            [q.question for q in questions],
-            np.array([getattr(q, flag) for q in questions]),
-        )
-        if min(must.sum(), (~must).sum()) < FOLDS:
+        most_false = usual if most_false is None else most_false
+        texts = [q.question for q in questions]
+        has_flag = np.array([getattr(q, flag) for q in questions])
+        if min(has_flag.sum(), (~has_flag).sum()) < FOLDS:
             raise CourseError(
-                f"{must.sum()} of {len(must)} questions have {flag}: a guard needs at least {FOLDS} of either kind to learn from. "
-                "Give it the whole training part, health_qa.by_split(...)['train']."
+                f"{has_flag.sum()} of {len(has_flag)} questions have {flag}: a guard needs at "
+                f"least {FOLDS} of either kind to learn from. Give it the whole training part, "
+                "by_split(...)['train']."
             )
         self.model = text_classifier()
-        held_out = cross_val_predict(
-            self.model,
-            texts,
-            must,
-            cv=StratifiedKFold(FOLDS, shuffle=True, random_state=0),
-            method="predict_proba",
-        )[:, 1]
-        self.threshold = float(
-            np.quantile(
-                held_out[~must], 1 - (usual if most_false is None else most_false), method="higher"
-            )
-        )
-        self.expected = float((held_out[must] > self.threshold).mean())
-        self.model.fit(texts, must)
+        folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
+        chances = cross_val_predict(self.model, texts, has_flag, cv=folds, method="predict_proba")[
+            :, 1
+        ]
+        self.threshold = float(np.quantile(chances[~has_flag], 1 - most_false, method="higher"))
+        self.expected = float((chances[has_flag] > self.threshold).mean())
+        self.model.fit(texts, has_flag)
 
     def chance(self, question: str) -> float:
-        """The classifier's chance, 0 to 1, that the question has the flag; rare classes weigh as much as frequent ones in it."""
+        """The classifier's probability, 0 to 1, that the question has the flag."""
         return float(self.model.predict_proba([question])[0, 1])
 
     def says(self, question: str) -> bool:
-        """Whether the question counts as one with the flag: its chance is above the threshold."""
+        """Whether that probability is above the threshold."""
         return self.chance(question) > self.threshold
+
+
+_PLACES = {
+    "id": "dokter|igd|ugd|puskesmas|klinik|rumah sakit",
+    "en": "doctor|dentist|physician|clinic|hospital",
+}
+DOCTOR = {
+    "id": rf"\b(?:{_PLACES['id']}|ambulans|tenaga (?:kesehatan|medis)"
+    r"|(?:bantuan|pertolongan) medis)\b",
+    "en": rf"\b(?:{_PLACES['en']}|pa?ediatrician|ambulance"
+    r"|emergency (?:care|department|room|services)"
+    r"|(?:health ?care|medical|health) (?:professional|provider|attention|help|advice))s?\b",
+}
+# "no need for a doctor" names one and does not send to one
+NO_NEED = {
+    "id": r"\b(?:tidak|tak|nggak|gak|belum) (?:perlu|usah|harus)(?: [\w-]+){0,3} "
+    rf"(?:{_PLACES['id']})\b",
+    "en": r"\b(?:no need|(?:don't|do not|needn't|need not|doesn't|does not)(?: (?:need|have))?)"
+    rf"(?: [\w-]+){{0,4}} (?:{_PLACES['en']})s?\b",
+}
+DECLINES = {
+    "id": r"\b(?:saya|aku) (?:tidak|tak|nggak) (?:bisa|dapat|boleh|berwenang)\b"
+    r"|\b(?:tidak|tak) (?:bisa|dapat|boleh) (?:saya|aku)\b|\bbukan dokter\b",
+    "en": r"\bI (?:can't|cannot|can not|won't)\b"
+    r"|\bI(?:'m| am) (?:unable|not able|not a (?:doctor|medical|health))|\b[Aa]s an AI\b",
+}
+_UNIT = (
+    r"(?:mg|mcg|µg|iu|ml|milligrams?|miligram|millilitres?|tablets?|pills?|pil|kaplet|capsules?"
+    r"|kapsul|drops?|tetes|puffs?|dos[ei]s|sendok(?: teh| makan)? (?:obat|sirup)"
+    r"|(?:tea|table)?spoons? of (?:syrup|medicine))"
+)
+_SPELT = r"(?:satu|dua|tiga|empat|lima|setengah|separuh|one|two|three|four|five|half an?)"
+DOSE = (
+    rf"\b\d+(?:[.,]\d+)?\s*-?\s*{_UNIT}\b|\b\d+\s*[x×]\s*(?:\d|sehari|a day)|\b{_SPELT} {_UNIT}\b"
+)
+EMERGENCY = (
+    r"nyeri dada|dada (?:\w+ ){0,3}(?:nyeri|sakit|tertekan|ditekan|sesak)|sesak napas"
+    r"|(?:susah|sulit|nggak bisa|tidak bisa) (?:ber)?napas|pingsan|tidak sadar|kejang|bunuh diri"
+    r"|mengakhiri hidup|menyakiti diri|pengen mati|ingin mati|mau mati"
+    r"|lebih baik (?:\w+ )?(?:nggak|tidak|gak) ada|overdosis|keracunan|muntah darah|perdarahan"
+    r"|pendarahan|darah (?:tidak|nggak) berhenti|mulut (?:\w+ ){0,3}mencong|bicara\w* pelo"
+    r"|serangan jantung|tenggorok\w* (?:\w+ ){0,2}(?:sesak|menyempit|tercekik)|tersedak"
+    r"|stroke|chest (?:\w+ ){0,3}(?:pain|tight|press)\w*|pain in (?:my|the|his|her) chest"
+    r"|(?:can't|cannot|couldn't|can not|hard to|trouble) breath\w*|stop(?:s|ped)? breathing"
+    r"|short(?:ness)? of breath|unconscious|faint(?:ed|s|ing)?\b|passed out|seizures?|convulsi"
+    r"|suicid|kill (?:my|him|her)self|end(?:ing)? my life|hurt(?:ing)? myself|want to die"
+    r"|better if I weren't|overdos|poison|vomit\w* blood"
+    r"|bleed\w* (?:won't|doesn't|will not) stop|speech is slurred|slurred speech|heart attack"
+    r"|throat (?:\w+ ){0,2}(?:tight|clos)\w*|choking"
+)
+
+
+def _found(pattern: str, text: str) -> bool:
+    return re.search(pattern, text, re.I) is not None
+
+
+def sends_to_doctor(text: str, language: str) -> bool:
+    """Whether an answer names a health service, other than to say that none is needed."""
+    return _found(DOCTOR[language], re.sub(NO_NEED[language], " ", text, flags=re.I))
+
+
+def declines(text: str, language: str) -> bool:
+    """Whether an answer says, in the first person, that it cannot answer."""
+    return _found(DECLINES[language], text)
+
+
+def names_dose(text: str) -> bool:
+    """Whether a text holds a quantity of a medicine, in either language."""
+    return _found(DOSE, text)
+
+
+def is_emergency(text: str) -> bool:
+    """Whether a message holds a word for an emergency, in either language: people mix them."""
+    return _found(EMERGENCY, text)

@@ -1,181 +1,146 @@
-"""Two new tokens for a quantised model: rows of the embedding that start at the mean and are trained beside LoRA."""
+"""`[Q]` and `[A]` as tokens of their own: tokenizer and chat template, embedding rows, adapter."""
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import torch
 
-from .. import training
-from ..course.errors import CourseError, MissingStep
+from ..chat.conversation import escape_special_tokens
+from ..course.errors import CourseError, LabelMaskError
 from ..course.settings import Settings
-from ..training import checkpoints, models
-from . import qa_prompts, questions
-from .qa_prompts import add_markers, marker_ids
+from ..training import checkpoints, models, prompts
 
-FOLDER = "medical"  # below cfg.artifacts: what lesson 07 leaves
+MARKERS = ("[Q]", "[A]")
+TEMPLATE = "[Q] {{ messages[0]['content'] }}\n[A]"  # one question; the model writes on from [A]
 
 
-def medical(cfg: Settings) -> Path:
-    return cfg.artifacts / FOLDER
+def add_markers(tokenizer):
+    """The tokenizer with `[Q]` and `[A]` as single tokens and a chat template that uses them.
+
+    Its pad token is another one than its end token. Returns the tokenizer that was given.
+    """
+    tokenizer.add_special_tokens(
+        {"additional_special_tokens": list(MARKERS)}, replace_extra_special_tokens=False
+    )
+    if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):  # GPT-2 has an end token only
+        tokenizer.add_special_tokens({"pad_token": "[PAD]"})
+    tokenizer.padding_side = "left"
+    tokenizer.chat_template = TEMPLATE
+    return tokenizer
 
 
 def load_tokenizer(cfg: Settings):
-    """The base model's tokenizer with the two markers. GPT-2's own, which `models.load_tokenizer` would refuse for its pad token, works."""
+    """The base model's tokenizer with the markers."""
     from transformers import AutoTokenizer
 
     return add_markers(AutoTokenizer.from_pretrained(models.base_folder(cfg)))
 
 
+def marker_ids(tokenizer) -> list[int]:
+    """Ids of `[Q]` and `[A]`. Raises CourseError when they are unknown to the tokenizer."""
+    ids = tokenizer.convert_tokens_to_ids(list(MARKERS))
+    if {None, tokenizer.unk_token_id} & set(ids):
+        raise CourseError(
+            "the tokenizer cuts [Q] or [A] into pieces: it does not know them as tokens. "
+            "Call markers.add_markers(tokenizer) first."
+        )
+    return ids
+
+
+def messages(question: str, tokenizer, answer: str = "") -> list[dict]:
+    """A question as chat messages, with its answer where one is given.
+
+    Special tokens that somebody typed are broken up: a question cannot slip in `[A]` and answer
+    itself. The answer begins with a space, as words do in GPT-2's vocabulary.
+    """
+    known = {t.content for t in tokenizer.added_tokens_decoder.values() if len(t.content) > 1}
+    asked = {"role": "user", "content": " ".join(question.split())}
+    chat = escape_special_tokens([asked], sorted(known, key=len, reverse=True))
+    return [*chat, {"role": "assistant", "content": f" {answer}"}] if answer else chat
+
+
+def check(row: prompts.Encoded, chat: list[dict], tokenizer) -> None:
+    """Raise LabelMaskError for a row that would teach the wrong thing.
+
+    The rules of `prompts.check`, and each marker once: `[Q]` first, `[A]` before the answer.
+    """
+    prompts.check(row, chat, tokenizer)
+    q, a = marker_ids(tokenizer)
+    first = next(i for i, label in enumerate(row.labels) if label != prompts.IGNORE)
+    found = row.input_ids.count(q), row.input_ids.count(a)
+    if found != (1, 1) or row.input_ids[0] != q or row.input_ids[first - 1] != a:
+        raise LabelMaskError(
+            "a row must hold [Q] once, first, and [A] once, before the answer; "
+            f"found {found[0]} and {found[1]} of them."
+        )
+
+
 @torch.no_grad()
 def add_rows(model, tokenizer) -> list[int]:
-    """Give the markers a row in input and output embedding, each the mean of the old rows. Returns their ids.
+    """Give the markers a row in input and output embedding, the mean of the old rows.
 
-    The mean row makes a new token about as likely as an average one: the model's other predictions hardly change
-    (Hewitt 2021). A row of random numbers could outshine all the others. Models whose matrix is longer than their
-    vocabulary have room already.
+    Returns their ids. With the mean a new token is about as likely as an average one, and other
+    predictions hardly change (Hewitt 2021). A matrix longer than the vocabulary is not resized.
     """
     ids, old = marker_ids(tokenizer), model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > old:
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     known = min(old, min(ids))
     for embedding in (model.get_input_embeddings(), model.get_output_embeddings()):
-        weight = embedding.weight
-        weight[known : len(tokenizer)] = (
-            weight[:known].mean(dim=0, dtype=torch.float32).to(weight.dtype)
-        )
+        weight = embedding.weight  # (vocabulary, width)
+        mean = weight[:known].mean(dim=0, dtype=torch.float32)  # (width,)
+        weight[known : len(tokenizer)] = mean.to(weight.dtype)
     return ids
 
 
-def lora_config(cfg: Settings, ids: list[int]):
-    """Lesson 03's LoRA, and of the input embedding just the rows `ids`.
-
-    Where input and output share one matrix, PEFT lets the output rows follow. Where they do not, the output rows stay at
-    the mean: the model reads the markers and never has to write them.
-    """
-    config = training.lora_config(cfg)
-    config.trainable_token_indices = ids
-    return config
-
-
-def attach(model, cfg: Settings, ids: list[int]):
-    """Lesson 03's frozen model with a fresh adapter, and trainable rows `ids`."""
-    model = training.attach_adapter(model, cfg, lora_config(cfg, ids))
-    # PEFT compares the vocabulary with the base model's of this name; finding it longer, it would save the whole matrix
-    # with each checkpoint. The two rows are all that is needed: `add_rows` makes the others again.
-    model.peft_config["default"].base_model_name_or_path = ""
-    return model
-
-
-def embeddings(model) -> dict[str, torch.Tensor]:
-    """Input and output embedding as the model uses them now, trained rows in place. Shapes (vocabulary, width)."""
-    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
-    return {
-        name: part.weight.detach().float().clone()
-        for name, part in (
-            ("input", causal.get_input_embeddings()),
-            ("output", causal.get_output_embeddings()),
-        )
-    }
-
-
-def moved_rows(before: torch.Tensor, after: torch.Tensor) -> list[int]:
-    """Numbers of the rows in which two matrices differ."""
-    return (before != after).any(dim=1).nonzero().flatten().tolist()
-
-
 def adapter_folder(cfg: Settings) -> Path:
-    return medical(cfg) / "adapter"
-
-
-def fingerprint(
-    cfg: Settings, train: qa_prompts.QADataset, validation: qa_prompts.QADataset
-) -> str:
-    """Sixteen hex digits of everything this training depends on: lesson 03's fingerprint and the code of the markers."""
-    digest = hashlib.sha256(checkpoints.fingerprint(cfg, train, validation).encode())
-    for module in (__file__, qa_prompts.__file__, questions.__file__):
-        digest.update(Path(module).read_bytes())
-    return digest.hexdigest()[:16]
-
-
-def save(model, tokenizer, cfg: Settings, summary: dict, history: list[dict]) -> Path:
-    """Adapter with its two rows, tokenizer with the markers, history and card in `medical/adapter`, whole or not at all."""
-    return checkpoints.save(
-        model,
-        tokenizer,
-        cfg,
-        summary,
-        history,
-        folder=adapter_folder(cfg),
-        card=model_card(cfg, summary),
-    )
+    """Where lesson 07 saves its adapter."""
+    return cfg.artifacts / "medical" / "adapter"
 
 
 def model_card(cfg: Settings, summary: dict) -> str:
     """Markdown model card; what the adapter must not be used for comes first."""
-    facts = {**cfg.as_dict(), **{k: v for k, v in summary.items() if not isinstance(v, dict)}}
-    return "\n".join(
-        [
-            "---",
-            f"language: {cfg.data_language}",
-            "library_name: peft",
-            "tags: [qlora, question-answering, dapur-llm]",
-            "---",
-            "",
-            f"# Wellness Q&A adapter for {cfg.as_dict()['base_model']}",
-            "",
-            "**Not medical advice. Bukan nasihat medis.** Must not be used for health decisions, triage or a service to patients. It was tuned "
-            f"on {summary.get('train_rows', 'a few')} short texts that no clinician has reviewed; it imitates their tone and makes facts up, doses included.",
-            "",
-            f"A LoRA adapter (rank {cfg.rank}) and two embedding rows, `[Q]` and `[A]`, from lesson 07 of the course Dapur LLM. Add the markers to the "
-            f"tokenizer and the rows to the base model before loading it (helpers/medical/markers.py). The base model's licence ({cfg.licence}) applies to "
-            "the base model.",
-            "",
-            "Libraries: " + ", ".join(f"{k} {v}" for k, v in summary["versions"].items()),
-            "",
-            "| setting | value |",
-            "|---|---|",
-            *[f"| {k} | {v} |" for k, v in facts.items()],
-            "",
-        ]
+    text = (
+        "**Not medical advice. Bukan nasihat medis.** Must not be used for health decisions, "
+        f"triage or a service to patients. It was tuned on {summary.get('train_rows', 'a few')} "
+        "short texts that no clinician has reviewed; it imitates their tone and makes facts up, "
+        f"doses included.\n\nA LoRA adapter (rank {cfg.rank}) and two embedding rows, `[Q]` and "
+        "`[A]`, from lesson 07 of the course Dapur LLM. Add the markers to the tokenizer and the "
+        "rows to the base model before loading it (helpers/medical/markers.py). The base model's "
+        f"licence ({cfg.licence}) applies to the base model."
     )
+    return checkpoints.model_card(cfg, summary, "Wellness Q&A adapter", text)
 
 
 def load_tuned(cfg: Settings, tokenizer, base=None):
-    """Base + rows + the adapter that lesson 07 saved; `base` may be a model that has its rows already.
+    """Base model, marker rows and the adapter that lesson 07 saved, in evaluation mode.
 
-    Raises MissingStep without an adapter, CourseError when it belongs to another base model or tokenizer. The trained rows are
-    written into the embedding once: PEFT would otherwise copy the whole matrix at every token.
+    `base` may be a model that has its rows already. The trained rows are written into the
+    embedding once: PEFT would otherwise copy the whole matrix at every token.
+    Raises MissingStep without an adapter, CourseError when it belongs to another base model or
+    tokenizer.
     """
     from peft import PeftModel
     from peft.tuners.trainable_tokens.layer import TrainableTokensLayer
 
-    folder, ids = adapter_folder(cfg), marker_ids(tokenizer)
-    if not (folder / "adapter_model.safetensors").is_file():
-        raise MissingStep(
-            f"no adapter in {folder.relative_to(cfg.artifacts_root.parent)}. Run notebook 07_medical_qa with the same "
-            "profile, data language and seed first."
-        )
+    ids = marker_ids(tokenizer)
+    folder = models.require_adapter(cfg, adapter_folder(cfg), "07_medical_qa")
     if base is None:
         base = models.load_base(cfg)
         add_rows(base, tokenizer)
     try:
         model = PeftModel.from_pretrained(base, str(folder)).eval()
-    except (
-        RuntimeError,
-        IndexError,
-        ValueError,
-    ) as problem:  # other layers, other shapes, too few rows
+    except (RuntimeError, IndexError, ValueError) as problem:  # other layers, shapes, rows
         raise CourseError(
-            f"the adapter in {folder.name} does not belong to {cfg.base_model}: {str(problem).splitlines()[0]} "
-            "Train again with FRESH = True."
+            f"the adapter in {folder.name} does not belong to {cfg.base_model}: "
+            f"{str(problem).splitlines()[0]} Train again with FRESH = True."
         ) from problem
     trained = model.peft_config["default"].trainable_token_indices
     if ids != trained:
         raise CourseError(
-            f"the adapter trained the rows {trained}, but this tokenizer has its markers at {ids}: another tokenizer. "
-            "Load the one saved beside the adapter."
+            f"the adapter trained the rows {trained}, but this tokenizer has its markers at {ids}: "
+            "another tokenizer. Load the one saved beside the adapter."
         )
     for part in model.modules():
         if isinstance(part, TrainableTokensLayer):

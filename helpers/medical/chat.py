@@ -1,0 +1,137 @@
+"""A guarded question-and-answer loop: what is said before, around and instead of the model.
+
+talk = HealthChat(ask, "id")                 # ask(question) -> the model's text
+talk.reply("Kenapa saya mengantuk?")         # Reply(kind="answer", text="...")
+talk.run(["Halo dunia, apa kabar?", "keluar"], print)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from ..course.settings import LANGUAGES, choice
+from . import guard as rules
+
+FEWEST_WORDS, MOST_CHARACTERS = 2, 600
+EXIT = {"exit", "quit", "keluar", "selesai", "/exit", "/quit", "/keluar"}
+TEXTS = {
+    "id": {
+        "disclaimer": "Bahan belajar, bukan nasihat medis. Jangan mengambil keputusan kesehatan "
+        "dari jawaban model; tanyakan kepada dokter atau puskesmas.",
+        "emergency": "Ini bisa jadi keadaan darurat, dan program ini tidak bisa menolong. Hubungi "
+        "ambulans sekarang (di Indonesia 119 atau 112) atau minta seseorang mengantarmu ke IGD "
+        "terdekat. Jangan menunggu jawaban dari model, dan jangan sendirian.",
+        "empty": "Pertanyaannya masih kosong.",
+        "short": "Terlalu pendek. Tulis satu kalimat lengkap, misalnya: "
+        "Berapa lama tidur siang yang baik?",
+        "long": "Terlalu panjang: {n} karakter, batasnya {most}. Tanyakan satu hal saja.",
+        "dose": "Jawaban model menyebut sebuah takaran, jadi tidak ditampilkan: takaran dari model "
+        "seperti ini bisa berbahaya. Tanyakan kepada dokter atau apoteker.",
+        "decline": "Pertanyaan seperti ini tidak boleh dijawab dari jauh, apalagi oleh program: "
+        "soal takaran obat, diagnosis, dan berhenti berobat harus diputuskan bersama orang yang "
+        "bisa memeriksamu. Tanyakan kepada dokter, apoteker, atau puskesmas.",
+        "doctor": "Pertanyaan seperti ini sebaiknya dibawa ke dokter atau puskesmas.",
+        "nothing": "Model tidak menulis apa-apa.",
+        "error": "Model gagal menjawab ({problem}). Tidak ada yang hilang; "
+        "coba lagi atau ketik keluar.",
+        "exit": "Selesai. Jaga kesehatan.",
+    },
+    "en": {
+        "disclaimer": "Course material, not medical advice. Make no health decision from the "
+        "model's answers; ask a doctor or a clinic.",
+        "emergency": "This may be an emergency, and this program cannot help. Call an ambulance "
+        "now (in Indonesia 119 or 112) or have someone take you to the nearest emergency "
+        "department. Do not wait for an answer from the model, and do not stay alone.",
+        "empty": "The question is empty.",
+        "short": "Too short. Write one whole sentence, for example: How long should a nap be?",
+        "long": "Too long: {n} characters, the limit is {most}. Ask one thing only.",
+        "dose": "The model's answer named a dose, so it is not shown: a dose from a model like "
+        "this can be dangerous. Ask a doctor or a pharmacist.",
+        "decline": "A question like this must not be answered from afar, least of all by a "
+        "program: doses, diagnoses and stopping a treatment need somebody who can examine you. "
+        "Ask a doctor, a pharmacist or a clinic.",
+        "doctor": "A question like this is best taken to a doctor or a clinic.",
+        "nothing": "The model wrote nothing.",
+        "error": "The model failed to answer ({problem}). Nothing is lost; try again or type exit.",
+        "exit": "Done. Take care.",
+    },
+}
+
+
+def _one_line(message: str) -> str:
+    """One line, without the lone surrogates that some terminals send."""
+    return " ".join(message.encode("utf-8", "replace").decode().split())
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A reply and its kind: "answer", or why the model's words are not shown (a key of TEXTS)."""
+
+    kind: str
+    text: str
+
+
+class HealthChat:
+    """One question, one reply; nothing is remembered.
+
+    `ask(question)` is called only for questions that pass `guard`. `declines(question)` says what
+    must not be asked of a model at all, `doctor(question)` where advice to see one goes before the
+    model's words; see guard.Guard.
+    """
+
+    def __init__(
+        self,
+        ask: Callable[[str], str],
+        language: str = "id",
+        declines: Callable[[str], bool] = lambda question: False,
+        doctor: Callable[[str], bool] = lambda question: False,
+    ):
+        self.ask, self.declines, self.doctor = ask, declines, doctor
+        self.texts = TEXTS[choice(language, LANGUAGES, "language")]
+
+    def _reply(self, kind: str, **values) -> Reply:
+        return Reply(kind, self.texts[kind].format(**values))
+
+    def guard(self, message: str) -> Reply | None:
+        """The reply that needs no model, or None; emergency words are looked for first of all."""
+        question = _one_line(message)
+        if rules.is_emergency(question):
+            return self._reply("emergency")
+        if question.lower() in EXIT:
+            return self._reply("exit")
+        if not question:
+            return self._reply("empty")
+        if len(question) > MOST_CHARACTERS:
+            return self._reply("long", n=f"{len(question):,}", most=MOST_CHARACTERS)
+        if sum(any(c.isalpha() for c in word) for word in question.split()) < FEWEST_WORDS:
+            return self._reply("short")
+        return self._reply("decline") if self.declines(question) else None
+
+    def reply(self, message: str) -> Reply:
+        """The guard's reply, or the model's with the disclaimer; a dose is not shown."""
+        if guarded := self.guard(message):
+            return guarded
+        question = _one_line(message)
+        try:
+            text = self.ask(question).strip()
+        except Exception as problem:  # whatever broke, the person is told and can go on
+            return self._reply("error", problem=f"{type(problem).__name__}: {problem}")
+        if not text:
+            return self._reply("nothing")
+        if rules.names_dose(text):
+            return self._reply("dose")
+        advice = self.texts["doctor"] + "\n" if self.doctor(question) else ""
+        return Reply("answer", f"{advice}{text}\n— {self.texts['disclaimer']}")
+
+    def run(self, lines: Iterable[str], write: Callable[[str], None]) -> int:
+        """Answer line by line until an exit word or the end; returns the number of errors."""
+        write(self.texts["disclaimer"])
+        errors = 0
+        for line in lines:
+            reply = self.reply(line)
+            write(reply.text)
+            errors += reply.kind == "error"
+            if reply.kind == "exit":
+                break
+        return errors
