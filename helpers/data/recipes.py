@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 
 from ..course.errors import CourseError
 from ..course.settings import csv_files
-from . import csv_reader, splits
+from . import csv_reader
 from .cleaning import clean_chunk
 from .csv_reader import NotARecipeFile
 
@@ -251,13 +251,3 @@ def validate(table: pd.DataFrame) -> pd.DataFrame:
             "Tables of load_recipes always pass; helpers/data/recipes.py lists the columns."
         ) from None
     return table
-
-
-def read_split(cfg, split: str) -> list[Recipe]:
-    """Deprecated: use `helpers.data.read_split`."""
-    return [
-        Recipe(
-            r["title"], tuple(r["ingredients"]), tuple(r["steps"]), r["category"], r["recipe_id"]
-        )
-        for r in splits.read_split(cfg, split)
-    ]
