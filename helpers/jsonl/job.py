@@ -52,8 +52,8 @@ FILES = ("training_file", "validation_file")
 class Job:
     """What job.json holds; times are seconds since 1970.
 
-    `status` is queued, running, succeeded or failed; `error` of a failed job holds code and message;
-    `owner` is (process id, its start) while running.
+    `status` is queued, running, succeeded or failed; `error` holds code and message of a
+    failed job, `owner` the process id and its start while running.
     """
 
     id: str

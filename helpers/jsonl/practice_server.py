@@ -17,9 +17,10 @@ import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
 import uvicorn
-from fastapi import FastAPI, File, Form, HTTPException, Request, UploadFile
+from fastapi import FastAPI, Form, HTTPException, Request, UploadFile
 from fastapi.responses import JSONResponse
 
 from .validator import validate
@@ -133,7 +134,7 @@ def _application(server: PracticeServer) -> FastAPI:
         return reply
 
     @app.post("/v1/files")
-    def upload(file: UploadFile = File(), purpose: str = Form()) -> dict:
+    def upload(file: UploadFile, purpose: Annotated[str, Form()]) -> dict:
         row = {"id": _id("file"), "object": "file", "purpose": purpose, "status": "processed"}
         row |= {"filename": file.filename, "created_at": int(time.time()), "bytes": file.size}
         server.path(row["id"]).write_bytes(file.file.read())

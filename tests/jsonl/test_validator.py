@@ -210,11 +210,8 @@ def test_no_false_alarm(check, messages):
 
 
 def test_nan_as_a_value_is_named_as_what_json_has_not(check):
-    assert found(
-        check(
-            '{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": NaN}]}'
-        )
-    ) == [(1, "json_nan"), (1, "empty_answer")]
+    line = row(chat(assistant="it")).replace('"it"', "NaN")
+    assert found(check(line)) == [(1, "json_nan"), (1, "empty_answer")]
 
 
 def test_array_over_many_lines_is_recognised(check):

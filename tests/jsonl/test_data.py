@@ -1,0 +1,142 @@
+"""The committed rows of bank and Marv: parallel, balanced, clean, all different, no leakage."""
+
+import csv
+import hashlib
+import json
+import re
+import tomllib
+import unicodedata
+from collections import Counter
+
+import numpy as np
+import pytest
+from rapidfuzz import fuzz, process
+
+from helpers.course.settings import LANGUAGES, ROOT
+
+FOLDER = ROOT / "data" / "jsonl"
+# Of each batch of twelve queries of a subcategory, in the order they were written; what was written
+# after the second batch is for training only, so the test stays as it is.
+SIZES = {"train": 8, "validation": 1, "test": 3}
+BATCHES = 2
+LATER = range(26, 42)  # later queries a subcategory
+SIMILAR, SIMILAR_ACROSS = 88, 75  # highest token_sort_ratio of two queries, and across the split
+# Institutions, contact data and numbers that a real customer's message could carry.
+PRIVATE = re.compile(
+    r"\d{8,}|\+?62[ -]?8\d|\b08\d{2}|@|https?:|www\.|\b(BCA|BRI|BNI|BTN|BSI|CIMB|Danamon|Permata"
+    r"|OCBC|Maybank|Jago|Jenius|SeaBank|HSBC|Citibank|GoPay|OVO|DANA|ShopeePay|LinkAja)\b"
+    r"|Bank (Mandiri|Mega|Muamalat|Sinarmas)"
+)
+
+
+def read(name: str) -> list[dict[str, str]]:
+    with open(FOLDER / "bank" / name, encoding="utf-8", newline="") as handle:
+        return list(csv.DictReader(handle, strict=True))
+
+
+def chats(language: str) -> list[dict]:
+    text = (FOLDER / "marv" / f"{language}.jsonl").read_text(encoding="utf-8")
+    return [json.loads(line) for line in text.splitlines()]
+
+
+BANK = {language: read(f"{language}.csv") for language in LANGUAGES}
+SIDES = {row["query_id"]: row["split"] for row in read("splits.csv")}
+MARV = {language: chats(language) for language in LANGUAGES}
+
+
+def digits(text: str) -> list[str]:
+    """Rp1.500.000 and Rp1,500,000, 2,5 and 2.5, 5 and 5th are the same."""
+    return sorted(re.sub(r"[.,]", "", n) for n in re.findall(r"\d+(?:[.,]\d+)*", text))
+
+
+@pytest.mark.parametrize("path", [p for p in FOLDER.rglob("*.*") if p.is_file()], ids=str)
+def test_files_are_plain_utf8(path):
+    raw = path.read_bytes()
+    if path.suffix in (".csv", ".jsonl", ".toml"):
+        assert raw.decode("utf-8") == unicodedata.normalize("NFC", raw.decode("utf-8"))
+        assert b"\r" not in raw and not raw.startswith(b"\xef\xbb\xbf") and raw.endswith(b"\n")
+
+
+def test_languages_are_parallel_and_name_the_same_numbers():
+    for number, (a, b) in enumerate(zip(BANK["id"], BANK["en"], strict=True), 1):
+        assert a["query_id"] == b["query_id"] == f"bank-{number:03}"
+        assert [a[k] for k in ("category", "subcategory")] == [
+            b[k] for k in ("category", "subcategory")
+        ]
+        assert digits(a["query"]) == digits(b["query"]), a["query_id"]
+    for number, (a, b) in enumerate(zip(MARV["id"], MARV["en"], strict=True), 1):
+        assert a["id"] == b["id"] == f"marv-{number:03}" and a["topic"] == b["topic"]
+        assert digits(a["fact"]) == digits(b["fact"]), a["id"]
+
+
+def test_labels_are_known_and_balanced():
+    labels = tomllib.loads((FOLDER / "bank" / "labels.toml").read_text(encoding="utf-8"))
+    known = [(name, sub) for name, entry in labels.items() for sub in entry["subcategories"]]
+    assert len(labels) == 8 and all(len(entry["subcategories"]) == 4 for entry in labels.values())
+    assert len({sub for _, sub in known} | set(labels)) == 8 + 32
+    drawn = BATCHES * sum(SIZES.values())
+    rows = [(row["category"], row["subcategory"]) for row in BANK["id"]]
+    assert Counter(rows[: drawn * len(known)]) == dict.fromkeys(known, drawn)
+    later = Counter(rows[drawn * len(known) :])
+    assert later.keys() == set(known) and all(count in LATER for count in later.values())
+    topics = Counter(row["topic"] for row in MARV["id"])
+    assert len(topics) == 10 and set(topics.values()) == {14}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_queries_are_clean(language):
+    for row in BANK[language]:
+        query = row["query"]
+        assert 5 <= len(query.split()) <= 30 and not PRIVATE.search(query), query
+        assert query == " ".join(query.split()) and query.isprintable() and query.isascii(), query
+        assert query[-1] in ".?!" and query.count('"') % 2 == 0, query
+        assert query[0].isupper() or query.startswith("iPhone"), query
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_no_two_queries_are_alike_least_of_all_across_the_split(language):
+    rows = BANK[language]
+    texts = [" ".join(re.findall(r"\w+", row["query"].lower())) for row in rows]
+    scores = process.cdist(texts, texts, scorer=fuzz.token_sort_ratio, workers=1)
+    np.fill_diagonal(scores, 0)
+    side = np.array([SIDES[row["query_id"]] for row in rows])
+    across = np.where(side[:, None] != side[None, :], scores, 0)
+    for table, most in ((scores, SIMILAR), (across, SIMILAR_ACROSS)):
+        i, j = np.unravel_index(table.argmax(), table.shape)
+        assert table[i, j] <= most, (rows[i]["query"], rows[j]["query"])
+    openings = Counter(tuple(row["query"].casefold().split()[:4]) for row in rows)
+    assert openings.most_common(1)[0][1] <= 3  # no fill-in templates
+
+
+def test_split_follows_the_hash_of_the_id():
+    assert list(SIDES) == [row["query_id"] for row in BANK["id"]]
+    groups: dict[str, list[str]] = {}
+    for row in BANK["id"]:
+        groups.setdefault(row["subcategory"], []).append(row["query_id"])
+    order = [side for side, size in SIZES.items() for _ in range(size)]
+    for ids in groups.values():  # batch by batch: a new batch moves no old query
+        for start in range(0, BATCHES * len(order), len(order)):
+            batch = ids[start : start + len(order)]
+            batch.sort(key=lambda i: hashlib.sha256(i.encode()).hexdigest())
+            assert [SIDES[i] for i in batch] == order
+        assert {SIDES[i] for i in ids[BATCHES * len(order) :]} == {"train"}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_marv_is_short_and_each_row_is_its_own(language):
+    rows = MARV[language]
+    asked, told = ([row["messages"][i]["content"] for row in rows] for i in (1, 2))
+    for row, question, answer in zip(rows, asked, told):
+        assert list(row) == ["id", "topic", "fact", "messages"]
+        assert [m["role"] for m in row["messages"]] == ["system", "user", "assistant"]
+        assert all(t == " ".join(t.split()) for t in (row["fact"], question, answer)), row["id"]
+        assert 12 <= len(answer.split()) <= 35, row["id"]
+        assert 1 <= len(re.findall(r"[.!?]+(?=\s|$)", answer)) <= 2, row["id"]
+        assert question.endswith("?") and 3 <= len(question.split()) <= 20, row["id"]
+    assert len({row["messages"][0]["content"] for row in rows}) == 1
+    assert len({t.lower() for t in asked}) == len({t.lower() for t in told}) == len(rows)
+    openings = Counter(tuple(re.findall(r"\w+", text.lower())[:3]) for text in told)
+    assert max(openings.values()) <= 5
+    # The fact does not always come first, or the set would teach one mould.
+    first = [r["fact"].lower() in t.lower()[: len(r["fact"]) + 10] for r, t in zip(rows, told)]
+    assert sum(first) <= 0.75 * len(rows)
