@@ -198,8 +198,9 @@ def read_split(cfg: Settings, name: str) -> datasets.Dataset:
             f"no {name} recipes for {cfg.key}. "
             "Run notebook 02_data_csv_qa with the same profile, data and seed first."
         )
-    from datasets import load_dataset
+    from datasets import disable_progress_bars, load_dataset
 
+    disable_progress_bars()
     with tempfile.TemporaryDirectory(prefix="dapur-split-") as cache:
         return load_dataset(
             "json", data_files=str(path), split="train", cache_dir=cache, keep_in_memory=True
