@@ -76,6 +76,12 @@ class ChatWidget:
             options=[(model_name(model), model) for model in conversation.models],
             value=conversation.model,
         )
+        self.temperature = w.FloatSlider(
+            value=conversation.temperature,
+            max=1.5,
+            description=tr("Temperatur", "Temperature"),
+            style={"description_width": "initial"},
+        )
         self.status = w.HTML()
         self.text.on_msg(self._on_message)
         self.send.on_click(lambda _: self.submit())
@@ -84,7 +90,8 @@ class ChatWidget:
         buttons = [self.send, self.halt, self.clear]
         for button in buttons:
             button.layout = w.Layout(width="90px", flex="0 0 auto")
-        self.ui = w.VBox([self.log, w.HBox([self.text, *buttons]), self.status, self.model])
+        choices = w.HBox([self.model, self.temperature], layout=w.Layout(flex_flow="row wrap"))
+        self.ui = w.VBox([self.log, w.HBox([self.text, *buttons]), self.status, choices])
         self.draw()
         self.tell(tr("Siap.", "Ready."))
 
@@ -97,6 +104,7 @@ class ChatWidget:
         """Send what is in the text field. A message that cannot be sent comes back to it."""
         message, self.text.value = self.text.value, ""
         self.conversation.model = self.model.value
+        self.conversation.temperature = self.temperature.value
         self.send.disabled, self.halt.disabled = True, False
         self.tell(tr("Membaca permintaan …", "Reading the request …"))
         self.thread = threading.Thread(target=self._answer, args=(message,), daemon=True)

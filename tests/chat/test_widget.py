@@ -123,6 +123,20 @@ def test_the_chosen_model_answers_and_only_able_ones_are_offered(widget):
     assert [value for _, value in one.model.options] == ["tuned"]
 
 
+def test_the_temperature_of_the_slider_reaches_the_stream():
+    seen = []
+
+    def stream(chat, stop, **options):
+        seen.append(options["temperature"])
+        yield "ya"
+
+    box = chat_widget.ChatWidget(conversation(stream))
+    box.temperature.value = 0.7
+    ask(box, "halo")
+    finish(box)
+    assert seen == [0.7]
+
+
 def test_updates_at_most_ten_a_second():
     def fast(messages, stop, **options):
         end = time.monotonic() + 0.5
