@@ -124,12 +124,10 @@ def _application(server: PracticeServer) -> FastAPI:
 
     @app.middleware("http")
     async def fail_first(request: Request, go_on):
-        if server.faults:
-            status = server.faults.pop(0)
-            headers = {"Retry-After": "1"} if status == 429 else None
-            reply = refuse(request, HTTPException(status, "injected fault", headers))
-        else:
-            reply = await go_on(request)
+        status = server.faults.pop(0) if server.faults else None
+        headers = {"Retry-After": "1"} if status == 429 else None
+        fault = status and refuse(request, HTTPException(status, "injected fault", headers))
+        reply = fault or await go_on(request)
         server.log.append((request.method, request.url.path, reply.status_code))
         return reply
 
