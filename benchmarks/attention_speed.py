@@ -1,9 +1,9 @@
-"""Seconds of a training step on short rows with torch's fused attention and with plain ("eager") attention, side by side.
+"""Seconds of a training step on short rows: torch's fused attention against plain ("eager").
 
     python benchmarks/attention_speed.py [--steps 6] [--rounds 3]
 
-Rows are the sensor task's worked answers of lesson 08, trained as its job does: no quantisation, four rows a step. The
-two take turns in one process on the same batches.
+Rows are the sensor task's worked answers of lesson 08, trained as its job does: no quantisation,
+four rows a step. The two take turns in one process on the same batches.
 """
 
 import argparse
@@ -13,20 +13,20 @@ import time
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for option, value in (("steps", 6), ("rounds", 3)):
-        parser.add_argument(f"--{option}", type=int, default=value)
-    options = parser.parse_args()
+    parser.add_argument("--steps", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=3)
+    given = parser.parse_args()
 
     from helpers import training
     from helpers.course import settings
-    from helpers.jsonl import job, sensors, tasks
-    from helpers.training import ChatDataset, models
+    from helpers.jsonl import job, tasks
+    from helpers.training import models
 
-    cfg = job.with_hyperparameters(settings.load("cpu"), {"quantization": "none", "batch_size": 4})
+    cfg = job.changed(settings.load("cpu"), {"quantization": "none", "batch_size": 4})
     tokenizer, dtype = models.load_tokenizer(cfg), models.compute_dtype(cfg)
-    items = tasks.load_task("sensor", cfg.data_language)["train"][: 4 * options.steps]
-    chats = [sensors.with_reasoning(i.facts["reading"], cfg.data_language) for i in items]
-    rows = ChatDataset(chats, tokenizer, cfg.max_length)
+    items = tasks.part(tasks.load("sensor", cfg.data_language), "train")[: 4 * given.steps]
+    chats = [tasks.with_reasoning(item, cfg.data_language).chat for item in items]
+    rows = training.ChatDataset(chats, tokenizer, cfg.max_length)
     batches = [
         training.collate([rows[k] for k in range(start, start + 4)], tokenizer.pad_token_id)
         for start in range(0, len(rows) - 3, 4)
@@ -34,6 +34,7 @@ def main() -> None:
     model = training.attach_adapter(models.load_base(cfg, for_training=True), cfg).train()
 
     def seconds(kind: str) -> float:
+        """Median seconds of a forward and backward pass."""
         model.set_attn_implementation(kind)
         taken = []
         for batch in batches:
@@ -45,16 +46,12 @@ def main() -> None:
 
     seconds("eager")  # first use prepares the kernels
     ratios = []
-    for _ in range(options.rounds):
+    for _ in range(given.rounds):
         fused, plain = seconds("sdpa"), seconds("eager")
         ratios.append(fused / plain)
-        print(
-            f"{str(dtype).removeprefix('torch.')}: fused {fused:.2f} s a step, eager {plain:.2f} s",
-            flush=True,
-        )
-    print(
-        f"speed x {statistics.mean(ratios):.2f} with eager (each round: {', '.join(f'{r:.2f}' for r in ratios)})"
-    )
+        print(f"{dtype}: fused {fused:.2f} s a step, eager {plain:.2f} s", flush=True)
+    each = ", ".join(f"{ratio:.2f}" for ratio in ratios)
+    print(f"speed x {statistics.mean(ratios):.2f} with eager (each round: {each})")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
-"""Useful tokens a second and peak memory of this course's training against the usual way, side by side in one run.
+"""Tokens a second and peak memory of this course's training against the usual way, side by side.
 
-    python benchmarks/training_speed.py [--steps 6] [--profile cpu]
+    python benchmarks/training_speed.py [--steps 6] [--rounds 2] [--profile cpu]
 
-"The usual way" is what most tutorials do with the same model, adapter and rows: every row padded to 512 tokens, one row
-at a time with accumulation 4, LoRA dropout 0.05, and logits for every position. Each variant runs in a process of its
-own, alternating, so that the ratio holds on a noisy machine although the absolute figures do not.
+The usual way, as in most tutorials, with the same model, adapter and rows: each row padded to 512
+tokens, one row at a time with accumulation 4, LoRA dropout 0.05, logits for every position. Each
+variant runs in a process of its own, in turns.
 """
 
 import argparse
+import dataclasses
 import json
 import time
 
@@ -16,10 +17,19 @@ from paired import alternate
 PADDED = 512
 
 
-def variant(name: str, profile: str, steps: int) -> dict:
-    """Train `steps` optimiser steps and measure; the first is left out as warm-up."""
-    import dataclasses
+def padded(batch: dict, pad_id: int) -> dict:
+    """A batch with every tensor, shape (rows, length), padded on the right to 512."""
+    import torch
 
+    fill = {"input_ids": pad_id, "labels": -100, "attention_mask": 0}
+    return {
+        name: torch.nn.functional.pad(tensor, (0, PADDED - tensor.shape[1]), value=fill[name])
+        for name, tensor in batch.items()
+    }
+
+
+def variant(name: str, profile: str, steps: int) -> dict:
+    """Train `steps` updates of 4 rows and measure; one more comes first as a warm-up."""
     import torch
 
     from helpers import training
@@ -28,52 +38,33 @@ def variant(name: str, profile: str, steps: int) -> dict:
     from helpers.memory import MemoryMonitor
     from helpers.training import models, prompts
 
-    usual = name == "usual"
-    cfg = settings.load(profile)
+    usual, cfg = name == "usual", settings.load(profile)
     cfg = dataclasses.replace(cfg, dropout=0.05 if usual else cfg.dropout)
-    tokenizer = models.load_tokenizer(cfg)
+    tokenizer, dtype = models.load_tokenizer(cfg), models.compute_dtype(cfg)
     table, _ = recipes.load_recipes(cfg.data_dir)
-    rows = training.EncodedRows(
-        recipes.recipes_of(splits.assign(table, cfg).query("split == 'train'")),
-        tokenizer,
-        cfg.data_language,
-        cfg.max_length,
-    )
+    chosen = recipes.recipes_of(splits.assign(table, cfg).query("split == 'train'"))
+    chats = [prompts.messages(recipe, cfg.data_language) for recipe in chosen]
+    rows = training.ChatDataset(chats, tokenizer, cfg.max_length)
     model = training.attach_adapter(models.load_base(cfg, for_training=True), cfg).train()
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
-    dtype, useful, start = models.compute_dtype(cfg), 0, 0.0
 
-    def batches(step):
-        chosen = [rows[(step * 4 + i) % len(rows)] for i in range(4)]
+    def loss_of(some: list[dict]) -> tuple[torch.Tensor, int]:
+        batch = training.collate(some, tokenizer.pad_token_id)
+        useful = int(batch["attention_mask"].sum())
         if not usual:
-            return [training.collate(chosen, tokenizer.pad_token_id)]
-        singles = [training.collate([row], tokenizer.pad_token_id) for row in chosen]
-        return [
-            {
-                k: torch.nn.functional.pad(
-                    v,
-                    (0, PADDED - v.shape[1]),
-                    value={"input_ids": tokenizer.pad_token_id, "labels": prompts.IGNORE}.get(k, 0),
-                )
-                for k, v in batch.items()
-            }
-            for batch in singles
-        ]
+            return training.label_loss(model, batch, dtype), useful
+        with torch.autocast(cfg.device.kind, dtype=dtype, enabled=dtype != torch.float32):
+            return model(**padded(batch, tokenizer.pad_token_id)).loss / 4, useful
 
     with MemoryMonitor() as monitor:
         for step in range(steps + 1):
-            if step == 1:
+            if step <= 1:
                 start, useful = time.perf_counter(), 0
-            for batch in batches(step):
-                if usual:
-                    with torch.autocast(
-                        cfg.device.kind, dtype=dtype, enabled=dtype != torch.float32
-                    ):
-                        loss = model(**batch).loss / 4
-                else:
-                    loss = training.label_loss(model, batch, dtype)
+            four = [rows[(step * 4 + i) % len(rows)] for i in range(4)]
+            for batch in [[row] for row in four] if usual else [four]:
+                loss, tokens = loss_of(batch)
                 loss.backward()
-                useful += int(batch["attention_mask"].sum())
+                useful += tokens
             optimizer.step()
             optimizer.zero_grad()
         seconds = time.perf_counter() - start
@@ -86,25 +77,18 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--profile", default="cpu")
     parser.add_argument("--variant", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.variant:
-        print(json.dumps(variant(options.variant, options.profile, options.steps)))
+    given = parser.parse_args()
+    if given.variant:
+        print(json.dumps(variant(given.variant, given.profile, given.steps)))
         return
+    line = "{:8} {tokens_per_s:7.0f} useful tokens/s   peak {peak_gb:.2f} GB"
     results = alternate(
-        __file__,
-        ["usual", "course"],
-        options.rounds,
-        lambda name, values: (
-            f"{name:8} {values['tokens_per_s']:7.0f} useful tokens/s   peak {values['peak_gb']:.2f} GB"
-        ),
+        __file__, ["usual", "course"], given.rounds, lambda name, found: line.format(name, **found)
     )
-    pairs = list(zip(results["course"], results["usual"]))
-    print(
-        f"speed  x {sum(c['tokens_per_s'] / u['tokens_per_s'] for c, u in pairs) / len(pairs):.2f} (each round: "
-        + ", ".join(f"{c['tokens_per_s'] / u['tokens_per_s']:.2f}" for c, u in pairs)
-        + ")"
-    )
-    print(f"memory x {sum(c['peak_gb'] / u['peak_gb'] for c, u in pairs) / len(pairs):.2f}")
+    for key, label in (("tokens_per_s", "speed "), ("peak_gb", "memory")):
+        ratios = [c[key] / u[key] for c, u in zip(results["course"], results["usual"])]
+        each = ", ".join(f"{ratio:.2f}" for ratio in ratios)
+        print(f"{label} x {sum(ratios) / len(ratios):.2f} (each round: {each})")
 
 
 if __name__ == "__main__":

@@ -157,7 +157,3 @@ def model_card(cfg: Settings, summary: dict, title: str = "Recipe adapter", text
         *(f"| {k} | {v} |" for k, v in facts.items()),
     ]
     return "\n".join(lines) + "\n"
-
-
-def check_rows(cfg: Settings) -> None:
-    """Until lesson 04 no longer calls it: `models.load_tuned` looks itself."""

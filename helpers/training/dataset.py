@@ -45,33 +45,3 @@ class ChatDataset(torch.utils.data.Dataset):
     def tokens(self) -> int:
         """Tokens of all rows, prompts and answers."""
         return sum(map(len, self.rows))
-
-
-class Rows(ChatDataset):
-    """The old signature, until its users have moved to ChatDataset."""
-
-    def __init__(self, items, encode, check, max_length):
-        super().__init__(
-            items,
-            None,
-            max_length,
-            lambda item, _: encode(item),
-            lambda row, item, _: check(row, item),
-        )
-        self.kept = self.chats
-
-
-class EncodedRows(ChatDataset):
-    """Recipes as chat rows, until their users have moved to ChatDataset."""
-
-    def __init__(self, recipes, tokenizer, language: str, max_length: int):
-        recipes = list(recipes)
-        found = {id(r): prompts.messages(r, language) for r in recipes}
-        super().__init__(
-            recipes,
-            tokenizer,
-            max_length,
-            lambda recipe, tokenizer: prompts.encode(found[id(recipe)], tokenizer),
-            lambda row, recipe, tokenizer: prompts.check(row, found[id(recipe)], tokenizer),
-        )
-        self.recipes = self.chats

@@ -100,24 +100,19 @@ def prepare_packaged(folder: Path) -> None:
 def prepare_sanity(folder: Path) -> None:
     """A two-layer random Llama and a BPE tokenizer trained on the course's recipes, in a second."""
     import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from tokenizers import ByteLevelBPETokenizer
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = decoders.ByteLevel()
-    files = [str(p) for p in sorted((ROOT / "data" / "recipes").rglob("*.csv"))]
+    bpe = ByteLevelBPETokenizer()
     bpe.train(
-        files,
-        trainers.BpeTrainer(
-            vocab_size=2048,
-            special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        ),
+        [str(path) for path in sorted((ROOT / "data" / "recipes").rglob("*.csv"))],
+        vocab_size=2048,
+        min_frequency=0,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        show_progress=False,
     )
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=bpe,
+        tokenizer_object=bpe._tokenizer,
         bos_token="<|im_start|>",
         eos_token="<|im_end|>",
         pad_token="<|endoftext|>",

@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
-import time
 from functools import partial
 from pathlib import Path
 
@@ -141,35 +140,25 @@ class GradientGuard(TrainerCallback):
 
 
 class History(TrainerCallback):
-    """Collect loss, learning rate and memory by step in `rows`; call `show(rows)` after each log.
+    """Keep Trainer's log in `rows`, with memory in GB; call `show(rows)` after each entry.
 
     A resumed run begins with what the interrupted one had logged; `first_step` is where it began.
     """
 
-    LOGGED = ("loss", "eval_loss", "learning_rate", "grad_norm")
-
     def __init__(self, show=None):
-        self.rows, self.show, self.start, self.first_step = [], show, time.time(), 0
+        self.rows, self.show, self.first_step = [], show, 0
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.start, self.first_step = time.time(), state.global_step
-        for row in state.log_history:
-            logged = {k: v for k, v in row.items() if k in ("step", *self.LOGGED)}
-            self.rows.append(logged | {"of": state.max_steps})
+        self.first_step = state.global_step
+        self.rows += state.log_history
 
     def on_log(self, args, state, control, logs=None, **kwargs):
-        values = {k: logs[k] for k in self.LOGGED if k in logs}
-        if not values:
-            return
-        where = {
-            "step": state.global_step,
-            "of": state.max_steps,
-            "seconds": round(time.time() - self.start, 1),
-            "memory_gb": round(used_gb(), 2),
-        }
-        self.rows.append(where | values)
-        if self.show:
-            self.show(self.rows)
+        if "loss" in logs or "eval_loss" in logs:  # not the summary at the end
+            row = state.log_history[-1]  # Trainer has just put it there
+            row |= {"of": state.max_steps, "memory_gb": round(used_gb(), 2)}
+            self.rows.append(row)
+            if self.show:
+                self.show(self.rows)
 
 
 def lora_config(cfg: Settings) -> LoraConfig:

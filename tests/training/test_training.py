@@ -3,13 +3,18 @@
 import dataclasses
 import json
 import math
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
+from peft import PeftModel
 
 from helpers import training
 from helpers.course.errors import CourseError, MissingStep, UsageError
+from helpers.course.settings import ROOT
 from helpers.data import splits
 from helpers.training import checkpoints, models, prompts, trainer
 
@@ -221,3 +226,26 @@ def test_a_logger_that_cannot_be_had_is_refused_before_training(monkeypatch, rep
     monkeypatch.setattr(trainer.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match=message):
         trainer.check_logger(report_to)
+
+
+def test_the_plain_script_trains_an_adapter_with_the_libraries_alone(
+    cfg, corpus, tokenizer, tmp_path
+):
+    source = (ROOT / "docs" / "plain_qlora.py").read_text(encoding="utf-8")
+    assert "helpers" not in source and len(source.splitlines()) <= 80
+    file = tmp_path / "train.jsonl"
+    lines = [json.dumps({"messages": chat}) for chat in chats(corpus[:8])]
+    file.write_text("\n".join(lines), encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, "docs/plain_qlora.py", models.base_folder(cfg), file, tmp_path / "out"]
+        + ["2"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"HF_HOME": str(tmp_path / "hf")},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    tuned = PeftModel.from_pretrained(models.load_base(cfg), str(tmp_path / "out"))
+    moved = [w.abs().max().item() for n, w in tuned.named_parameters() if "lora_B" in n]
+    assert moved and all(moved)

@@ -1,0 +1,77 @@
+"""QLoRA of any chat model on any chat JSONL file, with the libraries alone: lesson 03 as a script.
+
+    python docs/plain_qlora.py MODEL train.jsonl OUTPUT [STEPS]
+
+MODEL is a folder or a name on the Hugging Face hub; each line of the file is an object with the key
+"messages": system, user, assistant. OUTPUT gets the adapter. Runs on a GPU or a CPU.
+"""
+
+import sys
+
+import bitsandbytes as bnb
+import torch
+import transformers as tf
+from datasets import load_dataset
+from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+from torch.nn.utils.rnn import pad_sequence
+
+base, file, output, *steps = sys.argv[1:]
+cuda = torch.cuda.is_available()
+dtype = torch.bfloat16  # float16 on a T4; float32 on a processor without AVX512-BF16
+tokenizer = tf.AutoTokenizer.from_pretrained(base)
+pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+
+
+def encode(row):
+    """Ids and labels: -100 on the prompt; the answer and its end token are learnt."""
+    *chat, answer = row["messages"]
+    text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    reply = tokenizer(answer["content"], add_special_tokens=False)["input_ids"]
+    reply.append(tokenizer.eos_token_id)
+    return {"input_ids": ids + reply, "labels": [-100] * len(ids) + reply}
+
+
+def collate(rows):
+    """Tensors of shape (batch, length), padded on the right to the longest row."""
+    ids, labels = ([torch.tensor(row[key]) for row in rows] for key in ("input_ids", "labels"))
+    return {
+        "input_ids": pad_sequence(ids, batch_first=True, padding_value=pad),
+        "attention_mask": pad_sequence([torch.ones_like(i) for i in ids], batch_first=True),
+        "labels": pad_sequence(labels, batch_first=True, padding_value=-100),
+    }
+
+
+rows = load_dataset("json", data_files=file, split="train")
+rows = rows.map(encode, remove_columns=rows.column_names)
+rows = rows.filter(lambda row: len(row["input_ids"]) <= 512)  # a cut row would lose its end
+four_bit = tf.BitsAndBytesConfig(
+    load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
+)
+model = tf.AutoModelForCausalLM.from_pretrained(
+    base, quantization_config=four_bit, dtype=dtype, device_map={"": 0} if cuda else None
+)
+for layer in model.modules():  # else an evaluation on AVX512-BF16 processors ends the learning
+    if isinstance(layer, bnb.nn.Linear4bit):
+        layer.support_avx512bf16_for_cpu = False
+model = prepare_model_for_kbit_training(model)
+lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+model = get_peft_model(model, lora)
+args = tf.TrainingArguments(
+    output_dir=output,
+    per_device_train_batch_size=4,
+    num_train_epochs=3,
+    max_steps=int(steps[0]) if steps else -1,
+    learning_rate=5e-4,
+    lr_scheduler_type="cosine",
+    bf16=dtype == torch.bfloat16,
+    fp16=dtype == torch.float16,
+    use_cpu=not cuda,
+    save_strategy="no",
+    report_to="none",
+    remove_unused_columns=False,
+)
+trainer = tf.Trainer(model=model, args=args, train_dataset=rows, data_collator=collate)
+trainer.train()
+model.save_pretrained(output)
+tokenizer.save_pretrained(output)
