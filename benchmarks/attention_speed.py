@@ -19,13 +19,13 @@ def main() -> None:
 
     from helpers import training
     from helpers.course import settings
-    from helpers.jsonl import job, tasks
+    from helpers.jsonl import job, sensors, tasks
     from helpers.training import models
 
-    cfg = job.changed(settings.load("cpu"), {"quantization": "none", "batch_size": 4})
+    cfg = job.with_hyperparameters(settings.load("cpu"), {"quantization": "none", "batch_size": 4})
     tokenizer, dtype = models.load_tokenizer(cfg), models.compute_dtype(cfg)
-    items = tasks.part(tasks.load("sensor", cfg.data_language), "train")[: 4 * given.steps]
-    chats = [tasks.with_reasoning(item, cfg.data_language).chat for item in items]
+    items = tasks.load_task("sensor", cfg.data_language)["train"][: 4 * given.steps]
+    chats = [sensors.with_reasoning(i.facts["reading"], cfg.data_language) for i in items]
     rows = training.ChatDataset(chats, tokenizer, cfg.max_length)
     batches = [
         training.collate([rows[k] for k in range(start, start + 4)], tokenizer.pad_token_id)

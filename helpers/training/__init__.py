@@ -8,5 +8,5 @@ __getattr__, __dir__ = lazy(
     dataset="ChatDataset",
     models="base_folder load_tokenizer load_base load_tuned",
     trainer="collate label_loss LabelTrainer GradientGuard History lora_config attach_adapter "
-    "CHECKPOINTING steps_per_epoch arguments make_trainer check_logger",
+    "steps_per_epoch arguments make_trainer check_logger",
 )

@@ -25,8 +25,8 @@ from transformers import (
 
 from ..course.errors import CourseError, UsageError
 from ..course.settings import Settings, choice
-from ..memory.planner import check_fits, upcasts
 from ..memory.measure import used_gb
+from ..memory.planner import check_fits, upcasts
 from . import models
 from .dataset import ChatDataset
 from .prompts import IGNORE

@@ -1,4 +1,4 @@
-"""The script that compares a GPU's training with a processor's: it tells chance from a real difference."""
+"""The comparison of loss curves of two devices tells chance from a real difference."""
 
 import importlib.util
 import json

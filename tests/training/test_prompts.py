@@ -1,4 +1,4 @@
-"""The one place where a recipe becomes a conversation: format, label mask, and the guards around it."""
+"""Recipes as conversations: format, label mask, and the checks around them."""
 
 import dataclasses
 import re

@@ -91,7 +91,7 @@ def test_training_lowers_the_loss_and_checks_gradients_after_each_evaluation(
 def test_a_model_that_stops_learning_after_an_evaluation_is_stopped_at_once(
     cfg, rows, tokenizer, tmp_path, monkeypatch
 ):
-    """The packed kernel of AVX512-BF16 processors, imitated on any processor: after an evaluation no gradient comes back."""
+    """The packed kernel of AVX512-BF16, imitated: no gradient comes back after an evaluation."""
     model = training.attach_adapter(models.load_base(cfg, for_training=True), cfg)
     trainer = training.make_trainer(model, cfg, rows, rows, tokenizer, tmp_path)
     evaluate = trainer.evaluate
