@@ -1,4 +1,4 @@
-"""Measure variants of a benchmark in processes of their own, in turns: a ratio holds on a noisy machine although the figures do not."""
+"""Measure variants of a benchmark in turns, each in a process of its own: ratios survive noise."""
 
 import json
 import subprocess
@@ -6,9 +6,10 @@ import sys
 
 
 def alternate(script: str, names: list[str], rounds: int, line) -> dict[str, list[dict]]:
-    """What each variant printed as JSON in its last line, by name, one entry a round; `line(name, values)` is shown after each.
+    """What each variant printed as JSON in its last line, by name, one entry a round.
 
-    Calls `script --variant NAME` with this process's own arguments. Ends the program with the variant's messages when it fails.
+    Calls `script --variant NAME` with this process's own arguments and shows `line(name, values)`
+    after each. Ends the program with the variant's messages when it fails.
     """
     found = {name: [] for name in names}
     for _ in range(rounds):

@@ -1,4 +1,4 @@
-"""Shared fixtures: settings of the sanity profile, whose model is tiny, random and made on the spot."""
+"""Shared fixtures: settings of the sanity profile, whose model is tiny and random."""
 
 import os
 
@@ -44,7 +44,7 @@ def corpus(cfg):
 
 @pytest.fixture(scope="session")
 def tuned_cfg(tmp_path_factory):
-    """Sanity settings with an adapter in a folder of their own: random, but as large as a trained one, so that it matters."""
+    """Sanity settings with a random adapter in a folder of their own, as large as a trained one."""
     import torch
 
     from helpers import training

@@ -14,7 +14,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[2]))
 
-from helpers.jsonl import sensors
+from helpers.jsonl import sensors  # noqa: E402
 
 TEXTS = tomllib.loads((HERE / "texts.toml").read_text(encoding="utf-8"))
 SEED = 42
