@@ -62,13 +62,20 @@ make_venv() {
   if [ -n "$UV" ]; then uv venv --clear --python "$FOUND" .venv; else "$FOUND" -m venv --clear .venv; fi
 }
 
-install() {   # install "what it is" arguments...; the installer's own words show what goes on
-  say "  $1 ..."
-  if [ -n "$UV" ]; then
-    uv pip install --python "$VENV_PYTHON" "${@:2}" >&2
-  else
-    "$VENV_PYTHON" -m pip install --disable-pip-version-check --no-input "${@:2}" >&2
-  fi || die 1 "installing $1 failed; the lines above say why (disk full? no network?). Then run again."
+install() {   # install "what it is" arguments...; a dot every ten seconds shows that it goes on
+  local command=("$VENV_PYTHON" -m pip install --disable-pip-version-check --no-input) began=$SECONDS
+  [ -z "$UV" ] || command=(uv pip install --python "$VENV_PYTHON")
+  printf '  %s ' "$1" >&2
+  "${command[@]}" "${@:2}" >> .venv/setup.log 2>&1 &
+  INSTALLER=$!
+  while kill -0 "$INSTALLER" 2>/dev/null; do
+    sleep 0.2
+    if [ $((SECONDS - began)) -ge 10 ]; then began=$SECONDS; printf '.' >&2; fi
+  done
+  if wait "$INSTALLER"; then say " done"; return; fi
+  say ""
+  tail -n 12 .venv/setup.log >&2
+  die 1 "installing $1 failed; the lines above say why (disk full? no network?). Then run again."
 }
 
 set_up() {
@@ -84,7 +91,8 @@ set_up() {
   find_python || die 1 "no Python 3.11 or newer with venv found (tried python3.13, 3.12, 3.11, python3, python). Install it from https://www.python.org/downloads/ (Debian/Ubuntu: apt install python3-venv), or set PYTHON=/path/to/python."
   torch=$(grep -E '^torch==' requirements.lock) || die 1 "requirements.lock names no torch==<version>"
   say "Setting up .venv with ${UV:-pip} and $FOUND (once; a few minutes and some GB of downloads):"
-  trap 'die 130 "interrupted during the set-up; the next call starts it again."' INT TERM
+  INSTALLER=""
+  trap 'kill $INSTALLER 2>/dev/null; die 130 "interrupted during the set-up; run it again."' INT TERM
   # A set-up that was killed leaves no marker; it is cleared and done again.
   make_venv >&2 || die 1 "cannot make .venv with $FOUND: is the folder writable, is the disk full?"
   locate

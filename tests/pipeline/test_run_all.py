@@ -42,7 +42,7 @@ def course(tmp_path):
     for name in ("run_all.sh", "requirements.lock", "pyproject.toml"):
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "bin").mkdir()
-    for tool in ("cat", "cksum", "cp", "grep", "mkdir", "mv", "rm"):
+    for tool in ("cat", "cksum", "cp", "grep", "mkdir", "mv", "rm", "sleep", "tail"):
         (tmp_path / "bin" / tool).symlink_to(shutil.which(tool))
     stand_in(tmp_path / "bin" / "python3.13", PYTHON)
     return tmp_path
