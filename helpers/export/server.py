@@ -258,10 +258,12 @@ def create_app(bot, cfg: Settings, *, hosts: tuple[str, ...] = (), **options) ->
         app.add_exception_handler(kind, problem_response)
 
     add_routes(app, service)
-    app.add_middleware(Gate, hosts=hosts)
+    blocks = page(service)
+    direct = frozenset(number for number, event in blocks.fns.items() if event.queue is False)
+    app.add_middleware(Gate, hosts=hosts, direct=direct)
     return gr.mount_gradio_app(
         app,
-        page(service),
+        blocks,
         "/",
         theme=theme(),
         css=CSS,
@@ -320,7 +322,8 @@ def event(data: dict) -> str:
 ROUTES = re.compile(
     r"/|/health|/api/chat(/stream)?|/(config/?|theme\.css|favicon\.ico|manifest\.json|robots\.txt)"
     r"|/(assets|static|svelte)/[\w./-]+"
-    r"|/gradio_api/(info/?|startup-events|app_id/?|heartbeat/\w+|queue/(join|data)|cancel|reset/?)"
+    r"|/gradio_api/(info/?|startup-events|app_id/?|heartbeat/\w+|queue/(join|data)"
+    r"|run/predict|cancel|reset/?)"
 )
 HEADERS = {
     "Content-Security-Policy": "default-src 'self' data: blob:; "
@@ -334,10 +337,13 @@ TEXT_KEYS = {"role", "content", "text", "value"}  # of a chat message or a click
 
 
 class Gate:
-    """ASGI middleware: route allow-list, Host and Origin check, body limit, CSP."""
+    """ASGI middleware: route allow-list, Host and Origin check, body limit, CSP.
 
-    def __init__(self, app, hosts: tuple[str, ...] = ()):
-        self.app, self.hosts = app, {"localhost", *hosts}
+    `direct` are the page's events that may be run without Gradio's queue.
+    """
+
+    def __init__(self, app, hosts: tuple[str, ...] = (), direct: frozenset[int] = frozenset()):
+        self.app, self.hosts, self.direct = app, {"localhost", *hosts}, direct
 
     async def __call__(self, scope, receive, send) -> None:
         if scope["type"] == "lifespan":
@@ -401,6 +407,8 @@ class Gate:
             sent = json.loads(body)
             if not isinstance(sent.get("data"), list | None):
                 raise ValueError("not an event")
+            if scope["path"].endswith("/predict") and sent.get("fn_index") not in self.direct:
+                raise ValueError("an event of the queue")
             for value in [*(sent.get("data") or []), sent.get("event_data")]:
                 if not isinstance(value, str):
                     check_plain(value)
@@ -455,11 +463,16 @@ def theme() -> gr.themes.Base:
     return soft
 
 
+def escaped(payload: str | None) -> str | None:
+    """A typed message as HTML that shows what was typed; the chat log displays HTML."""
+    return payload if payload is None else html.escape(payload, quote=False)
+
+
 def earlier_turns(history: list[dict]) -> list[Turn]:
-    """Question and answer pairs of a Gradio history, whose answers are escaped HTML."""
+    """Question and answer pairs of a Gradio history, whose texts are escaped HTML."""
     texts = [(m["role"], "".join(part.get("text", "") for part in m["content"])) for m in history]
     return [
-        Turn(question, "tuned", answer=html.unescape(answer))
+        Turn(html.unescape(question), "tuned", answer=html.unescape(answer))
         for (asker, question), (writer, answer) in pairwise(texts)
         if (asker, writer) == ("user", "assistant")
     ]
@@ -487,6 +500,7 @@ def components(service: Service) -> dict:
         submit_btn=tr("Kirim", "Send"),
         stop_btn=tr("Hentikan", "Stop"),
     )
+    textbox.preprocess = escaped  # a subclass would have Gradio write a stub file beside this one
     inputs = [
         gr.Radio(
             [(tr("Model asal", "Base model"), "base"), ("Model tuning", "tuned")]
@@ -515,7 +529,8 @@ def page(service: Service) -> gr.Blocks:
         try:
             talk = service.conversation(model, tokens)
             talk.turns = earlier_turns(history)
-            async with contextlib.aclosing(service.answer(talk, message)) as pieces:
+            asked = html.unescape(message)
+            async with contextlib.aclosing(service.answer(talk, asked)) as pieces:
                 async for piece in pieces:
                     text += piece
                     if time.monotonic() - shown >= EVERY_S:

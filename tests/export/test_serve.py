@@ -431,9 +431,22 @@ def test_the_page_answers(quick):
     done = ask_page(quick, "satu <b>dua</b>")[-1]
     assert done["success"]
     log = done["output"]["data"][1]
-    assert log[-1]["content"][0]["text"].strip() == "satu &lt;b&gt;dua&lt;/b&gt;"
+    assert [turn["content"][0]["text"].strip() for turn in log] == [
+        "satu &lt;b&gt;dua&lt;/b&gt;"
+    ] * 2
     refused = ask_page(quick, "x" * 10_000, "other")[-1]
     assert not refused["success"] and "10,000" in refused["output"]["error"]
+
+
+def test_events_that_need_no_queue_are_let_through_and_no_others(quick):
+    """The browser sends them to another route: without it the page's button does nothing."""
+    events = {d["id"]: d["queue"] for d in quick.http.get("/config").json()["dependencies"]}
+    direct = [event for event, queued in events.items() if queued is False]
+    assert direct, "Gradio's page no longer has such events: close the route"
+    for event, queued in events.items():
+        body = {"data": [], "fn_index": event, "session_hash": "tab"}
+        status = quick.http.post("/gradio_api/run/predict", json=body).status_code
+        assert (status == 400) == (queued is not False), (event, queued, status)
 
 
 def test_leaving_or_stopping_a_tab_frees_the_model(start):
