@@ -12,10 +12,6 @@ def set_language(language: str) -> None:
     _language = language
 
 
-def get_language() -> str:
-    return _language
-
-
 def tr(indonesian: str, english: str) -> str:
     """The text in the display language."""
     return indonesian if _language == "id" else english

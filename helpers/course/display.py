@@ -4,21 +4,15 @@ from __future__ import annotations
 
 import base64
 import html
-import inspect
 import io
 import time
 
-from IPython.display import HTML, Markdown, display
+from IPython.display import HTML, display
 
 from .bilingual import tr
 
 # Okabe-Ito: distinguishable with every common kind of colour blindness
 COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000"]
-
-
-def show_source(thing) -> None:
-    """Show the source of a function or class, for a learner who looks something up."""
-    display(Markdown(f"```python\n{inspect.getsource(thing).rstrip()}\n```"))
 
 
 def show_tokens(row, tokenizer) -> None:
