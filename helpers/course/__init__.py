@@ -5,7 +5,7 @@ from .. import lazy
 __getattr__, __dir__ = lazy(
     __name__,
     lesson="start lessons",
-    bilingual="tr say md",
+    bilingual="tr say md num percent",
     results="record",
     exercises="check near",
     display="show_tokens show_side_by_side show_figure figure_html Live COLOURS",

@@ -17,6 +17,24 @@ def tr(indonesian: str, english: str) -> str:
     return indonesian if _language == "id" else english
 
 
+def num(value: float, decimals: int | None = None) -> str:
+    """A number as the display language writes it: 75.421 and 0,62 in Indonesian.
+
+    `decimals`: that many; None: as many as the number has, three at most. NaN becomes "-".
+    """
+    from babel.numbers import format_decimal
+
+    if value != value:
+        return "-"
+    pattern = "#,##0.###" if decimals is None else f"#,##0.{'0' * decimals}".rstrip(".")
+    return format_decimal(value, pattern, locale=_language)
+
+
+def percent(share: float, decimals: int = 0) -> str:
+    """A share between 0 and 1 as a percentage in the display language: 91,4 % in Indonesian."""
+    return f"{num(100 * share, decimals)} %" if share == share else "-"
+
+
 def switch_css(language: str) -> str:
     """Style element that hides the other language's Markdown cells; "both" hides nothing."""
     hidden = {"id": "en", "en": "id"}.get(language)

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from helpers.course import md
+from helpers.course import bilingual, md
 
 HOSTILE = [
     "`<img src=x onerror=alert(1)>`",
@@ -38,3 +38,18 @@ def test_any_data_is_one_piece_of_code_and_nothing_else(text):
 
 def test_ordinary_names_stay_readable():
     assert md("ayam goreng, pedas-manis") == "<code>ayam goreng, pedas-manis</code>"
+
+
+def test_numbers_are_written_as_the_display_language_writes_them(monkeypatch):
+    written = {}
+    for language in ("id", "en"):
+        monkeypatch.setattr(bilingual, "_language", language)
+        written[language] = [
+            bilingual.num(75421),
+            bilingual.num(0.625, 2),
+            bilingual.num(-1234.5),
+            bilingual.num(float("nan")),
+            bilingual.percent(0.914, 1),
+        ]
+    assert written["id"] == ["75.421", "0,62", "-1.234,5", "-", "91,4 %"]
+    assert written["en"] == ["75,421", "0.62", "-1,234.5", "-", "91.4 %"]
