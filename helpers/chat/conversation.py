@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterator
 from dataclasses import KW_ONLY, dataclass, field
 from functools import cached_property
 
-from ..course.bilingual import tr
+from ..course.bilingual import num, tr
 from ..course.errors import CourseError, UsageError
 from ..course.settings import Settings, choice
 from ..training.prompts import prompt_ids, prompt_messages
@@ -120,18 +120,20 @@ class Conversation:
         if not question:
             raise Refused(tr("Pesannya masih kosong.", "The message is empty."))
         if len(question) > MOST_CHARACTERS:
+            length, most = num(len(question)), num(MOST_CHARACTERS)
             raise Refused(
                 tr(
-                    f"Pesan ini {len(question):,} karakter, batasnya {MOST_CHARACTERS:,}.",
-                    f"This message has {len(question):,} characters; limit: {MOST_CHARACTERS:,}.",
+                    f"Pesan ini {length} karakter, batasnya {most}.",
+                    f"This message has {length} characters; limit: {most}.",
                 )
             )
         used, room = self.count(self.messages(question)), self.limit - self.answer_tokens
         if used > room:
+            takes, most = num(used), num(room)
             raise Refused(
                 tr(
-                    f"Pesan ini {used:,} token, tetapi model hanya bisa membaca {room:,} token.",
-                    f"This message takes {used:,} tokens, but the model can read only {room:,}.",
+                    f"Pesan ini {takes} token, tetapi model hanya bisa membaca {most} token.",
+                    f"This message takes {takes} tokens, but the model can read only {most}.",
                 )
             )
         return question

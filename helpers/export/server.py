@@ -363,7 +363,9 @@ class Gate:
             await response(scope, receive, send_with_headers)
 
         if not self.known_host(dict(scope["headers"])):
-            return await refuse(403, "unknown host or origin")
+            return await refuse(
+                403, tr("alamat atau asal permintaan tidak dikenal", "unknown host or origin")
+            )
         if not ROUTES.fullmatch(scope["path"]) or ".." in scope["path"]:
             return await refuse(404, "no such page")
         if scope["method"] not in ("GET", "HEAD"):
