@@ -1,1 +1,1 @@
-"""The command line, `python -m helpers`: one module a command."""
+"""The command line, `python -m helpers`; `options.py` has what commands share."""

@@ -1,27 +1,24 @@
-"""`python -m helpers chat`: one question and its answer, or a conversation in the terminal."""
+"""`python -m helpers chat` and `health`: one question and its answer, or a conversation."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
+import functools
 import signal
 import sys
 import threading
-import warnings
 from collections.abc import Iterator
 from typing import Annotated
 
 import typer
 
+from ..course import settings
 from ..course.bilingual import tr
 from ..course.errors import CourseError
+from .options import ENGINES, DataLanguage, Engine, Language, Profile, Seed, printable, quiet
 
 LEAVE = {"/exit", "/quit", "/keluar", "exit", "quit", "keluar"}
-
-
-def printable(text: str) -> str:
-    """Text without control characters: an answer must not be able to steer the terminal."""
-    return "".join(c for c in text if c.isprintable() or c in "\n\t")
+Message = Annotated[str | None, typer.Argument(help="One question. Without it: a conversation.")]
 
 
 def answer(conversation, message: str) -> None:
@@ -70,22 +67,16 @@ def lines(console) -> Iterator[str]:
 
 
 def chat(
-    message: Annotated[
-        str | None, typer.Argument(help="One question. Without it: a conversation.")
-    ] = None,
-    profile: Annotated[str, typer.Option(help="Hardware profile, or auto.")] = "auto",
-    language: Annotated[str, typer.Option(help="Language of the messages: id or en.")] = "id",
-    data_language: Annotated[
-        str, typer.Option(help="Language of the recipes learnt; empty: as --language.")
-    ] = "",
-    seed: Annotated[int, typer.Option(help="Seed of the training run and of sampling.")] = 42,
+    message: Message = None,
+    profile: Profile = "auto",
+    language: Language = "id",
+    data_language: DataLanguage = "",
+    seed: Seed = 42,
     model: Annotated[str, typer.Option(help="Who answers: tuned or base.")] = "tuned",
     temperature: Annotated[
         float, typer.Option(min=0.0, max=2.0, help="0: always the most likely token.")
     ] = 0.0,
-    engine: Annotated[
-        str, typer.Option(help="transformers, or gguf: llama.cpp on the file of notebook 06.")
-    ] = "transformers",
+    engine: Engine = "transformers",
 ) -> None:
     """Talk to the model that notebook 03 tuned.
 
@@ -96,12 +87,11 @@ def chat(
     from rich.console import Console
 
     from .. import chat as core
-    from ..course import settings
 
     notes = Console(stderr=True, highlight=False, soft_wrap=True)
     cfg = settings.load(profile, language, data_language, seed)
     settings.choice(model, core.MODELS, "model")
-    if settings.choice(engine, ("transformers", "gguf"), "engine") == "gguf":
+    if settings.choice(engine, ENGINES, "engine") == "gguf":
         from ..export.llamacpp import GgufBot as Bot
     else:
         Bot = core.Bot
@@ -130,11 +120,53 @@ def chat(
         raise typer.Exit(2)
 
 
-def quiet() -> None:
-    """Keep the libraries' progress bars and advice out of the terminal."""
-    from transformers.utils import logging as transformers_logging
+def health(
+    message: Message = None,
+    profile: Profile = "auto",
+    language: Language = "id",
+    data_language: DataLanguage = "",
+    seed: Seed = 42,
+) -> None:
+    """Ask the wellness model of notebook 07. Course material, not medical advice.
 
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", category=FutureWarning)
+    Emergency words and questions that must be declined are answered with a fixed text, before the
+    model is loaded. Exit code 1 when the model failed.
+    """
+    from rich.console import Console
+
+    from ..medical import Guard, HealthChat, by_split, load, markers
+
+    cfg = settings.load(profile, language, data_language, seed)
+
+    @functools.cache  # seconds to learn; a reply to an emergency does not wait for it
+    def guard(flag: str) -> Guard:
+        return Guard(by_split(load(cfg.data_language))["train"], flag)
+
+    @functools.cache
+    def model_and_tokenizer():
+        quiet()
+        tokenizer = markers.load_tokenizer(cfg)
+        return markers.load_tuned(cfg, tokenizer), tokenizer
+
+    def ask(question: str) -> str:
+        from ..evaluation import generation
+
+        model, tokenizer = model_and_tokenizer()
+        chat = markers.messages(question, tokenizer)
+        return generation.answers(model, tokenizer, [chat], cfg)[0]["text"]
+
+    def write(text: str) -> None:
+        print(printable(text), flush=True)
+
+    talk = HealthChat(
+        ask, language, lambda q: guard("abstain").says(q), lambda q: guard("see_doctor").says(q)
+    )
+    if message is None or not talk.guard(message):
+        model_and_tokenizer()  # a missing adapter is told before the first question, not as a reply
+    if message is None:
+        errors = talk.run(lines(Console(stderr=True)), write)
+    else:
+        reply = talk.reply(message)
+        write(reply.text)
+        errors = reply.kind == "error"
+    raise typer.Exit(1 if errors else 0)

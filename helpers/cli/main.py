@@ -7,13 +7,16 @@ thing checked is bad, 2 wrong use, 130 interrupted.
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Option
 
+from ..course import lesson, settings
 from ..course.errors import CourseError
-from . import chat, data, export, gpu, health, notebooks, serve
-from .output import Json, interruptible, print_json
+from . import chat, data, gpu, serve
+from .options import DataLanguage, Json, Language, Profile, Seed, interruptible, tell
 
 app = typer.Typer(
     help="Dapur LLM: the course for people who do not live in notebooks.",
@@ -22,42 +25,30 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+notebooks = typer.Typer(help="Upkeep of the notebooks and the README.", no_args_is_help=True)
 app.add_typer(data.app, name="data")
 app.add_typer(gpu.app, name="gpu")
-app.add_typer(notebooks.app, name="notebooks")
-app.command()(chat.chat)
-app.command()(health.health)
-app.command()(export.export)
-app.command()(serve.serve)
+app.add_typer(notebooks, name="notebooks")
+for command in (chat.chat, chat.health, serve.export, serve.serve):
+    app.command()(command)
 
 
 @app.command()
 def run(
-    profile: Annotated[
-        str, typer.Option(help="A profile of helpers/course/profiles.toml, or auto.")
-    ] = "auto",
-    language: Annotated[str, typer.Option(help="Language shown: id or en.")] = "id",
-    data_language: Annotated[
-        str, typer.Option(help="Language learnt: id or en. Empty: the one shown.")
-    ] = "",
-    seed: Annotated[int, typer.Option(help="Random seed.")] = 42,
+    profile: Profile = "auto",
+    language: Language = "id",
+    data_language: DataLanguage = "",
+    seed: Seed = 42,
     start: Annotated[
-        str,
-        typer.Option("--from", help="First lesson to run, by the beginning of its name, e.g. 03."),
+        str, Option("--from", help="First lesson to run, by the beginning of its name, e.g. 03.")
     ] = "",
-    only: Annotated[
-        list[str] | None, typer.Option(help="Run just this lesson; may be repeated.")
-    ] = None,
+    only: Annotated[list[str] | None, Option(help="Only this lesson; may be repeated.")] = None,
     fresh: Annotated[
-        bool,
-        typer.Option(
-            "--fresh", help="Remove what earlier runs with these settings left in artifacts/."
-        ),
+        bool, Option("--fresh", help="First remove what earlier runs with these settings left.")
     ] = False,
     as_json: Json = False,
 ) -> None:
     """Run the notebooks, check the gates, write runs/<time>/ with a report."""
-    from ..course import lesson, settings
     from ..pipeline import gates, runner
 
     cfg = settings.load(profile, language, data_language, seed)
@@ -65,7 +56,7 @@ def run(
     with interruptible():
         summary = runner.run(cfg, lessons, table, fresh=fresh, on_stderr=as_json)
     if as_json:
-        print_json(summary)
+        tell(summary, as_json)
     raise typer.Exit(summary["exit_code"])
 
 
@@ -73,14 +64,9 @@ def run(
 def doctor(as_json: Json = False) -> None:
     """Tell versions, device, profile, disk, memory and whether the embedded model is there."""
     facts = installation()
-    if as_json:
-        print_json(facts)
-    else:
-        listed = [f"{name} {version or 'missing'}" for name, version in facts["versions"].items()]
-        for name, value in (facts | {"versions": ", ".join(listed)}).items():
-            if name != "problems":
-                typer.echo(f"{name.replace('_', ' ') + ':':<18} {value}")
-        typer.echo("\n".join(f"PROBLEM {p}" for p in facts["problems"]) or "no problems")
+    tell(facts, as_json)
+    if not facts["problems"] and not as_json:
+        typer.echo("no problems")
     raise typer.Exit(1 if facts["problems"] else 0)
 
 
@@ -91,7 +77,6 @@ def installation() -> dict:
 
     import psutil
 
-    from ..course import settings
     from ..pipeline import runner
     from ..training.models import packaged_gguf
 
@@ -128,9 +113,7 @@ def lab(context: typer.Context) -> None:
     """Open JupyterLab on the course, at its first notebook; further options go to JupyterLab."""
     import subprocess
 
-    from ..course.settings import ROOT
-
-    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={ROOT}"]
+    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={settings.ROOT}"]
     start = "--LabApp.default_url=/lab/tree/notebooks/00_start.ipynb"
     with interruptible():
         server = subprocess.Popen([*command, start, *context.args])
@@ -139,6 +122,56 @@ def lab(context: typer.Context) -> None:
         finally:
             server.terminate()
             server.wait()
+
+
+@notebooks.command()
+def lint(paths: list[Path] = typer.Argument(None), as_json: Json = False) -> None:  # noqa: B008
+    """Check notebooks, all lessons when none is given. Exit code 1: there are problems."""
+    from ..pipeline import lint, notebooks
+
+    files = paths or notebooks.notebook_files()
+    problems = [problem for path in files for problem in lint.lint(path)]
+    if as_json:
+        tell({"notebooks": len(files), "problems": [vars(p) for p in problems]}, as_json)
+    else:
+        typer.echo("\n".join(map(str, problems)) or f"{len(files)} notebooks, no problems")
+    raise typer.Exit(1 if problems else 0)
+
+
+@notebooks.command()
+def stamp() -> None:
+    """Write the bootstrap cell, with the address in helpers/course/repository.txt, everywhere."""
+    from ..pipeline import notebooks
+
+    typer.echo("\n".join(f"stamped {name}" for name in notebooks.stamp()) or "nothing to change")
+
+
+@notebooks.command()
+def publish(run_dir: Path) -> None:
+    """Take the outputs of a run over into notebooks/, cleaned."""
+    from ..pipeline import notebooks
+
+    typer.echo("\n".join(f"published {name}" for name in notebooks.publish(run_dir)))
+
+
+@notebooks.command()
+def stale(as_json: Json = False) -> None:
+    """List notebooks whose outputs do not belong to their code. Exit code 1: there are some."""
+    from ..pipeline import notebooks
+
+    found = notebooks.stale()
+    tell(found, as_json)
+    if not found and not as_json:
+        typer.echo("all outputs belong to their code")
+    raise typer.Exit(1 if found else 0)
+
+
+@notebooks.command()
+def readme(run_dirs: list[Path] = typer.Argument(None)) -> None:  # noqa: B008
+    """Write the profiles and, from runs that passed, minutes and results into README.md."""
+    from ..pipeline import readme
+
+    readme.render(run_dirs or [])
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -152,6 +185,10 @@ def main(arguments: list[str] | None = None) -> None:
         fail(str(problem), problem.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         fail("interrupted", 130)
+    except ModuleNotFoundError as problem:
+        if (problem.name or "").startswith("helpers"):
+            raise
+        fail(f"{problem.name} is not installed. Run: pip install -r requirements.lock", 1)
     except Exception as problem:
         # typer brings click along, in newer versions under another name: known by its methods
         if not hasattr(problem, "format_message"):

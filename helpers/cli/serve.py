@@ -1,4 +1,4 @@
-"""`python -m helpers serve`: the tuned model as a web page and an HTTP API on this machine."""
+"""`python -m helpers export` and `serve`: the tuned model as files, and as a page and HTTP API."""
 
 from __future__ import annotations
 
@@ -6,15 +6,66 @@ import errno
 import ipaddress
 import logging
 import os
+import shutil
 import socket
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Option
 
+from ..course import settings
+from ..course.bilingual import tr
 from ..course.errors import UsageError
+from .options import (
+    ENGINES,
+    DataLanguage,
+    Engine,
+    Json,
+    Language,
+    Profile,
+    Seed,
+    interruptible,
+    quiet,
+    tell,
+)
 
-ENGINES = ("transformers", "gguf")
+
+def export(
+    profile: Profile = "auto",
+    language: Language = "id",
+    data_language: DataLanguage = "",
+    seed: Seed = 42,
+    quant: Annotated[
+        list[str], Option(help="f32, f16, bf16, q8_0, q5_1, q4_1 or q4_0; may be repeated.")
+    ] = ("f16", "q8_0"),
+    base: Annotated[
+        str, Option(help="Merge into the full weights, or as 4-bit training saw them: trained.")
+    ] = "full",
+    out: Annotated[Path | None, Option(help="Also copy the files into this folder.")] = None,
+    fresh: Annotated[bool, Option("--fresh", help="Write everything anew.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Merge the adapter that notebook 03 trained; write GGUF files and an Ollama Modelfile."""
+    from .. import export as core
+
+    cfg = settings.load(profile, language, data_language, seed)
+    if out is not None and out.exists() and not out.is_dir():
+        raise UsageError(f"--out {out} is a file; expected a folder, which may not exist yet.")
+    quiet()
+    report = core.export(
+        cfg, quant, base=base, fresh=fresh, progress=lambda text: typer.echo(f"{text} …", err=True)
+    )
+    if out is not None:
+        wanted = {core.gguf_path(cfg, q).name for q in quant} | {
+            n for n in report["files"] if n == "Modelfile" or n.startswith("merged/")
+        }
+        for name in sorted(wanted):
+            (out / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(Path(report["folder"]) / name, out / name)
+        report["copied_to"] = str(out)
+    tell(report, as_json)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -35,50 +86,26 @@ def listen(host: str, port: int) -> socket.socket:
         ) from problem
 
 
-def bot_of(cfg, engine: str, concurrency: int):
-    """The bot of an engine, not loaded yet. Raises MissingStep without an adapter or GGUF file."""
-    if engine == "gguf":
-        from ..export.llamacpp import GgufBot
-
-        return GgufBot(cfg, parallel=concurrency)
-    from ..chat.conversation import Bot
-    from ..export.merging import check_adapter
-
-    check_adapter(cfg)
-    return Bot(cfg)
-
-
 def serve(
-    profile: Annotated[
-        str, typer.Option(help="The profile that notebook 03 was run with.")
-    ] = "auto",
-    language: Annotated[str, typer.Option(help="Language of the page: id or en.")] = "id",
-    data_language: Annotated[
-        str, typer.Option(help="Language the model learnt. Empty: the one of the page.")
-    ] = "",
-    seed: Annotated[int, typer.Option(help="Seed of the training run.")] = 42,
-    engine: Annotated[
-        str, typer.Option(help="transformers, or gguf: llama.cpp on the file of notebook 06.")
-    ] = "transformers",
+    profile: Profile = "auto",
+    language: Language = "id",
+    data_language: DataLanguage = "",
+    seed: Seed = 42,
+    engine: Engine = "transformers",
     host: Annotated[
-        str, typer.Option(help="Address to listen on; 0.0.0.0 lets the whole network in.")
+        str, Option(help="Address to listen on; 0.0.0.0 lets the whole network in.")
     ] = "127.0.0.1",
     port: Annotated[
-        int,
-        typer.Option(envvar="PORT", min=0, max=65535, help="Port to listen on; 0: any free one."),
+        int, Option(envvar="PORT", min=0, max=65535, help="Port to listen on; 0: any free one.")
     ] = 7860,
     queue: Annotated[
-        int, typer.Option(min=0, help="How many questions may wait; more are turned away.")
+        int, Option(min=0, help="How many questions may wait; more are turned away.")
     ] = 32,
     concurrency: Annotated[
-        int, typer.Option(min=1, help="Answers written at once; more than one needs --engine gguf.")
+        int, Option(min=1, help="Answers written at once; more than one needs --engine gguf.")
     ] = 1,
 ) -> None:
     """Serve the tuned model: a chat page, POST /api/chat and /api/chat/stream, GET /health."""
-    from ..course import settings
-    from .chat import quiet
-    from .output import interruptible
-
     settings.choice(engine, ENGINES, "engine")
     if concurrency > 1 and engine == "transformers":
         raise UsageError(
@@ -87,42 +114,40 @@ def serve(
         )
     cfg = settings.load(profile, language, data_language, seed)
     with listen(host, port) as listener, interruptible():
-        bot, options = bot_of(cfg, engine, concurrency), {"queue": queue, "hosts": (host,)}
+        if engine == "gguf":
+            from ..export.llamacpp import GgufBot
+
+            bot = GgufBot(cfg, parallel=concurrency)
+        else:
+            from ..chat.conversation import Bot
+            from ..export.merging import check_adapter
+
+            check_adapter(cfg)
+            bot = Bot(cfg)
         quiet()
-        run(bot, cfg, listener, engine=engine, concurrency=concurrency, **options)
+        options = {"hosts": (host,), "queue": queue, "concurrency": concurrency, "engine": engine}
+        run(bot, cfg, listener, **options)
 
 
 def run(bot, cfg, listener: socket.socket, **options) -> None:
     """Serve on a listening socket until Ctrl-C or a request to terminate, then end the process."""
-    try:
-        import uvicorn
+    import uvicorn
 
-        from ..export import server as service
-    except ModuleNotFoundError as problem:
-        if (problem.name or "").partition(".")[0] not in ("gradio", "uvicorn", "fastapi"):
-            raise
-        raise UsageError(
-            f"the chat service needs the package {problem.name}. Run: pip install gradio"
-        ) from problem
-    from ..course.bilingual import tr
+    from ..export.server import create_app
 
-    app = service.create_app(bot, cfg, **options)
+    app = create_app(bot, cfg, **options)
 
     class Server(uvicorn.Server):
         async def startup(self, sockets=None):
             await super().startup(sockets)
             host, port = listener.getsockname()[:2]
-            typer.echo(
-                f"Dapur LLM: http://{f'[{host}]' if ':' in host else host}:{port} "
-                + tr("(memuat model; Ctrl-C: berhenti)", "(loading the model; Ctrl-C: stop)")
-            )
+            address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+            how = tr("(memuat model; Ctrl-C: berhenti)", "(loading the model; Ctrl-C: stop)")
+            typer.echo(f"Dapur LLM: {address} {how}")
             if not ipaddress.ip_address(host).is_loopback:
-                typer.echo(
-                    tr(
-                        "Layanan ini terbuka bagi siapa pun di jaringan, tanpa kata sandi.",
-                        "This service is open to everyone in the network, without a password.",
-                    )
-                )
+                warning = "Layanan ini terbuka bagi siapa pun di jaringan, tanpa kata sandi."
+                english = "This service is open to everyone in the network, without a password."
+                typer.echo(tr(warning, english))
 
         async def shutdown(self, sockets=None):
             app.state.service.close()  # first the answers, so that their connections can end

@@ -327,7 +327,7 @@ def test_command_line(tmp_path, capsys):
         "empty_answer": 1,
         "bad_json": 1,
     }
-    assert call(good) == 0 and "6 rows, 6 without a problem" in capsys.readouterr().out
+    assert call(good) == 0 and "rows good: 6" in capsys.readouterr().out
     assert call(bad) == 1 and "bad_json" in capsys.readouterr().out
     assert call(good, "--train", good, "--json") == 1 and json.loads(capsys.readouterr().out)[
         "kinds"

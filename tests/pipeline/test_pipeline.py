@@ -246,7 +246,7 @@ def test_fresh_removes_the_artifacts_of_this_key_only(cfg, tmp_path):
 SCRIPT = """
 import sys
 from pathlib import Path
-from helpers.cli.output import interruptible
+from helpers.cli.options import interruptible
 from helpers.course import settings
 from helpers.pipeline import runner
 folder, runner.calibrate = Path(sys.argv[1]), lambda: 1.0

@@ -1,0 +1,89 @@
+"""What commands share: their options, how an object is told, a tidy end."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import warnings
+from contextlib import contextmanager
+from typing import Annotated
+
+import typer
+from typer import Option
+
+Profile = Annotated[str, Option(help="A profile of helpers/course/profiles.toml, or auto.")]
+Language = Annotated[str, Option(help="Language shown: id or en.")]
+DataLanguage = Annotated[str, Option(help="Language learnt: id or en. Empty: the one shown.")]
+Seed = Annotated[int, Option(help="Random seed, of the training run too.")]
+Engine = Annotated[str, Option(help="transformers, or gguf: llama.cpp on the file of notebook 06.")]
+Json = Annotated[bool, Option("--json", help="One JSON object on standard output.")]
+ENGINES = ("transformers", "gguf")
+
+
+def printable(text: str) -> str:
+    """Text without control characters: what a file or a model wrote cannot steer the terminal."""
+    return "".join(c for c in text if c.isprintable() or c in "\n\t")
+
+
+def tell(report: dict, as_json: bool = False) -> None:
+    """An object as JSON, or for people: a line for each value, a table for rows, bytes as MB."""
+    if as_json:
+        typer.echo(json.dumps(report, indent=1, ensure_ascii=False))
+        return
+    for name, value in report.items():
+        label = name.replace("_", " ")
+        if isinstance(value, dict):
+            named = isinstance(next(iter(value.values()), None), dict)
+            value = [
+                {"": key} | row if named else f"{key}: {_size(name, row)}"
+                for key, row in value.items()
+            ]
+        if not isinstance(value, list):
+            typer.echo(printable(f"{label}: {_size(name, value)}"))
+        elif value:
+            lines = _table(value) if isinstance(value[0], dict) else "\n  ".join(map(str, value))
+            typer.echo(printable(f"{label}:\n  {lines}"))
+
+
+def _table(rows: list[dict]) -> str:
+    import pandas as pd
+
+    rows = [{name: _size(name, value) for name, value in row.items()} for row in rows]
+    return pd.DataFrame(rows).to_string(index=False, na_rep="-").replace("\n", "\n  ")
+
+
+def _size(name: str, value):
+    """The value for people; an amount of bytes, known by its name, in MB (10^6)."""
+    if value is None or value == []:
+        return "-"
+    if isinstance(value, list):
+        return "; ".join(map(str, value))
+    known = "bytes" in name or "memory." in name or name.startswith("ram_")
+    return f"{value / 1e6:,.1f} MB" if known else value
+
+
+def quiet() -> None:
+    """Keep the libraries' progress bars and advice out of the terminal."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+@contextmanager
+def interruptible():
+    """Within it, SIGTERM or a closed terminal is a KeyboardInterrupt, so that clean-up runs."""
+
+    def stop(number, frame):
+        raise KeyboardInterrupt
+
+    names = [name for name in ("SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)]
+    before = {name: signal.signal(getattr(signal, name), stop) for name in names}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(getattr(signal, name), handler)
