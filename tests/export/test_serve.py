@@ -340,7 +340,7 @@ def test_no_file_and_no_inner_route_is_served(quick, path):
         plain.sendall(request.encode())
         answer = b"".join(iter(lambda: plain.recv(65536), b""))
     assert int(answer.split()[1]) in (400, 403, 404, 405), answer[:200]
-    assert b"unknown host" not in answer and b"root:" not in answer and b"[fonts]" not in answer
+    assert b"tidak dikenal" not in answer and b"root:" not in answer and b"[fonts]" not in answer
 
 
 @pytest.mark.parametrize("inner", ["upload", "run/respond", "call/respond", "component_server"])
@@ -435,7 +435,7 @@ def test_the_page_answers(quick):
         "satu &lt;b&gt;dua&lt;/b&gt;"
     ] * 2
     refused = ask_page(quick, "x" * 10_000, "other")[-1]
-    assert not refused["success"] and "10,000" in refused["output"]["error"]
+    assert not refused["success"] and "10.000" in refused["output"]["error"]
 
 
 def test_events_that_need_no_queue_are_let_through_and_no_others(quick):
