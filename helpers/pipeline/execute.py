@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import subprocess
 import sys
@@ -51,41 +52,30 @@ class Outcome:
     failure: dict | None = None
 
 
-class Tree:
-    """A process and its descendants as seen so far.
-
-    Kernels live in process groups of their own, so neither a signal to the group nor the end of
-    their parent is sure to end them. psutil works alike on Linux, macOS and Windows.
-    """
-
-    def __init__(self, pid: int):
-        self.root = psutil.Process(pid)
-        self.seen: dict[int, psutil.Process] = {}
-        self.peak_bytes = 0
-
-    def look(self) -> int:
-        """Resident bytes of the descendants (kernel and what it starts) now; keeps the peak."""
-        with suppress(psutil.NoSuchProcess):  # the root has ended; its descendants may still run
-            for child in self.root.children(recursive=True):
-                self.seen.setdefault(child.pid, child)
-        now = 0
-        for child in self.seen.values():
+def memory_below(pid: int) -> int:
+    """Resident bytes of a process's descendants: the kernel and what it starts."""
+    found = 0
+    with suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(pid).children(recursive=True):
             with suppress(psutil.Error):
-                now += child.memory_info().rss
-        self.peak_bytes = max(self.peak_bytes, now)
-        return now
-
-    def kill(self) -> None:
-        """End root and descendants, those also that outlived their parent."""
-        self.look()
-        end([self.root, *self.seen.values()])
+                found += child.memory_info().rss
+    return found
 
 
-def end(processes: list[psutil.Process]) -> None:
-    for process in processes:
+def end_marked(name: str, value: str) -> int:
+    """End the processes that were started with `name`=`value` in their environment; their number.
+
+    Kernels live in process groups of their own, and they and what they start may outlive their
+    parent or a runner that was killed: only the environment still tells whose they are.
+    """
+    marked = []
+    for process in psutil.process_iter():
         with suppress(psutil.Error):
-            process.kill()  # psutil checks the time of creation: a pid given anew is left alone
-    psutil.wait_procs(processes, timeout=10)
+            if process.environ().get(name) == value and process.pid != os.getpid():
+                process.kill()
+                marked.append(process)
+    psutil.wait_procs(marked, timeout=10)
+    return len(marked)
 
 
 def run_notebook(
@@ -93,12 +83,12 @@ def run_notebook(
     folder: Path,
     parameters: dict,
     env: dict[str, str],
-    watch: Callable[[Tree, int, float, int], None] = lambda tree, cell, seconds, memory: None,
+    watch: Callable[[int, float, int], None] = lambda cell, seconds, memory: None,
 ) -> Outcome:
     """Run one notebook; its executed copy, log, state and metrics go to `folder`.
 
-    Never raises for what the notebook does. `watch(tree, code_cell, seconds, bytes)` is called a
-    few times a second. Ctrl-C ends the kernel and gives the status "interrupted".
+    Never raises for what the notebook does. `watch(code_cell, seconds, bytes)` is called a few
+    times a second. Ctrl-C ends the kernel and gives the status "interrupted".
     """
     files = {kind: folder / f"{plan.name}.{kind}" for kind in ("ipynb", "log", "job", "state")}
     job = {
@@ -109,21 +99,24 @@ def run_notebook(
         "cell_seconds": max(1, round(plan.cell_limit)),
     }
     write_json(files["job"], job)
-    metrics = (folder / f"{plan.name}.metrics.json").resolve()
-    began, status = time.monotonic(), ""
+    env = env | {
+        "DAPUR_JOB": str(files["job"].resolve()),
+        "DAPUR_METRICS": str((folder / f"{plan.name}.metrics.json").resolve()),
+    }
+    began, status, peak = time.monotonic(), "", 0
     with open(files["log"], "w", encoding="utf-8") as log:
         child = subprocess.Popen(
-            [sys.executable, "-m", "helpers.pipeline.execute", str(files["job"].resolve())],
+            [sys.executable, "-m", "helpers.pipeline.execute", env["DAPUR_JOB"]],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
-            env=env | {"DAPUR_METRICS": str(metrics)},
+            env=env,
         )
-    tree = Tree(child.pid)
     try:
         while child.poll() is None:
-            memory, seconds = tree.look(), time.monotonic() - began
-            watch(tree, read_state(files["state"])["code_cell"], seconds, memory)
+            memory, seconds = memory_below(child.pid), time.monotonic() - began
+            peak = max(peak, memory)
+            watch(read_state(files["state"])["code_cell"], seconds, memory)
             if seconds > plan.notebook_limit:
                 status = "timeout"
                 break
@@ -131,10 +124,10 @@ def run_notebook(
     except KeyboardInterrupt:
         status = "interrupted"
     finally:
-        tree.kill()
+        end_marked("DAPUR_JOB", env["DAPUR_JOB"])
         child.wait()
-    outcome = Outcome(plan.name, status, round(time.monotonic() - began, 1))
-    outcome.peak_memory_gb = round(tree.peak_bytes / 1e9, 2)
+    seconds = round(time.monotonic() - began, 1)
+    outcome = Outcome(plan.name, status, seconds, round(peak / 1e9, 2))
     judge(outcome, plan, child.returncode, files)
     for kind in ("job", "state"):
         files[kind].unlink(missing_ok=True)

@@ -8,6 +8,7 @@ Nothing here needs bash or a POSIX call.
 from __future__ import annotations
 
 import importlib.metadata
+import itertools
 import os
 import platform
 import shutil
@@ -17,7 +18,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import filelock
-import psutil
 from rich.console import Console
 
 from ..course.errors import CourseError, UsageError
@@ -26,7 +26,7 @@ from ..course.lesson import NOTEBOOKS
 from ..course.settings import ROOT, Settings
 from ..memory.planner import check_fits
 from . import gates, report
-from .execute import Outcome, Plan, Tree, end, run_notebook, sentence
+from .execute import Outcome, Plan, end_marked, run_notebook, sentence
 from .report import clock
 
 RUNS = ROOT / "runs"
@@ -115,6 +115,7 @@ def environment(cfg: Settings) -> dict[str, str]:
         "JUPYTER_PREFER_ENV_PATH": "1",
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
         "DAPUR_ARTIFACTS": str(cfg.artifacts_root),
+        "DAPUR_LOCK": str(lock_file(cfg)),
         "BASE_MODEL": str(base_model.absolute()) if base_model.is_dir() else cfg.base_model,
     }
     values.pop("DATA_DIR", None)
@@ -130,48 +131,29 @@ def parameters(cfg: Settings) -> dict[str, str | int]:
     }
 
 
-class Lock:
+def lock_file(cfg: Settings) -> Path:
+    return cfg.artifacts_root.absolute() / f".{cfg.key}.lock"
+
+
+@contextmanager
+def alone(lock: Path):
     """One run at a time on the artifacts of one key; the system frees it when the runner dies.
 
-    A runner that was killed outright cannot end its kernel: `note` writes the processes down, and
-    the next run with the same key ends them.
+    Gives the number of processes that a killed runner had left behind; they are ended first.
+    Raises CourseError while another run goes on.
     """
-
-    def __init__(self, path: Path):
-        self.file, self.notes = filelock.FileLock(path, timeout=0), path.with_suffix(".json")
-        self.noted: set[int] = set()
-
-    def acquire(self) -> int:
-        """How many processes of a dead run were ended. Raises CourseError while another runs."""
-        try:
-            self.file.acquire()
-        except filelock.Timeout:
-            raise CourseError(
-                "another run with the same settings is going on. Wait for it, or choose another "
-                "--profile, --data-language or --seed."
-            ) from None
-        orphans = []
-        for pid, created in read_json(self.notes) if self.notes.is_file() else []:
-            with suppress(psutil.NoSuchProcess):
-                process = psutil.Process(pid)
-                if abs(process.create_time() - created) < 1:  # else the pid was given anew
-                    orphans.append(process)
-        end(orphans)
-        return len(orphans)
-
-    def note(self, tree: Tree) -> None:
-        """Write down pid and time of creation of a tree's processes, when there are new ones."""
-        if self.noted == set(tree.seen):
-            return
-        self.noted, rows = set(tree.seen), []
-        for process in (tree.root, *tree.seen.values()):
-            with suppress(psutil.NoSuchProcess):
-                rows.append([process.pid, process.create_time()])
-        write_json(self.notes, rows)
-
-    def release(self) -> None:
-        self.notes.unlink(missing_ok=True)
-        self.file.release()
+    held = filelock.FileLock(lock, timeout=0)
+    try:
+        held.acquire()
+    except filelock.Timeout:
+        raise CourseError(
+            "another run with the same settings is going on. Wait for it, or choose another "
+            "--profile, --data-language or --seed."
+        ) from None
+    try:
+        yield end_marked("DAPUR_LOCK", str(lock))
+    finally:
+        held.release()
 
 
 class Progress:
@@ -179,7 +161,7 @@ class Progress:
 
     def __init__(self, log: Path, stderr: bool = False):
         self.console = Console(stderr=stderr, highlight=False, soft_wrap=True, markup=False)
-        self.log, self.last = log, 0.0
+        self.log = log
 
     def line(self, text: str, style: str = "") -> None:
         self.console.print(text, style=style or None)
@@ -189,17 +171,17 @@ class Progress:
     @contextmanager
     def running(self):
         """Gives `update(text)`: one live line on a terminal, elsewhere a line every 20 s."""
-        self.last = time.monotonic()
-        if self.console.is_terminal:
-            with self.console.status("") as status:
-                yield status.update
-        else:
-            yield self.now_and_then
+        told = time.monotonic()
+        with self.console.status("") as status:
 
-    def now_and_then(self, text: str) -> None:
-        if time.monotonic() - self.last >= PLAIN_EVERY:
-            self.last = time.monotonic()
-            self.line(text)
+            def update(text: str) -> None:
+                nonlocal told
+                status.update(text)
+                if not self.console.is_terminal and time.monotonic() - told >= PLAIN_EVERY:
+                    told = time.monotonic()
+                    self.line(text)
+
+            yield update
 
 
 def check_disk(folders: list[Path], need_gb: float = DISK_GB) -> None:
@@ -217,12 +199,11 @@ def check_disk(folders: list[Path], need_gb: float = DISK_GB) -> None:
 def new_folder(runs: Path) -> Path:
     """A fresh folder named by the time; two runs that start at once get two."""
     stamp = time.strftime("%Y%m%d-%H%M%S")
-    for number in range(1000):
+    for number in itertools.count():
         folder = runs / (f"{stamp}-{number}" if number else stamp)
         with suppress(FileExistsError):
             folder.mkdir()
             return folder
-    raise CourseError(f"1000 runs began in one second in {runs}.")
 
 
 def forget(cfg: Settings) -> None:
@@ -256,9 +237,7 @@ def run(
             f"{', '.join(missing)}. Restore them, or mend course.toml."
         )
     check_disk([runs, cfg.artifacts_root])
-    lock = Lock(cfg.artifacts_root / f".{cfg.key}.lock")
-    ended = lock.acquire()
-    try:
+    with alone(lock_file(cfg)) as ended:
         progress = Progress(new_folder(runs) / "run.log", on_stderr)
         if ended:
             text = f"Ended {ended} processes that an earlier, killed run had left behind."
@@ -268,13 +247,11 @@ def run(
         announce(cfg, plans, fresh, progress)
         if fresh and cfg.artifacts.exists():
             forget(cfg)
-        outcomes = run_all(cfg, plans, progress, lock)
+        outcomes = run_all(cfg, plans, progress)
         return finish(cfg, outcomes, table, progress, started, calibration)
-    finally:
-        lock.release()
 
 
-def run_all(cfg: Settings, plans: list[Plan], progress: Progress, lock: Lock) -> list[Outcome]:
+def run_all(cfg: Settings, plans: list[Plan], progress: Progress) -> list[Outcome]:
     """The notebooks one after the other; those after a failure stay "not run"."""
     folder, outcomes = progress.log.parent, [Outcome(item.name, "not run") for item in plans]
     for i, item in enumerate(plans):
@@ -283,8 +260,7 @@ def run_all(cfg: Settings, plans: list[Plan], progress: Progress, lock: Lock) ->
         progress.line(f"{name}: expected {about}, limit {clock(item.notebook_limit)}")
         with progress.running() as update:
 
-            def watch(tree, cell, seconds, memory, name=name, about=about, update=update):
-                lock.note(tree)
+            def watch(cell, seconds, memory, name=name, about=about, update=update):
                 text = f"{name}: code cell {cell} · {clock(seconds)} of {about}"
                 update(f"{text} · {memory / 1e9:.1f} GB")
 

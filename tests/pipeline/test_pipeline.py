@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -156,19 +157,24 @@ def test_limits_follow_the_measured_minutes_and_the_machine():
 
 
 def test_simultaneous_starts_get_one_lock_and_folders_of_their_own(tmp_path):
-    def start(_):
-        lock = runner.Lock(tmp_path / ".key.lock")
+    held = threading.Event()
+
+    def start(number):
         try:
-            lock.acquire()
+            with runner.alone(tmp_path / ".key.lock"):
+                held.wait(30)
+                return runner.new_folder(tmp_path), True
         except CourseError:
-            return runner.new_folder(tmp_path), None
-        return runner.new_folder(tmp_path), lock
+            return runner.new_folder(tmp_path), False
 
     with ThreadPoolExecutor(8) as pool:
-        started = list(pool.map(start, range(16)))
-    (winner,) = [lock for _, lock in started if lock]
-    winner.release()
-    assert len({folder for folder, _ in started}) == 16
+        tasks = [pool.submit(start, number) for number in range(8)]
+        deadline = time.monotonic() + 20
+        while sum(task.done() for task in tasks) < 7 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        held.set()
+        folders, winners = zip(*(task.result() for task in tasks))
+    assert sum(winners) == 1 and len(set(folders)) == 8
 
 
 @pytest.fixture
@@ -289,14 +295,15 @@ def test_ctrl_c_ends_the_kernel_and_leaves_no_finished_run(tmp_path, number):
 @pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
 def test_the_kernel_of_a_killed_runner_is_ended_by_the_next_run(tmp_path):
     process, kernel = start(tmp_path)
-    lock = runner.Lock(next((tmp_path / "artifacts").glob(".*.lock")))
+    lock = next((tmp_path / "artifacts").glob(".*.lock"))
     with pytest.raises(CourseError, match="another run with the same settings"):
-        lock.acquire()
+        with runner.alone(lock):
+            pass
     process.kill()
     process.communicate()
     assert not gone(kernel)
-    assert lock.acquire() >= 1 and gone(kernel)
-    lock.release()
+    with runner.alone(lock) as ended:
+        assert ended >= 1 and gone(kernel)
 
 
 def test_the_report_escapes_what_a_model_or_a_notebook_wrote(tmp_path):
