@@ -45,6 +45,7 @@ _UNITS = (
     "ruas ikat papan potong genggam cangkir gelas bungkus bks biji tangkai helai keping bonggol "
     "jari kotak sachet tbsp tsp teaspoons? tablespoons? cups? c cloves? stalks? lea(?:f|ves) "
     "pieces? slices? bunch(?:es)? handfuls? blocks? sprigs? heads? pinch oz lbs? cans? pkg "
+    "litres? ears? sheets? "
     "secukupnya sedikit sejumput about sekitar setengah of x"
 )
 _QUANTITY = re.compile(

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 import sacrebleu
-from rapidfuzz import fuzz
 from scipy.stats import binomtest
 
-from ..data.recipes import item_name
 from ..training import prompts
-
-ALIKE = 85  # rapidfuzz's partial ratio from which a word counts as found; allows for affixes
 
 
 def interval(
@@ -81,32 +75,6 @@ def chrf(
 def is_recipe(text: str) -> bool:
     """Whether `prompts.parse` reads the answer back as a recipe."""
     return prompts.parse(text) is not None
-
-
-def ingredients_used(text: str) -> float:
-    """Of the ingredients an answer lists, the share that its own steps use; 0 for no recipe."""
-    recipe = prompts.parse(text)
-    names = [item_name(item) for item in recipe.ingredients] if recipe else []
-    steps = " ".join(recipe.steps).lower() if recipe else ""
-    used = [
-        any(fuzz.partial_ratio(word, steps) >= ALIKE for word in name.split() if len(word) > 2)
-        for name in names
-        if name
-    ]
-    return float(np.mean(used)) if used else 0.0
-
-
-def request_kept(text: str, request: str) -> float:
-    """Of the ingredients a request names, the share that the answer lists; NaN if it names none."""
-    wanted = re.search(r"(?:Bahan|Ingredients): ([^\n]+)\.$", request)
-    if not wanted:
-        return float("nan")
-    recipe = prompts.parse(text)
-    if recipe is None:
-        return 0.0
-    listed = "\n".join(recipe.ingredients).lower()
-    names = wanted[1].split(",")
-    return float(np.mean([fuzz.partial_ratio(name.strip(), listed) >= ALIKE for name in names]))
 
 
 def distinct_ngrams(text: str, n: int = 4) -> float:

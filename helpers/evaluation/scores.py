@@ -12,7 +12,7 @@ import torch
 from .. import training
 from ..course.settings import Settings
 from ..training import models, prompts
-from . import generation, metrics
+from . import content, generation, metrics
 
 
 @dataclass
@@ -59,31 +59,56 @@ def answer_all(
 
 
 def table(
-    answers: Answers, references: list[str], requests: list[str]
+    texts: list[str], rows: list[dict], language: str, known: list[str] = (), ended: list[bool] = ()
 ) -> dict[str, tuple[float, float, float, int]]:
-    """All metrics of one model: name -> (value, low, high, n), with 95 % intervals.
+    """What a model's, or an opponent's, answers are worth: name -> (value, low, high, n).
 
-    Wilson intervals for shares of rows ("format", "ended"), a bootstrap over the rows for the
-    others. A row without a value, NaN, does not count; a metric without any row is left out.
+    `rows`: the test rows that were asked, as lesson 02 saves them (messages, form, asked, title).
+    `known`: ingredient names to look for in steps (see `content.unlisted`). 95 % intervals: Wilson
+    for shares of rows, a bootstrap over the rows for the others. A row without a value, NaN, does
+    not count; a metric without any row is left out.
     """
-    texts, n = answers.texts, len(references)
-    per_token = np.array(answers.nats) / np.array(answers.labels)
-    rows = {
-        "bleu": (*metrics.bleu(texts, references), n),
-        "chrf": (*metrics.chrf(texts, references), n),
-        "format": (*metrics.share(map(metrics.is_recipe, texts)), n),
-        "ended": (*metrics.share(answers.ended), n),
-        "loss": (*metrics.interval(per_token, weights=answers.labels), n),
+    references = [row["messages"][-1]["content"] for row in rows]
+    recipes = [prompts.parse(reference) for reference in references]
+    found = {
+        "bleu": (*metrics.bleu(texts, references), len(rows)),
+        "chrf": (*metrics.chrf(texts, references), len(rows)),
     }
-    for name, values in (
-        ("ingredients", [metrics.ingredients_used(text) for text in texts]),
-        ("request", [metrics.request_kept(*pair) for pair in zip(texts, requests)]),
-        ("distinct", [metrics.distinct_ngrams(text) for text in texts]),
-    ):
-        known = [value for value in values if not np.isnan(value)]
-        if known:
-            rows[name] = (*metrics.interval(known), len(known))
-    return rows
+    shares = {
+        "format": map(metrics.is_recipe, texts),
+        "ended": ended,
+        "main": [content.main_kept(t, r, language) for t, r in zip(texts, recipes) if r],
+        "title": [
+            content.title_kept(text, row["title"])
+            for text, row in zip(texts, rows)
+            if row["form"] != "ingredients"
+        ],
+        "unlisted": [bool(content.unlisted(text, known, language)) for text in texts if known],
+    }
+    for name, hits in shares.items():
+        if hits := list(hits):
+            found[name] = (*metrics.share(hits), len(hits))
+    values = {
+        "recall": [content.recall(row["asked"], text, language) for text, row in zip(texts, rows)],
+        "precision": [
+            content.precision(row["asked"], text, language)
+            for text, row in zip(texts, rows)
+            if row["form"] == "ingredients"
+        ],
+        "quantities": [content.quantities(text) for text in texts],
+        "impossible": [content.impossible(text, language) for text in texts],
+        "used": [content.used(text, language) for text in texts],
+    }
+    for name, row_values in values.items():
+        if row_values := [value for value in row_values if not np.isnan(value)]:
+            found[name] = (*metrics.interval(row_values), len(row_values))
+    fresh, steps = content.fresh_steps(texts)
+    if sum(steps):
+        found["distinct_steps"] = (*metrics.interval(fresh, weights=steps), len(fresh))
+    name, share = content.commonest(texts, language)
+    hits = [name in content.listed(text, language) for text in texts]
+    found["commonest"] = (*metrics.share(hits), len(hits))
+    return found
 
 
 def loss_gain(base: Answers, tuned: Answers) -> tuple[float, float, float]:

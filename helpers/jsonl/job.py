@@ -179,7 +179,7 @@ class _Events(TrainerCallback):
 def _train(folder: Path, job: Job, cfg: Settings, show, callbacks) -> Job:
     tokenizer = models.load_tokenizer(cfg)
     rows = {name: _rows(folder, name, tokenizer, cfg.max_length) for name in FILES}
-    model = models.for_short_rows(models.load_base(cfg, for_training=True), cfg)
+    model = models.load_base(cfg, for_training=True)
     model = training.attach_adapter(model, cfg)
     trainer = _trainer(folder, model, tokenizer, cfg, rows, show, callbacks)
     checkpoint = checkpoints.sound_checkpoint(folder / "checkpoints")

@@ -45,13 +45,13 @@ SHARED_INPUT = {
 }
 
 
-def upcasts(device: str, dtype: str) -> bool:
+def upcasts(dtype: str) -> bool:
     """Whether a training keeps embeddings, head and norms in fp32.
 
     fp16 needs it: its largest number is 65504, and large models pass that between their layers.
-    bf16 has the range of fp32, so on a GPU nothing is upcast; on a processor it costs little.
+    bf16 has the range of fp32, so nothing is upcast; on a processor that also makes a step faster.
     """
-    return not (device == "cuda" and dtype == "bfloat16")
+    return dtype != "bfloat16"
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,7 @@ class Job:
     checkpointing: bool = True
     optimizer: str = "adamw_torch"
     label_share: float = LABEL_SHARE  # share of the tokens that is learnt
+    fast_cpu: bool = False  # plain attention, and 4-bit weights kept unpacked as well (models)
     padded: bool | None = None  # whether rows of a batch differ in length; None: batch > 1
 
     def __post_init__(self):
@@ -102,6 +103,11 @@ class Job:
         return 4 if self.upcast and self.quantization == "nf4" else self.compute_bytes
 
     @property
+    def is_unpacked(self) -> bool:
+        """Whether 4-bit weights are dequantised once and kept, as on a processor."""
+        return self.fast_cpu and self.quantization == "nf4"
+
+    @property
     def has_padding(self) -> bool:
         return self.batch > 1 if self.padded is None else self.padded
 
@@ -125,7 +131,13 @@ def weight_bytes(shape: Shape, job: Job) -> dict[str, int]:
         one = [nf4_bytes(a * b, job.double_quant) for a, b in shape.linears.values()]
         weights, constants = (shape.num_hidden_layers * sum(column) for column in zip(*one))
     rest = shape.rest_parameters * job.rest_bytes
-    return {"weights": weights, "nf4_constants": constants, "unquantised": rest}
+    unpacked = shape.linear_parameters * job.compute_bytes * job.is_unpacked
+    return {
+        "weights": weights,
+        "nf4_constants": constants,
+        "unquantised": rest,
+        "unpacked": unpacked,
+    }
 
 
 def targeted(shape: Shape, job: Job) -> tuple[str, ...]:
@@ -175,6 +187,8 @@ def layer_bytes(shape: Shape, job: Job) -> int:
     token += s * job.rank * len(inputs)  # between A and B
     # scores of every head: after the tanh, after the softmax in fp32, and cast for the product
     token += (4 + s * (2 if s < 4 else 1)) * heads * job.length * capped
+    if job.fast_cpu and not shape.has("capped"):  # softmax in fp32, and cast for the product
+        token += (4 + s * (s < 4)) * heads * job.length
     mask = job.batch * job.length**2 * s if job.has_padding else 0
     return job.tokens * token + mask
 
@@ -229,6 +243,7 @@ def _train(shape: Shape, job: Job) -> tuple[dict[str, int], dict[str, int]]:
         job.tokens * shape.intermediate_size,
         s * max(a * b for a, b in shape.linears.values()),
     )  # one matrix dequantised
+    wide *= not job.is_unpacked
     if job.checkpointing:
         kept, rebuilt = layers * stream * width + 4 * width, layer_bytes(shape, job) + casts
     else:
@@ -266,7 +281,7 @@ def _chat(shape: Shape, job: Job) -> tuple[dict[str, int], dict[str, int]]:
     s, cache = job.compute_bytes, kv_cache_bytes(shape, job)
     adapters = 4 * shape.num_hidden_layers * sum(adapter_tensors(shape, job))
     weights = {**weight_bytes(shape, job), "adapters": adapters, "gradients": 0, "optimizer": 0}
-    wide = max(a * b for a, b in shape.linears.values()) * s
+    wide = max(a * b for a, b in shape.linears.values()) * s * (not job.is_unpacked)
     prompt = wide + job.tokens * s * (3 * shape.intermediate_size + 4 * shape.hidden_size)
     last, base = 12 * job.batch * shape.vocab_size, sum(weights.values())
     parts = {**weights, "activations": 0, "logits": last, "workspace": prompt, "kv_cache": cache}
@@ -312,7 +327,8 @@ def job_of(source, mode: str = "train", **overrides) -> tuple[str, Job, list[str
     values = {name: get(name) for name in same} | {
         "device": device,
         "dtype": dtype,
-        "upcast": upcasts(device, overrides.get("dtype", dtype)),
+        "upcast": upcasts(overrides.get("dtype", dtype)),
+        "fast_cpu": device == "cpu",
         "targets": targets if isinstance(targets, str) else tuple(targets),
         "length": get("max_length"),
         "checkpointing": get("gradient_checkpointing"),

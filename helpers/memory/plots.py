@@ -10,6 +10,7 @@ from ..course.display import COLOURS
 PARTS = {  # in the order of the stack
     "weights": ("bobot dasar", "base weights"),
     "nf4_constants": ("konstanta NF4", "NF4 constants"),
+    "unpacked": ("bobot 4 bit yang dibuka", "4-bit weights unpacked"),
     "unquantised": ("embedding, head, norm", "embeddings, head, norms"),
     "adapters": ("adapter", "adapters"),
     "gradients": ("gradien", "gradients"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+from functools import partial
 from pathlib import Path
 
 from ..course.device import compute_dtype
@@ -177,9 +178,11 @@ def spare_token(tokenizer) -> str:
 def load_base(cfg: Settings, quantization: str | None = None, for_training: bool = False):
     """The base model in evaluation mode; `quantization` "nf4" or "none", by default the profile's.
 
-    `for_training` keeps bitsandbytes from repacking 4-bit weights at the first evaluation (on
-    processors with AVX512-BF16): that layout has no backward pass, and the adapters would get no
-    gradient from then on, without an error.
+    On a CPU 4-bit weights are unpacked once (see `unpack`), and `for_training` takes plain
+    attention: torch's fused one is slow backwards in bf16 for rows of a few hundred tokens
+    (benchmarks/attention_speed.py). `for_training` also keeps bitsandbytes from repacking 4-bit
+    weights at the first evaluation (on processors with AVX512-BF16): that layout has no backward
+    pass, and the adapters would get no gradient from then on, without an error.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -196,6 +199,11 @@ def load_base(cfg: Settings, quantization: str | None = None, for_training: bool
         raise CourseError(f"base model {cfg.base_model} cannot be loaded: {first}") from problem
     if for_training:
         keep_trainable(model)
+    if cfg.device.kind == "cpu":
+        if quantization == "nf4":
+            unpack(model)
+        if for_training:
+            model.set_attn_implementation("eager")
     torch.manual_seed(cfg.seed)
     return model.eval()
 
@@ -207,14 +215,23 @@ def keep_trainable(model) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-def for_short_rows(model, cfg: Settings):
-    """Plain attention on a CPU, where torch's fused one is slow backwards in bf16; else unchanged.
+def unpack(model):
+    """Dequantise every 4-bit layer once and keep that copy: the same NF4 values, 2 bytes a weight.
 
-    A training step on rows of 155 tokens takes 0.77 of the time (benchmarks/attention_speed.py).
-    The attention weights take 2 to 6 bytes x heads x length^2 for each layer and row.
+    bitsandbytes does it anew in each pass on a CPU, which costs chat a third of its speed. The
+    packed weights stay, for saving and counting. peft's LoRA layer has the same class name, so the
+    class itself is compared.
     """
-    if cfg.device.kind == "cpu":
-        model.set_attn_implementation("eager")
+    import bitsandbytes as bnb
+    import torch.nn.functional as F
+
+    def forward(x, weight, bias):
+        return F.linear(x.to(weight.dtype), weight, bias).to(x.dtype)
+
+    for layer in model.modules():
+        if isinstance(layer, bnb.nn.Linear4bit):
+            weight = bnb.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+            layer.forward = partial(forward, weight=weight.to(layer.compute_dtype), bias=layer.bias)
     return model
 
 

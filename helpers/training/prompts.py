@@ -5,43 +5,26 @@ Training, evaluation and the chatbot all call this module, so that the prompts a
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass
 
 from ..course.errors import LabelMaskError
-from ..data.recipes import Recipe, item_name
+from ..data.recipes import Recipe
+from . import requests
 
 IGNORE = -100  # the label that PyTorch's cross entropy skips
 
 SYSTEM = {"id": "Kamu koki Indonesia.", "en": "You are an Indonesian chef."}
-REQUEST = {"id": "Buatkan resep {title}.", "en": "Write a recipe for {title}."}
-WITH = {"id": " Bahan: {items}.", "en": " Ingredients: {items}."}
 HEADINGS = {"id": ("Bahan:", "Langkah:"), "en": ("Ingredients:", "Steps:")}
 
 
-def wanted_items(recipe: Recipe, most: int = 3) -> list[str]:
-    """The ingredients that the request mentions: the first `most`, none for half the recipes.
-
-    Which half depends on the title alone, so that a recipe is always asked for in the same way.
-    """
-    if hashlib.sha256(recipe.title.encode()).digest()[0] % 2:
-        return []
-    names = dict.fromkeys(name for item in recipe.ingredients if (name := item_name(item)))
-    return list(names)[:most]
-
-
-def request(title: str, items: list[str] = (), language: str = "id") -> str:
-    """What a person types to ask for a recipe."""
-    text = REQUEST[language].format(title=title)
-    return text + WITH[language].format(items=", ".join(items)) if items else text
-
-
 def answer(recipe: Recipe, language: str = "id") -> str:
-    """The recipe in the format to learn: heading, dashed ingredients, heading, numbered steps."""
+    """The recipe in the format to learn: title, dashed ingredients, numbered steps."""
     ingredients, steps = HEADINGS[language]
     return "\n".join(
         [
+            recipe.title,
+            "",
             ingredients,
             *(f"- {item}" for item in recipe.ingredients),
             "",
@@ -51,10 +34,11 @@ def answer(recipe: Recipe, language: str = "id") -> str:
     )
 
 
-def messages(recipe: Recipe, language: str = "id") -> list[dict]:
-    """Chat messages for one training row: system, request, answer."""
+def messages(recipe: Recipe, language: str = "id", **options) -> list[dict]:
+    """Chat messages for one training row: system, request, answer. Options as for requests.draw."""
+    asked = requests.draw(recipe, language, **options).text
     return [
-        *prompt_messages(request(recipe.title, wanted_items(recipe), language), language),
+        *prompt_messages(asked, language),
         {"role": "assistant", "content": answer(recipe, language)},
     ]
 
@@ -155,11 +139,11 @@ _ITEM = re.compile(r"\s*[-*•]\s+(.*\S)")
 def parse(text: str) -> Recipe | None:
     """Read an answer back into a recipe, in either language; None outside the course's format.
 
-    The format: a line "Bahan:" or "Ingredients:", at least two "- " items, a line "Langkah:" or
-    "Steps:" of the same language, at least one step, numbered 1, 2, 3, ... without a gap, and
-    nothing else. `parse(answer(recipe))` gives back every recipe that the reader keeps.
+    The format: the title, a line "Bahan:" or "Ingredients:", at least two "- " items, a line
+    "Langkah:" or "Steps:" of the same language, at least one step, numbered 1, 2, 3, ... without a
+    gap, and nothing else. `parse(answer(recipe))` gives back every recipe that the reader keeps.
     """
-    lines = [line.strip() for line in text.strip().splitlines() if line.strip()]
+    title, *lines = [line.strip() for line in text.strip().splitlines() if line.strip()] or [""]
     for first, second in HEADINGS.values():
         if not lines or lines[0] != first or lines.count(first) != 1 or lines.count(second) != 1:
             continue
@@ -170,5 +154,5 @@ def parse(text: str) -> Recipe | None:
             return None
         if [int(step[1]) for step in steps] != list(range(1, len(steps) + 1)):
             return None
-        return Recipe("", tuple(item[1] for item in items), tuple(step[2] for step in steps))
+        return Recipe(title, tuple(item[1] for item in items), tuple(step[2] for step in steps))
     return None

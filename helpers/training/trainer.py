@@ -175,16 +175,18 @@ def lora_config(cfg: Settings) -> LoraConfig:
 def attach_adapter(model, cfg: Settings, config: LoraConfig | None = None):
     """The frozen model with a fresh adapter (`config`, or the profile's), trainable and in fp32.
 
-    Embeddings, head and norms of a 4-bit model go to fp32 as well, for stability, unless a GPU
-    computes in bf16 (planner.upcasts).
+    Embeddings, head and norms of a 4-bit model go to fp32 as well, for stability, unless the
+    arithmetic is in bf16 (planner.upcasts).
     """
     dtype = str(models.compute_dtype(cfg)).removeprefix("torch.")
-    if cfg.quantization == "nf4" and upcasts(cfg.device.kind, dtype):
+    if cfg.quantization == "nf4" and upcasts(dtype):
         model = prepare_model_for_kbit_training(
             model,
             use_gradient_checkpointing=cfg.gradient_checkpointing,
             gradient_checkpointing_kwargs=CHECKPOINTING,
         )
+    else:
+        model.requires_grad_(False)
     torch.manual_seed(cfg.seed)
     return get_peft_model(model, config or lora_config(cfg))
 

@@ -54,7 +54,12 @@ def test_the_model_is_left_as_it_was_also_after_an_error(cfg, tokenizer, model):
 def test_answers_in_batches_are_those_of_one_at_a_time_in_the_order_given(cfg, tokenizer, model):
     alone, batched = (
         generation.answers(
-            model, tokenizer, chats(7), dataclasses.replace(cfg, eval_batch=n), max_new_tokens=12
+            model,
+            tokenizer,
+            chats(7),
+            dataclasses.replace(cfg, eval_batch=n),
+            max_new_tokens=12,
+            repetition_penalty=1.2,
         )
         for n in (1, 3)
     )

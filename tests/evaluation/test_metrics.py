@@ -10,8 +10,8 @@ from helpers.course import files, results
 from helpers.evaluation import metrics
 
 STEPS = "\n\nLangkah:\n1. Rebus telur 9 menit.\n2. Taburi garam."
-GOOD = "Bahan:\n- 4 butir telur\n- 1 sdt garam" + STEPS
-UNUSED = "Bahan:\n- 4 butir telur\n- 1 sdt merica" + STEPS
+GOOD = "Telur Rebus\n\nBahan:\n- 4 butir telur\n- 1 sdt garam" + STEPS
+UNUSED = "Telur Merica\n\nBahan:\n- 4 butir telur\n- 1 sdt merica" + STEPS
 
 
 def test_identical_texts_score_full_marks_and_others_none():
@@ -39,12 +39,6 @@ def test_a_corpus_interval_holds_the_value_also_where_some_rows_match_nothing(sc
     [
         (metrics.is_recipe, (GOOD,), True),
         (metrics.is_recipe, ("halo",), False),
-        (metrics.ingredients_used, (GOOD,), 1.0),
-        (metrics.ingredients_used, (UNUSED,), 0.5),
-        (metrics.ingredients_used, ("halo",), 0.0),
-        (metrics.request_kept, (GOOD, "Buatkan resep X. Bahan: telur, garam."), 1.0),
-        (metrics.request_kept, (GOOD, "Buatkan resep X. Bahan: telur, udang."), 0.5),
-        (metrics.request_kept, ("halo", "Buatkan resep X. Bahan: telur."), 0.0),
         (metrics.distinct_ngrams, ("a b c d e f g h",), 1.0),
         (metrics.distinct_ngrams, ("a b a b a", 2), 0.5),
         (metrics.distinct_ngrams, ("a b",), 0.0),
@@ -52,10 +46,6 @@ def test_a_corpus_interval_holds_the_value_also_where_some_rows_match_nothing(sc
 )
 def test_scores_of_one_answer(function, arguments, right):
     assert function(*arguments) == right
-
-
-def test_a_request_without_ingredients_has_no_score():
-    assert math.isnan(metrics.request_kept(GOOD, "Buatkan resep X."))
 
 
 def test_an_interval_is_the_one_of_the_normal_distribution_for_many_rows():

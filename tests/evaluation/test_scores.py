@@ -23,19 +23,48 @@ def test_loss_gain_is_positive_when_the_tuned_model_is_better():
     assert evaluation.loss_gain(tuned, base)[0] == pytest.approx(-gain)
 
 
-def test_the_table_compares_answers_with_references_and_counts_endings():
-    short = [" ".join(text.split()[:5]) for text in REAL]
-    table = evaluation.table(answers(short), REAL, REQUESTS)
-    assert table["bleu"][0] == metrics.bleu(short, REAL)[0] != metrics.bleu(REAL, short)[0]
-    assert table["chrf"][0] == metrics.chrf(short, REAL)[0] != metrics.chrf(REAL, short)[0]
-    assert table["ended"] == (*metrics.share([True, False]), 2)
-    assert table["loss"][0] == pytest.approx(20 / 20) and table["loss"][3] == 2
-    assert table["request"] == (0.0, 0.0, 0.0, 1)  # only one request names an ingredient
-    assert table["format"][0] == 0 and table["format"][2] > 0.5  # Wilson: two rows prove little
+TELUR = (
+    "Telur Rebus\n\nBahan:\n- 4 butir telur\n- 2 siung bawang putih\n\nLangkah:\n1. Rebus telur."
+)
+TEMPE = "Tempe Orek\n\nBahan:\n- 1 papan tempe\n- 2 sdm kecap manis\n\nLangkah:\n1. Goreng tempe."
+ROWS = [
+    {
+        "title": title,
+        "form": form,
+        "asked": asked,
+        "messages": [*prompts.prompt_messages("?"), {"role": "assistant", "content": text}],
+    }
+    for title, form, asked, text in (
+        ("Telur Rebus", "ingredients", ["telur", "bawang putih"], TELUR),
+        ("Tempe Orek", "both", ["tempe"], TEMPE),
+        ("Tempe Orek", "dish", [], TEMPE),
+    )
+]
 
 
-def test_a_metric_without_rows_is_left_out():
-    assert "request" not in evaluation.table(answers(REAL), REAL, ["Buatkan resep X."] * 2)
+def test_the_references_themselves_score_full_marks():
+    texts = [TELUR, TEMPE, TEMPE]
+    table = evaluation.table(texts, ROWS, "id", ["santan"], [True] * 3)
+    for name in ("recall", "precision", "title", "main", "format", "ended", "quantities"):
+        assert table[name][0] == 1, name
+    assert [table[name][3] for name in ("recall", "precision", "title", "main")] == [2, 1, 2, 3]
+    assert table["bleu"][0] == pytest.approx(100) and table["impossible"][0] == 0
+    assert table["distinct_steps"][0] == pytest.approx(2 / 3)  # one of three was written twice
+    assert table["commonest"][0] == pytest.approx(2 / 3)
+    assert table["ended"] == (*metrics.share([True] * 3), 3)
+
+
+def test_the_table_compares_answers_with_their_own_rows():
+    shifted = evaluation.table([TEMPE, TELUR, TELUR], ROWS, "id")
+    assert shifted["recall"][0] == shifted["precision"][0] == shifted["title"][0] == 0
+    assert shifted["main"][0] == 0 < shifted["format"][0]
+    assert "ended" not in shifted and "unlisted" not in shifted
+    texts = [row["messages"][-1]["content"] for row in ROWS]
+    assert shifted["bleu"][0] == metrics.bleu([TEMPE, TELUR, TELUR], texts)[0]
+    broken = evaluation.table(["halo"] * 3, ROWS, "id")
+    assert broken["recall"][0] == broken["precision"][0] == broken["used"][0] == 0
+    assert broken["format"][0] == 0 and broken["format"][2] > 0.4  # Wilson: three rows prove little
+    assert "distinct_steps" not in broken
 
 
 def test_worst_names_the_rows_farthest_from_their_reference_first():

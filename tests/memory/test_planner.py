@@ -169,6 +169,8 @@ def quantised(config, folder, dtype, job):
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
+    if job.fast_cpu:
+        models.unpack(model).set_attn_implementation("eager")
     reentrant = {"gradient_checkpointing_kwargs": {"use_reentrant": False}}
     if job.upcast:
         model = prepare_model_for_kbit_training(
@@ -211,6 +213,14 @@ GPU = {"device": "cuda", "dtype": BF16, "upcast": False, "checkpointing": True}
 STEPS = {
     "bf16": ("llama", 4000, {}, KEEP),
     "fp32": ("llama", 4000, {}, KEEP | {"dtype": FP32}),
+    "cpu": ("llama", 4000, {}, KEEP | {"upcast": False, "fast_cpu": True}),
+    "cpu, fp32": ("qwen3", 4000, HEADS, KEEP | {"dtype": FP32, "fast_cpu": True}),
+    "cpu, q and v": (
+        "qwen2",
+        4000,
+        {},
+        KEEP | {"upcast": False, "fast_cpu": True, "targets": ("q_proj", "v_proj")},
+    ),
     "q and v": ("qwen2", 4000, {}, KEEP | {"targets": ("q_proj", "v_proj"), "rank": 4}),
     "dropout": ("llama", 4000, {}, KEEP | {"dropout": 0.1}),
     "checkpointing": ("qwen3", 500, HEADS, {}),
@@ -246,6 +256,8 @@ def test_a_training_step_by_phase(name, tmp_path, monkeypatch):
 
     frozen = tensor_bytes(*(p for p in model.parameters() if not p.requires_grad))
     assert frozen == plan.parts["weights"] + plan.parts["unquantised"]
+    unpacked = [getattr(m.forward, "keywords", {}).get("weight") for m in model.modules()]
+    assert tensor_bytes(*(w for w in unpacked if w is not None)) == plan.parts["unpacked"]
     trained = [p for p in model.parameters() if p.requires_grad]
     assert sum(p.nbytes for p in trained) == plan.parts["adapters"]
     if job.device == "cuda":
@@ -270,8 +282,8 @@ def test_a_training_step_by_phase(name, tmp_path, monkeypatch):
     assert tensor_bytes(*(p.grad for p in trained)) == plan.parts["gradients"]
 
 
-def test_what_is_not_quantised_stays_in_bf16_on_a_gpu(cfg):
-    """On a processor and with fp16 it goes to fp32; the adapter always trains in fp32."""
+def test_what_is_not_quantised_stays_in_bf16(cfg):
+    """With fp16 it goes to fp32; the adapter always trains in fp32."""
 
     def dtypes(device, dtype):
         made = dataclasses.replace(cfg, device=settings.Device(device, "", 8), compute_dtype=dtype)
@@ -283,11 +295,12 @@ def test_what_is_not_quantised_stays_in_bf16_on_a_gpu(cfg):
         model = training.attach_adapter(base, made)
         return {
             (p.requires_grad, p.dtype) for p in model.parameters() if p.is_floating_point()
-        }, planner.upcasts(device, dtype)
+        }, planner.upcasts(dtype)
 
     fp32 = {(False, torch.float32), (True, torch.float32)}
-    assert dtypes("cuda", BF16) == ({(False, torch.bfloat16), (True, torch.float32)}, False)
-    assert dtypes("cuda", "float16") == dtypes("cpu", BF16) == (fp32, True)
+    kept = ({(False, torch.bfloat16), (True, torch.float32)}, False)
+    assert dtypes("cuda", BF16) == dtypes("cpu", BF16) == kept
+    assert dtypes("cuda", "float16") == (fp32, True)
 
 
 def test_checkpointing_is_of_the_kind_that_stays(cfg, tmp_path, recwarn):

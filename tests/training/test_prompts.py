@@ -1,6 +1,5 @@
 """Recipes as conversations: format, label mask, and the checks around them."""
 
-import dataclasses
 import re
 
 import pytest
@@ -23,7 +22,11 @@ RECIPES = st.builds(
 @given(RECIPES, st.sampled_from(["id", "en"]))
 def test_an_answer_is_read_back_as_the_recipe_it_was_made_from(recipe, language):
     read = prompts.parse(prompts.answer(recipe, language))
-    assert (read.ingredients, read.steps) == (recipe.ingredients, recipe.steps)
+    assert (read.title, read.ingredients, read.steps) == (
+        recipe.title,
+        recipe.ingredients,
+        recipe.steps,
+    )
 
 
 @given(st.text(max_size=200))
@@ -37,15 +40,16 @@ def test_parsing_never_fails_on_any_text(text):
     [
         "",
         "Bahan:",
-        "Bahan:\n- a\n- b",
-        "Bahan:\n- a\n- b\n\nLangkah:\n1. x\n3. y",
-        "Bahan:\n- a\n- b\n\nLangkah:",
-        "Bahan:\n- a\n- b\n\nLangkah:\n2. x",
-        "Bahan:\n- a\n\nLangkah:\n1. x\n2. y",
-        "Bahan:\n- a\n- b\n\nSteps:\n1. x\n2. y",
-        "Halo\nBahan:\n- a\n- b\n\nLangkah:\n1. x\n2. y",
-        "Bahan:\n- a\n- b\n\nLangkah:\n1. x\n2. y\nSelamat makan",
-        "Bahan:\n- a\n- b\nLangkah:\n1. x\n2. y\nBahan:\n- c\n- d",
+        "Soto\n\nBahan:\n- a\n- b",
+        "Bahan:\n- a\n- b\n\nLangkah:\n1. x\n2. y",
+        "Soto\n\nBahan:\n- a\n- b\n\nLangkah:\n1. x\n3. y",
+        "Soto\n\nBahan:\n- a\n- b\n\nLangkah:",
+        "Soto\n\nBahan:\n- a\n- b\n\nLangkah:\n2. x",
+        "Soto\n\nBahan:\n- a\n\nLangkah:\n1. x\n2. y",
+        "Soto\n\nBahan:\n- a\n- b\n\nSteps:\n1. x\n2. y",
+        "Halo\nSoto\nBahan:\n- a\n- b\n\nLangkah:\n1. x\n2. y",
+        "Soto\n\nBahan:\n- a\n- b\n\nLangkah:\n1. x\n2. y\nSelamat makan",
+        "Soto\n\nBahan:\n- a\n- b\nLangkah:\n1. x\n2. y\nBahan:\n- c\n- d",
     ],
 )
 def test_a_text_outside_the_format_is_refused(text):
@@ -120,10 +124,3 @@ def test_a_doubled_beginning_token_is_refused(corpus, tokenizer):
     )
     with pytest.raises(LabelMaskError):
         prompts.check(doubled, chat, tokenizer)
-
-
-def test_the_same_recipe_is_always_asked_for_in_the_same_way(corpus):
-    for recipe in corpus:
-        assert prompts.messages(recipe) == prompts.messages(dataclasses.replace(recipe))
-    asked = [bool(prompts.wanted_items(r)) for r in corpus]
-    assert 0 < sum(asked) < len(asked)

@@ -1,0 +1,101 @@
+"""Names of ingredients: what is meant by one, which two mean the same, how much is too much.
+
+Used to draw requests by ingredients and to measure whether an answer keeps to them. The words of
+each language are in ingredients.toml.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+from .recipes import item_name
+
+WORDS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+
+
+@cache
+def words(name: str, language: str) -> tuple[str, ...]:
+    """The words of a name in one spelling: lower case, no plural in English, "cabe" -> "cabai"."""
+    text = name.lower()
+    for said, written in WORDS[language]["phrases"].items():
+        text = text.replace(said, written)
+    spelling = WORDS[language]["spelling"]
+    found = [spelling.get(word, word) for word in re.findall(r"[^\W\d_]+", text)]
+    if language == "en":
+        found = [spelling.get(one := _singular(word), one) for word in found]
+    return tuple(" ".join(found).split())
+
+
+def _singular(word: str) -> str:
+    """leaves -> leaf, chillies -> chilli, tomatoes -> tomato, limes -> lime."""
+    if word.endswith("leaves"):
+        return "leaf"
+    if word.endswith(("ies", "oes")):
+        return word[:-2]
+    return word[:-1] if word.endswith("s") and not word.endswith("ss") else word
+
+
+@cache
+def same(one: str, other: str, language: str) -> bool:
+    """Whether two names mean the same ingredient.
+
+    All words of the shorter stand in the longer, the longer one's head among them: "cabai" and
+    "cabai merah" are the same, "udang" and "petis udang" are not. A class alone ("daun") is
+    nothing.
+    """
+    a, b = words(one, language), words(other, language)
+    if a == b:
+        return bool(a)
+    short, long = sorted((a, b), key=len)
+    table = WORDS[language]
+    if not set(short) <= set(long) or set(short) <= set(table["classes"]):
+        return False
+    ordered = long if table["head"] == "first" else long[::-1]
+    head = next((word for word in ordered if word not in table["parts"]), ordered[0])
+    return head in short
+
+
+@cache
+def is_pantry(name: str, language: str) -> bool:
+    """Whether every kitchen has it: water, salt, sugar, oil, pepper. Nobody lists these."""
+    return words(name, language) in {words(n, language) for n in WORDS[language]["pantry"]}
+
+
+def names(items: Iterable[str], language: str) -> list[str]:
+    """Distinct names of ingredient lines, in order, without what every kitchen has."""
+    found = dict.fromkeys(name for item in items if (name := item_name(item)))
+    return [name for name in found if not is_pantry(name, language)]
+
+
+def everyday(name: str, language: str) -> str:
+    """The name as many people say it: "cabai rawit" -> "cabe rawit"; unchanged where no other."""
+    for written, said in WORDS[language]["everyday"].items():
+        if re.search(rf"\b{written}\b", name):
+            return re.sub(rf"\b{written}\b", said, name)
+    return name
+
+
+_AMOUNT = re.compile(r"(\d+(?:[.,/]\d+)?|[¼½¾⅓⅔])(?:\s*(?:-|–|sampai|to)\s*\d+)?\s*([^\W\d_]+)")
+
+
+def has_quantity(item: str) -> bool:
+    """Whether an ingredient line says how much: a number, or words such as "secukupnya"."""
+    some = r"\d|[¼½¾⅓⅔]|\b(secukupnya|sedikit|sejumput|segenggam|setengah|to taste|pinch|handful)\b"
+    return bool(re.search(some, item.lower()))
+
+
+def too_much(item: str, language: str) -> bool:
+    """Whether an ingredient line asks for more than the table `most` allows for its unit."""
+    found = _AMOUNT.match(item.lower().strip())
+    limit = found and WORDS[language]["most"].get(found[2])
+    if not limit:
+        return False
+    number = found[1].replace(",", ".")
+    parts = [float(part) for part in number.split("/") if part.replace(".", "", 1).isdigit()]
+    return (
+        bool(parts) and (parts[0] / parts[1] if len(parts) > 1 and parts[1] else parts[0]) > limit
+    )

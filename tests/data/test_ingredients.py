@@ -1,0 +1,85 @@
+"""Names of ingredients: which are the same, which every kitchen has, how much is too much."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from helpers.course.settings import ROOT
+from helpers.data import ingredients, load_recipes, recipes_of
+
+
+@pytest.mark.parametrize(
+    "language, one, other, right",
+    [
+        ("id", "cabai", "cabai merah", True),
+        ("id", "cabe rawit", "cabai rawit", True),
+        ("id", "cabai merah", "cabai rawit", False),
+        ("id", "bawang merah", "bawang putih", False),
+        ("id", "bawang", "bawang merah", False),
+        ("id", "daun", "daun salam", False),
+        ("id", "udang", "petis udang", False),
+        ("id", "ayam", "kaldu ayam", False),
+        ("id", "ayam", "telur ayam", False),
+        ("id", "ayam", "dada ayam", True),
+        ("id", "kecap", "kecap manis", True),
+        ("id", "bawang daun", "daun bawang", True),
+        ("id", "sereh", "serai", True),
+        ("id", "santan", "santan kental", True),
+        ("en", "lime", "limes", True),
+        ("en", "salam leaf", "salam leaves", True),
+        ("en", "leaves", "salam leaves", False),
+        ("en", "chicken", "chicken pieces", True),
+        ("en", "chicken", "chicken stock", False),
+        ("en", "prawns", "shrimp paste", False),
+        ("en", "milk", "coconut milk", False),
+        ("en", "scallions", "spring onions", True),
+        ("en", "red chilies", "red chillies", True),
+        ("en", "kecap manis", "sweet soy sauce", True),
+    ],
+)
+def test_two_names_mean_the_same_or_not(language, one, other, right):
+    assert ingredients.same(one, other, language) is right
+    assert ingredients.same(other, one, language) is right
+
+
+@given(st.text(max_size=30), st.text(max_size=30), st.sampled_from(["id", "en"]))
+def test_comparing_never_fails_and_has_no_direction(one, other, language):
+    assert ingredients.same(one, other, language) == ingredients.same(other, one, language)
+
+
+def test_pantry_is_left_out_of_the_names():
+    items = ["600 g ayam, potong", "1 sdt garam", "500 ml air", "3 sdm minyak goreng", "2 tomat"]
+    assert ingredients.names(items, "id") == ["ayam", "tomat"]
+    assert ingredients.names(["1 tsp salt", "2 limes", "2 limes"], "en") == ["limes"]
+
+
+@pytest.mark.parametrize("language", ["id", "en"])
+def test_the_course_s_own_recipes_have_plausible_amounts(language):
+    table, _ = load_recipes(ROOT / "data" / "recipes" / language)
+    items = [item for recipe in recipes_of(table) for item in recipe.ingredients]
+    assert not [item for item in items if ingredients.too_much(item, language)]
+    assert all(ingredients.has_quantity(item) for item in items)
+
+
+@pytest.mark.parametrize(
+    "item, language, right",
+    [
+        ("12 kg daging", "id", True),
+        ("1,5 kg daging", "id", False),
+        ("1/2 kg daging", "id", False),
+        ("200 butir telur", "id", True),
+        ("20 tsp salt", "en", True),
+        ("garam", "id", False),
+        ("4/0 kg x", "id", True),
+    ],
+)
+def test_too_much_is_told_by_the_unit(item, language, right):
+    assert ingredients.too_much(item, language) is right
+
+
+def test_an_everyday_word_is_still_the_same_ingredient():
+    for language in ("id", "en"):
+        for written in ingredients.WORDS[language]["everyday"]:
+            said = ingredients.everyday(written, language)
+            assert said != written and ingredients.same(said, written, language)
+    assert ingredients.everyday("nanas", "id") == "nanas"

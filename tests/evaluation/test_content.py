@@ -1,0 +1,63 @@
+"""What stands in an answer, against answers worked out by hand."""
+
+import math
+
+import pytest
+
+from helpers.data.recipes import Recipe
+from helpers.evaluation import content
+
+ANSWER = (
+    "Tempe Bacem Manis\n\nBahan:\n- 1 papan tempe\n- 3 sdm kecap manis\n- cabai merah\n"
+    "- 1 sdt garam\n\nLangkah:\n1. Rebus tempe dengan kecap dan santan.\n2. Goreng sebentar."
+)
+
+
+def test_recall_and_precision_look_from_both_sides():
+    assert content.listed(ANSWER, "id") == ["tempe", "kecap manis", "cabai merah"]
+    asked = ["kecap", "tempe", "udang", "cabe"]
+    assert content.recall(asked, ANSWER, "id") == 3 / 4
+    assert content.precision(asked, ANSWER, "id") == 1
+    assert content.precision(["tempe"], ANSWER, "id") == pytest.approx(1 / 3)
+    assert content.f1(["tempe", "udang"], ["tempe"], "id") == pytest.approx(2 / 3)
+    assert content.f1([], ["tempe"], "id") == content.f1(["nasi"], ["tempe"], "id") == 0
+
+
+def test_an_answer_outside_the_format_lists_nothing():
+    assert content.recall(["tempe"], "tempe, kecap", "id") == 0
+    assert content.precision(["tempe"], "tempe, kecap", "id") == 0
+    assert math.isnan(content.recall([], ANSWER, "id"))
+
+
+def test_title_and_main_ingredient():
+    assert content.title_kept(ANSWER, "Tempe Bacem manis")
+    assert not content.title_kept(ANSWER, "Tempe Orek")
+    meant = Recipe("x", ("2 papan tempe", "1 sdt garam"), ("y",))
+    other = Recipe("x", ("500 g udang", "1 papan tempe"), ("y",))
+    assert content.main_kept(ANSWER, meant, "id") and not content.main_kept(ANSWER, other, "id")
+
+
+def test_what_is_listed_is_used_and_what_is_used_is_listed():
+    assert content.used(ANSWER, "id") == pytest.approx(2 / 3)  # no step mentions the chilli
+    known = ["santan", "santan kental", "kecap manis", "tempe", "udang"]
+    assert content.unlisted(ANSWER, known, "id") == ["santan"]
+    assert content.unlisted("halo santan", known, "id") == []
+
+
+def test_quantities_and_impossible_amounts():
+    assert content.quantities(ANSWER) == 3 / 4
+    assert content.impossible(ANSWER, "id") == 0
+    assert content.impossible(ANSWER.replace("3 sdm", "90 sdm"), "id") == 1 / 4
+    assert content.quantities("halo") == 0
+
+
+def test_repeated_steps_count_once_over_all_answers():
+    other = ANSWER.replace("Goreng sebentar.", "Bakar sampai harum.")
+    values, steps = content.fresh_steps([ANSWER, other, "halo"])
+    assert steps == [2, 2] and values == [0.75, 0.75]  # one step of each stands in both: 3 of 4
+
+
+def test_the_commonest_ingredient_and_its_share():
+    eggs = ANSWER.replace("tempe", "telur").replace("cabai merah", "cabai hijau")
+    assert content.commonest([ANSWER, ANSWER, eggs], "id") == ("kecap manis", 1.0)
+    assert content.commonest(["halo"], "id") == ("", 0.0)
