@@ -58,3 +58,16 @@ def tuned_cfg(tmp_path_factory):
             torch.nn.init.normal_(weight, std=0.1)
     model.save_pretrained(models.adapter_folder(cfg))
     return cfg
+
+
+@pytest.fixture
+def call():
+    """`python -m helpers` in this process: call(words ...) -> exit code."""
+    from helpers.cli import main
+
+    def command(*words):
+        with pytest.raises(SystemExit) as left:
+            main.main(list(map(str, words)))
+        return left.value.code
+
+    return command

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import re
@@ -84,12 +85,6 @@ def code_sha256(nb) -> str:
     return hashlib.sha256(json.dumps(own, ensure_ascii=False).encode()).hexdigest()
 
 
-def shown(text: str) -> str:
-    """What a terminal would show: no colours, each line as after its last carriage return."""
-    text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text).replace("\r\n", "\n")
-    return "\n".join(line.rstrip("\r").split("\r")[-1] for line in text.split("\n"))
-
-
 def without_paths(text: str) -> str:
     """`text` without this machine's folders: the course's root becomes ".", home "~" and so on."""
     # From the start of a word only: else a picture's long text costs the square of its length.
@@ -107,41 +102,41 @@ def without_paths(text: str) -> str:
     return text
 
 
-def clean_outputs(outputs: list, number: int, where: str) -> list:
-    """Outputs of one cell for commit, in their order: adjacent pieces of a stream joined, widgets
-    and the language switch left out, paths removed."""
-    kept: list = []
-    for output in outputs:
+def clean_outputs(cell, number: int, where: str) -> None:
+    """Make a cell's outputs fit to commit, in their order: adjacent pieces of a stream joined,
+    widgets, the language switch, terminal colours and paths removed."""
+    from nbconvert.filters import strip_ansi
+    from nbconvert.preprocessors import CoalesceStreamsPreprocessor
+
+    for output in cell.outputs:
         if output.output_type == "error":
             raise CourseError(
                 f"{where} ends in an error ({output.ename}: {output.evalue[:80]}); "
                 "only a whole run can be committed. Mend it and run again."
             )
+    cell.outputs = [
+        output
+        for output in cell.outputs  # a widget needs a kernel; committed pages show both languages
+        if _WIDGET not in output.get("data", {})
+        and not _SWITCH.search(output.get("data", {}).get("text/html", ""))
+    ]
+    CoalesceStreamsPreprocessor().preprocess_cell(cell, {}, 0)
+    cell.outputs = [o for o in cell.outputs if o.output_type != "stream" or o.text.strip()]
+    for output in cell.outputs:
         if output.output_type == "stream":
-            if kept and kept[-1].get("name") == output.name:
-                kept[-1].text += output.text
-            else:
-                kept.append(nbformat.v4.new_output("stream", name=output.name, text=output.text))
-            continue
-        if _WIDGET in output.data or _SWITCH.search(output.data.get("text/html", "")):
-            continue  # a widget needs a kernel; committed pages show both languages
-        data = {
-            kind: without_paths(value)
-            if isinstance(value, str) and not kind.startswith("image/")
-            else value
-            for kind, value in output.data.items()
-        }
-        fields = {"execution_count": number} if output.output_type == "execute_result" else {}
-        kept.append(nbformat.v4.new_output(output.output_type, data=data, **fields))
-    for output in kept:
-        if output.output_type == "stream":
-            output.text = without_paths(shown(output.text))
+            output.text = without_paths(strip_ansi(output.text))
+        for kind, value in output.get("data", {}).items():
+            if isinstance(value, str) and not kind.startswith("image/"):
+                output.data[kind] = without_paths(value)
+        if "metadata" in output:
+            output.metadata = {}
+        if "execution_count" in output:
+            output.execution_count = number
         if (size := len(json.dumps(output))) > LARGEST_OUTPUT:
             raise CourseError(
                 f"{where} shows {size:,} characters; at most {LARGEST_OUTPUT:,} can be committed. "
                 "Show less, or a smaller picture."
             )
-    return [o for o in kept if o.output_type != "stream" or o.text.strip()]
 
 
 def clean(executed, name: str = "notebook"):
@@ -149,30 +144,24 @@ def clean(executed, name: str = "notebook"):
 
     Raises CourseError when a cell failed or was never run.
     """
-    nb = nbformat.v4.new_notebook(
-        metadata={
-            "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
-            "language_info": {"name": "python"},
-            "dapur": {"code_sha256": code_sha256(executed)},
-        }
-    )
-    for cell in executed.cells:
-        if tags(cell) & {"injected-parameters", "papermill-error-cell-tag"}:
-            continue
-        metadata = {"tags": list(cell.metadata["tags"])} if tags(cell) else {}
-        if cell.metadata.get("jupyter", {}).get("source_hidden"):
-            metadata["jupyter"] = {"source_hidden": True}
-        fields = {"id": cell.id, "source": cell.source, "metadata": metadata}
-        if cell.cell_type == "code":
-            number = len(code_cells(nb)) + 1
-            where = f"{name}: code cell {number}"
-            if cell.execution_count is None and cell.source.strip():
-                raise CourseError(f"{where} was never run; only a whole run can be committed.")
-            fields |= {
-                "execution_count": number,
-                "outputs": clean_outputs(cell.outputs, number, where),
-            }
-        nb.cells.append(nbformat.from_dict({"cell_type": cell.cell_type} | fields))
+    nb = copy.deepcopy(executed)
+    nb.metadata = {
+        "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
+        "language_info": {"name": "python"},
+        "dapur": {"code_sha256": code_sha256(executed)},
+    }
+    left_out = {"injected-parameters", "papermill-error-cell-tag"}
+    nb.cells = [cell for cell in nb.cells if not tags(cell) & left_out]
+    for cell in nb.cells:
+        kept = {key: cell.metadata[key] for key in ("tags", "jupyter") if cell.metadata.get(key)}
+        cell.metadata = nbformat.from_dict(kept)
+    for number, cell in enumerate(code_cells(nb), 1):
+        where = f"{name}: code cell {number}"
+        if cell.execution_count is None and cell.source.strip():
+            raise CourseError(f"{where} was never run; only a whole run can be committed.")
+        cell.execution_count = number
+        clean_outputs(cell, number, where)
+    nb = nbformat.from_dict(nb)
     nb.nbformat_minor = 5
     return nb
 

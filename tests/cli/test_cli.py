@@ -19,13 +19,6 @@ from tests.pipeline.test_pipeline import RECORD, notebook
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def call(*arguments):
-    """(exit code) of a command run in this process."""
-    with pytest.raises(SystemExit) as left:
-        main.main(list(arguments))
-    return left.value.code
-
-
 def test_help_comes_quickly_and_loads_nothing_heavy():
     heavy = ("torch", "pandas", "numpy", "transformers")
     code = (
@@ -44,7 +37,7 @@ COMMANDS = (
 
 
 @pytest.mark.parametrize("arguments", [name.split("-") for name in COMMANDS])
-def test_each_command_has_help(arguments, capsys):
+def test_each_command_has_help(call, arguments, capsys):
     assert call(*arguments, "--help") == 0 and "Usage: python -m helpers" in capsys.readouterr().out
 
 
@@ -61,19 +54,19 @@ def test_each_command_has_help(arguments, capsys):
         (["data", "check", "/no/such/path"], "does not exist"),
     ],
 )
-def test_wrong_use_is_one_line_and_code_2(arguments, word, capsys):
+def test_wrong_use_is_one_line_and_code_2(call, arguments, word, capsys):
     assert call(*arguments) == 2
     told = capsys.readouterr()
     assert told.out == "" and len(told.err.splitlines()) == 1 and word in told.err
 
 
-def test_too_little_memory_is_one_line_before_any_kernel_starts(capsys, monkeypatch):
+def test_too_little_memory_is_one_line_before_any_kernel_starts(call, capsys, monkeypatch):
     monkeypatch.setenv("DAPUR_MIN_RAM_GB", "100000")
     assert call("run", "--profile", "sanity") == 2
     assert "needs 100000.0 GB of free memory" in capsys.readouterr().err
 
 
-def test_ctrl_c_is_code_130(monkeypatch, capsys):
+def test_ctrl_c_is_code_130(call, monkeypatch, capsys):
     def interrupted(*arguments):
         raise KeyboardInterrupt
 
@@ -81,7 +74,7 @@ def test_ctrl_c_is_code_130(monkeypatch, capsys):
     assert call("run") == 130
 
 
-def test_data_check_counts_and_judges(tmp_path, capsys):
+def test_data_check_counts_and_judges(call, tmp_path, capsys):
     good = tmp_path / "ayam.csv"
     good.write_text(
         "Title,Ingredients,Steps\nSoto,1 ayam--2 serai,Rebus ayam--Sajikan\n"
@@ -111,7 +104,9 @@ def test_data_check_counts_and_judges(tmp_path, capsys):
     )
 
 
-def test_data_split_keeps_what_the_manifest_has_and_places_the_rest(tmp_path, monkeypatch, capsys):
+def test_data_split_keeps_what_the_manifest_has_and_places_the_rest(
+    call, tmp_path, monkeypatch, capsys
+):
     source = ROOT / "data" / "recipes"
     folder = tmp_path / "data" / "recipes"
     shutil.copytree(source / "id", folder / "id")
@@ -134,7 +129,7 @@ def test_data_split_keeps_what_the_manifest_has_and_places_the_rest(tmp_path, mo
     ],
 )
 def test_health_answers_emergencies_and_refusals_without_a_model(
-    message, told, capsys, monkeypatch
+    call, message, told, capsys, monkeypatch
 ):
     from helpers.medical import markers
 
@@ -143,7 +138,7 @@ def test_health_answers_emergencies_and_refusals_without_a_model(
     assert told in capsys.readouterr().out
 
 
-def test_doctor_tells_and_judges(capsys, monkeypatch):
+def test_doctor_tells_and_judges(call, capsys, monkeypatch):
     expected = 1 if main.installation()["problems"] else 0
     assert call("doctor", "--json") == expected
     facts = json.loads(capsys.readouterr().out)
@@ -160,7 +155,7 @@ def test_doctor_tells_and_judges(capsys, monkeypatch):
     assert call("doctor") == 1 and "  not installed: no-such-package" in capsys.readouterr().out
 
 
-def test_run_leaves_one_json_object_on_standard_output(tmp_path, capsys, monkeypatch):
+def test_run_leaves_one_json_object_on_standard_output(call, tmp_path, capsys, monkeypatch):
     notebook(tmp_path / "04_evaluation.ipynb", RECORD.format("04_evaluation", 0.5))
     for name, value in (
         ("RUNS", tmp_path / "runs"),
