@@ -5,12 +5,10 @@
 Each variant runs in a process of its own, alternating. The cause: `generation.one_head`.
 """
 
-import argparse
-import json
 import time
 from contextlib import nullcontext
 
-from paired import alternate
+import paired
 
 
 def variant(name: str, batch: int, length: int) -> dict:
@@ -41,28 +39,7 @@ def variant(name: str, batch: int, length: int) -> dict:
     return {"seconds": time.perf_counter() - start, "peak_gb": monitor.peak / 1e9}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    for option, value in (("batch", 40), ("length", 150), ("rounds", 2)):
-        parser.add_argument(f"--{option}", type=int, default=value)
-    parser.add_argument("--variant", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.variant:
-        print(json.dumps(variant(options.variant, options.batch, options.length)))
-        return
-    found = alternate(
-        __file__,
-        ["usual", "course"],
-        options.rounds,
-        lambda name, values: (
-            f"{name:8} {values['seconds']:6.2f} s   peak {values['peak_gb']:.2f} GB"
-        ),
-    )
-    for key, what in (("seconds", "time"), ("peak_gb", "memory")):
-        ratios = [c[key] / u[key] for c, u in zip(found["course"], found["usual"])]
-        rounds = ", ".join(f"{ratio:.2f}" for ratio in ratios)
-        print(f"{what:6} x {sum(ratios) / len(ratios):.2f} (each round: {rounds})")
-
-
 if __name__ == "__main__":
-    main()
+    line = "{seconds:6.2f} s   peak {peak_gb:.2f} GB"
+    ratios = {"seconds": "time", "peak_gb": "memory"}
+    paired.run(__file__, variant, ["usual", "course"], line, ratios, batch=40, length=150)

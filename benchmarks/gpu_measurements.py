@@ -8,8 +8,7 @@ card, so that one large card measures all the smaller ones. On a processor: the 
 hold, by tensor bytes; the rows of the GPU stay "not yet measured". Each profile runs in a process
 of its own.
 
-The model has the true shape and random weights. Each matrix is quantised as soon as it is made, so
-that neither a download nor room for the unquantised model is needed.
+The model has the true shape and random weights, so that nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -50,66 +49,28 @@ ON_A_PROCESSOR = {
 
 def settings_for(profile: str, **changes) -> settings.Settings:
     """A profile's settings on this machine's device, whatever device the profile asks for."""
-    cfg, row = (
-        settings.load("sanity"),
-        settings.profiles()[settings.choice(profile, tuple(settings.profiles()), "profile")],
-    )
+    table = settings.profiles()
+    row = table[settings.choice(profile, tuple(table), "profile")] | changes
     known = {f.name for f in dataclasses.fields(settings.Settings)} - {"profile"}
-    return dataclasses.replace(
-        cfg, profile=profile, **{k: v for k, v in (row | changes).items() if k in known}
-    )
+    values = {k: v for k, v in row.items() if k in known}
+    device = settings.find_device()
+    return dataclasses.replace(settings.load("sanity"), profile=profile, device=device, **values)
 
 
 def random_model(shape: shapes.Shape, cfg: settings.Settings):
-    """A frozen model of this shape with random weights, quantised as the profile says."""
-    import torch
-    from accelerate import init_empty_weights
-    from bitsandbytes.nn import Linear4bit, Params4bit
+    """A model of this shape with random weights, saved and loaded as the course loads a base."""
     from transformers import AutoConfig, AutoModelForCausalLM
-    from transformers.quantizers import AutoHfQuantizer
 
     from helpers.training import models
 
     tokens = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
-    config = AutoConfig.for_model(
-        shape.model_type, **shape.numbers, **tokens, max_position_embeddings=4096
-    )
-    dtype, device = models.compute_dtype(cfg), cfg.device.kind
-    with init_empty_weights(include_buffers=False):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    model.tie_weights()
-    quantizer = (
-        AutoHfQuantizer.from_config(models.nf4_config(dtype), pre_quantized=False)
-        if cfg.quantization == "nf4"
-        else None
-    )
-    if quantizer:
-        model.hf_quantizer = quantizer
-        quantizer.preprocess_model(model, device_map={"": 0 if device == "cuda" else "cpu"})
-    torch.manual_seed(cfg.seed)
-    made = {}  # a tied matrix is made once
-    for module in list(model.modules()):
-        for name, empty in list(module.named_parameters(recurse=False)):
-            if id(empty) not in made:
-                value = torch.empty(empty.shape, dtype=dtype, device=device)
-                value = (
-                    value.normal_(std=0.02)
-                    if value.dim() > 1
-                    else value.fill_(float(name == "weight"))
-                )
-                made[id(empty)] = (
-                    empty,
-                    Params4bit(value, requires_grad=False, **empty.__dict__).to(device)
-                    if isinstance(module, Linear4bit) and name == "weight"
-                    else torch.nn.Parameter(value, requires_grad=False),
-                )
-                del value
-            setattr(module, name, made[id(empty)][1])
-        for name, buffer in list(module.named_buffers(recurse=False)):
-            module._buffers[name] = buffer.to(device)
-        if isinstance(module, Linear4bit):
-            module.support_avx512bf16_for_cpu = False  # see models.load_base
-    return quantizer.postprocess_model(model) if quantizer else model
+    numbers = shape.numbers | tokens | {"max_position_embeddings": 4096}
+    config = AutoConfig.for_model(shape.model_type, **numbers)
+    with tempfile.TemporaryDirectory() as folder:
+        made = AutoModelForCausalLM.from_config(config, dtype=models.compute_dtype(cfg))
+        made.save_pretrained(folder)
+        del made
+        return models.load_base(dataclasses.replace(cfg, base_model=folder), for_training=True)
 
 
 def random_rows(shape: shapes.Shape, cfg: settings.Settings, count: int) -> list[dict]:
@@ -230,19 +191,10 @@ def measure(cfg: settings.Settings, steps: int, cap_gib: float | None = None) ->
 
 def row_of(profile: str, steps: int) -> dict:
     """One profile measured on this machine, with device, date and versions."""
+    import torch  # noqa: F401, since memory.cuda sees a loaded torch only
 
     gpu = memory.cuda()
     cfg = settings_for(profile, **({} if gpu else ON_A_PROCESSOR[profile]))
-    if gpu:
-        cfg = dataclasses.replace(
-            cfg,
-            device=settings.Device(
-                "cuda",
-                gpu.get_device_name(0),
-                gpu.mem_get_info()[1] / planner.GIB,
-                gpu.get_device_capability(0),
-            ),
-        )
     steps = steps if gpu else min(steps, ON_A_PROCESSOR[profile].get("max_steps", steps))
     cap = settings.profiles()[profile]["vram_gb"] if gpu else None
     return measure(cfg, steps, cap) | {
@@ -254,8 +206,6 @@ def row_of(profile: str, steps: int) -> dict:
 
 def read(path: Path = TABLE) -> list[dict]:
     """The table's rows; empty text where there is no figure."""
-    if not path.is_file():
-        return []
     with open(path, encoding="utf-8", newline="") as handle:
         return list(csv.DictReader(handle))
 
@@ -265,24 +215,19 @@ def merge(old: list[dict], new: list[dict]) -> list[dict]:
 
     A CUDA profile without a row gets one, "not yet measured"; rows of former profiles go.
     """
-    table, found = (
-        settings.profiles(),
-        {(row["profile"], row["where"]): row for row in [*old, *new]},
-    )
-    for name, values in table.items():
-        key = (name, "cuda")
-        if values["needs_cuda"] and (key not in found or found[key]["status"] == NOT_YET):
-            found[key] = {
-                "profile": name,
-                "base_model": values["base_model"],
-                "where": "cuda",
-                "status": NOT_YET,
-            }
-    order = list(table)
-    kept = [row for (name, _), row in found.items() if name in table]
+    table = settings.profiles()
+    empty = [
+        {"profile": name, "base_model": row["base_model"], "where": "cuda", "status": NOT_YET}
+        for name, row in table.items()
+        if row["needs_cuda"]
+    ]
+    known = [row for row in old if row["status"] != NOT_YET]
+    found = {(row["profile"], row["where"]): row for row in [*empty, *known, *new]}
     return [
         {column: "" if row.get(column) is None else row[column] for column in COLUMNS}
-        for row in sorted(kept, key=lambda row: (order.index(row["profile"]), row["where"]))
+        for name in table
+        for where in ("cpu", "cuda")
+        if (row := found.get((name, where)))
     ]
 
 
@@ -294,50 +239,31 @@ def write(rows: list[dict], path: Path = TABLE) -> None:
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    able = list(ON_A_PROCESSOR)
+    if settings.find_device().kind == "cuda":
+        able = [name for name, row in settings.profiles().items() if row["needs_cuda"]]
+    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    options.add_argument("--only", nargs="*", default=able, choices=able, help="profiles")
     options.add_argument(
-        "--only", nargs="*", help="profiles; default: all that this machine can run"
+        "--steps", type=int, default=20, help="updates for each profile, 2 or more"
     )
-    options.add_argument("--steps", type=int, default=20, help="updates for each profile")
-    options.add_argument("--table", type=Path, default=TABLE)
-    options.add_argument(
-        "--row", help=argparse.SUPPRESS
-    )  # one profile in this process, as JSON on standard output
+    options.add_argument("--row", help=argparse.SUPPRESS)  # one profile in this process, as JSON
     given = options.parse_args()
-    if given.steps < 2:
-        options.error("--steps: at least 2, since speed is counted from the second on")
     if given.row:
         print(json.dumps(row_of(given.row, given.steps)))
         return
-    gpu = settings.find_device().kind == "cuda"
-    able = (
-        [name for name, row in settings.profiles().items() if row["needs_cuda"]]
-        if gpu
-        else list(ON_A_PROCESSOR)
-    )
-    if unknown := sorted(set(given.only or []) - set(able)):
-        options.error(f"cannot be measured here: {', '.join(unknown)}; can: {', '.join(able)}")
     failed = []
-    for name in given.only or able:
-        done = subprocess.run(
-            [sys.executable, __file__, "--row", name, "--steps", str(given.steps)],
-            capture_output=True,
-            text=True,
-            cwd=ROOT,
-            encoding="utf-8",
-        )
+    for name in given.only:
+        command = [sys.executable, __file__, "--row", name, "--steps", str(given.steps)]
+        done = subprocess.run(command, capture_output=True, cwd=ROOT, encoding="utf-8")
         if done.returncode:
             failed.append(name)
             print(f"{name}: failed\n{done.stderr[-2000:]}", file=sys.stderr)
             continue
         row = json.loads(done.stdout.strip().splitlines()[-1])
-        write(merge(read(given.table), [row]), given.table)
-        print(
-            f"{name}: predicted {row['predicted_mb']} MB, measured {row['peak_mb']} MB "
-            f"({row['predicted_to_measured']})"
-        )
+        write(merge(read(), [row]))
+        figures = "predicted {predicted_mb} MB, measured {peak_mb} MB ({predicted_to_measured})"
+        print(f"{name}:", figures.format(**row))
     sys.exit(bool(failed))
 
 

@@ -7,12 +7,10 @@ tokens, one row at a time with accumulation 4, LoRA dropout 0.05, logits for eve
 variant runs in a process of its own, in turns.
 """
 
-import argparse
 import dataclasses
-import json
 import time
 
-from paired import alternate
+import paired
 
 PADDED = 512
 
@@ -71,25 +69,7 @@ def variant(name: str, profile: str, steps: int) -> dict:
     return {"tokens_per_s": useful / seconds, "peak_gb": monitor.peak / 1e9}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=6)
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--profile", default="cpu")
-    parser.add_argument("--variant", help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.variant:
-        print(json.dumps(variant(given.variant, given.profile, given.steps)))
-        return
-    line = "{:8} {tokens_per_s:7.0f} useful tokens/s   peak {peak_gb:.2f} GB"
-    results = alternate(
-        __file__, ["usual", "course"], given.rounds, lambda name, found: line.format(name, **found)
-    )
-    for key, label in (("tokens_per_s", "speed "), ("peak_gb", "memory")):
-        ratios = [c[key] / u[key] for c, u in zip(results["course"], results["usual"])]
-        each = ", ".join(f"{ratio:.2f}" for ratio in ratios)
-        print(f"{label} x {sum(ratios) / len(ratios):.2f} (each round: {each})")
-
-
 if __name__ == "__main__":
-    main()
+    line = "{tokens_per_s:7.0f} useful tokens/s   peak {peak_gb:.2f} GB"
+    ratios = {"tokens_per_s": "speed", "peak_gb": "memory"}
+    paired.run(__file__, variant, ["usual", "course"], line, ratios, profile="cpu", steps=6)

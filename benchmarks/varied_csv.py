@@ -1,23 +1,13 @@
-"""A CSV of any size: the course's ingredients and steps in new combinations and many forms.
-
-python benchmarks/varied_csv.py 200 big.csv      # megabytes, file
-"""
+"""A CSV of any size: the course's ingredients and steps in new combinations and many forms."""
 
 import csv
 import json
 import random
-import sys
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-FORMS = (
-    ("--", 60),
-    ("lines", 12),
-    ("json", 8),
-    ("python", 8),
-    ("numbers", 8),
-    ("literal", 4),
-)  # of each hundred cells
+# of each hundred cells
+FORMS = {"--": 60, "lines": 12, "json": 8, "python": 8, "numbers": 8, "literal": 4}
 
 
 def write(path: Path, megabytes: float, seed: int = 42) -> int:
@@ -35,10 +25,8 @@ def write(path: Path, megabytes: float, seed: int = 42) -> int:
         writer = csv.writer(handle)
         writer.writerow(["Title", "Ingredients", "Steps", "Loves", "URL"])
         while handle.tell() < megabytes * 1e6 if rows % 1000 == 0 else True:
-            items, told = (
-                chance.sample(ingredients, chance.randint(6, 12)),
-                chance.sample(steps, chance.randint(4, 9)),
-            )
+            items = chance.sample(ingredients, chance.randint(6, 12))
+            told = chance.sample(steps, chance.randint(4, 9))
             title = f"{chance.choice(titles)} {chance.randrange(100_000)}"
             fault = chance.random()
             if fault < 0.25:
@@ -53,31 +41,20 @@ def write(path: Path, megabytes: float, seed: int = 42) -> int:
                 items[0] = "Â½ " + items[0]
             elif fault < 0.009:
                 told = []
-            writer.writerow(
-                [
-                    title,
-                    joined(items, chance),
-                    joined(told, chance),
-                    chance.randrange(200),
-                    f"/id/resep/{rows}",
-                ]
-            )
+            cells = [title, joined(items, chance), joined(told, chance), chance.randrange(200)]
+            writer.writerow([*cells, f"/id/resep/{rows}"])
             rows += 1
     return rows
 
 
 def joined(items: list[str], chance: random.Random) -> str:
-    form = chance.choices([f for f, _ in FORMS], [share for _, share in FORMS])[0]
+    form = chance.choices(list(FORMS), list(FORMS.values()))[0]
     if form == "json":
         return json.dumps(items, ensure_ascii=False)
     if form == "python":
         return repr(items)
     if form == "numbers":
         return " ".join(f"{n}. {item}" for n, item in enumerate(items, 1))
-    return {"--": "--", "lines": "\r\n", "literal": "\\n"}[form].join(items) + (
-        "--" if form == "--" else ""
-    )
-
-
-if __name__ == "__main__":
-    print(write(Path(sys.argv[2]), float(sys.argv[1])), "rows")
+    if form == "--":
+        return "--".join([*items, ""])
+    return {"lines": "\r\n", "literal": "\\n"}[form].join(items)

@@ -1,4 +1,4 @@
-"""The reader's benchmarks on a small CSV: reader and row loop must agree on every row."""
+"""The reader's memory on a long CSV, through its benchmark."""
 
 import os
 import subprocess
@@ -20,11 +20,6 @@ def run(script, *arguments):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     return done.stdout
-
-
-def test_row_loop_and_reader_agree():
-    told = run("reader_speed.py", "--mb", "1.5")
-    assert "the same texts by both ways" in told and float(told.split("ratio")[1]) > 1.5
 
 
 def test_memory_stays_below_the_bound():
