@@ -27,12 +27,11 @@ POLL = 0.25  # seconds between two looks at a running notebook
 
 @dataclass(frozen=True)
 class Plan:
-    """A notebook to run; limits and expected time in seconds (None: not measured)."""
+    """A notebook to run; limit and expected time in seconds (None: not measured)."""
 
     name: str
     path: Path
-    cell_limit: float
-    notebook_limit: float
+    limit: float
     expected: float | None = None
 
 
@@ -96,7 +95,6 @@ def run_notebook(
         "output": str(files["ipynb"].resolve()),
         "state": str(files["state"].resolve()),
         "parameters": parameters,
-        "cell_seconds": max(1, round(plan.cell_limit)),
     }
     write_json(files["job"], job)
     env = env | {
@@ -117,7 +115,7 @@ def run_notebook(
             memory, seconds = memory_below(child.pid), time.monotonic() - began
             peak = max(peak, memory)
             watch(read_state(files["state"])["code_cell"], seconds, memory)
-            if seconds > plan.notebook_limit:
+            if seconds > plan.limit:
                 status = "timeout"
                 break
             time.sleep(POLL)
@@ -145,7 +143,7 @@ def judge(outcome: Outcome, plan: Plan, code: int, files: dict[str, Path]) -> No
     outcome.cells_run = sum(c.get("execution_count") is not None for c in own)
     position, reason = state["cell"], state["error"]
     if outcome.status == "timeout":
-        reason = f"the notebook took longer than its limit of {round(plan.notebook_limit)} s"
+        reason = f"the notebook took longer than its limit of {round(plan.limit)} s"
     elif outcome.status == "interrupted":
         reason = "interrupted"
     elif code == 0:
@@ -155,9 +153,8 @@ def judge(outcome: Outcome, plan: Plan, code: int, files: dict[str, Path]) -> No
             return
         reason = "the notebook ended before this cell ran; does a cell above it call exit()?"
     elif not reason:
-        lines = files["log"].read_text(encoding="utf-8", errors="replace").split("\n")
-        last = next((line for line in reversed(lines) if line.strip()), "no message")
-        reason = f"its process ended with exit code {code}: {last}"
+        lines = files["log"].read_text(encoding="utf-8", errors="replace").split()
+        reason = f"its process ended with exit code {code}: …{' '.join(lines[-30:])}"
     outcome.status = outcome.status or "failed"
     outcome.failure = describe(cells, position) | {"error": one_line(reason)}
 
@@ -199,18 +196,13 @@ def describe(cells: list[dict], position: int | None) -> dict:
     if position is None or position >= len(cells):
         return {"cell": None, "code_cell": None, "heading": "", "source": ""}
     before = cells[:position]
-    headings = [
-        line.lstrip("# ").strip()
-        for cell in before
-        if cell["cell_type"] == "markdown"
-        for line in "".join(cell["source"]).splitlines()
-        if line.startswith("#")
-    ]
+    text = "\n".join("".join(c["source"]) for c in before if c["cell_type"] == "markdown")
+    headings = re.findall(r"(?m)^#+ +(.+)$", text)
     return {
         "cell": position + 1 - sum("injected-parameters" in tags(c) for c in before),
         "code_cell": sum(map(is_code, before)) + 1,
-        "heading": headings[-1] if headings else "",
-        "source": next(iter("".join(cells[position]["source"]).strip().splitlines()), ""),
+        "heading": headings[-1].strip() if headings else "",
+        "source": "".join(cells[position]["source"]).strip().partition("\n")[0],
     }
 
 
@@ -234,7 +226,7 @@ def sentence(notebook: str, failure: dict) -> str:
 def main(job_file: str) -> int:
     """Execute the notebook of a job; returns the exit code."""
     import papermill
-    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+    from nbclient.exceptions import DeadKernelError
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     job = read_json(job_file)
@@ -257,13 +249,12 @@ def main(job_file: str) -> int:
             language="python",
             progress_bar=False,
             log_output=True,
-            execution_timeout=job["cell_seconds"],
             on_cell_start=cell_starts,
         )
     except papermill.PapermillExecutionError as problem:
         write_state(cell=problem.cell_index, error=f"{problem.ename}: {problem.evalue}")
-    except (CellTimeoutError, DeadKernelError) as problem:
-        write_state(error=f"{type(problem).__name__}: {problem}")
+    except DeadKernelError as problem:
+        write_state(error=f"DeadKernelError: {problem}")
     return 1 if state["error"] else 0
 
 

@@ -35,8 +35,7 @@ PLAIN_EVERY = 20.0  # seconds between two lines on a running notebook where ther
 # Seconds of `calibrate` on the machine on which course.toml was measured (2-core AMD EPYC).
 REFERENCE_SECONDS = 0.5
 # Room for a busy machine: a limit is there to end what hangs. Starting a kernel may take a minute.
-NOTEBOOK_FACTOR, LEAST_NOTEBOOK = 4.0, 180.0
-CELL_FACTOR, LEAST_CELL = 3.0, 120.0
+FACTOR, LEAST = 4.0, 180.0
 UNMEASURED = 6 * 3600.0  # seconds, for a profile without measured minutes
 PACKAGES = (
     "torch transformers peft bitsandbytes accelerate datasets evaluate sacrebleu nltk pandas numpy "
@@ -46,9 +45,9 @@ PACKAGES = (
 
 def versions() -> dict[str, str | None]:
     """Python and the packages whose change may change a result; None: not installed."""
-    found: dict[str, str | None] = {"python": platform.python_version()}
+    found = dict.fromkeys(["python", *PACKAGES])
+    found["python"] = platform.python_version()
     for name in PACKAGES:
-        found[name] = None
         with suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found
@@ -57,17 +56,17 @@ def versions() -> dict[str, str | None]:
 def select(lessons: list[dict], start: str = "", only: list[str] | None = None) -> list[dict]:
     """The lessons from the first whose name begins with `start`, or those that begin with one of
     `only`. Raises UsageError for a beginning that no lesson has."""
-    names = [item["name"] for item in lessons]
     if start and only:
         raise UsageError("--from and --only exclude each other; give one of them.")
-    for prefix in [start] if start else only or []:
+    names = [item["name"] for item in lessons]
+    wanted = tuple([start] if start else only or names)
+    for prefix in wanted:
         if not prefix or not any(name.startswith(prefix) for name in names):
             raise UsageError(
                 f"unknown lesson {prefix!r}; expected the beginning of one of: {', '.join(names)}."
             )
-    if start:
-        return lessons[next(i for i, name in enumerate(names) if name.startswith(start)) :]
-    return [item for item in lessons if not only or item["name"].startswith(tuple(only))]
+    chosen = [item for item in lessons if item["name"].startswith(wanted)]
+    return lessons[lessons.index(chosen[0]) :] if start else chosen
 
 
 def calibrate(rounds: int = 5) -> float:
@@ -86,22 +85,16 @@ def calibrate(rounds: int = 5) -> float:
 
 
 def plan(lesson: dict, profile: str, folder: Path = NOTEBOOKS, calibration: float = 0.0) -> Plan:
-    """Limits and expected time of a lesson, from its measured minutes.
+    """Limit and expected time of a lesson, from its measured minutes.
 
     `calibration`: seconds of `calibrate` here. A slow machine gets more time, a fast one no less.
     """
     scale = max(1.0, calibration / REFERENCE_SECONDS)
     path, minutes = folder / f"{lesson['name']}.ipynb", lesson["minutes"].get(profile)
     if minutes is None:
-        return Plan(lesson["name"], path, UNMEASURED, UNMEASURED)
+        return Plan(lesson["name"], path, UNMEASURED)
     expected = minutes * 60 * scale
-    return Plan(
-        lesson["name"],
-        path,
-        max(LEAST_CELL * scale, CELL_FACTOR * expected),
-        max(LEAST_NOTEBOOK * scale, NOTEBOOK_FACTOR * expected),
-        expected,
-    )
+    return Plan(lesson["name"], path, max(LEAST * scale, FACTOR * expected), expected)
 
 
 def environment(cfg: Settings) -> dict[str, str]:
@@ -123,12 +116,8 @@ def environment(cfg: Settings) -> dict[str, str]:
 
 
 def parameters(cfg: Settings) -> dict[str, str | int]:
-    return {
-        "PROFILE": cfg.profile,
-        "LANGUAGE": cfg.language,
-        "DATA_LANGUAGE": cfg.data_language,
-        "SEED": cfg.seed,
-    }
+    names = ("profile", "language", "data_language", "seed")
+    return {name.upper(): getattr(cfg, name) for name in names}
 
 
 def lock_file(cfg: Settings) -> Path:
@@ -257,7 +246,7 @@ def run_all(cfg: Settings, plans: list[Plan], progress: Progress) -> list[Outcom
     for i, item in enumerate(plans):
         name = f"[{i + 1}/{len(plans)}] {item.name}"
         about = f"about {clock(item.expected)}" if item.expected else "an unmeasured time"
-        progress.line(f"{name}: expected {about}, limit {clock(item.notebook_limit)}")
+        progress.line(f"{name}: expected {about}, limit {clock(item.limit)}")
         with progress.running() as update:
 
             def watch(cell, seconds, memory, name=name, about=about, update=update):
@@ -323,31 +312,26 @@ def announce(cfg: Settings, plans: list[Plan], fresh: bool, progress: Progress) 
         "bold",
     )
     if cfg.artifacts.exists():
-        fate = (
-            "removed, --fresh was asked for"
-            if fresh
-            else "the lessons use again what is still valid (--fresh starts anew)"
-        )
+        used = "the lessons use again what is still valid (--fresh starts anew)"
+        fate = "removed, --fresh was asked for" if fresh else used
         progress.line(f"artifacts/{cfg.key} is there from an earlier run: {fate}.")
 
 
 def conclude(summary: dict, progress: Progress) -> None:
     """The last lines: what failed, what is incomplete, the gates."""
     outcomes, status = summary["notebooks"], summary["status"]
-    missing = ", ".join(o["name"] for o in outcomes if o["status"] == "not run")
-    if status == "interrupted":
-        cut = next(o["name"] for o in outcomes if o["status"] == "interrupted")
-        text = f"Interrupted: {cut} is incomplete" + (f", not run: {missing}" if missing else "")
-        progress.line(f"{text}. Nothing of it counts as a finished run.", "bold red")
-        return
     for outcome in outcomes:
-        if outcome["failure"]:
+        if outcome["status"] == "interrupted":
+            text = f"Interrupted: {outcome['name']} is incomplete, nothing of it counts."
+            progress.line(text, "bold red")
+        elif outcome["failure"]:
             text = f"FAILED {sentence(outcome['name'], outcome['failure'])}"
             progress.line(text, "bold red")
-    if missing:
+    if missing := ", ".join(o["name"] for o in outcomes if o["status"] == "not run"):
         progress.line(f"Not run: {missing}", "yellow")
-    for text, style in gates.lines(summary["gates"]):
-        progress.line(text, style)
+    if status != "interrupted":
+        for text, style in gates.lines(summary["gates"]):
+            progress.line(text, style)
     text = f"{status.upper()} in {clock(summary['seconds'])}"
     style = "bold green" if status == "passed" else "bold red"
     progress.line(f"{text}, peak memory {summary['peak_memory_gb']:.1f} GB", style)
