@@ -36,7 +36,7 @@ from ..course.bilingual import tr  # noqa: E402
 from ..course.errors import CourseError  # noqa: E402
 from ..course.settings import Settings  # noqa: E402
 from ..training.prompts import SYSTEM  # noqa: E402
-from ..training.prompts import request as recipe_request  # noqa: E402
+from ..training.requests import PHRASINGS  # noqa: E402
 
 MOST_TOKENS = 512  # new tokens of one answer; a recipe of the course takes about 200
 WAIT_S = 600.0  # longest time in the queue
@@ -45,6 +45,11 @@ BODY_S = 30  # longest time for a body to arrive
 RETRY_S = 5  # the Retry-After header of a 503
 EVERY_S = 0.1  # shortest time between two updates of the page
 log = logging.getLogger("uvicorn.error")
+
+
+def recipe_request(title: str, language: str) -> str:
+    """How a person asks for a dish, in the first of the phrasings that were trained on."""
+    return PHRASINGS[language]["dish"]["train"][0].format(title=title)
 
 
 class Unavailable(CourseError):
@@ -77,7 +82,7 @@ class Service:
         try:
             title = {"id": "Soto Ayam", "en": "Chicken Soto"}[self.cfg.data_language]
             talk = self.bot.conversation(answer_tokens=1)
-            talk.say(recipe_request(title, language=self.cfg.data_language))
+            talk.say(recipe_request(title, self.cfg.data_language))
             if talk.last.tokens < 1:
                 raise CourseError("the model answered its first question with nothing at all.")
             state, reason = "ok", ""
@@ -555,7 +560,7 @@ def page(service: Service) -> gr.Blocks:
         **components(service),
         additional_inputs_accordion=tr("Pengaturan", "Settings"),
         examples=[
-            [recipe_request(title, language=cfg.data_language), "tuned", cfg.max_new_tokens]
+            [recipe_request(title, cfg.data_language), "tuned", cfg.max_new_tokens]
             for title in EXAMPLES[cfg.data_language]
         ],
         cache_examples=False,

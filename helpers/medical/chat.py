@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from ..course.bilingual import num
 from ..course.settings import LANGUAGES, choice
 from . import guard as rules
 
@@ -21,7 +22,9 @@ TEXTS = {
         "dari jawaban model; tanyakan kepada dokter atau puskesmas.",
         "emergency": "Ini bisa jadi keadaan darurat, dan program ini tidak bisa menolong. Hubungi "
         "ambulans sekarang (di Indonesia 119 atau 112) atau minta seseorang mengantarmu ke IGD "
-        "terdekat. Jangan menunggu jawaban dari model, dan jangan sendirian.",
+        "terdekat. Jangan menunggu jawaban dari model, dan jangan sendirian. Kalau kamu berpikir "
+        "untuk mengakhiri hidup atau menyakiti diri, layanan krisis gratis menunggumu: telepon 119 "
+        "lalu tekan 8, atau buka healing119.id.",
         "empty": "Pertanyaannya masih kosong.",
         "short": "Terlalu pendek. Tulis satu kalimat lengkap, misalnya: "
         "Berapa lama tidur siang yang baik?",
@@ -42,7 +45,9 @@ TEXTS = {
         "model's answers; ask a doctor or a clinic.",
         "emergency": "This may be an emergency, and this program cannot help. Call an ambulance "
         "now (in Indonesia 119 or 112) or have someone take you to the nearest emergency "
-        "department. Do not wait for an answer from the model, and do not stay alone.",
+        "department. Do not wait for an answer from the model, and do not stay alone. If you think "
+        "of ending your life or hurting yourself, a free crisis line is there for you: in "
+        "Indonesia 119, then press 8, or healing119.id; elsewhere your country's crisis line.",
         "empty": "The question is empty.",
         "short": "Too short. Write one whole sentence, for example: How long should a nap be?",
         "long": "Too long: {n} characters, the limit is {most}. Ask one thing only.",
@@ -103,7 +108,7 @@ class HealthChat:
         if not question:
             return self._reply("empty")
         if len(question) > MOST_CHARACTERS:
-            return self._reply("long", n=f"{len(question):,}", most=MOST_CHARACTERS)
+            return self._reply("long", n=num(len(question)), most=MOST_CHARACTERS)
         if sum(any(c.isalpha() for c in word) for word in question.split()) < FEWEST_WORDS:
             return self._reply("short")
         return self._reply("decline") if self.declines(question) else None
