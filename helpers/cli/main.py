@@ -169,9 +169,9 @@ def stale(as_json: Json = False) -> None:
 @notebooks.command()
 def readme(run_dirs: list[Path] = typer.Argument(None)) -> None:  # noqa: B008
     """Write the profiles and, from runs that passed, minutes and results into README.md."""
-    from ..pipeline import readme
+    from ..pipeline import report
 
-    readme.render(run_dirs or [])
+    report.write_readme(run_dirs or [])
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -1,6 +1,7 @@
-"""report.html and report.md of a run: two jinja2 templates over one set of values, all escaped.
+"""report.html and report.md of a run, and the parts of the README that come from runs.
 
-Compared with earlier runs of the same key: library versions that changed, metrics that moved.
+All from jinja2 templates. A run is compared with earlier ones of the same key: library versions
+that changed, metrics that moved.
 """
 
 from __future__ import annotations
@@ -8,15 +9,21 @@ from __future__ import annotations
 import base64
 import html
 import io
+import re
 from pathlib import Path
 
 import jinja2
 
+from ..course.errors import CourseError, UsageError
 from ..course.files import read_json, write_text
+from ..course.lesson import lessons
+from ..course.settings import ROOT, profiles
 from . import gates
 from .execute import is_code, read_cells, sentence
+from .notebooks import REPOSITORY
 
 TEMPLATES = Path(__file__).with_name("templates")
+README = ROOT / "README.md"
 MOST_SAMPLES = 6
 NOTABLE = 0.10  # relative change that is told when a metric has no interval
 NOTABLE_TIMING = 0.35  # the same for what swings with the machine's other work
@@ -30,6 +37,18 @@ STATUS = {
     "unknown metric": "✗ metrik tidak dikenal · unknown metric",
     "not checked": "– tidak diperiksa · not checked",
 }
+
+# Rows of the results: a metric of lesson 04 (the base model's begins with "base_"), name, format.
+RESULTS = [
+    ("loss", "Loss per token, nats", "{:.2f}"),
+    ("bleu", "BLEU", "{:.1f}"),
+    ("chrf", "chrF", "{:.1f}"),
+    ("format", "Bentuk resep · Recipe format", "{:.0%}"),
+    ("ended", "Berhenti sendiri · Stops by itself", "{:.0%}"),
+    ("ingredients", "Bahan dipakai di langkah · Listed ingredients used", "{:.0%}"),
+    ("request", "Bahan yang diminta ada · Requested ingredients listed", "{:.0%}"),
+    ("distinct", "Tanpa mengulang · No repetition", "{:.0%}"),
+]
 
 
 def clock(seconds: float) -> str:
@@ -55,7 +74,8 @@ def preformatted(value) -> str:
     return "\n".join(line or "&nbsp;" for line in html.escape(str(value), quote=False).splitlines())
 
 
-def templates() -> jinja2.Environment:
+def rendered(name: str, **values) -> str:
+    """The template `name`.j2 with these values; everything is escaped in HTML."""
     made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES, encoding="utf-8"),
         trim_blocks=True,
@@ -66,7 +86,7 @@ def templates() -> jinja2.Environment:
     made.filters |= {"number": number, "clock": clock, "md": markdown, "pre": preformatted}
     made.filters["status"] = STATUS.__getitem__
     made.globals |= {"limit_text": gates.limit_text, "metric_text": gates.metric_text}
-    return made
+    return made.get_template(f"{name}.j2").render(values)
 
 
 def earlier(folder: Path, summary: dict) -> dict[str, dict]:
@@ -129,36 +149,33 @@ def version_changes(summary: dict, before: dict[str, dict]) -> list[dict]:
     ]
 
 
-def optional(path: Path, since: float) -> tuple[list[dict], bool]:
-    """Rows of a JSON list if the file is there, and whether it is older than this run."""
-    return (read_json(path), path.stat().st_mtime < since) if path.is_file() else ([], False)
-
-
 def loss_curve(rows: list[dict]) -> bytes:
     """PNG of training and validation loss in nats a token over optimiser steps."""
+    import pandas as pd
     from matplotlib.figure import Figure
 
     from ..course.display import COLOURS
 
-    figure = Figure(figsize=(7, 3.2))
-    axes = figure.add_subplot(xlabel="langkah · optimiser step", ylabel="loss (nat/token)")
-    for key, label, colour, mark in (
-        ("loss", "latih · training", COLOURS[0], ""),
-        ("eval_loss", "validasi · validation", COLOURS[1], "o"),
-    ):
-        points = [(r["step"], r[key]) for r in rows if r.get(key) is not None]
-        if points:
-            axes.plot(*zip(*points), label=label, color=colour, marker=mark)
-    axes.legend()
+    labels = {"loss": "latih · training", "eval_loss": "validasi · validation"}
+    table = pd.DataFrame(rows, columns=["step", *labels]).groupby("step").first()
+    axes = Figure(figsize=(7, 3.2)).subplots()
+    for (name, label), colour in zip(labels.items(), COLOURS):
+        table[name].dropna().plot(ax=axes, style=".-", label=label, color=colour, legend=True)
+    axes.set(xlabel="langkah · optimiser step", ylabel="loss (nat/token)")
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
+    axes.figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
     return buffer.getvalue()
 
 
 def write(folder: Path, summary: dict, metrics: list[dict], artifacts: Path, started: float):
     """Write report.html (one file, pictures inside) and report.md (loss.png beside it)."""
-    samples, old_samples = optional(artifacts / "evaluation" / "samples.json", started)
-    curve, old_curve = optional(artifacts / "adapter" / "history.json", started)
+
+    def optional(path: Path) -> tuple[list[dict], bool]:
+        """Rows of a JSON list if the file is there, and whether it is older than this run."""
+        return (read_json(path), path.stat().st_mtime < started) if path.is_file() else ([], False)
+
+    samples, old_samples = optional(artifacts / "evaluation" / "samples.json")
+    curve, old_curve = optional(artifacts / "adapter" / "history.json")
     png = loss_curve(curve) if curve else b""
     if png:
         (folder / "loss.png").write_bytes(png)
@@ -181,4 +198,87 @@ def write(folder: Path, summary: dict, metrics: list[dict], artifacts: Path, sta
         "png": base64.b64encode(png).decode(),
     }
     for name in ("report.html", "report.md"):
-        write_text(folder / name, templates().get_template(f"{name}.j2").render(values))
+        write_text(folder / name, rendered(name, **values))
+
+
+# --- README -------------------------------------------------------------------------------------
+
+
+def part(text: str, name: str, content: str | None = None) -> str:
+    """What stands between the markers of `name`; with `content`, the whole text with that there.
+
+    Raises CourseError unless the markers `<!-- name:start -->` and `<!-- name:end -->` are there.
+    """
+    start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
+    pieces = re.split(f"{start}|{end}", text)
+    if len(pieces) != 3 or text.find(start) > text.find(end):
+        raise CourseError(f"README.md: expected {start} ... {end} once. Put the markers back.")
+    if content is None:
+        return pieces[1].strip()
+    return f"{pieces[0]}{start}\n{content.strip()}\n{end}{pieces[2]}"
+
+
+def profile_table() -> str:
+    return rendered("readme.md", part="profiles", profiles=profiles()).strip()
+
+
+def course_map(run: dict) -> str:
+    """The lessons with the minutes and the peak memory of each in a run.
+
+    Raises CourseError for a run that left lessons out.
+    """
+    repository = REPOSITORY.read_text(encoding="utf-8").strip().removeprefix("https://github.com/")
+    colab = f"https://colab.research.google.com/github/{repository}/blob/main/notebooks"
+    outcomes = {o["name"]: o for o in run["notebooks"]}
+    if missing := [item["name"] for item in lessons() if item["name"] not in outcomes]:
+        raise CourseError(
+            f"run {run['stamp']} left out {', '.join(missing)}; "
+            "the course map needs a run of all lessons."
+        )
+    values = {"lessons": lessons(), "outcomes": outcomes, "colab": colab}
+    return rendered("readme.md", part="course", run=run, **values)
+
+
+def results_table(run: dict, metrics: list[dict]) -> str:
+    """Base against tuned on the held-out recipes, and what the numbers were made on.
+
+    Raises CourseError for a run without lesson 04.
+    """
+    found = {m["name"]: m for m in metrics if m["notebook"] == "04_evaluation"}
+    rows = [
+        (label, form, found[f"base_{name}"], found[name])
+        for name, label, form in RESULTS
+        if name in found and f"base_{name}" in found
+    ]
+    if not rows:
+        raise CourseError(
+            f"run {run['stamp']} holds no results of 04_evaluation, expected metrics like "
+            "format and base_format. Run the whole course first."
+        )
+    return rendered("readme.md", part="results", run=run, rows=rows)
+
+
+def read_run(folder: Path) -> tuple[dict, list[dict]]:
+    """Summary and metrics of a run. Raises CourseError unless it is one that passed."""
+    if not (folder / "summary.json").is_file():
+        raise UsageError(f"{folder} is not a finished run: expected a folder like runs/<stamp>.")
+    summary = read_json(folder / "summary.json")
+    if summary["status"] != "passed":
+        raise CourseError(
+            f"run {summary['stamp']} has the status {summary['status']}; "
+            "only a run that passed goes into the README."
+        )
+    return summary, read_json(folder / "metrics.json")
+
+
+def write_readme(run_dirs: list[Path], readme: Path = README) -> None:
+    """Write the profiles and, from passed runs, the results; the course map from the first run.
+
+    Nothing is written when anything is wrong with a run.
+    """
+    text = part(readme.read_text(encoding="utf-8"), "profiles", profile_table())
+    runs = [read_run(folder) for folder in run_dirs]
+    if runs:
+        text = part(text, "results", "\n\n".join(results_table(*run).strip() for run in runs))
+        text = part(text, "course", course_map(runs[0][0]))
+    write_text(readme, text)

@@ -18,7 +18,7 @@ from nbformat.v4 import new_markdown_cell as text
 
 from helpers.course import bilingual, cloud, exercises, lesson, settings
 from helpers.course.errors import CourseError, UsageError
-from helpers.pipeline import lint, notebooks, readme
+from helpers.pipeline import lint, notebooks, report
 
 ROOT = settings.ROOT
 NAMES = [item["name"] for item in lesson.lessons()]
@@ -482,9 +482,9 @@ def a_run(folder, status="passed", names=NAMES):
 def test_readme_is_rendered_from_a_run(tmp_path):
     page = tmp_path / "README.md"
     shutil.copy(ROOT / "README.md", page)
-    readme.render([a_run(tmp_path / "run")], page)
+    report.write_readme([a_run(tmp_path / "run")], page)
     written = page.read_text(encoding="utf-8")
-    results, course = (readme.part(written, name) for name in ("results", "course"))
+    results, course = (report.part(written, name) for name in ("results", "course"))
     for words in ("| 10% (9% – 11%) | 90% (89% – 91%) |", "n = 96", "2030-01-02"):
         assert words in results
     assert course.count("1.5 | 2.2 GB") == len(NAMES) and "**10.0** | **4.4 GB**" in course
@@ -494,17 +494,17 @@ def test_readme_is_rendered_from_a_run(tmp_path):
         (tmp_path, UsageError),
     ):
         with pytest.raises(kind):
-            readme.render([wrong], page)
+            report.write_readme([wrong], page)
     assert page.read_text(encoding="utf-8") == written
     page.write_text(written.replace("<!-- results:end -->", ""), encoding="utf-8")
     with pytest.raises(CourseError, match="markers"):
-        readme.render([tmp_path / "run"], page)
+        report.write_readme([tmp_path / "run"], page)
 
 
 def test_readme_shows_todays_profiles_and_lessons():
     page = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert readme.part(page, "profiles") == readme.profile_table()
-    assert [n for n in NAMES if f"notebooks/{n}.ipynb)" not in readme.part(page, "course")] == []
+    assert report.part(page, "profiles") == report.profile_table()
+    assert [n for n in NAMES if f"notebooks/{n}.ipynb)" not in report.part(page, "course")] == []
 
 
 PAGES = ["README.md", "helpers/README.md", "data/DATA_CARD.md"]
