@@ -143,6 +143,8 @@ def measure(cfg: settings.Settings, steps: int, cap_gib: float | None = None) ->
     the CUDA context or the process and the allocator's slack. The logits are what the loss adds at
     its fullest, where that is the peak.
     """
+    import resource  # not on Windows
+
     from helpers.training import models
 
     gpu, shape, dtype = memory.cuda(), shapes.find(cfg.base_model), models.compute_dtype(cfg)
@@ -163,7 +165,7 @@ def measure(cfg: settings.Settings, steps: int, cap_gib: float | None = None) ->
         "peak_mb": peak,
         "predicted_total_mb": plan.total_bytes,
         "peak_reserved_mb": gpu.max_memory_reserved() if gpu else None,
-        "peak_process_mb": None if gpu else memory.process_peak(),
+        "peak_process_mb": None if gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "predicted_weights_mb": parts["weights"] + parts["nf4_constants"] + parts["unquantised"],
         "weights_mb": real["weights"],
         "predicted_optimizer_mb": parts["optimizer"],

@@ -23,18 +23,16 @@ def prices(file: str | Path = PRICES_FILE) -> dict[str, dict]:
     `training_usd` is US dollars per million trained tokens. Raises CourseError for a price that is
     no number or has no date.
     """
-    table = {entry["model"]: entry for entry in _read(file)["price"]}
+    table = {
+        entry["model"]: entry for entry in tomllib.loads(Path(file).read_text("utf-8"))["price"]
+    }
     for model, entry in table.items():
-        price = entry.get("training_usd", 0)
-        if type(price) not in (int, float) or not 0 <= price < 1e6:
+        price, day = entry.get("training_usd", 0), entry.get("as_of")
+        known = type(price) in (int, float) and price >= 0
+        if not known or price and type(day) is not datetime.date:
             raise CourseError(
-                f"{Path(file).name}: training_usd of {model!r} is {price!r}; expected dollars per "
-                "million tokens, such as 1.5."
-            )
-        if price and type(entry.get("as_of")) is not datetime.date:
-            raise CourseError(
-                f"{Path(file).name}: the price of {model!r} has no date; add as_of = YYYY-MM-DD, "
-                "the day it was read, without quotes."
+                f"{Path(file).name}: the price of {model!r} is {price!r} of {day!r}; expected "
+                "training_usd, dollars per million tokens, and as_of = YYYY-MM-DD without quotes."
             )
     return table
 
@@ -63,7 +61,3 @@ def estimate(tokens: int, model: str, epochs: int, file: str | Path = PRICES_FIL
             f". CAUTION: this price is {age} days old, check it again",
         )
     return told
-
-
-def _read(file: str | Path) -> dict:
-    return tomllib.loads(Path(file).read_text(encoding="utf-8"))

@@ -13,14 +13,13 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
 import shutil
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-import psutil
-from transformers import PrinterCallback, TrainerCallback
+import filelock
+from transformers import EarlyStoppingCallback, TrainerCallback
 
 from .. import training
 from ..course.errors import CourseError, MissingStep
@@ -52,8 +51,7 @@ FILES = ("training_file", "validation_file")
 class Job:
     """What job.json holds; times are seconds since 1970.
 
-    `status` is queued, running, succeeded or failed; `error` holds code and message of a
-    failed job, `owner` the process id and its start while running.
+    `status` is queued, running, succeeded or failed; `error`: code and message of a failed job.
     """
 
     id: str
@@ -64,7 +62,6 @@ class Job:
     finished_at: float | None = None
     trained_tokens: int | None = None
     error: dict | None = None
-    owner: list | None = None
 
 
 def finetune(
@@ -89,17 +86,25 @@ def finetune(
     Ctrl-C leaves the job "queued", a kill leaves it "running".
     """
     folder, settings = Path(folder), with_hyperparameters(cfg, hyperparameters)
-    job = _open(folder, settings, (Path(training_file), Path(validation_file)), fresh)
-    if job.status == "succeeded":
-        return job
-    if _runs_elsewhere(job):
-        raise CourseError(f"job {job.id} is running in process {job.owner[0]}. Wait for it.")
-    job.status, job.owner = "running", [os.getpid(), psutil.Process().create_time()]
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with filelock.FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0):
+            files = Path(training_file), Path(validation_file)
+            job = _open(folder, settings, files, fresh)
+            if job.status != "succeeded":
+                _run(folder, job, settings, show, callbacks)
+            return job
+    except filelock.Timeout:
+        raise CourseError(f"another process runs the job in {folder}. Wait for it.") from None
+
+
+def _run(folder: Path, job: Job, cfg: Settings, show, callbacks) -> None:
+    job.status = "running"
     _save(folder, job)
     try:
-        return _train(folder, job, settings, show, callbacks)
+        _train(folder, job, cfg, show, callbacks)
     except KeyboardInterrupt:
-        job.status, job.owner = "queued", None
+        job.status = "queued"
         _event(folder, "Interrupted; run the job again to go on from its last checkpoint", "warn")
         _save(folder, job)
         raise
@@ -132,7 +137,8 @@ def retrieve(folder: str | Path) -> Job:
         raise MissingStep(
             f"no fine-tuning job in {path.parent.name}. Make one with jsonl.finetune first."
         )
-    return Job(**read_json(path))
+    known = {f.name for f in dataclasses.fields(Job)}  # an older job.json may hold more
+    return Job(**{name: value for name, value in read_json(path).items() if name in known})
 
 
 def events(folder: str | Path) -> list[dict]:
@@ -176,7 +182,7 @@ class _Events(TrainerCallback):
         _event(self.folder, f"Checkpoint created at step {step}", data={"step": step})
 
 
-def _train(folder: Path, job: Job, cfg: Settings, show, callbacks) -> Job:
+def _train(folder: Path, job: Job, cfg: Settings, show, callbacks) -> None:
     tokenizer = models.load_tokenizer(cfg)
     rows = {name: _rows(folder, name, tokenizer, cfg.max_length) for name in FILES}
     model = models.load_base(cfg, for_training=True)
@@ -194,7 +200,7 @@ def _train(folder: Path, job: Job, cfg: Settings, show, callbacks) -> Job:
     job.trained_tokens = round(rows["training_file"].tokens * trainer.state.epoch)
     shutil.rmtree(folder / "checkpoints")
     steps = trainer.state.global_step
-    return _finish(folder, job, "succeeded", f"The job has completed after {steps} steps")
+    _finish(folder, job, "succeeded", f"The job has completed after {steps} steps")
 
 
 def _rows(folder: Path, name: str, tokenizer, max_length: int) -> ChatDataset:
@@ -214,19 +220,17 @@ def _trainer(folder: Path, model, tokenizer, cfg: Settings, rows: dict, show, ca
     to short; where length goes with the label, the last steps see one label only, and the sensor
     task fell from 64 to 19 %.
     """
-    arguments = training.arguments(cfg, len(rows["training_file"]), folder / "checkpoints")
-    arguments.load_best_model_at_end = False
-    history = training.History(show)
-    trainer = training.LabelTrainer(
-        model=model,
-        dtype=models.compute_dtype(cfg),
-        args=arguments,
-        train_dataset=rows["training_file"],
-        eval_dataset=rows["validation_file"],
-        data_collator=lambda batch: training.collate(batch, tokenizer.pad_token_id),
-        callbacks=[training.GradientGuard(), history, _Events(folder), *callbacks],
+    trainer = training.make_trainer(
+        model,
+        cfg,
+        *(rows[name] for name in FILES),
+        tokenizer,
+        folder / "checkpoints",
+        show=show,
+        callbacks=[_Events(folder), *callbacks],
     )
-    trainer.remove_callback(PrinterCallback)
+    trainer.args.load_best_model_at_end = False
+    trainer.remove_callback(EarlyStoppingCallback)
     return trainer
 
 
@@ -238,25 +242,15 @@ def _key(cfg: Settings, paths) -> str:
     return cache_key(settings, hashes, checkpoints.versions(), cfg.device.kind)
 
 
-def _runs_elsewhere(job: Job) -> bool:
-    """Whether another living process runs the job; a reused process id does not count."""
-    if job.status != "running" or job.owner[0] == os.getpid():
-        return False
-    try:
-        return abs(psutil.Process(job.owner[0]).create_time() - job.owner[1]) < 1
-    except psutil.NoSuchProcess:
-        return False
-
-
 def _save(folder: Path, job: Job) -> Job:
     write_json(folder / "job.json", asdict(job))
     return job
 
 
-def _finish(folder: Path, job: Job, status: str, message: str, level: str = "info") -> Job:
-    job.status, job.finished_at, job.owner = status, time.time(), None
+def _finish(folder: Path, job: Job, status: str, message: str, level: str = "info") -> None:
+    job.status, job.finished_at = status, time.time()
     _event(folder, message, level)
-    return _save(folder, job)
+    _save(folder, job)
 
 
 def _event(folder: Path, message: str, level: str = "info", data: dict | None = None) -> None:

@@ -19,8 +19,11 @@ from __future__ import annotations
 
 import math
 import random
+import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from ..course.settings import ROOT
 
 SEED = 42
 PEAK = range(17, 22)  # hours of the peak tariff
@@ -70,48 +73,7 @@ ACTIONS = (*(rule.action for rule in RULES), NOTHING)
 # Watts that each field adds to total_w; a pump takes 250 W while it runs.
 _PARTS = {"ac_w": 1, "fridge_w": 1, "chores_w": 1, "idle_w": 1, "pump_min": 250 / 60}
 
-# One short sentence for each action, by which an answer is recognised.
-SENTENCES = {
-    "id": {
-        "reduce_load": "Kurangi beban.",
-        "turn_off_ac": "Matikan AC.",
-        "check_pump": "Periksa pompa air.",
-        "check_fridge": "Periksa kulkas.",
-        "open_windows": "Buka jendela.",
-        "raise_set_point": "Naikkan suhu AC.",
-        "shift_chores": "Tunda cuci dan setrika.",
-        "use_solar": "Manfaatkan listrik surya.",
-        "cut_standby": "Cabut alat siaga.",
-        "carry_on": "Tidak perlu apa-apa.",
-    },
-    "en": {
-        "reduce_load": "Reduce the load.",
-        "turn_off_ac": "Turn off the AC.",
-        "check_pump": "Check the water pump.",
-        "check_fridge": "Check the fridge.",
-        "open_windows": "Open the windows.",
-        "raise_set_point": "Raise the AC's set point.",
-        "shift_chores": "Put off washing and ironing.",
-        "use_solar": "Use the solar power.",
-        "cut_standby": "Unplug what stands by.",
-        "carry_on": "Nothing to do.",
-    },
-}
-# The same words in question and answer: what has to be copied is easy to find.
-# total, people, pump, fridge, inside, washing, hour, solar, standby, yes, no
-_WORDS = {
-    "id": "total orang pompa kulkas dalam cuci jam surya siaga ya tidak".split(),
-    "en": "total people pump fridge inside washing hour solar standby yes no".split(),
-}
-_SYSTEM = {"id": "Penasihat listrik.", "en": "Energy adviser."}
-_READING = {
-    "id": "Jam {hour}, {people} orang, luar {outdoor_c}, dalam {indoor_c}, AC {ac_w} pada "
-    "{ac_set_c}, kulkas {fridge_w}, pompa {pump_min}, cuci {chores_w}, siaga {idle_w}, "
-    "surya {solar_w}, total {total_w} dari {limit_w}.",
-    "en": "Hour {hour}, {people} people, outside {outdoor_c}, inside {indoor_c}, AC {ac_w} at "
-    "{ac_set_c}, fridge {fridge_w}, pump {pump_min}, washing {chores_w}, standby {idle_w}, "
-    "solar {solar_w}, total {total_w} of {limit_w}.",
-}
+TEXTS = tomllib.loads((ROOT / "data/jsonl/sensor/texts.toml").read_text(encoding="utf-8"))
 
 
 def action_for(reading: dict) -> str:
@@ -221,51 +183,54 @@ def more(first: list[dict], held_out: list[dict], rows: int, seed: int) -> list[
 
 def question(reading: dict, language: str) -> list[dict]:
     """The reading in one short line, as a conversation up to the model's turn."""
+    texts = TEXTS[language]["worked"]
     return [
-        {"role": "system", "content": _SYSTEM[language]},
-        {"role": "user", "content": _READING[language].format(**reading)},
+        {"role": "system", "content": texts["system"]},
+        {"role": "user", "content": texts["reading"].format(**reading)},
     ]
 
 
 def checks(reading: dict, language: str) -> list[tuple[str, str]]:
     """(action, what its check looks at) for each rule that applies, in the rules' order."""
-    total, people, pump, fridge, inside, washing, hour, solar, standby, *_ = _WORDS[language]
     r, on = reading, reading["ac_w"] > 0  # without a running AC its rules are left out
+    word = TEXTS[language]["worked"]
+    people = f" {word['people']} {r['people']}"
     looks = {
-        "reduce_load": f"{total} {r['total_w']}/{round(FULL * r['limit_w'])}",
-        "turn_off_ac": f"AC {r['ac_w']}" + f" {people} {r['people']}" * on,
-        "check_pump": f"{pump} {r['pump_min']}/{PUMP}",
-        "check_fridge": f"{fridge} {r['fridge_w']}/{FRIDGE}",
-        "open_windows": f"{inside} {r['indoor_c']}/{r['outdoor_c']}" * on,
+        "reduce_load": f"{word['total']} {r['total_w']}/{round(FULL * r['limit_w'])}",
+        "turn_off_ac": f"AC {r['ac_w']}{people * on}",
+        "check_pump": f"{word['pump']} {r['pump_min']}/{PUMP}",
+        "check_fridge": f"{word['fridge']} {r['fridge_w']}/{FRIDGE}",
+        "open_windows": f"{word['inside']} {r['indoor_c']}/{r['outdoor_c']}" * on,
         "raise_set_point": f"AC {COMFORT}/{r['ac_set_c']}" * on,
-        "shift_chores": f"{washing} {r['chores_w']}" + f" {hour} {r['hour']}" * (r["chores_w"] > 0),
-        "use_solar": f"{solar} {r['solar_w']}"
-        + f"/{r['total_w']} {people} {r['people']}" * (r["solar_w"] > 0),
-        "cut_standby": f"{standby} {r['idle_w']}/{IDLE}",
+        "shift_chores": f"{word['washing']} {r['chores_w']}"
+        + f" {word['hour']} {r['hour']}" * (r["chores_w"] > 0),
+        "use_solar": f"{word['solar']} {r['solar_w']}"
+        + f"/{r['total_w']}{people}" * (r["solar_w"] > 0),
+        "cut_standby": f"{word['standby']} {r['idle_w']}/{IDLE}",
     }
     return [(rule.action, looks[rule.action]) for rule in RULES if looks[rule.action]]
 
 
 def with_reasoning(reading: dict, language: str) -> list[dict]:
     """A training row: the question, its checks up to the first "yes", that action's sentence."""
-    *_, yes, no = _WORDS[language]
+    yes, no = (TEXTS[language]["worked"][word] for word in ("yes", "no"))
     due, written = action_for(reading), []
     for action, look in checks(reading, language):
         written.append(f"{look} {yes if action == due else no}")
         if action == due:
             break
-    text = f"{', '.join(written)}. {SENTENCES[language][due]}"
+    text = f"{', '.join(written)}. {TEXTS[language]['sentences'][due]}"
     return [*question(reading, language), {"role": "assistant", "content": text}]
 
 
 def action_only(reading: dict, language: str) -> list[dict]:
     """The same question, answered by the action's sentence alone."""
-    text = SENTENCES[language][action_for(reading)]
+    text = TEXTS[language]["sentences"][action_for(reading)]
     return [*question(reading, language), {"role": "assistant", "content": text}]
 
 
 def action_of(text: str, language: str) -> str | None:
     """The action that the last sentence of an answer names, or None."""
     last = text.strip().rstrip(".").split(".")[-1].strip().lower()
-    known = {s.rstrip(".").lower(): action for action, s in SENTENCES[language].items()}
+    known = {s.rstrip(".").lower(): action for action, s in TEXTS[language]["sentences"].items()}
     return known.get(last)

@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import statistics
 from collections import Counter
@@ -419,7 +420,7 @@ def _lengths(chats: list[list], tokenizer) -> dict[str, dict[str, float]]:
             "total": sum(sizes),
             "mean": statistics.fmean(sizes),
             "median": statistics.median(sizes),
-            "p95": sorted(sizes)[max(0, -(-len(sizes) * 95 // 100) - 1)],
+            "p95": sorted(sizes)[math.ceil(0.95 * len(sizes)) - 1],
             "longest": max(sizes),
         }
         for part, sizes in parts.items()

@@ -7,8 +7,10 @@ talk.run(["Halo dunia, apa kabar?", "keluar"], print)
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..course.bilingual import num
 from ..course.settings import LANGUAGES, choice
@@ -16,52 +18,7 @@ from . import guard as rules
 
 FEWEST_WORDS, MOST_CHARACTERS = 2, 600
 EXIT = {"exit", "quit", "keluar", "selesai", "/exit", "/quit", "/keluar"}
-TEXTS = {
-    "id": {
-        "disclaimer": "Bahan belajar, bukan nasihat medis. Jangan mengambil keputusan kesehatan "
-        "dari jawaban model; tanyakan kepada dokter atau puskesmas.",
-        "emergency": "Ini bisa jadi keadaan darurat, dan program ini tidak bisa menolong. Hubungi "
-        "ambulans sekarang (di Indonesia 119 atau 112) atau minta seseorang mengantarmu ke IGD "
-        "terdekat. Jangan menunggu jawaban dari model, dan jangan sendirian. Kalau kamu berpikir "
-        "untuk mengakhiri hidup atau menyakiti diri, layanan krisis gratis menunggumu: telepon 119 "
-        "lalu tekan 8, atau buka healing119.id.",
-        "empty": "Pertanyaannya masih kosong.",
-        "short": "Terlalu pendek. Tulis satu kalimat lengkap, misalnya: "
-        "Berapa lama tidur siang yang baik?",
-        "long": "Terlalu panjang: {n} karakter, batasnya {most}. Tanyakan satu hal saja.",
-        "dose": "Jawaban model menyebut sebuah takaran, jadi tidak ditampilkan: takaran dari model "
-        "seperti ini bisa berbahaya. Tanyakan kepada dokter atau apoteker.",
-        "decline": "Pertanyaan seperti ini tidak boleh dijawab dari jauh, apalagi oleh program: "
-        "soal takaran obat, diagnosis, dan berhenti berobat harus diputuskan bersama orang yang "
-        "bisa memeriksamu. Tanyakan kepada dokter, apoteker, atau puskesmas.",
-        "doctor": "Pertanyaan seperti ini sebaiknya dibawa ke dokter atau puskesmas.",
-        "nothing": "Model tidak menulis apa-apa.",
-        "error": "Model gagal menjawab ({problem}). Tidak ada yang hilang; "
-        "coba lagi atau ketik keluar.",
-        "exit": "Selesai. Jaga kesehatan.",
-    },
-    "en": {
-        "disclaimer": "Course material, not medical advice. Make no health decision from the "
-        "model's answers; ask a doctor or a clinic.",
-        "emergency": "This may be an emergency, and this program cannot help. Call an ambulance "
-        "now (in Indonesia 119 or 112) or have someone take you to the nearest emergency "
-        "department. Do not wait for an answer from the model, and do not stay alone. If you think "
-        "of ending your life or hurting yourself, a free crisis line is there for you: in "
-        "Indonesia 119, then press 8, or healing119.id; elsewhere your country's crisis line.",
-        "empty": "The question is empty.",
-        "short": "Too short. Write one whole sentence, for example: How long should a nap be?",
-        "long": "Too long: {n} characters, the limit is {most}. Ask one thing only.",
-        "dose": "The model's answer named a dose, so it is not shown: a dose from a model like "
-        "this can be dangerous. Ask a doctor or a pharmacist.",
-        "decline": "A question like this must not be answered from afar, least of all by a "
-        "program: doses, diagnoses and stopping a treatment need somebody who can examine you. "
-        "Ask a doctor, a pharmacist or a clinic.",
-        "doctor": "A question like this is best taken to a doctor or a clinic.",
-        "nothing": "The model wrote nothing.",
-        "error": "The model failed to answer ({problem}). Nothing is lost; try again or type exit.",
-        "exit": "Done. Take care.",
-    },
-}
+TEXTS = tomllib.loads(Path(__file__).with_name("texts.toml").read_text(encoding="utf-8"))
 
 
 def _one_line(message: str) -> str:

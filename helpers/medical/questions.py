@@ -37,31 +37,24 @@ def load(language: str, folder: Path = FOLDER) -> list[Question]:
     path = Path(folder) / f"{choice(language, LANGUAGES, 'data language')}.csv"
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     if list(table.columns) != COLUMNS:
+        found = ", ".join(table.columns)
+        raise CourseError(f"{path.name}: expected the columns {', '.join(COLUMNS)}, found {found}.")
+    filled = table.map(lambda cell: cell.strip() != "").all(axis=1)
+    wrong = ~(filled & table[["see_doctor", "abstain"]].isin(["yes", "no"]).all(axis=1))
+    if wrong.any():
         raise CourseError(
-            f"{path.name}: expected the columns {', '.join(COLUMNS)}, "
-            f"found {', '.join(table.columns)}."
+            f"{path.name}, line {wrong.idxmax() + 2}: a cell is empty, or see_doctor or abstain is "
+            "not yes or no."
         )
-    for line, row in enumerate(table.itertuples(), 2):
-        problem = next((f"{c} is empty." for c in COLUMNS if not getattr(row, c).strip()), "")
-        if {row.see_doctor, row.abstain} - {"yes", "no"}:
-            problem = problem or "see_doctor and abstain must be yes or no."
-        if problem:
-            raise CourseError(f"{path.name}, line {line} ({row.qa_id}): {problem}")
     return [
         Question(r.qa_id, r.question, r.answer, r.topic, r.see_doctor == "yes", r.abstain == "yes")
         for r in table.itertuples()
     ]
 
 
-def read_splits(folder: Path = FOLDER) -> dict[str, str]:
-    """qa_id -> train, validation or test, as committed in splits.csv."""
-    table = pd.read_csv(Path(folder) / splits.MANIFEST, dtype=str)
-    return dict(zip(table["qa_id"], table["split"]))
-
-
 def by_split(questions: list[Question], folder: Path = FOLDER) -> dict[str, list[Question]]:
     """Questions by split. Raises CourseError for a question that splits.csv does not list."""
-    sides = read_splits(folder)
+    sides = _sides(folder)
     missing = [q.qa_id for q in questions if q.qa_id not in sides]
     if missing:
         raise CourseError(
@@ -71,23 +64,26 @@ def by_split(questions: list[Question], folder: Path = FOLDER) -> dict[str, list
     return {name: [q for q in questions if sides[q.qa_id] == name] for name in splits.NAMES}
 
 
-def near_duplicates(questions: list[Question]) -> list[tuple[str, str]]:
-    """qa_ids of two rows whose question + answer share most word trigrams."""
-    texts = [" ".join(re.findall(r"\w+", f"{q.question} {q.answer}".lower())) for q in questions]
-    return [(questions[i].qa_id, questions[j].qa_id) for i, j, _ in splits.similar_pairs(texts)]
+def _sides(folder: Path) -> dict[str, str]:
+    """qa_id -> train, validation or test."""
+    return dict(pd.read_csv(Path(folder) / splits.MANIFEST, dtype=str).itertuples(index=False))
 
 
 def quality(questions: list[Question]) -> dict[str, int]:
-    """What to know before training: counts, answer lengths, doubles, leakage, contact data."""
-    sides, words = read_splits(), sorted(len(q.answer.split()) for q in questions)
-    alike = near_duplicates(questions)
+    """What to know before training: counts, answer lengths, doubles, leakage, contact data.
+
+    Near-duplicates are two rows whose question + answer share most word trigrams.
+    """
+    sides, words = _sides(FOLDER), sorted(len(q.answer.split()) for q in questions)
+    texts = [" ".join(re.findall(r"\w+", f"{q.question} {q.answer}".lower())) for q in questions]
+    alike = [(questions[i], questions[j]) for i, j, _ in splits.similar_pairs(texts)]
     distinct = {" ".join(q.question.lower().split()) for q in questions}
     return {
         "rows": len(questions),
         "topics": len({q.topic for q in questions}),
         "same question twice": len(questions) - len(distinct),
         "near-duplicate pairs": len(alike),
-        "of these across the split": sum(sides[a] != sides[b] for a, b in alike),
+        "of these across the split": sum(sides[a.qa_id] != sides[b.qa_id] for a, b in alike),
         "shortest answer (words)": words[0],
         "median answer (words)": words[len(words) // 2],
         "longest answer (words)": words[-1],

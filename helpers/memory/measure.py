@@ -32,36 +32,10 @@ def process_bytes() -> int:
     return psutil.Process().memory_info().rss
 
 
-def used_bytes() -> int:
-    """Bytes now: allocated on the GPU, or this process's resident set."""
-    gpu = cuda()
-    return gpu.memory_allocated() if gpu else process_bytes()
-
-
 def used_gb() -> float:
     """Memory now in GB: allocated on the GPU, or this process's resident set."""
-    return used_bytes() / GB
-
-
-def process_peak() -> int | None:
-    """Most bytes of RAM this process ever held, or None where the system does not tell."""
-    info = psutil.Process().memory_info()
-    if hasattr(info, "peak_wset"):  # Windows
-        return info.peak_wset
-    try:
-        import resource
-    except ImportError:
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
-
-
-def available() -> tuple[int, int]:
-    """(free, total) bytes of the GPU if torch uses one, else of the machine's RAM."""
-    if gpu := cuda():
-        return gpu.mem_get_info()
-    ram = psutil.virtual_memory()
-    return ram.available, ram.total
+    gpu = cuda()
+    return (gpu.memory_allocated() if gpu else process_bytes()) / GB
 
 
 def allocator_variable() -> str:
@@ -95,11 +69,11 @@ class MemoryMonitor:
     monitor.samples                      # (seconds, bytes, phase)
 
     A thread samples every `every` seconds. On CUDA a phase's peak comes from the allocator and is
-    exact; a process's is the highest sample. Of more than `limit` samples every second one goes.
+    exact; a process's is the highest sample.
     """
 
-    def __init__(self, every: float = 0.02, limit: int = 2000):
-        self.every, self.limit = every, limit
+    def __init__(self, every: float = 0.02):
+        self.every = every
         self.samples: list[tuple[float, int, str]] = []
         self.peaks: dict[str, int] = {}
         self.kind, self.current = "process", ""
@@ -125,13 +99,10 @@ class MemoryMonitor:
 
     def sample(self) -> None:
         """Take one sample now."""
-        now = used_bytes()
+        now = round(used_gb() * GB)
         with self._lock:
             self.peaks[self.current] = max(self.peaks.get(self.current, 0), now)
             self.samples.append((time.perf_counter() - self._start, now, self.current))
-            if len(self.samples) > self.limit:
-                del self.samples[1::2]
-                self.every *= 2
 
     def _close_phase(self) -> None:
         self.sample()

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import csv
 import math
-import sys
 from dataclasses import asdict, dataclass, field, replace
 
 from ..course import settings
 from ..course.bilingual import tr
+from ..course.device import compute_dtype
 from ..course.errors import UsageError
 from . import shapes
 from .shapes import Shape
@@ -76,18 +76,14 @@ class Job:
     padded: bool | None = None  # whether rows of a batch differ in length; None: batch > 1
 
     def __post_init__(self):
-        limits = {"batch": 4096, "length": 2**20, "rank": 4096, "accumulation": 10**6}
-        for name, limit in limits.items():
+        for name in ("batch", "length", "rank", "accumulation"):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= limit:
-                raise UsageError(f"{name} is {value!r}; expected a whole number from 1 to {limit}.")
+            if type(value) is not int or not 1 <= value <= 2**20:
+                raise UsageError(f"{name} is {value!r}; expected a whole number from 1 to {2**20}.")
         settings.choice(self.device, ("cuda", "cpu"), "device")
         settings.choice(self.quantization, ("nf4", "none"), "quantization")
         settings.choice(self.dtype, ("float32", "bfloat16", "float16"), "compute dtype")
         settings.choice(self.optimizer, tuple(OPTIMIZERS), "optimizer")
-        for name in ("dropout", "label_share"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UsageError(f"{name} is {getattr(self, name)!r}; expected 0 to 1.")
 
     @property
     def tokens(self) -> int:
@@ -144,11 +140,8 @@ def targeted(shape: Shape, job: Job) -> tuple[str, ...]:
     """Names of one block's linear layers that get an adapter. Raises UsageError for others."""
     if job.targets == "all-linear":
         return tuple(shape.linears)
-    names = (job.targets,) if isinstance(job.targets, str) else tuple(job.targets)
-    if not names:
-        raise UsageError("no adapter target; expected 'all-linear' or a list of layers.")
-    known = tuple(shape.linears)
-    return tuple(settings.choice(n, known, f"adapter target of {shape.name}") for n in names)
+    what, known = f"adapter target of {shape.name}", tuple(shape.linears)
+    return tuple(settings.choice(name, known, what) for name in job.targets)
 
 
 def adapter_tensors(shape: Shape, job: Job) -> list[int]:
@@ -239,10 +232,8 @@ def _train(shape: Shape, job: Job) -> tuple[dict[str, int], dict[str, int]]:
     }
     casts = adapters * s if s < 4 else 0  # autocast's 16-bit copies of the adapters
     width = job.tokens * shape.hidden_size  # numbers between two layers
-    mlp, wide = (
-        job.tokens * shape.intermediate_size,
-        s * max(a * b for a, b in shape.linears.values()),
-    )  # one matrix dequantised
+    mlp = job.tokens * shape.intermediate_size
+    wide = s * max(a * b for a, b in shape.linears.values())  # one matrix dequantised
     wide *= not job.is_unpacked
     if job.checkpointing:
         kept, rebuilt = layers * stream * width + 4 * width, layer_bytes(shape, job) + casts
@@ -268,11 +259,8 @@ def _train(shape: Shape, job: Job) -> tuple[dict[str, int], dict[str, int]]:
         "backward": base + kept + moving,
         "update": base + 4 * adapters,
     }
-    at_loss = logits + head >= moving
-    moment = (
-        {"logits": logits, "workspace": head} if at_loss else {"logits": 0, "workspace": moving}
-    )
-    return {**held, "activations": kept, **moment, "kv_cache": 0}, phases
+    loss, work = (logits, head) if logits + head >= moving else (0, moving)
+    return {**held, "activations": kept, "logits": loss, "workspace": work, "kv_cache": 0}, phases
 
 
 def _chat(shape: Shape, job: Job) -> tuple[dict[str, int], dict[str, int]]:
@@ -292,22 +280,6 @@ def _chat(shape: Shape, job: Job) -> tuple[dict[str, int], dict[str, int]]:
     }
 
 
-def _dtype(source, device: str) -> tuple[str, list[str]]:
-    """(dtype of the arithmetic, notes): the profile's, or what "auto" means on that device."""
-    row = isinstance(source, dict)
-    dtype = source["compute_dtype"] if row else source.compute_dtype
-    if dtype != "auto":
-        return dtype, []
-    if not row and "torch" in sys.modules:
-        from ..course.device import compute_dtype
-
-        return str(compute_dtype(source)).removeprefix("torch."), []
-    if device == "cpu":
-        return "float32", ["compute dtype is chosen on the machine; bfloat16 takes less"]
-    older = not row and source.device.capability < (8, 0)  # bf16 came with Ampere, 8.0
-    return "float16" if older else "bfloat16", []
-
-
 def job_of(source, mode: str = "train", **overrides) -> tuple[str, Job, list[str]]:
     """(base model, Job, notes) of a profile's name or dict, or of a lesson's Settings.
 
@@ -319,7 +291,14 @@ def job_of(source, mode: str = "train", **overrides) -> tuple[str, Job, list[str
     row = isinstance(source, dict)
     get = source.get if row else lambda name: getattr(source, name)
     device = ("cuda" if get("needs_cuda") else "cpu") if row else source.device.kind
-    dtype, notes = _dtype(source, device)
+    dtype, notes = get("compute_dtype"), []
+    if dtype == "auto" and device == "cuda":
+        older = not row and source.device.capability < (8, 0)  # bf16 came with Ampere, 8.0
+        dtype = "float16" if older else "bfloat16"
+    elif dtype == "auto" and row:
+        dtype, notes = "float32", ["compute dtype is chosen on the machine; bfloat16 takes less"]
+    elif dtype == "auto":
+        dtype = str(compute_dtype(source)).removeprefix("torch.")
     overrides = {key: value for key, value in overrides.items() if value is not None}
     model = overrides.pop("model", None) or get("base_model")
     same = ("quantization", "rank", "dropout", "batch", "accumulation", "optimizer")

@@ -147,30 +147,21 @@ def from_config(config, name: str = "") -> Shape:
             f"{name}: {layers} layers, {heads} heads and {kv_heads} key/value heads make no model."
         )
     numbers["head_dim"] = numbers["head_dim"] or config.hidden_size // heads
-    counts = count_parameters(config)
-    shape = Shape(name, parameters=sum(counts.values()), **numbers)
-    if shape.linear_parameters != counts["linear"]:
+    linear, parameters = count_parameters(config)
+    shape = Shape(name, parameters=parameters, **numbers)
+    if shape.linear_parameters != linear:
         raise UsageError(f"{name}: its linear layers are not those of a dense decoder. {advice}")
     return shape
 
 
-def count_parameters(config) -> dict[str, int]:
-    """Parameters of the real model, built on the meta device: no weights, no memory.
-
-    Keys linear (of the blocks), embedding (with the head, a tied matrix once) and small.
-    """
+def count_parameters(config) -> tuple[int, int]:
+    """Parameters of the real model, without memory: (weights of the blocks' linear layers, all)."""
     import torch
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     model.tie_weights()
-    head, counts = model.get_output_embeddings(), {"linear": 0, "embedding": 0, "small": 0}
-    kinds = {
-        id(m.weight): "embedding" if isinstance(m, torch.nn.Embedding) or m is head else "linear"
-        for m in model.modules()
-        if isinstance(m, (torch.nn.Linear, torch.nn.Embedding))
-    }
-    for parameter in model.parameters():
-        counts[kinds.get(id(parameter), "small")] += parameter.numel()
-    return counts
+    head, linear = model.get_output_embeddings(), torch.nn.Linear
+    layers = [m for m in model.modules() if isinstance(m, linear) and m is not head]
+    return sum(layer.weight.numel() for layer in layers), model.num_parameters()

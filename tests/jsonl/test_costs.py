@@ -44,7 +44,7 @@ def test_one_line_says_tokens_cost_and_the_age_of_the_price(table, lines, told):
 @pytest.mark.parametrize(
     "lines, message",
     [
-        (("training_usd = 2.5",), "has no date"),
+        (("training_usd = 2.5",), "of None; .* as_of = YYYY-MM-DD"),
         (("training_usd = 2.5", 'as_of = "2026-01-31"'), "without quotes"),
         (("training_usd = -1", f"as_of = {TODAY}"), "is -1"),
         (('training_usd = "2"', f"as_of = {TODAY}"), "is '2'"),

@@ -1,11 +1,9 @@
 """The local fine-tuning job: its life, its interruptions, and that the same job runs once."""
 
-import dataclasses
 import subprocess
 import sys
-import time
 
-import psutil
+import filelock
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -131,21 +129,10 @@ def test_a_killed_job_stays_running_on_paper_and_is_resumed(finished, files, cfg
 
 
 def test_a_job_that_another_process_runs_is_left_alone(finished, files, cfg):
-    folder, job = finished
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) as other:
-        try:
-            time.sleep(0.2)
-            owner = [other.pid, psutil.Process(other.pid).create_time()]
-            busy = dataclasses.replace(job, status="running", owner=owner)
-            local_job._save(folder, busy)
-            with pytest.raises(CourseError, match=f"is running in process {other.pid}"):
-                jsonl.finetune(folder, *files, cfg, **TINY)
-            busy.owner = [other.pid, 1.0]  # the process id was used again since
-            assert not local_job._runs_elsewhere(busy)
-        finally:
-            other.kill()
-            local_job._save(folder, job)
-    assert not local_job._runs_elsewhere(dataclasses.replace(busy, owner=owner))
+    folder, _ = finished
+    with filelock.FileLock(folder.with_name(f".{folder.name}.lock")):
+        with pytest.raises(CourseError, match="another process runs the job in .*whole"):
+            jsonl.finetune(folder, *files, cfg, **TINY)
 
 
 def test_rows_come_in_random_order(files, cfg, tmp_path):
@@ -165,19 +152,17 @@ def test_rows_come_in_random_order(files, cfg, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "spoil, values, message",
+    "spoil, most, message",
     [
-        ("{]\n", {}, "line 25: bad_json"),
-        ("", {"max_length": 10}, "no row of the training_file fits 10 tokens"),
+        ("{]\n", 512, "line 25: bad_json"),
+        ("", 10, "no row of the training_file fits 10 tokens"),
     ],
 )
-def test_what_goes_wrong_is_raised_and_written_to_the_job(
-    files, cfg, tmp_path, spoil, values, message
-):
+def test_what_goes_wrong_is_raised_and_written(files, cfg, tmp_path, spoil, most, message):
     bad = tmp_path / "bad.jsonl"
     bad.write_text(files[0].read_text() + spoil)
     with pytest.raises(CourseError, match=message):
-        jsonl.finetune(tmp_path / "job", bad, files[1], cfg, **TINY | values)
+        jsonl.finetune(tmp_path / "job", bad, files[1], cfg, **TINY | {"max_length": most})
     job = local_job.retrieve(tmp_path / "job")
     assert job.status == "failed" and message in job.error["message"]
     assert local_job.events(tmp_path / "job")[-1]["level"] == "error"

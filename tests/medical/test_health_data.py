@@ -146,8 +146,8 @@ def test_the_quality_report_sees_doubles_and_leakage(questions):
     ("change", "message"),
     [
         ({"answer": None}, "expected the columns .* found"),
-        ({"answer": " "}, r"line 2 \(health-001\): answer is empty"),
-        ({"abstain": "maybe"}, "line 2 .* must be yes or no"),
+        ({"answer": " "}, "id.csv, line 2: a cell is empty"),
+        ({"abstain": "maybe"}, "line 2: .* not yes or no"),
     ],
 )
 def test_a_damaged_table_is_refused_with_line_and_reason(tmp_path, change, message):

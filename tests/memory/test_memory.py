@@ -1,7 +1,6 @@
 """Memory read, watched and freed: real on the process, faked only at torch.cuda and nvidia-smi."""
 
 import csv
-import importlib.metadata
 import json
 import platform
 import subprocess
@@ -24,10 +23,10 @@ MB = 10**6
 
 
 class FakeCuda:
-    """torch.cuda of a card with `total` bytes; it remembers what it is asked."""
+    """torch.cuda of a card; it remembers what it is asked."""
 
     def __init__(self):
-        self.total, self.allocated, self.high, self.cached, self.calls = 8_000 * MB, 0, 0, 0, []
+        self.allocated, self.high, self.cached, self.calls = 0, 0, 0, []
 
     def is_available(self):
         return True
@@ -43,9 +42,6 @@ class FakeCuda:
 
     def memory_reserved(self):
         return self.allocated + self.cached
-
-    def mem_get_info(self):
-        return self.total - self.memory_reserved(), self.total
 
     def empty_cache(self):
         self.calls.append("empty_cache")
@@ -67,9 +63,6 @@ def card(monkeypatch):
 def test_without_a_gpu_it_measures_the_process():
     now = psutil.Process().memory_info().rss
     assert memory.used_gb() == pytest.approx(now / 1e9, rel=0.2)
-    assert memory.available()[1] == psutil.virtual_memory().total
-    peak = memory.process_peak()
-    assert peak is None or peak >= now * 0.9
 
 
 def test_with_a_gpu_it_asks_the_allocator(card):
@@ -77,7 +70,6 @@ def test_with_a_gpu_it_asks_the_allocator(card):
     card.hold(-100 * MB)
     card.cached = 50 * MB
     assert memory.used_gb() == pytest.approx(0.2)
-    assert memory.available() == (7_750 * MB, 8_000 * MB)
 
 
 def test_cuda_needs_a_loaded_torch(monkeypatch):
@@ -93,19 +85,6 @@ def test_importing_memory_and_planning_load_no_torch():
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=settings.ROOT).returncode == 0
-
-
-@pytest.mark.parametrize(
-    "version, name",
-    [
-        ("2.8.0+cu126", "PYTORCH_CUDA_ALLOC_CONF"),
-        ("2.9.1", "PYTORCH_ALLOC_CONF"),
-        ("3.0.0", "PYTORCH_ALLOC_CONF"),
-    ],
-)
-def test_the_allocator_variable_follows_torch(version, name, monkeypatch):
-    monkeypatch.setattr(importlib.metadata, "version", lambda package: version)
-    assert memory.allocator_variable() == name
 
 
 def test_the_installed_torch_knows_the_variable():
@@ -157,13 +136,6 @@ def test_the_monitor_sees_the_phase_that_takes_memory():
     assert axis.get_ylabel() and len(axis.lines[0].get_xdata()) == len(seconds)
     labels = {text.get_text() for text in axis.get_legend().get_texts()}
     assert labels == {"start", "small", "large"}
-
-
-def test_the_monitor_keeps_a_bounded_number_of_samples():
-    with MemoryMonitor(limit=50) as monitor:
-        for _ in range(500):
-            monitor.sample()
-    assert 25 <= len(monitor.samples) <= 51 and monitor.every > 0.02
 
 
 def test_the_monitor_ends_its_thread_when_the_block_fails():
@@ -242,11 +214,7 @@ def nvidia_smi(monkeypatch):
 def test_two_gpus_one_of_which_tells_little(nvidia_smi):
     nvidia_smi(0, TWO_CARDS)
     (first, second), notes = memory.gpus()
-    assert (first["name"], first["memory.total"], first["temperature.gpu"]) == (
-        "Kartu",
-        8192 * 2**20,
-        55,
-    )
+    assert (first["name"], first["memory.total"]) == ("Kartu", 8192 * 2**20)
     assert (second["index"], second["memory.used"], second["temperature.gpu"]) == ("1", None, 40)
     assert notes == []
 

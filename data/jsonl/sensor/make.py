@@ -8,7 +8,6 @@ The bytes depend on the seed alone. What the advisor says stands in texts.toml.
 import json
 import random
 import sys
-import tomllib
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -16,14 +15,13 @@ sys.path.insert(0, str(HERE.parents[2]))
 
 from helpers.jsonl import sensors  # noqa: E402
 
-TEXTS = tomllib.loads((HERE / "texts.toml").read_text(encoding="utf-8"))
 SEED = 42
 ROWS = 360
 
 
 def messages(reading: dict, language: str, chance: random.Random) -> list[dict]:
     """The conversation about one reading: its action, then a reason with the deciding numbers."""
-    texts, action = TEXTS[language], sensors.action_for(reading)
+    texts, action = sensors.TEXTS[language], sensors.action_for(reading)
     ac = texts["ac_on"] if reading["ac_w"] else texts["ac_off"]
     tariff = texts["peak"] if reading["hour"] in sensors.PEAK else texts["off_peak"]
     asked = texts["reading"].format(**reading, tariff=tariff, ac=ac.format(**reading))
@@ -31,7 +29,7 @@ def messages(reading: dict, language: str, chance: random.Random) -> list[dict]:
     return [
         {"role": "system", "content": texts["system"]},
         {"role": "user", "content": asked},
-        {"role": "assistant", "content": f"{sensors.SENTENCES[language][action]} {reason}"},
+        {"role": "assistant", "content": f"{texts['sentences'][action]} {reason}"},
     ]
 
 
@@ -49,7 +47,7 @@ def rows(language: str) -> list[dict]:
 
 
 def main(folder: Path) -> None:
-    for language in TEXTS:
+    for language in sensors.TEXTS:
         lines = (json.dumps(row, ensure_ascii=False) + "\n" for row in rows(language))
         path = folder / f"{language}.jsonl"
         path.write_text("".join(lines), encoding="utf-8", newline="\n")
