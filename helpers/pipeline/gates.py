@@ -13,10 +13,11 @@ reason = "why this limit, in a sentence"
 
 from __future__ import annotations
 
-import math
 import tomllib
-from dataclasses import asdict, dataclass
+from collections import Counter
 from pathlib import Path
+
+import jsonschema
 
 from ..course.errors import CourseError
 from ..course.lesson import lessons
@@ -26,48 +27,27 @@ FILE = ROOT / "gates.toml"
 GOOD = ("passed", "not checked")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Gate:
-    """`min` or `max` for one number of a metric: its value, or a bound of its interval."""
-
-    profile: str
-    data_language: str
-    data: str
-    notebook: str
-    metric: str
-    reason: str
-    bound: str = "value"
-    min: float | None = None
-    max: float | None = None
-
-    def __post_init__(self):
-        """Raises ValueError for a value or a combination that makes no sense."""
-        for key in ("profile", "data_language", "data", "notebook", "metric", "reason", "bound"):
-            text = getattr(self, key)
-            if not isinstance(text, str) or not text.strip():
-                raise ValueError(f"{key} is not a text")
-        for key, allowed in (
-            ("profile", [*profiles(), "*"]),
-            ("data_language", [*LANGUAGES, "*"]),
-            ("notebook", [item["name"] for item in lessons()]),
-            ("bound", ["value", "low", "high"]),
-        ):
-            if getattr(self, key) not in allowed:
-                raise ValueError(
-                    f"unknown {key} {getattr(self, key)!r}; expected one of {', '.join(allowed)}"
-                )
-        limits = [limit for limit in (self.min, self.max) if limit is not None]
-        if len(limits) != 1:
-            raise ValueError(f"needs exactly one of min and max, found {len(limits)}")
-        if type(limits[0]) not in (int, float) or not math.isfinite(limits[0]):
-            raise ValueError(f"{limits[0]!r} is not a finite number")
-
-    def holds(self, number: float) -> bool:
-        """Whether a number is on the right side; NaN never is."""
-        return number >= self.min if self.max is None else number <= self.max
+def schema() -> dict:
+    """What a [[gate]] holds, as JSON Schema."""
+    text, number = {"type": "string", "pattern": r"\S"}, {"type": "number", "maximum": 1e12}
+    return {
+        "properties": {
+            "profile": {"enum": [*profiles(), "*"]},
+            "data_language": {"enum": [*LANGUAGES, "*"]},
+            "data": text,
+            "notebook": {"enum": [item["name"] for item in lessons()]},
+            "metric": text,
+            "bound": {"enum": ["value", "low", "high"]},
+            "min": number | {"minimum": -1e12},
+            "max": number | {"minimum": -1e12},
+            "reason": text,
+        },
+        "required": ["profile", "data_language", "data", "notebook", "metric", "reason"],
+        "additionalProperties": False,
+    }
 
 
-def load(path: Path = FILE) -> list[Gate]:
+def load(path: Path = FILE) -> list[dict]:
     """The gates of a file. Raises CourseError that names the gate that cannot be understood."""
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -81,18 +61,23 @@ def load(path: Path = FILE) -> list[Gate]:
     rows = table.pop("gate", [])
     if table or not isinstance(rows, list):
         raise CourseError(f"{path.name}: expected only [[gate]] tables, found {list(table)}.")
-    found = []
+    validator = jsonschema.Draft202012Validator(schema())
     for number, row in enumerate(rows, start=1):
-        try:
-            found.append(Gate(**row))
-        except (TypeError, ValueError) as problem:
+        found = [f"{p.json_path[2:]} {p.message}".strip() for p in validator.iter_errors(row)]
+        if ("min" in row) == ("max" in row):
+            found.append("needs exactly one of min and max")
+        if found:
             name = f"{row.get('notebook', '?')} / {row.get('metric', '?')}"
-            reason = str(problem).removeprefix("Gate.__init__() ")
-            raise CourseError(f"{path.name}, gate {number} ({name}): {reason}.") from None
-    return found
+            raise CourseError(f"{path.name}, gate {number} ({name}): {'; '.join(found)}.")
+    return [{"bound": "value", "min": None, "max": None} | row for row in rows]
 
 
-def applicable(table: list[Gate], cfg: Settings) -> list[Gate]:
+def holds(gate: dict, number: float) -> bool:
+    """Whether a number is on the right side; NaN never is."""
+    return number >= gate["min"] if gate["max"] is None else number <= gate["max"]
+
+
+def applicable(table: list[dict], cfg: Settings) -> list[dict]:
     """The gates of these settings; none for a base model that is not the profile's own."""
     if cfg.base_model != profiles()[cfg.profile]["base_model"]:
         return []
@@ -101,13 +86,13 @@ def applicable(table: list[Gate], cfg: Settings) -> list[Gate]:
     return [
         gate
         for gate in table
-        if gate.profile in (cfg.profile, "*")
-        and gate.data_language in (cfg.data_language, "*")
-        and gate.data in (data, "*")
+        if gate["profile"] in (cfg.profile, "*")
+        and gate["data_language"] in (cfg.data_language, "*")
+        and gate["data"] in (data, "*")
     ]
 
 
-def check(table: list[Gate], metrics: list[dict], passed: set[str]) -> list[dict]:
+def check(table: list[dict], metrics: list[dict], passed: set[str]) -> list[dict]:
     """One verdict per gate: its fields, `value` (the number judged) and `status`.
 
     `passed`: notebooks that ran to their end; a gate of any other is "not checked". A metric, or
@@ -116,14 +101,14 @@ def check(table: list[Gate], metrics: list[dict], passed: set[str]) -> list[dict
     recorded = {(m["notebook"], m["name"]): m for m in metrics}
     verdicts = []
     for gate in table:
-        number = recorded.get((gate.notebook, gate.metric), {}).get(gate.bound)
-        if gate.notebook not in passed:
+        number = recorded.get((gate["notebook"], gate["metric"]), {}).get(gate["bound"])
+        if gate["notebook"] not in passed:
             status = "not checked"
         elif number is None:
             status = "unknown metric"
         else:
-            status = "passed" if gate.holds(number) else "failed"
-        verdicts.append(asdict(gate) | {"value": number, "status": status})
+            status = "passed" if holds(gate, number) else "failed"
+        verdicts.append(gate | {"value": number, "status": status})
     return verdicts
 
 
@@ -146,14 +131,13 @@ def lines(verdicts: list[dict]) -> list[tuple[str, str]]:
     """(text, style) for the terminal: every red gate by name, then the counts, or "not gated"."""
     if not verdicts:
         return [("Gates: not gated (gates.toml has none for these settings)", "yellow")]
-    texts, counts = [], dict.fromkeys(("passed", "failed", "unknown metric", "not checked"), 0)
+    texts = []
     for v in verdicts:
-        counts[v["status"]] += 1
-        name = f"{v['notebook']} / {metric_text(v)}"
+        name = f"GATE {v['notebook']} / {metric_text(v)}"
         if v["status"] == "failed":
-            text = f"GATE {name} = {v['value']:.4g}, must be {limit_text(v)}: {v['reason']}"
-            texts.append((text, "bold red"))
+            texts.append(f"{name} = {v['value']:.4g}, must be {limit_text(v)}: {v['reason']}")
         elif v["status"] == "unknown metric":
-            text = f"GATE {name}: unknown metric, the notebook ran and did not record it"
-            texts.append((text, "bold red"))
-    return [*texts, ("Gates: " + ", ".join(f"{n} {s}" for s, n in counts.items() if n), "")]
+            texts.append(f"{name}: unknown metric, the notebook ran and did not record it")
+    counts = Counter(v["status"] for v in verdicts)
+    told = "Gates: " + ", ".join(f"{times} {status}" for status, times in counts.items())
+    return [*((text, "bold red") for text in texts), (told, "")]

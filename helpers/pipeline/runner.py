@@ -205,7 +205,7 @@ def forget(cfg: Settings) -> None:
 def run(
     cfg: Settings,
     lessons: list[dict],
-    table: list[gates.Gate],
+    table: list[dict],
     *,
     fresh: bool = False,
     on_stderr: bool = False,
