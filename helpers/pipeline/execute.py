@@ -6,7 +6,6 @@ to papermill and writes the running cell, then the error, to the job's `state` f
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import re
@@ -18,9 +17,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import nbformat
 import psutil
 
 from ..course.files import read_json, write_json
+from .notebooks import tags
 
 POLL = 0.25  # seconds between two looks at a running notebook
 
@@ -138,9 +139,9 @@ def judge(outcome: Outcome, plan: Plan, code: int, files: dict[str, Path]) -> No
     papermill's metadata calls hung and never-run cells "completed", so it is not read.
     """
     cells, state = read_cells(files["ipynb"]), read_state(files["state"])
-    own = [c for c in cells or read_cells(plan.path) if is_code(c)]
+    own = [cell for cell in cells or read_cells(plan.path) if is_code(cell)]
     outcome.cells = len(own)
-    outcome.cells_run = sum(c.get("execution_count") is not None for c in own)
+    outcome.cells_run = sum(cell.execution_count is not None for cell in own)
     position, reason = state["cell"], state["error"]
     if outcome.status == "timeout":
         reason = f"the notebook took longer than its limit of {round(plan.limit)} s"
@@ -153,8 +154,7 @@ def judge(outcome: Outcome, plan: Plan, code: int, files: dict[str, Path]) -> No
             return
         reason = "the notebook ended before this cell ran; does a cell above it call exit()?"
     elif not reason:
-        lines = files["log"].read_text(encoding="utf-8", errors="replace").split()
-        reason = f"its process ended with exit code {code}: …{' '.join(lines[-30:])}"
+        reason = f"its process ended with exit code {code}, see {files['log'].name}"
     outcome.status = outcome.status or "failed"
     outcome.failure = describe(cells, position) | {"error": one_line(reason)}
 
@@ -164,27 +164,22 @@ def read_state(path: Path) -> dict:
     return read_json(path) if path.is_file() else {"cell": None, "code_cell": 0, "error": ""}
 
 
-def read_cells(notebook: Path) -> list[dict]:
+def read_cells(notebook: Path) -> list:
     """The cells of a notebook file without papermill's error banners; none when it is missing."""
     with suppress(OSError, ValueError):
-        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
-        return [c for c in cells if "papermill-error-cell-tag" not in tags(c)]
+        cells = nbformat.read(notebook, 4).cells
+        return [cell for cell in cells if "papermill-error-cell-tag" not in tags(cell)]
     return []
-
-
-def tags(cell) -> list[str]:
-    return cell.get("metadata", {}).get("tags", [])
 
 
 def is_code(cell) -> bool:
     """Whether this is one of the notebook's own code cells, not the parameters of the run."""
-    return cell["cell_type"] == "code" and "injected-parameters" not in tags(cell)
+    return cell.cell_type == "code" and "injected-parameters" not in tags(cell)
 
 
 def has_run(cell) -> bool:
     """False for a code cell with text that has no execution count."""
-    empty = not "".join(cell["source"]).strip()
-    return not is_code(cell) or empty or cell.get("execution_count") is not None
+    return not is_code(cell) or not cell.source.strip() or cell.execution_count is not None
 
 
 def describe(cells: list[dict], position: int | None) -> dict:
@@ -196,13 +191,13 @@ def describe(cells: list[dict], position: int | None) -> dict:
     if position is None or position >= len(cells):
         return {"cell": None, "code_cell": None, "heading": "", "source": ""}
     before = cells[:position]
-    text = "\n".join("".join(c["source"]) for c in before if c["cell_type"] == "markdown")
+    text = "\n".join(cell.source for cell in before if cell.cell_type == "markdown")
     headings = re.findall(r"(?m)^#+ +(.+)$", text)
     return {
         "cell": position + 1 - sum("injected-parameters" in tags(c) for c in before),
         "code_cell": sum(map(is_code, before)) + 1,
         "heading": headings[-1].strip() if headings else "",
-        "source": "".join(cells[position]["source"]).strip().partition("\n")[0],
+        "source": cells[position].source.strip().partition("\n")[0],
     }
 
 
@@ -226,7 +221,6 @@ def sentence(notebook: str, failure: dict) -> str:
 def main(job_file: str) -> int:
     """Execute the notebook of a job; returns the exit code."""
     import papermill
-    from nbclient.exceptions import DeadKernelError
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     job = read_json(job_file)
@@ -253,8 +247,9 @@ def main(job_file: str) -> int:
         )
     except papermill.PapermillExecutionError as problem:
         write_state(cell=problem.cell_index, error=f"{problem.ename}: {problem.evalue}")
-    except DeadKernelError as problem:
-        write_state(error=f"DeadKernelError: {problem}")
+    except Exception as problem:  # a dead kernel, a file that is no notebook, a full disk
+        logging.exception("the notebook could not be run")
+        write_state(error=f"{type(problem).__name__}: {problem}")
     return 1 if state["error"] else 0
 
 

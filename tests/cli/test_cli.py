@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from helpers.cli import main
-from helpers.course import lesson, settings
+from helpers.course import settings
 from helpers.pipeline import runner
 from tests.pipeline.test_pipeline import RECORD, notebook
 
@@ -75,33 +75,23 @@ def test_ctrl_c_is_code_130(call, monkeypatch, capsys):
 
 
 def test_data_check_counts_and_judges(call, tmp_path, capsys):
-    good = tmp_path / "ayam.csv"
-    good.write_text(
-        "Title,Ingredients,Steps\nSoto,1 ayam--2 serai,Rebus ayam--Sajikan\n"
-        "Kosong,1 ayam--2 serai,\n",
-        encoding="utf-8",
-    )
-    bad = tmp_path / "page.csv"
+    good, bad, table = (tmp_path / name for name in ("ayam.csv", "page.csv", "dropped.csv"))
+    rows = "Soto,1 ayam--2 serai,Rebus ayam--Sajikan\nKosong,1 ayam--2 serai,\n"
+    good.write_text("Title,Ingredients,Steps\n" + rows, encoding="utf-8")
     bad.write_text("<!doctype html><html></html>", encoding="utf-8")
-    assert call("data", "check", str(tmp_path), "--json") == 0
+    assert call("data", "check", tmp_path, "--json") == 0
     found = json.loads(capsys.readouterr().out)
-    assert (found["rows_read"], found["rows_kept"], found["rows_dropped"]) == (2, 1, 1) and sum(
-        found["reasons"].values()
-    ) == 1
-    assert [f["file"] for f in found["files"]] == ["ayam.csv"] and [
-        s["file"] for s in found["skipped"]
-    ] == ["page.csv"]
-    assert call("data", "check", str(bad), "--json") == 1
+    assert (found["rows_read"], found["rows_kept"], found["rows_dropped"]) == (2, 1, 1)
+    assert sum(found["reasons"].values()) == 1
+    files, skipped = ([row["file"] for row in found[key]] for key in ("files", "skipped"))
+    assert files == ["ayam.csv"] and skipped == ["page.csv"]
+    assert call("data", "check", bad, "--json") == 1
     told = capsys.readouterr()
     assert json.loads(told.out)["rows_kept"] == 0 and len(told.err.splitlines()) == 1
-    table = tmp_path / "dropped.csv"
-    assert (
-        call("data", "check", str(good), str(bad), "--dropped", str(table)) == 0
-        and "rows kept: 1" in capsys.readouterr().out
-    )
-    assert (
-        table.read_text(encoding="utf-8") == "file,line,reason,title\nayam.csv,3,no steps,Kosong\n"
-    )
+    assert call("data", "check", good, bad, "--dropped", table) == 0
+    assert "rows kept: 1" in capsys.readouterr().out
+    dropped = "file,line,reason,title\nayam.csv,3,no steps,Kosong\n"
+    assert table.read_text(encoding="utf-8") == dropped
 
 
 def test_data_split_keeps_what_the_manifest_has_and_places_the_rest(
@@ -142,44 +132,24 @@ def test_doctor_tells_and_judges(call, capsys, monkeypatch):
     expected = 1 if main.installation()["problems"] else 0
     assert call("doctor", "--json") == expected
     facts = json.loads(capsys.readouterr().out)
-    assert {
-        "profile",
-        "reason",
-        "device",
-        "versions",
-        "memory_free_gb",
-        "disk_free_gb",
-        "packaged_model",
-    } <= set(facts)
+    told = "profile reason device versions memory_free_gb disk_free_gb packaged_model"
+    assert set(told.split()) <= set(facts)
     monkeypatch.setattr(runner, "PACKAGES", ("no-such-package",))
     assert call("doctor") == 1 and "  not installed: no-such-package" in capsys.readouterr().out
 
 
 def test_run_leaves_one_json_object_on_standard_output(call, tmp_path, capsys, monkeypatch):
     notebook(tmp_path / "04_evaluation.ipynb", RECORD.format("04_evaluation", 0.5))
-    for name, value in (
-        ("RUNS", tmp_path / "runs"),
-        ("NOTEBOOKS", tmp_path),
-        ("calibrate", lambda: 1.0),
-    ):
+    places = {"RUNS": tmp_path / "runs", "NOTEBOOKS": tmp_path, "calibrate": lambda: 1.0}
+    for name, value in places.items():
         monkeypatch.setattr(runner, name, value)
-    monkeypatch.setattr(
-        lesson,
-        "lessons",
-        lambda: [
-            {"name": n, "minutes": {}}
-            for n in ("02_data_csv_qa", "03_qlora_training", "04_evaluation")
-        ],
-    )
     monkeypatch.setenv("DAPUR_ARTIFACTS", str(tmp_path / "artifacts"))
     code = call("run", "--profile", "sanity", "--only", "04", "--json")
     told = capsys.readouterr()
     summary = json.loads(told.out)
     assert code == summary["exit_code"] == 1, "the course's gates are not recorded by this notebook"
-    assert summary["metrics"][0]["name"] == "ended" and {v["status"] for v in summary["gates"]} == {
-        "unknown metric",
-        "not checked",
-    }
+    assert summary["metrics"][0]["name"] == "ended"
+    assert {v["status"] for v in summary["gates"]} == {"unknown metric", "not checked"}
     assert "[1/1] 04_evaluation" in told.err
 
 

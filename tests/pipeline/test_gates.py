@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+import numpy
 import pytest
 
 from helpers.course import files, results
@@ -32,16 +33,11 @@ UPPER, LOW, HIGH = gate(min=None, max=0), gate(bound="low"), gate(bound="high", 
         (gate(), {"value": 0.9}, "passed"),
         (gate(), {"value": 0.8999}, "failed"),
         (gate(), {"value": math.nan}, "failed"),
-        (gate(), {"value": 0.8, "low": 1.0, "high": 1.0}, "failed"),
         (UPPER, {"value": 0.0}, "passed"),
-        (UPPER, {"value": 0.01}, "failed"),
         (UPPER, {"value": math.inf}, "failed"),
-        (UPPER, {"value": math.nan}, "failed"),
         (LOW, {"value": 1.0, "low": 0.9}, "passed"),
         (LOW, {"value": 1.0, "low": 0.8999}, "failed"),
         (LOW, {"value": 1.0, "low": None}, "unknown metric"),
-        (LOW, {"value": 1.0}, "unknown metric"),
-        (HIGH, {"value": -1.0, "high": 0.0}, "passed"),
         (HIGH, {"value": -1.0, "high": 0.01}, "failed"),
         (gate(metric="endedd"), {"value": 1.0}, "unknown metric"),
         (gate(notebook="00_start"), {"value": 1.0}, "not checked"),
@@ -70,26 +66,19 @@ def test_every_gate_of_the_course_fails_on_the_wrong_side():
     ("change", "message"),
     [
         ({"min": None}, "exactly one of min and max"),
-        ({"max": 1}, "exactly one of min and max"),
         ({"min": "0.9"}, "min '0.9' is not of type 'number'"),
         ({"min": True}, "min True is not of type 'number'"),
         ({"min": math.inf}, "min inf is greater than the maximum"),
         ({"colour": "red"}, "'colour' was unexpected"),
         ({"metric": None}, "'metric' is a required property"),
-        ({"bound": "middle"}, "bound 'middle' is not one of"),
         ({"profile": "cpuu"}, "profile 'cpuu' is not one of .*'sanity'"),
         ({"notebook": "99_x"}, "notebook '99_x' is not one of"),
-        ({"data_language": "fr"}, "data_language 'fr' is not one of"),
         ({"reason": " "}, "reason ' ' does not match"),
-        ({"metric": 3}, "metric 3 is not of type 'string'"),
     ],
 )
 def test_a_gate_that_makes_no_sense_is_named(tmp_path, change, message):
     row = {k: v for k, v in (GOOD | {"min": 0.9} | change).items() if v is not None}
-    values = {
-        k: str(v).lower() if isinstance(v, (bool, float)) else repr(v) for k, v in row.items()
-    }
-    text = "[[gate]]\n" + "\n".join(f"{key} = {value}" for key, value in values.items())
+    text = "[[gate]]\n" + "\n".join(f"{k} = {v!r}".replace("True", "true") for k, v in row.items())
     (tmp_path / "gates.toml").write_text(text, encoding="utf-8")
     with pytest.raises(CourseError, match=f"gates.toml, gate 1 .*{message}"):
         gates.load(tmp_path / "gates.toml")
@@ -99,7 +88,6 @@ def test_a_gate_that_makes_no_sense_is_named(tmp_path, change, message):
     ("text", "message"),
     [
         ("[[gate]\n", "not valid TOML"),
-        ("[gates]\nx = 1\n", "found .'gates'"),
         ("[gate]\nmin = 1\n", "expected only"),
         (None, "no gate file"),
     ],
@@ -123,22 +111,11 @@ def test_gates_apply_to_their_own_key_only(cfg, tmp_path):
 
 
 def test_recorded_numbers_are_finite_and_plain(tmp_path, monkeypatch):
-    numpy = pytest.importorskip("numpy")
     monkeypatch.setenv("DAPUR_METRICS", str(tmp_path / "metrics.json"))
     results.start("00_start")
-    bounds = {"low": numpy.float32(1), "high": numpy.float64(2), "n": numpy.int64(3)}
-    results.record("loss", numpy.float32(1.5), "nats", **bounds)
+    results.record("loss", numpy.float32(1.5), low=numpy.float32(1), n=numpy.int64(3))
     (row,) = files.read_json(tmp_path / "metrics.json")
-    assert row == {
-        "notebook": "00_start",
-        "name": "loss",
-        "value": 1.5,
-        "unit": "nats",
-        "low": 1.0,
-        "high": 2.0,
-        "n": 3,
-        "cell": None,
-    }
+    assert (row["value"], row["low"], row["n"], row["cell"]) == (1.5, 1.0, 3, None)
     for value in (math.nan, math.inf):
         with pytest.raises(ValueError, match="finite"):
             results.record("loss", value)

@@ -199,14 +199,6 @@ def test_lint_command(tmp_path, capsys, call):
 # --- the bootstrap cell -------------------------------------------------------------------------
 
 
-def test_bootstrap_is_stamped_everywhere_with_the_address_of_one_file():
-    address = (ROOT / "helpers" / "course" / "repository.txt").read_text(encoding="utf-8").strip()
-    assert f'REPOSITORY = "{address}"' in notebooks.bootstrap_source()
-    for path in notebooks.notebook_files():
-        cells = [c.source for c in nbformat.read(path, 4).cells if "bootstrap" in notebooks.tags(c)]
-        assert cells == [notebooks.bootstrap_source()], path.name
-
-
 def test_stamp_renews_inserts_and_then_rests(tmp_path):
     old, none = good(), good()
     old.cells[3].source = "old"
@@ -241,20 +233,16 @@ print(json.dumps({"calls": calls, "path_changed": sys.path != before, **found}))
 def run_bootstrap(tmp_path, environment):
     """Run the bootstrap cell in a fresh Python in an empty folder; git is real, pip only noted."""
     address = f"REPOSITORY = {(tmp_path / 'origin').as_uri()!r}"
-    cell = re.sub(r'REPOSITORY = ".*"', address, notebooks.bootstrap_source())
-    (tmp_path / "cell.py").write_text(cell, encoding="utf-8")
-    (tmp_path / "driver.py").write_text(DRIVER, encoding="utf-8")
+    cell, replaced = re.subn(r'REPOSITORY = ".*"', address, notebooks.bootstrap_source())
+    assert replaced == 1
+    for name, content in (("cell.py", cell), ("driver.py", DRIVER)):
+        (tmp_path / name).write_content(content, encoding="utf-8")
     (tmp_path / "work").mkdir(exist_ok=True)
     platform = ("PYTHONPATH", "COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE")
-    clean = {k: v for k, v in os.environ.items() if k not in platform}
-    done = subprocess.run(
-        [sys.executable, str(tmp_path / "driver.py"), str(tmp_path / "cell.py")],
-        cwd=tmp_path / "work",
-        env=clean | environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    env = {k: v for k, v in os.environ.items() if k not in platform} | environment
+    command = [sys.executable, *(str(tmp_path / name) for name in ("driver.py", "cell.py"))]
+    place = {"cwd": tmp_path / "work", "env": env, "timeout": 120}
+    done = subprocess.run(command, capture_output=True, text=True, **place)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -373,11 +361,8 @@ LONG = new_output("stream", text="x" * (notebooks.LARGEST_OUTPUT + 1))
 
 @pytest.mark.parametrize(
     ("spoilt", "message"),
-    [
-        ({"outputs": [ERROR]}, "ValueError"),
-        ({"execution_count": None}, "never run"),
-        ({"outputs": [LONG]}, "at most"),
-    ],
+    [({"outputs": [ERROR]}, "ValueError"), ({"execution_count": None}, "never run")]
+    + [({"outputs": [LONG]}, "at most")],
 )
 def test_cleaning_refuses_what_cannot_be_committed(spoilt, message):
     nb = executed()
