@@ -236,7 +236,7 @@ def run_bootstrap(tmp_path, environment):
     cell, replaced = re.subn(r'REPOSITORY = ".*"', address, notebooks.bootstrap_source())
     assert replaced == 1
     for name, content in (("cell.py", cell), ("driver.py", DRIVER)):
-        (tmp_path / name).write_content(content, encoding="utf-8")
+        (tmp_path / name).write_text(content, encoding="utf-8")
     (tmp_path / "work").mkdir(exist_ok=True)
     platform = ("PYTHONPATH", "COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE")
     env = {k: v for k, v in os.environ.items() if k not in platform} | environment
