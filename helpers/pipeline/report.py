@@ -19,7 +19,7 @@ from ..course.files import read_json, write_text
 from ..course.lesson import lessons
 from ..course.settings import ROOT, profiles
 from . import gates
-from .execute import is_code, read_cells, sentence
+from .execute import sentence
 from .notebooks import REPOSITORY
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -117,22 +117,17 @@ def moved(old: dict, new: dict) -> bool:
     return abs(new["value"] - old["value"]) > share * max(abs(old["value"]), 1e-9)
 
 
-def with_history(metrics: list[dict], summary: dict, before: dict, folder: Path) -> list[dict]:
+def with_history(metrics: list[dict], summary: dict, before: dict) -> list[dict]:
     """The metrics, each with its gates, its earlier value and the number of its code cell."""
-    rows, numbers = [], {}
-    for name in {m["notebook"] for m in metrics}:
-        own = [c for c in read_cells(folder / f"{name}.ipynb") if is_code(c)]
-        numbers[name] = {c.get("execution_count"): i for i, c in enumerate(own, start=1)}
+    rows = []
     for m in metrics:
-        name, run = m["notebook"], before.get(m["notebook"], {})
-        old = run.get("metrics", {}).get(m["name"])
+        place = (m["notebook"], m["name"])
+        old = before.get(m["notebook"], {}).get("metrics", {}).get(m["name"])
         history = {
-            "cell": numbers[name].get(m["cell"]) if m.get("cell") else None,
-            "gates": [
-                v for v in summary["gates"] if (v["notebook"], v["metric"]) == (name, m["name"])
-            ],
+            # execution counts start at 1, and papermill's parameters take one that nobody sees
+            "cell": m["cell"] - 1 if m.get("cell") else None,
+            "gates": [v for v in summary["gates"] if (v["notebook"], v["metric"]) == place],
             "before": old and old["value"],
-            "stamp": run.get("stamp"),
             "moved": bool(old) and moved(old, m),
         }
         rows.append(m | history)
@@ -180,7 +175,7 @@ def write(folder: Path, summary: dict, metrics: list[dict], artifacts: Path, sta
     if png:
         (folder / "loss.png").write_bytes(png)
     before = earlier(folder, summary)
-    rows = with_history(metrics, summary, before, folder)
+    rows = with_history(metrics, summary, before)
     cells = {(r["notebook"], r["name"]): r["cell"] for r in rows}
     red = [v for v in summary["gates"] if v["status"] not in gates.GOOD]
     values = {
