@@ -244,10 +244,10 @@ class Bot:
     """The tuned model of lesson 03 and, with its adapter switched off, the base model.
 
     One set of weights, loaded at first need. Raises MissingStep when lesson 03 has not run for
-    these settings. A bot with another engine overrides `models`, `limit` and `stream`.
+    these settings. A bot with another engine overrides `models`, `limit`, `load` and `stream`.
     """
 
-    models = MODELS
+    models, engine = MODELS, "transformers"
 
     def __init__(self, cfg: Settings):
         self.cfg, self._lock = cfg, threading.Lock()
@@ -263,6 +263,10 @@ class Bot:
         from ..training import models
 
         return models.load_tuned(self.cfg)
+
+    def load(self) -> None:
+        """Load what answers, so that the first question does not wait for it."""
+        _ = self.model
 
     @cached_property
     def limit(self) -> int:

@@ -15,7 +15,7 @@ import typer
 from ..course import settings
 from ..course.bilingual import tr
 from ..course.errors import CourseError
-from .options import ENGINES, DataLanguage, Engine, Language, Profile, Seed, printable, quiet
+from .options import DataLanguage, Engine, Language, Profile, Seed, printable, quiet
 
 LEAVE = {"/exit", "/quit", "/keluar", "exit", "quit", "keluar"}
 Message = Annotated[str | None, typer.Argument(help="One question. Without it: a conversation.")]
@@ -76,7 +76,7 @@ def chat(
     temperature: Annotated[
         float, typer.Option(min=0.0, max=2.0, help="0: always the most likely token.")
     ] = 0.0,
-    engine: Engine = "transformers",
+    engine: Engine = "auto",
 ) -> None:
     """Talk to the model that notebook 03 tuned.
 
@@ -87,17 +87,17 @@ def chat(
     from rich.console import Console
 
     from .. import chat as core
+    from ..export import llamacpp
 
     notes = Console(stderr=True, highlight=False, soft_wrap=True)
     cfg = settings.load(profile, language, data_language, seed)
     settings.choice(model, core.MODELS, "model")
-    if settings.choice(engine, ENGINES, "engine") == "gguf":
-        from ..export.llamacpp import GgufBot as Bot
-    else:
-        Bot = core.Bot
     with notes.status(tr("memuat model …", "loading the model …")):
         quiet()
-        conversation = Bot(cfg).conversation(model=model, temperature=temperature)
+        bot = llamacpp.open_bot(cfg, engine)
+        conversation = bot.conversation(model=model, temperature=temperature)
+        bot.load()
+    notes.print(tr("mesin: ", "engine: ") + bot.engine, style="dim", markup=False)
     if message is not None:
         return answer(conversation, message)
     talking, refused = sys.stdin.isatty(), 0

@@ -16,9 +16,10 @@ Profile = Annotated[str, Option(help="A profile of helpers/course/profiles.toml,
 Language = Annotated[str, Option(help="Language shown: id or en.")]
 DataLanguage = Annotated[str, Option(help="Language learnt: id or en. Empty: the one shown.")]
 Seed = Annotated[int, Option(help="Random seed, of the training run too.")]
-Engine = Annotated[str, Option(help="transformers, or gguf: llama.cpp on the file of notebook 06.")]
+Engine = Annotated[
+    str, Option(help="gguf (llama.cpp), transformers, or auto: llama.cpp where it can answer.")
+]
 Json = Annotated[bool, Option("--json", help="One JSON object on standard output.")]
-ENGINES = ("transformers", "gguf")
 
 
 def printable(text: str) -> str:

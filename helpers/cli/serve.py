@@ -19,7 +19,6 @@ from ..course import settings
 from ..course.bilingual import tr
 from ..course.errors import UsageError
 from .options import (
-    ENGINES,
     DataLanguage,
     Engine,
     Json,
@@ -91,7 +90,7 @@ def serve(
     language: Language = "id",
     data_language: DataLanguage = "",
     seed: Seed = 42,
-    engine: Engine = "transformers",
+    engine: Engine = "auto",
     host: Annotated[
         str, Option(help="Address to listen on; 0.0.0.0 lets the whole network in.")
     ] = "127.0.0.1",
@@ -102,30 +101,23 @@ def serve(
         int, Option(min=0, help="How many questions may wait; more are turned away.")
     ] = 32,
     concurrency: Annotated[
-        int, Option(min=1, help="Answers written at once; more than one needs --engine gguf.")
+        int, Option(min=1, help="Answers written at once; more than one needs llama.cpp.")
     ] = 1,
 ) -> None:
     """Serve the tuned model: a chat page, POST /api/chat and /api/chat/stream, GET /health."""
-    settings.choice(engine, ENGINES, "engine")
-    if concurrency > 1 and engine == "transformers":
+    from ..export import llamacpp
+
+    cfg = settings.load(profile, language, data_language, seed)
+    if concurrency > 1 and llamacpp.resolve(cfg, engine) == "transformers":
         raise UsageError(
             "--concurrency above 1 needs --engine gguf: with transformers one model writes one "
             "answer at a time."
         )
-    cfg = settings.load(profile, language, data_language, seed)
     with listen(host, port) as listener, interruptible():
-        if engine == "gguf":
-            from ..export.llamacpp import GgufBot
-
-            bot = GgufBot(cfg, parallel=concurrency)
-        else:
-            from ..chat.conversation import Bot
-            from ..export.merging import check_adapter
-
-            check_adapter(cfg)
-            bot = Bot(cfg)
         quiet()
-        options = {"hosts": (host,), "queue": queue, "concurrency": concurrency, "engine": engine}
+        bot = llamacpp.open_bot(cfg, engine, parallel=concurrency)
+        options = {"hosts": (host,), "queue": queue, "concurrency": concurrency}
+        options["engine"] = bot.engine
         run(bot, cfg, listener, **options)
 
 
@@ -143,7 +135,8 @@ def run(bot, cfg, listener: socket.socket, **options) -> None:
             host, port = listener.getsockname()[:2]
             address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
             how = tr("(memuat model; Ctrl-C: berhenti)", "(loading the model; Ctrl-C: stop)")
-            typer.echo(f"Dapur LLM: {address} {how}")
+            engine = tr("mesin", "engine") + f" {options['engine']}"
+            typer.echo(f"Dapur LLM: {address} {engine} {how}")
             if not ipaddress.ip_address(host).is_loopback:
                 warning = "Layanan ini terbuka bagi siapa pun di jaringan, tanpa kata sandi."
                 english = "This service is open to everyone in the network, without a password."

@@ -8,6 +8,10 @@ class CourseError(Exception):
         super().__init__(message)
         self.exit_code = exit_code
 
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows in place of a traceback: one line, for the learner."""
+        return [f"⚠️ {self}"]
+
 
 class UsageError(CourseError):
     """A wrong option, profile, language or path: exit code 2."""

@@ -19,6 +19,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..course.bilingual import tr
 from ..course.errors import CourseError, MissingStep
 from ..course.files import write_text
 from ..course.settings import Settings
@@ -197,8 +198,12 @@ def read_split(cfg: Settings, name: str) -> datasets.Dataset:
     path = split_file(cfg, name)
     if not path.is_file():
         raise MissingStep(
-            f"no {name} recipes for {cfg.key}. "
-            "Run notebook 02_data_csv_qa with the same profile, data and seed first."
+            tr(
+                f"Belum ada resep {name} untuk {cfg.key}. Jalankan dulu notebook 02_data_csv_qa "
+                "dengan profil, data, dan seed yang sama.",
+                f"There are no {name} recipes for {cfg.key}. First run notebook 02_data_csv_qa "
+                "with the same profile, data and seed.",
+            )
         )
     from datasets import disable_progress_bars, load_dataset
 

@@ -1,7 +1,8 @@
-"""The exported GGUF file in llama.cpp, behind the interface of `chat.Bot`.
+"""A GGUF file in llama.cpp, behind the interface of `chat.Bot`.
 
-bot = GgufBot(cfg)  # the file that `python -m helpers export` wrote
+bot = open_bot(cfg)  # the fastest engine here; the file is written once for each adapter
 bot.conversation(temperature=0.7).say("Buatkan resep Soto Ayam.")
+bot = GgufBot(cfg)  # the file that `python -m helpers export` wrote
 
 The package xllamacpp runs llama.cpp's HTTP server inside this process, on a free local port behind
 a random key; the `openai` client asks it. Engine and file are loaded at the first question.
@@ -19,13 +20,16 @@ from pathlib import Path
 
 import psutil
 
-from ..chat.conversation import Bot, escape_special_tokens
+from ..chat.conversation import MODELS, Bot, escape_special_tokens
+from ..course.bilingual import tr
 from ..course.errors import CourseError, MissingStep, UsageError
-from ..course.settings import Settings
+from ..course.settings import Settings, choice
 from ..training import models
 from ..training.prompts import prompt_ids
 from . import merging
 
+ENGINES = ("auto", "gguf", "transformers")
+QUANT = "q8_0"  # of the chat's file: a third faster than f16, answers as close to those of NF4
 CONTEXT = 2048  # tokens of prompt and answer together; a recipe with its request takes about 300
 
 
@@ -75,7 +79,7 @@ class GgufBot(Bot):
     the engine, MissingStep when there is no file at `path`.
     """
 
-    models = ("tuned",)
+    models, engine = ("tuned",), "gguf"
 
     def __init__(
         self,
@@ -85,13 +89,15 @@ class GgufBot(Bot):
         parallel: int = 1,
         context: int = CONTEXT,
         threads: int = 0,
+        written: bool = True,
     ):
         super().__init__(cfg)
         self.path, self._key = Path(path or merging.gguf_path(cfg)), secrets.token_hex(16)
         self.parallel, self.context, self.threads = parallel, context, threads or default_threads()
         self._server = self._client = None
+        self._starting = threading.Lock()
         load_engine()
-        if not self.path.is_file():
+        if written and not self.path.is_file():
             raise MissingStep(
                 f"no model file {self.path.name} in {self.path.parent.name}/. Run notebook "
                 f"06_export_and_serve, or: python -m helpers export --profile {cfg.profile}"
@@ -110,7 +116,7 @@ class GgufBot(Bot):
         """The engine with the model loaded, started at the first use."""
         import openai
 
-        with self._lock:
+        with self._starting:
             if self._server is None:
                 self._server = self._start()
                 url = f"{self._server.listening_address}/v1"
@@ -121,6 +127,10 @@ class GgufBot(Bot):
     def client(self):
         """An `openai` client of the engine's HTTP server, which is started if need be."""
         return self.server and self._client
+
+    def load(self) -> None:
+        """Start the engine."""
+        _ = self.server
 
     def _start(self):
         xllamacpp = load_engine()
@@ -142,7 +152,7 @@ class GgufBot(Bot):
 
     def close(self) -> None:
         """Unload the model; the next question loads it again."""
-        with self._lock:
+        with self._starting:
             self._server = self._client = None
 
     def post(self, path: str, body: dict) -> dict:
@@ -217,3 +227,78 @@ class GgufBot(Bot):
                         if choice.text:
                             yield choice.text
         return facts
+
+
+class ChatBot(GgufBot):
+    """The tuned model of `plain` in llama.cpp; the base model, if offered, is `plain`'s own answer.
+
+    The file is written at the first question and kept beside the adapter, under a key of adapter
+    and base model: a retrained adapter gets a new file. Errors as `models.tuned_folder`.
+    """
+
+    def __init__(self, plain: Bot, *, parallel: int = 1, base: bool = True):
+        load_engine()
+        models.tuned_folder(plain.cfg)
+        merging.check_adapter(plain.cfg)
+        self.plain, key = plain, merging.fingerprint(plain.cfg, "trained")
+        path = plain.cfg.artifacts / "chat" / f"{key}-{QUANT}.gguf"
+        super().__init__(plain.cfg, path, parallel=parallel, written=False)
+        if base:
+            self.models = MODELS
+
+    def _start(self):
+        if not self.path.is_file():
+            from . import gguf
+
+            for older in self.path.parent.glob("*.gguf"):
+                older.unlink()
+            merged = merging.merged_copy(self.plain.model, self.cfg)
+            gguf.write(merged, self.tokenizer, self.path, QUANT, licence=self.cfg.licence)
+        return super()._start()
+
+    def stream(self, chat, stop, *, model: str = "tuned", **options) -> Generator[str, None, dict]:
+        """As GgufBot.stream; the base model's answer comes from transformers."""
+        if model in self.models and model != "tuned":
+            return (yield from self.plain.stream(chat, stop, model=model, **options))
+        return (yield from super().stream(chat, stop, model=model, **options))
+
+
+def why_not(cfg: Settings) -> str:
+    """Why llama.cpp does not answer in a chat with these settings; empty where it can."""
+    from transformers import AutoConfig
+
+    from . import gguf
+
+    if cfg.device.kind != "cpu":
+        return tr("ada GPU", "there is a GPU")
+    if not available():
+        return tr("paket xllamacpp tidak terpasang", "the package xllamacpp is not installed")
+    try:
+        gguf.check_model(AutoConfig.from_pretrained(models.base_folder(cfg)))
+        merging.check_memory(cfg)
+    except CourseError as problem:
+        return str(problem)
+    return ""
+
+
+def resolve(cfg: Settings, engine: str) -> str:
+    """ "gguf" or "transformers"; "auto" is llama.cpp where `why_not` says nothing against it."""
+    if choice(engine, ENGINES, "engine") == "auto":
+        return "transformers" if why_not(cfg) else "gguf"
+    return engine
+
+
+def open_bot(
+    cfg: Settings, engine: str = "auto", *, plain: Bot | None = None, parallel: int = 1
+) -> Bot:
+    """A bot with one of ENGINES, see `resolve`. Raises MissingStep without a tuned model.
+
+    `plain`: a bot of transformers whose loaded weights are used. llama.cpp by name, or with
+    `parallel` answers at once, has the tuned model only.
+    """
+    plain = plain or Bot(cfg)
+    if resolve(cfg, engine) == "transformers":
+        models.tuned_folder(cfg)
+        merging.check_adapter(cfg)
+        return plain
+    return ChatBot(plain, parallel=parallel, base=engine == "auto" and parallel == 1)

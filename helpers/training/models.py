@@ -11,6 +11,7 @@ import importlib.metadata
 from functools import partial
 from pathlib import Path
 
+from ..course.bilingual import tr
 from ..course.device import compute_dtype
 from ..course.errors import CourseError, MissingStep
 from ..course.files import hash_files, read_json, write_folder, write_json
@@ -242,12 +243,18 @@ def adapter_folder(cfg: Settings) -> Path:
 
 def require_adapter(cfg: Settings, folder: Path, lesson: str) -> Path:
     """`folder` when an adapter is in it; MissingStep that names the lesson to run when not."""
-    if not (folder / "adapter_model.safetensors").is_file():
-        raise MissingStep(
-            f"no adapter in {folder.relative_to(cfg.artifacts_root.parent)}. Run notebook {lesson} "
-            "with the same profile, data language and seed first."
+    if (folder / "adapter_model.safetensors").is_file():
+        return folder
+    found = cfg.artifacts_root.glob(f"*/{folder.name}/adapter_model.safetensors")
+    there = ", ".join(sorted(path.parts[-3] for path in found)) or "-"
+    raise MissingStep(
+        tr(
+            f"Belum ada adapter untuk {cfg.key}. Jalankan dulu notebook {lesson} dengan profil, "
+            f"bahasa data, dan seed yang sama. Adapter yang ada: {there}.",
+            f"There is no adapter for {cfg.key}. First run notebook {lesson} with the same "
+            f"profile, data language and seed. Adapters that are there: {there}.",
         )
-    return folder
+    )
 
 
 def rows_hash(cfg: Settings) -> str | None:
@@ -257,20 +264,31 @@ def rows_hash(cfg: Settings) -> str | None:
     return hash_files(paths, folder) if all(path.is_file() for path in paths) else None
 
 
-def load_tuned(cfg: Settings, quantization: str | None = None):
-    """The base model with the adapter that lesson 03 saved for these settings.
+def tuned_folder(cfg: Settings) -> Path:
+    """The folder of the adapter that lesson 03 saved for these settings.
 
     Raises MissingStep without an adapter, and when it learnt other rows than lesson 02 has saved
     last: a new split moves recipes from train to test, and it would be examined on what it learnt.
     """
-    from peft import PeftModel
-
     folder = require_adapter(cfg, adapter_folder(cfg), "03_qlora_training")
     note, rows = folder / "training.json", rows_hash(cfg)
     if rows and note.is_file() and read_json(note).get("rows") != rows:
         raise MissingStep(
-            "the adapter was trained on other rows than lesson 02 has saved last (another "
-            "TEST_SHARE?). Run notebook 03_qlora_training again, so that no test recipe is one "
-            "that it has learnt."
+            tr(
+                "Adapter ini dilatih dengan baris lain, bukan yang terakhir disimpan pelajaran 02 "
+                "(TEST_SHARE berubah?). Jalankan lagi notebook 03_qlora_training, supaya tidak ada "
+                "resep uji yang sudah dipelajarinya.",
+                "The adapter was trained on other rows than lesson 02 has saved last (another "
+                "TEST_SHARE?). Run notebook 03_qlora_training again, so that no test recipe is one "
+                "that it has learnt.",
+            )
         )
+    return folder
+
+
+def load_tuned(cfg: Settings, quantization: str | None = None):
+    """The base model with the adapter of lesson 03; errors as in `tuned_folder`."""
+    from peft import PeftModel
+
+    folder = tuned_folder(cfg)
     return PeftModel.from_pretrained(load_base(cfg, quantization), str(folder)).eval()

@@ -7,9 +7,9 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from helpers import chat
 from helpers.cli import chat as chat_command
 from helpers.course import bilingual, settings
+from helpers.export import llamacpp
 from tests.chat.fake_streams import conversation
 
 
@@ -58,14 +58,20 @@ def run(monkeypatch):
     talk, made = conversation(), []
 
     class Bot:
-        def __init__(self, cfg):
-            made.append(cfg)
+        engine = "a kettle"
+
+        def load(self):
+            made.append("loaded")
 
         def conversation(self, model, temperature):
             talk.model, talk.temperature = model, temperature
             return talk
 
-    monkeypatch.setattr(chat, "Bot", Bot, raising=False)
+    def open_bot(cfg, engine):
+        made.extend([cfg, engine])
+        return Bot()
+
+    monkeypatch.setattr(llamacpp, "open_bot", open_bot)
     monkeypatch.setattr(settings, "load", lambda *options: options)
     app = typer.Typer()
     app.command()(chat_command.chat)
@@ -76,7 +82,12 @@ def test_one_shot(run):
     words = "halo --model base --temperature 0.5 --profile sanity --language en --seed 7"
     result, talk, made = run(*words.split())
     assert result.exit_code == 0 and result.stdout == "halo\n"
-    assert made == [("sanity", "en", "", 7)] and talk.model == "base" and talk.temperature == 0.5
+    assert (
+        made == [("sanity", "en", "", 7), "auto", "loaded"]
+        and talk.model == "base"
+        and talk.temperature == 0.5
+    )
+    assert "mesin: a kettle" in result.stderr
 
 
 @pytest.mark.parametrize("message", ["", "x" * 10_000])

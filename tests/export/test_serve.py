@@ -543,11 +543,11 @@ def test_a_port_that_is_taken_is_named_before_anything_is_loaded():
     "options, code, word",
     [
         (["--engine", "ggfu"], 2, "Did you mean 'gguf'"),
-        (["--concurrency", "2"], 2, "--engine gguf"),
+        (["--concurrency", "2", "--engine", "transformers"], 2, "--engine gguf"),
         (["--port", "99999"], 2, "65535"),
         (["--host", "no-such-host.invalid"], 2, "--host"),
         (["--port", "0"], 1, "03_qlora_training"),
-        (["--port", "0", "--engine", "gguf"], 1, "06_export_and_serve"),
+        (["--port", "0", "--engine", "gguf"], 1, "03_qlora_training"),
     ],
 )
 def test_wrong_options_and_missing_files_are_named(options, code, word, tmp_path):

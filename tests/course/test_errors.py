@@ -1,0 +1,27 @@
+"""A mistake that the learner can mend is one line in a notebook, and still ends a run."""
+
+import nbformat
+import papermill
+import pytest
+
+CELL = """
+from helpers.course.errors import MissingStep
+
+def load():
+    raise MissingStep("Jalankan dulu pelajaran 03.")
+
+load()
+"""
+
+
+def test_one_line_for_the_learner_and_a_failure_for_the_pipeline(tmp_path):
+    cells = [nbformat.v4.new_code_cell(CELL), nbformat.v4.new_code_cell("print('not reached')")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "in.ipynb")
+    with pytest.raises(papermill.PapermillExecutionError, match="Jalankan dulu"):
+        papermill.execute_notebook(
+            tmp_path / "in.ipynb", tmp_path / "out.ipynb", kernel_name="python3", progress_bar=False
+        )
+    first, second = nbformat.read(tmp_path / "out.ipynb", 4).cells[-2:]
+    (error,) = [out for out in first.outputs if out.output_type == "error"]
+    assert error.ename == "MissingStep" and error.traceback == ["⚠️ Jalankan dulu pelajaran 03."]
+    assert not second.outputs
