@@ -10,10 +10,12 @@ import functools
 import re
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
+from babel.numbers import NumberFormatError, parse_decimal
 from IPython.core.inputtransformer2 import TransformerManager
 from markdown_it import MarkdownIt
 
@@ -126,14 +128,13 @@ def normal_numbers(text: str, language: str) -> Counter:
 
     Digits in names (NF4) are left out.
     """
-    thousands, decimal = (".", ",") if language == "id" else (",", ".")
-    grouped = re.compile(rf"[1-9]\d{{0,2}}(?:\{thousands}\d{{3}})+(?:\{decimal}\d+)?")
 
     def normal(number: str) -> str:
-        number = number.replace(thousands, "") if grouped.fullmatch(number) else number
-        return number.replace(decimal, ".") if number.count(decimal) == 1 else number
+        with suppress(NumberFormatError):  # a version, or a number in the other notation
+            return str(parse_decimal(number, locale=language, strict=True))
+        return number
 
-    return Counter(normal(n) for n in _NUMBER.findall(text))
+    return Counter(map(normal, _NUMBER.findall(text)))
 
 
 def neutral_names(spans: list[str], known: set[str]) -> set[str]:
