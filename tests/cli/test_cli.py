@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from helpers.cli import main
+from helpers.cli import main, options
 from helpers.course import settings
 from helpers.pipeline import runner
 from tests.pipeline.test_pipeline import RECORD, notebook
@@ -151,6 +151,16 @@ def test_run_leaves_one_json_object_on_standard_output(call, tmp_path, capsys, m
     assert summary["metrics"][0]["name"] == "ended"
     assert {v["status"] for v in summary["gates"]} == {"unknown metric", "not checked"}
     assert "[1/1] 04_evaluation" in told.err
+
+
+def test_an_object_is_told_to_people_without_what_steers_a_terminal(capsys):
+    rows = [{"file": "a\x1b[31m.csv", "size_bytes": 2_500_000, "remarks": []}]
+    options.tell({"rows_read": 2, "files": rows, "peak_bytes": {"RAM": 10**9}, "skipped": []})
+    told = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert told[:2] == [["rows", "read:", "2"], ["files:"]]
+    assert told[3:] == [["a[31m.csv", "2.5", "MB", "-"], ["peak", "bytes:"]] + [
+        ["RAM:", "1,000.0", "MB"]
+    ]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
