@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import groupby
 
-from ..course.bilingual import tr
+from ..course.bilingual import num, tr
 from ..course.display import COLOURS
 
 PARTS = {  # in the order of the stack
@@ -40,6 +40,7 @@ def memory_bars(bars: dict[str, dict[str, int]], limits: dict[str, float] | None
         if limits and limits.get(name):
             axis.plot([limits[name]] * 2, [row - 0.45, row + 0.45], color="black", linewidth=2)
     axis.invert_yaxis()
+    axis.xaxis.set_major_formatter(lambda size, _: num(size))
     axis.set_xlabel(
         tr("memori (GB); garis hitam: isi kartu", "memory (GB); black line: what the card has")
         if limits
@@ -64,6 +65,8 @@ def memory_curve(samples: list[tuple[float, int, str]], kind: str):
         label = name if name not in [n for n, _ in spans[:i]] else None
         colour = COLOURS[names.index(name) % len(COLOURS)]
         axis.axvspan(times[0], end, color=colour, alpha=0.25, label=label)
+    for side in (axis.xaxis, axis.yaxis):
+        side.set_major_formatter(lambda value, _: num(value))
     axis.set_xlabel(tr("waktu (detik)", "time (seconds)"))
     axis.set_ylabel(
         tr("memori GPU (GB)", "GPU memory (GB)")
