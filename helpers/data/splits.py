@@ -182,9 +182,10 @@ def split_file(cfg: Settings, name: str) -> Path:
 def save_split(cfg: Settings, name: str, rows: Iterable[dict]) -> Path:
     """Write one split as chat JSONL, one object a line, the whole file or none.
 
-    A row has the keys recipe_id, title, category, form, phrasing, asked (the ingredients that the
-    request names) and messages (system, user, assistant). Training rows: each recipe once for each
-    epoch, asked for anew; test rows: each recipe in all forms, in training and in kept phrasings.
+    A row has the keys recipe_id, title, category, main (ingredient), form, phrasing, asked (the
+    ingredients that the request names) and messages (system, user, assistant). Training rows: each
+    recipe once for each epoch, asked for anew. Test rows: each recipe in all forms, in training
+    phrasings and in those kept back.
     """
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
     return write_text(split_file(cfg, name), "".join(lines))

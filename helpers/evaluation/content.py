@@ -13,7 +13,6 @@ import numpy as np
 from rapidfuzz import fuzz
 
 from ..data import ingredients
-from ..data.recipes import Recipe, item_name
 from ..training import prompts
 
 ALIKE = 90  # rapidfuzz's ratio from which two titles are the same
@@ -58,10 +57,9 @@ def title_kept(text: str, title: str) -> bool:
     return recipe is not None and fuzz.ratio(recipe.title.lower(), title.lower()) >= ALIKE
 
 
-def main_kept(text: str, reference: Recipe, language: str) -> bool:
-    """Whether an answer lists the reference's main ingredient, the first in its list."""
-    main = [item_name(reference.ingredients[0])]
-    return share_found(main, listed(text, language), language) == 1.0
+def main_kept(text: str, main: str, language: str) -> bool:
+    """Whether an answer lists the main ingredient, which the recipe's own list begins with."""
+    return share_found([main], listed(text, language), language) == 1.0
 
 
 def quantities(text: str) -> float:

@@ -63,13 +63,13 @@ def table(
 ) -> dict[str, tuple[float, float, float, int]]:
     """What a model's, or an opponent's, answers are worth: name -> (value, low, high, n).
 
-    `rows`: the test rows that were asked, as lesson 02 saves them (messages, form, asked, title).
+    `rows`: the test rows that were asked, as lesson 02 saves them (messages, form, asked, title,
+    main).
     `known`: ingredient names to look for in steps (see `content.unlisted`). 95 % intervals: Wilson
     for shares of rows, a bootstrap over the rows for the others. A row without a value, NaN, does
     not count; a metric without any row is left out.
     """
     references = [row["messages"][-1]["content"] for row in rows]
-    recipes = [prompts.parse(reference) for reference in references]
     found = {
         "bleu": (*metrics.bleu(texts, references), len(rows)),
         "chrf": (*metrics.chrf(texts, references), len(rows)),
@@ -77,7 +77,7 @@ def table(
     shares = {
         "format": map(metrics.is_recipe, texts),
         "ended": ended,
-        "main": [content.main_kept(t, r, language) for t, r in zip(texts, recipes) if r],
+        "main": [content.main_kept(t, row["main"], language) for t, row in zip(texts, rows)],
         "title": [
             content.title_kept(text, row["title"])
             for text, row in zip(texts, rows)

@@ -6,10 +6,11 @@ Training, evaluation and the chatbot all call this module, so that the prompts a
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..course.errors import LabelMaskError
-from ..data.recipes import Recipe
+from ..data.recipes import Recipe, item_name
 from . import requests
 
 IGNORE = -100  # the label that PyTorch's cross entropy skips
@@ -18,15 +19,21 @@ SYSTEM = {"id": "Kamu koki Indonesia.", "en": "You are an Indonesian chef."}
 HEADINGS = {"id": ("Bahan:", "Langkah:"), "en": ("Ingredients:", "Steps:")}
 
 
-def answer(recipe: Recipe, language: str = "id") -> str:
-    """The recipe in the format to learn: title, dashed ingredients, numbered steps."""
+def answer(recipe: Recipe, language: str = "id", asked: Sequence[str] = ()) -> str:
+    """The recipe in the format to learn: title, dashed ingredients, numbered steps.
+
+    Ingredients that the request names (`asked`) come first and in its order: the model then reads
+    the next one off the request instead of looking for it.
+    """
     ingredients, steps = HEADINGS[language]
+    place = {name: position for position, name in enumerate(asked)}
+    items = sorted(recipe.ingredients, key=lambda item: place.get(item_name(item), len(place)))
     return "\n".join(
         [
             recipe.title,
             "",
             ingredients,
-            *(f"- {item}" for item in recipe.ingredients),
+            *(f"- {item}" for item in items),
             "",
             steps,
             *(f"{n}. {step}" for n, step in enumerate(recipe.steps, 1)),
@@ -36,10 +43,10 @@ def answer(recipe: Recipe, language: str = "id") -> str:
 
 def messages(recipe: Recipe, language: str = "id", **options) -> list[dict]:
     """Chat messages for one training row: system, request, answer. Options as for requests.draw."""
-    asked = requests.draw(recipe, language, **options).text
+    asked = requests.draw(recipe, language, **options)
     return [
-        *prompt_messages(asked, language),
-        {"role": "assistant", "content": answer(recipe, language)},
+        *prompt_messages(asked.text, language),
+        {"role": "assistant", "content": answer(recipe, language, asked.items)},
     ]
 
 

@@ -30,6 +30,7 @@ TEMPE = "Tempe Orek\n\nBahan:\n- 1 papan tempe\n- 2 sdm kecap manis\n\nLangkah:\
 ROWS = [
     {
         "title": title,
+        "main": title.split()[0].lower(),
         "form": form,
         "asked": asked,
         "messages": [*prompts.prompt_messages("?"), {"role": "assistant", "content": text}],

@@ -3,6 +3,7 @@
 import pytest
 
 from helpers.data.ingredients import names
+from helpers.data.recipes import item_name
 from helpers.training import prompts, requests
 from helpers.training.requests import FORMS, PHRASINGS
 
@@ -70,3 +71,14 @@ def test_messages_carry_the_request_and_the_answer(corpus):
     assert [m["role"] for m in chat] == ["system", "user", "assistant"]
     assert chat[1]["content"] == requests.draw(recipe, form="both", epoch=2).text
     assert chat[2]["content"].startswith(recipe.title + "\n\nBahan:\n- ")
+
+
+def test_the_answer_lists_what_was_asked_for_first_and_in_that_order(corpus):
+    for recipe in corpus:
+        asked = requests.draw(recipe, form="ingredients", epoch=1)
+        chat = prompts.messages(recipe, "id", form="ingredients", epoch=1)
+        listed = prompts.parse(chat[2]["content"]).ingredients
+        assert tuple(item_name(item) for item in listed[: len(asked.items)]) == asked.items
+        assert sorted(listed) == sorted(recipe.ingredients)
+        plain = prompts.messages(recipe, "id", form="dish")
+        assert prompts.parse(plain[2]["content"]).ingredients == recipe.ingredients
