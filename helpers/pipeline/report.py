@@ -38,17 +38,25 @@ STATUS = {
     "not checked": "– tidak diperiksa · not checked",
 }
 
-# Rows of the results: a metric of lesson 04 (the base model's begins with "base_"), name, format.
+# Rows of the README's results: metrics of lesson 04 (an opponent's begin with its name), label,
+# format. The tuned model's recall and precision are recorded as ingredient_recall, ..._precision.
 RESULTS = [
-    ("loss", "Loss per token, nats", "{:.2f}"),
+    ("recall", "Bahan diminta ada · Ingredients asked for and listed", "{:.0%}"),
+    ("precision", "Bahan tertulis diminta · Ingredients listed and asked for", "{:.0%}"),
+    ("main", "Bahan utama ada · Main ingredient there", "{:.0%}"),
+    ("format", "Bentuk resep · Recipe format", "{:.0%}"),
+    ("distinct_steps", "Langkah berbeda · Distinct steps", "{:.0%}"),
     ("bleu", "BLEU", "{:.1f}"),
     ("chrf", "chrF", "{:.1f}"),
-    ("format", "Bentuk resep · Recipe format", "{:.0%}"),
-    ("ended", "Berhenti sendiri · Stops by itself", "{:.0%}"),
-    ("ingredients", "Bahan dipakai di langkah · Listed ingredients used", "{:.0%}"),
-    ("request", "Bahan yang diminta ada · Requested ingredients listed", "{:.0%}"),
-    ("distinct", "Tanpa mengulang · No repetition", "{:.0%}"),
+    ("loss", "Loss, nat/token", "{:.2f}"),
 ]
+OPPONENTS = {
+    "base_": "Model dasar · Base model",
+    "fewshot_": "Dasar + contoh · Base + example",
+    "random_": "Resep acak · Random recipe",
+    "nearest_": "Resep terdekat · Nearest recipe",
+    "": "**Dilatih · Tuned**",
+}
 
 
 def clock(seconds: float) -> str:
@@ -235,22 +243,23 @@ def course_map(run: dict) -> str:
 
 
 def results_table(run: dict, metrics: list[dict]) -> str:
-    """Base against tuned on the held-out recipes, and what the numbers were made on.
+    """Tuned model and its opponents on the held-out recipes, and what the numbers were made on.
 
     Raises CourseError for a run without lesson 04.
     """
-    found = {m["name"]: m for m in metrics if m["notebook"] == "04_evaluation"}
+    found = {m["name"].removeprefix("ingredient_"): m for m in metrics}
+    found = {name: m for name, m in found.items() if m["notebook"] == "04_evaluation"}
     rows = [
-        (label, form, found[f"base_{name}"], found[name])
+        (label, form, [found.get(opponent + name) for opponent in OPPONENTS])
         for name, label, form in RESULTS
-        if name in found and f"base_{name}" in found
+        if name in found
     ]
     if not rows:
         raise CourseError(
             f"run {run['stamp']} holds no results of 04_evaluation, expected metrics like "
-            "format and base_format. Run the whole course first."
+            "format and nearest_bleu. Run the whole course first."
         )
-    return rendered("readme.md", part="results", run=run, rows=rows)
+    return rendered("readme.md", part="results", run=run, rows=rows, opponents=OPPONENTS)
 
 
 def read_run(folder: Path) -> tuple[dict, list[dict]]:
