@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 
 from . import results, settings
-from .bilingual import md, say, show_switch, tr
+from .bilingual import md, num, say, show_switch, tr
 from .settings import PACKAGED_NAME, ROOT, Settings
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -48,9 +48,9 @@ def start(
     base = {"packaged": PACKAGED_NAME}.get(cfg.base_model, cfg.base_model)
     show_switch(language)
     measured = next(item for item in lessons() if item["name"] == name)["minutes"]
-    times = ", ".join(f"{p}: {m:g}" for p, m in measured.items())
+    times = ", ".join(f"{p}: {num(m)}" for p, m in measured.items())
     expected = (
-        f"{measured[cfg.profile]:g}"
+        num(measured[cfg.profile])
         if cfg.profile in measured
         else tr("belum diukur", "not yet measured")
     )
