@@ -165,7 +165,9 @@ def measure(cfg: settings.Settings, steps: int, cap_gib: float | None = None) ->
         "peak_mb": peak,
         "predicted_total_mb": plan.total_bytes,
         "peak_reserved_mb": gpu.max_memory_reserved() if gpu else None,
-        "peak_process_mb": None if gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak_process_mb": None
+        if gpu
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         "predicted_weights_mb": parts["weights"] + parts["nf4_constants"] + parts["unquantised"],
         "weights_mb": real["weights"],
         "predicted_optimizer_mb": parts["optimizer"],
