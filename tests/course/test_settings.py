@@ -28,7 +28,8 @@ def gpu(name, memory, capability=(8, 6)):
         (gpu("RTX 3080", 9.8), "gpu-10gb"),
         (gpu("NVIDIA GeForce RTX 3060", 11.6), "rtx3060"),
         (gpu("RTX 4080", 15.7), "gpu-16gb"),
-        (gpu("NVIDIA H200", 139.0, (9, 0)), "gpu-16gb"),
+        (gpu("RTX 4090", 23.5, (8, 9)), "gpu-24gb"),
+        (gpu("NVIDIA H200", 139.0, (9, 0)), "gpu-24gb"),
         (gpu("Tesla T4", 14.6, (7, 5)), "colab-t4"),
     ],
 )
