@@ -153,7 +153,7 @@ def health(
 
         model, tokenizer = model_and_tokenizer()
         chat = markers.messages(question, tokenizer)
-        return generation.answers(model, tokenizer, [chat], cfg)[0]["text"]
+        return generation.answers(model, tokenizer, [chat], cfg, repetition_penalty=1.1)[0]["text"]
 
     def write(text: str) -> None:
         print(printable(text), flush=True)
