@@ -162,39 +162,24 @@ def _bank(language: str) -> list[Item]:
 
 def _marv(language: str) -> list[Item]:
     """Questions to the sarcastic bot; `facts`: the fact to state, the topic, a plain answer."""
-    rows = _jsonl(FOLDER / "marv" / f"{language}.jsonl")
     plain = {r["id"]: r[f"plain_{language}"] for r in _csv(FOLDER / "marv" / "plain.csv")}
-    sides = stratified({row["id"]: row["topic"] for row in rows}, *HELD_OUT["marv"])
-    return [
-        Item(
-            row["id"],
-            sides[row["id"]],
-            row["messages"],
-            {"fact": row["fact"], "topic": row["topic"], "plain": plain[row["id"]]},
-        )
-        for row in rows
-    ]
+    items = _committed("marv", language, "topic")
+    return [replace(i, facts=i.facts | {"plain": plain[i.key]}) for i in items]
 
 
 def _sensor(language: str) -> list[Item]:
     """Readings of one hour in a home; `facts`: the reading and the action that the rules give."""
-    rows = _jsonl(FOLDER / "sensor" / f"{language}.jsonl")
-    sides = stratified({row["id"]: row["action"] for row in rows}, *HELD_OUT["sensor"])
-    return [
-        Item(
-            row["id"],
-            sides[row["id"]],
-            row["messages"],
-            {"reading": row["reading"], "action": row["action"]},
-        )
-        for row in rows
-    ]
+    return _committed("sensor", language, "action")
+
+
+def _committed(task: str, language: str, group: str) -> list[Item]:
+    """Rows of a committed chat file, split evenly over `group`; `facts`: its other fields."""
+    text = (FOLDER / task / f"{language}.jsonl").read_text(encoding="utf-8")
+    rows = {row.pop("id"): row for row in map(json.loads, text.splitlines())}
+    sides = stratified({key: row[group] for key, row in rows.items()}, *HELD_OUT[task])
+    return [Item(key, sides[key], row.pop("messages"), row) for key, row in rows.items()]
 
 
 def _csv(path: Path) -> list[dict[str, str]]:
     with open(path, encoding="utf-8", newline="") as handle:
         return list(csv.DictReader(handle, strict=True))
-
-
-def _jsonl(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

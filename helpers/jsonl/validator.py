@@ -297,19 +297,13 @@ def _problems(line: int, chat: list, markers: set[str]) -> Iterator[Problem]:
 def _contents(line: int, chat: list[dict]) -> Iterator[Problem]:
     """Missing values and lost decimal points in the prompt, and answers that are instructions."""
     prompt = [m["content"] for m in chat if m["role"] in ("system", "user")]
-    for text in prompt:
-        if found := _NAN.search(text):
-            told = text[max(0, found.start() - 30) : found.end()].strip()
-            yield Problem(line, "nan_in_prompt", f"...{told}")
-            break
-    for text in prompt:
-        if found := _HUGE.search(text):
-            yield Problem(line, "huge_number", f"{found[0][:40]} and so on")
-            break
-    for text in (m["content"] for m in chat if m["role"] == "assistant"):
-        if why := _instruction(text, prompt):
-            yield Problem(line, "instruction_in_answer", why)
-            break
+    for kind, pattern in (("nan_in_prompt", _NAN), ("huge_number", _HUGE)):
+        if found := next(filter(None, map(pattern.search, prompt)), None):
+            told = found.string[max(0, found.start() - 30) : found.end()].strip()[:80]
+            yield Problem(line, kind, f"...{told}")
+    answers = (m["content"] for m in chat if m["role"] == "assistant")
+    if why := next(filter(None, (_instruction(text, prompt) for text in answers)), ""):
+        yield Problem(line, "instruction_in_answer", why)
 
 
 def _order(roles: list[str]) -> str:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
@@ -143,16 +144,8 @@ def test_several_at_once_give_what_each_alone_gives(tuned_cfg, merged, chats):
     bot = llamacpp.GgufBot(tuned_cfg, export.gguf_path(tuned_cfg, "f32"), parallel=2, threads=1)
     questions = [c[-1]["content"] for c in chats] * 2
     alone = [bot.conversation().say(q) for q in questions]
-    together = [None] * len(questions)
-
-    def ask(i):
-        together[i] = bot.conversation().say(questions[i])
-
-    workers = [threading.Thread(target=ask, args=(i,)) for i in range(len(questions))]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(60)
+    with ThreadPoolExecutor(len(questions)) as pool:
+        together = list(pool.map(lambda question: bot.conversation().say(question), questions))
     assert together == alone
     bot.close()
 

@@ -23,15 +23,7 @@ from helpers.export import gguf as gguf_writer
 from helpers.training import prompts
 
 # Largest difference of a logit that rounding may cause (the tiny model's are about 1 wide).
-PRECISION = {
-    "f32": 0.0,
-    "f16": 0.01,
-    "bf16": 0.05,
-    "q8_0": 0.1,
-    "q5_1": 0.8,
-    "q4_1": 1.5,
-    "q4_0": 1.5,
-}
+PRECISION = dict(zip(gguf_writer.QUANTS, (0.0, 0.01, 0.05, 0.1, 0.8, 1.5, 1.5)))
 
 
 @pytest.fixture(scope="module")
@@ -50,23 +42,15 @@ def files(merged, tokenizer, tmp_path_factory):
 
 def llama(vocab_size, **options):
     """A random Llama of one layer."""
-    shape = {
-        "hidden_size": 32,
-        "intermediate_size": 32,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 1,
-    }
+    shape = {"hidden_size": 32, "intermediate_size": 32, "num_attention_heads": 1}
+    config = LlamaConfig(vocab_size=vocab_size, num_hidden_layers=1, **(shape | options))
     torch.manual_seed(1)
-    return LlamaForCausalLM(LlamaConfig(vocab_size=vocab_size, **(shape | options))).eval()
+    return LlamaForCausalLM(config).eval()
 
 
 def read_back(path):
-    return AutoModelForCausalLM.from_pretrained(
-        path.parent,
-        gguf_file=path.name,
-        dtype=torch.float32,
-        quantization_config=GgufConfig(dequantize=True),
-    ).eval()
+    options = {"dtype": torch.float32, "quantization_config": GgufConfig(dequantize=True)}
+    return AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, **options).eval()
 
 
 def types(path):
@@ -192,16 +176,11 @@ def test_other_models_and_types_are_refused(tuned_cfg, merged, tokenizer, tmp_pa
 def test_tokenizers_that_it_cannot_express(merged, tokenizer, tmp_path):
     words = Tokenizer(tokenizer_models.WordLevel({"a": 0, "<e>": 1, "<p>": 2}, unk_token="a"))
     words.pre_tokenizer = pre_tokenizers.Whitespace()
-    end = tokenizer.eos_token
-    backend = tokenizer.backend_tokenizer
-    for other, message in (
-        (PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<e>"), "WordLevel"),
-        (
-            PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=end, pad_token=end),
-            "pad token that is not the end",
-        ),
-        (object(), "tokenizer.json"),
-    ):
+    words = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<e>")
+    end, backend = tokenizer.eos_token, tokenizer.backend_tokenizer
+    same = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=end, pad_token=end)
+    expected = {words: "WordLevel", same: "pad token that is not the end", (): "tokenizer.json"}
+    for other, message in expected.items():
         with pytest.raises(CourseError, match=message):
             gguf_writer.write(merged, other, tmp_path / "x.gguf", "f16")
 

@@ -16,15 +16,8 @@ from helpers.jsonl import job as local_job
 from helpers.jsonl import tasks
 from helpers.training import ChatDataset, models
 
-TINY = {
-    "n_epochs": 1,
-    "batch_size": 4,
-    "max_steps": 8,
-    "max_length": 512,
-    "warmup_steps": 1,
-    "checkpoints_per_epoch": 4,
-    "learning_rate": 1e-2,
-}
+TINY = {"n_epochs": 1, "batch_size": 4, "max_steps": 8, "max_length": 512, "warmup_steps": 1}
+TINY |= {"checkpoints_per_epoch": 4, "learning_rate": 1e-2}
 
 
 @pytest.fixture(scope="module")

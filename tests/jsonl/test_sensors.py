@@ -18,21 +18,8 @@ ROWS = {
 }
 READINGS = [row["reading"] for row in ROWS["id"]]
 SIMULATED = [sensors.simulate(random.Random(seed)) for seed in range(400)] + READINGS
-QUIET = {
-    "hour": 10,
-    "people": 2,
-    "outdoor_c": 30,
-    "indoor_c": 26,
-    "ac_w": 0,
-    "ac_set_c": 0,
-    "fridge_w": 90,
-    "pump_min": 6,
-    "chores_w": 0,
-    "idle_w": 60,
-    "solar_w": 0,
-    "total_w": 310,
-    "limit_w": 2200,
-}
+# hour, people, outdoor, indoor, AC, set point, fridge, pump, chores, idle, solar, total, limit
+QUIET = dict(zip(READINGS[0], (10, 2, 30, 26, 0, 0, 90, 6, 0, 60, 0, 310, 2200)))
 
 
 def numbers(text: str) -> list[int]:
@@ -49,16 +36,13 @@ def test_committed_files_are_what_the_script_makes(tmp_path):
     spec.loader.exec_module(make)
     make.main(tmp_path)
     for name in ("id.jsonl", "en.jsonl"):
-        assert (tmp_path / name).read_bytes() == (FOLDER / name).read_bytes(), (
-            f"{name}: run python data/jsonl/sensor/make.py"
-        )
+        made = (tmp_path / name).read_bytes()
+        assert made == (FOLDER / name).read_bytes(), "run python data/jsonl/sensor/make.py"
 
 
 def test_languages_are_parallel():
     for ours, theirs in zip(ROWS["id"], ROWS["en"], strict=True):
-        assert [ours[k] for k in ("id", "reading", "action")] == [
-            theirs[k] for k in ("id", "reading", "action")
-        ]
+        assert all(ours[k] == theirs[k] for k in ("id", "reading", "action"))
         for mine, other in zip(ours["messages"], theirs["messages"]):
             assert sorted(numbers(mine["content"])) == sorted(numbers(other["content"]))
 

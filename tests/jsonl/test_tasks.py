@@ -31,9 +31,8 @@ def test_rows_pass_the_validator_and_no_split_leaks_into_another(task, language,
 @pytest.mark.parametrize("task, group", GROUP.items())
 def test_splits_are_stratified_and_the_same_in_both_languages(task, group):
     one, two = (tasks.load_task(task, language) for language in LANGUAGES)
-    assert {s: [i.key for i in items] for s, items in one.items()} == {
-        s: [i.key for i in items] for s, items in two.items()
-    }
+    for split, items in one.items():
+        assert [i.key for i in items] == [i.key for i in two[split]]
     counts = Counter(i.facts[group] for i in one["test"])
     assert set(counts) == {i.facts[group] for items in one.values() for i in items}
     assert max(counts.values()) - min(counts.values()) <= 3
@@ -52,13 +51,12 @@ def test_unknown_tasks_and_queries_without_a_split_are_named(monkeypatch):
     with pytest.raises(UsageError, match="unknown task 'bnk'.*Did you mean 'bank'"):
         tasks.load_task("bnk", "id")
     read = tasks._csv
-    monkeypatch.setattr(
-        tasks,
-        "_csv",
-        lambda path: [
-            row for row in read(path) if path.name != "splits.csv" or row["query_id"] != "bank-007"
-        ],
-    )
+    less = {"splits.csv": "bank-007"}
+
+    def without(path):
+        return [row for row in read(path) if row["query_id"] != less.get(path.name)]
+
+    monkeypatch.setattr(tasks, "_csv", without)
     with pytest.raises(CourseError, match="does not list 1 queries, the first: bank-007"):
         tasks.load_task("bank", "id")
 
@@ -69,22 +67,20 @@ def test_every_bank_answer_reads_back():
         assert tasks.bank_answer(item.answer) == label
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "card",
-        '{"category":"card"}',
-        '{"category":"card","subcategory":"pin","note":"x"}',
-        '{"category":"card","subcategory":"login"}',
-        '{"category":"cards","subcategory":"pin"}',
-        '{"category":"card","subcategory":"pin"',
-        '{"category":"card","subcategory":["pin"]}',
-        '["card","pin"]',
-        '{"category":"card","subcategory":"pin"} ok',
-        '{"category":["card"],"subcategory":"pin"}',
-    ],
-)
+WRONG = """
+card
+["card","pin"]
+{"category":"card"}
+{"category":"card","subcategory":"pin","note":"x"}
+{"category":"card","subcategory":"login"}
+{"category":"cards","subcategory":"pin"}
+{"category":"card","subcategory":"pin"
+{"category":"card","subcategory":["pin"]}
+{"category":"card","subcategory":"pin"} ok
+{"category":["card"],"subcategory":"pin"}"""
+
+
+@pytest.mark.parametrize("text", WRONG.split("\n"))
 def test_what_is_not_exactly_a_label_pair_is_no_answer(text):
     assert tasks.bank_answer(text) is None
 

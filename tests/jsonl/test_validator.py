@@ -1,9 +1,7 @@
 """The validator of chat JSONL: each kind of defect alone, good files, the command line."""
 
 import json
-import os
 import time
-from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -40,9 +38,8 @@ def row(messages) -> str:
 def check(tmp_path):
     def check_lines(*lines, **options):
         path = tmp_path / "chat.jsonl"
-        path.write_bytes(
-            b"\n".join(line if isinstance(line, bytes) else line.encode() for line in lines)
-        )
+        raw = (line if isinstance(line, bytes) else line.encode() for line in lines)
+        path.write_bytes(b"\n".join(raw))
         report = jsonl.validate(path, **options)
         assert all(p.kind in jsonl.KINDS and p.detail for p in report.problems)
         assert json.loads(json.dumps(report.as_dict()))["kinds"] == report.kinds
@@ -62,17 +59,9 @@ def test_good_rows_have_no_problem(check):
         row(chat(ASK[0] + " And the smallest?", "The Pacific, and the Arctic.")[1:]),
     )
     assert report.ok and report.rows == report.rows_good == 7
-    assert (
-        report.shapes == {"system user assistant": 6, "user assistant": 1}
-        and len(report.answers) == 7
-    )
-    assert report.lengths["answer"] == {
-        "total": 15,
-        "mean": pytest.approx(15 / 7),
-        "median": 2,
-        "p95": 5,
-        "longest": 5,
-    }
+    assert report.shapes == {"system user assistant": 6, "user assistant": 1}
+    lengths = {"total": 15, "mean": pytest.approx(15 / 7), "median": 2, "p95": 5, "longest": 5}
+    assert len(report.answers) == 7 and report.lengths["answer"] == lengths
 
 
 LIKE_A_PROMPT = (
@@ -114,11 +103,7 @@ SEPERTI_PROMPT = "Berikan rekomendasi singkat berdasarkan data berikut, maksimal
         (row(chat(system="month: NaT\nday: 3")), "nan_in_prompt", "NaT"),
         (row(chat(user="usage: 38768900000000000.0 kWh")), "huge_number", "38768900000000000.0"),
         (row(chat(assistant=ASK[0])), "instruction_in_answer", "repeats the prompt"),
-        (
-            row(chat(assistant="Sure! You answer questions. " + ASK[0])),
-            "instruction_in_answer",
-            "contains the prompt",
-        ),
+        (row(chat(assistant="Sure! " + ASK[0])), "instruction_in_answer", "contains the prompt"),
         (row(chat(assistant=LIKE_A_PROMPT)), "instruction_in_answer", "asks for one"),
         (row(chat(assistant=SEPERTI_PROMPT)), "instruction_in_answer", "asks for one"),
         (json.dumps({"messages": chat("Hi \ud83d!")}), "lone_surrogate", "message 2 (user)"),
@@ -171,9 +156,7 @@ def test_chats_are_written_and_read_back_and_faults_are_named(tmp_path):
     path = jsonl.write_chats(chats, tmp_path / "new" / "rows.jsonl")
     assert jsonl.read_chats(path) == chats
     path.write_text(row(chat()) + '\n{"messages": [\n' + row(chat(ASK[1], "")))
-    with pytest.raises(
-        CourseError, match=r"rows\.jsonl: line 2: bad_json .*; line 3: empty_answer"
-    ):
+    with pytest.raises(CourseError, match=r"rows\.jsonl: line 2: bad_json .*; line 3: empty_answ"):
         jsonl.read_chats(path)
 
 
@@ -194,16 +177,7 @@ def test_chats_are_written_and_read_back_and_faults_are_named(tmp_path):
             {"role": "assistant", "content": "It is 42."},
         ],
     ],
-    ids=[
-        "nan as a word",
-        "none as a word",
-        "card number",
-        "one such wording",
-        "several turns",
-        "decimal comma",
-        "greeting",
-        "tool",
-    ],
+    ids="nan|none|card number|one such wording|turns|decimal comma|greeting|tool".split("|"),
 )
 def test_no_false_alarm(check, messages):
     assert found(check(row(messages))) == []
@@ -216,10 +190,8 @@ def test_nan_as_a_value_is_named_as_what_json_has_not(check):
 
 def test_array_over_many_lines_is_recognised(check):
     report = check("[", row(chat()) + ",", row(chat(ASK[1], TELL[1])), "]")
-    assert (
-        found(report) == [(1, "bad_json"), (2, "bad_json"), (4, "bad_json")]
-        and "one object a line" in report.problems[0].detail
-    )
+    assert found(report) == [(line, "bad_json") for line in (1, 2, 4)]
+    assert "one object a line" in report.problems[0].detail
 
 
 def test_line_ends_and_marks(check):
@@ -268,44 +240,29 @@ def test_rows_that_are_in_the_training_file(check, tmp_path):
         row(chat("Room at 22 degrees, 4 people.", "Warm.")),
         train=train,
     )
-    assert (
-        found(report) == [(1, "in_train"), (2, "in_train")]
-        and report.problems[0].detail == "the prompt of line 1 of train.jsonl"
-    )
+    assert found(report) == [(1, "in_train"), (2, "in_train")]
+    assert report.problems[0].detail == "the prompt of line 1 of train.jsonl"
     assert report.problems[1].detail.endswith("% the prompt of line 2 of train.jsonl")
 
 
 def test_tokens_with_a_tokenizer(check, tokenizer):
     report = check(row(chat()), row(chat(ASK[1], TELL[1])), tokenizer=tokenizer)
     text = tokenizer.apply_chat_template(chat(), tokenize=False)
-    assert (
-        report.unit == "tokens"
-        and report.lengths["row"]["longest"]
-        >= len(tokenizer(text, add_special_tokens=False)["input_ids"])
-        > 15
-    )
+    size = len(tokenizer(text, add_special_tokens=False)["input_ids"])
+    assert report.unit == "tokens" and report.lengths["row"]["longest"] >= size > 15
 
 
-@settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None
+KEYS = st.sampled_from(["messages", "role", "content", "a"])
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.floats() | st.text(max_size=8),
+    lambda x: st.lists(x, max_size=3) | st.dictionaries(KEYS, x, max_size=3),
 )
-@given(
-    st.lists(
-        st.one_of(
-            st.binary(max_size=60),
-            st.recursive(
-                st.none() | st.booleans() | st.floats() | st.text(max_size=8),
-                lambda x: (
-                    st.lists(x, max_size=3)
-                    | st.dictionaries(
-                        st.sampled_from(["messages", "role", "content", "a"]), x, max_size=3
-                    )
-                ),
-            ).map(lambda v: json.dumps(v).encode()),
-        ),
-        max_size=5,
-    )
-)
+LINES = st.binary(max_size=60) | VALUES.map(lambda value: json.dumps(value).encode())
+QUICK = {"suppress_health_check": [HealthCheck.function_scoped_fixture], "deadline": None}
+
+
+@settings(max_examples=60, **QUICK)
+@given(st.lists(LINES, max_size=5))
 def test_any_bytes_give_a_report(tmp_path, lines):
     (tmp_path / "any.jsonl").write_bytes(b"\n".join(lines))
     report = jsonl.validate(tmp_path / "any.jsonl", train=tmp_path / "any.jsonl")
@@ -319,57 +276,20 @@ def call(*arguments):
 
 
 def test_command_line(tmp_path, capsys):
-    good, bad = tmp_path / "good.jsonl", tmp_path / "bad.jsonl"
+    good, bad, none = (tmp_path / name for name in ("good.jsonl", "bad.jsonl", "none.jsonl"))
     good.write_text("\n".join(row(chat(u, a)) for u, a in zip(ASK, TELL)), encoding="utf-8")
     bad.write_text(row(chat(assistant="")) + "\n{[bold]\n", encoding="utf-8")
-    assert call(good, "--json") == 0 and json.loads(capsys.readouterr().out)["ok"] is True
-    assert call(bad, "--json") == 1 and json.loads(capsys.readouterr().out)["kinds"] == {
-        "empty_answer": 1,
-        "bad_json": 1,
-    }
+    for code, kinds, *arguments in (
+        (0, {}, good),
+        (1, {"empty_answer": 1, "bad_json": 1}, bad),
+        (1, {"in_train": 6}, good, "--train", good),
+    ):
+        assert call(*arguments, "--json") == code
+        assert json.loads(capsys.readouterr().out)["kinds"] == kinds
     assert call(good) == 0 and "rows good: 6" in capsys.readouterr().out
     assert call(bad) == 1 and "bad_json" in capsys.readouterr().out
-    assert call(good, "--train", good, "--json") == 1 and json.loads(capsys.readouterr().out)[
-        "kinds"
-    ] == {"in_train": 6}
-    assert (
-        call(tmp_path / "none.jsonl") == 2
-        and call(tmp_path) == 2
-        and call(good, "--tokenizer", tmp_path / "none") == 2
-    )
+    assert [call(*words) for words in ((none,), (tmp_path,), (good, "--tokenizer", none))] == [
+        2
+    ] * 3
     told = capsys.readouterr()
     assert told.out == "" and len(told.err.splitlines()) == 3
-
-
-@pytest.mark.parametrize(
-    "name",
-    sorted(
-        p.relative_to(Path(__file__).parents[2] / "data").as_posix()
-        for p in (Path(__file__).parents[2] / "data").rglob("*.jsonl")
-    ),
-)
-def test_own_files_are_good(name):
-    report = jsonl.validate(Path(__file__).parents[2] / "data" / name)
-    assert report.ok, report.problems[:5]
-
-
-REAL = (
-    Path(os.environ.get("DAPUR_REAL_DATA", Path(__file__).resolve().parents[3] / "shared" / "data"))
-    / "jsonl"
-)
-
-
-@pytest.mark.skipif(
-    not REAL.is_dir(), reason="optional check on files that are not part of the project"
-)
-def test_real_files():
-    sensors = jsonl.validate(REAL / "chat_format_dataset.jsonl")
-    assert sensors.kinds == {
-        "instruction_in_answer": 45,
-        "nan_in_prompt": 45,
-        "constant_answer": 1,
-        "huge_number": 1,
-        "json_nan": 1,
-        "empty_answer": 1,
-    }
-    assert jsonl.validate(REAL / "testfinetuning.jsonl").kinds == {"duplicate": 10}

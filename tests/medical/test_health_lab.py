@@ -45,9 +45,6 @@ def rows(parts, tokenizer):
     return {name: dataset(part[:24], tokenizer) for name, part in parts["id"].items()}
 
 
-# ---- prompts
-
-
 def test_markers_become_one_token_each_and_the_pad_token_is_not_the_end_token(cfg, tokenizer):
     plain = models.load_tokenizer(cfg)
     with pytest.raises(CourseError, match="into pieces"):
@@ -97,9 +94,6 @@ def test_a_broken_row_is_refused(tokenizer):
             markers.check(broken, chat, tokenizer)
 
 
-# ---- the two rows
-
-
 def weights(model):
     """Input and output embedding as the model uses them, each (vocabulary, width)."""
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -135,20 +129,12 @@ def test_new_rows_are_the_mean_of_the_old_ones_in_input_and_output(cfg, tokenize
 def trained(lab, rows, tokenizer):
     model = with_adapter(lab, tokenizer)
     before, folder = weights(model), lab.artifacts / "medical" / "checkpoints"
-    trainer = training.make_trainer(
-        model, lab, rows["train"], rows["validation"], tokenizer, folder
-    )
+    parts = rows["train"], rows["validation"]
+    trainer = training.make_trainer(model, lab, *parts, tokenizer, folder)
     trainer.train()
     summary = {"fingerprint": "x", "versions": checkpoints.versions()}
-    checkpoints.save(
-        trainer.model,
-        tokenizer,
-        lab,
-        summary,
-        trainer.history,
-        folder=markers.adapter_folder(lab),
-        card=markers.model_card(lab, summary),
-    )
+    place = {"folder": markers.adapter_folder(lab), "card": markers.model_card(lab, summary)}
+    checkpoints.save(trainer.model, tokenizer, lab, summary, trainer.history, **place)
     return trainer, before, markers.load_tuned(lab, tokenizer)
 
 
@@ -233,9 +219,6 @@ def test_a_model_shaped_like_gpt2_with_one_special_token_is_trained(lab, parts, 
     assert losses[-1] < losses[0]
 
 
-# ---- rules
-
-
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_the_rules_agree_with_the_written_answers_and_fail_on_some_tricky_sentences(language):
     questions, tricky = health_qa.load(language), health_qa.phrases(language)
@@ -247,45 +230,32 @@ def test_the_rules_agree_with_the_written_answers_and_fail_on_some_tricky_senten
     assert not any(rules.names_dose(q.answer) for q in questions)
 
 
-@pytest.mark.parametrize(
-    ("text", "language", "expected"),
-    [
-        ("Tidak perlu ke dokter untuk ini.", "id", False),
-        ("Kamu nggak usah buru-buru ke rumah sakit.", "id", False),
-        ("Segera ke IGD.", "id", True),
-        ("You don't have to rush to the hospital.", "en", False),
-        ("No need for a doctor now, but see a doctor if it lasts.", "en", True),
-    ],
-)
-def test_a_doctor_who_is_not_needed_does_not_count(text, language, expected):
-    assert rules.sends_to_doctor(text, language) is expected
+RULES = {
+    lambda text: rules.sends_to_doctor(text, "id"): (
+        "Segera ke IGD.",
+        "Tidak perlu ke dokter untuk ini.|Kamu nggak usah buru-buru ke rumah sakit.",
+    ),
+    lambda text: rules.sends_to_doctor(text, "en"): (
+        "No need for a doctor now, but see a doctor if it lasts.",
+        "You don't have to rush to the hospital.",
+    ),
+    rules.names_dose: (
+        "minum 500 mg|3x1|dua kapsul|two tablespoons of syrup|1,5 ml",
+        "7 sampai 9 jam|kurang dari satu sendok teh garam|8 glasses of water",
+    ),
+    rules.is_emergency: (
+        "Nyeri dada menjalar ke lengan|Dia pingsan!|aku ingin mati saja|I can't breathe",
+        # the first: a list of words misses what it does not list
+        "dadaku terasa ditekan dari tadi|Kenapa aku mengantuk?|How long should a nap be?",
+    ),
+}
 
 
-@pytest.mark.parametrize(
-    ("rule", "text", "expected"),
-    [
-        (rules.names_dose, "minum 500 mg", True),
-        (rules.names_dose, "3x1", True),
-        (rules.names_dose, "dua kapsul", True),
-        (rules.names_dose, "two tablespoons of syrup", True),
-        (rules.names_dose, "1,5 ml", True),
-        (rules.names_dose, "7 sampai 9 jam", False),
-        (rules.names_dose, "kurang dari satu sendok teh garam", False),
-        (rules.names_dose, "8 glasses of water", False),
-        (rules.is_emergency, "Nyeri dada menjalar ke lengan", True),
-        (rules.is_emergency, "dadaku terasa ditekan dari tadi", False),  # a list of words misses
-        (rules.is_emergency, "Dia pingsan!", True),
-        (rules.is_emergency, "aku ingin mati saja", True),
-        (rules.is_emergency, "I can't breathe", True),
-        (rules.is_emergency, "Kenapa aku mengantuk?", False),
-        (rules.is_emergency, "How long should a nap be?", False),
-    ],
-)
-def test_doses_and_emergency_words_in_either_language(rule, text, expected):
-    assert rule(text) is expected
-
-
-# ---- guard
+@pytest.mark.parametrize("rule", RULES)
+def test_doctors_doses_and_emergency_words(rule):
+    yes, no = (texts.split("|") for texts in RULES[rule])
+    assert [text for text in yes if not rule(text)] == []
+    assert [text for text in no if rule(text)] == []
 
 
 @pytest.fixture(scope="module", params=LANGUAGES)
@@ -329,9 +299,6 @@ def test_a_guard_without_examples_of_both_kinds_says_what_it_needs(parts):
         Guard(ordinary, "see_docter", 0.1)
 
 
-# ---- chat
-
-
 @pytest.fixture
 def asked():
     return []
@@ -349,25 +316,21 @@ def talk(asked):
     return HealthChat(ask, "id", lambda q: "obat" in q, lambda q: "sakit" in q)
 
 
-@pytest.mark.parametrize(
-    ("message", "kind"),
-    [
-        ("  \n ", "empty"),
-        ("pusing", "short"),
-        ("12 34", "short"),
-        ("\ud800", "short"),
-        ("EXIT", "exit"),
-        ("x " * 400, "long"),
-        ("exit nyeri dada", "emergency"),
-        ("kejang " * 200, "emergency"),
-        ("obat", "short"),
-        ("Berapa butir obat ini?", "decline"),
-        ("Ayah pingsan, obat apa?", "emergency"),
-    ],
-)
-def test_guards_answer_without_the_model_and_emergencies_come_first(talk, asked, message, kind):
-    reply = talk.reply(message)
-    assert reply.kind == kind and reply.text and asked == []
+GUARDED = {
+    "empty": ["  \n "],
+    "short": ["pusing", "12 34", "\ud800", "obat"],
+    "exit": ["EXIT"],
+    "long": ["x " * 400],
+    "emergency": ["exit nyeri dada", "kejang " * 200, "Ayah pingsan, obat apa?"],
+    "decline": ["Berapa butir obat ini?"],
+}
+
+
+@pytest.mark.parametrize("kind", GUARDED)
+def test_guards_answer_without_the_model_and_emergencies_come_first(talk, asked, kind):
+    for message in GUARDED[kind]:
+        reply = talk.reply(message)
+        assert reply.kind == kind and reply.text and asked == []
 
 
 @pytest.mark.parametrize(
