@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from ..course.bilingual import tr
 from ..course.errors import CourseError
 from ..course.settings import csv_files
 from . import csv_reader
@@ -62,6 +64,17 @@ def item_name(item: str) -> str:
     parts = re.split(r"\b(?:secukupnya|sckpnya|to taste)\b", text, flags=re.IGNORECASE)
     name = next((part.strip().lower() for part in parts if part.strip()), "")
     return re.sub(r"\s+", " ", _QUANTITY.sub("", name)).strip(" .:-*")
+
+
+_INDONESIAN = tomllib.loads(Path(__file__).with_name("messages.toml").read_text(encoding="utf-8"))
+
+
+def worded(text: str) -> str:
+    """A reason, remark or kind of fix of a report in the display language."""
+    for pattern, indonesian in [pair for part in _INDONESIAN.values() for pair in part.items()]:
+        if found := re.fullmatch(pattern, text):
+            return tr(found.expand(indonesian), text)
+    return text
 
 
 @dataclass

@@ -92,16 +92,22 @@ def hashed_split(text: str, fractions=FRACTIONS) -> str:
 
 
 def assign(table: pd.DataFrame, cfg: Settings, fractions=FRACTIONS) -> pd.DataFrame:
-    """The table without exact copies, with the columns `group` and `split`.
+    """The table without exact copies, with the columns `group` (kept if there) and `split`.
 
-    Own corpus: by the manifest. Other data: each row hashes to a split; a group whose members
-    disagree goes to train, so a group is test only when every member hashes to test. Raises
-    CourseError when a recipe of the own corpus is not in the manifest.
+    Own corpus: by the manifest, or, for other fractions than its own, as `make_manifest` would.
+    Other data: each row hashes to a split; a group whose members disagree goes to train, so a
+    group is test only when every member hashes to test. Raises CourseError when a recipe of the
+    own corpus is not in the manifest.
     """
-    table = table.assign(group=group(table), _text=normalised(table))
+    if "group" not in table:
+        table = table.assign(group=group(table))
+    table = table.assign(_text=normalised(table))
     manifest = cfg.data_dir.parent / MANIFEST
-    if cfg.own_data and tuple(fractions) == FRACTIONS and manifest.is_file():
-        splits = pd.read_csv(manifest, dtype=str).set_index("recipe_id")["split"]
+    if cfg.own_data and manifest.is_file():
+        known = pd.read_csv(manifest, dtype=str)
+        if tuple(fractions) != FRACTIONS:
+            known = make_manifest(table, fractions=fractions)
+        splits = known.set_index("recipe_id")["split"]
         missing = sorted(set(table["recipe_id"]) - set(splits.index))
         if missing:
             raise CourseError(
@@ -116,21 +122,6 @@ def assign(table: pd.DataFrame, cfg: Settings, fractions=FRACTIONS) -> pd.DataFr
     return table.drop_duplicates("_text").drop(columns="_text").reset_index(drop=True)
 
 
-def leakage(train: pd.DataFrame, test: pd.DataFrame) -> dict[str, float]:
-    """Shares of test rows with an exact copy, a near-duplicate or the same title in train."""
-    both = pd.concat([train, test], ignore_index=True)
-    values = {
-        "exact copy": normalised(both),
-        "near-duplicate": pd.Series(group(both)),
-        "same title": both["title"].str.lower(),
-    }
-    n = len(train)
-    return {
-        name: float(value[n:].isin(value[:n]).mean()) if len(test) else 0.0
-        for name, value in values.items()
-    }
-
-
 def make_manifest(
     table: pd.DataFrame, known: dict[str, str] | None = None, seed: int = 42, fractions=FRACTIONS
 ) -> pd.DataFrame:
@@ -140,7 +131,9 @@ def make_manifest(
     trained on later. A new member of a known group follows it (train where the group disagrees).
     Other groups, in a fixed random order, go to the split that lacks most.
     """
-    known, table, rows = known or {}, table.assign(group=group(table)), {}
+    if "group" not in table:
+        table = table.assign(group=group(table))
+    known, rows = known or {}, {}
 
     def place(ids: list[str]) -> bytes:
         return hashlib.sha256(f"{seed}{ids[0]}".encode()).digest()

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from helpers.course import bilingual
 from helpers.course.errors import CourseError
-from helpers.data import recipes
+from helpers.data import recipes, worded
 
 MESSY = Path(__file__).resolve().parents[2] / "data" / "messy"
 MANIFEST = json.loads((MESSY / "manifest.json").read_text(encoding="utf-8"))
@@ -81,3 +82,16 @@ def test_whole_folder():
 def test_strict_refuses_and_names_the_file():
     with pytest.raises(CourseError, match="empty.csv: the file is empty"):
         recipes.load_recipes(MESSY, strict=True)
+
+
+def test_whatever_the_reader_says_is_said_in_both_languages(monkeypatch):
+    _, report = recipes.load_recipes(MESSY)
+    said = [skip["reason"] for skip in report.skipped] + list(report.mended) + list(report.reasons)
+    said += [remark for file in report.files for remark in file["remarks"]]
+    monkeypatch.setattr(bilingual, "_language", "id")
+    assert len(said) > 30 and not [text for text in said if worded(text) == text]
+    assert (
+        worded("no column for steps among: a, b") == "tidak ada kolom untuk steps di antara: a, b"
+    )
+    monkeypatch.setattr(bilingual, "_language", "en")
+    assert [worded(text) for text in said] == said

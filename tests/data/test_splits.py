@@ -142,35 +142,6 @@ def test_shares_of_the_hash():
     )
 
 
-def test_leakage_finds_what_is_there():
-    train = table_of([(1, 0), (2, 0), (3, 0)])
-    test = pd.concat(
-        [table_of([(1, 0), (2, 4), (9, 0)]), table_of([(8, 0)]).assign(title="RESEP 3")],
-        ignore_index=True,
-    )
-    assert splits.leakage(train, test) == {
-        "exact copy": 0.25,
-        "near-duplicate": 0.5,
-        "same title": 0.75,
-    }
-    assert splits.leakage(train, test.head(0)) == dict.fromkeys(
-        ["exact copy", "near-duplicate", "same title"], 0.0
-    )
-
-
-def test_random_split_leaks_and_ours_does_not():
-    table = table_of([(seed, changed) for seed in range(60) for changed in (0, 3)])
-    test = table.sample(frac=0.2, random_state=1)
-    assert splits.leakage(table.drop(test.index), test)["near-duplicate"] > 0.5
-    done = splits.assign(table, OTHER_DATA)
-    assert (
-        splits.leakage(done[done["split"] == "train"], done[done["split"] == "test"])[
-            "near-duplicate"
-        ]
-        == 0
-    )
-
-
 def test_manifest_is_balanced_and_keeps_groups_together():
     table = table_of([(seed, 0) for seed in range(90)] + [(7, 4), (11, 3)])
     manifest = splits.make_manifest(table).set_index("recipe_id")["split"]
@@ -207,6 +178,15 @@ def test_own_corpus_needs_its_manifest(tmp_path):
     with pytest.raises(CourseError, match="r-2-0"):
         splits.assign(table, own)
     assert list(splits.assign(table.head(1), own)["split"]) == ["test"]
+
+
+def test_own_corpus_has_the_shares_that_were_asked_for(tmp_path):
+    table = table_of([(seed, 0) for seed in range(90)] + [(seed, 4) for seed in (0, 3, 6)])
+    (tmp_path / splits.MANIFEST).write_text("recipe_id,split\n", encoding="utf-8")
+    own = SimpleNamespace(own_data=True, data_dir=tmp_path / "id")
+    done = splits.assign(table, own, (0.8, 0.1, 0.1))
+    assert done.groupby("category")["split"].agg(lambda s: (s == "test").sum()).eq(3).all()
+    assert done.groupby("group")["split"].nunique().eq(1).all()
 
 
 @settings(max_examples=20, deadline=None)
