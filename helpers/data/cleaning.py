@@ -88,25 +88,23 @@ class Fixes(dict):
         return +Counter({kind: int(times[rows].sum()) for kind, times in self.items()})
 
 
-def clean_chunk(
-    chunk: pd.DataFrame, *, sections: str = "remove", keep_emoji: bool = False
-) -> tuple[pd.DataFrame, list[dict], Counter]:
+def clean_chunk(chunk: pd.DataFrame) -> tuple[pd.DataFrame, list[dict], Counter]:
     """Clean rows of a chunk, the dropped rows (line, reason, title), and the number of fixes.
 
     Columns in: title, ingredients, steps, line and any others. Ingredients and steps come out
-    with one item a line. `sections` is "remove" or "keep" (headings such as "Bumbu halus:").
+    with one item a line, without headings such as "Bumbu halus:".
     """
     fixes, columns, counts = Fixes(), {}, {}
     broken = unreadable = np.zeros(len(chunk), dtype=bool)
     for name in ("title", "ingredients", "steps"):
-        text = _text(_arrow(chunk[name]), name, keep_emoji, fixes)
+        text = _text(_arrow(chunk[name]), name, fixes)
         broken = broken | _numpy(_find(text, MOJIBAKE, _wide(text)))
         if name == "title":
             text = _sub(_sub(text, "\n|" + _SPACE, " "), " {2,}", " ")
             columns[name] = pc.utf8_trim(text, " -")
         else:
             unreadable = unreadable | _numpy(_find(text, "^" + BROKEN_LIST))
-            columns[name], counts[name] = _items(text, sections, fixes)
+            columns[name], counts[name] = _items(text, fixes)
     no_title = _numpy(_find(columns["title"], _NO_TITLE))
     nothing = _numpy(_find(columns["title"], "^$")) & ~unreadable
     nothing &= (counts["steps"] < 1) & (counts["ingredients"] < 1)
@@ -129,7 +127,7 @@ def clean_chunk(
     return chunk[~bad].reset_index(drop=True), dropped, fixes.total(~bad)
 
 
-def _text(text: pa.Array, name: str, keep_emoji: bool, fixes: Fixes) -> pa.Array:
+def _text(text: pa.Array, name: str, fixes: Fixes) -> pa.Array:
     """A column without mojibake, HTML, lists, contact data and emoji; one line an item."""
     found = _each(text, MOJIBAKE, repair_encoding, _wide(text))
     text = _sub(fixes.compare("broken characters repaired", text, found), _NOTHING, "")
@@ -143,8 +141,6 @@ def _text(text: pa.Array, name: str, keep_emoji: bool, fixes: Fixes) -> pa.Array
         fixes.add("literal \\n split", _numpy(pc.match_substring(text, "\\n")))
         text = _lines(text)  # first, so that an address ends where its item ends
         text = fixes.compare("contact data removed", text, _sub(text, _CONTACT, SCRUBBED))
-    if keep_emoji:
-        return text
     if name != "title":
         text = _sub(text, _KEYCAP, r"\1. ", _wide(text))
     return fixes.compare("emoji removed", text, _sub(text, _EMOJI, " ", _wide(text)))
@@ -208,8 +204,8 @@ def _lines(text: pa.Array) -> pa.Array:
     return _sub(text, _BULLET, "\n", _wide(text))
 
 
-def _items(text: pa.Array, sections: str, fixes: Fixes) -> tuple[pa.Array, np.ndarray]:
-    """Cells of lines -> one clean item a line, and how many items are no headings."""
+def _items(text: pa.Array, fixes: Fixes) -> tuple[pa.Array, np.ndarray]:
+    """Cells of lines -> one clean item a line without headings, and how many items."""
     cells = len(text)
     text = _each(_sub(text, _SPACE, " "), _INLINE, break_at_numbers)
     lists = pc.split_pattern(_sub(text, " {2,}", " "), "\n")
@@ -221,15 +217,14 @@ def _items(text: pa.Array, sections: str, fixes: Fixes) -> tuple[pa.Array, np.nd
     bare = _sub(_sub(items, _MARK, ""), _GLUED, r"\1")
     numbered = _numpy(_find(items, _NUMBER, pc.not_equal(items, bare)))
     items = _sub(pc.utf8_trim(bare, " -–—,;"), _ONLY_SIGNS, "")
-    keep = _numpy(pc.not_equal(items, ""))
-    real = keep & ~heading
-    if sections == "remove":
-        fixes.add("section headings removed", np.bincount(rows[keep & heading], minlength=cells))
-        keep = real
+    text_left = _numpy(pc.not_equal(items, ""))
+    keep = text_left & ~heading
+    fixes.add("section headings removed", np.bincount(rows[text_left & heading], minlength=cells))
     fixes.add("numbers removed", np.bincount(rows[keep & numbered], minlength=cells))
-    offsets = np.concatenate([[0], np.cumsum(np.bincount(rows[keep], minlength=cells))])
+    counts = np.bincount(rows[keep], minlength=cells)
+    offsets = np.concatenate([[0], np.cumsum(counts)])
     grouped = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), items.filter(pa.array(keep)))
-    return pc.binary_join(grouped, "\n"), np.bincount(rows[real], minlength=cells)
+    return pc.binary_join(grouped, "\n"), counts
 
 
 def break_at_numbers(cell: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import codecs
 import csv
 import re
+import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,51 +23,10 @@ from ..course.errors import CourseError
 
 REQUIRED = ("title", "ingredients", "steps")
 FIELDS = (*REQUIRED, "category", "recipe_id")
-
-
-def _names(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",")]
-
-
-# Known column names, the most certain first: with both "Steps" and "Method", "Steps" is meant.
-ALIASES = {
-    "title": _names(
-        "title, judul, judul resep, nama resep, nama masakan, recipe name, recipe title, nama,"
-        "name, resep, recipe, masakan, menu, title cleaned"
-    ),
-    "ingredients": _names(
-        "ingredients, bahan, bahan bahan, bahan2, ingredient, daftar bahan, ingredient list,"
-        "komposisi, ingredients cleaned"
-    ),
-    "steps": _names(
-        "steps, langkah, langkah langkah, langkah pembuatan, langkah memasak, cara membuat,"
-        "cara memasak, cara masak, cara pembuatan, cara, directions, instructions, instruksi,"
-        "petunjuk, preparation, procedure, step, method, steps cleaned"
-    ),
-    "category": ["category", "kategori"],
-    "recipe_id": ["recipe id"],
-}
-# For unknown names: words that tell what a column holds ("cooking_steps", "Judul Masakan").
-HINTS = {
-    "ingredients": set(_names("ingredients, ingredient, bahan, bahannya, komposisi")),
-    "steps": set(
-        _names(
-            "steps, step, langkah, langkahnya, cara, directions, direction, instructions,"
-            "instruction, instruksi, method, procedure, preparation, petunjuk"
-        )
-    ),
-    "title": set(
-        _names("title, titles, judul, nama, name, resep, recipe, masakan, food, dish, menu")
-    ),
-}
-# Words in the names of columns of counts, links and times.
-NOT_TEXT = set(
-    _names(
-        "n, no, num, number, total, count, jumlah, id, url, link, time, waktu, minutes, image,"
-        "photo, foto, gambar, rating, author, user, penulis, category, kategori, source, sumber,"
-        "calories"
-    )
-)
+_NAMES = tomllib.loads(Path(__file__).with_name("columns.toml").read_text(encoding="utf-8"))
+ALIASES = _NAMES["aliases"]
+HINTS = {field: set(words) for field, words in _NAMES["hints"].items()}
+NOT_TEXT = set(_NAMES["not_text"])
 CHUNK_CHARACTERS = 8_000_000  # a chunk of very long cells ends early, so that memory stays flat
 UNCLOSED = "a quote that never closes, or stands inside a cell"
 

@@ -9,6 +9,7 @@ import ast
 import json
 import re
 import warnings
+from operator import itemgetter
 
 # How such a cell begins, also for Arrow's regex engine: ["..., [{..., {'..., c("..., array(['...
 LISTED = (
@@ -101,14 +102,12 @@ def _dict_texts(value: dict):
         yield " ".join(titles or named) + ":"
         yield from texts(inner)
     elif named:
-        yield _joined([t for r, t in sorted(parts, key=_place) if r < len(_QUANTITY) or t in named])
+        yield _joined(
+            [t for r, t in sorted(parts, key=itemgetter(0)) if r < len(_QUANTITY) or t in named]
+        )
     else:
         for key, item in value.items():
             yield from _entry_texts(key, item)
-
-
-def _place(part: tuple[int, str]) -> int:
-    return part[0]
 
 
 def _entry_texts(key: str, item):

@@ -166,25 +166,24 @@ def load_recipes(folder: str | Path, **options) -> tuple[pd.DataFrame, Report]:
 
 
 def chunks(
-    folder: str | Path, report: Report, *, chunk_rows: int = 2000, strict: bool = False, **cleaning
+    folder: str | Path, report: Report, *, chunk_rows: int = 2000, strict: bool = False
 ) -> Iterator[pd.DataFrame]:
     """Chunks of clean recipes of every CSV below `folder`; `report` fills as they come.
 
     `strict` raises NotARecipeFile for a file without recipes, which is skipped otherwise.
-    `sections` and `keep_emoji` are those of `clean_chunk`.
     """
     root = Path(folder)
     for path in csv_files(root):
         name = path.relative_to(root).as_posix() if path != root else path.name
         try:
-            yield from _file_chunks(path, name, report, chunk_rows, cleaning)
+            yield from _file_chunks(path, name, report, chunk_rows)
         except NotARecipeFile as problem:
             if strict:
                 raise NotARecipeFile(f"{name}: {problem}") from None
             report.skipped.append({"file": name, "reason": str(problem)})
 
 
-def _file_chunks(path: Path, name: str, report: Report, chunk_rows: int, cleaning: dict):
+def _file_chunks(path: Path, name: str, report: Report, chunk_rows: int):
     """Chunks of clean recipes of one file. NotARecipeFile when it has none."""
     layout = csv_reader.look_at(path)
     entry = {"file": name, "rows_read": 0, "rows_kept": 0, "remarks": layout.remarks}
@@ -192,7 +191,7 @@ def _file_chunks(path: Path, name: str, report: Report, chunk_rows: int, cleanin
         if not entry["rows_read"]:
             report.files.append(entry)
         entry["rows_read"] += len(raw) + len(bad)
-        clean, dropped, mended = clean_chunk(raw, **cleaning)
+        clean, dropped, mended = clean_chunk(raw)
         bad = sorted([*bad, *dropped], key=lambda d: d["line"])
         report.drops += [{"file": name, **d} for d in bad]
         report.mended += mended

@@ -15,10 +15,10 @@ ITEMS = ["1 ekor ayam", "3 siung bawang putih", "1 sdt garam"]
 STEPS = ["Cuci ayam.", "Tumis bawang putih.", "Masukkan ayam dan garam."]
 
 
-def clean(ingredients="1 ayam--1 sdt garam", steps="Goreng.", title="Ayam Goreng", **options):
+def clean(ingredients="1 ayam--1 sdt garam", steps="Goreng.", title="Ayam Goreng"):
     """(title, ingredients, steps, fixes, reason it was dropped) of one row."""
     row = {"title": title, "ingredients": ingredients, "steps": steps, "line": 2}
-    table, dropped, mended = clean_chunk(pd.DataFrame([row]), **options)
+    table, dropped, mended = clean_chunk(pd.DataFrame([row]))
     if dropped:
         return None, [], [], mended, dropped[0]["reason"]
     row = table.iloc[0]
@@ -132,15 +132,12 @@ def test_sections():
     _, items, told, mended, _ = clean(ingredients, steps)
     assert items == ["1 ayam", "2 bawang", "1 timun"] and told == ["Cuci.", "Goreng."]
     assert mended["section headings removed"] == 5
-    assert clean(ingredients, steps, sections="keep")[1][:2] == ["Bahan utama:", "1 ayam"]
-    for sections in ("keep", "remove"):
-        assert clean("Bahan:--Bumbu:", sections=sections)[4] == "fewer than two ingredients"
+    assert clean("Bahan:--Bumbu:")[4] == "fewer than two ingredients"
 
 
 def test_emoji():
     text = ("1 ayam 🍗--1 sdt garam", "Cuci ❤️.--Goreng 👍🏽--😋", "Ayam 🐔 Goreng")
     assert clean(*text)[:3] == ("Ayam Goreng", ["1 ayam", "1 sdt garam"], ["Cuci .", "Goreng"])
-    assert "👍🏽" in clean(*text, keep_emoji=True)[2][1]
 
 
 CONTACTS = """@dapur_ibu|IG: dapur.ibu|WA 0812-3456-7890|wa: +62 812 3456 7890|081234567890
