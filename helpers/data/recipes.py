@@ -165,21 +165,14 @@ def load_recipes(folder: str | Path, **options) -> tuple[pd.DataFrame, Report]:
     return validate(pd.concat(kept, ignore_index=True)), report
 
 
-def chunks(
-    folder: str | Path, report: Report, *, chunk_rows: int = 2000, strict: bool = False
-) -> Iterator[pd.DataFrame]:
-    """Chunks of clean recipes of every CSV below `folder`; `report` fills as they come.
-
-    `strict` raises NotARecipeFile for a file without recipes, which is skipped otherwise.
-    """
+def chunks(folder: str | Path, report: Report, *, chunk_rows: int = 2000) -> Iterator[pd.DataFrame]:
+    """Chunks of clean recipes of every CSV below `folder`; `report` fills as they come."""
     root = Path(folder)
     for path in csv_files(root):
         name = path.relative_to(root).as_posix() if path != root else path.name
         try:
             yield from _file_chunks(path, name, report, chunk_rows)
         except NotARecipeFile as problem:
-            if strict:
-                raise NotARecipeFile(f"{name}: {problem}") from None
             report.skipped.append({"file": name, "reason": str(problem)})
 
 
@@ -216,15 +209,11 @@ def category_of(path: Path) -> str:
 
 def recipes_of(table: pd.DataFrame) -> list[Recipe]:
     """Rows of a table as Recipe objects."""
+    lists = zip(table["ingredients"].str.split("\n"), table["steps"].str.split("\n"))
+    others = zip(table["title"], table["category"], table["recipe_id"])
     return [
-        Recipe(
-            r.title,
-            tuple(r.ingredients.split("\n")),
-            tuple(r.steps.split("\n")),
-            r.category,
-            r.recipe_id,
-        )
-        for r in table.itertuples()
+        Recipe(title, tuple(ingredients), tuple(steps), category, recipe_id)
+        for (title, category, recipe_id), (ingredients, steps) in zip(others, lists)
     ]
 
 
@@ -253,14 +242,9 @@ def validate(table: pd.DataFrame) -> pd.DataFrame:
     try:
         schema.validate(table, lazy=True)
     except pandera.errors.SchemaErrors as problem:
-        cases = problem.failure_cases
-        found = [
-            f"{case.column or 'table'}: {case.check} "
-            f"({str(case.failure_case)[:40]!r}, row {case.index})"
-            for case in cases.head(3).itertuples()
-        ]
+        found = problem.failure_cases[["column", "check", "failure_case", "index"]].head(3)
         raise CourseError(
-            f"not a table of clean recipes, {len(cases)} findings: {'; '.join(found)}. "
+            f"not a table of clean recipes: {found.to_dict('records')}. "
             "Tables of load_recipes always pass; helpers/data/recipes.py lists the columns."
         ) from None
     return table

@@ -19,21 +19,7 @@ HOSTILE = [
     "a|b\n\n<i>c</i> <!-- </code><iframe>",
     "</code><svg onload=alert(1)>",
 ]
-PLAIN = {
-    "p",
-    "b",
-    "code",
-    "strong",
-    "table",
-    "thead",
-    "tbody",
-    "tr",
-    "th",
-    "td",
-    "div",
-    "style",
-    "br",
-}
+PLAIN = set("p b code strong table thead tbody tr th td div style br".split())
 
 
 class Tags(HTMLParser):

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from helpers.course import bilingual
-from helpers.course.errors import CourseError
 from helpers.data import recipes, worded
 
 MESSY = Path(__file__).resolve().parents[2] / "data" / "messy"
@@ -22,6 +21,10 @@ def read(path):
     ]
 
 
+def _plain(value):
+    return list(value) if isinstance(value, tuple) else value
+
+
 def test_manifest_lists_every_file():
     assert sorted(MANIFEST["files"]) == sorted(p.name for p in MESSY.glob("*.csv"))
     assert all(
@@ -29,25 +32,13 @@ def test_manifest_lists_every_file():
     )
 
 
-def test_manifest_adds_up():
-    entries = [MANIFEST["files"][name] for name in RECIPE_FILES]
-    for entry in entries:
-        assert entry["rows_read"] == entry["rows_kept"] + len(entry["dropped"])
-    for key in ("rows_read", "rows_kept"):
-        assert MANIFEST[key] == sum(entry[key] for entry in entries)
-    assert MANIFEST["rows_dropped"] == sum(len(entry["dropped"]) for entry in entries)
-
-
 @pytest.mark.parametrize("name", MANIFEST["files"])
 def test_each_file(name):
     expected = MANIFEST["files"][name]
     report, rows = read(MESSY / name)
     if "skipped" in expected:
-        assert (report.files, report.skipped, rows) == (
-            [],
-            [{"file": name, "reason": expected["skipped"]}],
-            [],
-        )
+        assert report.files == rows == []
+        assert report.skipped == [{"file": name, "reason": expected["skipped"]}]
         return
     assert report.skipped == []
     assert report.files == [
@@ -55,15 +46,8 @@ def test_each_file(name):
     ]
     assert [{"line": d["line"], "reason": d["reason"]} for d in report.drops] == expected["dropped"]
     assert dict(report.mended) == expected["mended"]
-    clean = {
-        line: {
-            "line": line,
-            "title": r.title,
-            "ingredients": list(r.ingredients),
-            "steps": list(r.steps),
-        }
-        for line, r in rows
-    }
+    keys = ("title", "ingredients", "steps")
+    clean = {n: {"line": n} | {k: _plain(getattr(r, k)) for k in keys} for n, r in rows}
     assert [clean[row["line"]] for row in expected["rows"]] == expected["rows"]
     assert not clean.keys() & {d["line"] for d in expected["dropped"]}
 
@@ -77,11 +61,6 @@ def test_whole_folder():
     assert {s["file"] for s in report.skipped} == set(MANIFEST["files"]) - set(RECIPE_FILES)
     assert report.duplicates().to_dict("records") == MANIFEST["duplicates"]
     assert report.as_dict()["duplicates"] == len(MANIFEST["duplicates"])
-
-
-def test_strict_refuses_and_names_the_file():
-    with pytest.raises(CourseError, match="empty.csv: the file is empty"):
-        recipes.load_recipes(MESSY, strict=True)
 
 
 def test_whatever_the_reader_says_is_said_in_both_languages(monkeypatch):

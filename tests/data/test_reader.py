@@ -153,15 +153,13 @@ NO_RECIPES = {
 
 
 @pytest.mark.parametrize("name", NO_RECIPES)
-def test_files_that_hold_no_recipes(read, tmp_path, name):
+def test_files_that_hold_no_recipes(read, name):
     content, reason = NO_RECIPES[name]
     problem = str(read(content, "lain.csv"))
     assert reason in problem and "lain.csv" in problem
     table, report = read(HEADER + GOOD)
     assert len(table) == 1 and [s["file"] for s in report.skipped] == ["lain.csv"]
     assert reason in report.skipped[0]["reason"]
-    with pytest.raises(CourseError, match="lain.csv"):
-        load_recipes(tmp_path, strict=True)
 
 
 def test_folders(read, tmp_path):
