@@ -54,9 +54,9 @@ def facts(turn: Turn) -> str:
     how = tr("dihentikan", "stopped") if turn.stopped else {True: ended, False: cut}.get(turn.ended)
     parts = [
         how,
-        f"{turn.tokens} token" + tr("", "s"),
-        f"{turn.tokens_per_s:.1f} token/s",
-        tr("mulai setelah", "first after") + f" {turn.first_s:.1f} s",
+        f"{num(turn.tokens)} token" + tr("", "s"),
+        num(turn.tokens_per_s, 1) + tr(" token/s", " tokens/s"),
+        tr("kata pertama setelah", "first word after") + f" {num(turn.first_s, 1)} s",
     ]
     return " · ".join(filter(None, parts))
 

@@ -20,7 +20,7 @@ ENTER_S = 0.2  # Enter is reported shortly before the text that was typed arrive
 _STYLE = """<style>
 .dapur-log {line-height: 1.5; color: var(--jp-content-font-color1, #111)}
 .dapur-log .turn {background: var(--jp-layout-color1, #fff); border-left: 4px solid;
-  margin: 6px 4px; padding: 6px 10px; white-space: pre-wrap; overflow-wrap: anywhere}
+  margin: 6px 4px; padding: 6px 10px; white-space: pre-wrap; overflow-wrap: break-word}
 .dapur-log .person {border-color: #E69F00} .dapur-log .tuned {border-color: #009E73}
 .dapur-log .base {border-color: #56B4E9}
 </style>"""
@@ -60,14 +60,14 @@ class ChatWidget:
         # column-reverse keeps the newest line in view without any script
         self.log = w.HTML(
             layout=w.Layout(
-                height="340px", overflow="auto", display="flex", flex_flow="column-reverse"
+                height="420px", overflow="auto", display="flex", flex_flow="column-reverse"
             )
         )
         self.text = w.Text(
             description=tr("Pesan", "Message"),
             placeholder=tr("tulis, lalu tekan Enter", "type, then press Enter"),
             continuous_update=False,
-            layout=w.Layout(flex="1 1 auto"),
+            layout=w.Layout(width="auto"),
         )
         self.send = w.Button(description=tr("Kirim", "Send"), button_style="primary")
         self.halt = w.Button(description=tr("Hentikan", "Stop"), button_style="danger")
@@ -90,8 +90,11 @@ class ChatWidget:
         buttons = [self.send, self.halt, self.clear]
         for button in buttons:
             button.layout = w.Layout(width="90px", flex="0 0 auto")
-        choices = w.HBox([self.model, self.temperature], layout=w.Layout(flex_flow="row wrap"))
-        self.ui = w.VBox([self.log, w.HBox([self.text, *buttons]), self.status, choices])
+        # rows that wrap, and the field alone on its line: usable in a narrow window too
+        wrap = w.Layout(flex_flow="row wrap")
+        choices = w.HBox([self.model, self.temperature], layout=wrap)
+        rows = [self.text, w.HBox(buttons, layout=wrap), self.status, choices]
+        self.ui = w.VBox([self.log, *rows])
         self.draw()
         self.tell(tr("Siap.", "Ready."))
 
