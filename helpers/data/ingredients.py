@@ -88,6 +88,12 @@ def has_quantity(item: str) -> bool:
     return bool(re.search(some, item.lower()))
 
 
+def unit(item: str) -> str:
+    """The unit of an ingredient line: "2 sdm kecap manis" -> "sdm", "10 cabai" -> ""."""
+    before = item.lower().partition(item_name(item))[0]
+    return " ".join(re.findall(r"[^\W\d_]+", before))
+
+
 def too_much(item: str, language: str) -> bool:
     """Whether an ingredient line asks for more than the table `most` allows for its unit."""
     found = _AMOUNT.match(item.lower().strip())

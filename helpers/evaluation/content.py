@@ -76,6 +76,32 @@ def impossible(text: str, language: str) -> float:
     return float(np.mean(amounts))
 
 
+def units_of(texts: Iterable[str], language: str) -> dict[str, set[str]]:
+    """Every ingredient that some recipes list, pantry aside, and the units it was measured in."""
+    seen: dict[str, set[str]] = {}
+    for text in texts:
+        recipe = prompts.parse(text)
+        for item in recipe.ingredients if recipe else ():
+            for name in ingredients.names([item], language):
+                seen.setdefault(name, set()).add(ingredients.unit(item))
+    return seen
+
+
+def odd_units(text: str, seen: dict[str, set[str]], language: str) -> float:
+    """Of the listed ingredients that `seen` knows, the share in a unit never used for them.
+
+    A litre of galangal is odd although a litre is no impossible amount. NaN when none is known.
+    """
+    recipe = prompts.parse(text)
+    odd = [
+        ingredients.unit(item) not in seen[name]
+        for item in (recipe.ingredients if recipe else ())
+        for name in ingredients.names([item], language)
+        if name in seen
+    ]
+    return float(np.mean(odd)) if odd else float("nan")
+
+
 def used(text: str, language: str) -> float:
     """Of the listed ingredients, the share that the answer's own steps mention; 0 for no recipe."""
     recipe = prompts.parse(text)

@@ -59,15 +59,18 @@ def answer_all(
 
 
 def table(
-    texts: list[str], rows: list[dict], language: str, known: list[str] = (), ended: list[bool] = ()
+    texts: list[str],
+    rows: list[dict],
+    language: str,
+    seen: dict | None = None,
+    ended: list[bool] = (),
 ) -> dict[str, tuple[float, float, float, int]]:
     """What a model's, or an opponent's, answers are worth: name -> (value, low, high, n).
 
     `rows`: the test rows that were asked, as lesson 02 saves them (messages, form, asked, title,
-    main).
-    `known`: ingredient names to look for in steps (see `content.unlisted`). 95 % intervals: Wilson
-    for shares of rows, a bootstrap over the rows for the others. A row without a value, NaN, does
-    not count; a metric without any row is left out.
+    main). `seen`: ingredients of the training recipes and their units (`content.units_of`).
+    95 % intervals: Wilson for shares of rows, a bootstrap over the rows for the others. A row
+    without a value, NaN, does not count; a metric without any row is left out.
     """
     references = [row["messages"][-1]["content"] for row in rows]
     found = {
@@ -83,7 +86,7 @@ def table(
             for text, row in zip(texts, rows)
             if row["form"] != "ingredients"
         ],
-        "unlisted": [bool(content.unlisted(text, known, language)) for text in texts if known],
+        "unlisted": [bool(content.unlisted(text, seen, language)) for text in texts if seen],
     }
     for name, hits in shares.items():
         if hits := list(hits):
@@ -96,6 +99,7 @@ def table(
             if row["form"] == "ingredients"
         ],
         "quantities": [content.quantities(text) for text in texts],
+        "odd_units": [content.odd_units(text, seen or {}, language) for text in texts],
         "impossible": [content.impossible(text, language) for text in texts],
         "used": [content.used(text, language) for text in texts],
     }

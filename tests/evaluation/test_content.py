@@ -58,3 +58,13 @@ def test_the_commonest_ingredient_and_its_share():
     eggs = ANSWER.replace("tempe", "telur").replace("cabai merah", "cabai hijau")
     assert content.commonest([ANSWER, ANSWER, eggs], "id") == ("kecap manis", 1.0)
     assert content.commonest(["halo"], "id") == ("", 0.0)
+
+
+def test_a_unit_that_no_recipe_uses_for_an_ingredient_is_odd():
+    seen = content.units_of([ANSWER, "halo"], "id")
+    assert seen == {"tempe": {"papan"}, "kecap manis": {"sdm"}, "cabai merah": {""}}
+    assert content.odd_units(ANSWER, seen, "id") == 0
+    litres = ANSWER.replace("1 papan tempe", "1000 ml tempe")
+    assert content.odd_units(litres, seen, "id") == pytest.approx(1 / 3)
+    assert math.isnan(content.odd_units(ANSWER, {}, "id"))
+    assert math.isnan(content.odd_units("halo", seen, "id"))

@@ -45,11 +45,14 @@ ROWS = [
 
 def test_the_references_themselves_score_full_marks():
     texts = [TELUR, TEMPE, TEMPE]
-    table = evaluation.table(texts, ROWS, "id", ["santan"], [True] * 3)
+    table = evaluation.table(texts, ROWS, "id", {"telur": {"butir"}, "santan": {"ml"}}, [True] * 3)
     for name in ("recall", "precision", "title", "main", "format", "ended", "quantities"):
         assert table[name][0] == 1, name
     assert [table[name][3] for name in ("recall", "precision", "title", "main")] == [2, 1, 2, 3]
-    assert table["bleu"][0] == pytest.approx(100) and table["impossible"][0] == 0
+    assert (
+        table["bleu"][0] == pytest.approx(100)
+        and table["impossible"][0] == table["odd_units"][0] == 0
+    )
     assert table["distinct_steps"][0] == pytest.approx(2 / 3)  # one of three was written twice
     assert table["commonest"][0] == pytest.approx(2 / 3)
     assert table["ended"] == (*metrics.share([True] * 3), 3)
