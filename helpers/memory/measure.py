@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import ctypes
 import gc
-import importlib.metadata
 import platform
 import subprocess
 import sys
@@ -36,12 +35,6 @@ def used_gb() -> float:
     """Memory now in GB: allocated on the GPU, or this process's resident set."""
     gpu = cuda()
     return (gpu.memory_allocated() if gpu else process_bytes()) / GB
-
-
-def allocator_variable() -> str:
-    """Environment variable with the CUDA allocator's settings; torch 2.9 renamed it."""
-    major, minor = importlib.metadata.version("torch").split(".")[:2]
-    return "PYTORCH_ALLOC_CONF" if (int(major), int(minor)) >= (2, 9) else "PYTORCH_CUDA_ALLOC_CONF"
 
 
 def free() -> int:
