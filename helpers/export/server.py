@@ -380,6 +380,7 @@ class Gate:
             except TimeoutError:
                 return await refuse(408, f"the body did not arrive within {BODY_S} s")
             except OverflowError:
+                await read_away(receive)
                 return await refuse(413, f"the body is larger than {MOST_BYTES:,} bytes")
             except (ValueError, RecursionError):
                 return await refuse(400, "expected a JSON object whose data are plain text")
@@ -425,6 +426,20 @@ class Gate:
             return left.pop() if left else await receive()
 
         return again
+
+
+async def read_away(receive, most: int = 16 * MOST_BYTES, seconds: float = 2.0) -> None:
+    """Read what a refused client still sends, so that it sees the answer and no reset connection.
+
+    No more than `most` bytes and no longer than `seconds`; nothing is kept.
+    """
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            more = True
+            while more and most > 0:
+                message = await receive()
+                most -= len(message.get("body", b""))
+                more = message.get("more_body", False)
 
 
 def check_plain(value) -> None:

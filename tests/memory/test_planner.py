@@ -501,8 +501,8 @@ def test_plan_command_in_json():
 @pytest.mark.parametrize(
     "more, promised",
     [
-        ((), "fits: True|largest: batch: |save first: batch 4|steps per epoch: 42|warmup"),
-        (("--card", "3"), "fits: False|batch 4, accumulation 2|fits after: True"),
+        ((), "fits: True|largest: batch: |save first: batch 1|steps per epoch: 42|warmup"),
+        (("--card", "3"), "fits: False|batch 1, accumulation 8|fits after: True"),
     ],
 )
 def test_plan_command_for_people_names_what_it_promises(more, promised):
