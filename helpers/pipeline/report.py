@@ -46,6 +46,7 @@ RESULTS = [
     ("main", "Bahan utama ada · Main ingredient there", "{:.0%}"),
     ("format", "Bentuk resep · Recipe format", "{:.0%}"),
     ("distinct_steps", "Langkah berbeda · Distinct steps", "{:.0%}"),
+    ("odd_units", "Satuan ganjil, makin kecil makin baik · Odd units, less is better", "{:.0%}"),
     ("bleu", "BLEU", "{:.1f}"),
     ("chrf", "chrF", "{:.1f}"),
     ("loss", "Loss, nat/token", "{:.2f}"),
