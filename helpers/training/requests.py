@@ -70,8 +70,3 @@ def _choose(known: list[str], form: str, rng: random.Random) -> list[str]:
     items = [*known[:1], *others]
     rng.shuffle(items)
     return items
-
-
-def variants(language: str, form: str, phrasing: str = "train") -> int:
-    """How many phrasings there are."""
-    return len(PHRASINGS[language][form][phrasing])
