@@ -11,29 +11,14 @@ within the spread over the seeds of both devices, and exits with 1 where it does
 
 import argparse
 import dataclasses
-import datetime
-import json
 import statistics
 import sys
-import tempfile
 from pathlib import Path
 
+import short_training
 
-def curve(cfg, rows, validation, tokenizer) -> list[float]:
-    """Training loss of every step, in nats a label token."""
-    from transformers import EarlyStoppingCallback
-
-    from helpers import training
-    from helpers.training import models
-
-    model = training.attach_adapter(models.load_base(cfg, for_training=True), cfg)
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = training.make_trainer(model, cfg, rows, validation, tokenizer, Path(folder))
-        trainer.args.logging_steps, trainer.args.load_best_model_at_end = 1, False
-        trainer.args.eval_strategy = trainer.args.save_strategy = "no"
-        trainer.remove_callback(EarlyStoppingCallback)
-        trainer.train()
-    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+from helpers.course import settings
+from helpers.course.files import read_json, write_json
 
 
 def spread(curves: list[list[float]], window: int = 5) -> list[tuple[float, float]]:
@@ -66,36 +51,23 @@ def outside(
 
 
 def measure(given) -> dict:
-    """Curves of all seeds on the same recipes, with device, profile and versions."""
-    from helpers import training
-    from helpers.course import settings
-    from helpers.data import recipes, splits
-    from helpers.training import checkpoints, models, prompts
+    """Training loss of every step, in nats a label token, for all seeds on the same rows."""
+    from helpers.training import models
 
-    cfg = settings.load(given.profile, given.language)
-    warmup = min(cfg.warmup_steps, given.steps // 4)
-    device = settings.find_device()
-    cfg = dataclasses.replace(cfg, max_steps=given.steps, warmup_steps=warmup, device=device)
-    tokenizer = models.load_tokenizer(cfg)
-    table, _ = recipes.load_recipes(cfg.data_dir)
-    parts, rows = splits.assign(table, cfg), {}
-    for split, most in (("train", cfg.max_train_rows), ("validation", 8)):
-        chosen = splits.sample_evenly(parts.query("split == @split"), most, cfg.seed)
-        chats = [prompts.messages(r, cfg.data_language) for r in recipes.recipes_of(chosen)]
-        rows[split] = training.ChatDataset(chats, tokenizer, cfg.max_length)
-    curves = []
+    cfg = short_training.shortened(settings.load(given.profile, given.language), given.steps)
+    tokenizer, curves = models.load_tokenizer(cfg), []
+    rows = short_training.datasets(cfg, tokenizer, short_training.saved_recipes(cfg, tokenizer))
     for seed in range(1, given.seeds + 1):
         changed = dataclasses.replace(cfg, seed=seed)
-        curves.append(curve(changed, rows["train"], rows["validation"], tokenizer))
+        trainer = short_training.train(changed, rows, tokenizer, logging_steps=1)
+        curves.append([loss for _, loss in short_training.losses(trainer)])
         first, last = curves[-1][0], statistics.fmean(curves[-1][-5:])
-        print(f"{device.name}, seed {seed}: {first:.3f} -> {last:.3f} nats a token", flush=True)
-    return {
-        "date": datetime.date.today().isoformat(),
-        "versions": checkpoints.versions(),
-        "profile": given.profile,
-        "language": given.language,
+        print(f"{cfg.device.name}, seed {seed}: {first:.3f} -> {last:.3f} nats a token", flush=True)
+    key = short_training.rows_key(rows)
+    return short_training.made_with(cfg) | {
+        "rows": key,
         "curves": curves,
-        "device": device.name,
+        "device": cfg.device.name,
     }
 
 
@@ -114,9 +86,11 @@ def main() -> None:
         parser.error("--seeds: at least 2, since the spread is the yardstick")
     found = measure(given)
     if given.json:
-        given.json.write_text(json.dumps(found, indent=1), encoding="utf-8")
+        write_json(given.json, found)
     if given.against:
-        other = json.loads(given.against.read_text(encoding="utf-8"))
+        other = read_json(given.against)
+        if other.get("rows") != found["rows"]:
+            parser.error(f"--against: {given.against.name} was measured on other rows")
         apart = outside(found["curves"], other["curves"])
         verdict = f"outside its spread from step(s) {apart}" if apart else "within its spread"
         print(f"against {other['device']}: {verdict}" + ("" if apart else " at every step"))

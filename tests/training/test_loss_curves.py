@@ -1,20 +1,17 @@
 """The comparison of loss curves of two devices tells chance from a real difference."""
 
-import importlib.util
 import json
 import os
 import random
 import subprocess
 import sys
 
+import loss_curves as curves
 import pytest
 
 from helpers.course.settings import ROOT
 
 SCRIPT = ROOT / "benchmarks" / "loss_curves.py"
-spec = importlib.util.spec_from_file_location("loss_curves", SCRIPT)
-curves = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(curves)
 
 
 def falling(seed: int, shift: float = 0.0, from_step: int = 0, steps: int = 30) -> list[float]:
@@ -78,6 +75,9 @@ def test_the_script_trains_every_seed_and_compares_with_a_saved_run(tmp_path):
     assert "within its spread at every step" in run("--against", str(saved)).stdout
     other = run("--against", str(tmp_path / "worse.json"))
     assert other.returncode == 1 and "outside its spread from step(s) [1, 6]" in other.stdout
+    (tmp_path / "worse.json").write_text(json.dumps(found | {"rows": "others"}))
+    refused = run("--against", str(tmp_path / "worse.json"))
+    assert refused.returncode == 2 and "other rows" in refused.stderr
 
 
 def test_the_committed_processor_curves_fall_for_every_seed():

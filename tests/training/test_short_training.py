@@ -1,0 +1,68 @@
+"""The benchmarks that train: rows as lesson 02 saves them; early stopping ends a training."""
+
+import ast
+import dataclasses
+import itertools
+import json
+import math
+import subprocess
+import sys
+
+import nbformat
+import pytest
+import short_training
+
+from helpers.course.settings import ROOT
+from helpers.data import item_name
+from helpers.training import prompts, requests
+
+
+@pytest.fixture(scope="module")
+def saved(cfg, tokenizer):
+    return short_training.saved_recipes(cfg, tokenizer)
+
+
+def test_rows_are_those_that_lesson_02_saves(cfg, saved):
+    nb = nbformat.read(ROOT / "notebooks" / "02_data_csv_qa.ipynb", 4)
+    source = next(c.source for c in nb.cells if "def chat_row" in c.source)
+    tree = ast.parse(source)
+    tree.body = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
+    names = {"cfg": cfg, "requests": requests, "prompts": prompts, "item_name": item_name}
+    exec(compile(tree, "02", "exec"), names)
+    for recipe in saved["test"]:
+        for how in ({"epoch": 2}, {"form": "dish", "phrasing": "test"}):
+            assert short_training.row(recipe, cfg, **how) == names["chat_row"](recipe, **how)
+
+
+def test_each_pass_asks_anew_and_no_split_shares_a_recipe(cfg, tokenizer, saved):
+    ids = {name: {recipe.recipe_id for recipe in some} for name, some in saved.items()}
+    assert all(not ids[a] & ids[b] for a, b in itertools.combinations(ids, 2))
+    assert len(ids["train"]) == cfg.max_train_rows and len(ids["test"]) == cfg.max_test_rows
+    twice = short_training.datasets(dataclasses.replace(cfg, epochs=1.5), tokenizer, saved)
+    rows, half = twice["train"].chats, len(saved["train"])
+    asked = [chat[1]["content"] for chat in rows]
+    assert len(rows) == 2 * half and len(twice["validation"]) == len(saved["validation"])
+    assert sum(a != b for a, b in zip(asked[:half], asked[half:])) > half / 2
+    once = short_training.datasets(cfg, tokenizer, saved, over=1)
+    assert once["train"].chats == rows[:half]
+    assert short_training.rows_key(once) != short_training.rows_key(twice)
+
+
+def test_few_recipes_over_and_over_are_memorised_and_early_stopping_ends_it(tmp_path):
+    out = tmp_path / "stopped.json"
+    script = [sys.executable, "benchmarks/early_stopping.py", "--profile", "sanity"]
+    script += ["--recipes", "8", "--passes", "100"]
+    done = subprocess.run(
+        [*script, "--json", out], cwd=ROOT, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(out.read_text(encoding="utf-8"))
+    seen = dict(found["validation"])
+    best, stopped, every = found["best_step"], found["stopped_step"], found["steps_per_pass"]
+    assert stopped == best + found["patience"] * every < found["planned_steps"]
+    assert seen[best] == min(seen.values()) and list(seen) == list(range(every, stopped + 1, every))
+    assert found["training"][-1][1] < found["training"][0][1]
+    assert all(math.isfinite(loss) for _, loss in found["training"] + found["validation"])
+    assert found["train_rows"] == 8 and found["machine"] and found["versions"]["torch"]
+    refused = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert refused.returncode == 2 and "--json" in refused.stderr
