@@ -66,3 +66,33 @@ def test_few_recipes_over_and_over_are_memorised_and_early_stopping_ends_it(tmp_
     assert found["train_rows"] == 8 and found["machine"] and found["versions"]["torch"]
     refused = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert refused.returncode == 2 and "--json" in refused.stderr
+
+
+def test_the_spread_goes_on_where_it_was_interrupted(tmp_path):
+    out = tmp_path / "spread.json"
+    script = [sys.executable, "benchmarks/spread.py", "--profile", "sanity", "--json", out]
+
+    def run(*options):
+        done = subprocess.run(
+            [*script, *options], cwd=ROOT, capture_output=True, text=True, timeout=300
+        )
+        return done, json.loads(out.read_text(encoding="utf-8"))
+
+    done, whole = run("--seeds", "2")
+    assert done.returncode == 0, done.stderr[-2000:]
+    first, second = whole["runs"]
+    assert (first["seed"], second["seed"]) == (42, 43) and first["loss"] != second["loss"]
+    for name in ("recall", "precision", "unseen_recall", "format", "main", "bleu", "commonest"):
+        value, low, high, n = first[name]
+        assert low <= value <= high and n == 8, name
+    assert first["steps"] == 12 and first["minutes"] > 0 and whole["versions"]["torch"]
+    out.write_text(json.dumps(whole | {"runs": [second]}), encoding="utf-8")  # the first was lost
+    again, resumed = run("--seeds", "2")
+    assert "seed 43: is there already" in again.stderr and resumed["runs"][1] == second
+    assert {k: v for k, v in resumed["runs"][0].items() if k != "minutes"} == {
+        k: v for k, v in first.items() if k != "minutes"
+    }
+    out.write_text(json.dumps(whole | {"made_from": "other rows"}), encoding="utf-8")
+    refused, kept = run("--seeds", "3")
+    assert refused.returncode == 1 and "other settings" in refused.stderr
+    assert len(kept["runs"]) == 2
