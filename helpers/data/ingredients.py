@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterable
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 
@@ -105,3 +106,54 @@ def too_much(item: str, language: str) -> bool:
     return (
         bool(parts) and (parts[0] / parts[1] if len(parts) > 1 and parts[1] else parts[0]) > limit
     )
+
+
+_SIGNS = {"¼": Fraction(1, 4), "½": Fraction(1, 2), "¾": Fraction(3, 4)}
+_SIGNS |= {"⅓": Fraction(1, 3), "⅔": Fraction(2, 3)}
+_NUMBER = re.compile(r"(?:(\d+)\s+)?(\d+)/(\d+)|(\d*)([¼½¾⅓⅔])|(\d+)(?:([.,])(\d+))?")
+
+
+def _value(found: re.Match) -> Fraction:
+    """The number that _NUMBER found; a separator before three digits groups thousands."""
+    whole, above, below, before, sign, digits, separator, rest = found.groups()
+    if below:
+        return int(whole or 0) + Fraction(int(above), int(below) or 1)
+    if sign:
+        return int(before or 0) + _SIGNS[sign]
+    grouped = separator and len(rest) == 3 and int(digits)
+    return Fraction(digits + rest) if grouped else Fraction(f"{digits}.{rest or 0}")
+
+
+def _amount(item: str) -> str:
+    """The start of an ingredient line that says how much: up to its name, or to a bracket, comma.
+
+    The name is the end where a number stands before it: "100 g tepung protein 12".
+    """
+    start = re.split(r"\(|,(?!\d)", item)[0]
+    before = start[: max(0, start.lower().find(item_name(item)))]
+    return before if _NUMBER.search(before) else start
+
+
+def amounts(item: str) -> list[Fraction]:
+    """Numbers of an ingredient line's amount: "1 1/2 sdm gula" -> [3/2], "2-3 cabai" -> [2, 3]."""
+    return [_value(found) for found in _NUMBER.finditer(_amount(item))]
+
+
+def doubled(item: str) -> str:
+    """An ingredient line with its amount doubled: "1/2 sdt garam" -> "1 sdt garam".
+
+    Written as before: decimals with their separator, anything else as whole numbers and fractions.
+    A line without a number stays as it is; so do numbers of the preparation, "potong 2 cm".
+    """
+
+    def twice(found: re.Match) -> str:
+        value, separator = 2 * _value(found), found[7]
+        whole, rest = divmod(value, 1)
+        if separator and len(found[8]) == 3 and int(found[6]):
+            return f"{whole:,}".replace(",", separator)
+        if separator:
+            return f"{float(value):g}".replace(".", separator)
+        return " ".join(str(part) for part in (whole, rest) if part) or "0"
+
+    amount = _amount(item)
+    return _NUMBER.sub(twice, amount) + item[len(amount) :]

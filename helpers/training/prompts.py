@@ -5,6 +5,7 @@ Training, evaluation and the chatbot all call this module, so that the prompts a
 
 from __future__ import annotations
 
+import random
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -48,6 +49,38 @@ def messages(recipe: Recipe, language: str = "id", **options) -> list[dict]:
         *prompt_messages(asked.text, language),
         {"role": "assistant", "content": answer(recipe, language, asked.items)},
     ]
+
+
+def follow_up(
+    chat: list[dict],
+    kind: str,
+    main: str,
+    language: str = "id",
+    *,
+    phrasing: str = "train",
+    seed: int = 42,
+) -> list[dict] | None:
+    """`chat`, which ends in a recipe, with a request that refers to it and the answer by rule.
+
+    `kind`: one of requests.FOLLOW_UPS; `main`: the main ingredient, never taken away. None where
+    the rule has no answer. The same arguments always give the same row.
+    """
+    recipe = parse(chat[-1]["content"])
+    rng = random.Random(f"{seed} {phrasing} {kind} {chat[-2]['content']}")
+    if kind == "without":
+        left = [
+            (name, shorter)
+            for name in requests.removable(recipe, main, language)
+            if (shorter := requests.without(recipe, name, language))
+        ]
+        name, after = rng.choice(left) if left else ("", None)
+    else:
+        name, after = "", requests.twice(recipe, language)
+    if after is None:
+        return None
+    text = rng.choice(requests.PHRASINGS[language][kind][phrasing]).format(items=name)
+    asked = {"role": "user", "content": text[0].upper() + text[1:]}
+    return [*chat, asked, {"role": "assistant", "content": answer(after, language)}]
 
 
 def prompt_messages(user_text: str, language: str = "id") -> list[dict]:

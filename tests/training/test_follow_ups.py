@@ -1,0 +1,100 @@
+"""The comparison of follow-ups: what is measured, the floors, and a whole run on a tiny model."""
+
+import importlib.util
+import math
+
+import pytest
+
+from helpers.course.errors import MissingStep
+from helpers.course.settings import ROOT
+from helpers.data import ingredients, splits
+from helpers.training import prompts, requests
+
+spec = importlib.util.spec_from_file_location("follow_ups", ROOT / "benchmarks" / "follow_ups.py")
+script = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(script)
+
+
+def rows_of(corpus, phrasing):
+    for recipe in corpus:
+        asked = requests.draw(recipe, "id", form="ingredients", phrasing=phrasing)
+        yield {
+            "recipe_id": recipe.recipe_id,
+            "main": ingredients.names(recipe.ingredients, "id")[0],
+            "form": "ingredients",
+            "phrasing": phrasing,
+            "asked": list(asked.items),
+            "messages": prompts.messages(recipe, "id", form="ingredients", phrasing=phrasing),
+        }
+
+
+@pytest.fixture(scope="module")
+def chats(corpus):
+    """Follow-ups on recipes of the corpus, by kind."""
+    rows = list(rows_of(corpus, "test"))
+    made = {
+        kind: [prompts.follow_up(row["messages"], kind, row["main"]) for row in rows]
+        for kind in requests.FOLLOW_UPS
+    }
+    return {kind: [chat for chat in some if chat] for kind, some in made.items()}
+
+
+@pytest.mark.parametrize("kind", requests.FOLLOW_UPS)
+def test_the_rule_s_answer_has_full_marks_and_the_first_answer_is_not_obedient(chats, kind):
+    for chat in chats[kind]:
+        best = script.score(kind, chat, chat[-1]["content"], "id")
+        assert set(best.values()) == {1.0}, (chat, best)
+        repeated = script.score(kind, chat, chat[2]["content"], "id")
+        assert repeated["obeyed"] == 0 and repeated["kept"] == 1
+        nothing = script.score(kind, chat, "Maaf.", "id")
+        assert nothing.keys() == best.keys() and set(nothing.values()) == {0.0}
+
+
+def test_code_obeys_and_leaves_the_steps_as_they_are(chats):
+    for kind, some in chats.items():
+        for chat in some:
+            text = script.by_code(kind, chat, "id")
+            found = script.score(kind, chat, text, "id")
+            assert found["obeyed"] == found["kept"] == 1
+            assert prompts.parse(text).steps == prompts.parse(chat[2]["content"]).steps
+    clean = [
+        script.score("without", chat, script.by_code("without", chat, "id"), "id")["clean"]
+        for chat in chats["without"]
+    ]
+    assert sum(clean) < len(clean) / 2  # most steps still name what was dropped
+
+
+def test_one_amount_that_is_not_doubled_is_not_obeyed(chats):
+    chat = chats["twice"][0]
+    right, first = (prompts.parse(chat[turn]["content"]) for turn in (-1, 2))
+    mixed = chat[-1]["content"].replace(
+        *(prompts.answer(r, "id").splitlines()[4] for r in (right, first))
+    )
+    found = script.score("twice", chat, mixed, "id")
+    assert found["obeyed"] == 0 and 0 < found["doubled"] < 1 and found["kept"] == 1
+
+
+def test_a_whole_run_writes_tables_of_all_opponents(tuned_cfg, corpus, monkeypatch, capsys):
+    half = len(corpus) // 2
+    splits.save_split(tuned_cfg, "train", rows_of(corpus[:half], "train"))
+    splits.save_split(tuned_cfg, "test", rows_of(corpus[half:], "test"))
+    monkeypatch.setenv("DAPUR_ARTIFACTS", str(tuned_cfg.artifacts_root))
+    saved = (tuned_cfg.artifacts / "adapter" / "adapter_model.safetensors").read_bytes()
+    found = script.measure("sanity", "id", each=6, recipes=4)
+    assert (tuned_cfg.artifacts / "adapter" / "adapter_model.safetensors").read_bytes() == saved
+    assert found["n"] == 4 and found["machine"] and found["versions"]["torch"] and found["date"]
+    answered = found["answered_by_rule"]
+    assert answered["all"] == len(corpus) - half > answered["without"] >= found["n"]
+    assert found["training"]["rows"] == {"without": 6, "twice": 6, "single": 3}
+    assert all(map(math.isfinite, found["training"]["losses"])) and found["training"]["losses"]
+    for kind in requests.FOLLOW_UPS:
+        assert list(found[kind]) == ["before", "after", "repeat", "code"]
+        assert found[kind]["code"]["obeyed"][0] == 1 and found[kind]["repeat"]["obeyed"][0] == 0
+        assert len(found["examples"][kind]["chat"]) == 4
+    assert set(found["single"]) == {"before", "after", "change"}
+
+
+def test_without_an_adapter_the_lesson_to_run_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("DAPUR_ARTIFACTS", str(tmp_path))
+    with pytest.raises(MissingStep, match="03_qlora_training"):
+        script.measure("sanity", "id", each=6, recipes=4)
