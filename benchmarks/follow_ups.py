@@ -12,18 +12,15 @@ The adapter of lesson 03 stays as it is; the new one goes into a temporary folde
 
 import argparse
 import dataclasses
-import datetime
-import json
-import os
-import platform
 import random
 import sys
 import tempfile
-import time
 from itertools import islice
 from pathlib import Path
 
-RESULTS = Path(__file__).parent / "results"
+import short_training
+
+from helpers.course.files import write_json
 
 
 def fitting(cfg, tokenizer, chats):
@@ -135,50 +132,37 @@ def single(row: dict, text: str, language: str) -> dict[str, float]:
 
 
 def summary(scores: list[dict[str, float]]) -> dict[str, list[float]]:
-    """Mean of each score and its 95 % interval, [value, low, high]: Wilson where all are 0 or 1."""
+    """Mean of each score and its 95 % interval, [value, low, high]: Wilson for a share of rows."""
     from helpers.evaluation import metrics
 
-    return {
-        name: list(
-            (metrics.share if name in ("obeyed", "clean", "format") else metrics.interval)(c)
-        )
-        for name in scores[0]
-        if (c := [row[name] for row in scores])
-    }
+    found = {}
+    for name in scores[0]:
+        of = metrics.share if name in ("obeyed", "clean", "format") else metrics.interval
+        found[name] = list(of([row[name] for row in scores]))
+    return found
 
 
 def train_on(cfg, tokenizer, chats: dict[str, list], folder: Path) -> dict:
     """Train the adapter of lesson 03 on; it goes to `folder`. Rows, tokens, seconds, losses."""
-    from peft import load_peft_weights, set_peft_model_state_dict
-    from transformers import EarlyStoppingCallback
-
     from helpers import memory, training
     from helpers.training import models
 
     rows = training.ChatDataset(sum(chats.values(), []), tokenizer, cfg.max_length)
-    model = training.attach_adapter(models.load_base(cfg, for_training=True), cfg)
-    set_peft_model_state_dict(model, load_peft_weights(str(models.tuned_folder(cfg)), device="cpu"))
-    steps = training.steps_per_epoch(len(rows), cfg)
-    cfg = dataclasses.replace(cfg, warmup_steps=min(cfg.warmup_steps, steps // 4))
-    trainer = training.make_trainer(model, cfg, rows, rows, tokenizer, folder)
-    trainer.args.load_best_model_at_end = False
-    trainer.args.eval_strategy = trainer.args.save_strategy = "no"
-    trainer.remove_callback(EarlyStoppingCallback)
-    started = time.perf_counter()
-    trainer.train()
-    seconds = time.perf_counter() - started
-    model.save_pretrained(folder)
-    losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
-    del model, trainer
-    memory.free()
-    return {
+    both = {"train": rows, "validation": rows}  # nothing is evaluated on the way
+    cfg = short_training.shortened(cfg, training.steps_per_epoch(len(rows), cfg))
+    trainer = short_training.train(cfg, both, tokenizer, start=models.tuned_folder(cfg))
+    trainer.model.save_pretrained(folder)
+    found = {
         "rows": {kind: len(some) for kind, some in chats.items()},
         "tokens": rows.tokens,
-        "steps": steps,
+        "steps": cfg.max_steps,
         "learning_rate": cfg.learning_rate,
-        "seconds": seconds,
-        "losses": losses,
+        "seconds": short_training.losses(trainer, "train_runtime")[-1][1],
+        "losses": [loss for _, loss in short_training.losses(trainer)],
     }
+    del trainer
+    memory.free()
+    return found
 
 
 def ask(cfg, tokenizer, rows: list[dict], folder: Path | None) -> dict[str, list[str]]:
@@ -238,7 +222,7 @@ def compare(rows: list[dict], before: dict, after: dict, language: str) -> dict:
 def measure(profile: str, language: str, each: int, recipes: int) -> dict:
     """The whole comparison, with date, versions, machine and one example of each kind."""
     from helpers.course import settings
-    from helpers.training import checkpoints, models, requests
+    from helpers.training import models, requests
 
     cfg = settings.load(profile, language)
     cfg = dataclasses.replace(
@@ -254,15 +238,12 @@ def measure(profile: str, language: str, each: int, recipes: int) -> dict:
     tokenizer = models.load_tokenizer(cfg)
     (rows, answered), chats = test_rows(cfg, recipes), training_chats(cfg, tokenizer, each)
     before = ask(cfg, tokenizer, rows, None)
+    print(f"before: {3 * len(rows)} answers; training follows", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         trained = train_on(cfg, tokenizer, chats, Path(folder))
+        print("{tokens} tokens in {seconds:.0f} s; answers follow".format(**trained), flush=True)
         after = ask(cfg, tokenizer, rows, Path(folder))
-    return {
-        "date": datetime.date.today().isoformat(),
-        "versions": checkpoints.versions(),
-        "machine": f"{cfg.device.name}, {os.cpu_count()} cores, {platform.machine()}",
-        "profile": profile,
-        "language": language,
+    return short_training.made_with(cfg) | {
         "seed": cfg.seed,
         "n": len(rows),
         "answered_by_rule": answered,
@@ -295,8 +276,8 @@ def main() -> None:
     given = parser.parse_args()
     if given.rows < 4 or given.recipes < 2:
         parser.error("--rows: at least 4; --recipes: at least 2")
-    if given.json is None and given.profile != "cpu":
-        parser.error("--json: say where to, since lesson 05 shows the cpu profile's table")
+    name = "follow_ups_cpu.json"
+    file = short_training.result_file(parser, given.json, given.profile, name)
     try:
         found = measure(given.profile, given.language, given.rows, given.recipes)
     except CourseError as problem:
@@ -304,8 +285,7 @@ def main() -> None:
     for part in ("without", "twice", "single"):
         table = pd.DataFrame(found[part]).T.map(lambda v: "{:.2f} ({:.2f} to {:.2f})".format(*v))
         print(f"\n{part}\n{table.to_string()}")
-    file = given.json or RESULTS / "follow_ups_cpu.json"
-    file.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(file, found)
 
 
 if __name__ == "__main__":

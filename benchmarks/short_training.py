@@ -74,18 +74,24 @@ def datasets(cfg, tokenizer, saved: dict[str, list], over: int | None = None) ->
     }
 
 
-def train(cfg, rows: dict, tokenizer, *, evaluate: bool = False, show=None, **arguments):
-    """Train a fresh adapter on `rows["train"]`; returns the Trainer, its model trained.
+def train(
+    cfg, rows: dict, tokenizer, *, start=None, evaluate: bool = False, show=None, **arguments
+):
+    """Train an adapter on `rows["train"]`; returns the Trainer, its model trained.
 
-    `evaluate`: with evaluations, early stopping and the best adapter at the end, as in lesson 03.
-    `arguments` replace those of helpers.training.arguments.
+    `start`: the folder of an adapter to go on from; without it the adapter is fresh. `evaluate`:
+    with evaluations, early stopping and the best adapter at the end, as in lesson 03. `arguments`
+    replace those of helpers.training.arguments.
     """
+    from peft import load_peft_weights, set_peft_model_state_dict
     from transformers import EarlyStoppingCallback
 
     from helpers import training
     from helpers.training import models
 
     model = training.attach_adapter(models.load_base(cfg, for_training=True), cfg)
+    if start:
+        set_peft_model_state_dict(model, load_peft_weights(str(start), device="cpu"))
     with tempfile.TemporaryDirectory() as folder:
         trainer = training.make_trainer(
             model, cfg, rows["train"], rows["validation"], tokenizer, Path(folder), show=show

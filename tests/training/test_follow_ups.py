@@ -1,18 +1,13 @@
 """The comparison of follow-ups: what is measured, the floors, and a whole run on a tiny model."""
 
-import importlib.util
 import math
 
+import follow_ups as script
 import pytest
 
 from helpers.course.errors import MissingStep
-from helpers.course.settings import ROOT
 from helpers.data import ingredients, splits
 from helpers.training import prompts, requests
-
-spec = importlib.util.spec_from_file_location("follow_ups", ROOT / "benchmarks" / "follow_ups.py")
-script = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(script)
 
 
 def rows_of(corpus, phrasing):
@@ -74,7 +69,7 @@ def test_one_amount_that_is_not_doubled_is_not_obeyed(chats):
     assert found["obeyed"] == 0 and 0 < found["doubled"] < 1 and found["kept"] == 1
 
 
-def test_a_whole_run_writes_tables_of_all_opponents(tuned_cfg, corpus, monkeypatch, capsys):
+def test_a_whole_run_writes_tables_of_all_opponents(tuned_cfg, corpus, monkeypatch):
     half = len(corpus) // 2
     splits.save_split(tuned_cfg, "train", rows_of(corpus[:half], "train"))
     splits.save_split(tuned_cfg, "test", rows_of(corpus[half:], "test"))
