@@ -48,8 +48,8 @@ def row(recipe, cfg, **how) -> dict:
     asked = requests.draw(recipe, cfg.data_language, seed=cfg.seed, **how)
     reply = prompts.answer(recipe, cfg.data_language, asked.items)
     about = {"recipe_id": recipe.recipe_id, "title": recipe.title, "category": recipe.category}
-    about |= {"main": item_name(recipe.ingredients[0]), "form": asked.form}
-    about |= {"phrasing": asked.phrasing, "asked": list(asked.items)}
+    about |= {"region": recipe.region, "main": item_name(recipe.ingredients[0])}
+    about |= {"form": asked.form, "phrasing": asked.phrasing, "asked": list(asked.items)}
     chat = prompts.prompt_messages(asked.text, cfg.data_language)
     return about | {"messages": [*chat, {"role": "assistant", "content": reply}]}
 

@@ -5,5 +5,5 @@ from .. import lazy
 __getattr__, __dir__ = lazy(
     __name__,
     recipes="Recipe Report item_name load_recipes recipes_of worded",
-    splits="assign normalised read_split sample_evenly save_split similar_pairs",
+    splits="assign normalised read_split sample_evenly similar_pairs",
 )

@@ -22,7 +22,7 @@ import pandas as pd
 from ..course.errors import CourseError
 
 REQUIRED = ("title", "ingredients", "steps")
-FIELDS = (*REQUIRED, "category", "recipe_id")
+FIELDS = (*REQUIRED, "category", "region", "recipe_id")
 _NAMES = tomllib.loads(Path(__file__).with_name("columns.toml").read_text(encoding="utf-8"))
 ALIASES = _NAMES["aliases"]
 HINTS = {field: set(words) for field, words in _NAMES["hints"].items()}

@@ -61,9 +61,13 @@ def same(one: str, other: str, language: str) -> bool:
 
 
 @cache
+def _pantry(language: str) -> set[tuple[str, ...]]:
+    return {words(name, language) for name in WORDS[language]["pantry"]}
+
+
 def is_pantry(name: str, language: str) -> bool:
     """Whether every kitchen has it: water, salt, sugar, oil, pepper. Nobody lists these."""
-    return words(name, language) in {words(n, language) for n in WORDS[language]["pantry"]}
+    return words(name, language) in _pantry(language)
 
 
 def names(items: Iterable[str], language: str) -> list[str]:

@@ -27,7 +27,7 @@ from . import csv_reader
 from .cleaning import clean_chunk
 from .csv_reader import NotARecipeFile
 
-COLUMNS = ["recipe_id", "title", "ingredients", "steps", "category", "source", "line"]
+COLUMNS = ["recipe_id", "title", "ingredients", "steps", "category", "region", "source", "line"]
 ITEMS = r"^\S[^\n]*(?:\n\S[^\n]*)"  # one item a line, none empty
 
 
@@ -40,6 +40,7 @@ class Recipe:
     steps: tuple[str, ...]
     category: str = ""
     recipe_id: str = ""
+    region: str = ""  # empty where the file names none
 
 
 _UNITS = (
@@ -192,6 +193,7 @@ def _file_chunks(path: Path, name: str, report: Report, chunk_rows: int):
         assert report.rows_read == report.rows_kept + report.rows_dropped, f"{name}: a row was lost"
         category = clean["category"].str.strip()
         clean["category"] = category.mask(category == "", category_of(path))
+        clean["region"] = clean["region"].str.strip()
         clean["source"] = pd.array([name] * len(clean), dtype="string[pyarrow]")
         report.note_kept(clean)
         yield clean[COLUMNS]
@@ -210,10 +212,10 @@ def category_of(path: Path) -> str:
 def recipes_of(table: pd.DataFrame) -> list[Recipe]:
     """Rows of a table as Recipe objects."""
     lists = zip(table["ingredients"].str.split("\n"), table["steps"].str.split("\n"))
-    others = zip(table["title"], table["category"], table["recipe_id"])
+    others = table[["category", "recipe_id", "region"]].itertuples(index=False, name=None)
     return [
-        Recipe(title, tuple(ingredients), tuple(steps), category, recipe_id)
-        for (title, category, recipe_id), (ingredients, steps) in zip(others, lists)
+        Recipe(title, tuple(ingredients), tuple(steps), *other)
+        for title, (ingredients, steps), other in zip(table["title"], lists, others)
     ]
 
 
@@ -232,6 +234,7 @@ def validate(table: pd.DataFrame) -> pd.DataFrame:
             "ingredients": text(ITEMS + "+$"),  # at least two items
             "steps": text(ITEMS + "*$"),
             "category": text(r"^\S"),
+            "region": text(),
             "source": text(r"^\S"),
             "line": pandera.Column("int64", pandera.Check.ge(1)),
         },

@@ -8,9 +8,7 @@ test.
 from __future__ import annotations
 
 import hashlib
-import json
 import tempfile
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,7 +19,6 @@ import pyarrow.compute as pc
 
 from ..course.bilingual import tr
 from ..course.errors import CourseError, MissingStep
-from ..course.files import write_text
 from ..course.settings import Settings
 
 if TYPE_CHECKING:
@@ -172,21 +169,13 @@ def split_file(cfg: Settings, name: str) -> Path:
     return cfg.artifacts / "data" / f"{name}.jsonl"
 
 
-def save_split(cfg: Settings, name: str, rows: Iterable[dict]) -> Path:
-    """Write one split as chat JSONL, one object a line, the whole file or none.
-
-    A row has the keys recipe_id, title, category, main (ingredient), form, phrasing, asked (the
-    ingredients that the request names) and messages (system, user, assistant). Training rows: each
-    recipe once for each epoch, asked for anew. Test rows: each recipe in all forms, in training
-    phrasings and in those kept back.
-    """
-    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-    return write_text(split_file(cfg, name), "".join(lines))
-
-
 def read_split(cfg: Settings, name: str) -> datasets.Dataset:
     """The rows of "train", "validation" or "test" as lesson 02 saved them for these settings.
 
+    A row has the keys recipe_id, title, category, region, main (ingredient), form, phrasing, asked
+    (the ingredients that the request names) and messages (system, user, assistant). Training rows:
+    each recipe once for each epoch, asked for anew. Test rows: each recipe in all forms, in
+    training phrasings and in those kept back.
     Raises MissingStep when lesson 02 has not run.
     """
     path = split_file(cfg, name)

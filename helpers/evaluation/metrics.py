@@ -75,10 +75,3 @@ def chrf(
 def is_recipe(text: str) -> bool:
     """Whether `prompts.parse` reads the answer back as a recipe."""
     return prompts.parse(text) is not None
-
-
-def distinct_ngrams(text: str, n: int = 4) -> float:
-    """Distinct word n-grams over all word n-grams: 1 repeats nothing, near 0 goes in circles."""
-    words = text.split()
-    grams = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
-    return len(set(grams)) / len(grams) if grams else 0.0

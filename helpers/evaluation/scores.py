@@ -73,44 +73,45 @@ def table(
     without a value, NaN, does not count; a metric without any row is left out.
     """
     references = [row["messages"][-1]["content"] for row in rows]
+    answers = [prompts.parse(text) for text in texts]  # recipes, None outside the format
     found = {
         "bleu": (*metrics.bleu(texts, references), len(rows)),
         "chrf": (*metrics.chrf(texts, references), len(rows)),
     }
     shares = {
-        "format": map(metrics.is_recipe, texts),
+        "format": [answer is not None for answer in answers],
         "ended": ended,
-        "main": [content.main_kept(t, row["main"], language) for t, row in zip(texts, rows)],
+        "main": [content.main_kept(a, row["main"], language) for a, row in zip(answers, rows)],
         "title": [
-            content.title_kept(text, row["title"])
-            for text, row in zip(texts, rows)
+            content.title_kept(answer, row["title"])
+            for answer, row in zip(answers, rows)
             if row["form"] != "ingredients"
         ],
-        "unlisted": [bool(content.unlisted(text, seen, language)) for text in texts if seen],
+        "unlisted": [bool(content.unlisted(a, seen, language)) for a in answers if seen],
     }
     for name, hits in shares.items():
         if hits := list(hits):
             found[name] = (*metrics.share(hits), len(hits))
     values = {
-        "recall": [content.recall(row["asked"], text, language) for text, row in zip(texts, rows)],
+        "recall": [content.recall(row["asked"], a, language) for a, row in zip(answers, rows)],
         "precision": [
-            content.precision(row["asked"], text, language)
-            for text, row in zip(texts, rows)
+            content.precision(row["asked"], answer, language)
+            for answer, row in zip(answers, rows)
             if row["form"] == "ingredients"
         ],
-        "quantities": [content.quantities(text) for text in texts],
-        "odd_units": [content.odd_units(text, seen or {}, language) for text in texts],
-        "impossible": [content.impossible(text, language) for text in texts],
-        "used": [content.used(text, language) for text in texts],
+        "quantities": [content.quantities(answer) for answer in answers],
+        "odd_units": [content.odd_units(answer, seen or {}, language) for answer in answers],
+        "impossible": [content.impossible(answer, language) for answer in answers],
+        "used": [content.used(answer, language) for answer in answers],
     }
     for name, row_values in values.items():
         if row_values := [value for value in row_values if not np.isnan(value)]:
             found[name] = (*metrics.interval(row_values), len(row_values))
-    fresh, steps = content.fresh_steps(texts)
+    fresh, steps = content.fresh_steps(answers)
     if sum(steps):
         found["distinct_steps"] = (*metrics.interval(fresh, weights=steps), len(fresh))
-    name, share = content.commonest(texts, language)
-    hits = [name in content.listed(text, language) for text in texts]
+    name, share = content.commonest(answers, language)
+    hits = [name in content.listed(answer, language) for answer in answers]
     found["commonest"] = (*metrics.share(hits), len(hits))
     return found
 

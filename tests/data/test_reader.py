@@ -109,6 +109,13 @@ def test_counts_and_links_are_no_columns_of_text(read):
     assert one(read(text)).ingredients == ("ayam", "garam")
 
 
+def test_a_region_is_kept_where_a_file_names_one(read):
+    text = "Judul,Bahan,Langkah,Daerah\nSoto,ayam--garam,Rebus.,Jawa Timur \n"
+    table = read(text + "Opor,ayam--garam,Rebus.,\n")[0]
+    assert [recipe.region for recipe in recipes_of(table)] == ["Jawa Timur", ""]
+    assert one(read("title,ingredients,steps\nSoto,ayam--garam,Rebus.\n")).region == ""
+
+
 def test_surest_column_name_wins(read):
     text = "Method,recipe_id,Steps,Ingredients,Title,Category\n"
     text += "goreng,ayam-001,Cuci.--Goreng.,1 ayam--garam,Ayam,unggas\n"

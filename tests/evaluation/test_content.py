@@ -5,6 +5,7 @@ import math
 import pytest
 
 from helpers.evaluation import content
+from helpers.training import prompts
 
 ANSWER = (
     "Tempe Bacem Manis\n\nBahan:\n- 1 papan tempe\n- 3 sdm kecap manis\n- cabai merah\n"
@@ -20,6 +21,14 @@ def test_recall_and_precision_look_from_both_sides():
     assert content.precision(["tempe"], ANSWER, "id") == pytest.approx(1 / 3)
     assert content.f1(["tempe", "udang"], ["tempe"], "id") == pytest.approx(2 / 3)
     assert content.f1([], ["tempe"], "id") == content.f1(["nasi"], ["tempe"], "id") == 0
+
+
+def test_an_answer_that_was_read_already_measures_the_same():
+    recipe = prompts.parse(ANSWER)
+    for measure in (content.used, content.impossible, content.listed):
+        assert measure(recipe, "id") == measure(ANSWER, "id")
+    assert content.fresh_steps([recipe, None]) == content.fresh_steps([ANSWER, "halo"])
+    assert content.listed(None, "id") == [] and content.precision(["telur"], None, "id") == 0
 
 
 def test_an_answer_outside_the_format_lists_nothing():

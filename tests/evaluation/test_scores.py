@@ -71,6 +71,13 @@ def test_the_table_compares_answers_with_their_own_rows():
     assert "distinct_steps" not in broken
 
 
+def test_each_answer_is_read_once(monkeypatch):
+    read = []
+    monkeypatch.setattr(prompts, "parse", lambda text: read.append(text))
+    evaluation.table([TELUR, TEMPE, "halo"], ROWS, "id", {"telur": {"butir"}})
+    assert read == [TELUR, TEMPE, "halo"]
+
+
 def test_worst_names_the_rows_farthest_from_their_reference_first():
     real = ["kopi hitam", "teh manis panas", "nasi goreng kampung", "soto ayam lamongan"]
     found = Answers(

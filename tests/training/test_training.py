@@ -14,6 +14,7 @@ from peft import PeftModel
 
 from helpers import training
 from helpers.course.errors import CourseError, MissingStep, UsageError
+from helpers.course.files import write_json
 from helpers.course.settings import ROOT
 from helpers.data import splits
 from helpers.training import checkpoints, models, prompts, trainer
@@ -197,7 +198,7 @@ def test_a_saved_adapter_is_whole_carries_a_card_and_answers_like_the_one_in_mem
         models.load_tuned(cfg)
     trainer = trained(cfg, rows, tokenizer, tmp_path / "checkpoints")
     for split in ("train", "validation"):
-        splits.save_split(cfg, split, [{"recipe_id": r.recipe_id} for r in corpus])
+        write_json(splits.split_file(cfg, split), [recipe.recipe_id for recipe in corpus])
     summary = {
         "fingerprint": "x",
         "versions": checkpoints.versions(),
@@ -213,7 +214,7 @@ def test_a_saved_adapter_is_whole_carries_a_card_and_answers_like_the_one_in_mem
         in_memory = training.label_loss(trainer.model.eval(), batch, torch.float32).item()
         reloaded = training.label_loss(models.load_tuned(cfg), batch, torch.float32).item()
     assert reloaded == pytest.approx(in_memory, rel=1e-3)
-    splits.save_split(cfg, "train", [{"recipe_id": r.recipe_id} for r in corpus[1:]])
+    write_json(splits.split_file(cfg, "train"), [recipe.recipe_id for recipe in corpus[1:]])
     with pytest.raises(MissingStep, match="other rows|baris lain"):
         models.load_tuned(cfg)
 
