@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 _language = "id"
-# JupyterLab and Notebook 7 / nbconvert, Colab, classic
-_CELLS = (".jp-MarkdownCell", ".cell.text", "div.text_cell")
+_CHOICES = {"id": "Bahasa Indonesia", "en": "English", "both": "Keduanya · Both"}
 
 
 def set_language(language: str) -> None:
@@ -35,35 +34,24 @@ def percent(share: float, decimals: int = 0) -> str:
     return f"{num(100 * share, decimals)} %" if share == share else "-"
 
 
-def switch_css(language: str) -> str:
-    """Style element that hides the other language's Markdown cells; "both" hides nothing."""
-    hidden = {"id": "en", "en": "id"}.get(language)
-    rules = (
-        [f'{cell}:has([lang="{hidden}"]){{display:none !important}}' for cell in _CELLS]
-        if hidden
-        else []
-    )
-    return "<style>" + "\n".join(rules) + "</style>"
+def switch_html(language: str) -> str:
+    """Buttons that hide the other language's Markdown cells of the notebook they stand in.
 
-
-def show_switch(language: str | None = None) -> None:
-    """Hide the other language in this notebook and, where ipywidgets works, offer a toggle.
-
-    Only Markdown is switched live; what code prints follows the LANGUAGE parameter.
+    Style and radio buttons only, which need no kernel; JupyterLab, Notebook 7 and nbconvert.
+    What code prints follows the LANGUAGE parameter.
     """
-    from IPython.display import HTML, display
-
-    handle = display(HTML(switch_css(language or _language)), display_id=True)
-    try:
-        import ipywidgets
-    except ImportError:
-        return
-    toggle = ipywidgets.ToggleButtons(
-        value=language or _language,
-        options=[("Bahasa Indonesia", "id"), ("English", "en"), ("Keduanya · Both", "both")],
+    rules = "".join(
+        f'.jp-Notebook:has(.dapur-language [value="{shown}"]:checked) '
+        f'.jp-MarkdownCell:has([lang="{hidden}"]) {{display: none !important}}\n'
+        for shown, hidden in (("id", "en"), ("en", "id"))
     )
-    toggle.observe(lambda change: handle.update(HTML(switch_css(change["new"]))), "value")
-    display(toggle)
+    buttons = "".join(
+        # without the first attribute JupyterLab takes the arrow keys for itself
+        '<label><input data-lm-suppress-shortcuts="true" type="radio" name="language" '
+        f'value="{value}"{" checked" if value == language else ""}> {name}</label>&emsp;'
+        for value, name in _CHOICES.items()
+    )
+    return f'<style>{rules}</style><form class="dapur-language">{buttons}</form>'
 
 
 def md(text: object) -> str:

@@ -9,7 +9,7 @@ import warnings
 from pathlib import Path
 
 from . import results, settings
-from .bilingual import md, num, say, show_switch, tr
+from .bilingual import md, num, say, switch_html, tr
 from .settings import PACKAGED_NAME, ROOT, Settings
 
 NOTEBOOKS = ROOT / "notebooks"
@@ -34,6 +34,8 @@ def start(
 
     Quietens library progress bars, which leave clutter in a saved notebook. Does not import torch.
     """
+    from IPython.display import HTML, display
+
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -46,7 +48,7 @@ def start(
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
     results.start(name)
     base = {"packaged": PACKAGED_NAME}.get(cfg.base_model, cfg.base_model)
-    show_switch(language)
+    display(HTML(switch_html(language)))
     measured = next(item for item in lessons() if item["name"] == name)["minutes"]
     times = ", ".join(f"{p}: {num(m)}" for p, m in measured.items())
     expected = (

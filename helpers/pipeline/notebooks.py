@@ -21,7 +21,7 @@ TEMPLATE = Path(__file__).with_name("bootstrap_cell.txt")
 REPOSITORY = ROOT / "helpers" / "course" / "repository.txt"
 LARGEST_OUTPUT = 500_000  # characters; a page of many such outputs no longer opens on GitHub
 _WIDGET = "application/vnd.jupyter.widget-view+json"
-_SWITCH = re.compile(r"^\s*<style>.*:has\(\[lang=|^\s*<style></style>\s*$", re.DOTALL)
+_SWITCH = 'class="dapur-language"'
 
 
 def notebook_files(folder: Path = NOTEBOOKS) -> list[Path]:
@@ -118,7 +118,7 @@ def clean_outputs(cell, number: int, where: str) -> None:
         output
         for output in cell.outputs  # a widget needs a kernel; committed pages show both languages
         if _WIDGET not in output.get("data", {})
-        and not _SWITCH.search(output.get("data", {}).get("text/html", ""))
+        and _SWITCH not in output.get("data", {}).get("text/html", "")
     ]
     CoalesceStreamsPreprocessor().preprocess_cell(cell, {}, 0)
     cell.outputs = [o for o in cell.outputs if o.output_type != "stream" or o.text.strip()]

@@ -47,9 +47,9 @@ RESULTS = [
     ("format", "Bentuk resep · Recipe format", "{:.0%}"),
     ("distinct_steps", "Langkah berbeda · Distinct steps", "{:.0%}"),
     ("odd_units", "Satuan ganjil, makin kecil makin baik · Odd units, less is better", "{:.0%}"),
-    ("bleu", "BLEU", "{:.1f}"),
-    ("chrf", "chrF", "{:.1f}"),
-    ("loss", "Loss, nat/token", "{:.2f}"),
+    ("bleu", "BLEU", "{:z.1f}"),
+    ("chrf", "chrF", "{:z.1f}"),
+    ("loss", "Loss, nat/token", "{:z.2f}"),
 ]
 OPPONENTS = {
     "base_": "Model dasar · Base model",
@@ -67,9 +67,16 @@ def clock(seconds: float) -> str:
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
-def number(value) -> str:
-    """Four significant digits; a dash for nothing."""
-    return "–" if value is None else f"{value:.4g}" if abs(value) < 1e5 else f"{value:,.0f}"
+def written(text: str, language: str) -> str:
+    """A number as Python writes it, with the separators of a language: "0.62" -> "0,62" (id)."""
+    return text.translate(str.maketrans(".,", ",.")) if language == "id" else text
+
+
+def number(value, language: str = "en") -> str:
+    """Four significant digits in the way of a language; a dash for nothing."""
+    if value is None:
+        return "–"
+    return written(f"{value:.4g}" if abs(value) < 1e5 else f"{value:,.0f}", language)
 
 
 def markdown(value) -> str:
@@ -93,7 +100,7 @@ def rendered(name: str, **values) -> str:
         autoescape=lambda name: name is not None and ".html" in name,
     )
     made.filters |= {"number": number, "clock": clock, "md": markdown, "pre": preformatted}
-    made.filters["status"] = STATUS.__getitem__
+    made.filters |= {"written": written, "status": STATUS.__getitem__}
     made.globals |= {"limit_text": gates.limit_text, "metric_text": gates.metric_text}
     return made.get_template(f"{name}.j2").render(values)
 
@@ -171,6 +178,17 @@ def loss_curve(rows: list[dict]) -> bytes:
     return buffer.getvalue()
 
 
+def result_rows(metrics: list[dict]) -> list[tuple]:
+    """Label, format and the metrics of all opponents (None: not measured), for each of RESULTS."""
+    lesson = [m for m in metrics if m["notebook"] == "04_evaluation"]
+    found = {m["name"].removeprefix("ingredient_"): m for m in lesson}
+    return [
+        (label, form, [found.get(opponent + name) for opponent in OPPONENTS])
+        for name, label, form in RESULTS
+        if name in found
+    ]
+
+
 def write(folder: Path, summary: dict, metrics: list[dict], artifacts: Path, started: float):
     """Write report.html (one file, pictures inside) and report.md (loss.png beside it)."""
 
@@ -196,10 +214,13 @@ def write(folder: Path, summary: dict, metrics: list[dict], artifacts: Path, sta
         ],
         "earlier": sorted({run["stamp"] for run in before.values()}),
         "version_changes": version_changes(summary, before),
+        "results": result_rows(metrics),
+        "opponents": OPPONENTS,
         "samples": samples[:MOST_SAMPLES],
         "old_samples": old_samples,
         "old_curve": old_curve,
         "png": base64.b64encode(png).decode(),
+        "validation": [row["eval_loss"] for row in curve if "eval_loss" in row],
     }
     for name in ("report.html", "report.md"):
         write_text(folder / name, rendered(name, **values))
@@ -248,13 +269,7 @@ def results_table(run: dict, metrics: list[dict]) -> str:
 
     Raises CourseError for a run without lesson 04.
     """
-    found = {m["name"].removeprefix("ingredient_"): m for m in metrics}
-    found = {name: m for name, m in found.items() if m["notebook"] == "04_evaluation"}
-    rows = [
-        (label, form, [found.get(opponent + name) for opponent in OPPONENTS])
-        for name, label, form in RESULTS
-        if name in found
-    ]
+    rows = result_rows(metrics)
     if not rows:
         raise CourseError(
             f"run {run['stamp']} holds no results of 04_evaluation, expected metrics like "

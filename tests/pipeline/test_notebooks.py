@@ -329,8 +329,7 @@ def executed():
         stream("stdout", f"saved {ROOT}{os.sep}artifacts "),
         new_output("display_data", data={notebooks._WIDGET: {}, "text/plain": "Buttons()"}),
         stream("stdout", f"and {Path.home() / 'x'} {site}:3\n"),
-        display(text_html=bilingual.switch_css("id")),
-        display(text_html=bilingual.switch_css("both")),
+        display(text_html=bilingual.switch_html("id")),
         display(text_plain="a figure"),
         stream("stdout", "last\n"),
         new_output("execute_result", execution_count=99, data={"text/plain": f"{ROOT}"}),
@@ -414,10 +413,13 @@ def test_outputs_belong_to_their_code():
 
 def test_switch_hides_the_other_language_only():
     for shown, hidden in (("id", "en"), ("en", "id")):
-        css = bilingual.switch_css(shown)
-        assert f'.jp-MarkdownCell:has([lang="{hidden}"]){{display:none !important}}' in css
-        assert f'[lang="{shown}"]' not in css
-    assert "display" not in bilingual.switch_css("both")
+        page = bilingual.switch_html(shown)
+        (rule,) = [line for line in page.split("\n") if f'[value="{shown}"]:checked' in line]
+        assert f'.jp-MarkdownCell:has([lang="{hidden}"]) {{display: none' in rule
+        assert f'[lang="{shown}"]' not in rule
+        assert page.count("checked>") == 1 and f'value="{shown}" checked>' in page
+    both = bilingual.switch_html("both")
+    assert both.count("checked>") == 1 and 'value="both" checked>' in both
 
 
 @pytest.mark.parametrize(("language", "word"), [("id", "Latihan"), ("en", "Exercise")])

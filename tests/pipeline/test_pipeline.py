@@ -210,13 +210,14 @@ def test_a_red_gate_and_moved_metrics_are_named_in_the_report(course, tmp_path, 
         for name in ("report.html", "report.md")
     )
     for words in (
-        "04_evaluation, sel kode · code cell 2, <code>ended</code>: 0.96 → 0.2",
+        "04_evaluation, sel kode · code cell 2, <code>ended</code>: 0,96 → 0,2",
         "<td>peft</td><td>0.1</td>",
         "answers &lt;end&gt;",
-        "04_evaluation [2]",
+        "04_evaluation: 1 metrik",
+        '<td class="n">[2]</td>',
     ):
         assert words in page
-    for words in ("| peft | 0.1 |", "0.96 → 0.2", first["stamp"]):
+    for words in ("| peft | 0.1 |", "0,96 → 0,2", first["stamp"]):
         assert words in text
     assert "<end>" not in text
 
@@ -320,6 +321,28 @@ def test_the_report_escapes_what_a_model_or_a_notebook_wrote(tmp_path):
     assert (tmp_path / "loss.png").stat().st_size > 1000
     assert page.count("From an earlier run") == 2, "files older than the run are marked"
     assert "settings are not gated" in page and "settings are not gated" in text
+
+
+@pytest.mark.parametrize(("language", "tuned"), [("id", "94,1"), ("en", "94.1")])
+def test_the_report_opens_with_before_baselines_and_after(tmp_path, language, tuned):
+    values = {"base_bleu": 0.4, "nearest_bleu": 33.3, "bleu": 94.1}
+    metrics = [
+        {"notebook": "04_evaluation", "name": name, "value": v, "low": v, "high": v, "n": 8}
+        | {"unit": "points"}
+        for name, v in values.items()
+    ]
+    run = {"stamp": "s", "status": "passed", "key": "k", "started": "", "seconds": 1.0}
+    run |= {"peak_memory_gb": 1.0, "calibration_seconds": 1.0, "versions": {}, "gates": []}
+    run |= {"settings": {"language": language, "profile": "p", "base_model": "b", "data": "d"}}
+    report.write(tmp_path, run | {"notebooks": []}, metrics, tmp_path, 0)
+    page, text = (
+        (tmp_path / name).read_text(encoding="utf-8") for name in ("report.html", "report.md")
+    )
+    row = page[page.index("<main>") :].split("</thead>")[1].split("</tr>")[0]
+    cells = [cell.split("<")[0] for cell in row.split('">')[2:]]
+    point = tuned[2]
+    assert cells == [f"0{point}4", "–", "–", f"33{point}3", tuned]
+    assert f"{tuned} ({tuned} – {tuned}) |" in text.split("##")[1]
 
 
 @pytest.mark.parametrize(
