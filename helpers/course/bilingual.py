@@ -25,6 +25,7 @@ def num(value: float, decimals: int | None = None) -> str:
 
     if value != value:
         return "-"
+    value = round(value, 3 if decimals is None else decimals) + 0.0  # -0.04 is 0.0, not -0.0
     pattern = "#,##0.###" if decimals is None else f"#,##0.{'0' * decimals}".rstrip(".")
     return format_decimal(value, pattern, locale=_language)
 
@@ -40,7 +41,9 @@ def switch_html(language: str) -> str:
     Style and radio buttons only, which need no kernel; JupyterLab, Notebook 7 and nbconvert.
     What code prints follows the LANGUAGE parameter.
     """
-    rules = "".join(
+    # JupyterLab breaks printed lines inside words
+    rules = ".jp-OutputArea-output pre {word-break: normal !important}\n"
+    rules += "".join(
         f'.jp-Notebook:has(.dapur-language [value="{shown}"]:checked) '
         f'.jp-MarkdownCell:has([lang="{hidden}"]) {{display: none !important}}\n'
         for shown, hidden in (("id", "en"), ("en", "id"))

@@ -56,10 +56,25 @@ def show_side_by_side(titles: list[str], texts: list[str]) -> None:
     display(HTML(f"{table}<tr>{cells}</tr></table>"))
 
 
+def write_ticks(figure) -> None:
+    """Numbers along a figure's axes as the display language writes them: 0,5 in Indonesian."""
+    from matplotlib.ticker import ScalarFormatter
+
+    class Ticks(ScalarFormatter):
+        def __call__(self, x, pos=None):
+            text = super().__call__(x, pos)
+            return text.translate(str.maketrans(".,", tr(",.", ".,")))
+
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        if type(axis.get_major_formatter()) is ScalarFormatter:  # nobody chose another
+            axis.set_major_formatter(Ticks())
+
+
 def figure_html(figure, alt_id: str, alt_en: str):
     """A matplotlib figure as HTML, one PNG with alternative text; closes the figure."""
     import matplotlib.pyplot as plt
 
+    write_ticks(figure)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight")
     plt.close(figure)

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
+from matplotlib.figure import Figure
 
-from helpers.course import bilingual, md
+from helpers.course import bilingual, display, md
 
 HOSTILE = [
     "`<img src=x onerror=alert(1)>`",
@@ -48,8 +49,23 @@ def test_numbers_are_written_as_the_display_language_writes_them(monkeypatch):
             bilingual.num(75421),
             bilingual.num(0.625, 2),
             bilingual.num(-1234.5),
+            bilingual.num(-0.04, 1),
             bilingual.num(float("nan")),
             bilingual.percent(0.914, 1),
         ]
-    assert written["id"] == ["75.421", "0,62", "-1.234,5", "-", "91,4 %"]
-    assert written["en"] == ["75,421", "0.62", "-1,234.5", "-", "91.4 %"]
+    assert written["id"] == ["75.421", "0,62", "-1.234,5", "0,0", "-", "91,4 %"]
+    assert written["en"] == ["75,421", "0.62", "-1,234.5", "0.0", "-", "91.4 %"]
+
+
+@pytest.mark.parametrize(("language", "tick"), [("id", "0,5"), ("en", "0.5")])
+def test_ticks_of_a_figure_are_in_the_display_language(monkeypatch, language, tick):
+    monkeypatch.setattr(bilingual, "_language", language)
+    figure = Figure()
+    numbers, names = figure.subplots(1, 2)
+    numbers.plot([0, 1], [0, 1])
+    numbers.set_yticks([0, 0.5, 1])
+    names.bar(["v1.5", "v2"], [1, 2])
+    display.write_ticks(figure)
+    figure.canvas.draw()
+    assert [label.get_text() for label in numbers.get_yticklabels()][1] == tick
+    assert [label.get_text() for label in names.get_xticklabels()] == ["v1.5", "v2"]
