@@ -24,7 +24,8 @@ def answer(recipe: Recipe, language: str = "id", asked: Sequence[str] = ()) -> s
     """The recipe in the format to learn: title, dashed ingredients, numbered steps.
 
     Ingredients that the request names (`asked`) come first and in its order: the model then reads
-    the next one off the request instead of looking for it.
+    the next one off the request instead of looking for it. The name stands before the quantity
+    (see `name_first`).
     """
     ingredients, steps = HEADINGS[language]
     place = {name: position for position, name in enumerate(asked)}
@@ -34,12 +35,36 @@ def answer(recipe: Recipe, language: str = "id", asked: Sequence[str] = ()) -> s
             recipe.title,
             "",
             ingredients,
-            *(f"- {item}" for item in items),
+            *(f"- {name_first(item)}" for item in items),
             "",
             steps,
             *(f"{n}. {step}" for n, step in enumerate(recipe.steps, 1)),
         ]
     )
+
+
+_AMOUNT = r"[^,(:]+?(?:,\d[^,(:]*?)*"  # of an ingredient; a comma before a digit is a decimal one
+_PREPARED = r"(?:,(?!\d)| \().*"  # ", finely sliced" or " (optional)"
+
+
+def name_first(item: str) -> str:
+    """An ingredient as the model writes it: "3 siung cabai, iris" -> "cabai: 3 siung, iris".
+
+    A model writes from left to right: with the name first, number and unit are chosen for that
+    ingredient. An item without a quantity before its name stays as it is.
+    """
+    name = re.escape(item_name(item))
+    found = re.fullmatch(rf"({_AMOUNT})\s({name})({_PREPARED})?", item, re.IGNORECASE)
+    if not name or ":" in name or not found:
+        return item
+    return f"{found[2]}: {found[1]}{found[3] or ''}"
+
+
+def quantity_first(line: str) -> str:
+    """An ingredient as recipes list it; undoes `name_first` and leaves other lines as they are."""
+    found = re.fullmatch(rf"([^:]+): ({_AMOUNT})({_PREPARED})?", line)
+    item = f"{found[2]} {found[1]}{found[3] or ''}" if found else line
+    return item if name_first(item) == line else line
 
 
 def messages(recipe: Recipe, language: str = "id", **options) -> list[dict]:
@@ -194,5 +219,6 @@ def parse(text: str) -> Recipe | None:
             return None
         if [int(step[1]) for step in steps] != list(range(1, len(steps) + 1)):
             return None
-        return Recipe(title, tuple(item[1] for item in items), tuple(step[2] for step in steps))
+        items = tuple(quantity_first(item[1]) for item in items)
+        return Recipe(title, items, tuple(step[2] for step in steps))
     return None
