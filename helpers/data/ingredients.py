@@ -55,9 +55,25 @@ def same(one: str, other: str, language: str) -> bool:
     table = WORDS[language]
     if not set(short) <= set(long) or set(short) <= set(table["classes"]):
         return False
-    ordered = long if table["head"] == "first" else long[::-1]
-    head = next((word for word in ordered if word not in table["parts"]), ordered[0])
-    return head in short
+    return _head(long, language) in short
+
+
+def _head(name: tuple[str, ...], language: str) -> str:
+    """The word of a name that says what it is: "dada ayam" -> "ayam", "chicken stock" -> "stock"."""
+    ordered = name if WORDS[language]["head"] == "first" else name[::-1]
+    return next((word for word in ordered if word not in WORDS[language]["parts"]), ordered[0])
+
+
+def same_kind(one: str, other: str, language: str) -> bool:
+    """Whether two names mean the same ingredient, in whatever cut: "dada ayam", "ayam potong".
+
+    A class ("bawang", "tepung") is no kind: "bawang merah" and "bawang putih" stay two.
+    """
+    a, b = words(one, language), words(other, language)
+    if not a or not b or same(one, other, language):
+        return bool(a and b)
+    head = _head(a, language)
+    return head == _head(b, language) and head not in WORDS[language]["classes"]
 
 
 @cache

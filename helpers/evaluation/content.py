@@ -66,8 +66,8 @@ def title_kept(answer: Answer, title: str) -> bool:
 
 
 def main_kept(answer: Answer, main: str, language: str) -> bool:
-    """Whether an answer lists the main ingredient, which the recipe's own list begins with."""
-    return share_found([main], listed(answer, language), language) == 1.0
+    """Whether an answer lists the main ingredient, the recipe's first, in whatever cut."""
+    return any(ingredients.same_kind(main, name, language) for name in listed(answer, language))
 
 
 def quantities(answer: Answer) -> float:

@@ -42,6 +42,27 @@ def test_two_names_mean_the_same_or_not(language, one, other, right):
     assert ingredients.same(other, one, language) is right
 
 
+@pytest.mark.parametrize(
+    "language, one, other, right",
+    [
+        ("id", "dada ayam", "ayam potong", True),
+        ("id", "telur rebus kupas", "telur ayam", True),
+        ("id", "daging sapi", "iga sapi", True),
+        ("id", "telur ayam", "ayam", False),
+        ("id", "ikan patin", "ikan kakap", False),
+        ("id", "bawang merah", "bawang putih", False),
+        ("id", "daun salam", "daun jeruk", False),
+        ("id", "", "ayam", False),
+        ("en", "chicken breast", "chicken pieces", True),
+        ("en", "duck eggs", "chicken eggs", True),
+        ("en", "chicken", "chicken stock", False),
+    ],
+)
+def test_cuts_of_one_thing_are_one_kind(language, one, other, right):
+    assert ingredients.same_kind(one, other, language) is right
+    assert ingredients.same_kind(other, one, language) is right
+
+
 @given(st.text(max_size=30), st.text(max_size=30), st.sampled_from(["id", "en"]))
 def test_comparing_never_fails_and_has_no_direction(one, other, language):
     assert ingredients.same(one, other, language) == ingredients.same(other, one, language)

@@ -41,6 +41,8 @@ def test_title_and_main_ingredient():
     assert content.title_kept(ANSWER, "Tempe Bacem manis")
     assert not content.title_kept(ANSWER, "Tempe Orek")
     assert content.main_kept(ANSWER, "tempe", "id") and not content.main_kept(ANSWER, "udang", "id")
+    assert content.main_kept(ANSWER, "tempe benguk", "id")
+    assert not content.main_kept("tempe", "tempe", "id")
 
 
 def test_what_is_listed_is_used_and_what_is_used_is_listed():
