@@ -1,11 +1,13 @@
 """The comparison of follow-ups: what is measured, the floors, and a whole run on a tiny model."""
 
+import json
 import math
 
 import follow_ups as script
 import pytest
 
 from helpers.course.errors import MissingStep
+from helpers.course.files import write_text
 from helpers.data import ingredients, splits
 from helpers.training import prompts, requests
 
@@ -71,8 +73,9 @@ def test_one_amount_that_is_not_doubled_is_not_obeyed(chats):
 
 def test_a_whole_run_writes_tables_of_all_opponents(tuned_cfg, corpus, monkeypatch):
     half = len(corpus) // 2
-    splits.save_split(tuned_cfg, "train", rows_of(corpus[:half], "train"))
-    splits.save_split(tuned_cfg, "test", rows_of(corpus[half:], "test"))
+    for split, some in (("train", corpus[:half]), ("test", corpus[half:])):
+        lines = [json.dumps(row) + "\n" for row in rows_of(some, split)]
+        write_text(splits.split_file(tuned_cfg, split), "".join(lines))
     monkeypatch.setenv("DAPUR_ARTIFACTS", str(tuned_cfg.artifacts_root))
     saved = (tuned_cfg.artifacts / "adapter" / "adapter_model.safetensors").read_bytes()
     found = script.measure("sanity", "id", each=6, recipes=4)
