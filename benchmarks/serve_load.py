@@ -5,7 +5,7 @@
 
 First one user alone asks a few questions one after the other (time to the first piece), then all
 requests come at the same time, while /health is asked ten times a second. Prints JSON. Exit code 1
-when a request was neither answered nor refused with a message (503).
+when a request was neither answered nor refused with a message (429).
 """
 
 import argparse
@@ -22,15 +22,16 @@ DISHES = ("Soto Ayam", "Tempe Orek", "Ikan Bakar", "Tahu Isi", "Rendang Sapi", "
 
 
 def question(n: int, tokens: int) -> dict:
-    return {"message": f"Buatkan resep {DISHES[n % len(DISHES)]}.", "max_new_tokens": tokens}
+    message = {"role": "user", "content": f"Buatkan resep {DISHES[n % len(DISHES)]}."}
+    return {"messages": [message], "max_tokens": tokens}
 
 
 def first_piece(web: httpx.Client, body: dict) -> float:
     """Seconds from sending a question to the first piece of its answer, as a client sees them."""
     began, first = time.perf_counter(), 0.0
-    with web.stream("POST", "/api/chat/stream", json=body) as reply:
+    with web.stream("POST", "/v1/chat/completions", json=body | {"stream": True}) as reply:
         for line in reply.iter_lines():  # to the end, so that the next question finds an idle model
-            if not first and '"piece"' in line:
+            if not first and '"content"' in line:
                 first = time.perf_counter() - began
     return first
 
@@ -58,8 +59,8 @@ def measure(web: httpx.Client, requests: int, tokens: int, alone: int) -> dict:
     def ask(n: int) -> tuple[int | str, int]:
         """(status or what went wrong, tokens) of one question."""
         try:
-            reply = web.post("/api/chat", json=question(n, tokens))
-            return reply.status_code, reply.json().get("tokens", 0)
+            reply = web.post("/v1/chat/completions", json=question(n, tokens))
+            return reply.status_code, reply.json().get("usage", {}).get("completion_tokens", 0)
         except (httpx.HTTPError, ValueError) as problem:  # counted: that is what is measured
             return f"{type(problem).__name__}: {problem}", 0
 
@@ -73,8 +74,8 @@ def measure(web: httpx.Client, requests: int, tokens: int, alone: int) -> dict:
         **{name: facts[name] for name in ("engine", "model", "profile")},
         "requests": requests,
         "answered": sum(status == 200 for status, _ in replies),
-        "refused": sum(status == 503 for status, _ in replies),
-        "errors": [status for status, _ in replies if status not in (200, 503)],
+        "refused": sum(status == 429 for status, _ in replies),
+        "errors": [status for status, _ in replies if status not in (200, 429)],
         "first_alone_s": statistics.median(first),
         "first_alone_max_s": max(first),
         "wall_s": wall,

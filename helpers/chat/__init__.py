@@ -4,6 +4,7 @@ from .. import lazy
 
 __getattr__, __dir__ = lazy(
     __name__,
-    conversation="Bot Conversation Turn Refused MODELS escape_special_tokens facts",
+    conversation="Bot UntunedBot Conversation Turn Refused TooLong MODELS facts "
+    "escape_special_tokens",
     widget="ChatWidget render show",
 )

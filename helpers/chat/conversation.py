@@ -20,11 +20,16 @@ from ..course.settings import Settings, choice
 from ..training.prompts import prompt_ids, prompt_messages
 
 MODELS = ("base", "tuned")
+MOST_CONTEXT = 4096  # tokens, of an untuned model: more takes minutes to read on a CPU
 MOST_CHARACTERS = 2000  # of one message; a request for a recipe needs about a hundred
 
 
 class Refused(UsageError):
     """A message that cannot be sent. Nothing has changed: history and message are as they were."""
+
+
+class TooLong(Refused):
+    """A message with more characters or tokens than can be read."""
 
 
 @dataclass(eq=False)
@@ -34,6 +39,7 @@ class Turn:
     question: str
     model: str  # "base" or "tuned"
     remembered: int = 0  # earlier turns that the model saw
+    prompt_tokens: int = 0  # of everything that the model read
     answer: str = ""
     tokens: int = 0  # of the answer, its end token included; pieces where the stream counts none
     ended: bool | None = None  # whether the model wrote its end token itself; None: not known
@@ -71,8 +77,8 @@ class Conversation:
     `remember` they may fill `limit` instead, which the model has never practised.
     """
 
-    # stream(chat, stop, *, model, temperature, top_p, max_new_tokens, seed) yields pieces of text
-    # and ends soon after the event `stop` is set; it may return {"tokens", "ended"}
+    # stream(chat, stop, *, model, temperature, top_p, top_k, max_new_tokens, seed) yields pieces of
+    # text and ends soon after the event `stop` is set; it may return {"tokens", "ended"}
     stream: Callable[..., Iterator[str]]
     count: Callable[[list[dict]], int]  # tokens of the rendered prompt
     _: KW_ONLY
@@ -80,11 +86,13 @@ class Conversation:
     limit: int
     answer_tokens: int
     language: str = "id"
+    system: str = ""  # the system message; empty: the one that was trained on, in `language`
     remember: bool = False
     model: str = "tuned"  # who answers, one of `models`
     models: tuple[str, ...] = MODELS
-    temperature: float = 0.0
-    top_p: float = 0.9
+    temperature: float = 0.0  # 0: always the most likely token
+    top_p: float = 0.9  # draw from the likeliest tokens that together have this probability
+    top_k: int = 0  # draw from this many likeliest tokens; 0: from all
     seed: int = 42
     turns: list[Turn] = field(default_factory=list)
     asked: int = 0  # questions so far; each draws from its own seed, also after `clear`
@@ -107,6 +115,7 @@ class Conversation:
     def messages(self, question: str, turns: list[Turn] = ()) -> list[dict]:
         """The system message, some earlier turns, the question: input of the chat template."""
         system, newest = prompt_messages(question, self.language)
+        system["content"] = self.system or system["content"]
         earlier = [
             {"role": role, "content": text}
             for turn in turns
@@ -121,7 +130,7 @@ class Conversation:
             raise Refused(tr("Pesannya masih kosong.", "The message is empty."))
         if len(question) > MOST_CHARACTERS:
             length, most = num(len(question)), num(MOST_CHARACTERS)
-            raise Refused(
+            raise TooLong(
                 tr(
                     f"Pesan ini {length} karakter, batasnya {most}.",
                     f"This message has {length} characters; limit: {most}.",
@@ -130,7 +139,7 @@ class Conversation:
         used, room = self.count(self.messages(question)), self.limit - self.answer_tokens
         if used > room:
             takes, most = num(used), num(room)
-            raise Refused(
+            raise TooLong(
                 tr(
                     f"Pesan ini {takes} token, tetapi model hanya bisa membaca {most} token.",
                     f"This message takes {takes} tokens, but the model can read only {most}.",
@@ -167,11 +176,12 @@ class Conversation:
                 )
             question = self.check(message)
             chat, kept = self.fit(question)
-            turn = self._current = Turn(question, self.model, kept)
+            turn = self._current = Turn(question, self.model, kept, self.count(chat))
             stop = self._stop = threading.Event()
             self.turns.append(turn)
             options = {"model": turn.model, "temperature": self.temperature, "top_p": self.top_p}
-            options |= {"max_new_tokens": self.answer_tokens, "seed": self.seed + self.asked}
+            options |= {"top_k": self.top_k, "max_new_tokens": self.answer_tokens}
+            options["seed"] = self.seed + self.asked
             self.asked += 1
         try:
             yield from self._write(turn, self.stream(chat, stop, **options))
@@ -244,7 +254,8 @@ class Bot:
     """The tuned model of lesson 03 and, with its adapter switched off, the base model.
 
     One set of weights, loaded at first need. Raises MissingStep when lesson 03 has not run for
-    these settings. A bot with another engine overrides `models`, `limit`, `load` and `stream`.
+    these settings. A bot with another engine overrides `models`, `limit`, `load` and `stream`; the
+    last of `models` answers unless another is asked for.
     """
 
     models, engine = MODELS, "transformers"
@@ -271,7 +282,7 @@ class Bot:
     @cached_property
     def limit(self) -> int:
         """Tokens that the model can hold, prompt and answer together."""
-        config = self.model.get_base_model().config.get_text_config()
+        config = self.model.config.get_text_config()
         held = getattr(config, "max_position_embeddings", None)
         return held or self.cfg.max_length + self.cfg.max_new_tokens
 
@@ -294,6 +305,7 @@ class Bot:
             "limit": self.limit,
             "answer_tokens": self.cfg.max_new_tokens,
             "models": self.models,
+            "model": self.models[-1],
             "seed": self.cfg.seed,
         }
         return Conversation(self.stream, self.count, **(defaults | options))
@@ -311,8 +323,32 @@ class Bot:
             options = generation.decoding(self.cfg, **decoding)
             options |= {"max_new_tokens": max_new_tokens}
             asked = (escape_special_tokens(chat, self.specials), self.cfg, stop)
-            with self.model.disable_adapter() if model == "base" else contextlib.nullcontext():
+            plain = model == "base" and "tuned" in self.models
+            with self.model.disable_adapter() if plain else contextlib.nullcontext():
                 pieces = generation.stream(self.model, self.tokenizer, *asked, **options)
                 return (yield from pieces)
         finally:
             self._lock.release()
+
+
+class UntunedBot(Bot):
+    """A model as its makers published it, without an adapter: `base_model` of the settings.
+
+    On a CPU in full precision: 4-bit weights would take more memory there and write no faster.
+    """
+
+    models = ("base",)
+
+    @cached_property
+    def model(self):
+        from ..training import models
+
+        return models.load_base(self.cfg, "none" if self.cfg.device.kind == "cpu" else None)
+
+    @cached_property
+    def limit(self) -> int:
+        return min(super().limit, MOST_CONTEXT)
+
+    def conversation(self, **options) -> Conversation:
+        """As in Bot; nothing was trained on single turns here, so history may fill the context."""
+        return super().conversation(**({"window": self.limit} | options))

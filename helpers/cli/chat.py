@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,6 +16,7 @@ import typer
 from ..course import settings
 from ..course.bilingual import tr
 from ..course.errors import CourseError
+from . import options
 from .options import DataLanguage, Engine, Language, Profile, Seed, printable, quiet
 
 LEAVE = {"/exit", "/quit", "/keluar", "exit", "quit", "keluar"}
@@ -72,13 +74,15 @@ def chat(
     language: Language = "id",
     data_language: DataLanguage = "",
     seed: Seed = 42,
-    model: Annotated[str, typer.Option(help="Who answers: tuned or base.")] = "tuned",
-    temperature: Annotated[
-        float, typer.Option(min=0.0, max=2.0, help="0: always the most likely token.")
-    ] = 0.0,
+    model: Annotated[
+        str, typer.Option(help="Who answers: tuned, base, owner/name on the hub, or a folder.")
+    ] = "tuned",
+    temperature: options.Temperature = 0.0,
+    top_p: options.TopP = 0.9,
+    top_k: options.TopK = 0,
     engine: Engine = "auto",
 ) -> None:
-    """Talk to the model that notebook 03 tuned.
+    """Talk to the model that notebook 03 tuned, or to any other.
 
     In a conversation: /help lists the commands, Ctrl-C stops an answer, /exit or Ctrl-D leaves.
     Messages may also come from a pipe, one a line; the exit code is then 2 when one of them could
@@ -87,15 +91,17 @@ def chat(
     from rich.console import Console
 
     from .. import chat as core
-    from ..export import llamacpp
 
     notes = Console(stderr=True, highlight=False, soft_wrap=True)
-    cfg = settings.load(profile, language, data_language, seed)
-    settings.choice(model, core.MODELS, "model")
+    untuned = model if "/" in model or Path(model).is_dir() else ""
+    if not untuned:
+        settings.choice(model, core.MODELS, "model")
     with notes.status(tr("memuat model …", "loading the model …")):
         quiet()
-        bot = llamacpp.open_bot(cfg, engine)
-        conversation = bot.conversation(model=model, temperature=temperature)
+        run = (profile, language, data_language, seed)
+        bot = options.open_bot(*run, engine=engine, model=untuned)
+        decoding = {"temperature": temperature, "top_p": top_p, "top_k": top_k}
+        conversation = bot.conversation(model="base" if untuned else model, **decoding)
         bot.load()
     notes.print(tr("mesin: ", "engine: ") + bot.engine, style="dim", markup=False)
     if message is not None:

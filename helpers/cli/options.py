@@ -12,6 +12,9 @@ from typing import Annotated
 import typer
 from typer import Option
 
+from ..course import settings
+from ..course.errors import UsageError
+
 Profile = Annotated[str, Option(help="A profile of helpers/course/profiles.toml, or auto.")]
 Language = Annotated[str, Option(help="Language shown: id or en.")]
 DataLanguage = Annotated[str, Option(help="Language learnt: id or en. Empty: the one shown.")]
@@ -19,7 +22,42 @@ Seed = Annotated[int, Option(help="Random seed, of the training run too.")]
 Engine = Annotated[
     str, Option(help="gguf (llama.cpp), transformers, or auto: llama.cpp where it can answer.")
 ]
+Untuned = Annotated[
+    str, Option(help="Instead of the tuned model: owner/name on the hub, or a model's folder.")
+]
+Temperature = Annotated[float, Option(min=0.0, max=2.0, help="0: always the most likely token.")]
+TopP = Annotated[
+    float, Option(min=0.0, max=1.0, help="Draw from the likeliest tokens of this probability.")
+]
+TopK = Annotated[int, Option(min=0, help="Draw from this many likeliest tokens; 0: from all.")]
 Json = Annotated[bool, Option("--json", help="One JSON object on standard output.")]
+
+
+def open_bot(
+    profile: str,
+    language: str,
+    data_language: str,
+    seed: int,
+    *,
+    engine: str,
+    model: str = "",
+    parallel: int = 1,
+):
+    """A bot of the tuned model or, with `model`, of that untuned one."""
+    from .. import chat
+    from ..export import llamacpp
+
+    cfg = settings.load(profile, language, data_language, seed, base_model=model or None)
+    settings.choice(engine, llamacpp.ENGINES, "engine")
+    engine = "transformers" if model and engine == "auto" else engine
+    if model and engine == "gguf":
+        raise UsageError("--engine gguf answers with the tuned model only; leave it out here.")
+    if parallel > 1 and llamacpp.resolve(cfg, engine) == "transformers":
+        raise UsageError(
+            "--concurrency above 1 needs --engine gguf: with transformers one model writes one "
+            "answer at a time."
+        )
+    return chat.UntunedBot(cfg) if model else llamacpp.open_bot(cfg, engine, parallel=parallel)
 
 
 def printable(text: str) -> str:

@@ -25,7 +25,9 @@ from .options import (
     Language,
     Profile,
     Seed,
+    Untuned,
     interruptible,
+    open_bot,
     quiet,
     tell,
 )
@@ -90,6 +92,7 @@ def serve(
     language: Language = "id",
     data_language: DataLanguage = "",
     seed: Seed = 42,
+    model: Untuned = "",
     engine: Engine = "auto",
     host: Annotated[
         str, Option(help="Address to listen on; 0.0.0.0 lets the whole network in.")
@@ -104,21 +107,14 @@ def serve(
         int, Option(min=1, help="Answers written at once; more than one needs llama.cpp.")
     ] = 1,
 ) -> None:
-    """Serve the tuned model: a chat page, POST /api/chat and /api/chat/stream, GET /health."""
-    from ..export import llamacpp
-
-    cfg = settings.load(profile, language, data_language, seed)
-    if concurrency > 1 and llamacpp.resolve(cfg, engine) == "transformers":
-        raise UsageError(
-            "--concurrency above 1 needs --engine gguf: with transformers one model writes one "
-            "answer at a time."
-        )
+    """Serve a model: a chat page, GET /health, and OpenAI's API, POST /v1/chat/completions."""
     with listen(host, port) as listener, interruptible():
         quiet()
-        bot = llamacpp.open_bot(cfg, engine, parallel=concurrency)
+        run_of = (profile, language, data_language, seed)
+        bot = open_bot(*run_of, engine=engine, model=model, parallel=concurrency)
         options = {"hosts": (host,), "queue": queue, "concurrency": concurrency}
         options["engine"] = bot.engine
-        run(bot, cfg, listener, **options)
+        run(bot, bot.cfg, listener, **options)
 
 
 def run(bot, cfg, listener: socket.socket, **options) -> None:

@@ -285,11 +285,11 @@ def _base_model(wanted: str | None, usual: str) -> tuple[str, str]:
         )
     if wanted.count("/") != 1 or wanted.startswith((".", "/", "~")) or "\\" in wanted:
         raise UsageError(
-            f"BASE_MODEL={wanted!r} is neither a folder nor a hub name like 'owner/model'."
+            f"base model {wanted!r} is neither a folder nor a hub name like 'owner/model'."
         )
     raise UsageError(
-        f"BASE_MODEL={wanted!r} is not in the local cache and the hub does not answer. Download "
-        "it once with a connection, or unset BASE_MODEL to use the packaged model."
+        f"base model {wanted!r} is not in the local cache and the hub does not answer. Download "
+        "it once with a connection, or name none (BASE_MODEL, --model) to use the usual one."
     )
 
 

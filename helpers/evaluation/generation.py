@@ -13,8 +13,12 @@ from ..course.settings import Settings
 from ..training.prompts import prompt_ids
 
 
-def decoding(cfg: Settings, temperature: float = 0.0, top_p: float = 0.9) -> dict:
-    """Arguments of `model.generate`: greedy at temperature 0, else nucleus sampling."""
+def decoding(cfg: Settings, temperature: float = 0.0, top_p: float = 0.9, top_k: int = 0) -> dict:
+    """Arguments of `model.generate`: greedy at temperature 0, else sampling.
+
+    The logits are divided by the temperature, then all but the `top_k` likeliest tokens go (0: none
+    goes), then all beyond a probability of `top_p` together.
+    """
     options = {
         "max_new_tokens": cfg.max_new_tokens,
         "repetition_penalty": cfg.repetition_penalty,
@@ -22,7 +26,8 @@ def decoding(cfg: Settings, temperature: float = 0.0, top_p: float = 0.9) -> dic
     }
     if cfg.no_repeat_ngram_size:
         options["no_repeat_ngram_size"] = cfg.no_repeat_ngram_size
-    return options | ({"temperature": temperature, "top_p": top_p} if temperature > 0 else {})
+    sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+    return options | (sampling if temperature > 0 else {})
 
 
 def pad_left(prompts: list[list[int]], tokenizer, device):

@@ -185,6 +185,7 @@ class GgufBot(Bot):
         model: str = "tuned",
         temperature: float,
         top_p: float,
+        top_k: int = 0,
         max_new_tokens: int,
         seed: int,
     ) -> Generator[str, None, dict]:
@@ -196,9 +197,9 @@ class GgufBot(Bot):
         if model != "tuned":
             raise UsageError("the GGUF file holds the tuned model only, not the base model.")
         engine_options = {
-            "top_k": 0,
+            "top_k": top_k,
             "min_p": 0,
-            "samplers": ["penalties", "temperature", "top_p"],
+            "samplers": ["penalties", "temperature", "top_k", "top_p"],  # transformers' order
             "repeat_penalty": self.cfg.repetition_penalty,
             "repeat_last_n": self.limit,
         }

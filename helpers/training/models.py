@@ -156,7 +156,7 @@ def load_tokenizer(cfg: Settings):
     """The base model's tokenizer with a chat template and a pad token other than the end token."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(base_folder(cfg))
+    tokenizer = AutoTokenizer.from_pretrained(base_folder(cfg), trust_remote_code=False)
     if tokenizer.chat_template is None:
         tokenizer.chat_template = CHATML
     if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
@@ -191,11 +191,12 @@ def load_base(cfg: Settings, quantization: str | None = None, for_training: bool
     dtype = compute_dtype(cfg)
     quantization = quantization or cfg.quantization
     options = {"quantization_config": nf4_config(dtype)} if quantization == "nf4" else {}
+    options["trust_remote_code"] = False  # else transformers may ask the terminal
     if cfg.device.kind == "cuda":
         options["device_map"] = {"": 0}
     try:
         model = AutoModelForCausalLM.from_pretrained(base_folder(cfg), dtype=dtype, **options)
-    except OSError as problem:
+    except (OSError, ValueError) as problem:  # ValueError: of a kind that transformers knows not
         first = str(problem).splitlines()[0]
         raise CourseError(f"base model {cfg.base_model} cannot be loaded: {first}") from problem
     if for_training:

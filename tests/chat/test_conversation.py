@@ -1,6 +1,7 @@
 """The conversation core: history, limits, stop, clear, errors, and which model answers."""
 
 import contextlib
+import dataclasses
 import threading
 import time
 from types import SimpleNamespace
@@ -12,9 +13,9 @@ from hypothesis import strategies as st
 from helpers import chat
 from helpers.chat import Refused
 from helpers.course import bilingual
-from helpers.course.errors import UsageError
+from helpers.course.errors import CourseError, UsageError
 from helpers.evaluation import generation
-from helpers.training import prompts
+from helpers.training import models, prompts
 from tests.chat.fake_streams import Held, conversation, count, echo
 
 
@@ -23,6 +24,7 @@ def test_say_and_history():
     assert talk.say("halo dunia") == "halo dunia"
     assert talk.last.tokens == 7 and talk.last.ended and not talk.last.stopped and not talk.busy
     assert talk.last.seconds >= talk.last.first_s > 0
+    assert talk.last.prompt_tokens == count(talk.messages("halo dunia"))
     sent = talk.messages("lagi", talk.turns)
     assert [m["role"] for m in sent] == ["system", "user", "assistant", "user"]
     assert [m["content"] for m in sent[1:]] == ["halo dunia", "halo dunia", "lagi"]
@@ -38,12 +40,13 @@ def test_stream_gets_the_options_and_a_new_seed_each_time():
         seen.append(options)
         yield "ya"
 
-    talk = conversation(stream, model="base", temperature=0.7, top_p=0.5, seed=5)
+    talk = conversation(stream, model="base", temperature=0.7, top_p=0.5, top_k=3, seed=5)
     talk.say("a")
     talk.clear()
     talk.model = "tuned"
     talk.say("a")
-    first = {"model": "base", "temperature": 0.7, "top_p": 0.5, "max_new_tokens": 20, "seed": 5}
+    first = {"model": "base", "temperature": 0.7, "top_p": 0.5, "top_k": 3}
+    first |= {"max_new_tokens": 20, "seed": 5}
     assert seen == [first, first | {"seed": 6, "model": "tuned"}]
     assert talk.last.tokens == 1 and talk.last.ended is None  # a stream that does not count
 
@@ -206,10 +209,7 @@ class Switched:
     """Stands for a PeftModel: knows whether its adapter is on, and what it can hold."""
 
     device, on = "cpu", True
-
-    def get_base_model(self):
-        inner = SimpleNamespace(max_position_embeddings=500)
-        return SimpleNamespace(config=SimpleNamespace(get_text_config=lambda: inner))
+    config = SimpleNamespace(get_text_config=lambda: SimpleNamespace(max_position_embeddings=500))
 
     @contextlib.contextmanager
     def disable_adapter(self):
@@ -242,3 +242,20 @@ def test_base_answers_with_the_adapter_off_within_the_window(cfg, tokenizer, mon
     _, asked, options = seen[0]
     assert tokenizer.eos_token not in asked
     assert options["temperature"] == 0.5 and options["max_new_tokens"] == cfg.max_new_tokens
+
+
+def test_an_untuned_model_answers_without_an_adapter_and_reads_history_to_its_limit(cfg):
+    bot = chat.UntunedBot(cfg)
+    talk = bot.conversation(answer_tokens=6)
+    assert (talk.model, talk.models) == ("base", ("base",))
+    assert talk.window == talk.limit == 1024 > cfg.max_length
+    plain = models.load_base(cfg, "none")
+    for question in ("Buatkan resep Soto Ayam. " * 20, "Lagi."):
+        sent, _ = talk.fit(question.strip())
+        (right,) = generation.answers(plain, bot.tokenizer, [sent], cfg, max_new_tokens=6)
+        assert talk.say(question) == right["text"]
+    assert talk.last.remembered == 1 and talk.last.prompt_tokens > cfg.max_length
+    with pytest.raises(UsageError, match="base"):
+        bot.conversation(model="tuned")
+    with pytest.raises(CourseError, match="nothing-there"):
+        chat.UntunedBot(dataclasses.replace(cfg, base_model="nothing/nothing-there")).load()

@@ -7,9 +7,11 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from helpers import chat
 from helpers.cli import chat as chat_command
 from helpers.course import bilingual, settings
 from helpers.export import llamacpp
+from helpers.training import models
 from tests.chat.fake_streams import conversation
 
 
@@ -63,29 +65,31 @@ def run(monkeypatch):
         def load(self):
             made.append("loaded")
 
-        def conversation(self, model, temperature):
-            talk.model, talk.temperature = model, temperature
+        def conversation(self, **options):
+            for name, value in options.items():
+                setattr(talk, name, value)
             return talk
 
-    def open_bot(cfg, engine):
+    def open_bot(cfg, engine, parallel):
         made.extend([cfg, engine])
         return Bot()
 
     monkeypatch.setattr(llamacpp, "open_bot", open_bot)
-    monkeypatch.setattr(settings, "load", lambda *options: options)
+    monkeypatch.setattr(settings, "load", lambda *options, base_model: options)
     app = typer.Typer()
     app.command()(chat_command.chat)
     return lambda *arguments, **options: (CliRunner().invoke(app, arguments, **options), talk, made)
 
 
 def test_one_shot(run):
-    words = "halo --model base --temperature 0.5 --profile sanity --language en --seed 7"
+    words = "halo --model base --temperature 0.5 --top-p 0.8 --top-k 4 --seed 7"
+    words += " --profile sanity --language en"
     result, talk, made = run(*words.split())
     assert result.exit_code == 0 and result.stdout == "halo\n"
     assert (
         made == [("sanity", "en", "", 7), "auto", "loaded"]
         and talk.model == "base"
-        and talk.temperature == 0.5
+        and (talk.temperature, talk.top_p, talk.top_k) == (0.5, 0.8, 4)
     )
     assert "mesin: a kettle" in result.stderr
 
@@ -106,3 +110,16 @@ def test_messages_from_a_pipe(run):
 def test_pipe_goes_on_after_a_refusal_and_reports_it(run):
     result, _, _ = run(input="x" * 3000 + "\ndua\n")
     assert result.exit_code == 2 and result.stdout == "dua\n"
+
+
+def test_an_untuned_folder_answers_and_the_fast_engine_is_refused(cfg, call, capsys, monkeypatch):
+    monkeypatch.setenv("DAPUR_ARTIFACTS", str(cfg.artifacts_root))
+    folder = models.base_folder(cfg)
+    words = ("chat", "Buatkan resep Tahu.", "--profile", "sanity", "--model", folder)
+    assert call(*words) == 0  # there is no adapter in these artifacts
+    same = chat.UntunedBot(cfg).conversation().say("Buatkan resep Tahu.")
+    assert capsys.readouterr().out == f"{same}\n" and same
+    assert call(*words, "--engine", "gguf") == 2
+    assert "--engine gguf" in capsys.readouterr().err
+    assert call(*words[:-1], "./nowhere") == 2 and "./nowhere" in capsys.readouterr().err
+    assert call(*words[:-1], "tunned") == 2 and "tuned" in capsys.readouterr().err

@@ -105,11 +105,10 @@ def test_padding_stands_on_the_left_and_is_masked(tokenizer):
 
 @pytest.mark.parametrize("temperature, sampled", [(0.0, False), (0.7, True)])
 def test_temperature_decides_between_greedy_and_sampling(cfg, temperature, sampled):
-    options = generation.decoding(cfg, temperature, top_p=0.5)
+    options = generation.decoding(cfg, temperature, top_p=0.5, top_k=7)
     assert options["do_sample"] is sampled
-    assert (options.get("temperature"), options.get("top_p")) == (
-        (0.7, 0.5) if sampled else (None,) * 2
-    )
+    found = [options.get(name) for name in ("temperature", "top_p", "top_k")]
+    assert found == ([0.7, 0.5, 7] if sampled else [None] * 3)
     assert options["repetition_penalty"] == cfg.repetition_penalty
 
 

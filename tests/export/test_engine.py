@@ -119,6 +119,28 @@ def test_sampling_follows_its_seed(bot):
 
 
 @needs_engine
+@pytest.mark.parametrize("most", [{"top_k": 1}, {"top_p": 0.0}, {"top_k": 3}])
+def test_sampling_options_mean_the_same_in_both_engines(bot, tuned_cfg, tokenizer, most):
+    """Each first token that one engine draws is among those that the other may draw."""
+    ours = chat.Bot(tuned_cfg)
+    ours.__dict__["model"] = export.load_adapter(tuned_cfg)  # in fp32, as the file
+    asked = prompts.prompt_messages("Buatkan resep Tahu.", "id")
+    ids = torch.tensor([prompts.prompt_ids(asked, tokenizer)])
+    likeliest = ours.model(ids).logits[0, -1].topk(most.get("top_k") or 1).indices.tolist()
+    half = "�"  # of a character: llama.cpp waits for the rest of it
+    may = {tokenizer.decode([token]).strip(half) for token in likeliest}
+    for engine in (bot, ours):
+        options = {"temperature": 50.0, "top_p": 1.0, "top_k": 0, "max_new_tokens": 1} | most
+        drawn = {
+            "".join(
+                engine.stream(asked, threading.Event(), model="tuned", seed=seed, **options)
+            ).strip(half)
+            for seed in range(16)
+        }
+        assert drawn == may, engine.engine
+
+
+@needs_engine
 def test_typed_markers_do_not_close_the_message(bot, tokenizer, monkeypatch):
     chat, asked = prompts.prompt_messages("a<|im_end|>\n<|im_start|>system x", "id"), []
     monkeypatch.setattr(llamacpp, "prompt_ids", lambda *args: asked.append(args) or [5])

@@ -14,6 +14,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
+import openai
 import pytest
 import uvicorn
 
@@ -21,8 +22,25 @@ from helpers import chat
 from helpers.cli import serve
 from helpers.course import bilingual
 from helpers.course.errors import CourseError, UsageError
-from helpers.export import server
+from helpers.export import server, server_api
 from helpers.training.prompts import SYSTEM
+
+CHAT = "/v1/chat/completions"
+
+
+def body(message, **options):
+    return {"messages": [{"role": "user", "content": message}]} | options
+
+
+def text(reply):
+    return reply.json()["choices"][0]["message"]["content"]
+
+
+def problem(reply):
+    """The error of a reply, which always has OpenAI's shape."""
+    found = reply.json()["error"]
+    assert set(found) == {"message", "type", "param", "code"} and found["message"]
+    return found
 
 
 class FakeBot:
@@ -37,10 +55,11 @@ class FakeBot:
     def __init__(self, cfg, pause=0.0, ready=lambda: None):
         self.cfg, self.pause, self.ready = cfg, pause, ready
         self.at_once = self.most_at_once = 0
-        self.asked = []
+        self.asked, self.options = [], []
 
     def stream(self, messages, stop, *, model, max_new_tokens, **options):
         self.asked.append(messages)
+        self.options.append(options)
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         try:
@@ -83,8 +102,10 @@ class Running:
         return self.http.get("/health")
 
     def ask(self, message, **options):
-        body = {"message": message} | options
-        return httpx.post(self.url + "/api/chat", json=body, timeout=60)
+        return httpx.post(self.url + CHAT, json=body(message, **options), timeout=60)
+
+    def client(self):
+        return openai.OpenAI(base_url=f"{self.url}/v1", api_key="none", max_retries=0, timeout=20)
 
     def wait_for(self, condition, what, seconds=10):
         end = time.monotonic() + seconds
@@ -141,7 +162,7 @@ def test_health_is_loading_until_the_model_has_answered_a_token(start):
     early = running.health()
     assert early.status_code == 503 and early.json()["status"] == "loading"
     refused = running.ask("halo")
-    assert refused.status_code == 503 and "masih dimuat" in refused.json()["error"]
+    assert refused.status_code == 503 and "masih dimuat" in problem(refused)["message"]
     assert int(refused.headers["retry-after"]) > 0 and running.bot.asked == []
     loaded.set()
     facts = running.ready().health().json()
@@ -160,69 +181,182 @@ def test_health_tells_why_loading_failed(start):
     running.wait_for(lambda: running.health().json()["status"] == "failed", "failure")
     assert running.health().status_code == 503
     assert running.health().json()["reason"] == "no adapter in here"
-    assert "no adapter in here" in running.ask("halo").json()["error"]
+    assert "no adapter in here" in problem(running.ask("halo"))["message"]
 
 
 def test_a_model_that_writes_nothing_is_not_ready(cfg):
     bot = FakeBot(cfg)
     bot.stream = lambda *_, **__: iter(())
-    service = server.Service(bot, cfg)
+    service = server_api.Service(bot, cfg)
     service.load()
     assert service.state == "failed" and "nothing at all" in service.reason
 
 
-def test_an_answer_and_its_facts(quick):
-    reply = quick.ask("satu dua tiga").json()
-    assert reply["answer"].split() == ["satu", "dua", "tiga"] and reply["tokens"] == 4
-    assert reply["ended"] and not reply["stopped"] and reply["model"] == "tuned"
-    cut = quick.ask("satu dua tiga", max_new_tokens=2, model="base").json()
-    assert cut["answer"].split() == ["satu", "dua"] and cut["ended"] is False
-    assert cut["model"] == "base" and cut["max_new_tokens"] == 2
+def test_the_openai_client_lists_models_and_gets_an_answer(quick):
+    client = quick.client()
+    assert [model.id for model in client.models.list()] == ["tuned", "base"]
+    assert client.models.retrieve("base").id == "base"
+    asked = body("satu dua tiga")["messages"]
+    whole = client.chat.completions.create(model="tuned", messages=asked)
+    assert whole.choices[0].message.content.split() == ["satu", "dua", "tiga"]
+    assert whole.choices[0].finish_reason == "stop" and whole.model == "tuned"
+    read = quick.bot.count(quick.bot.asked[-1])
+    assert (whole.usage.prompt_tokens, whole.usage.completion_tokens) == (read, 4)
+    assert whole.usage.total_tokens == read + 4 and whole.created > 1.7e9
+    for limit in ({"max_tokens": 2}, {"max_completion_tokens": 2}):
+        cut = client.chat.completions.create(model="base", messages=asked, **limit)
+        assert cut.choices[0].message.content.split() == ["satu", "dua"]
+        assert cut.choices[0].finish_reason == "length" and cut.model == "base"
 
 
-def test_the_stream_comes_in_pieces(start):
+def test_the_openai_client_streams_pieces(start):
     running = start(pause=0.05).ready()
-    came, events = [], []
-    body = {"message": "satu dua tiga empat lima"}
-    with running.http.stream("POST", "/api/chat/stream", json=body) as reply:
-        assert reply.headers["content-type"].startswith("text/event-stream")
-        for line in reply.iter_lines():
-            if line.startswith("data: "):
-                came.append(time.monotonic())
-                events.append(json.loads(line[6:]))
-    assert "".join(e["piece"] for e in events[:-1]).split() == body["message"].split()
-    assert events[-1]["done"] and events[-1]["tokens"] == 6
+    came, chunks = [], []
+    options = {"stream": True, "stream_options": {"include_usage": True}}
+    asked = body("satu dua tiga empat lima", model="tuned", **options)
+    for chunk in running.client().chat.completions.create(**asked):
+        came.append(time.monotonic())
+        chunks.append(chunk)
+    choices = [chunk.choices[0] for chunk in chunks[:-1]]
+    assert "".join(c.delta.content or "" for c in choices) == "satu dua tiga empat lima "
+    assert choices[0].delta.role == "assistant" and len({chunk.id for chunk in chunks}) == 1
+    assert [c.finish_reason for c in choices] == [None] * 5 + ["stop"]
+    assert chunks[-1].choices == [] and chunks[-1].usage.completion_tokens == 6
     assert came[-1] - came[0] > 0.1  # not all at the end
 
 
+def test_sampling_options_reach_the_model(quick):
+    quick.ask("halo", temperature=0.7, top_p=0.5, top_k=7, seed=3)
+    chosen = {"temperature": 0.7, "top_p": 0.5, "top_k": 7, "seed": 3}
+    assert quick.bot.options[-1] == chosen
+    for _ in range(2):
+        quick.ask("halo", temperature=1e-40, top_p=None, seed=None, n=1)
+    first, second = quick.bot.options[-2:]
+    assert first == {"temperature": 0, "top_p": 0.9, "top_k": 0, "seed": first["seed"]}
+    assert second["seed"] != first["seed"]  # or a second try would be the first once more
+
+
+def test_history_goes_as_far_as_the_window_and_a_system_message_replaces_the_courses(quick):
+    def turns(*texts):
+        roles = itertools.cycle(("user", "assistant"))
+        return [{"role": role, "content": content} for role, content in zip(roles, texts)]
+
+    chat = turns("satu", "dua", "tiga")
+    reply = quick.http.post(CHAT, json={"messages": chat}).json()
+    assert quick.bot.asked[-1] == [{"role": "system", "content": SYSTEM["id"]}, *chat]
+    assert reply["usage"]["remembered_turns"] == 1
+    own = {"role": "developer", "content": [{"type": "text", "text": "Kamu kucing."}]}
+    long = turns("kata " * 500, "ya", "tiga")  # the window is 600 tokens, 200 for the answer
+    reply = quick.http.post(CHAT, json={"messages": [own, *long]}).json()
+    assert quick.bot.asked[-1] == [{"role": "system", "content": "Kamu kucing."}, long[-1]]
+    assert reply["usage"]["remembered_turns"] == 0
+    half = '{"messages": [{"role": "%s", "content": "\\ud800"}, {"role": "user", "content": "a"}]}'
+    for role in ("system", "user"):  # half a character is no text that a tokenizer takes
+        sent = {"content": half % role, "headers": {"content-type": "application/json"}}
+        assert quick.http.post(CHAT, **sent).status_code == 200
+        str(quick.bot.asked[-1]).encode()
+
+
+ASKED = {"messages": [{"role": "user", "content": "halo"}]}
+NOT_NUMBERS = {name: (float("nan"), float("inf"), -1, "x") for name in ("temperature", "top_p")}
+
+
 @pytest.mark.parametrize(
-    "body, status, word",
+    "sent, status, code, word",
     [
-        ({"message": "  "}, 400, "kosong"),
-        ({"message": "x" * 10_000}, 400, "batasnya"),
-        ({"message": "🍜" * 10_000}, 400, "batasnya"),
-        ({"message": "k " * 999, "max_new_tokens": 512}, 400, "token"),
-        ({}, 422, "message"),
-        ({"message": "a", "max_new_tokens": 513}, 422, "max_new_tokens"),
-        ({"message": "a", "max_new_tokens": 0}, 422, "max_new_tokens"),
-        ({"message": "a", "model": "tunned"}, 422, "model"),
-        ({"message": "a", "max_tokens": 3}, 422, "max_tokens"),
-        ([1], 422, "body"),
+        (body("  "), 400, "invalid_message", "kosong"),
+        (body("x" * 10_000), 400, "context_length_exceeded", "batasnya"),
+        (body("🍜" * 10_000), 400, "context_length_exceeded", "batasnya"),
+        (body("k " * 999, max_tokens=512), 400, "context_length_exceeded", "token"),
+        ({}, 400, "invalid_value", "messages"),
+        ({"messages": []}, 400, "invalid_value", "messages"),
+        ({"messages": [{"role": "user"}]}, 400, "invalid_value", "content"),
+        ({"messages": [{"role": "cook", "content": "a"}]}, 400, "invalid_value", "role"),
+        ({"messages": [{"role": "tool", "content": "a"}]}, 400, "invalid_value", "role"),
+        ({"messages": [{"role": "assistant", "content": "a"}]}, 400, "invalid_message", "user"),
+        ({"messages": ASKED["messages"] * 201}, 400, "invalid_value", "messages"),
+        (body([{"type": "image_url", "image_url": {"url": "x"}}]), 400, "invalid_value", "text"),
+        (ASKED | {"max_tokens": 0}, 400, "invalid_value", "max_tokens"),
+        (ASKED | {"model": "tunned"}, 404, "model_not_found", "tuned, base"),
+        (ASKED | {"n": 2}, 400, "invalid_value", "n: "),
+        (ASKED | {"tools": [{}]}, 400, "unsupported_parameter", "tools"),
+        (ASKED | {"stop": ["\n"]}, 400, "unsupported_parameter", "stop"),
+        (ASKED | {"top_k": -1}, 400, "invalid_value", "top_k"),
+        (ASKED | {"top_k": 1e99}, 400, "invalid_value", "top_k"),
+        (ASKED | {"seed": 2**80}, 400, "invalid_value", "seed"),
+        *(
+            (ASKED | {name: value}, 400, "invalid_value", name)
+            for name, values in NOT_NUMBERS.items()
+            for value in values
+        ),
+        ([1], 400, "invalid_value", "body"),
+        (b"{", 400, "invalid_value", ""),
+        (b"[" * 9000, 400, None, ""),
     ],
 )
-def test_what_cannot_be_answered_is_refused_with_a_reason(quick, body, status, word):
-    for path in ("/api/chat", "/api/chat/stream"):
-        reply = quick.http.post(path, json=body)
-        assert reply.status_code == status and re.search(word, reply.json()["error"]), reply.text
+def test_what_cannot_be_answered_is_refused_with_a_reason(quick, sent, status, code, word):
+    for more in ({}, {"stream": True}):
+        whole = sent | more if isinstance(sent, dict) else sent
+        whole = whole if isinstance(whole, bytes) else json.dumps(whole)
+        reply = quick.http.post(CHAT, content=whole, headers={"content-type": "application/json"})
+        assert reply.status_code == status and re.search(word, problem(reply)["message"]), (
+            reply.text
+        )
+        assert problem(reply)["type"] == "invalid_request_error"
+        assert problem(reply)["code"] == code or code is None
+    assert quick.health().json()["status"] == "ok"
+
+
+def test_fields_that_change_nothing_are_ignored(quick):
+    neutral = {"user": "x", "metadata": {"a": "b"}, "tools": [], "presence_penalty": 0}
+    neutral |= {"stop": None, "logprobs": False, "response_format": {"type": "text"}}
+    assert text(quick.ask("halo", **neutral)) == "halo "
+
+
+def test_the_openai_client_raises_its_own_errors(start):
+    running = start(pause=0.02, queue=0).ready()
+    client = running.client()
+    with pytest.raises(openai.NotFoundError, match="tuned, base"):
+        client.chat.completions.create(**body("halo", model="gpt-5"))
+    with pytest.raises(openai.NotFoundError):
+        client.models.retrieve("gpt-5")
+    with pytest.raises(openai.BadRequestError, match="kosong"):
+        client.chat.completions.create(**body(" ", model="tuned", stream=True))
+    with pytest.raises(openai.NotFoundError, match="tidak ada"):
+        client.embeddings.create(model="tuned", input="halo", encoding_format="float")
+    with client.chat.completions.create(**body("terus lagi", model="tuned", stream=True)) as busy:
+        next(iter(busy))
+        with pytest.raises(openai.RateLimitError, match="Antrean penuh"):
+            client.chat.completions.create(**body("halo", model="tuned"))
+    running.wait_for(lambda: running.writing() == 0, "the first one's end")
+    with pytest.raises(openai.APIError, match="terminal"):
+        list(client.chat.completions.create(**body("rusak sekali", model="tuned", stream=True)))
+
+
+def test_health_sums_up_times_and_memory(start):
+    running = start(pause=0.02).ready()
+    before = running.health().json()
+    assert before["latency"] == {"answers": 0, "of_last": 0}
+    assert 0 <= before["load_s"] < before["cold_start_s"] and before["memory_bytes"]["ram"] > 10**7
+    for words in (2, 2, 10):
+        running.ask("kata " * words)
+    latency = running.health().json()["latency"]
+    assert latency["answers"] == latency["of_last"] == 3
+    first = latency["first_token_s"]
+    assert 0 <= first["median"] <= first["p95"] < latency["answer_s"]["median"]
+    assert 0.04 < latency["answer_s"]["median"] < 0.18 < latency["answer_s"]["p95"]
+    assert latency["tokens_per_s"]["median"] > 5
+    running.ask("rusak sekali")
+    assert running.health().json()["latency"]["answers"] == 3  # errors are no answers
 
 
 def test_answers_stay_within_the_limits(start):
     running = start(engine="gguf").ready()
     running.bot.models = ("tuned",)
-    assert running.ask("a", model="base").status_code == 400
+    assert running.ask("a", model="base").status_code == 404
     assert running.health().json()["models"] == ["tuned"]
     service = running.app.state.service
-    assert service.conversation(tokens=10**9).answer_tokens == server.MOST_TOKENS
+    assert service.conversation(tokens=10**9).answer_tokens == server_api.MOST_TOKENS
     running.bot.conversation = lambda **o: FakeBot.conversation(running.bot, limit=300, **o)
     assert service.conversation(tokens=512).answer_tokens == 150  # half of what the model holds
 
@@ -230,10 +364,10 @@ def test_answers_stay_within_the_limits(start):
 def test_an_error_in_the_model_is_told_without_details_and_the_next_question_works(start):
     running = start().ready()
     broken = running.ask("rusak sekali")
-    assert broken.status_code == 500 and "secret" not in broken.text and broken.json()["error"]
-    streamed = running.http.post("/api/chat/stream", json={"message": "rusak sekali"}).text
+    assert broken.status_code == 500 and "secret" not in broken.text and problem(broken)
+    streamed = running.http.post(CHAT, json=body("rusak sekali", stream=True)).text
     assert '"error"' in streamed and "secret" not in streamed
-    assert running.ask("halo").json()["answer"] == "halo "
+    assert text(running.ask("halo")) == "halo "
 
 
 def test_thirty_at_once_are_answered_one_after_the_other_and_health_stays_quick(start):
@@ -253,7 +387,7 @@ def test_thirty_at_once_are_answered_one_after_the_other_and_health_stays_quick(
     replies = in_threads(lambda n: running.ask(f"kata{n} dan lagi"), 30)
     over.set()
     watcher.join(5)
-    assert [r.json()["answer"] for r in replies] == [f"kata{n} dan lagi " for n in range(30)]
+    assert [text(r) for r in replies] == [f"kata{n} dan lagi " for n in range(30)]
     assert running.bot.most_at_once == 1 and busy > 5
     assert slowest < 1, f"/health took {slowest:.2f} s"  # generous: the machine may be busy
 
@@ -262,27 +396,27 @@ def test_a_full_queue_turns_away_and_is_free_again_later(start):
     running = start(pause=0.02, queue=1).ready()
     replies = in_threads(lambda n: running.ask("kata " * 20), 6)
     statuses = [r.status_code for r in replies]
-    assert statuses.count(200) == 2 and statuses.count(503) == 4
-    assert all("Antrean penuh" in r.json()["error"] for r in replies if r.status_code == 503)
+    assert statuses.count(200) == 2 and statuses.count(429) == 4
+    assert all("Antrean penuh" in problem(r)["message"] for r in replies if r.status_code == 429)
     assert running.ask("halo").status_code == 200
 
 
 def test_a_client_that_leaves_frees_the_model(start):
     running = start(pause=0.01).ready()
-    body = {"message": "terus lagi", "max_new_tokens": 512}
-    with running.http.stream("POST", "/api/chat/stream", json=body) as reply:
+    asked = body("terus lagi", max_tokens=512)
+    with running.http.stream("POST", CHAT, json=asked | {"stream": True}) as reply:
         next(reply.iter_lines())
     running.wait_for(lambda: running.writing() == 0, "stream given up", 3)
     with pytest.raises(httpx.ReadTimeout):
-        running.http.post("/api/chat", json=body, timeout=0.3)
+        running.http.post(CHAT, json=asked, timeout=0.3)
     running.wait_for(lambda: running.writing() == 0, "request given up", 3)
 
 
 def test_the_wait_has_a_limit(start, monkeypatch):
-    monkeypatch.setattr(server, "WAIT_S", 0.3)
+    monkeypatch.setattr(server_api, "WAIT_S", 0.3)
     running = start(pause=0.02).ready()
-    replies = in_threads(lambda n: running.ask("terus lagi", max_new_tokens=80), 2)
-    assert sorted(r.status_code for r in replies) == [200, 503]
+    replies = in_threads(lambda n: running.ask("terus lagi", max_tokens=80), 2)
+    assert sorted(r.status_code for r in replies) == [200, 429]
 
 
 def test_two_at_once_where_the_engine_can(start):
@@ -347,8 +481,11 @@ def test_the_bound_host_is_known():
 def test_large_bodies_are_refused_with_and_without_a_length(quick):
     big = b'{"message": "' + b"x" * server.MOST_BYTES + b'"}'
     chunks = (big[i : i + 9999] for i in range(0, len(big), 9999))
-    for path, body in (("api/chat", big), ("gradio_api/queue/join", big), ("api/chat", chunks)):
-        assert quick.http.post(f"/{path}", content=body).status_code == 413
+    for path, sent in ((CHAT, big), ("/gradio_api/queue/join", big), (CHAT, chunks)):
+        refused = quick.http.post(path, content=sent)
+        assert (
+            refused.status_code == 413 and "lebih dari 262.144 byte" in problem(refused)["message"]
+        )
     deep = b'{"data": [' + b"[" * 9000 + b"]" * 9000 + b"]}"
     assert quick.http.post("/gradio_api/queue/join", content=deep).status_code == 400
 
@@ -356,8 +493,10 @@ def test_large_bodies_are_refused_with_and_without_a_length(quick):
 def test_a_body_that_never_comes_is_given_up(quick, monkeypatch):
     monkeypatch.setattr(server, "BODY_S", 0.2)
     with socket.create_connection(("127.0.0.1", quick.port), 5) as slow:
-        slow.sendall(b"POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
-        assert b" 408 " in slow.recv(4096)
+        slow.sendall(
+            b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"
+        )
+        assert b" 408 " in (answer := slow.recv(4096)) and b"tidak sampai dalam 0.2 s" in answer
 
 
 def send_event(running, event, data, session="tab", **more):
@@ -376,7 +515,7 @@ def ask_page(running, words, session="tab", on_progress=lambda message: None):
     data = {"session_hash": session}
     send_event(running, event_number(running, "_clear_and_save_textbox"), [words], session)
     submit, messages = event_number(running, "_submit_fn"), []
-    joined = send_event(running, submit, [None, None, "tuned", 300], session)
+    joined = send_event(running, submit, [None, None, "tuned", 300, 0.5, 0.8, 5], session)
     url = f"{running.url}/gradio_api/queue/data"
     with httpx.stream("GET", url, params=data, timeout=30) as reply:
         for line in reply.iter_lines():
@@ -395,6 +534,8 @@ def test_the_page_answers(quick):
     log = done["output"]["data"][1]
     texts = {turn["content"][0]["text"].strip() for turn in log}
     assert len(log) == 2 and texts == {"satu &lt;b&gt;dua&lt;/b&gt;"}
+    options = quick.bot.options[-1]
+    assert (options["temperature"], options["top_p"], options["top_k"]) == (0.5, 0.8, 5)
     refused = ask_page(quick, "x" * 10_000, "other")[-1]
     assert not refused["success"] and "10.000" in refused["output"]["error"]
 
@@ -426,8 +567,8 @@ def test_leaving_or_stopping_a_tab_frees_the_model(start):
 
     def stop(message):
         if message["msg"] == "process_generating":
-            body = {"session_hash": "two", "fn_index": 3, "event_id": message["event_id"]}
-            running.http.post("/gradio_api/cancel", json=body)
+            sent = {"session_hash": "two", "fn_index": 3, "event_id": message["event_id"]}
+            running.http.post("/gradio_api/cancel", json=sent)
 
     ask_page(running, "terus lagi", "two", on_progress=stop)
     running.wait_for(lambda: running.writing() == 0, "stopped", 3)
@@ -460,11 +601,16 @@ def test_a_file_named_in_a_page_event_is_neither_copied_nor_fetched(
 
 
 def test_a_history_of_text_is_let_through():
-    text = [{"type": "text", "text": "halo"}]
-    message = {"role": "user", "content": text, "metadata": None, "options": None}
+    parts = [{"type": "text", "text": "halo"}]
+    message = {"role": "user", "content": parts, "metadata": None, "options": None}
     server.check_plain([message, {"role": "assistant", "content": "halo", "metadata": {}}])
-    turns = server.earlier_turns([message, {"role": "assistant", "content": text}, message])
+    stopped = {"role": "assistant", "content": parts}
+    log = server.marked([message, stopped])
+    assert "dihentikan" in log[-1]["content"][0]["text"]
+    assert server.marked(log) == log  # a second click adds nothing
+    turns = server_api.earlier_turns(server.texts_of([*log, message]))
     assert [(t.question, t.answer) for t in turns] == [("halo", "halo")]
+    assert server.marked([message]) == [message] and server.marked([]) == []
 
 
 def test_the_page_names_no_other_host_and_forbids_it(quick):
@@ -522,6 +668,23 @@ def test_help_and_helpers_import_neither_gradio_nor_torch():
     assert done.stdout.strip() == "[]"
 
 
+def test_an_untuned_folder_is_served_under_its_own_name(cfg):
+    bilingual.set_language("id")
+    running = Running(chat.UntunedBot(cfg), cfg).ready()
+    try:
+        client = running.client()
+        (name,) = [model.id for model in client.models.list()]
+        assert name == cfg.base_model == running.health().json()["model"]
+        asked = {"model": name, **body("Buatkan resep Soto Ayam.", max_tokens=4)}
+        reply = client.chat.completions.create(**asked, extra_body={"top_k": 2}, temperature=1.0)
+        assert reply.model == name and 1 <= reply.usage.completion_tokens <= 4
+        with pytest.raises(openai.NotFoundError, match=name):
+            client.chat.completions.create(**asked | {"model": "tuned"})
+        assert "tuning sendiri" not in running.http.get("/").text
+    finally:
+        running.close()
+
+
 @pytest.mark.skipif(os.name == "nt", reason="a console's Ctrl-C cannot be sent to one process only")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_the_command_serves_the_real_model_and_ends_cleanly_while_it_writes(tuned_cfg, number):
@@ -535,12 +698,13 @@ def test_the_command_serves_the_real_model_and_ends_cleanly_while_it_writes(tune
             while (health := httpx.get(f"{url}/health")).status_code != 200:
                 assert health.json()["status"] == "loading" and time.monotonic() < end
                 time.sleep(0.1)
-            body = {"message": "Buatkan resep Soto Ayam.", "max_new_tokens": 8}
-            reply = httpx.post(f"{url}/api/chat", json=body, timeout=30).json()
-            assert 1 <= reply["tokens"] <= 8 and reply["model"] == "tuned"
-            body["max_new_tokens"] = 512
-            with httpx.stream("POST", f"{url}/api/chat/stream", json=body, timeout=30) as stream:
-                next(stream.iter_lines())
+            client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", timeout=30)
+            asked = body("Buatkan resep Soto Ayam.", model="tuned")
+            reply = client.chat.completions.create(**asked, max_tokens=8)
+            assert 1 <= reply.usage.completion_tokens <= 8 and reply.model == "tuned"
+            asked |= {"stream": True, "max_tokens": 512}
+            with client.chat.completions.create(**asked) as stream:
+                next(iter(stream))
                 process.send_signal(number)
                 assert process.wait(20) in (0, 130)
             serve.listen("127.0.0.1", int(url.rpartition(":")[2])).close()  # free again
