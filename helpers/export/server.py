@@ -231,6 +231,15 @@ CSS = """
   outline: 2px solid var(--body-text-color) !important; outline-offset: 2px}
 footer {display: none !important}
 """
+# After Stop: wait until Gradio has written its last piece. The button goes and takes the keyboard's
+# focus along; the message field gets it.
+BACK_TO_FIELD = """async () => {
+  for (let tries = 0; tries < 30; tries++) {
+    await new Promise((done) => setTimeout(done, 100));
+    const field = document.querySelector("#message textarea:not(:disabled)");
+    if (field && tries > 2) return field.focus();
+  }
+}"""
 
 
 def theme() -> gr.themes.Base:
@@ -244,9 +253,12 @@ def theme() -> gr.themes.Base:
     return soft
 
 
-def escaped(payload: str | None) -> str | None:
-    """A typed message as HTML that shows what was typed; the chat log displays HTML."""
-    return payload if payload is None else html.escape(payload, quote=False)
+class Chat(gr.ChatInterface):
+    """Gradio's chat; its log displays HTML, so a typed message is escaped before it goes there."""
+
+    def _clear_and_save_textbox(self, message: str):
+        field, message = super()._clear_and_save_textbox(message)
+        return field, html.escape(message, quote=False)
 
 
 def stop_mark() -> str:
@@ -289,7 +301,6 @@ def components(service: api.Service) -> dict:
         submit_btn=tr("Kirim", "Send"),
         stop_btn=tr("Hentikan", "Stop"),
     )
-    textbox.preprocess = escaped  # a subclass would have Gradio write a stub file beside this one
     labels = {"tuned": tr("Model tuning", "Tuned model"), "base": tr("Model asal", "Base model")}
     inputs = [
         gr.Radio(
@@ -353,19 +364,14 @@ def page(service: api.Service) -> gr.Blocks:
             raise gr.Error(html.escape(str(problem)), print_exception=False) from None
         yield html.escape(text, quote=False) or "…"
 
-    parts = components(service)
-    chat = gr.ChatInterface(
+    chat = Chat(
         respond,
         title="Dapur LLM",
         description=description(service),
-        **parts,
+        **components(service),
         additional_inputs_accordion=tr("Pengaturan", "Settings"),
         examples=[
-            [
-                api.recipe_request(title, cfg.data_language),
-                *(part.value for part in parts["additional_inputs"]),
-            ]
-            for title in EXAMPLES[cfg.data_language]
+            [api.recipe_request(title, cfg.data_language)] for title in EXAMPLES[cfg.data_language]
         ],
         cache_examples=False,
         flagging_mode="never",
@@ -373,5 +379,7 @@ def page(service: api.Service) -> gr.Blocks:
         api_visibility="private",
     )
     with chat:
-        chat.textbox.stop(marked, chat.chatbot, chat.chatbot, queue=False)
+        log = [chat.chatbot, chat.chatbot_state, chat.chatbot_value]
+        stopped = chat.textbox.stop(None, js=BACK_TO_FIELD)
+        stopped.then(lambda log: [marked(log)] * 3, chat.chatbot, log, queue=False)
     return chat.queue(max_size=service.queue + 8, default_concurrency_limit=service.concurrency)

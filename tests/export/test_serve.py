@@ -536,6 +536,8 @@ def test_the_page_answers(quick):
     assert len(log) == 2 and texts == {"satu &lt;b&gt;dua&lt;/b&gt;"}
     options = quick.bot.options[-1]
     assert (options["temperature"], options["top_p"], options["top_k"]) == (0.5, 0.8, 5)
+    again = ask_page(quick, "<i>lagi</i>")[-1]  # Gradio has made the field anew in the meantime
+    assert again["output"]["data"][1][-2]["content"][0]["text"] == "&lt;i&gt;lagi&lt;/i&gt;"
     refused = ask_page(quick, "x" * 10_000, "other")[-1]
     assert not refused["success"] and "10.000" in refused["output"]["error"]
 
