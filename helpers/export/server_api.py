@@ -263,10 +263,9 @@ class Service:
         }
         return {"answers": self.answers, "of_last": len(first)} | middle_and_p95
 
-    @staticmethod
-    def memory() -> dict[str, int]:
+    def memory(self) -> dict[str, int]:
         """Bytes that this process holds now: of RAM and, where there is one, of the GPU."""
-        gpu = cuda()
+        gpu = cuda() if self.state == "ok" else None  # while it loads, torch may be half imported
         return {"ram": process_bytes()} | ({"gpu": gpu.memory_allocated()} if gpu else {})
 
     def close(self) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import types
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx
@@ -171,6 +172,16 @@ def test_health_is_loading_until_the_model_has_answered_a_token(start):
     assert facts["profile"] == facts["model"] == "sanity"
     assert facts["waiting"] == facts["writing"] == 0
     assert running.http.head("/health").status_code == 200
+
+
+def test_health_answers_while_torch_is_half_imported(start, monkeypatch):
+    loaded = threading.Event()
+    running = start(ready=lambda: loaded.wait(10))
+    monkeypatch.setitem(sys.modules, "torch", types.ModuleType("torch"))
+    assert running.health().json()["status"] == "loading"
+    monkeypatch.undo()
+    loaded.set()
+    running.ready()
 
 
 def test_health_tells_why_loading_failed(start):
@@ -651,6 +662,8 @@ def test_a_port_that_is_taken_is_named_before_anything_is_loaded():
         (["--engine", "ggfu"], 2, "Did you mean 'gguf'"),
         (["--concurrency", "2", "--engine", "transformers"], 2, "--engine gguf"),
         (["--port", "99999"], 2, "65535"),
+        (["--port", "0", "--model", "./nowhere"], 2, "./nowhere"),
+        (["--port", "0", "--model", "packaged", "--engine", "gguf"], 2, "--engine gguf"),
         (["--host", "no-such-host.invalid"], 2, "--host"),
         (["--port", "0"], 1, "03_qlora_training"),
         (["--port", "0", "--engine", "gguf"], 1, "03_qlora_training"),
