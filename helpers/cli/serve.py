@@ -39,11 +39,12 @@ def export(
     data_language: DataLanguage = "",
     seed: Seed = 42,
     quant: Annotated[
-        list[str], Option(help="f32, f16, bf16, q8_0, q5_1, q4_1 or q4_0; may be repeated.")
+        list[str],
+        Option(help="f32, f16, bf16, q8_0, q5_1, q4_1 or q4_0; may be repeated. none: no GGUF."),
     ] = ("f16", "q8_0"),
     base: Annotated[
-        str, Option(help="Merge into the full weights, or as 4-bit training saw them: trained.")
-    ] = "full",
+        str, Option(help="Merge into the weights as 4-bit training saw them (trained), or full.")
+    ] = "trained",
     out: Annotated[Path | None, Option(help="Also copy the files into this folder.")] = None,
     fresh: Annotated[bool, Option("--fresh", help="Write everything anew.")] = False,
     as_json: Json = False,
@@ -55,12 +56,13 @@ def export(
     if out is not None and out.exists() and not out.is_dir():
         raise UsageError(f"--out {out} is a file; expected a folder, which may not exist yet.")
     quiet()
+    quant = [q for q in quant if q != "none"]
     report = core.export(
         cfg, quant, base=base, fresh=fresh, progress=lambda text: typer.echo(f"{text} …", err=True)
     )
     if out is not None:
         wanted = {core.gguf_path(cfg, q).name for q in quant} | {
-            n for n in report["files"] if n == "Modelfile" or n.startswith("merged/")
+            n for n in report["files"] if n.startswith("merged/") or (n == "Modelfile" and quant)
         }
         for name in sorted(wanted):
             (out / name).parent.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,6 @@ from .. import lazy
 
 __getattr__, __dir__ = lazy(
     __name__,
-    merging="folder gguf_path in_full_precision load_adapter check_adapter merge rounded "
-    "modelfile export greedy same_start agreement",
+    merging="folder gguf_path in_full_precision check_adapter check_memory rounded modelfile "
+    " export greedy same_start agreement",
 )

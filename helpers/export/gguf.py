@@ -1,7 +1,8 @@
-"""Write a Llama-shaped model and its BPE tokenizer as one GGUF file for llama.cpp and Ollama.
+"""Write a model and its tokenizer as one GGUF file for llama.cpp and Ollama.
 
-write(model, tokenizer, "dapur-q8_0.gguf", "q8_0")
+write(merging.stored(files), config, tokenizer, "dapur-q8_0.gguf", "q8_0")
 
+Shapes: llama, qwen2, qwen3; tokenizers: byte-level BPE, and SentencePiece BPE with byte fallback.
 The package `gguf` has the container, tensor names, block formats and special tokens; what remains
 is which tensor goes where, one permutation and the token list.
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
@@ -11,8 +12,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 import uuid
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +39,12 @@ LLAMA3_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
     r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-ELSEWHERE = "Use llama.cpp's convert_hf_to_gguf.py on the merged folder instead."
+SPLITS = {LLAMA3_SPLIT: "llama-bpe", LLAMA3_SPLIT.replace("{1,3}", ""): "qwen2"}
+SHAPES = ("llama", "qwen2", "qwen3")
+ELSEWHERE = (
+    "`python -m helpers export --quant none` keeps the merged folder, which llama.cpp's "
+    "convert_hf_to_gguf.py reads."
+)
 
 
 def permute(weight: np.ndarray, heads: int) -> np.ndarray:
@@ -52,31 +60,38 @@ def permute(weight: np.ndarray, heads: int) -> np.ndarray:
 
 
 def write(
-    model, tokenizer, path: str | Path, quant: str = "q8_0", *, name="Dapur LLM", licence=""
+    weights,
+    config,
+    tokenizer,
+    path: str | Path,
+    quant: str = "q8_0",
+    *,
+    name="Dapur LLM",
+    licence="",
 ) -> Path:
-    """Write `model` (LlamaForCausalLM, any dtype) with `tokenizer` to `path`, whole or not at all.
+    """Write a model's `weights`, a dict of merging.Weight, to `path`, whole or not at all.
 
-    Raises UsageError for an unknown type, CourseError for a model or tokenizer that this writer
-    cannot express.
+    One weight is in memory at a time. Raises UsageError for an unknown type, CourseError for a
+    model or tokenizer that this writer cannot express.
     """
     import gguf
 
     matrices, embedding, file_type = QUANTS[choice(quant, QUANTS, "GGUF type")]
     path = Path(path)
-    check_model(model.config)
+    check_model(config)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
-    writer = gguf.GGUFWriter(temporary, "llama", use_temp_file=True)
+    writer = gguf.GGUFWriter(temporary, config.model_type)
     try:
         writer.add_type("model")
         writer.add_name(name)
         if licence:
             writer.add_license(licence)
-        add_shape(writer, model.config)
+        add_shape(writer, config)
         writer.add_file_type(gguf.LlamaFileType[file_type])
         writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
-        add_tokenizer(writer, tokenizer, model.config.vocab_size)
-        add_tensors(writer, model, matrices, embedding)
+        add_tokenizer(writer, tokenizer, config.vocab_size)
+        add_tensors(writer, weights, config, matrices, embedding)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
@@ -89,16 +104,19 @@ def write(
 
 
 def check_model(config) -> None:
-    """Raise CourseError for anything but a plain Llama: it would be misread without an error."""
-    if config.model_type != "llama":
+    """Raise CourseError for a shape that llama.cpp would misread without an error."""
+    if config.model_type not in SHAPES:
         raise CourseError(
-            f"this writer knows Llama-shaped models only, found {config.model_type!r}. {ELSEWHERE}"
+            f"this writer knows models of the shapes {', '.join(SHAPES)}, found "
+            f"{config.model_type!r}. {ELSEWHERE}"
         )
     rope = (config.rope_parameters or {}).get("rope_type", "default")
     if rope != "default":
         raise CourseError(f"this writer knows no scaled rotary embedding ({rope!r}). {ELSEWHERE}")
-    if config.attention_bias or config.mlp_bias:
-        raise CourseError(f"this writer knows no biases in linear layers. {ELSEWHERE}")
+    if getattr(config, "attention_bias", False) or getattr(config, "mlp_bias", False):
+        raise CourseError(f"this writer knows no biases but those of qwen2. {ELSEWHERE}")
+    if getattr(config, "use_sliding_window", False):
+        raise CourseError(f"this writer knows no sliding window of attention. {ELSEWHERE}")
 
 
 def add_shape(writer, config) -> None:
@@ -118,39 +136,46 @@ def add_shape(writer, config) -> None:
     writer.add_vocab_size(config.vocab_size)
 
 
-def add_tensors(writer, model, matrices: str, embedding: str) -> None:
-    """Every weight under its GGUF name, converted to its type. A tied output layer goes in once.
+def add_tensors(writer, weights, config, matrices: str, embedding: str) -> None:
+    """Every weight under its GGUF name, converted when written. A tied output layer goes in once.
 
     A matrix whose rows do not divide into blocks of its type stays f16. Raises CourseError for a
-    tensor without a GGUF name and for values that f16 cannot hold.
+    tensor without a GGUF name and, when written, for values that f16 cannot hold.
     """
     import gguf
 
-    types, config = gguf.GGMLQuantizationType, model.config
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config.num_hidden_layers)
+    types, arch = gguf.GGMLQuantizationType, gguf.MODEL_ARCH[config.model_type.upper()]
+    names = gguf.get_tensor_name_map(arch, config.num_hidden_layers)
     heads = {"attn_q": config.num_attention_heads, "attn_k": config.num_key_value_heads}
-    for hf_name, weight in model.state_dict().items():
+
+    def values(weight, name: str, kind) -> np.ndarray:
+        found = weight.load().detach().float().cpu().numpy()
+        part = name.split(".")[-2]
+        if config.model_type == "llama" and part in heads:  # qwen keeps the two halves
+            found = permute(found, heads[part])
+        if kind == types.F16 and max(found.max(), -found.min()) > np.finfo(np.float16).max:
+            raise CourseError(
+                f"{name} has values beyond 65504, which f16 cannot hold: write bf16 or q8_0."
+            )
+        return np.ascontiguousarray(found)
+
+    for hf_name, weight in weights.items():
         if hf_name == "lm_head.weight" and config.tie_word_embeddings:
             continue
-        name = names.get_name(hf_name, try_suffixes=(".weight",))
+        name = names.get_name(hf_name, try_suffixes=(".weight", ".bias"))
         if name is None:
             raise CourseError(
                 f"no GGUF name for the tensor {hf_name}: an adapter must be merged first."
             )
         kind = types[embedding if name in ("token_embd.weight", "output.weight") else matrices]
-        if weight.ndim == 1:
+        if len(weight.shape) == 1:
             kind = types.F32
         elif weight.shape[-1] % gguf.GGML_QUANT_SIZES[kind][0]:
             kind = types.F16
-        values = weight.detach().float().cpu().numpy()
-        if (part := name.split(".")[-2]) in heads:
-            values = permute(values, heads[part])
-        if kind == types.F16 and np.abs(values).max() > np.finfo(np.float16).max:
-            raise CourseError(
-                f"{name} has values beyond 65504, which f16 cannot hold: write bf16 or q8_0."
-            )
-        blocks = gguf.quants.quantize(np.ascontiguousarray(values), kind)
-        writer.add_tensor(name, blocks, raw_dtype=kind)
+        meta = gguf.LazyNumpyTensor.meta_with_dtype_and_shape(np.float32, weight.shape)
+        read = partial(values, weight, name, kind)
+        later = gguf.LazyNumpyTensor(meta=meta, args=(), func=read)
+        writer.add_tensor(name, gguf.quants.quantize(later, kind), raw_dtype=kind)
 
 
 def pre_tokenizer_name(tokenizer_json: dict) -> str:
@@ -169,50 +194,95 @@ def pre_tokenizer_name(tokenizer_json: dict) -> str:
         if kinds == ["Digits", "ByteLevel"] and own_regex and first.get("individual_digits"):
             return "smollm"
         if kinds == ["Split", "ByteLevel"] and not own_regex:
-            if first["pattern"].get("Regex") == LLAMA3_SPLIT:
-                return "llama-bpe"
+            if name := SPLITS.get(first["pattern"].get("Regex")):
+                return name
     raise CourseError(f"unknown pre-tokenizer {kinds}: it has no llama.cpp name here. {ELSEWHERE}")
 
 
-def add_tokenizer(writer, tokenizer, vocab_size: int) -> None:
-    """Token list and types, merges, special tokens and chat template.
+def tokenizer_kind(tokenizer) -> tuple[str, dict]:
+    """llama.cpp's name for the pre-tokenizer ("" for SentencePiece), and the tokenizer.json.
 
-    `vocab_size`: rows of the embedding, at least as many as tokens. Raises CourseError for
-    anything but a byte-level BPE tokenizer with an end token and another token for padding.
+    Raises CourseError for a tokenizer that this writer cannot express.
     """
-    import gguf
-
     if getattr(tokenizer, "backend_tokenizer", None) is None:
         raise CourseError("the tokenizer has no tokenizer.json (use_fast=True writes one).")
     data = json.loads(tokenizer.backend_tokenizer.to_str())
-    bpe, pad = data["model"], tokenizer.pad_token_id
-    if bpe["type"] != "BPE" or bpe.get("byte_fallback") or data.get("normalizer"):
+    model, pad = data["model"], tokenizer.pad_token_id
+    sentencepiece = model.get("byte_fallback")
+    steps = [data["normalizer"] or {}, (sentencepiece and data["pre_tokenizer"]) or {}]
+    found = {part.get("type") for step in steps for part in step.get("normalizers", [step])}
+    known = {"Prepend", "Replace", "Metaspace"} if sentencepiece else {"NFC"}
+    if model["type"] != "BPE" or found - known - {None}:
         raise CourseError(
-            f"this writer knows byte-level BPE tokenizers, found {bpe['type']} (or SentencePiece "
-            f"byte fallback, or a normaliser). {ELSEWHERE}"
+            "this writer knows byte-level BPE and SentencePiece BPE tokenizers, found "
+            f"{model['type']} with {found - {None} or 'no normaliser'}. {ELSEWHERE}"
         )
     if tokenizer.eos_token_id is None or pad is None or pad == tokenizer.eos_token_id:
         raise CourseError("the tokenizer needs an end token and a pad token that is not the end.")
-    kinds = dict.fromkeys(range(vocab_size), gguf.TokenType.UNUSED)
+    if sentencepiece:
+        sentencepiece_scores(model)
+    return "" if sentencepiece else pre_tokenizer_name(data), data
+
+
+def sentencepiece_scores(model: dict) -> dict[str, float]:
+    """The score of each piece that a merge makes: the earlier the merge, the higher.
+
+    llama.cpp joins the two neighbours whose piece scores highest, however they were cut. Raises
+    CourseError for a list of merges with other cuts, which llama.cpp would not follow.
+    """
+    merges = [tuple(m.split(" ", 1)) if isinstance(m, str) else tuple(m) for m in model["merges"]]
+    scores, vocab, known = {}, model["vocab"], set(merges)
+    for one, other in merges:
+        scores.setdefault(one + other, -float(len(scores)))
+    order = [scores[one + other] for one, other in merges]
+    cuts = ((piece[:i], piece[i:]) for piece in scores for i in range(1, len(piece)))
+    other_cuts = any(a in vocab and b in vocab and (a, b) not in known for a, b in cuts)
+    if other_cuts or order != sorted(order, reverse=True):
+        raise CourseError(f"this tokenizer's merges are not SentencePiece's. {ELSEWHERE}")
+    return scores
+
+
+def add_tokenizer(writer, tokenizer, vocab_size: int) -> None:
+    """Token list and types, merges or scores, special tokens and chat template.
+
+    `vocab_size`: rows of the embedding, at least as many as tokens. Errors as `tokenizer_kind`;
+    CourseError when there are more tokens than rows. llama.cpp puts SentencePiece's leading space
+    after each special token as well, as its own converter has it; a tokenizer that does so at the
+    start only gets one more token there, unless it is asked in token ids, as in this course's chat.
+    """
+    import gguf
+
+    (pre, data), types = tokenizer_kind(tokenizer), gguf.TokenType
+    kinds = dict.fromkeys(range(vocab_size), types.UNUSED)
     tokens = {i: f"[PAD{i}]" for i in range(vocab_size)}
-    for token, i in bpe["vocab"].items():
-        tokens[i], kinds[i] = token, gguf.TokenType.NORMAL
+    for token, i in data["model"]["vocab"].items():
+        byte = not pre and re.fullmatch("<0x[0-9A-F]{2}>", token)
+        tokens[i], kinds[i] = token, types.BYTE if byte else types.NORMAL
     for added in data["added_tokens"]:
-        control = gguf.TokenType.CONTROL if added["special"] else gguf.TokenType.USER_DEFINED
+        control = types.CONTROL if added["special"] else types.USER_DEFINED
         tokens[added["id"]], kinds[added["id"]] = added["content"], control
     if len(tokens) != vocab_size:
         raise CourseError(
             f"the tokenizer has token {max(tokens)}, the model only {vocab_size} embeddings: they "
             "do not belong together."
         )
-    writer.add_tokenizer_model("gpt2")
-    writer.add_tokenizer_pre(pre_tokenizer_name(data))
+    writer.add_tokenizer_model("gpt2" if pre else "llama")
     writer.add_token_list([tokens[i] for i in range(vocab_size)])
+    if pre:
+        writer.add_tokenizer_pre(pre)
+    else:
+        scores = sentencepiece_scores(data["model"])
+        writer.add_tokenizer_pre("default")
+        writer.add_token_scores([scores.get(tokens[i], -1e6) for i in range(vocab_size)])
+        if tokenizer.unk_token_id is not None:
+            kinds[tokenizer.unk_token_id] = types.UNKNOWN
     writer.add_token_types([kinds[i] for i in range(vocab_size)])
-    writer.add_add_space_prefix(False)
+    steps = json.dumps([data["normalizer"], data["pre_tokenizer"]])
+    prefixed = re.search('"Prepend"|"prepend_scheme": "(always|first)"', steps)
+    writer.add_add_space_prefix(not pre and bool(prefixed))
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
-        special = gguf.SpecialVocab(folder, load_merges=True, n_vocab=vocab_size)
+        special = gguf.SpecialVocab(folder, load_merges=bool(pre), n_vocab=vocab_size)
     # Unless the tokenizer says otherwise, the chat template alone writes these, as in training.
     special.add_special_token = {"bos": False, "eos": False} | special.add_special_token
     special.add_to_gguf(writer, quiet=True)

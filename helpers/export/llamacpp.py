@@ -249,12 +249,16 @@ class ChatBot(GgufBot):
 
     def _start(self):
         if not self.path.is_file():
+            from transformers import AutoConfig
+
             from . import gguf
 
             for older in self.path.parent.glob("*.gguf"):
                 older.unlink()
-            merged = merging.merged_copy(self.plain.model, self.cfg)
-            gguf.write(merged, self.tokenizer, self.path, QUANT, licence=self.cfg.licence)
+            weights = merging.merged_weights(self.cfg, loaded=self.plain.model)
+            config = AutoConfig.from_pretrained(models.base_folder(self.cfg))
+            licence = self.cfg.licence
+            gguf.write(weights, config, self.tokenizer, self.path, QUANT, licence=licence)
         return super()._start()
 
     def stream(self, chat, stop, *, model: str = "tuned", **options) -> Generator[str, None, dict]:
@@ -276,6 +280,7 @@ def why_not(cfg: Settings) -> str:
         return tr("paket xllamacpp tidak terpasang", "the package xllamacpp is not installed")
     try:
         gguf.check_model(AutoConfig.from_pretrained(models.base_folder(cfg)))
+        gguf.tokenizer_kind(models.load_tokenizer(cfg))
         merging.check_memory(cfg)
     except CourseError as problem:
         return str(problem)

@@ -1,4 +1,4 @@
-"""Merge the adapter into a full-precision base and write the files that other programs read.
+"""Merge the adapter into the base's weights and write the files that other programs read.
 
 report = export.export(cfg, ["f16", "q8_0"])  # artifacts/<key>/export/: merged/, *.gguf, Modelfile
 
@@ -7,23 +7,33 @@ A second call with the same adapter, base and library versions reuses the files 
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
+import functools
 import hashlib
 import importlib.metadata
+import math
 import shutil
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 import psutil
 
-from ..course.errors import CourseError, UsageError
+from ..course.errors import CourseError
 from ..course.files import cache_key, read_json, write_folder, write_json, write_text
 from ..course.settings import Device, Settings, choice
 from ..training import models
 from ..training.prompts import SYSTEM
 
-BASES = ("full", "trained")
+if TYPE_CHECKING:
+    from torch import Tensor
+
+BASES = ("trained", "full")
+LARGE = 1_000_000_000  # weights; above it nothing is kept in fp32, GGUF is written from merged/
 
 
 def folder(cfg: Settings) -> Path:
@@ -63,90 +73,180 @@ def check_adapter(cfg: Settings) -> None:
         )
 
 
-def check_memory(cfg: Settings) -> None:
-    """Raise CourseError when the base model in fp32 does not fit into free memory."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+def base_files(cfg: Settings) -> list[Path]:
+    """The base model's safetensors files, fetched from the hub if need be."""
+    folder = Path(models.base_folder(cfg))
+    if not folder.is_dir():
+        from huggingface_hub import snapshot_download
 
-    with torch.device("meta"):  # shapes without memory
-        config = AutoConfig.from_pretrained(models.base_folder(cfg))
-        parameters = AutoModelForCausalLM.from_config(config).num_parameters()
-    need, free = 4 * parameters, psutil.virtual_memory().available
-    if need > free:
+        patterns = ["*.json", "model*.safetensors"]
+        try:
+            folder = Path(snapshot_download(cfg.base_model, allow_patterns=patterns))
+        except OSError as problem:
+            first = str(problem).splitlines()[0]
+            raise CourseError(f"base model {cfg.base_model} cannot be loaded: {first}") from problem
+    if not (files := sorted(folder.glob("model*.safetensors"))):
         raise CourseError(
-            f"merging in fp32 needs {need / 1e9:.1f} GB of free memory for the base model, found "
-            f"{free / 1e9:.1f} GB. Close other programs, or merge on a machine with more memory."
+            f"{cfg.base_model} has no model*.safetensors, which merging reads. Save it anew with "
+            "transformers: model.save_pretrained(folder), and set BASE_MODEL to the folder."
         )
+    return files
 
 
-def load_adapter(cfg: Settings, base: str = "full"):
-    """The base in fp32 with lesson 03's adapter on it, not merged.
+class Weight(NamedTuple):
+    """A tensor of a model that is read, or computed, when `load` is called."""
 
-    `base` "full" uses the original weights; "trained" uses them as QLoRA saw them: rounded to NF4
-    and converted back to fp32. Raises as `check_adapter`; CourseError when memory is too small or
-    the adapter's layers are not those of the base (PEFT only leaves unknown layers out).
-    """
-    import torch
-    from peft import PeftModel, get_peft_model_state_dict
+    shape: tuple[int, ...]
+    load: Callable[[], Tensor]
+
+
+def stored(files: list[Path]) -> dict[str, Weight]:
+    """The tensors in safetensors files, which are mapped into memory, not read."""
     from safetensors import safe_open
 
-    check_adapter(cfg)
-    check_memory(cfg)
-    full = in_full_precision(cfg)
-    adapter = models.adapter_folder(cfg)
-    try:
-        if choice(base, BASES, "base") == "full" or cfg.quantization != "nf4":
-            tuned = models.load_tuned(full, "none")
-        else:
-            model = models.load_base(full, "nf4").dequantize(dtype=torch.float32)
-            tuned = PeftModel.from_pretrained(model, str(adapter)).eval()
-    except RuntimeError as problem:  # shapes differ
-        raise CourseError(
-            f"the adapter does not fit {Path(models.base_folder(cfg)).name}: "
-            f"{str(problem).splitlines()[-1].strip()} Train again with notebook 03_qlora_training."
-        ) from problem
-    with safe_open(adapter / "adapter_model.safetensors", "pt") as saved:
-        if other := set(saved.keys()) ^ set(get_peft_model_state_dict(tuned)):
-            raise CourseError(
-                f"the adapter does not fit {Path(models.base_folder(cfg)).name}: no such layer for "
-                f"{sorted(other)[0]}. Train again with notebook 03_qlora_training."
-            )
-    return tuned
+    found = {}
+    for path in files:
+        opened = safe_open(path, "pt")
+        for name in opened.keys():
+            part = opened.get_slice(name)
+            if part.get_dtype() not in ("F32", "BF16", "F16"):
+                raise CourseError(
+                    f"{path.name} is already quantised ({part.get_dtype()} in {name}): merging "
+                    "needs the model in full precision. Set BASE_MODEL to that one."
+                )
+            if not name.endswith("rotary_emb.inv_freq"):  # old files carry this buffer
+                found[name] = Weight(tuple(part.get_shape()), partial(opened.get_tensor, name))
+    return found
 
 
-def merge(model):
-    """Add the adapter to the base weights, W + (alpha / r) B A, and drop it. Changes `model`.
+def check_memory(cfg: Settings) -> None:
+    """Raise CourseError when there is too little free memory for merging.
 
-    Raises UsageError for a quantised base: the sum would be rounded to 4 bits again, and after one
-    answer on a CPU with AVX512-BF16 it would be computed from weights in another layout.
+    A large model takes its largest file in bf16, and one matrix in fp32 with two working copies; a
+    small one is also kept whole in fp32, for the files that are written from it.
     """
-    if any(type(p).__name__ in ("Params4bit", "Int8Params") for p in model.parameters()):
-        raise UsageError(
-            "the base model is quantised: merging rounds the sum to 4 bits, or ruins it. Load the "
-            "base afresh in full precision: export.load_adapter(cfg)."
+    files = [stored([path]) for path in base_files(cfg)]
+    sizes = [[math.prod(w.shape) for w in weights.values()] for weights in files]
+    need = 2 * max(map(sum, sizes)) + 3 * 4 * max(map(max, sizes))
+    if (whole := sum(map(sum, sizes))) <= LARGE:
+        need += 4 * whole
+    free = psutil.virtual_memory().available
+    if need > free:
+        raise CourseError(
+            f"merging needs {need / 1e9:.1f} GB of free memory, found {free / 1e9:.1f} GB. Close "
+            "other programs and notebooks, or merge on a machine with more memory."
         )
-    return model.merge_and_unload().eval()
 
 
-def merged_copy(tuned, cfg: Settings):
-    """The base in fp32 plus the adapter of `tuned`, a PeftModel, which stays as it is.
+def as_trained(cfg: Settings, loaded=None) -> dict[str, Callable[[Tensor], Tensor]]:
+    """For each weight that QLoRA rounded to NF4: a function from its value to the rounded one.
 
-    4-bit layers give the values that they stand for, those that the adapter was trained with, so
-    nothing is quantised again: seconds where `load_adapter(cfg, "trained")` takes a quarter minute.
+    `loaded`: a PeftModel with the 4-bit layers, which then need not be rounded again.
     """
     import torch
-    from peft.tuners.lora import LoraLayer
+    from bitsandbytes import functional
     from peft.utils.integrations import dequantize_module_weight
+    from transformers import AutoConfig, AutoModelForCausalLM
 
+    if cfg.quantization != "nf4":
+        return {}
+    with torch.device("meta"):  # shapes without memory
+        config = AutoConfig.from_pretrained(models.base_folder(cfg))
+        model = AutoModelForCausalLM.from_config(config)
+    head, dtype = model.get_output_embeddings(), models.compute_dtype(cfg)
+
+    def rounded_to_nf4(weight):
+        options = {"quant_type": "nf4", "compress_statistics": True}
+        packed = functional.quantize_4bit(weight.to(dtype).float(), **options)
+        return functional.dequantize_4bit(*packed)
+
+    def from_loaded(weight, name):
+        layer = loaded.get_base_model().get_submodule(name)
+        return dequantize_module_weight(getattr(layer, "base_layer", layer)).float().cpu()
+
+    return {
+        f"{name}.weight": partial(from_loaded, name=name) if loaded else rounded_to_nf4
+        for name, layer in model.named_modules()
+        if isinstance(layer, torch.nn.Linear) and layer is not head
+    }
+
+
+def deltas(cfg: Settings, weights: dict[str, Weight]) -> dict[str, Callable[[], Tensor]]:
+    """What lesson 03's adapter adds to a weight, (alpha / r) B A in fp32, by the weight's name.
+
+    Raises CourseError when the adapter's layers are not those of the base (PEFT only leaves
+    unknown layers out), or when it holds more than A and B.
+    """
+    from peft import LoraConfig
+    from safetensors.torch import load_file
+
+    folder = models.adapter_folder(cfg)
+    lora = load_file(folder / "adapter_model.safetensors")
+    config = LoraConfig.from_pretrained(folder)
+    scale, found = config.lora_alpha / (config.r**0.5 if config.use_rslora else config.r), {}
+
+    def delta(a, b):
+        product = scale * (b.float() @ a.float())  # (out, in)
+        return product.T if config.fan_in_fan_out else product
+
+    for key in sorted(lora):
+        layer, _, part = key.removeprefix("base_model.model.").rpartition(".lora_")
+        a, b = (lora.get(key.replace(f".lora_{part}", f".lora_{x}.weight")) for x in "AB")
+        name, known = f"{layer}.weight", part in ("A.weight", "B.weight")
+        if known and a is not None and b is not None and name in weights:
+            shape = (b.shape[0], a.shape[1])[:: -1 if config.fan_in_fan_out else 1]
+            if shape == weights[name].shape and not config.alpha_pattern:
+                found[name] = partial(delta, a, b)
+                continue
+        raise CourseError(
+            f"the adapter does not fit {Path(models.base_folder(cfg)).name}: no such layer for "
+            f"{key}. Train again with notebook 03_qlora_training."
+        )
+    return found
+
+
+def merged_weights(cfg: Settings, base: str = "trained", loaded=None) -> dict[str, Weight]:
+    """The merged model's weights, W + (alpha / r) B A in fp32, each computed when it is loaded.
+
+    `base` "trained" takes W as QLoRA saw it, rounded to NF4 and turned back; "full" as published.
+    `loaded`: see `as_trained`. Raises as `check_adapter`, `check_memory` and `deltas`.
+    """
+    check_adapter(cfg)
     check_memory(cfg)
-    model = models.load_base(in_full_precision(cfg), "none")
-    with torch.no_grad():
-        for name, layer in tuned.get_base_model().named_modules():
-            if isinstance(layer, LoraLayer):
-                weight = dequantize_module_weight(layer.base_layer).float()
-                merged = weight + layer.get_delta_weight("default").float()
-                model.get_submodule(name).weight.copy_(merged)
-    return model
+    weights = stored(base_files(cfg))
+    added = deltas(cfg, weights)
+    rounding = as_trained(cfg, loaded) if choice(base, BASES, "base") == "trained" else {}
+
+    def value(name):
+        weight = weights[name].load().float()
+        weight = rounding[name](weight) if name in rounding else weight
+        return weight + added[name]() if name in added else weight
+
+    return {name: Weight(w.shape, partial(value, name)) for name, w in weights.items()}
+
+
+def save_merged(cfg: Settings, weights: dict[str, Weight], place: Path) -> None:
+    """Write a model folder of bf16 weights, one file of the base after the other."""
+    import torch
+    from safetensors.torch import save_file
+    from transformers import AutoConfig, GenerationConfig
+
+    base, placed = models.base_folder(cfg), {}
+    for path in base_files(cfg):
+        names = stored([path]).keys()
+        shard = {n: weights[n].load().to(torch.bfloat16).contiguous() for n in names}
+        save_file(shard, place / path.name, metadata={"format": "pt"})
+        placed |= dict.fromkeys(names, path.name)
+    if len(set(placed.values())) > 1:
+        total = 2 * sum(math.prod(w.shape) for w in weights.values())
+        index = {"metadata": {"total_size": total}, "weight_map": placed}
+        write_json(place / "model.safetensors.index.json", index)
+    config = AutoConfig.from_pretrained(base)
+    config.dtype = torch.bfloat16
+    config.save_pretrained(place)
+    with contextlib.suppress(OSError):  # not every model has one
+        GenerationConfig.from_pretrained(base).save_pretrained(place)
+    models.load_tokenizer(cfg).save_pretrained(place)
 
 
 def rounded(model, dtype):
@@ -203,7 +303,7 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
-def fingerprint(cfg: Settings, base: str = "full") -> str:
+def fingerprint(cfg: Settings, base: str = "trained") -> str:
     """Key of what the exported files are made from: adapter, base, settings, library versions."""
     adapter, weights = models.adapter_folder(cfg), Path(models.base_folder(cfg))
     files = [adapter / "adapter_model.safetensors", adapter / "adapter_config.json"]
@@ -226,46 +326,19 @@ def reusable(cfg: Settings, key: str) -> dict[str, dict]:
     }
 
 
-def write_files(cfg: Settings, base: str, quants: list[str], save: bool, progress) -> list[str]:
-    """Merge, then write a GGUF of each type and, if `save`, the merged folder. Returns names."""
-    import torch
-
-    from . import gguf
-
-    tokenizer, written = models.load_tokenizer(cfg), []
-    progress("merging in fp32")
-    merged = merge(load_adapter(cfg, base))
-    for quant in quants:
-        path = gguf_path(cfg, quant)
-        progress(f"writing {path.name}")
-        gguf.write(merged, tokenizer, path, quant, licence=cfg.licence)
-        written.append(path.name)
-    if save:
-        progress("saving merged/ as bf16 safetensors")
-        small = rounded(merged, torch.bfloat16)
-
-        def fill(place: Path) -> None:
-            small.save_pretrained(place)
-            tokenizer.save_pretrained(place)
-
-        place = write_folder(folder(cfg) / "merged", fill)
-        written += [f"merged/{p.name}" for p in sorted(place.iterdir())]
-    return written
-
-
 def export(
     cfg: Settings,
     quants: list[str] = ("f16", "q8_0"),
     *,
-    base: str = "full",
+    base: str = "trained",
     fresh: bool = False,
     progress=lambda text: None,
 ) -> dict:
-    """Merge in fp32; save bf16 safetensors with tokenizer, a GGUF of each type, a Modelfile.
+    """Write merged/ (bf16 safetensors with tokenizer), then a GGUF of each type and a Modelfile.
 
     Returns {folder, fingerprint, written, reused, files: {name: {bytes, sha256}}, seconds}; names
     are relative to the folder. `progress` gets a line of text before each step. `base` and errors
-    as in `load_adapter`; UsageError for an unknown type.
+    as in `merged_weights`; UsageError for an unknown type. Where GGUF is refused, merged/ stays.
     """
     from . import gguf
 
@@ -273,26 +346,27 @@ def export(
     quants = list(dict.fromkeys(choice(q, gguf.QUANTS, "GGUF type") for q in quants))
     check_adapter(cfg)
     key = fingerprint(cfg, choice(base, BASES, "base"))
-    kept = {} if fresh else reusable(cfg, key)
-    if not kept:
+    files = {} if fresh else reusable(cfg, key)
+    if not files:
         shutil.rmtree(target, ignore_errors=True)
-    missing = [q for q in quants if gguf_path(cfg, q).name not in kept]
-    save, written = "merged/model.safetensors" not in kept, []
-    if missing or save:
-        written = write_files(cfg, base, missing, save, progress)
-    names = list(written)
+    kept, written = sorted(files), []
+    base_model = cfg.as_dict()["base_model"]
+
+    def keep(*names: str) -> None:
+        for name in names:
+            path = target / name
+            files[name] = {"bytes": path.stat().st_size, "sha256": sha256(path)}
+        note = {"fingerprint": key, "licence": cfg.licence, "base_model": base_model}
+        write_json(target / "export.json", note | {"files": files})
+
+    for names in write_files(cfg, base, quants, kept, progress):
+        written += names
+        keep(*names)
     if quants:
         best = gguf_path(cfg, "q8_0" if "q8_0" in quants else quants[0]).name
         tokenizer = models.load_tokenizer(cfg)
         write_text(target / "Modelfile", modelfile(cfg, tokenizer, best))
-        names.append("Modelfile")
-    files = kept | {
-        name: {"bytes": (target / name).stat().st_size, "sha256": sha256(target / name)}
-        for name in names
-    }
-    base_model = cfg.as_dict()["base_model"]
-    note = {"fingerprint": key, "licence": cfg.licence, "base_model": base_model, "files": files}
-    write_json(target / "export.json", note)
+        keep("Modelfile")
     return {
         "folder": str(target),
         "fingerprint": key,
@@ -301,6 +375,35 @@ def export(
         "files": files,
         "seconds": round(time.perf_counter() - start, 1),
     }
+
+
+def write_files(cfg: Settings, base: str, quants: list[str], kept: list[str], progress):
+    """Write what is not among `kept`: merged/ first, then GGUF files; yields the names of each."""
+    from transformers import AutoConfig
+
+    from . import gguf
+
+    sources = base_files(cfg)
+    saved = all(f"merged/{name}" in kept for name in (*(p.name for p in sources), "config.json"))
+    quants = [q for q in quants if gguf_path(cfg, q).name not in kept]
+    large = sum(math.prod(w.shape) for w in stored(sources).values()) > LARGE
+    weights = {}
+    if not saved or (quants and not large):
+        weights = merged_weights(cfg, base)
+    if not large:  # several files are written from them: computed once
+        weights = {name: w._replace(load=functools.cache(w.load)) for name, w in weights.items()}
+    place = folder(cfg) / "merged"
+    if not saved:
+        progress("merging; saving merged/ as bf16 safetensors")
+        write_folder(place, lambda temporary: save_merged(cfg, weights, temporary))
+        yield [f"merged/{path.name}" for path in sorted(place.iterdir())]
+    config, tokenizer = AutoConfig.from_pretrained(place), models.load_tokenizer(cfg)
+    for quant in quants:
+        path = gguf_path(cfg, quant)
+        progress(f"writing {path.name}")
+        source = stored([place / p.name for p in sources]) if large else weights
+        gguf.write(source, config, tokenizer, path, quant, licence=cfg.licence)
+        yield [path.name]
 
 
 def greedy(model, prompt: list[int], tokenizer, most: int = 64) -> list[int]:

@@ -12,6 +12,7 @@ import httpx
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from test_export import merged_by_peft, with_adapter
 from transformers import RepetitionPenaltyLogitsProcessor
 
 from helpers import chat, export
@@ -30,7 +31,7 @@ needs_engine = pytest.mark.skipif(
 @pytest.fixture(scope="module")
 def merged(tuned_cfg):
     export.export(tuned_cfg, ["f32", "f16", "q8_0"])
-    return export.merge(export.load_adapter(tuned_cfg))
+    return merged_by_peft(tuned_cfg, "trained")
 
 
 @pytest.fixture
@@ -87,7 +88,7 @@ def test_its_own_tokenizer_makes_the_same_tokens(bot, tokenizer, corpus):
 @needs_engine
 def test_same_interface_and_same_answer_as_the_chats_bot(bot, tuned_cfg, merged):
     theirs, ours = bot.conversation(), chat.Bot(tuned_cfg)
-    ours.__dict__["model"] = export.load_adapter(tuned_cfg)  # in fp32, as the file
+    ours.__dict__["model"] = with_adapter(tuned_cfg, "trained")  # in fp32, as the file
     mine = ours.conversation()
     question = "Buatkan resep Soto Ayam."
     assert theirs.say(question) == mine.say(question)
@@ -243,16 +244,16 @@ def test_chat_command_with_the_engine(tuned_cfg, merged, monkeypatch, capsys):
     assert call("ggu", "Halo") == 2 and "gguf" in capsys.readouterr().err
 
 
-@needs_engine
 def test_the_chats_file_is_what_the_adapter_was_trained_with(tuned_cfg):
-    """NF4 values plus the adapter, as `load_adapter(cfg, "trained")` has them; `tuned` stays."""
+    """Weights of the loaded 4-bit layers are those that are rounded anew; `tuned` stays."""
     tuned = models.load_tuned(tuned_cfg)
     before = {name: value.clone() for name, value in tuned.state_dict().items()}
-    copy = merging.merged_copy(tuned, tuned_cfg).state_dict()
-    right = export.merge(export.load_adapter(tuned_cfg, "trained")).state_dict()
-    assert copy.keys() == right.keys()
-    for name, value in right.items():
-        assert torch.allclose(copy[name], value, atol=1e-5), name
+    loaded, fresh = (
+        merging.merged_weights(tuned_cfg, loaded=tuned),
+        merging.merged_weights(tuned_cfg),
+    )
+    for name, weight in fresh.items():
+        assert torch.allclose(loaded[name].load(), weight.load(), atol=1e-5), name
     assert all(torch.equal(value, before[name]) for name, value in tuned.state_dict().items())
 
 

@@ -5,15 +5,18 @@ import shutil
 from dataclasses import replace
 from types import SimpleNamespace
 
+import gguf
 import psutil
 import pytest
 import torch
+from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from helpers import export
 from helpers.cli import main
 from helpers.course.errors import CourseError, MissingStep, UsageError
+from helpers.export import merging
 from helpers.export.merging import fingerprint
 from helpers.training import models, prompts
 
@@ -25,10 +28,31 @@ def logit_difference(one, other, rows):
     return max((a.float() - b.float()).abs().max().item() for a, b in pairs)
 
 
+def with_adapter(cfg, base="full"):
+    """PEFT's own model in fp32: the base, as published or rounded to NF4 and back, and adapter."""
+    full = export.in_full_precision(cfg)
+    model = models.load_base(full, "none" if base == "full" else "nf4")
+    if base == "trained":
+        model = model.dequantize(dtype=torch.float32)
+    return PeftModel.from_pretrained(model, str(models.adapter_folder(cfg))).eval()
+
+
+def merged_by_peft(cfg, base="full"):
+    return with_adapter(cfg, base).merge_and_unload().eval()
+
+
+def built(cfg, base="full"):
+    """The model of our merged weights, in fp32."""
+    model = models.load_base(export.in_full_precision(cfg), "none")
+    weights = {name: w.load() for name, w in merging.merged_weights(cfg, base).items()}
+    model.load_state_dict(weights, strict=False)  # a tied output layer is stored once
+    return model
+
+
 @pytest.fixture(scope="module")
 def both(tuned_cfg):
-    """fp32 base with adapter, and the merged model."""
-    return export.load_adapter(tuned_cfg), export.merge(export.load_adapter(tuned_cfg))
+    """fp32 base with adapter, and our merged model."""
+    return with_adapter(tuned_cfg), built(tuned_cfg)
 
 
 @pytest.fixture(scope="module")
@@ -58,31 +82,78 @@ def test_merge_in_fp32_says_the_same_token_by_token(both, chats, tokenizer, tune
     torch.testing.assert_close(merged.model.layers[0].self_attn.q_proj.weight, by_hand)
 
 
-def test_a_quantised_base_is_not_merged(tuned_cfg, both, chats):
-    with pytest.raises(UsageError, match="quantised.*full precision"):
-        export.merge(models.load_tuned(tuned_cfg, "nf4"))
-    # what the refusal protects from: PEFT merges into 4 bits, and the sum is rounded
-    rounded = models.load_tuned(tuned_cfg, "nf4").merge_and_unload().eval()
-    assert logit_difference(rounded, both[1], chats) > 10 * logit_difference(*both, chats)
-
-
 def test_the_base_as_trained_gives_back_what_was_trained(tuned_cfg, both, chats):
     """Merged into the dequantised base, the model is the 4-bit one with its adapter."""
-    from peft import PeftModel
-
     # as in training: without the packed layout, which rounds to bf16 within
     base = models.load_base(export.in_full_precision(tuned_cfg), "nf4", for_training=True)
     nf4 = PeftModel.from_pretrained(base, str(models.adapter_folder(tuned_cfg))).eval()
-    trained = export.merge(export.load_adapter(tuned_cfg, "trained"))
+    trained = built(tuned_cfg, "trained")
     assert logit_difference(trained, nf4, chats) < 1e-4
     assert logit_difference(both[1], nf4, chats) > 1e-2
+    right = merged_by_peft(tuned_cfg, "trained").state_dict()
+    for name, value in trained.state_dict().items():
+        assert torch.allclose(value, right[name], atol=1e-6), name
+    # what the export protects from: PEFT merges into 4 bits, and the sum is rounded again
+    rounded = models.load_tuned(tuned_cfg, "nf4").merge_and_unload().eval()
+    assert logit_difference(rounded, nf4, chats) > 10 * logit_difference(trained, nf4, chats)
     assert fingerprint(tuned_cfg, "full") != fingerprint(tuned_cfg, "trained")
-    with pytest.raises(UsageError, match="full, trained"):
+    with pytest.raises(UsageError, match="trained, full"):
         export.export(tuned_cfg, ["f16"], base="nf4")
 
 
+def test_other_lora_scales_and_adapters_with_more_parts(copied, chats):
+    note = models.adapter_folder(copied) / "adapter_config.json"
+    kept = json.loads(note.read_text())
+    note.write_text(json.dumps(kept | {"use_rslora": True}))
+    assert logit_difference(with_adapter(copied), built(copied), chats) < 1e-5
+    note.write_text(json.dumps(kept | {"alpha_pattern": {"q_proj": 1}}))
+    with pytest.raises(CourseError, match="does not fit"):
+        merging.merged_weights(copied)
+    note.write_text(json.dumps(kept))
+    path = models.adapter_folder(copied) / "adapter_model.safetensors"
+    whole = load_file(path)
+    name = next(n for n in whole if n.endswith("lora_B.weight"))
+    half = {n: w for n, w in whole.items() if n != name}
+    for other in (
+        half,
+        whole | {name.replace("lora_B.weight", "lora_magnitude_vector"): whole[name].clone()},
+    ):
+        save_file(other, path)
+        with pytest.raises(CourseError, match="does not fit"):
+            merging.merged_weights(copied)
+
+
+def test_large_models_are_merged_file_by_file(copied, monkeypatch):
+    """The base in several files: merged/ has the same ones; GGUF is written from its bf16."""
+    base = copied.artifacts_root / "models" / "sanity-llama"
+    model = AutoModelForCausalLM.from_pretrained(base)
+    (base / "model.safetensors").unlink()
+    model.save_pretrained(base, max_shard_size="300KB")
+    monkeypatch.setattr(models, "base_folder", lambda cfg: str(base))
+    monkeypatch.setattr(merging, "LARGE", 1000)
+    report = export.export(copied, ["f32"])
+    folder = export.folder(copied) / "merged"
+    names = {p.name for p in base.glob("model*.safetensors")}
+    assert len(names) > 1 and names == {p.name for p in folder.glob("*.safetensors")}
+    saved = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
+    right = merged_by_peft(copied, "trained").state_dict()
+    for name, value in saved.state_dict().items():
+        assert torch.equal(value, right[name].to(torch.bfloat16)), name
+    reader = gguf.GGUFReader(export.gguf_path(copied, "f32"))
+    found = {t.name: torch.tensor(t.data) for t in reader.tensors}["blk.0.ffn_up.weight"]
+    assert torch.equal(found, saved.model.layers[0].mlp.up_proj.weight.float())
+    assert export.export(copied, ["f32"])["written"] == [] and report["written"]
+
+
+def test_merging_holds_one_matrix_at_a_time(tuned_cfg):
+    weights = merging.merged_weights(tuned_cfg)
+    first, again = (weights["model.layers.0.mlp.up_proj.weight"].load() for _ in range(2))
+    assert first is not again and torch.equal(first, again)
+    assert merging.merged_weights(tuned_cfg).keys() == weights.keys()
+
+
 def test_saved_and_loaded_again_is_the_same(tuned_cfg, both, tokenizer):
-    report = export.export(tuned_cfg, ["f16"])
+    report = export.export(tuned_cfg, ["f16"], base="full")
     folder = export.folder(tuned_cfg) / "merged"
     saved = AutoModelForCausalLM.from_pretrained(folder, dtype="auto").eval()
     assert saved.dtype == torch.bfloat16
@@ -120,7 +191,7 @@ def test_an_adapter_of_another_base_is_refused(copied):
     for there in ("C:\\models\\another-llama", "owner/another-llama"):
         note.write_text(json.dumps(kept | {"base_model_name_or_path": there}))
         with pytest.raises(CourseError, match="trained on another-llama, not on sanity-llama"):
-            export.load_adapter(copied)
+            merging.merged_weights(copied)
     note.write_text(json.dumps(kept))
     weights = models.adapter_folder(copied) / "adapter_model.safetensors"
     whole = load_file(weights)
@@ -139,8 +210,8 @@ def test_missing_files_and_too_little_memory(copied, monkeypatch):
     with monkeypatch.context() as patch:
         little = SimpleNamespace(available=100_000, total=1e9)
         patch.setattr(psutil, "virtual_memory", lambda: little)
-        with pytest.raises(CourseError, match="merging in fp32 needs .* found"):
-            export.load_adapter(copied)
+        with pytest.raises(CourseError, match="merging needs .* GB of free memory, found .* GB"):
+            merging.merged_weights(copied)
     (copied.artifacts_root / "models" / "sanity-llama" / "tokenizer.json").unlink()
     with pytest.raises(CourseError, match="no tokenizer.json"):
         export.export(copied, ["f16"])
@@ -215,6 +286,8 @@ def test_command_line(tuned_cfg, monkeypatch, capsys, tmp_path):
     assert written == report["files"]["dapur-id-q8_0.gguf"]["bytes"]
     assert "FROM ./dapur-id-q8_0.gguf" in (out / "Modelfile").read_text()
     assert (out / "merged" / "tokenizer.json").is_file()
+    assert call("--quant", "none", "--out", str(tmp_path / "none")) == 0
+    assert [p.name for p in (tmp_path / "none").iterdir()] == ["merged"]
     assert call("--quant", "q9") == 2 and "q8_0" in capsys.readouterr().err
     (tmp_path / "file").write_text("")
     assert call("--out", str(tmp_path / "file")) == 2

@@ -4,22 +4,24 @@ import gguf
 import numpy as np
 import pytest
 import torch
-from test_export import logit_difference
-from tokenizers import Tokenizer, pre_tokenizers
+from test_export import logit_difference, merged_by_peft, with_adapter
+from tokenizers import Tokenizer, normalizers, pre_tokenizers
 from tokenizers import models as tokenizer_models
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     GgufConfig,
+    GPT2Config,
     LlamaConfig,
     LlamaForCausalLM,
     PreTrainedTokenizerFast,
     Qwen2Config,
 )
+from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
-from helpers import export
 from helpers.course.errors import CourseError, UsageError
 from helpers.export import gguf as gguf_writer
+from helpers.export.merging import Weight
 from helpers.training import prompts
 
 # Largest difference of a logit that rounding may cause (the tiny model's are about 1 wide).
@@ -28,14 +30,14 @@ PRECISION = dict(zip(gguf_writer.QUANTS, (0.0, 0.01, 0.05, 0.1, 0.8, 1.5, 1.5)))
 
 @pytest.fixture(scope="module")
 def merged(tuned_cfg):
-    return export.merge(export.load_adapter(tuned_cfg))
+    return merged_by_peft(tuned_cfg)
 
 
 @pytest.fixture(scope="module")
 def files(merged, tokenizer, tmp_path_factory):
     folder = tmp_path_factory.mktemp("gguf")
     return {
-        q: gguf_writer.write(merged, tokenizer, folder / f"{q}.gguf", q, licence="cc0-1.0")
+        q: write(merged, tokenizer, folder / f"{q}.gguf", q, licence="cc0-1.0")
         for q in gguf_writer.QUANTS
     }
 
@@ -46,6 +48,11 @@ def llama(vocab_size, **options):
     config = LlamaConfig(vocab_size=vocab_size, num_hidden_layers=1, **(shape | options))
     torch.manual_seed(1)
     return LlamaForCausalLM(config).eval()
+
+
+def write(model, tokenizer, path, quant="q8_0", **options):
+    weights = {n: Weight(tuple(w.shape), lambda w=w: w) for n, w in model.state_dict().items()}
+    return gguf_writer.write(weights, model.config, tokenizer, path, quant, **options)
 
 
 def read_back(path):
@@ -81,7 +88,7 @@ def test_permutation_moves_halves_to_neighbours(merged, tokenizer, tmp_path, mon
     weight = np.arange(8).reshape(8, 1)  # two heads of four rows
     assert gguf_writer.permute(weight, 2).ravel().tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
     monkeypatch.setattr(gguf_writer, "permute", lambda weight, heads: weight)
-    path = gguf_writer.write(merged, tokenizer, tmp_path / "x.gguf", "f32")
+    path = write(merged, tokenizer, tmp_path / "x.gguf", "f32")
     assert logit_difference(merged, read_back(path), [list(range(10, 60))]) > 1e-3
 
 
@@ -100,7 +107,7 @@ def test_numbers_come_from_the_configuration(tokenizer, tmp_path):
     )
     tokenizer.save_pretrained(tmp_path)
     ending = AutoTokenizer.from_pretrained(tmp_path, add_eos_token=True)
-    path = gguf_writer.write(model, ending, tmp_path / "x.gguf", "f32")
+    path = write(model, ending, tmp_path / "x.gguf", "f32")
     assert "output.weight" in types(path)
     assert field(path, "llama.rope.freq_base") == 123456.0
     assert field(path, "llama.attention.layer_norm_rms_epsilon") == pytest.approx(3e-3)
@@ -129,7 +136,7 @@ def test_tokenizer_comes_back(files, tokenizer, corpus):
 def test_larger_embedding_and_rows_that_do_not_divide_into_blocks(tokenizer, tmp_path):
     size = len(tokenizer) + 32
     model = llama(size, hidden_size=48, intermediate_size=64, num_attention_heads=2)
-    path = gguf_writer.write(model, tokenizer, tmp_path / "x.gguf", "q8_0")
+    path = write(model, tokenizer, tmp_path / "x.gguf", "q8_0")
     kinds = field(path, "tokenizer.ggml.token_type")
     assert len(kinds) == size and kinds[-1] == gguf.TokenType.UNUSED
     assert kinds[0] == gguf.TokenType.CONTROL
@@ -153,7 +160,7 @@ LINEAR = {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}
 def test_models_that_would_be_misread_are_refused(change, words, tokenizer, tmp_path):
     model = llama(**{"vocab_size": len(tokenizer)} | change)
     with pytest.raises(CourseError, match=words):
-        gguf_writer.write(model, tokenizer, tmp_path / "x.gguf", "f16")
+        write(model, tokenizer, tmp_path / "x.gguf", "f16")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -161,16 +168,18 @@ def test_other_models_and_types_are_refused(tuned_cfg, merged, tokenizer, tmp_pa
     path, large = tmp_path / "x.gguf", llama(len(tokenizer))
     with torch.no_grad():
         large.model.layers[0].mlp.up_proj.weight[0, 0] = 70_000
-    with pytest.raises(CourseError, match="'qwen2'.*convert_hf_to_gguf"):
-        gguf_writer.check_model(Qwen2Config())
+    with pytest.raises(CourseError, match="'gpt2'.*--quant none.*convert_hf_to_gguf"):
+        gguf_writer.check_model(GPT2Config())
+    with pytest.raises(CourseError, match="sliding window"):
+        gguf_writer.check_model(Qwen2Config(use_sliding_window=True))
     with pytest.raises(CourseError, match="merged first"):
-        gguf_writer.write(export.load_adapter(tuned_cfg), tokenizer, path, "f16")
+        write(with_adapter(tuned_cfg), tokenizer, path, "f16")
     with pytest.raises(UsageError, match="q8_0"):
-        gguf_writer.write(merged, tokenizer, path, "q8")
+        write(merged, tokenizer, path, "q8")
     with pytest.raises(CourseError, match="ffn_up.*f16 cannot hold"):
-        gguf_writer.write(large, tokenizer, path, "f16")
+        write(large, tokenizer, path, "f16")
     assert list(tmp_path.iterdir()) == []  # no half file is left
-    gguf_writer.write(large, tokenizer, path, "bf16")
+    write(large, tokenizer, path, "bf16")
 
 
 def test_tokenizers_that_it_cannot_express(merged, tokenizer, tmp_path):
@@ -179,15 +188,20 @@ def test_tokenizers_that_it_cannot_express(merged, tokenizer, tmp_path):
     words = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<e>")
     end, backend = tokenizer.eos_token, tokenizer.backend_tokenizer
     same = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=end, pad_token=end)
+    lower = Tokenizer.from_str(backend.to_str())
+    lower.normalizer = normalizers.Lowercase()
+    lower = PreTrainedTokenizerFast(tokenizer_object=lower, eos_token=end)
     expected = {words: "WordLevel", same: "pad token that is not the end", (): "tokenizer.json"}
+    expected[lower] = "BPE with {'Lowercase'}"
     for other, message in expected.items():
         with pytest.raises(CourseError, match=message):
-            gguf_writer.write(merged, other, tmp_path / "x.gguf", "f16")
+            write(merged, other, tmp_path / "x.gguf", "f16")
 
 
 BYTES = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
 DIGITS = {"type": "Digits", "individual_digits": True}
 SPLIT = {"type": "Split", "pattern": {"Regex": gguf_writer.LLAMA3_SPLIT}}
+QWEN_SPLIT = {"type": "Split", "pattern": {"Regex": PRETOKENIZE_REGEX}}
 
 
 @pytest.mark.parametrize(
@@ -196,6 +210,7 @@ SPLIT = {"type": "Split", "pattern": {"Regex": gguf_writer.LLAMA3_SPLIT}}
         ([BYTES], "gpt-2"),
         ([DIGITS, BYTES], "smollm"),
         ([SPLIT, BYTES | {"use_regex": False}], "llama-bpe"),
+        ([QWEN_SPLIT, BYTES | {"use_regex": False}], "qwen2"),
         ([BYTES | {"add_prefix_space": True}], None),
         ([{"type": "Whitespace"}], None),
         ([DIGITS | {"individual_digits": False}, BYTES], None),
