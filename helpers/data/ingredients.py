@@ -59,7 +59,7 @@ def same(one: str, other: str, language: str) -> bool:
 
 
 def _head(name: tuple[str, ...], language: str) -> str:
-    """The word of a name that says what it is: "dada ayam" -> "ayam", "chicken stock" -> "stock"."""
+    """The word of a name that says what it is: "dada ayam" -> "ayam"; "chicken stock": "stock"."""
     ordered = name if WORDS[language]["head"] == "first" else name[::-1]
     return next((word for word in ordered if word not in WORDS[language]["parts"]), ordered[0])
 
