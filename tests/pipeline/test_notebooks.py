@@ -472,7 +472,11 @@ def test_readme_is_rendered_from_a_run(tmp_path):
     report.write_readme([a_run(tmp_path / "run")], page)
     written = page.read_text(encoding="utf-8")
     results, course = (report.part(written, name) for name in ("results", "course"))
-    for words in ("| 10% (9% – 11%) | – | – | – | 90% (89% – 91%) |", "n = 96", "2030-01-02"):
+    for words in (
+        "| 10% (9%&nbsp;–&nbsp;11%) | – | – | – | 90% (89%&nbsp;–&nbsp;91%) |",
+        "n = 96",
+        "2030-01-02",
+    ):
         assert words in results
     assert course.count("1.5 | 2.2 GB") == len(NAMES) and "**10.0** | **4.4 GB**" in course
     for wrong, kind in (
