@@ -10,7 +10,7 @@ import time
 import ipywidgets as w
 from IPython.display import display
 
-from ..course.bilingual import tr
+from ..course.bilingual import num, tr
 from .conversation import Conversation, Refused, facts
 
 EVERY_S = 0.1  # between two updates of the log: more would only flood the connection to the browser
@@ -76,9 +76,10 @@ class ChatWidget:
             options=[(model_name(model), model) for model in conversation.models],
             value=conversation.model,
         )
-        self.temperature = w.FloatSlider(
+        degrees = sorted({n / 10 for n in range(16)} | {conversation.temperature})
+        self.temperature = w.SelectionSlider(  # a FloatSlider always writes a decimal point
+            options=[(num(degree, 2), degree) for degree in degrees],
             value=conversation.temperature,
-            max=1.5,
             description=tr("Temperatur", "Temperature"),
             style={"description_width": "initial"},
         )
@@ -90,6 +91,8 @@ class ChatWidget:
         buttons = [self.send, self.halt, self.clear]
         for button in buttons:
             button.layout = w.Layout(width="90px", flex="0 0 auto")
+            # a button that is switched off would take the keyboard's focus along
+            button.on_click(lambda _: self.text.focus())
         # rows that wrap, and the field alone on its line: usable in a narrow window too
         wrap = w.Layout(flex_flow="row wrap")
         choices = w.HBox([self.model, self.temperature], layout=wrap)

@@ -63,7 +63,7 @@ def create_app(bot, cfg: Settings, *, hosts: tuple[str, ...] = (), **options) ->
         "/",
         theme=theme(),
         css=CSS,
-        head=f"<script>document.documentElement.lang = '{cfg.language}'</script>",
+        head=f"<script>document.documentElement.lang = '{cfg.language}';{BACK_TO_FIELD}</script>",
         footer_links=[],
         allowed_paths=[],
         max_file_size=1,
@@ -218,26 +218,34 @@ def check_plain(value) -> None:
         raise ValueError("text in an unknown place")
 
 
-EXAMPLES = {
-    "id": ("Soto Ayam", "Tempe Orek", "Ikan Bakar"),
-    "en": ("Chicken Soto", "Sweet Soy Tempeh", "Grilled Fish"),
-}
 CSS = """
 .gradio-container {max-width: 860px !important; margin: 0 auto !important}
+#log .bubble-wrap {border-top: 40px solid transparent}
 #log .message-content .md {white-space: pre-wrap; overflow-wrap: anywhere}
 #message .submit-button, #message .stop-button {padding: 4px 16px; font-weight: 600;
   background: var(--button-primary-background-fill); color: var(--button-primary-text-color)}
 #message button:focus-visible, #message textarea:focus-visible {
   outline: 2px solid var(--body-text-color) !important; outline-offset: 2px}
+#message textarea:focus-visible {outline-offset: -2px}
 footer {display: none !important}
 """
-# After Stop: wait until Gradio has written its last piece. The button goes and takes the keyboard's
-# focus along; the message field gets it.
-BACK_TO_FIELD = """async () => {
+# While an answer is written the message field is disabled, and the keyboard's focus falls to the
+# page itself. Afterwards the field gets it back, unless something else has it or is selected.
+BACK_TO_FIELD = """
+let writing = false;
+new MutationObserver(() => {
+  const field = document.querySelector("#message textarea");
+  const busy = !field || field.disabled || document.querySelector("#message .stop-button") !== null;
+  const idle = document.activeElement === document.body && getSelection().isCollapsed;
+  if (writing && !busy && idle) field.focus({preventScroll: true});
+  writing = busy && field !== null;
+}).observe(document, {subtree: true, childList: true, attributeFilter: ["disabled"]});
+"""
+# After Stop: wait until Gradio has written its last piece and the field takes text again.
+AFTER_STOP = """async () => {
   for (let tries = 0; tries < 30; tries++) {
     await new Promise((done) => setTimeout(done, 100));
-    const field = document.querySelector("#message textarea:not(:disabled)");
-    if (field && tries > 2) return field.focus();
+    if (tries > 2 && document.querySelector("#message textarea:not(:disabled)")) return;
   }
 }"""
 
@@ -250,6 +258,9 @@ def theme() -> gr.themes.Base:
     for part in ("button_primary_background_fill", "checkbox_label_background_fill_selected"):
         for mode in ("", "_dark"):  # white letters on the theme's own shade are too faint
             setattr(soft, part + mode, "*primary_700")
+    for part in ("block_label", "block_title"):
+        setattr(soft, f"{part}_text_color", "*primary_800")
+        setattr(soft, f"{part}_background_fill_dark", "*primary_700")
     return soft
 
 
@@ -257,8 +268,7 @@ class Chat(gr.ChatInterface):
     """Gradio's chat; its log displays HTML, so a typed message is escaped before it goes there."""
 
     def _clear_and_save_textbox(self, message: str):
-        field, message = super()._clear_and_save_textbox(message)
-        return field, html.escape(message, quote=False)
+        return gr.Textbox("", interactive=False), html.escape(message, quote=False)
 
 
 def stop_mark() -> str:
@@ -297,7 +307,7 @@ def components(service: api.Service) -> dict:
         show_label=False,
         elem_id="message",
         max_length=MOST_CHARACTERS,
-        placeholder=tr("tulis permintaan, tekan Enter", "type a request, press Enter"),
+        placeholder=tr("tulis permintaan", "type a request"),
         submit_btn=tr("Kirim", "Send"),
         stop_btn=tr("Hentikan", "Stop"),
     )
@@ -370,9 +380,7 @@ def page(service: api.Service) -> gr.Blocks:
         description=description(service),
         **components(service),
         additional_inputs_accordion=tr("Pengaturan", "Settings"),
-        examples=[
-            [api.recipe_request(title, cfg.data_language)] for title in EXAMPLES[cfg.data_language]
-        ],
+        examples=[[request] for request in api.example_requests(cfg.data_language)],
         cache_examples=False,
         flagging_mode="never",
         analytics_enabled=False,
@@ -380,6 +388,6 @@ def page(service: api.Service) -> gr.Blocks:
     )
     with chat:
         log = [chat.chatbot, chat.chatbot_state, chat.chatbot_value]
-        stopped = chat.textbox.stop(None, js=BACK_TO_FIELD)
+        stopped = chat.textbox.stop(None, js=AFTER_STOP)
         stopped.then(lambda log: [marked(log)] * 3, chat.chatbot, log, queue=False)
     return chat.queue(max_size=service.queue + 8, default_concurrency_limit=service.concurrency)

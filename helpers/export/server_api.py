@@ -45,9 +45,20 @@ IGNORED = {  # fields of OpenAI's that change nothing in the answer
 log = logging.getLogger("uvicorn.error")
 
 
-def recipe_request(title: str, language: str) -> str:
-    """How a person asks for a dish, in the first of the phrasings that were trained on."""
-    return PHRASINGS[language]["dish"]["train"][0].format(title=title)
+EXAMPLES = {  # ingredients; a small model answers a list of them better than a dish's name
+    "id": ("tempe, kecap manis, cabai", "ayam, serai, santan", "ikan, tomat, kunyit"),
+    "en": (
+        "tempeh, sweet soy sauce, chilli",
+        "chicken, lemongrass, coconut milk",
+        "fish, tomato, turmeric",
+    ),
+}
+
+
+def example_requests(language: str) -> list[str]:
+    """What a person may ask, in the first of the phrasings that were trained on."""
+    phrasing = PHRASINGS[language]["ingredients"]["train"][0]
+    return [phrasing.format(items=items) for items in EXAMPLES[language]]
 
 
 class Unavailable(CourseError):
@@ -116,10 +127,9 @@ class Service:
     def load(self) -> None:
         """Load the model and have it write one token; only then the state is "ok"."""
         try:
-            title = {"id": "Soto Ayam", "en": "Chicken Soto"}[self.cfg.data_language]
             start = time.perf_counter()
             talk = self.bot.conversation(answer_tokens=1)
-            talk.say(recipe_request(title, self.cfg.data_language))
+            talk.say(example_requests(self.cfg.data_language)[0])
             if talk.last.tokens < 1:
                 raise CourseError("the model answered its first question with nothing at all.")
             state, reason = "ok", ""

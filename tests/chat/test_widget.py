@@ -130,11 +130,23 @@ def test_the_temperature_of_the_slider_reaches_the_stream():
         seen.append(options["temperature"])
         yield "ya"
 
-    box = chat_widget.ChatWidget(conversation(stream))
-    box.temperature.value = 0.7
+    box = chat_widget.ChatWidget(conversation(stream, temperature=0.25))
+    assert box.temperature.value == 0.25 and box.temperature.label == "0,25"
+    box.temperature.label = "0,70"
     ask(box, "halo")
     finish(box)
     assert seen == [0.7]
+
+
+@pytest.mark.parametrize("button", ["send", "halt", "clear"])
+def test_a_click_gives_the_focus_back_to_the_field(widget, button, monkeypatch):
+    sent = []
+    monkeypatch.setattr(widget.text, "send", lambda content, buffers=None: sent.append(content))
+    widget.text.value = "halo"
+    getattr(widget, button).click()
+    if widget.thread:
+        finish(widget)
+    assert sent == [{"do": "focus"}]
 
 
 def test_updates_at_most_ten_a_second():

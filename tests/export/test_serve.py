@@ -553,6 +553,44 @@ def test_the_page_answers(quick):
     assert not refused["success"] and "10.000" in refused["output"]["error"]
 
 
+def test_the_examples_ask_by_ingredients_and_one_is_the_warm_up(quick, cfg):
+    config = quick.http.get("/config").json()
+    props = [part["props"] for part in config["components"] if part["type"] == "chatbot"]
+    shown = [example["text"] for example in props[0]["examples"]]
+    assert shown[0] == "Saya punya tempe, kecap manis, cabai. Masak apa?" and len(shown) == 3
+    assert all("{" not in request for request in server_api.example_requests("en"))
+    bot = FakeBot(cfg)
+    server_api.Service(bot, cfg).load()
+    assert bot.asked[0][-1]["content"] == shown[0]
+
+
+def test_sending_empties_and_closes_the_field_and_keeps_its_hint(quick):
+    chat_page = server.page(quick.app.state.service)
+    field, message = chat_page._clear_and_save_textbox("<b>satu</b>")
+    sent = field.constructor_args
+    assert sent["value"] == "" and sent["interactive"] is False and "placeholder" not in sent
+    assert message == "&lt;b&gt;satu&lt;/b&gt;"
+
+
+def test_letters_on_coloured_ground_have_a_contrast_of_at_least_4_5():
+    soft = server.theme()
+
+    def luminance(name):
+        value = getattr(soft, name)
+        while value.startswith("*"):
+            value = getattr(soft, value[1:])
+        value = {"white": "#ffffff"}.get(value, value)
+        parts = [int(value[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+        linear = [p / 12.92 if p <= 0.04045 else ((p + 0.055) / 1.055) ** 2.4 for p in parts]
+        return sum(w * p for w, p in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+    for part in ("block_label", "block_title", "button_primary"):
+        for mode in ("", "_dark"):
+            shades = (f"{part}_text_color{mode}", f"{part}_background_fill{mode}")
+            dark, light = sorted(map(luminance, shades))
+            assert (light + 0.05) / (dark + 0.05) >= 4.5, shades
+
+
 def test_events_that_need_no_queue_are_let_through_and_no_others(quick):
     """The browser sends them to another route: without it the page's button does nothing."""
     events = {d["id"]: d["queue"] for d in quick.http.get("/config").json()["dependencies"]}
