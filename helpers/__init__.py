@@ -6,8 +6,6 @@ through the environment, and that must happen before torch starts.
 
 import importlib
 
-__version__ = "0.1.0"
-
 
 def lazy(room: str, **modules: str):
     """`__getattr__` and `__dir__` of a room (PEP 562): public names load their module at first use.

@@ -64,11 +64,8 @@ def md(text: object) -> str:
     JavaScript runs in a trusted notebook. Every character that could mean something is an entity.
     """
     plain = " ".join(str(text).split())
-    return (
-        "<code>"
-        + "".join(c if c.isalnum() or c in " ,-" else f"&#{ord(c)};" for c in plain)
-        + "</code>"
-    )
+    shown = "".join(c if c.isalnum() or c in " ,-" else f"&#{ord(c)};" for c in plain)
+    return f"<code>{shown}</code>"
 
 
 def say(indonesian: str, english: str) -> None:

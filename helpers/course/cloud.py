@@ -35,13 +35,10 @@ def constraints() -> list[str]:
 
 def requirements() -> list[str]:
     """Lines of requirements.txt that a notebook cloud needs."""
-    lines = (
-        line.split("#")[0].strip()
-        for line in (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    )
-    return [
-        line for line in lines if line and re.match(r"[\w.-]+", line)[0].lower() not in NOT_NEEDED
-    ]
+    text = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    lines = (line.split("#")[0].strip() for line in text.splitlines())
+    names = ((line, re.match(r"[\w.-]+", line)) for line in lines)
+    return [line for line, name in names if name and name[0].lower() not in NOT_NEEDED]
 
 
 def prepare() -> None:

@@ -6,7 +6,7 @@ import functools
 import importlib.util
 import os
 import runpy
-import time
+import timeit
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -46,10 +46,9 @@ def find_device() -> Device:
     try:
         pynvml.nvmlInit()
     except pynvml.NVMLError as problem:
-        driver = (
-            getattr(problem, "value", None) != pynvml.NVML_ERROR_LIBRARY_NOT_FOUND
-        )  # no driver is no news
-        return replace(cpu, note=why_not(pynvml, problem)) if driver else cpu
+        if getattr(problem, "value", None) == pynvml.NVML_ERROR_LIBRARY_NOT_FOUND:
+            return cpu  # no driver is no news
+        return replace(cpu, note=why_not(pynvml, problem))
     try:
         handle, card, name = first_visible(pynvml, chosen)
         memory = pynvml.nvmlDeviceGetMemoryInfo(handle).total / 2**30
@@ -59,10 +58,8 @@ def find_device() -> Device:
     finally:
         pynvml.nvmlShutdown()
     if torch_cuda_build() is None:
-        where = "https://pytorch.org/get-started/locally/"
-        return replace(
-            cpu, note=f"{name} is there, but the installed torch has no CUDA; see {where}"
-        )
+        note = f"{name} is there, but the installed torch has no CUDA; see "
+        return replace(cpu, note=note + "https://pytorch.org/get-started/locally/")
     return Device("cuda", name, memory, capability)
 
 
@@ -73,35 +70,20 @@ def first_visible(nvml, chosen: str | None) -> tuple[object, object, str]:
     first card. A card in MIG mode gives its first slice. Raises NVMLError where there is none.
     """
     first = (chosen or "0").split(",")[0].strip()
-    card = (
-        nvml.nvmlDeviceGetHandleByIndex(int(first))
-        if first.isdigit()
-        else nvml.nvmlDeviceGetHandleByUUID(first)
-    )
+    by_index, by_uuid = nvml.nvmlDeviceGetHandleByIndex, nvml.nvmlDeviceGetHandleByUUID
+    card = by_index(int(first)) if first.isdigit() else by_uuid(first)
     if first.startswith("MIG-"):
         parent = nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(card)
         return card, parent, f"{nvml.nvmlDeviceGetName(parent)} (MIG)"
     name = nvml.nvmlDeviceGetName(card)
-    for _, part in slices(nvml, card):
-        return part, card, f"{name} (MIG)"
-    if has_mig(nvml, card):
-        raise nvml.NVMLError(nvml.NVML_ERROR_NOT_FOUND)
-    return card, card, name
-
-
-def has_mig(nvml, handle) -> bool:
-    mode = optional(nvml, nvml.nvmlDeviceGetMigMode, handle)
-    return bool(mode) and mode[0] == nvml.NVML_DEVICE_MIG_ENABLE
-
-
-def slices(nvml, handle):
-    """(number, handle) of each MIG slice of a card that this user may see."""
-    if has_mig(nvml, handle):
-        for number in range(optional(nvml, nvml.nvmlDeviceGetMaxMigDeviceCount, handle) or 0):
-            if (
-                part := optional(nvml, nvml.nvmlDeviceGetMigDeviceHandleByIndex, handle, number)
-            ) is not None:
-                yield number, part
+    mode = optional(nvml, nvml.nvmlDeviceGetMigMode, card)
+    if not mode or mode[0] != nvml.NVML_DEVICE_MIG_ENABLE:
+        return card, card, name
+    for number in range(optional(nvml, nvml.nvmlDeviceGetMaxMigDeviceCount, card) or 0):
+        part = optional(nvml, nvml.nvmlDeviceGetMigDeviceHandleByIndex, card, number)
+        if part is not None:
+            return part, card, f"{name} (MIG)"
+    raise nvml.NVMLError(nvml.NVML_ERROR_NOT_FOUND)
 
 
 def why_not(nvml, problem) -> str:
@@ -111,8 +93,6 @@ def why_not(nvml, problem) -> str:
         "check CUDA_VISIBLE_DEVICES, or ask who runs the machine."
     )
     known = {
-        nvml.NVML_ERROR_LIBRARY_NOT_FOUND: "no NVIDIA driver on this machine: "
-        "what runs here runs on the processor.",
         nvml.NVML_ERROR_DRIVER_NOT_LOADED: "an NVIDIA driver is installed but not running: "
         "restart the machine or reinstall the driver.",
         nvml.NVML_ERROR_NO_PERMISSION: "the NVIDIA driver refuses this user: "
@@ -141,7 +121,7 @@ def optional(nvml, call, *arguments):
 
 
 @functools.cache
-def fast_bf16(repeats: int = 3) -> bool:
+def fast_bf16() -> bool:
     """Whether this processor multiplies bf16 matrices faster than fp32 ones, by timing both.
 
     A chip without native bf16 emulates it many times slower, whatever it claims to support. The
@@ -152,13 +132,7 @@ def fast_bf16(repeats: int = 3) -> bool:
     def seconds(dtype):
         a = torch.ones(512, 512, dtype=dtype)
         a @ a
-        best = float("inf")
-        for _ in range(repeats):
-            start = time.perf_counter()
-            for _ in range(4):
-                a @ a
-            best = min(best, time.perf_counter() - start)
-        return best
+        return min(timeit.repeat(lambda: a @ a, number=4, repeat=3))
 
     return seconds(torch.bfloat16) < seconds(torch.float32)
 
@@ -170,9 +144,6 @@ def compute_dtype(cfg):
     if cfg.compute_dtype != "auto":
         return getattr(torch, cfg.compute_dtype)
     if cfg.device.kind == "cuda":
-        return (
-            torch.bfloat16
-            if torch.cuda.is_bf16_supported(including_emulation=False)
-            else torch.float16
-        )
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if native else torch.float16
     return torch.bfloat16 if fast_bf16() else torch.float32

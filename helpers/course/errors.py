@@ -1,12 +1,18 @@
 """Mistakes that a person can mend: messages say what, where, what was expected and what to do."""
 
+from .bilingual import tr
+
 
 class CourseError(Exception):
-    """Something the reader can put right; the command line prints it and exits with a code."""
+    """Something the reader can put right; the command line prints it and exits with a code.
 
-    def __init__(self, message: str, exit_code: int = 1):
-        super().__init__(message)
-        self.exit_code = exit_code
+    `CourseError(message)`, or `CourseError(indonesian, english)` for the display language's text.
+    """
+
+    exit_code = 1
+
+    def __init__(self, *texts: str):
+        super().__init__(tr(*texts) if len(texts) == 2 else texts[0])
 
     def _render_traceback_(self) -> list[str]:
         """What IPython shows in place of a traceback: one line, for the learner."""
@@ -16,8 +22,7 @@ class CourseError(Exception):
 class UsageError(CourseError):
     """A wrong option, profile, language or path: exit code 2."""
 
-    def __init__(self, message: str):
-        super().__init__(message, exit_code=2)
+    exit_code = 2
 
 
 class MissingStep(CourseError):

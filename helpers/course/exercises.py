@@ -32,10 +32,8 @@ def check(exercise: str, answer, test: Callable[[object], str | None]) -> str:
         status[exercise] = "open"
         text = f"⏳ {name}: " + tr("belum dijawab.", "not answered yet.")
     elif hint := _hint(test, answer):
-        status[exercise], text = (
-            "wrong",
-            f"❌ {name}: " + tr("belum tepat.", "not yet.") + f" {hint}",
-        )
+        status[exercise] = "wrong"
+        text = f"❌ {name}: " + tr("belum tepat.", "not yet.") + f" {hint}"
     else:
         status[exercise], text = "correct", f"✅ {name}: " + tr("benar.", "correct.")
     if path := os.environ.get("DAPUR_EXERCISES"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 import os
@@ -48,13 +49,24 @@ def write_folder(folder: Path, fill: Callable[[Path], None]) -> Path:
     return folder
 
 
+def read_csv(path: str | Path) -> list[dict[str, str]]:
+    """The rows of a CSV file with a header, every cell as text."""
+    with open(path, encoding="utf-8", newline="") as handle:
+        return list(csv.DictReader(handle, strict=True))
+
+
+def sha256(path: str | Path) -> str:
+    """Hash of a file's content, 64 hex digits."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
 def hash_files(paths: list[Path], relative_to: Path) -> str:
     """Eight hex digits of the names (relative to a folder) and contents of files."""
     digest = hashlib.sha256()
     for path in paths:
         digest.update(path.relative_to(relative_to).as_posix().encode())
-        with open(path, "rb") as handle:
-            digest.update(hashlib.file_digest(handle, "sha256").digest())
+        digest.update(bytes.fromhex(sha256(path)))
     return digest.hexdigest()[:8]
 
 

@@ -17,9 +17,8 @@ NOTEBOOKS = ROOT / "notebooks"
 
 def lessons() -> list[dict]:
     """The lessons in order: name, title {id, en}, minutes {profile: number}."""
-    return tomllib.loads(Path(__file__).with_name("course.toml").read_text(encoding="utf-8"))[
-        "lesson"
-    ]
+    table = Path(__file__).with_name("course.toml").read_text(encoding="utf-8")
+    return tomllib.loads(table)["lesson"]
 
 
 def start(
@@ -51,11 +50,9 @@ def start(
     display(HTML(switch_html(language)))
     measured = next(item for item in lessons() if item["name"] == name)["minutes"]
     times = ", ".join(f"{p}: {num(m)}" for p, m in measured.items())
-    expected = (
-        num(measured[cfg.profile])
-        if cfg.profile in measured
-        else tr("belum diukur", "not yet measured")
-    )
+    expected = tr("belum diukur", "not yet measured")
+    if cfg.profile in measured:
+        expected = num(measured[cfg.profile])
     facts = (
         f"`{cfg.profile}`** ({cfg.reason})",
         f"{md(base)} · data {md(cfg.data_name)} ({cfg.data_language})",

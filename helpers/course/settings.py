@@ -104,9 +104,8 @@ class Settings:
         """Plain values, without paths of this machine, for reports and model cards."""
         skip = {"device", "data_dir", "artifacts_root", "run_solutions", "reason", "hardware"}
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in skip}
-        values["base_model"] = (
-            Path(self.base_model).name if Path(self.base_model).is_absolute() else self.base_model
-        )
+        if Path(self.base_model).is_absolute():
+            values["base_model"] = Path(self.base_model).name
         return values | {
             "data": self.data_name,
             "data_hash": self.data_hash,
@@ -297,14 +296,10 @@ def _data_folder(given: str | Path, data_language: str) -> Path:
     if not given:
         return ROOT / "data" / "recipes" / data_language
     folder = Path(given).expanduser().resolve()
-    if not folder.is_dir():
+    if not folder.is_dir() or not csv_files(folder):
+        what = "holds no .csv file" if folder.is_dir() else "is not a folder"
         raise UsageError(
-            f"DATA_DIR={str(given)!r} is not a folder. Expected a folder of recipe CSV files; "
-            "see data/DATA_CARD.md."
-        )
-    if not csv_files(folder):
-        raise UsageError(
-            f"DATA_DIR={str(given)!r} holds no .csv file. Expected recipe CSVs with a title, "
+            f"DATA_DIR={str(given)!r} {what}. Expected a folder of recipe CSVs with a title, "
             "ingredients and steps column; see data/DATA_CARD.md."
         )
     return folder
