@@ -10,7 +10,6 @@ import html
 import re
 from collections import Counter
 from collections.abc import Callable
-from functools import reduce
 
 import ftfy
 import numpy as np
@@ -131,7 +130,8 @@ def _text(text: pa.Array, name: str, fixes: Fixes) -> pa.Array:
     """A column without mojibake, HTML, lists, contact data and emoji; one line an item."""
     found = _each(text, MOJIBAKE, repair_encoding, _wide(text))
     text = _sub(fixes.compare("broken characters repaired", text, found), _NOTHING, "")
-    found = _each(text, _MARKUP, without_markup, _with(text, "<", "&"))
+    marked = pc.or_(pc.match_substring(text, "<"), pc.match_substring(text, "&"))
+    found = _each(text, _MARKUP, without_markup, marked)
     text = fixes.compare("HTML removed", text, found)
     if name == "title":
         text = fixes.compare("contact data removed", text, _sub(text, _CONTACT, " "))
@@ -159,11 +159,6 @@ def _numpy(mask: pa.Array) -> np.ndarray:
 def _wide(text: pa.Array) -> pa.Array:
     """Mask of the cells with a character beyond ASCII: few, and found at the speed of memory."""
     return pc.invert(pc.string_is_ascii(text))
-
-
-def _with(text: pa.Array, *literals: str) -> pa.Array:
-    """Mask of the cells that hold one of these texts."""
-    return reduce(pc.or_, [pc.match_substring(text, literal) for literal in literals])
 
 
 def _find(text: pa.Array, pattern: str, possible: pa.Array | None = None) -> pa.Array:

@@ -6,6 +6,7 @@ each language are in ingredients.toml.
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from collections.abc import Iterable
@@ -76,20 +77,14 @@ def same_kind(one: str, other: str, language: str) -> bool:
     return head == _head(b, language) and head not in WORDS[language]["classes"]
 
 
-@cache
-def _pantry(language: str) -> set[tuple[str, ...]]:
-    return {words(name, language) for name in WORDS[language]["pantry"]}
-
-
-def is_pantry(name: str, language: str) -> bool:
-    """Whether every kitchen has it: water, salt, sugar, oil, pepper. Nobody lists these."""
-    return words(name, language) in _pantry(language)
-
-
 def names(items: Iterable[str], language: str) -> list[str]:
-    """Distinct names of ingredient lines, in order, without what every kitchen has."""
+    """Distinct names of ingredient lines, in order, without what every kitchen has.
+
+    Nobody lists the pantry when asking: water, salt, sugar, oil, pepper.
+    """
+    pantry = {words(name, language) for name in WORDS[language]["pantry"]}
     found = dict.fromkeys(name for item in items if (name := item_name(item)))
-    return [name for name in found if not is_pantry(name, language)]
+    return [name for name in found if words(name, language) not in pantry]
 
 
 def everyday(name: str, language: str) -> str:
@@ -98,9 +93,6 @@ def everyday(name: str, language: str) -> str:
         if re.search(rf"\b{written}\b", name):
             return re.sub(rf"\b{written}\b", said, name)
     return name
-
-
-_AMOUNT = re.compile(r"(\d+(?:[.,/]\d+)?|[¼½¾⅓⅔])(?:\s*(?:-|–|sampai|to)\s*\d+)?\s*([^\W\d_]+)")
 
 
 def has_quantity(item: str) -> bool:
@@ -113,19 +105,6 @@ def unit(item: str) -> str:
     """The unit of an ingredient line: "2 sdm kecap manis" -> "sdm", "10 cabai" -> ""."""
     before = item.lower().partition(item_name(item))[0]
     return " ".join(re.findall(r"[^\W\d_]+", before))
-
-
-def too_much(item: str, language: str) -> bool:
-    """Whether an ingredient line asks for more than the table `most` allows for its unit."""
-    found = _AMOUNT.match(item.lower().strip())
-    limit = found and WORDS[language]["most"].get(found[2])
-    if not limit:
-        return False
-    number = found[1].replace(",", ".")
-    parts = [float(part) for part in number.split("/") if part.replace(".", "", 1).isdigit()]
-    return (
-        bool(parts) and (parts[0] / parts[1] if len(parts) > 1 and parts[1] else parts[0]) > limit
-    )
 
 
 _SIGNS = {"¼": Fraction(1, 4), "½": Fraction(1, 2), "¾": Fraction(3, 4)}
@@ -142,6 +121,15 @@ def _value(found: re.Match) -> Fraction:
         return int(before or 0) + _SIGNS[sign]
     grouped = separator and len(rest) == 3 and int(digits)
     return Fraction(digits + rest) if grouped else Fraction(f"{digits}.{rest or 0}")
+
+
+def too_much(item: str, language: str) -> bool:
+    """Whether an ingredient line asks for more than the table `most` allows for its unit."""
+    text = item.lower().strip()
+    if not (found := _NUMBER.match(text)):
+        return False
+    after = re.match(r"(?:\s*(?:-|–|sampai|to)\s*\d+)?\s*([^\W\d_]+)", text[found.end() :])
+    return bool(after) and _value(found) > WORDS[language]["most"].get(after[1], math.inf)
 
 
 def _amount(item: str) -> str:

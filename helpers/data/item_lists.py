@@ -8,8 +8,10 @@ from __future__ import annotations
 import ast
 import json
 import re
+import tomllib
 import warnings
 from operator import itemgetter
+from pathlib import Path
 
 # How such a cell begins, also for Arrow's regex engine: ["..., [{..., {'..., c("..., array(['...
 LISTED = (
@@ -21,22 +23,10 @@ _CALL = re.compile(
 )
 LONGEST = 200_000  # characters of a Python list that are still parsed
 
-# Words in the keys of a dict, in the order in which an item is written: "1" "ekor" "ayam".
-_QUANTITY = (
-    "quantity amount jumlah banyak qty takaran ukuran value nilai berat weight unit satuan measure "
-    "measurement"
-).split()
-_NAME = (
-    "original raw full display ingredient bahan name nama item text teks string step langkah "
-    "instruction direction description deskripsi detail content isi note catatan keterangan "
-    "preparation"
-).split()
+_KEYS = tomllib.loads(Path(__file__).with_name("columns.toml").read_text(encoding="utf-8"))["keys"]
+_QUANTITY, _NAME = _KEYS["quantity"], _KEYS["name"]
 _PARTS = [*_QUANTITY, *_NAME]
-_TITLE = set("section bagian group kelompok heading title judul".split())
-_ASIDE = set(
-    "type id url link image gambar photo foto video number nomor no order urutan position "
-    "index".split()
-)
+_TITLE, _ASIDE = set(_KEYS["title"]), set(_KEYS["aside"])
 
 
 def list_items(cell: str) -> list[str]:

@@ -17,7 +17,6 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from ..course.bilingual import tr
 from ..course.errors import CourseError, MissingStep
 from ..course.settings import Settings
 
@@ -181,12 +180,10 @@ def read_split(cfg: Settings, name: str) -> datasets.Dataset:
     path = split_file(cfg, name)
     if not path.is_file():
         raise MissingStep(
-            tr(
-                f"Belum ada resep {name} untuk {cfg.key}. Jalankan dulu notebook 02_data_csv_qa "
-                "dengan profil, data, dan seed yang sama.",
-                f"There are no {name} recipes for {cfg.key}. First run notebook 02_data_csv_qa "
-                "with the same profile, data and seed.",
-            )
+            f"Belum ada resep {name} untuk {cfg.key}. Jalankan dulu notebook 02_data_csv_qa "
+            "dengan profil, data, dan seed yang sama.",
+            f"There are no {name} recipes for {cfg.key}. First run notebook 02_data_csv_qa "
+            "with the same profile, data and seed.",
         )
     from datasets import disable_progress_bars, load_dataset
 
