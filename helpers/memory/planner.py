@@ -10,7 +10,6 @@ Sources: NF4 and double quantisation: Dettmers et al. 2023 (QLoRA), section 3. A
 
 from __future__ import annotations
 
-import csv
 import math
 from dataclasses import asdict, dataclass, field, replace
 
@@ -18,6 +17,7 @@ from ..course import settings
 from ..course.bilingual import tr
 from ..course.device import compute_dtype
 from ..course.errors import UsageError
+from ..course.files import read_csv
 from . import shapes
 from .shapes import Shape
 
@@ -344,9 +344,8 @@ def measured(profile: str) -> list[dict]:
 
     `status` is "measured" or "not yet measured"; the latter has no figures.
     """
-    path = settings.ROOT / "data" / "gpu_measurements.csv"
-    with open(path, encoding="utf-8", newline="") as handle:
-        return [row for row in csv.DictReader(handle) if row["profile"] == profile]
+    rows = read_csv(settings.ROOT / "data" / "gpu_measurements.csv")
+    return [row for row in rows if row["profile"] == profile]
 
 
 @dataclass(frozen=True)

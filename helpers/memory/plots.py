@@ -2,26 +2,15 @@
 
 from __future__ import annotations
 
+import tomllib
 from itertools import groupby
+from pathlib import Path
 
 from ..course.bilingual import num, tr
 from ..course.display import COLOURS
 
-PARTS = {  # in the order of the stack
-    "weights": ("bobot dasar", "base weights"),
-    "nf4_constants": ("konstanta NF4", "NF4 constants"),
-    "unpacked": ("bobot 4 bit yang dibuka", "4-bit weights unpacked"),
-    "unquantised": ("embedding, head, norm", "embeddings, head, norms"),
-    "adapters": ("adapter", "adapters"),
-    "gradients": ("gradien", "gradients"),
-    "optimizer": ("optimiser", "optimiser"),
-    "activations": ("aktivasi", "activations"),
-    "logits": ("logits", "logits"),
-    "workspace": ("ruang kerja", "workspace"),
-    "kv_cache": ("KV cache", "KV cache"),
-    "runtime": ("konteks CUDA atau proses", "CUDA context or process"),
-    "allocator_slack": ("sisa alokator", "allocator slack"),
-}
+# Names of the parts in the order of the stack: [Indonesian, English]
+PARTS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 
 
 def memory_bars(bars: dict[str, dict[str, int]], limits: dict[str, float] | None = None):

@@ -6,12 +6,12 @@ For any other model transformers reads the config and builds the model on the me
 
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 
 from ..course.errors import UsageError
+from ..course.files import read_csv
 
 TABLE = Path(__file__).with_name("shapes.csv")
 MODEL_TYPES = {  # what a block keeps for the backward pass beyond Llama's
@@ -89,12 +89,11 @@ class Shape:
 def known() -> dict[str, Shape]:
     """The shipped table: model name -> Shape."""
     table = {}
-    with open(TABLE, encoding="utf-8", newline="") as handle:
-        for row in csv.DictReader(handle):
-            name, model_type = row.pop("model"), row.pop("model_type")
-            numbers = {key: int(value) for key, value in row.items()}
-            numbers["tie_word_embeddings"] = bool(numbers["tie_word_embeddings"])
-            table[name] = Shape(name, model_type, **numbers)
+    for row in read_csv(TABLE):
+        name, model_type = row.pop("model"), row.pop("model_type")
+        numbers = {key: int(value) for key, value in row.items()}
+        numbers["tie_word_embeddings"] = bool(numbers["tie_word_embeddings"])
+        table[name] = Shape(name, model_type, **numbers)
     return table
 
 
