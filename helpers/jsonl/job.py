@@ -11,7 +11,6 @@ one that was interrupted goes on from its last checkpoint.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import shutil
 import time
@@ -23,10 +22,9 @@ from transformers import EarlyStoppingCallback, TrainerCallback
 
 from .. import training
 from ..course.errors import CourseError, MissingStep
-from ..course.files import cache_key, read_json, write_folder, write_json
+from ..course.files import cache_key, read_json, sha256, write_folder, write_json
 from ..course.settings import Settings, choice
 from ..training import checkpoints, models
-from ..training.dataset import ChatDataset
 from .validator import read_chats
 
 # Hosted name -> field of Settings; what is not given is the profile's.
@@ -203,8 +201,8 @@ def _train(folder: Path, job: Job, cfg: Settings, show, callbacks) -> None:
     _finish(folder, job, "succeeded", f"The job has completed after {steps} steps")
 
 
-def _rows(folder: Path, name: str, tokenizer, max_length: int) -> ChatDataset:
-    rows = ChatDataset(read_chats(folder / f"{name}.jsonl"), tokenizer, max_length)
+def _rows(folder: Path, name: str, tokenizer, max_length: int) -> training.ChatDataset:
+    rows = training.ChatDataset(read_chats(folder / f"{name}.jsonl"), tokenizer, max_length)
     if not len(rows):
         raise CourseError(f"no row of the {name} fits {max_length} tokens. Raise max_length.")
     if left_out := len(rows.too_long):
@@ -238,7 +236,7 @@ def _key(cfg: Settings, paths) -> str:
     """Key of everything a job depends on: files, settings, libraries, kind of device."""
     skip = ("language", "data_language", "data", "data_hash", "device")
     settings = {k: v for k, v in cfg.as_dict().items() if k not in skip}
-    hashes = [hashlib.sha256(Path(path).read_bytes()).hexdigest() for path in paths]
+    hashes = [sha256(path) for path in paths]
     return cache_key(settings, hashes, checkpoints.versions(), cfg.device.kind)
 
 

@@ -5,8 +5,7 @@ from .. import lazy
 __getattr__, __dir__ = lazy(
     __name__,
     prompts="encode",
-    dataset="ChatDataset",
     models="base_folder load_tokenizer load_base load_tuned",
-    trainer="collate label_loss LabelTrainer GradientGuard History lora_config attach_adapter "
-    "steps_per_epoch arguments make_trainer check_logger",
+    trainer="ChatDataset collate label_loss LabelTrainer GradientGuard History lora_config "
+    "attach_adapter steps_per_epoch arguments make_trainer check_logger",
 )

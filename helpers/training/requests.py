@@ -111,7 +111,6 @@ def without(recipe: Recipe, name: str, language: str) -> Recipe | None:
 
 def twice(recipe: Recipe, language: str) -> Recipe | None:
     """The recipe with every amount doubled; None where a step measures something as well."""
-    measured = re.search(MEASURES[language], " ".join(recipe.steps).lower())
-    return (
-        None if measured else replace(recipe, ingredients=tuple(map(doubled, recipe.ingredients)))
-    )
+    if re.search(MEASURES[language], " ".join(recipe.steps).lower()):
+        return None
+    return replace(recipe, ingredients=tuple(map(doubled, recipe.ingredients)))

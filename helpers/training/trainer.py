@@ -1,4 +1,4 @@
-"""Transformers' Trainer with the loss at label positions only, the adapter, and guards.
+"""The torch Dataset, transformers' Trainer with the loss at label positions only, and guards.
 
 Lesson 03 writes the same calls in its cells; later lessons and benchmarks take them from here.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
@@ -27,12 +28,49 @@ from ..course.errors import CourseError, UsageError
 from ..course.settings import Settings, choice
 from ..memory.measure import used_gb
 from ..memory.planner import check_fits, upcasts
-from . import models
-from .dataset import ChatDataset
+from . import models, prompts
 from .prompts import IGNORE
 
 # the other way of checkpointing needs inputs with a gradient and is on its way out of torch
 CHECKPOINTING = {"use_reentrant": False}
+
+
+class ChatDataset(torch.utils.data.Dataset):
+    """Encoded chats of at most `max_length` tokens; what is longer goes to `too_long`, never cut.
+
+    A chat is a list of messages whose last one is the answer to learn, or whatever `encode` takes:
+    `encode(chat, tokenizer)` returns an `Encoded` row, and `check(row, chat, tokenizer)` raises
+    LabelMaskError for a row that would teach the wrong thing. `rows[i]` was made of `chats[i]`.
+    """
+
+    def __init__(
+        self,
+        chats: Iterable,
+        tokenizer,
+        max_length: int,
+        encode: Callable[..., prompts.Encoded] = prompts.encode,
+        check: Callable[..., None] = prompts.check,
+    ):
+        self.chats, self.rows, self.too_long = [], [], []
+        for chat in chats:
+            row = encode(chat, tokenizer)
+            if len(row) > max_length:
+                self.too_long.append(chat)
+                continue
+            check(row, chat, tokenizer)
+            self.chats.append(chat)
+            self.rows.append(row)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, i: int) -> dict[str, list[int]]:
+        return {"input_ids": self.rows[i].input_ids, "labels": self.rows[i].labels}
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all rows, prompts and answers."""
+        return sum(map(len, self.rows))
 
 
 def collate(rows: list[dict], pad_id: int) -> dict[str, torch.Tensor]:

@@ -14,8 +14,7 @@ from helpers.medical import markers
 from helpers.medical import questions as health_qa
 from helpers.medical.chat import TEXTS, HealthChat
 from helpers.medical.guard import Guard
-from helpers.training import checkpoints, models, prompts
-from helpers.training.dataset import ChatDataset
+from helpers.training import ChatDataset, checkpoints, models, prompts
 
 
 @pytest.fixture(scope="module")
