@@ -1,7 +1,8 @@
 """A practice server that speaks OpenAI's fine-tuning protocol over HTTP on 127.0.0.1.
 
-    with PracticeServer(train, faults=[429, 500]) as server:
-        client = openai.OpenAI(base_url=server.base_url, api_key="practice")
+    server = PracticeServer(train, faults=[429, 500]).start()
+    client = openai.OpenAI(base_url=server.base_url, api_key="practice")
+    server.stop()
 
 It invents nothing: `train` does the work of a job, and the tuned model's answers come from what
 `train` returns. It has no accounts, prices, streaming or paging, and forgets all when it stops.
@@ -59,12 +60,6 @@ class PracticeServer:
         self.thread.join(10)
         self.socket.close()
         self.folder.cleanup()
-
-    def __enter__(self) -> PracticeServer:
-        return self.start()
-
-    def __exit__(self, *_) -> None:
-        self.stop()
 
     def path(self, file_id: str) -> Path:
         return Path(self.folder.name) / f"{file_id}.jsonl"

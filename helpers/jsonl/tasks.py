@@ -6,7 +6,6 @@ bank_answer('{"category":"card","subcategory":"pin"}')
 
 from __future__ import annotations
 
-import csv
 import functools
 import hashlib
 import json
@@ -15,10 +14,11 @@ import tomllib
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 from ..course.errors import CourseError
+from ..course.files import read_csv
 from ..course.settings import ROOT, choice
+from ..data import splits
 
 FOLDER = ROOT / "data" / "jsonl"
 BANK_SYSTEM = {"id": "Klasifikasi.", "en": "Classify."}  # short on purpose: every row pays for it
@@ -27,7 +27,6 @@ HELD_OUT = {"marv": (4, 1), "sensor": (8, 2)}  # test and validation rows of eac
 # The first seed under which questions that differ in one word ("What does PDF stand for?") share a
 # side of the split.
 SPLIT_SEED = 4
-SPLITS = ("train", "validation", "test")
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ def load_task(task: str, language: str) -> dict[str, list[Item]]:
     """
     read = {"bank": _bank, "marv": _marv, "sensor": _sensor}
     items = read[choice(task, read, "task")](language)
-    return {split: [item for item in items if item.split == split] for split in SPLITS}
+    return {split: [item for item in items if item.split == split] for split in splits.NAMES}
 
 
 @functools.cache
@@ -141,8 +140,8 @@ def stratified(groups: dict[str, str], test: int, validation: int) -> dict[str, 
 def _bank(language: str) -> list[Item]:
     """Customer queries; the answer is compact JSON with category and subcategory."""
     folder = FOLDER / "bank"
-    sides = {row["query_id"]: row["split"] for row in _csv(folder / "splits.csv")}
-    rows = _csv(folder / f"{language}.csv")
+    sides = {row["query_id"]: row["split"] for row in read_csv(folder / "splits.csv")}
+    rows = read_csv(folder / f"{language}.csv")
     if missing := [row["query_id"] for row in rows if row["query_id"] not in sides]:
         raise CourseError(
             f"splits.csv of the bank set does not list {len(missing)} queries, the first: "
@@ -162,7 +161,7 @@ def _bank(language: str) -> list[Item]:
 
 def _marv(language: str) -> list[Item]:
     """Questions to the sarcastic bot; `facts`: the fact to state, the topic, a plain answer."""
-    plain = {r["id"]: r[f"plain_{language}"] for r in _csv(FOLDER / "marv" / "plain.csv")}
+    plain = {r["id"]: r[f"plain_{language}"] for r in read_csv(FOLDER / "marv" / "plain.csv")}
     items = _committed("marv", language, "topic")
     return [replace(i, facts=i.facts | {"plain": plain[i.key]}) for i in items]
 
@@ -178,8 +177,3 @@ def _committed(task: str, language: str, group: str) -> list[Item]:
     rows = {row.pop("id"): row for row in map(json.loads, text.splitlines())}
     sides = stratified({key: row[group] for key, row in rows.items()}, *HELD_OUT[task])
     return [Item(key, sides[key], row.pop("messages"), row) for key, row in rows.items()]
-
-
-def _csv(path: Path) -> list[dict[str, str]]:
-    with open(path, encoding="utf-8", newline="") as handle:
-        return list(csv.DictReader(handle, strict=True))

@@ -12,6 +12,7 @@ import json
 import math
 import re
 import statistics
+import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -28,26 +29,8 @@ FEWEST = 5  # rows from which on an answer can be called constant
 NEAR = 90  # percent of rapidfuzz.fuzz.ratio from which two prompts count as the same
 QUOTED = 5  # words of an instruction that an answer must contain to be called its copy
 
-KINDS = {
-    "bad_json": "the line is not JSON",
-    "bad_text": "the line is not UTF-8",
-    "json_nan": "NaN or Infinity, which JSON does not have",
-    "repeated_key": "the same key twice in one object; readers keep only the last",
-    "no_object": "not an object with a list of messages",
-    "bad_message": "a message without a role and a text",
-    "unknown_role": "an unknown role",
-    "role_order": "roles out of order",
-    "lone_surrogate": "half of a character (a lone surrogate), which no tokenizer takes",
-    "control_marker": "a control token of a chat template inside a text",
-    "empty_prompt": "a system or user message without text",
-    "empty_answer": "an answer without text",
-    "constant_answer": "one answer for most rows",
-    "instruction_in_answer": "the answer is the instruction",
-    "nan_in_prompt": "a missing value in the prompt",
-    "huge_number": "a number in the prompt that lost its decimal point",
-    "duplicate": "the same conversation again",
-    "in_train": "a row that is also in the training file",
-}
+_WORDS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+KINDS = _WORDS["kinds"]
 _NAN = re.compile(
     r"(?:^|[:=,(\[|;])[ \t]*['\"]?"
     r"(?:nan|NaN|NAN|NaT|<NA>|None|null|undefined|-?inf)"
@@ -56,29 +39,7 @@ _NAN = re.compile(
 _HUGE = re.compile(r"(?<!\d)\d{13,}\.\d")  # the lookbehind keeps it linear in the text's length
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _MARKER = re.compile(r"<\|[\w-]{1,40}\|>|<(?:start|end)_of_turn>|\[/?INST\]")
-# Wordings with which people ask a model to write. One may stand in a good answer; two are an
-# instruction.
-_ASKING = re.compile(
-    r"""(?ix)
-    \b(?:based\s+on|using)\s+the\s+(?:provided|given|following|above)\b
-    | \b(?:craft|format|keep|write|give|return|provide)\s+(?:the|your|an?)\s+(?:\w+\s+)?
-      (?:output|response|answer|reply|recommendation|suggestion|summary)\b
-    | \b(?:an?|the)\s+(?:\w+\s+)?tone\b
-    | \b(?:maximum|minimum|at\s+most|no\s+more\s+than|up\s+to|in)\s+(?:of\s+)?\d+\s+
-      (?:short\s+)?(?:words?|sentences?|paragraphs?)\b
-    | \b(?:offer|provide)\s+an?\s+[\w\s]{0,40}(?:recommendation|suggestion|answer|response)\b
-    | ^you\s+are\s+an?\b | \bact\s+as\b | \byour\s+task\b
-    | \b(?:answer|respond|reply)\s+(?:only|briefly|in|with|as)\b
-    | \bdo\s+not\s+(?:explain|include|mention)\b
-    | ^(?:kamu|anda)\s+(?:adalah|seorang)\b
-    | \b(?:berdasarkan|dari)\s+data\s+(?:yang\s+)?(?:diberikan|berikut|di\s+atas)\b
-    | \b(?:maksimal|maksimum|paling\s+banyak|dalam)\s+\d+\s+(?:kata|kalimat|paragraf)\b
-    | \b(?:jawab(?:lah)?|balas(?:lah)?)\s+(?:hanya|singkat|dengan|dalam)\b
-    | \b(?:berikan|buat(?:lah|kan)?|tulis(?:lah|kan)?|susun(?:lah)?)\s+(?:sebuah\s+|satu\s+)?
-      (?:rekomendasi|saran|jawaban|ringkasan|kalimat)\b
-    | \bdengan\s+(?:nada|gaya\s+bahasa)\b
-    | \b(?:jangan|tanpa)\s+(?:menjelaskan|penjelasan|menyebutkan)\b"""
-)
+_ASKING = re.compile(_WORDS["asking"])
 
 
 @dataclass(frozen=True)

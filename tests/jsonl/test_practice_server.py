@@ -1,5 +1,6 @@
 """The practice server, asked through the real `openai` client: retries, jobs, events, refusals."""
 
+import contextlib
 import json
 import time
 
@@ -29,6 +30,13 @@ def chat_file(tmp_path):
     return path
 
 
+@contextlib.contextmanager
+def practice(*arguments, **options):
+    server = PracticeServer(*arguments, **options).start()
+    yield server
+    server.stop()
+
+
 def connect(server, **options):
     return openai.OpenAI(base_url=server.base_url, api_key="practice", **options)
 
@@ -50,7 +58,7 @@ def follow(client, path, epochs=1):
 
 
 def test_from_upload_to_answer_through_two_faults(chat_file):
-    with PracticeServer(train, faults=[429, 500]) as server:
+    with practice(train, faults=[429, 500]) as server:
         client = connect(server, max_retries=4)
         start = time.monotonic()
         job = follow(client, chat_file)
@@ -69,7 +77,7 @@ def test_from_upload_to_answer_through_two_faults(chat_file):
 
 
 def test_without_retries_the_fault_reaches_the_caller(chat_file):
-    with PracticeServer(train, faults=[429]) as server:
+    with practice(train, faults=[429]) as server:
         client = connect(server, max_retries=0)
         with pytest.raises(openai.RateLimitError, match="injected fault"):
             client.files.create(file=chat_file, purpose="fine-tune")
@@ -87,14 +95,14 @@ def test_without_retries_the_fault_reaches_the_caller(chat_file):
 def test_a_job_that_fails_says_why_and_the_server_lives_on(chat_file, lines, epochs, message):
     rows = chat_file.read_text().splitlines()[:lines] or ["{]"]
     chat_file.write_text("\n".join(rows))
-    with PracticeServer(train) as server:
+    with practice(train) as server:
         job = follow(connect(server), chat_file, epochs)
         assert job.status == "failed" and message in job.error.message and not server.tuned
         assert connect(server).fine_tuning.jobs.retrieve(job.id).status == "failed"
 
 
 def test_unknown_models_files_and_jobs_are_refused(chat_file):
-    with PracticeServer(train) as server:
+    with practice(train) as server:
         client = connect(server)
         file = client.files.create(file=chat_file, purpose="fine-tune")
         with pytest.raises(openai.BadRequestError, match="cannot be fine-tuned"):

@@ -50,13 +50,13 @@ def test_the_stratified_split_depends_on_ids_alone():
 def test_unknown_tasks_and_queries_without_a_split_are_named(monkeypatch):
     with pytest.raises(UsageError, match="unknown task 'bnk'.*Did you mean 'bank'"):
         tasks.load_task("bnk", "id")
-    read = tasks._csv
+    read = tasks.read_csv
     less = {"splits.csv": "bank-007"}
 
     def without(path):
         return [row for row in read(path) if row["query_id"] != less.get(path.name)]
 
-    monkeypatch.setattr(tasks, "_csv", without)
+    monkeypatch.setattr(tasks, "read_csv", without)
     with pytest.raises(CourseError, match="does not list 1 queries, the first: bank-007"):
         tasks.load_task("bank", "id")
 
