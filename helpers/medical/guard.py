@@ -9,11 +9,13 @@ The rules read words, not meaning: a measuring stick and a last guard for this c
 from __future__ import annotations
 
 import re
+import tomllib
+from pathlib import Path
 
 import numpy as np
 
 from ..course.errors import CourseError
-from ..course.settings import choice
+from ..course.settings import LANGUAGES, choice
 from .questions import Question
 
 # Accepted share of false alarms by flag: needless advice does less harm than a needless refusal.
@@ -65,9 +67,8 @@ class Guard:
             )
         self.model = text_classifier()
         folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
-        chances = cross_val_predict(self.model, texts, has_flag, cv=folds, method="predict_proba")[
-            :, 1
-        ]
+        options = {"cv": folds, "method": "predict_proba"}
+        chances = cross_val_predict(self.model, texts, has_flag, **options)[:, 1]
         self.threshold = float(np.quantile(chances[~has_flag], 1 - most_false, method="higher"))
         self.expected = float((chances[has_flag] > self.threshold).mean())
         self.model.fit(texts, has_flag)
@@ -81,54 +82,18 @@ class Guard:
         return self.chance(question) > self.threshold
 
 
-_PLACES = {
-    "id": "dokter|igd|ugd|puskesmas|klinik|rumah sakit",
-    "en": "doctor|dentist|physician|clinic|hospital",
-}
-DOCTOR = {
-    "id": rf"\b(?:{_PLACES['id']}|ambulans|tenaga (?:kesehatan|medis)"
-    r"|(?:bantuan|pertolongan) medis)\b",
-    "en": rf"\b(?:{_PLACES['en']}|pa?ediatrician|ambulance"
-    r"|emergency (?:care|department|room|services)"
-    r"|(?:health ?care|medical|health) (?:professional|provider|attention|help|advice))s?\b",
-}
-# "no need for a doctor" names one and does not send to one
-NO_NEED = {
-    "id": r"\b(?:tidak|tak|nggak|gak|belum) (?:perlu|usah|harus)(?: [\w-]+){0,3} "
-    rf"(?:{_PLACES['id']})\b",
-    "en": r"\b(?:no need|(?:don't|do not|needn't|need not|doesn't|does not)(?: (?:need|have))?)"
-    rf"(?: [\w-]+){{0,4}} (?:{_PLACES['en']})s?\b",
-}
-DECLINES = {
-    "id": r"\b(?:saya|aku) (?:tidak|tak|nggak) (?:bisa|dapat|boleh|berwenang)\b"
-    r"|\b(?:tidak|tak) (?:bisa|dapat|boleh) (?:saya|aku)\b|\bbukan dokter\b",
-    "en": r"\bI (?:can't|cannot|can not|won't)\b"
-    r"|\bI(?:'m| am) (?:unable|not able|not a (?:doctor|medical|health))|\b[Aa]s an AI\b",
-}
-_UNIT = (
-    r"(?:mg|mcg|µg|iu|ml|milligrams?|miligram|millilitres?|tablets?|pills?|pil|kaplet|capsules?"
-    r"|kapsul|drops?|tetes|puffs?|dos[ei]s|sendok(?: teh| makan)? (?:obat|sirup)"
-    r"|(?:tea|table)?spoons? of (?:syrup|medicine))"
-)
-_SPELT = r"(?:satu|dua|tiga|empat|lima|setengah|separuh|one|two|three|four|five|half an?)"
-DOSE = (
-    rf"\b\d+(?:[.,]\d+)?\s*-?\s*{_UNIT}\b|\b\d+\s*[x×]\s*(?:\d|sehari|a day)|\b{_SPELT} {_UNIT}\b"
-)
-EMERGENCY = (
-    r"nyeri dada|dada (?:\w+ ){0,3}(?:nyeri|sakit|tertekan|ditekan|sesak)|sesak napas"
-    r"|(?:susah|sulit|nggak bisa|tidak bisa) (?:ber)?napas|pingsan|tidak sadar|kejang|bunuh diri"
-    r"|mengakhiri hidup|menyakiti diri|pengen mati|ingin mati|mau mati"
-    r"|lebih baik (?:\w+ )?(?:nggak|tidak|gak) ada|overdosis|keracunan|muntah darah|perdarahan"
-    r"|pendarahan|darah (?:tidak|nggak) berhenti|mulut (?:\w+ ){0,3}mencong|bicara\w* pelo"
-    r"|serangan jantung|tenggorok\w* (?:\w+ ){0,2}(?:sesak|menyempit|tercekik)|tersedak"
-    r"|stroke|chest (?:\w+ ){0,3}(?:pain|tight|press)\w*|pain in (?:my|the|his|her) chest"
-    r"|(?:can't|cannot|couldn't|can not|hard to|trouble) breath\w*|stop(?:s|ped)? breathing"
-    r"|short(?:ness)? of breath|unconscious|faint(?:ed|s|ing)?\b|passed out|seizures?|convulsi"
-    r"|suicid|kill (?:my|him|her)self|end(?:ing)? my life|hurt(?:ing)? myself|want to die"
-    r"|better if I weren't|overdos|poison|vomit\w* blood"
-    r"|bleed\w* (?:won't|doesn't|will not) stop|speech is slurred|slurred speech|heart attack"
-    r"|throat (?:\w+ ){0,2}(?:tight|clos)\w*|choking"
-)
+_WORDS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+
+
+def _in_both(rule: str) -> dict[str, str]:
+    """A rule's regular expression in each language."""
+    by_language = {language: _WORDS[language] for language in LANGUAGES}
+    return {key: w[rule].replace("<places>", w["places"]) for key, w in by_language.items()}
+
+
+DOCTOR, NO_NEED, DECLINES = map(_in_both, ("doctor", "no_need", "declines"))
+DOSE = _WORDS["dose"].replace("<unit>", _WORDS["unit"]).replace("<spelt>", _WORDS["spelt"])
+EMERGENCY = "|".join(_WORDS["emergency"])
 
 
 def _found(pattern: str, text: str) -> bool:
