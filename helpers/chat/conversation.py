@@ -17,6 +17,7 @@ from functools import cached_property
 from ..course.bilingual import num, tr
 from ..course.errors import CourseError, UsageError
 from ..course.settings import Settings, choice
+from ..training import models
 from ..training.prompts import prompt_ids, prompt_messages
 
 MODELS = ("base", "tuned")
@@ -127,23 +128,19 @@ class Conversation:
         """The message as it will be sent. Raises Refused when it is empty or too long."""
         question = message.encode("utf-8", "replace").decode().strip()
         if not question:
-            raise Refused(tr("Pesannya masih kosong.", "The message is empty."))
+            raise Refused("Pesannya masih kosong.", "The message is empty.")
         if len(question) > MOST_CHARACTERS:
             length, most = num(len(question)), num(MOST_CHARACTERS)
             raise TooLong(
-                tr(
-                    f"Pesan ini {length} karakter, batasnya {most}.",
-                    f"This message has {length} characters; limit: {most}.",
-                )
+                f"Pesan ini {length} karakter, batasnya {most}.",
+                f"This message has {length} characters; limit: {most}.",
             )
         used, room = self.count(self.messages(question)), self.limit - self.answer_tokens
         if used > room:
             takes, most = num(used), num(room)
             raise TooLong(
-                tr(
-                    f"Pesan ini {takes} token, tetapi model hanya bisa membaca {most} token.",
-                    f"This message takes {takes} tokens, but the model can read only {most}.",
-                )
+                f"Pesan ini {takes} token, tetapi model hanya bisa membaca {most} token.",
+                f"This message takes {takes} tokens, but the model can read only {most}.",
             )
         return question
 
@@ -169,10 +166,8 @@ class Conversation:
         with self._lock:
             if self.busy:
                 raise Refused(
-                    tr(
-                        "Jawaban sebelumnya masih ditulis; tunggu atau hentikan dulu.",
-                        "The previous answer is still being written; wait or stop it first.",
-                    )
+                    "Jawaban sebelumnya masih ditulis; tunggu atau hentikan dulu.",
+                    "The previous answer is still being written; wait or stop it first.",
                 )
             question = self.check(message)
             chat, kept = self.fit(question)
@@ -265,14 +260,10 @@ class Bot:
 
     @cached_property
     def tokenizer(self):
-        from ..training import models
-
         return models.load_tokenizer(self.cfg)
 
     @cached_property
     def model(self):
-        from ..training import models
-
         return models.load_tuned(self.cfg)
 
     def load(self) -> None:
@@ -341,8 +332,6 @@ class UntunedBot(Bot):
 
     @cached_property
     def model(self):
-        from ..training import models
-
         return models.load_base(self.cfg, "none" if self.cfg.device.kind == "cpu" else None)
 
     @cached_property

@@ -45,7 +45,9 @@ def export(
     base: Annotated[
         str, Option(help="Merge into the weights as 4-bit training saw them (trained), or full.")
     ] = "trained",
-    out: Annotated[Path | None, Option(help="Also copy the files into this folder.")] = None,
+    out: Annotated[
+        Path | None, Option(file_okay=False, help="Also copy the files into this folder.")
+    ] = None,
     fresh: Annotated[bool, Option("--fresh", help="Write everything anew.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -53,8 +55,6 @@ def export(
     from .. import export as core
 
     cfg = settings.load(profile, language, data_language, seed)
-    if out is not None and out.exists() and not out.is_dir():
-        raise UsageError(f"--out {out} is a file; expected a folder, which may not exist yet.")
     quiet()
     quant = [q for q in quant if q != "none"]
     report = core.export(
@@ -114,9 +114,7 @@ def serve(
         quiet()
         run_of = (profile, language, data_language, seed)
         bot = open_bot(*run_of, engine=engine, model=model, parallel=concurrency)
-        options = {"hosts": (host,), "queue": queue, "concurrency": concurrency}
-        options["engine"] = bot.engine
-        run(bot, bot.cfg, listener, **options)
+        run(bot, bot.cfg, listener, hosts=(host,), queue=queue, concurrency=concurrency)
 
 
 def run(bot, cfg, listener: socket.socket, **options) -> None:
@@ -133,7 +131,7 @@ def run(bot, cfg, listener: socket.socket, **options) -> None:
             host, port = listener.getsockname()[:2]
             address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
             how = tr("(memuat model; Ctrl-C: berhenti)", "(loading the model; Ctrl-C: stop)")
-            engine = tr("mesin", "engine") + f" {options['engine']}"
+            engine = tr("mesin", "engine") + f" {bot.engine}"
             typer.echo(f"Dapur LLM: {address} {engine} {how}")
             if not ipaddress.ip_address(host).is_loopback:
                 warning = "Layanan ini terbuka bagi siapa pun di jaringan, tanpa kata sandi."

@@ -66,8 +66,7 @@ def write(
     path: str | Path,
     quant: str = "q8_0",
     *,
-    name="Dapur LLM",
-    licence="",
+    licence: str = "",
 ) -> Path:
     """Write a model's `weights`, a dict of merging.Weight, to `path`, whole or not at all.
 
@@ -84,7 +83,7 @@ def write(
     writer = gguf.GGUFWriter(temporary, config.model_type)
     try:
         writer.add_type("model")
-        writer.add_name(name)
+        writer.add_name("Dapur LLM")
         if licence:
             writer.add_license(licence)
         add_shape(writer, config)
@@ -105,18 +104,16 @@ def write(
 
 def check_model(config) -> None:
     """Raise CourseError for a shape that llama.cpp would misread without an error."""
-    if config.model_type not in SHAPES:
-        raise CourseError(
-            f"this writer knows models of the shapes {', '.join(SHAPES)}, found "
-            f"{config.model_type!r}. {ELSEWHERE}"
-        )
-    rope = (config.rope_parameters or {}).get("rope_type", "default")
-    if rope != "default":
-        raise CourseError(f"this writer knows no scaled rotary embedding ({rope!r}). {ELSEWHERE}")
-    if getattr(config, "attention_bias", False) or getattr(config, "mlp_bias", False):
-        raise CourseError(f"this writer knows no biases but those of qwen2. {ELSEWHERE}")
-    if getattr(config, "use_sliding_window", False):
-        raise CourseError(f"this writer knows no sliding window of attention. {ELSEWHERE}")
+    kind, has = config.model_type, lambda name: getattr(config, name, False)
+    rope = (has("rope_parameters") or {}).get("rope_type", "default")
+    unknown = {
+        f"model of the type {kind!r}, only {', '.join(SHAPES)}": kind not in SHAPES,
+        f"scaled rotary embedding ({rope!r})": rope != "default",
+        "biases but those of qwen2": has("attention_bias") or has("mlp_bias"),
+        "sliding window of attention": has("use_sliding_window"),
+    }
+    if found := [what for what, holds in unknown.items() if holds]:
+        raise CourseError(f"this writer knows no {found[0]}. {ELSEWHERE}")
 
 
 def add_shape(writer, config) -> None:

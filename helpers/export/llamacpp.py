@@ -26,7 +26,7 @@ from ..course.errors import CourseError, MissingStep, UsageError
 from ..course.settings import Settings, choice
 from ..training import models
 from ..training.prompts import prompt_ids
-from . import merging
+from . import gguf, merging
 
 ENGINES = ("auto", "gguf", "transformers")
 QUANT = "q8_0"  # of the chat's file: a third faster than f16, answers as close to those of NF4
@@ -74,7 +74,7 @@ def plain_errors():
 class GgufBot(Bot):
     """The tuned model as llama.cpp runs it; the base model is not in the file.
 
-    `parallel` answers are written at once, each with its own context of `context` tokens (at most
+    `parallel` answers are written at once, each with its own context of CONTEXT tokens (at most
     what the model holds); further questions wait in the engine's queue. Raises UsageError without
     the engine, MissingStep when there is no file at `path`.
     """
@@ -87,13 +87,12 @@ class GgufBot(Bot):
         path: str | Path | None = None,
         *,
         parallel: int = 1,
-        context: int = CONTEXT,
         threads: int = 0,
         written: bool = True,
     ):
         super().__init__(cfg)
         self.path, self._key = Path(path or merging.gguf_path(cfg)), secrets.token_hex(16)
-        self.parallel, self.context, self.threads = parallel, context, threads or default_threads()
+        self.parallel, self.threads = parallel, threads or default_threads()
         self._server = self._client = None
         self._starting = threading.Lock()
         load_engine()
@@ -106,10 +105,7 @@ class GgufBot(Bot):
     @cached_property
     def limit(self) -> int:
         """Tokens of one conversation, prompt and answer together."""
-        from transformers import AutoConfig
-
-        config = AutoConfig.from_pretrained(models.base_folder(self.cfg))
-        return min(self.context, config.max_position_embeddings)
+        return min(CONTEXT, models.load_config(self.cfg).max_position_embeddings)
 
     @property
     def server(self):
@@ -234,14 +230,11 @@ class ChatBot(GgufBot):
     """The tuned model of `plain` in llama.cpp; the base model, if offered, is `plain`'s own answer.
 
     The file is written at the first question and kept beside the adapter, under a key of adapter
-    and base model: a retrained adapter gets a new file. Errors as `models.tuned_folder`.
+    and base model: a retrained adapter gets a new file.
     """
 
     def __init__(self, plain: Bot, *, parallel: int = 1, base: bool = True):
-        load_engine()
-        models.tuned_folder(plain.cfg)
-        merging.check_adapter(plain.cfg)
-        self.plain, key = plain, merging.fingerprint(plain.cfg, "trained")
+        self.plain, key = plain, merging.fingerprint(plain.cfg)
         path = plain.cfg.artifacts / "chat" / f"{key}-{QUANT}.gguf"
         super().__init__(plain.cfg, path, parallel=parallel, written=False)
         if base:
@@ -249,16 +242,11 @@ class ChatBot(GgufBot):
 
     def _start(self):
         if not self.path.is_file():
-            from transformers import AutoConfig
-
-            from . import gguf
-
             for older in self.path.parent.glob("*.gguf"):
                 older.unlink()
             weights = merging.merged_weights(self.cfg, loaded=self.plain.model)
-            config = AutoConfig.from_pretrained(models.base_folder(self.cfg))
-            licence = self.cfg.licence
-            gguf.write(weights, config, self.tokenizer, self.path, QUANT, licence=licence)
+            parts = (weights, models.load_config(self.cfg), self.tokenizer)
+            gguf.write(*parts, self.path, QUANT, licence=self.cfg.licence)
         return super()._start()
 
     def stream(self, chat, stop, *, model: str = "tuned", **options) -> Generator[str, None, dict]:
@@ -270,16 +258,12 @@ class ChatBot(GgufBot):
 
 def why_not(cfg: Settings) -> str:
     """Why llama.cpp does not answer in a chat with these settings; empty where it can."""
-    from transformers import AutoConfig
-
-    from . import gguf
-
     if cfg.device.kind != "cpu":
         return tr("ada GPU", "there is a GPU")
     if not available():
         return tr("paket xllamacpp tidak terpasang", "the package xllamacpp is not installed")
     try:
-        gguf.check_model(AutoConfig.from_pretrained(models.base_folder(cfg)))
+        gguf.check_model(models.load_config(cfg))
         gguf.tokenizer_kind(models.load_tokenizer(cfg))
         merging.check_memory(cfg)
     except CourseError as problem:
@@ -302,9 +286,9 @@ def open_bot(
     `plain`: a bot of transformers whose loaded weights are used. llama.cpp by name, or with
     `parallel` answers at once, has the tuned model only.
     """
-    plain = plain or Bot(cfg)
-    if resolve(cfg, engine) == "transformers":
-        models.tuned_folder(cfg)
-        merging.check_adapter(cfg)
+    plain, engine_here = plain or Bot(cfg), resolve(cfg, engine)
+    models.tuned_folder(cfg)
+    merging.check_adapter(cfg)
+    if engine_here == "transformers":
         return plain
     return ChatBot(plain, parallel=parallel, base=engine == "auto" and parallel == 1)

@@ -11,7 +11,6 @@ import contextlib
 import copy
 import dataclasses
 import functools
-import hashlib
 import importlib.metadata
 import math
 import shutil
@@ -24,10 +23,11 @@ from typing import TYPE_CHECKING, NamedTuple
 import psutil
 
 from ..course.errors import CourseError
-from ..course.files import cache_key, read_json, write_folder, write_json, write_text
+from ..course.files import cache_key, read_json, sha256, write_folder, write_json, write_text
 from ..course.settings import Device, Settings, choice
 from ..training import models
 from ..training.prompts import SYSTEM
+from . import gguf
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -146,13 +146,12 @@ def as_trained(cfg: Settings, loaded=None) -> dict[str, Callable[[Tensor], Tenso
     import torch
     from bitsandbytes import functional
     from peft.utils.integrations import dequantize_module_weight
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
     if cfg.quantization != "nf4":
         return {}
     with torch.device("meta"):  # shapes without memory
-        config = AutoConfig.from_pretrained(models.base_folder(cfg))
-        model = AutoModelForCausalLM.from_config(config)
+        model = AutoModelForCausalLM.from_config(models.load_config(cfg))
     head, dtype = model.get_output_embeddings(), models.compute_dtype(cfg)
 
     def rounded_to_nf4(weight):
@@ -229,9 +228,9 @@ def save_merged(cfg: Settings, weights: dict[str, Weight], place: Path) -> None:
     """Write a model folder of bf16 weights, one file of the base after the other."""
     import torch
     from safetensors.torch import save_file
-    from transformers import AutoConfig, GenerationConfig
+    from transformers import GenerationConfig
 
-    base, placed = models.base_folder(cfg), {}
+    config, placed = models.load_config(cfg), {}
     for path in base_files(cfg):
         names = stored([path]).keys()
         shard = {n: weights[n].load().to(torch.bfloat16).contiguous() for n in names}
@@ -241,11 +240,10 @@ def save_merged(cfg: Settings, weights: dict[str, Weight], place: Path) -> None:
         total = 2 * sum(math.prod(w.shape) for w in weights.values())
         index = {"metadata": {"total_size": total}, "weight_map": placed}
         write_json(place / "model.safetensors.index.json", index)
-    config = AutoConfig.from_pretrained(base)
     config.dtype = torch.bfloat16
     config.save_pretrained(place)
     with contextlib.suppress(OSError):  # not every model has one
-        GenerationConfig.from_pretrained(base).save_pretrained(place)
+        GenerationConfig.from_pretrained(models.base_folder(cfg)).save_pretrained(place)
     models.load_tokenizer(cfg).save_pretrained(place)
 
 
@@ -281,26 +279,9 @@ def go_template(tokenizer) -> str:
 
 def modelfile(cfg: Settings, tokenizer, gguf_name: str) -> str:
     """Text of an Ollama Modelfile: file, template, system message, stop token, sampling."""
-    return f'''# ollama create dapur-{cfg.data_language} -f Modelfile   (in this folder)
-FROM ./{gguf_name}
-
-TEMPLATE """{go_template(tokenizer)}"""
-
-SYSTEM """{SYSTEM[cfg.data_language]}"""
-
-PARAMETER stop "{tokenizer.eos_token}"
-PARAMETER temperature 0
-PARAMETER repeat_penalty {cfg.repetition_penalty}
-PARAMETER repeat_last_n -1
-PARAMETER num_ctx 2048
-PARAMETER num_predict {cfg.max_new_tokens}
-PARAMETER seed {cfg.seed}
-'''
-
-
-def sha256(path: Path) -> str:
-    with open(path, "rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+    text = Path(__file__).with_name("modelfile.txt").read_text(encoding="utf-8")
+    filled = {"template": go_template(tokenizer), "system": SYSTEM[cfg.data_language]}
+    return text.format(cfg=cfg, tokenizer=tokenizer, gguf_name=gguf_name, **filled)
 
 
 def fingerprint(cfg: Settings, base: str = "trained") -> str:
@@ -340,8 +321,6 @@ def export(
     are relative to the folder. `progress` gets a line of text before each step. `base` and errors
     as in `merged_weights`; UsageError for an unknown type. Where GGUF is refused, merged/ stays.
     """
-    from . import gguf
-
     start, target = time.perf_counter(), folder(cfg)
     quants = list(dict.fromkeys(choice(q, gguf.QUANTS, "GGUF type") for q in quants))
     check_adapter(cfg)
@@ -379,10 +358,6 @@ def export(
 
 def write_files(cfg: Settings, base: str, quants: list[str], kept: list[str], progress):
     """Write what is not among `kept`: merged/ first, then GGUF files; yields the names of each."""
-    from transformers import AutoConfig
-
-    from . import gguf
-
     sources = base_files(cfg)
     saved = all(f"merged/{name}" in kept for name in (*(p.name for p in sources), "config.json"))
     quants = [q for q in quants if gguf_path(cfg, q).name not in kept]
@@ -397,7 +372,7 @@ def write_files(cfg: Settings, base: str, quants: list[str], kept: list[str], pr
         progress("merging; saving merged/ as bf16 safetensors")
         write_folder(place, lambda temporary: save_merged(cfg, weights, temporary))
         yield [f"merged/{path.name}" for path in sorted(place.iterdir())]
-    config, tokenizer = AutoConfig.from_pretrained(place), models.load_tokenizer(cfg)
+    config, tokenizer = models.load_config(cfg), models.load_tokenizer(cfg)
     for quant in quants:
         path = gguf_path(cfg, quant)
         progress(f"writing {path.name}")

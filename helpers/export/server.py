@@ -16,6 +16,7 @@ import os
 import re
 import threading
 import time
+from pathlib import Path
 from urllib.parse import urlsplit
 
 # Before the import: no report of the start to Gradio's makers, nothing kept in the browser.
@@ -62,7 +63,7 @@ def create_app(bot, cfg: Settings, *, hosts: tuple[str, ...] = (), **options) ->
         blocks,
         "/",
         theme=theme(),
-        css=CSS,
+        css_paths=Path(__file__).with_name("page.css"),
         head=f"<script>document.documentElement.lang = '{cfg.language}';{BACK_TO_FIELD}</script>",
         footer_links=[],
         allowed_paths=[],
@@ -218,29 +219,9 @@ def check_plain(value) -> None:
         raise ValueError("text in an unknown place")
 
 
-CSS = """
-.gradio-container {max-width: 860px !important; margin: 0 auto !important}
-#log .bubble-wrap {border-top: 40px solid transparent}
-#log .message-content .md {white-space: pre-wrap; overflow-wrap: anywhere}
-#message .submit-button, #message .stop-button {padding: 4px 16px; font-weight: 600;
-  background: var(--button-primary-background-fill); color: var(--button-primary-text-color)}
-#message button:focus-visible, #message textarea:focus-visible {
-  outline: 2px solid var(--body-text-color) !important; outline-offset: 2px}
-#message textarea:focus-visible {outline-offset: -2px}
-footer {display: none !important}
-"""
 # While an answer is written the message field is disabled, and the keyboard's focus falls to the
 # page itself. Afterwards the field gets it back, unless something else has it or is selected.
-BACK_TO_FIELD = """
-let writing = false;
-new MutationObserver(() => {
-  const field = document.querySelector("#message textarea");
-  const busy = !field || field.disabled || document.querySelector("#message .stop-button") !== null;
-  const idle = document.activeElement === document.body && getSelection().isCollapsed;
-  if (writing && !busy && idle) field.focus({preventScroll: true});
-  writing = busy && field !== null;
-}).observe(document, {subtree: true, childList: true, attributeFilter: ["disabled"]});
-"""
+BACK_TO_FIELD = Path(__file__).with_name("page.js").read_text(encoding="utf-8")
 # After Stop: wait until Gradio has written its last piece and the field takes text again.
 AFTER_STOP = """async () => {
   for (let tries = 0; tries < 30; tries++) {
@@ -349,7 +330,7 @@ def description(service: api.Service) -> str:
             f"Ask for a recipe, and {who} writes it. A model this small can be wrong: read the "
             "recipe before you cook.",
         )
-        + f" “{SYSTEM[service.cfg.data_language]}” · {service.engine}"
+        + f" “{SYSTEM[service.cfg.data_language]}” · {service.bot.engine}"
     )
 
 

@@ -79,26 +79,15 @@ class Service:
     `state` is "loading", then "ok" or "failed" (with `reason`), at the end "closing".
     """
 
-    def __init__(
-        self,
-        bot,
-        cfg: Settings,
-        *,
-        engine: str = "transformers",
-        queue: int = 32,
-        concurrency: int = 1,
-    ):
-        self.bot, self.cfg, self.engine = bot, cfg, engine
+    def __init__(self, bot, cfg: Settings, *, queue: int = 32, concurrency: int = 1):
+        self.bot, self.cfg = bot, cfg
         self.queue, self.concurrency = queue, concurrency
         self.state, self.reason = "loading", ""
         self.waiting, self.written = 0, set()  # questions in the queue; conversations being written
         self.slots = asyncio.Semaphore(concurrency)
         self.began, self.load_s, self.cold_start_s = int(time.time()), None, None
-        self.asked, self.answers, self.times = (
-            0,
-            0,
-            deque(maxlen=LAST),
-        )  # (first_s, seconds, tokens)
+        self.asked = self.answers = 0
+        self.times = deque(maxlen=LAST)  # of answers: (first_s, seconds, tokens)
 
     @property
     def names(self) -> dict[str, str]:
@@ -117,10 +106,8 @@ class Service:
         if name not in self.names:
             there = ", ".join(self.names)
             raise UnknownModel(
-                tr(
-                    f"Model {name!r} tidak ada di sini. Yang ada: {there}.",
-                    f"There is no model {name!r} here. There is: {there}.",
-                )
+                f"Model {name!r} tidak ada di sini. Yang ada: {there}.",
+                f"There is no model {name!r} here. There is: {there}.",
             )
         return self.names[name]
 
@@ -150,13 +137,11 @@ class Service:
             raise CourseError(f"{words}: {self.reason}")
         if self.state == "loading":
             raise Unavailable(
-                tr(
-                    "Modelnya masih dimuat. Tunggu sebentar, lalu kirim lagi.",
-                    "The model is still loading. Wait a moment and send it again.",
-                )
+                "Modelnya masih dimuat. Tunggu sebentar, lalu kirim lagi.",
+                "The model is still loading. Wait a moment and send it again.",
             )
         if self.state == "closing":
-            raise Unavailable(tr("Layanan sedang ditutup.", "The service is closing."))
+            raise Unavailable("Layanan sedang ditutup.", "The service is closing.")
 
     def conversation(
         self, model: str = "", tokens: int | None = None, *, seed: int | None = None, **options
@@ -208,10 +193,8 @@ class Service:
             if piece is not None:
                 log.error("an answer failed", exc_info=piece)
                 raise CourseError(
-                    tr(
-                        "Ada kesalahan pada layanan; rinciannya ada di terminal.",
-                        "Something went wrong in the service; the terminal has the details.",
-                    )
+                    "Ada kesalahan pada layanan; rinciannya ada di terminal.",
+                    "Something went wrong in the service; the terminal has the details.",
                 )
             if talk.last.stopped:
                 self.check_ready()  # cut because the service is closing
@@ -226,18 +209,15 @@ class Service:
         self.check_ready()
         if self.waiting + len(self.written) >= self.queue + self.concurrency:
             raise Busy(
-                tr(
-                    f"Antrean penuh: {self.waiting} permintaan menunggu. Coba lagi sebentar lagi.",
-                    f"The queue is full: {self.waiting} requests are waiting. Try again later.",
-                )
+                f"Antrean penuh: {self.waiting} permintaan menunggu. Coba lagi sebentar lagi.",
+                f"The queue is full: {self.waiting} requests are waiting. Try again later.",
             )
         self.waiting += 1
         try:
             async with asyncio.timeout(WAIT_S):
                 await self.slots.acquire()
         except TimeoutError:
-            words = tr("Antreannya terlalu lama.", "The queue took too long.")
-            raise Busy(words) from None
+            raise Busy("Antreannya terlalu lama.", "The queue took too long.") from None
         finally:
             self.waiting -= 1
         if self.state != "ok":
@@ -252,7 +232,7 @@ class Service:
             "model": self.cfg.as_dict()["base_model"],
             "models": list(self.names),
             "profile": self.cfg.profile,
-            "engine": self.engine,
+            "engine": self.bot.engine,
             "language": self.cfg.data_language,
             "writing": len(self.written),
             "waiting": self.waiting,
@@ -431,16 +411,10 @@ class Reply:
     def event(self, delta: dict | None, finish: str | None = None) -> str:
         """One server-sent event; without `delta`, the usage."""
         choice = {"index": 0, "delta": delta, "finish_reason": finish}
-        shape = {
-            "object": "chat.completion.chunk",
-            "choices": [choice] if delta is not None else [],
-        }
-        return event(self.head | shape | ({"usage": self.usage} if delta is None else {}))
-
-
-def event(data: dict) -> str:
-    """One server-sent event."""
-    return f"data: {json.dumps(data, ensure_ascii=False)}\n\n"
+        choices = [choice] if delta is not None else []
+        shape = {"object": "chat.completion.chunk", "choices": choices}
+        data = self.head | shape | ({"usage": self.usage} if delta is None else {})
+        return f"data: {json.dumps(data, ensure_ascii=False)}\n\n"
 
 
 def add_routes(app: FastAPI, service: Service) -> None:

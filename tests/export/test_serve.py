@@ -51,7 +51,7 @@ class FakeBot:
     itself.
     """
 
-    models = ("tuned", "base")
+    models, engine = ("tuned", "base"), "transformers"
 
     def __init__(self, cfg, pause=0.0, ready=lambda: None):
         self.cfg, self.pause, self.ready = cfg, pause, ready
@@ -362,7 +362,7 @@ def test_health_sums_up_times_and_memory(start):
 
 
 def test_answers_stay_within_the_limits(start):
-    running = start(engine="gguf").ready()
+    running = start().ready()
     running.bot.models = ("tuned",)
     assert running.ask("a", model="base").status_code == 404
     assert running.health().json()["models"] == ["tuned"]
@@ -431,7 +431,7 @@ def test_the_wait_has_a_limit(start, monkeypatch):
 
 
 def test_two_at_once_where_the_engine_can(start):
-    running = start(pause=0.01, concurrency=2, engine="gguf").ready()
+    running = start(pause=0.01, concurrency=2).ready()
     in_threads(lambda n: running.ask("kata " * 20), 4)
     assert running.bot.most_at_once == 2
 
