@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 from babel.numbers import NumberFormatError, parse_decimal
@@ -65,19 +66,8 @@ def language_of(cell) -> str | None:
     return match[1] if match else None
 
 
-@dataclass
-class Prose:
-    """What a Markdown text holds, code blocks left out."""
-
-    text: str
-    spans: list[str]  # inline `code`
-    links: list[str]
-    images: list[tuple[str, str]]  # address, alternative text
-    html: str
-    headings: int
-
-
-def prose(markdown: str) -> Prose:
+def prose(markdown: str) -> SimpleNamespace:
+    """What a Markdown text holds, code blocks left out; spans are inline `code`."""
     blocks = MarkdownIt().enable("table").parse(markdown)
     tokens = [token for block in blocks for token in (block, *(block.children or []))]
 
@@ -85,11 +75,11 @@ def prose(markdown: str) -> Prose:
         return [token.content for token in tokens if token.type in types]
 
     html = contents("html_inline", "html_block")
-    return Prose(
+    return SimpleNamespace(
         text=" ".join(contents("text") + [re.sub(r"<[^>]*>", " ", piece) for piece in html]),
         spans=contents("code_inline"),
         links=[t.attrs["href"] for t in tokens if t.type == "link_open"],
-        images=[(t.attrs["src"], t.content) for t in tokens if t.type == "image"],
+        images=[(t.attrs["src"], t.content) for t in tokens if t.type == "image"],  # address, alt
         html=" ".join(html),
         headings=sum(t.type == "heading_open" for t in tokens),
     )

@@ -10,6 +10,7 @@ import base64
 import html
 import io
 import re
+import tomllib
 from pathlib import Path
 
 import jinja2
@@ -28,36 +29,8 @@ MOST_SAMPLES = 6
 NOTABLE = 0.10  # relative change that is told when a metric has no interval
 NOTABLE_TIMING = 0.35  # the same for what swings with the machine's other work
 TIMING_UNITS = ("s", "ms", "min", "gb", "mb", "tokens/s", "tok/s", "rows/s")
-STATUS = {
-    "passed": "✓ lulus · passed",
-    "failed": "✗ gagal · failed",
-    "timeout": "✗ lewat waktu · timed out",
-    "interrupted": "■ terhenti · interrupted",
-    "not run": "– tidak dijalankan · not run",
-    "unknown metric": "✗ metrik tidak dikenal · unknown metric",
-    "not checked": "– tidak diperiksa · not checked",
-}
-
-# Rows of the README's results: metrics of lesson 04 (an opponent's begin with its name), label,
-# format. The tuned model's recall and precision are recorded as ingredient_recall, ..._precision.
-RESULTS = [
-    ("recall", "Bahan diminta ada · Ingredients asked for and listed", "{:.0%}"),
-    ("precision", "Bahan tertulis diminta · Ingredients listed and asked for", "{:.0%}"),
-    ("main", "Bahan utama ada · Main ingredient there", "{:.0%}"),
-    ("format", "Bentuk resep · Recipe format", "{:.0%}"),
-    ("distinct_steps", "Langkah berbeda · Distinct steps", "{:.0%}"),
-    ("odd_units", "Satuan ganjil, makin kecil makin baik · Odd units, less is better", "{:.0%}"),
-    ("bleu", "BLEU", "{:z.1f}"),
-    ("chrf", "chrF", "{:z.1f}"),
-    ("loss", "Loss, nat/token", "{:z.2f}"),
-]
-OPPONENTS = {
-    "base_": "Model dasar · Base model",
-    "fewshot_": "Dasar + contoh · Base + example",
-    "random_": "Resep acak · Random recipe",
-    "nearest_": "Resep terdekat · Nearest recipe",
-    "": "**Dilatih · Tuned**",
-}
+_WORDS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+RESULTS, OPPONENTS, STATUS = (_WORDS[name] for name in ("results", "opponents", "status"))
 
 
 def clock(seconds: float) -> str:
