@@ -12,6 +12,7 @@ from .options import Json, tell
 
 app = typer.Typer(help="Recipe CSVs and chat JSONL: check them, split them.", no_args_is_help=True)
 MOST_LINES = 5  # problems of a kind shown to people; --json has them all
+CHATS = 'Chat JSONL: one {"messages": [...]} a line.'
 TRAIN = "Training file: rows of FILE that are in it, too, are problems."
 TOKENIZER = "Count tokens with the tokenizer of this folder or hub name. Empty: count words."
 DROPPED = "Also write the dropped rows to this CSV: file, line, reason, title."
@@ -19,7 +20,7 @@ DROPPED = "Also write the dropped rows to this CSV: file, line, reason, title."
 
 @app.command()
 def check(
-    paths: Annotated[list[Path], typer.Argument(help="CSV files or folders of them.")],
+    paths: Annotated[list[Path], typer.Argument(exists=True, help="CSV files or folders of them.")],
     dropped: Annotated[Path | None, typer.Option(help=DROPPED)] = None,
     as_json: Json = False,
 ) -> None:
@@ -31,8 +32,6 @@ def check(
 
     report = recipes.Report()
     for path in paths:
-        if not path.exists():
-            raise UsageError(f"{path} does not exist; expected a CSV file or a folder of them.")
         for _ in recipes.chunks(path, report):
             pass  # only the report is wanted; the rows are let go, so memory stays flat
     if dropped is not None:
@@ -68,17 +67,14 @@ def split() -> None:
 
 @app.command("validate-jsonl")
 def validate_jsonl(
-    file: Annotated[Path, typer.Argument(help='Chat JSONL: one {"messages": [...]} a line.')],
-    train: Annotated[Path | None, typer.Option(help=TRAIN)] = None,
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help=CHATS)],
+    train: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help=TRAIN)] = None,
     tokenizer: Annotated[str, typer.Option(help=TOKENIZER)] = "",
     as_json: Json = False,
 ) -> None:
     """Check chat JSONL before anything is trained on it. Exit code 1: there are problems."""
     from .. import jsonl
 
-    for path in filter(None, (file, train)):
-        if not path.is_file():
-            raise UsageError(f"{path} is not a file; expected a chat JSONL file.")
     report = jsonl.validate(file, train=train, tokenizer=_tokenizer(tokenizer))
     found = report.as_dict()
     if not as_json:

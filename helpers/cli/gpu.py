@@ -15,6 +15,7 @@ from typer import Option
 from ..course import settings
 from ..course.bilingual import set_language
 from ..course.errors import UsageError
+from ..course.files import read_csv
 from ..memory import planner, shapes
 from ..memory.measure import gpus
 from .options import Json, Profile, tell
@@ -25,12 +26,9 @@ app = typer.Typer(help="GPU memory: predict it, read it, watch it.", no_args_is_
 def _updates(row: dict, job: planner.Job, rows: int | None) -> dict:
     """Steps of an epoch and updates of a training on `rows` rows; default: the course's corpus."""
     if rows is None:
-        splits = settings.ROOT / "data" / "recipes" / "splits.csv"
-        with open(splits, encoding="utf-8", newline="") as handle:
-            rows = sum(line["split"] == "train" for line in csv.DictReader(handle))
+        splits = read_csv(settings.ROOT / "data" / "recipes" / "splits.csv")
+        rows = sum(line["split"] == "train" for line in splits)
         rows = min(rows, row["max_train_rows"] or rows)
-    if rows < 1:
-        raise UsageError(f"{rows} training rows; expected at least 1.")
     steps = math.ceil(rows / (job.batch * job.accumulation))
     updates = row["max_steps"] if row["max_steps"] > 0 else math.ceil(steps * row["epochs"])
     counts = {"rows": rows, "steps_per_epoch": steps, "updates": updates}
@@ -46,7 +44,7 @@ def plan(
     length: Annotated[int | None, Option(help="Tokens of a row.")] = None,
     rank: Annotated[int | None, Option(help="Rank of the adapter.")] = None,
     card: Annotated[float | None, Option(help="GiB of the card; default: the profile's.")] = None,
-    rows: Annotated[int | None, Option(help="Training rows; default: the course's.")] = None,
+    rows: Annotated[int | None, Option(min=1, help="Training rows; default: the course's.")] = None,
     as_json: Json = False,
 ) -> None:
     """Predict the memory of a training or a chat, part by part, from the model's config alone."""
