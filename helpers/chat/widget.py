@@ -6,6 +6,7 @@ import html
 import os
 import threading
 import time
+from pathlib import Path
 
 import ipywidgets as w
 from IPython.display import display
@@ -16,14 +17,7 @@ from .conversation import Conversation, Refused, facts
 EVERY_S = 0.1  # between two updates of the log: more would only flood the connection to the browser
 ENTER_S = 0.2  # Enter is reported shortly before the text that was typed arrives
 
-# The notebook's own colours, for both themes; the second value is for places without them.
-_STYLE = """<style>
-.dapur-log {line-height: 1.5; color: var(--jp-content-font-color1, #111)}
-.dapur-log .turn {background: var(--jp-layout-color1, #fff); border-left: 4px solid;
-  margin: 6px 4px; padding: 6px 10px; white-space: pre-wrap; overflow-wrap: break-word}
-.dapur-log .person {border-color: #E69F00} .dapur-log .tuned {border-color: #009E73}
-.dapur-log .base {border-color: #56B4E9}
-</style>"""
+_STYLE = Path(__file__).with_suffix(".css").read_text(encoding="utf-8")
 
 
 def model_name(model: str) -> str:
@@ -45,7 +39,7 @@ def render(conversation: Conversation) -> str:
             rows.append(f'<div class="turn {style}"><b>{name}</b>\n{html.escape(text)}</div>')
     empty = tr("Belum ada percakapan.", "Nothing here yet.")
     return (
-        f'{_STYLE}<div class="dapur-log" role="log" tabindex="0" '
+        f'<style>{_STYLE}</style><div class="dapur-log" role="log" tabindex="0" '
         f'aria-label="{tr("Percakapan", "Conversation")}">{"".join(rows) or empty}</div>'
     )
 

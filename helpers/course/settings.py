@@ -70,7 +70,6 @@ class Settings:
     min_ram_gb: float
     needs_cuda: bool
     vram_gb: float
-    hardware: dict
 
     @property
     def own_data(self) -> bool:
@@ -102,7 +101,7 @@ class Settings:
 
     def as_dict(self) -> dict:
         """Plain values, without paths of this machine, for reports and model cards."""
-        skip = {"device", "data_dir", "artifacts_root", "run_solutions", "reason", "hardware"}
+        skip = {"device", "data_dir", "artifacts_root", "run_solutions", "reason"}
         values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in skip}
         if Path(self.base_model).is_absolute():
             values["base_model"] = Path(self.base_model).name

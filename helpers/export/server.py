@@ -293,30 +293,23 @@ def components(service: api.Service) -> dict:
         stop_btn=tr("Hentikan", "Stop"),
     )
     labels = {"tuned": tr("Model tuning", "Tuned model"), "base": tr("Model asal", "Base model")}
-    inputs = [
-        gr.Radio(
-            [(labels.get(name, name), name) for name in service.names],
-            value=service.first,
-            label=tr("Yang menjawab", "Who answers"),
-        ),
-        gr.Slider(
-            8,
-            api.MOST_TOKENS,
-            value=service.cfg.max_new_tokens,
-            step=1,
-            label=tr("Batas token jawaban", "Token limit of an answer"),
-        ),
-        gr.Slider(
-            0,
-            2,
-            value=0,
-            step=0.05,
-            label=tr("Temperatur (0: selalu token termungkin)", "Temperature (0: likeliest token)"),
-        ),
-        gr.Slider(0, 1, value=0.9, step=0.05, label="top_p"),
-        gr.Slider(0, 100, value=0, step=1, label=tr("top_k (0: semua)", "top_k (0: all)")),
+    who = gr.Radio(
+        [(labels.get(name, name), name) for name in service.names],
+        value=service.first,
+        label=tr("Yang menjawab", "Who answers"),
+    )
+    tokens, temperature, top_k = (
+        tr("Batas token jawaban", "Token limit of an answer"),
+        tr("Temperatur (0: selalu token termungkin)", "Temperature (0: likeliest token)"),
+        tr("top_k (0: semua)", "top_k (0: all)"),
+    )
+    sliders = [
+        gr.Slider(8, api.MOST_TOKENS, service.cfg.max_new_tokens, step=1, label=tokens),
+        gr.Slider(0, 2, 0, step=0.05, label=temperature),
+        gr.Slider(0, 1, 0.9, step=0.05, label="top_p"),
+        gr.Slider(0, 100, 0, step=1, label=top_k),
     ]
-    return {"chatbot": chatbot, "textbox": textbox, "additional_inputs": inputs}
+    return {"chatbot": chatbot, "textbox": textbox, "additional_inputs": [who, *sliders]}
 
 
 def description(service: api.Service) -> str:
