@@ -33,21 +33,12 @@ TopK = Annotated[int, Option(min=0, help="Draw from this many likeliest tokens; 
 Json = Annotated[bool, Option("--json", help="One JSON object on standard output.")]
 
 
-def open_bot(
-    profile: str,
-    language: str,
-    data_language: str,
-    seed: int,
-    *,
-    engine: str,
-    model: str = "",
-    parallel: int = 1,
-):
-    """A bot of the tuned model or, with `model`, of that untuned one."""
+def open_bot(*run, engine: str, model: str = "", parallel: int = 1):
+    """A bot of the tuned model or, with `model`, of that untuned one; `run` as in settings.load."""
     from .. import chat
     from ..export import llamacpp
 
-    cfg = settings.load(profile, language, data_language, seed, base_model=model or None)
+    cfg = settings.load(*run, base_model=model or None)
     settings.choice(engine, llamacpp.ENGINES, "engine")
     engine = "transformers" if model and engine == "auto" else engine
     if model and engine == "gguf":

@@ -60,13 +60,7 @@ def permute(weight: np.ndarray, heads: int) -> np.ndarray:
 
 
 def write(
-    weights,
-    config,
-    tokenizer,
-    path: str | Path,
-    quant: str = "q8_0",
-    *,
-    licence: str = "",
+    weights, config, tokenizer, path: str | Path, quant: str = "q8_0", *, licence: str = ""
 ) -> Path:
     """Write a model's `weights`, a dict of merging.Weight, to `path`, whole or not at all.
 

@@ -174,21 +174,12 @@ class GgufBot(Bot):
         }
 
     def stream(
-        self,
-        chat: list[dict],
-        stop: threading.Event,
-        *,
-        model: str = "tuned",
-        temperature: float,
-        top_p: float,
-        top_k: int = 0,
-        max_new_tokens: int,
-        seed: int,
+        self, chat, stop, *, model="tuned", seed, max_new_tokens, top_k=0, **decoding
     ) -> Generator[str, None, dict]:
         """Pieces of one answer, until its end or `stop`; returns {"tokens", "ended"}.
 
-        Greedy at temperature 0, with the profile's repetition penalty over prompt and answer;
-        llama.cpp has no rule like `no_repeat_ngram_size`.
+        `decoding`: temperature and top_p. Greedy at temperature 0, with the profile's repetition
+        penalty over prompt and answer; llama.cpp has no rule like `no_repeat_ngram_size`.
         """
         if model != "tuned":
             raise UsageError("the GGUF file holds the tuned model only, not the base model.")
@@ -205,12 +196,11 @@ class GgufBot(Bot):
                 model=model,
                 prompt=prompt_ids(escape_special_tokens(chat, self.specials), self.tokenizer),
                 max_tokens=max_new_tokens,
-                temperature=temperature,
-                top_p=top_p,
                 seed=seed,
                 stream=True,
                 stream_options={"include_usage": True},
                 extra_body=engine_options,
+                **decoding,
             )
             with reply:  # closing the connection frees the engine's slot
                 for event in reply:
