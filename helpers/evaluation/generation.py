@@ -58,24 +58,17 @@ def one_head(model):
         hook.remove()
 
 
+@torch.inference_mode()
 def answers(
     model, tokenizer, chats: list[list[dict]], cfg: Settings, progress=None, **overrides
 ) -> list[dict]:
-    """One answer a chat (messages up to the question), see `continuations`."""
-    asked = [prompt_ids(chat, tokenizer) for chat in chats]
-    return continuations(model, tokenizer, asked, cfg, progress, **overrides)
-
-
-@torch.inference_mode()
-def continuations(
-    model, tokenizer, prompts: list[list[int]], cfg: Settings, progress=None, **overrides
-) -> list[dict]:
-    """What the model writes after each prompt of token ids: {"text", "tokens", "ended"} in order.
+    """One answer a chat (messages up to the question): {"text", "tokens", "ended"} in their order.
 
     `ended` is True when the model wrote its end token itself, within `max_new_tokens`; `tokens`
     counts it. Prompts are batched by length, so that little is padded. `progress(done, of)` is
     called after each batch; `overrides` are arguments of `model.generate`.
     """
+    prompts = [prompt_ids(chat, tokenizer) for chat in chats]
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     results: list[dict] = [{}] * len(prompts)
     end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
@@ -120,7 +113,7 @@ def stream(
     """Pieces of one answer as the model writes them; ends within a token after `stop` is set.
 
     Generation runs in a thread; its error is raised here. The generator's return value is
-    {"tokens", "ended"}, as in `continuations`.
+    {"tokens", "ended"}, as in `answers`.
     """
     stop = stop or threading.Event()
     watch = StopOn(stop)

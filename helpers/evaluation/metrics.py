@@ -9,9 +9,7 @@ from scipy.stats import binomtest
 from ..training import prompts
 
 
-def interval(
-    values, confidence: float = 0.95, samples: int = 2000, seed: int = 0, weights=None
-) -> tuple[float, float, float]:
+def interval(values, confidence: float = 0.95, weights=None) -> tuple[float, float, float]:
     """Mean of per-row `values` and its percentile-bootstrap interval (Efron 1979).
 
     Returns (mean, low, high). With `weights` the mean is weighted, as for a loss per token over
@@ -21,8 +19,8 @@ def interval(
     values = np.asarray(values, dtype=float)
     weights = np.ones_like(values) if weights is None else np.asarray(weights, dtype=float)
     rows = len(values)
-    chosen = np.random.default_rng(seed).integers(0, rows, size=(samples, rows))  # row numbers
-    means = (values * weights)[chosen].sum(axis=1) / weights[chosen].sum(axis=1)  # (samples,)
+    chosen = np.random.default_rng(0).integers(0, rows, size=(2000, rows))  # row numbers
+    means = (values * weights)[chosen].sum(axis=1) / weights[chosen].sum(axis=1)  # (2000,)
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float((values * weights).sum() / weights.sum()), float(low), float(high)
 
@@ -47,29 +45,22 @@ class _CHRF(sacrebleu.CHRF):
         return float(super()._compute_f_score(statistics))
 
 
-def _corpus(
-    scorer, predictions: list[str], references: list[str], samples: int
-) -> tuple[float, float, float]:
+def _corpus(scorer, predictions: list[str], references: list[str]) -> tuple[float, float, float]:
     """Corpus score and its bootstrap interval (Koehn 2004) by one of sacreBLEU's scorers."""
-    value = scorer.corpus_score(predictions, [references]).score
-    drawn = scorer.corpus_score(predictions, [references], n_bootstrap=samples)
-    width = 0.0 if np.isnan(drawn._ci) else drawn._ci
-    middle = value if np.isnan(drawn._ci) else drawn._mean
-    return value, middle - width, middle + width
+    found = scorer.corpus_score(predictions, [references], n_bootstrap=1000)
+    if np.isnan(found._ci):
+        return found.score, found.score, found.score
+    return found.score, found._mean - found._ci, found._mean + found._ci
 
 
-def bleu(
-    predictions: list[str], references: list[str], samples: int = 1000
-) -> tuple[float, float, float]:
+def bleu(predictions: list[str], references: list[str]) -> tuple[float, float, float]:
     """Corpus BLEU (Papineni 2002, Post 2018), 0 to 100, one reference a prediction."""
-    return _corpus(sacrebleu.BLEU(), predictions, references, samples)
+    return _corpus(sacrebleu.BLEU(), predictions, references)
 
 
-def chrf(
-    predictions: list[str], references: list[str], samples: int = 1000
-) -> tuple[float, float, float]:
+def chrf(predictions: list[str], references: list[str]) -> tuple[float, float, float]:
     """Corpus chrF (Popovic 2015), the F-score of character n-grams, 0 to 100."""
-    return _corpus(_CHRF(), predictions, references, samples)
+    return _corpus(_CHRF(), predictions, references)
 
 
 def is_recipe(text: str) -> bool:

@@ -46,13 +46,11 @@ def row_nats(
     return nats, labels
 
 
-def answer_all(
-    model, rows: training.ChatDataset, tokenizer, cfg: Settings, progress=None, **decoding
-) -> Answers:
+def answer_all(model, rows: training.ChatDataset, tokenizer, cfg: Settings, **decoding) -> Answers:
     """Let `model` answer the questions of `rows.chats` and measure its loss on their answers."""
     asked = [chat[:-1] for chat in rows.chats]
     start = time.time()
-    found = generation.answers(model, tokenizer, asked, cfg, progress, **decoding)
+    found = generation.answers(model, tokenizer, asked, cfg, **decoding)
     seconds = time.time() - start
     columns = ([row[name] for row in found] for name in ("text", "ended", "tokens"))
     return Answers(*columns, seconds, *row_nats(model, rows, tokenizer, cfg))

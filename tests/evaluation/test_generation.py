@@ -85,9 +85,8 @@ class Scripted:
 def test_ended_is_true_only_where_the_model_wrote_its_end_token(cfg, tokenizer):
     end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
     word = tokenizer("garam", add_special_tokens=False)["input_ids"][0]
-    found = generation.continuations(
-        Scripted([[word, end, pad], [word, word, word]]), tokenizer, [[1], [2, 3]], cfg
-    )
+    scripted = Scripted([[word, end, pad], [word, word, word]])
+    found = generation.answers(scripted, tokenizer, chats(2), cfg)
     assert [answer["ended"] for answer in found] == [True, False]
     assert [answer["tokens"] for answer in found] == [
         2,
