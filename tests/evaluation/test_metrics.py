@@ -30,7 +30,7 @@ def test_bleu_punishes_answers_that_are_too_short_not_references():
 def test_a_corpus_interval_holds_the_value_also_where_some_rows_match_nothing(score):
     answers = ["", "minum teh manis panas sekali", "", "rebus telur sampai matang benar"] * 4
     real = ["kopi", "minum teh manis panas sekali", "tidur", "rebus telur sampai matang benar"] * 4
-    value, low, high = score(answers, real, samples=200)
+    value, low, high = score(answers, real)
     assert 0 < low < value < high <= 110
 
 

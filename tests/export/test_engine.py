@@ -124,7 +124,7 @@ def test_sampling_follows_its_seed(bot):
 def test_sampling_options_mean_the_same_in_both_engines(bot, tuned_cfg, tokenizer, most):
     """Each first token that one engine draws is among those that the other may draw."""
     ours = chat.Bot(tuned_cfg)
-    ours.__dict__["model"] = export.load_adapter(tuned_cfg)  # in fp32, as the file
+    ours.__dict__["model"] = with_adapter(tuned_cfg, "trained").eval()  # in fp32, as the file
     asked = prompts.prompt_messages("Buatkan resep Tahu.", "id")
     ids = torch.tensor([prompts.prompt_ids(asked, tokenizer)])
     likeliest = ours.model(ids).logits[0, -1].topk(most.get("top_k") or 1).indices.tolist()
