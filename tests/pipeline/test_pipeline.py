@@ -276,7 +276,7 @@ def start(folder):
 def test_ctrl_c_ends_the_kernel_and_leaves_no_finished_run(tmp_path, number):
     process, kernel = start(tmp_path)
     process.send_signal(number)
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=180)
     assert process.returncode == 130 and "00_start is incomplete" in out
     assert "Not run: 04_evaluation" in out
     assert gone(kernel) and not (tmp_path / "runs" / "latest.txt").exists()
