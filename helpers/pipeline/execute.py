@@ -233,7 +233,7 @@ def main(job_file: str) -> int:
     def cell_starts(cell, cell_index: int) -> None:
         write_state(cell=cell_index, code_cell=state["code_cell"] + is_code(cell))
 
-    try:
+    def execute() -> None:
         papermill.execute_notebook(
             job["notebook"],
             job["output"],
@@ -241,10 +241,22 @@ def main(job_file: str) -> int:
             cwd=str(Path(job["notebook"]).parent),
             kernel_name="python3",
             language="python",
+            start_timeout=180,
             progress_bar=False,
             log_output=True,
             on_cell_start=cell_starts,
         )
+
+    try:
+        try:
+            execute()
+        except RuntimeError as problem:
+            # A kernel takes ports that were free a moment before; now and then another process
+            # was faster, and it dies (jupyter_client issue 487). No cell has run: once more.
+            if state["cell"] is not None:
+                raise
+            logging.warning("the kernel did not start (%s); trying once more", problem)
+            execute()
     except papermill.PapermillExecutionError as problem:
         write_state(cell=problem.cell_index, error=f"{problem.ename}: {problem.evalue}")
     except Exception as problem:  # a dead kernel, a file that is no notebook, a full disk

@@ -121,6 +121,29 @@ def test_a_failing_notebook_is_red_and_its_cell_is_named(
     assert f"code cell {code_cell}" in execute.sentence(name, failure)
 
 
+STILLBORN = """import os, sys
+from pathlib import Path
+left = Path({left!r})
+if "ipykernel_launcher" in sys.orig_argv and left.read_text():
+    left.write_text(left.read_text()[1:])
+    os._exit(1)
+"""
+
+
+@pytest.mark.parametrize(("deaths", "status"), [(1, "passed"), (2, "failed")])
+def test_a_kernel_that_dies_while_starting_is_started_once_more(tmp_path, deaths, status):
+    """As when another process takes its port; a second death is reported, before any cell."""
+    left = tmp_path / "left"
+    left.write_text("x" * deaths)
+    (tmp_path / "sitecustomize.py").write_text(STILLBORN.format(left=str(left)))
+    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    plan = execute.Plan("born", notebook(tmp_path / "born.ipynb", "1 + 1"), 90)
+    (tmp_path / "run").mkdir()
+    outcome = execute.run_notebook(plan, tmp_path / "run", {}, env)
+    assert outcome.status == status and not left.read_text()
+    assert status == "passed" or "Kernel died" in outcome.failure["error"]
+
+
 def test_nothing_that_a_notebook_started_is_left_running(outcomes):
     assert gone(int((outcomes["hang"][1] / "child.pid").read_text()))
 
