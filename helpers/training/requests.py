@@ -18,9 +18,10 @@ from ..data.recipes import Recipe
 
 FORMS = ("ingredients", "both", "dish")
 FOLLOW_UPS = ("without", "twice")  # of a recipe that has been answered
-SHARES = (0.6, 0.2, 0.2)  # of the training rows; a list of ingredients is the commonest question
+SHARES = (0.5, 0.2, 0.3)  # of the training rows; a list of ingredients is the commonest question
 PHRASINGS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 COLLOQUIAL = 0.3  # chance of the everyday word, where a name has one
+CHATTY = 0.3  # chance of words before a training request, and of words after it
 INCOMPLETE = 0.25  # chance that a request by ingredients leaves out one or two of them
 LAST_JOIN = {"id": " dan ", "en": " and "}
 MEASURES = {  # an amount inside a step: "200 ml air", not "5 menit" or "2 cm"
@@ -61,7 +62,19 @@ def draw(
     join = ", " if rng.random() < 0.5 else LAST_JOIN[language]
     listed = ", ".join(said[:-1]) + join * (len(said) > 1) + "".join(said[-1:])
     sentence = rng.choice(PHRASINGS[language][form][phrasing])
-    return Request(sentence.format(title=recipe.title, items=listed), form, phrasing, tuple(items))
+    text = sentence.format(title=recipe.title, items=listed)
+    if phrasing == "train":
+        text = _chatter(text, PHRASINGS[language].get("around", {}), rng)
+    return Request(text, form, phrasing, tuple(items))
+
+
+def _chatter(text: str, around: dict[str, list[str]], rng: random.Random) -> str:
+    """`text` with what people say around a request, now and then."""
+    before, after = (
+        rng.choice(around[side]) if side in around and rng.random() < CHATTY else ""
+        for side in ("before", "after")
+    )
+    return f"{before} {text} {after}".strip()
 
 
 def _choose(known: list[str], form: str, rng: random.Random) -> list[str]:

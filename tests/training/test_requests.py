@@ -14,6 +14,11 @@ from helpers.training.requests import FOLLOW_UPS, FORMS, PHRASINGS
 LANGUAGES = ("id", "en")
 
 
+def pattern(sentence):
+    """What a phrasing looks like once its blanks are filled."""
+    return re.sub(r"\\\{(title|items)\\\}", "(?:.+)", re.escape(sentence))
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 @pytest.mark.parametrize("form", FORMS)
 def test_there_are_ten_phrasings_to_learn_and_five_others_to_test(language, form):
@@ -28,11 +33,25 @@ def test_there_are_ten_phrasings_to_learn_and_five_others_to_test(language, form
 def test_a_request_uses_only_the_phrasings_of_its_side(corpus, phrasing):
     other = {"train": "test", "test": "train"}[phrasing]
     for form in FORMS:
-        starts = {s.split("{")[0] for s in PHRASINGS["id"][form][other] if s.split("{")[0]}
+        foreign = re.compile("|".join(map(pattern, PHRASINGS["id"][form][other])))
+        own = re.compile("|".join(map(pattern, PHRASINGS["id"][form][phrasing])))
         for recipe in corpus:
             asked = requests.draw(recipe, form=form, phrasing=phrasing)
             assert asked.phrasing == phrasing and asked.form == form
-            assert not any(asked.text.startswith(start) for start in starts)
+            assert own.search(asked.text) and not foreign.fullmatch(asked.text)
+
+
+def test_words_around_a_request_are_heard_in_training_only(corpus):
+    around = PHRASINGS["id"]["around"]
+    heard = {"train": 0, "test": 0}
+    for phrasing in heard:
+        for recipe in corpus:
+            text = requests.draw(recipe, phrasing=phrasing).text
+            assert text == text.strip() and "  " not in text
+            heard[phrasing] += text.startswith(tuple(around["before"]))
+            heard[phrasing] += text.endswith(tuple(" " + after for after in around["after"]))
+    assert heard["test"] == 0
+    assert 0.4 < heard["train"] / len(corpus) < 0.8, "0.3 before and 0.3 after"
 
 
 def test_a_request_names_the_recipe_s_own_ingredients_in_random_order(corpus):
