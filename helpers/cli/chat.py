@@ -1,4 +1,4 @@
-"""`python -m helpers chat` and `health`: one question and its answer, or a conversation."""
+"""`python -m helpers chat`, `health` and `advise`: a question and its answer, a conversation."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ import typer
 
 from ..course import settings
 from ..course.bilingual import tr
-from ..course.errors import CourseError
+from ..course.errors import CourseError, UsageError
 from . import options
 from .options import DataLanguage, Engine, Language, Profile, Seed, printable, quiet
 
 LEAVE = {"/exit", "/quit", "/keluar", "exit", "quit", "keluar"}
+READING = "What differs from an ordinary evening, as name=value: hour=12 fridge_w=280."
 Message = Annotated[str | None, typer.Argument(help="One question. Without it: a conversation.")]
 
 
@@ -176,3 +177,23 @@ def health(
         write(reply.text)
         errors = reply.kind == "error"
     raise typer.Exit(1 if errors else 0)
+
+
+def advise(
+    reading: Annotated[list[str] | None, typer.Argument(help=READING)] = None,
+    profile: Profile = "auto",
+    language: Language = "id",
+    data_language: DataLanguage = "",
+) -> None:
+    """Advice on one hour's sensor reading: by the model of notebook 08, and by the rules."""
+    from ..jsonl import sensors
+
+    pairs = [part.partition("=") for part in reading or ()]
+    if wrong := [name for name, equals, _ in pairs if not equals]:
+        raise UsageError(f"{wrong[0]!r} is no name=value. Write for example fridge_w=280.")
+    typed = sensors.typed(**{name: value for name, _, value in pairs})
+    cfg = settings.load(profile, language, data_language)
+    quiet()
+    print(sensors.question(typed, cfg.data_language)[-1]["content"])
+    print("model:", printable(sensors.model_advice(typed, cfg)))
+    print(tr("aturan:", "rules:"), sensors.recommendation(typed, cfg.data_language))

@@ -1,4 +1,4 @@
-"""The command line: run, doctor, data, gpu, chat, export, serve, health, notebooks, lab.
+"""The command line: run, doctor, data, gpu, chat, export, serve, health, advise, lab, ...
 
 Heavy modules are imported inside the commands, so that --help is quick. Exit codes: 0 fine, 1 the
 thing checked is bad, 2 wrong use, 130 interrupted.
@@ -29,7 +29,7 @@ notebooks = typer.Typer(help="Upkeep of the notebooks and the README.", no_args_
 app.add_typer(data.app, name="data")
 app.add_typer(gpu.app, name="gpu")
 app.add_typer(notebooks, name="notebooks")
-for command in (chat.chat, chat.health, serve.export, serve.serve):
+for command in (chat.chat, chat.health, chat.advise, serve.export, serve.serve):
     app.command()(command)
 
 

@@ -1,4 +1,4 @@
-"""Lesson 08: validate chat JSONL, three tasks, a local fine-tuning job, a practice server."""
+"""Lessons 08, 09: validate chat JSONL, three tasks, a local fine-tuning job, a practice server."""
 
 from .. import lazy
 

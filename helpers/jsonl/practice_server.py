@@ -27,11 +27,13 @@ from fastapi.responses import JSONResponse
 from .validator import validate
 
 FEWEST_ROWS = 10  # OpenAI refuses files with fewer
+FILES = ("training_file", "validation_file")
 
 
 class PracticeServer:
-    """`train(path, hyperparameters, emit)` runs in a thread and returns (answer, trained tokens).
+    """`train(files, hyperparameters, emit)` runs in a thread and returns (answer, trained tokens).
 
+    `files`: the paths of "training_file" and, where one was sent, "validation_file".
     `answer(messages, options)` is the tuned model's reply; `emit(message, **data)` adds an event.
     `faults` are status codes with which the first requests fail, 429 with Retry-After. `log` lists
     every request as (method, path, status); `files` and `jobs` hold what was created.
@@ -74,16 +76,17 @@ class PracticeServer:
     def run(self, job: dict) -> None:
         """Validate the files, train, and end as succeeded or failed."""
         try:
-            for name in ("training_file", "validation_file"):
-                report = validate(self.path(job[name])) if job[name] else None
-                if report and not report.ok:
-                    raise ValueError(report.summary())
-                if name == "training_file" and report.rows < FEWEST_ROWS:
+            files = {name: self.path(job[name]) for name in FILES if job[name]}
+            for name, path in files.items():
+                report = validate(path, train=files[FILES[0]] if name != FILES[0] else None)
+                if not report.ok:
+                    raise ValueError(f"{name}: {report.summary()}")
+                if name == FILES[0] and report.rows < FEWEST_ROWS:
                     raise ValueError(f"{report.rows} rows, expected at least {FEWEST_ROWS}")
             job["status"] = "running"
             self.emit(job, "Fine-tuning job started")
             answer, job["trained_tokens"] = self.train(
-                self.path(job["training_file"]),
+                files,
                 dict(job["hyperparameters"]),
                 lambda message, **data: self.emit(job, message, **data),
             )
@@ -137,7 +140,7 @@ def _application(server: PracticeServer) -> FastAPI:
     def create_job(body: dict) -> dict:
         if body.get("model") != server.model:
             raise HTTPException(400, f"model {body.get('model')} cannot be fine-tuned here")
-        files = {name: body.get(name) for name in ("training_file", "validation_file")}
+        files = {name: body.get(name) for name in FILES}
         for file_id in filter(None, files.values()):
             _found(server.files, file_id)
         method = body.get("method") or {}
@@ -150,6 +153,11 @@ def _application(server: PracticeServer) -> FastAPI:
         server.emit(job, f"Created fine-tuning job: {job['id']}")
         threading.Thread(target=server.run, args=(job,), daemon=True).start()
         return job
+
+    @app.get("/v1/fine_tuning/jobs")
+    def list_jobs(limit: int = 20) -> dict:  # the newest first
+        jobs = [*server.jobs.values()][::-1]
+        return {"object": "list", "data": jobs[:limit], "has_more": len(jobs) > limit}
 
     @app.get("/v1/fine_tuning/jobs/{job_id}")
     def one_job(job_id: str) -> dict:

@@ -1,4 +1,4 @@
-"""A household-energy simulator, the rules that turn a reading into an action, and worked answers.
+"""A household-energy simulator, the rules that turn a reading into an action, and recommendations.
 
 One reading is one hour in one Indonesian home: a contract of 1,300, 2,200 or 3,500 VA (taken as
 watts), one air conditioner, a fridge, a well pump, sometimes solar panels, a peak tariff from 17 to
@@ -6,24 +6,26 @@ watts), one air conditioner, a fridge, a well pump, sometimes solar panels, a pe
 
     reading = readings(1)[0]
     action_for(reading)                                   # "check_fridge"
-    with_reasoning(reading, "en")[-1]["content"]
-    # "total 410/3150 no, AC 0 no, pump 6/30 no, fridge 280/200 yes. Check the fridge."
+    recommendation(reading, "en")
+    # "The fridge draws 280 W, too much. Check the fridge, its door seal first."
+    specificity("Save power.", reading, "en")             # {"numbers": None, "action": False, ...}
 
-A small model that is trained on the action alone has to weigh thirteen numbers within one token.
-With its checks written out, each step compares two numbers side by side: the reading and its
-limit (indoor temperature and set point the other way round, so that "yes" always means that the
-first number is the larger).
+A small model that is trained on the recommendation alone has to weigh thirteen numbers within one
+token: it learns the form and is right in 15 % (n = 100). So a training row has one line of checks
+before the recommendation, as reasoning models write to themselves; the reader does not see it.
 """
 
 from __future__ import annotations
 
 import math
 import random
+import re
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from ..course.settings import ROOT
+from ..course.errors import MissingStep, UsageError
+from ..course.settings import ROOT, Settings, choice
 
 SEED = 42
 PEAK = range(17, 22)  # hours of the peak tariff
@@ -73,6 +75,10 @@ ACTIONS = (*(rule.action for rule in RULES), NOTHING)
 # Watts that each field adds to total_w; a pump takes 250 W while it runs.
 _PARTS = {"ac_w": 1, "fridge_w": 1, "chores_w": 1, "idle_w": 1, "pump_min": 250 / 60}
 
+FIELDS = "hour people outdoor_c indoor_c ac_w ac_set_c fridge_w pump_min chores_w idle_w solar_w"
+FIELDS = (*FIELDS.split(), "total_w", "limit_w")
+ORDINARY = dict(zip(FIELDS, (19, 3, 28, 29, 0, 0, 90, 6, 0, 60, 0, 210, 1300)))
+
 TEXTS = tomllib.loads((ROOT / "data/jsonl/sensor/texts.toml").read_text(encoding="utf-8"))
 
 
@@ -96,18 +102,6 @@ def undone(reading: dict) -> dict:
     if action == NOTHING:
         raise ValueError("nothing is due in this reading, so nothing can be undone")
     return changed(reading, **next(rule.undo(reading) for rule in RULES if rule.action == action))
-
-
-def unmoved(reading: dict) -> dict:
-    """The reading with a value changed that decides nothing, so that its action stays.
-
-    Raises ValueError where no such change is known.
-    """
-    for key, extra in (("idle_w", 20), ("fridge_w", 20), ("fridge_w", -10)):
-        after = changed(reading, **{key: reading[key] + extra})
-        if action_for(after) == action_for(reading):
-            return after
-    raise ValueError("every small change tried here changes the action")
 
 
 def simulate(chance: random.Random) -> dict:
@@ -181,19 +175,40 @@ def more(first: list[dict], held_out: list[dict], rows: int, seed: int) -> list[
     return [*first, *random.Random(seed).sample(new, rows - len(first))]
 
 
+def typed(**values: int) -> dict:
+    """An ordinary evening with other values, as somebody types them; the total follows its parts.
+
+    Raises UsageError for an unknown field, for what is no whole number from 0 on, and for an hour
+    beyond 23.
+    """
+    known = {}
+    for name, value in values.items():
+        choice(name, ORDINARY, "field of a reading")
+        if str(value).isdecimal():
+            known[name] = int(value)
+        if name not in known or (name == "hour" and known[name] > 23):
+            wanted = "a whole number from 0 to 23" if name == "hour" else "a whole number from 0 on"
+            raise UsageError(f"{name} is {value!r}; expected {wanted}.")
+    return changed(ORDINARY, **known)
+
+
 def question(reading: dict, language: str) -> list[dict]:
     """The reading in one short line, as a conversation up to the model's turn."""
-    texts = TEXTS[language]["worked"]
+    texts = TEXTS[language]
     return [
         {"role": "system", "content": texts["system"]},
         {"role": "user", "content": texts["reading"].format(**reading)},
     ]
 
 
-def checks(reading: dict, language: str) -> list[tuple[str, str]]:
-    """(action, what its check looks at) for each rule that applies, in the rules' order."""
+def checks(reading: dict, language: str) -> str:
+    """The rules looked at in their order, up to the first that holds, in one line.
+
+    Each compares two numbers side by side, the reading and its limit; for temperature and set
+    point the other way round, so that "yes" always means that the first number is the larger.
+    """
     r, on = reading, reading["ac_w"] > 0  # without a running AC its rules are left out
-    word = TEXTS[language]["worked"]
+    word = TEXTS[language]["checks"]
     people = f" {word['people']} {r['people']}"
     looks = {
         "reduce_load": f"{word['total']} {r['total_w']}/{round(FULL * r['limit_w'])}",
@@ -208,29 +223,78 @@ def checks(reading: dict, language: str) -> list[tuple[str, str]]:
         + f"/{r['total_w']}{people}" * (r["solar_w"] > 0),
         "cut_standby": f"{word['standby']} {r['idle_w']}/{IDLE}",
     }
-    return [(rule.action, looks[rule.action]) for rule in RULES if looks[rule.action]]
-
-
-def with_reasoning(reading: dict, language: str) -> list[dict]:
-    """A training row: the question, its checks up to the first "yes", that action's sentence."""
-    yes, no = (TEXTS[language]["worked"][word] for word in ("yes", "no"))
     due, written = action_for(reading), []
-    for action, look in checks(reading, language):
-        written.append(f"{look} {yes if action == due else no}")
+    for action in ACTIONS[:-1]:
+        if looks[action]:
+            written.append(f"{looks[action]} {word['yes' if action == due else 'no']}")
         if action == due:
             break
-    text = f"{', '.join(written)}. {TEXTS[language]['sentences'][due]}"
+    return ", ".join(written)
+
+
+def recommendation(reading: dict, language: str) -> str:
+    """What the rules advise, in two sentences: the finding with its numbers, then what to do."""
+    action, texts = action_for(reading), TEXTS[language]
+    return f"{texts['findings'][action]} {texts['sentences'][action]}".format(**reading)
+
+
+def with_advice(reading: dict, language: str) -> list[dict]:
+    """A training row: the question; a line of checks, then the recommendation."""
+    text = f"{checks(reading, language)}\n{recommendation(reading, language)}"
     return [*question(reading, language), {"role": "assistant", "content": text}]
 
 
-def action_only(reading: dict, language: str) -> list[dict]:
-    """The same question, answered by the action's sentence alone."""
-    text = TEXTS[language]["sentences"][action_for(reading)]
-    return [*question(reading, language), {"role": "assistant", "content": text}]
+def shown(text: str) -> str:
+    """The recommendation in an answer, without the line of checks before it."""
+    return text.split("\n", 1)[-1].strip()
+
+
+def rule_table(language: str) -> list[tuple[str, str]]:
+    """(when, what to do) of each rule, in the order of urgency; the last is for nothing due."""
+    texts = TEXTS[language]
+    return [(texts["rules"][action], texts["sentences"][action]) for action in ACTIONS]
+
+
+def model_advice(reading: dict, cfg: Settings) -> str:
+    """What lesson 08's tuned model recommends. Raises MissingStep before it was trained."""
+    from peft import PeftModel
+
+    from ..evaluation import generation
+    from ..training import models
+
+    folder = cfg.artifacts / "jsonl" / "sensor" / "job" / "adapter"
+    if not folder.is_dir():
+        raise MissingStep("no tuned sensor model yet. Run notebook 08_jsonl_finetuning first.")
+    base = models.load_base(cfg, "none" if cfg.device.kind == "cpu" else None)
+    model = PeftModel.from_pretrained(base, str(folder)).eval()
+    options = {"max_new_tokens": 150, "repetition_penalty": 1.0}
+    chat = question(reading, cfg.data_language)
+    answers = generation.answers(model, models.load_tokenizer(cfg), [chat], cfg, **options)
+    return shown(answers[0]["text"])
+
+
+def specificity(text: str, reading: dict, language: str) -> dict:
+    """How much of this hour is in an answer.
+
+    `numbers`: the share of the numbers it cites that stand in the reading, None without any;
+    `action`: whether it names one of the actions; `reason`: whether it gives a number of the
+    reading that the rule of that action looks at.
+    """
+    said = [int(n) for n in re.findall(r"\d+", text)]
+    known, action = set(reading.values()), action_of(text, language)
+    wanted = re.findall(r"{(\w+)}", TEXTS[language]["findings"].get(action, ""))
+    return {
+        "numbers": sum(n in known for n in said) / len(said) if said else None,
+        "action": action is not None,
+        "reason": any(reading[name] in said for name in wanted),
+    }
 
 
 def action_of(text: str, language: str) -> str | None:
-    """The action that the last sentence of an answer names, or None."""
-    last = text.strip().rstrip(".").split(".")[-1].strip().lower()
-    known = {s.rstrip(".").lower(): action for action, s in TEXTS[language]["sentences"].items()}
-    return known.get(last)
+    """The action that an answer names first, by the opening words of its sentence, or None."""
+    found = {
+        text.lower().find(opening.lower()): action
+        for action, opening in TEXTS[language]["openings"].items()
+        if opening.lower() in text.lower()
+    }
+    return found[min(found)] if found else None

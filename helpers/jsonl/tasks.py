@@ -1,4 +1,4 @@
-"""The three tasks of lesson 08 as chat rows with a split, and how their answers are read back.
+"""The three tasks of lessons 08 and 09 as chat rows, and how their answers are read back.
 
 rows = load_task("bank", "id")                    # {"train": [Item, ...], "validation": ...}
 bank_answer('{"category":"card","subcategory":"pin"}')
@@ -23,6 +23,14 @@ from ..data import splits
 FOLDER = ROOT / "data" / "jsonl"
 BANK_SYSTEM = {"id": "Klasifikasi.", "en": "Classify."}  # short on purpose: every row pays for it
 FACT = {"id": "{question} (Fakta: {fact})", "en": "{question} (Fact: {fact})"}
+TURNS = {  # Marv's opening and closing turn of phrase
+    "id": ("Wah, sulit sekali.", "Sama-sama, seperti biasa."),
+    "en": ("Oh, how fiendish.", "You are welcome, as always."),
+}
+NO_FACT = {
+    "id": "Faktanya tidak kamu berikan, dan aku tidak mengarang.",
+    "en": "You gave me no fact, and I do not make them up.",
+}
 HELD_OUT = {"marv": (4, 1), "sensor": (8, 2)}  # test and validation rows of each topic or action
 # The first seed under which questions that differ in one word ("What does PDF stand for?") share a
 # side of the split.
@@ -107,12 +115,29 @@ def one_of(answers: list[str], tokenizer, opening: list[int]) -> Callable:
     return allowed
 
 
-def with_fact(item: Item, language: str) -> Item:
-    """The same row with its fact in the question: what is left to learn is the style."""
-    system, question, answer = item.chat
-    text = FACT[language].format(question=question["content"], fact=item.facts["fact"])
-    chat = [system, {**question, "content": text}, answer]
-    return replace(item, key=f"{item.key}-fact", chat=chat)
+def in_style(item: Item, language: str, given: bool = True) -> list[dict]:
+    """A Marv row in the fixed turns of phrase: the fact is in the question, or is asked for.
+
+    `given` False: the question without its fact, which Marv declines to make up.
+    """
+    text = item.question[-1]["content"]
+    opening, closing = TURNS[language]
+    plain = item.facts["plain"] if given else NO_FACT[language]
+    if given:
+        text = FACT[language].format(question=text, fact=item.facts["fact"])
+    return [
+        {"role": "system", "content": "Marv."},
+        {"role": "user", "content": text},
+        {"role": "assistant", "content": f"{opening} {plain} {closing}"},
+    ]
+
+
+def has_style(text: str, language: str) -> bool:
+    """Whether an answer opens and closes with Marv's turns of phrase and says something between."""
+    opening, closing = TURNS[language]
+    text = text.strip()
+    between = text.removeprefix(opening).removesuffix(closing)
+    return text.startswith(opening) and text.endswith(closing) and bool(between.strip())
 
 
 def states(text: str, fact: str) -> bool:

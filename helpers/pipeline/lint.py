@@ -8,10 +8,12 @@ from __future__ import annotations
 import ast
 import functools
 import re
+import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -31,6 +33,9 @@ _BILINGUAL = re.compile(r"#{1,6} (.+)|\*\*(.+)\*\*")
 _NUMBER = re.compile(r"(?<![A-Za-z_\d.,])\d+(?:[.,]\d+)*")
 _FOLDERS = "home|Users|root|tmp|var|private|opt|mnt|srv|content|kaggle"
 _MACHINE_PATH = re.compile(rf"(?<![\w.:/~])/(?:{_FOLDERS})/[\w.-]+|\b[A-Z]:\\Users\\\w+")
+_OFFER = re.compile(r"\bgpt-\d|\d (?:dolar|dollars)\b")
+_DAY = re.compile(r"\b20\d\d-\d\d-\d\d\b")
+_PRICES = re.compile(r"data/[\w/]*prices\.toml")
 Finding = tuple[int, str, str]
 
 
@@ -52,7 +57,7 @@ def lint(path: Path) -> list[Problem]:
 
 def lint_notebook(nb, name: str) -> list[Problem]:
     """Everything wrong with a notebook that is the lesson `name`, in the order of its cells."""
-    checks = (pairs, headings, twins, pictures, first_cells, exercises, same_code, outputs)
+    checks = (pairs, headings, twins, dated, pictures, first_cells, exercises, same_code, outputs)
     found = [Problem(name, *finding) for check in checks for finding in check(nb, name)]
     return sorted(found, key=lambda problem: problem.cell)
 
@@ -160,6 +165,22 @@ def twins(nb, name: str) -> Iterator[Finding]:
                 if any(only):
                     text = f"the twins differ; only Indonesian: {only[0]}, only English: {only[1]}"
                     yield number, rule, text
+
+
+def dated(nb, name: str) -> Iterator[Finding]:
+    """Texts that name a hosted model or its price say when; a price table's `as_of` is shown."""
+    for number, cell in enumerate(nb.cells, 1):
+        offered = language_of(cell) and not re.search("karangan|made up", cell.source)
+        if offered and _OFFER.search(cell.source) and not _DAY.search(cell.source):
+            yield number, "date", "a hosted model or a price without the day it was read"
+        for file in _PRICES.findall(cell.source) if cell.cell_type == "code" else ():
+            table = tomllib.loads((ROOT / file).read_text(encoding="utf-8"))
+            if not isinstance(table.get("as_of"), date) or not all(
+                row.get("source", "").startswith("https://") for row in table.get("price", [{}])
+            ):
+                yield number, "date", f"{file}: as_of must be a date, and each price has a source"
+            if "as_of" not in cell.source:
+                yield number, "date", f"the cell reads {file} and does not show its as_of"
 
 
 def pictures(nb, name: str) -> Iterator[Finding]:

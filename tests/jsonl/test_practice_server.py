@@ -15,9 +15,9 @@ CHATS = [
 ]
 
 
-def train(path, hyperparameters, emit):
+def train(files, hyperparameters, emit):
     emit("Step 1/1: train_loss=1.500", step=1, train_loss=1.5)
-    rows = len(path.read_text().splitlines())
+    rows = sum(len(path.read_text().splitlines()) for path in files.values())
     if hyperparameters.get("n_epochs") == 99:
         raise RuntimeError("out of memory")
     return lambda messages, options: (f"echo {messages[-1]['content']}", True), rows * 10
@@ -74,6 +74,31 @@ def test_from_upload_to_answer_through_two_faults(chat_file):
         assert reply.choices[0].message.content == "echo Hi"
         assert [status for *_, status in server.log][:3] == [429, 500, 200]
         assert len(server.files) == len(server.jobs) == 1
+
+
+def test_both_files_are_sent_checked_and_listed_with_their_job(chat_file, tmp_path):
+    other = [dict(CHATS[0][0], content="40 + 2?"), CHATS[0][1]]
+    leak, clean = tmp_path / "leak.jsonl", tmp_path / "clean.jsonl"
+    leak.write_text(json.dumps({"messages": CHATS[0]}))
+    clean.write_text(json.dumps({"messages": other}))
+    with practice(train) as server:
+        client = connect(server)
+        for path, status in ((clean, "succeeded"), (leak, "failed")):
+            ids = [client.files.create(file=p, purpose="fine-tune").id for p in (chat_file, path)]
+            job = client.fine_tuning.jobs.create(
+                model="practice-base", training_file=ids[0], validation_file=ids[1]
+            )
+            while job.status not in ("succeeded", "failed"):
+                time.sleep(0.02)
+                job = client.fine_tuning.jobs.retrieve(job.id)
+            assert job.status == status and job.validation_file == ids[1]
+        assert "validation_file" in job.error.message and "in_train" in job.error.message
+        listed = client.fine_tuning.jobs.list().data  # the newest first
+        assert [(j.status, j.trained_tokens) for j in listed] == [
+            ("failed", None),
+            ("succeeded", 130),
+        ]
+        assert len(client.fine_tuning.jobs.list(limit=1).data) == 1
 
 
 def test_without_retries_the_fault_reaches_the_caller(chat_file):

@@ -8,6 +8,7 @@ from collections import Counter
 
 import pytest
 
+from helpers.course.errors import UsageError
 from helpers.course.settings import LANGUAGES, ROOT
 from helpers.jsonl import sensors
 
@@ -27,7 +28,7 @@ def numbers(text: str) -> list[int]:
 
 
 def answer(reading, language):
-    return sensors.with_reasoning(reading, language)[-1]["content"]
+    return sensors.with_advice(reading, language)[-1]["content"]
 
 
 def test_committed_files_are_what_the_script_makes(tmp_path):
@@ -56,8 +57,9 @@ def test_rows_are_different_balanced_and_follow_their_reading(language):
     for row in rows:
         assert row["action"] == sensors.action_for(row["reading"])
         advice = row["messages"][2]["content"]
-        assert sensors.action_of(advice.split(".")[0], language) == row["action"]
-        assert set(numbers(advice)) <= set(row["reading"].values())
+        assert advice == answer(row["reading"], language)
+        assert sensors.action_of(sensors.shown(advice), language) == row["action"]
+        assert set(numbers(sensors.shown(advice))) <= set(row["reading"].values())
 
 
 @pytest.mark.parametrize(
@@ -89,10 +91,9 @@ def test_rules(values, action):
     assert sensors.action_for({**QUIET, **values}) == action
 
 
-def test_one_changed_value_undoes_an_action_and_another_keeps_it():
+def test_one_changed_value_undoes_an_action():
     for reading in READINGS:
-        action, steady = sensors.action_for(reading), sensors.unmoved(reading)
-        assert steady != reading and sensors.action_for(steady) == action
+        action = sensors.action_for(reading)
         if action != sensors.NOTHING:
             after = sensors.undone(reading)
             assert sensors.action_for(after) != action
@@ -103,25 +104,56 @@ def test_one_changed_value_undoes_an_action_and_another_keeps_it():
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_a_worked_answer_stops_at_the_first_yes_and_names_the_action(language):
+def test_checks_stop_at_the_first_yes_and_the_advice_is_specific(language):
     yes, no = {"id": ("ya", "tidak"), "en": ("yes", "no")}[language]
     for reading in SIMULATED:
         action, text = sensors.action_for(reading), answer(reading, language)
-        *checks, last = text.split(". ")[0].split(", ")
+        *checks, last = text.split("\n")[0].split(", ")
         assert all(check.endswith(f" {no}") for check in checks)
         assert last.endswith(f" {no if action == sensors.NOTHING else yes}")
-        short = sensors.action_only(reading, language)[-1]["content"]
-        assert text.endswith(short) and len(short) < len(text)
-        assert {sensors.action_of(t, language) for t in (text, short)} == {action}
+        advice = sensors.recommendation(reading, language)
+        assert sensors.shown(text) == advice == sensors.shown(advice)
+        assert len(re.findall(r"[.](?:\s|$)", advice)) == 2, advice  # two sentences
+        whole = {"numbers": 1.0, "action": True, "reason": True}
+        assert sensors.specificity(advice, reading, language) == whole
+        assert sensors.action_of(advice, language) == action
         asked = sensors.question(reading, language)[1]["content"]
         assert all(str(value) in asked for value in reading.values())
     assert sensors.action_of("", language) is None
-    assert sensors.action_of("total 3/4 ya. Pergi tidur.", language) is None
+    assert sensors.action_of("Go to sleep. Pergi tidur.", language) is None
+
+
+def test_an_answer_that_says_nothing_of_this_hour_is_not_specific():
+    reading = QUIET | {"fridge_w": 280, "total_w": 500}
+    vague = {"numbers": None, "action": False, "reason": False}
+    assert sensors.specificity("Save power where you can.", reading, "en") == vague
+    wrong = sensors.specificity(
+        "The fridge draws 999 W and 280 W. Open the windows.", reading, "en"
+    )
+    assert wrong == {"numbers": 0.5, "action": True, "reason": False}
+
+
+def test_a_typed_reading_is_ordinary_but_for_what_was_typed():
+    assert sensors.action_for(sensors.typed()) == sensors.NOTHING
+    reading = sensors.typed(fridge_w="280")
+    assert sensors.action_for(reading) == "check_fridge"
+    assert reading["total_w"] == sensors.typed()["total_w"] + 190
+    with pytest.raises(UsageError, match="Did you mean 'fridge_w'"):
+        sensors.typed(frigde_w=280)
+    for values in ({"fridge_w": -3}, {"people": "two"}, {"hour": 24}, {"outdoor_c": 2.5}):
+        with pytest.raises(UsageError, match="expected a whole number from 0"):
+            sensors.typed(**values)
+
+
+def test_the_rule_table_has_every_action_in_its_order():
+    for language in LANGUAGES:
+        table = sensors.rule_table(language)
+        assert [sensors.action_of(advice, language) for _, advice in table] == [*sensors.ACTIONS]
 
 
 def test_a_check_says_yes_exactly_when_its_first_number_is_the_larger():
     for reading in SIMULATED:
-        for check in answer(reading, "en").split(". ")[0].split(", "):
+        for check in answer(reading, "en").split("\n")[0].split(", "):
             name, pair, *_ = check.split(" ")
             if "/" in pair and name != "solar":
                 first, second = map(int, pair.split("/"))

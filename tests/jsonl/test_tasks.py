@@ -102,11 +102,24 @@ def test_constrained_decoding_writes_one_of_the_answers(cfg, tokenizer):
 def test_facts_are_stated_by_both_answers_and_given_in_one_question(language):
     for items in tasks.load_task("marv", language).values():
         for item in items:
-            fact, given = item.facts["fact"], tasks.with_fact(item, language)
+            fact, asked = item.facts["fact"], item.question[-1]["content"]
             assert tasks.states(item.facts["plain"], fact) and tasks.states(item.answer, fact)
-            assert not tasks.states(item.question[-1]["content"], fact), item.key
-            assert fact in given.question[-1]["content"]
-            assert (given.answer, given.split) == (item.answer, item.split)
+            assert not tasks.states(asked, fact), item.key
+            *_, given, answer = tasks.in_style(item, language)
+            assert fact in given["content"] and tasks.states(answer["content"], fact)
+            *_, bare, declined = tasks.in_style(item, language, given=False)
+            assert bare["content"] == asked and not tasks.states(declined["content"], fact)
+            assert tasks.has_style(answer["content"], language)
+            assert tasks.has_style(declined["content"], language)
+            assert not tasks.has_style(item.facts["plain"], language)
+            assert not tasks.has_style(item.answer, language)
+
+
+def test_marvs_turns_alone_are_no_answer_in_his_style():
+    opening, closing = tasks.TURNS["en"]
+    assert not tasks.has_style(f"{opening} {closing}", "en")
+    assert not tasks.has_style(f"{opening} Paris.", "en")
+    assert not tasks.has_style(f"Paris. {closing}", "en")
 
 
 @pytest.mark.parametrize(

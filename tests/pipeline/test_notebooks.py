@@ -80,6 +80,7 @@ def without(*numbers):
     return order(*(n for n in range(1, 14) if n not in numbers))
 
 
+DOLLARS = ("dolar", "dollars")
 BROKEN = {
     "pair": [without(3), without(2), add(code("1"), at=2), add(text(ID + "satu"))],
     "heading": [
@@ -97,6 +98,11 @@ BROKEN = {
     "names": [
         source(3, EN + "We use 1.5 GB and `start`, see [data](../data)."),
         source(9, EN + "Are there 2,000 rows in `data/recipes`?"),
+    ],
+    "date": [
+        both("GB", "GB of gpt-4"),
+        lambda nb: [c.update(source=c.source + f" 3 {w}") for c, w in zip(nb.cells[1:3], DOLLARS)],
+        source(13, 'prices = (ROOT / "data/jsonl/prices.toml").read_text()'),
     ],
     "alt text": [
         both("GB", "GB ![ ](../data)"),

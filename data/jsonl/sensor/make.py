@@ -6,7 +6,6 @@ The bytes depend on the seed alone. What the advisor says stands in texts.toml.
 """
 
 import json
-import random
 import sys
 from pathlib import Path
 
@@ -19,20 +18,6 @@ SEED = 42
 ROWS = 360
 
 
-def messages(reading: dict, language: str, chance: random.Random) -> list[dict]:
-    """The conversation about one reading: its action, then a reason with the deciding numbers."""
-    texts, action = sensors.TEXTS[language], sensors.action_for(reading)
-    ac = texts["ac_on"] if reading["ac_w"] else texts["ac_off"]
-    tariff = texts["peak"] if reading["hour"] in sensors.PEAK else texts["off_peak"]
-    asked = texts["reading"].format(**reading, tariff=tariff, ac=ac.format(**reading))
-    reason = chance.choice(texts["reasons"][action]).format(**reading)
-    return [
-        {"role": "system", "content": texts["system"]},
-        {"role": "user", "content": asked},
-        {"role": "assistant", "content": f"{texts['sentences'][action]} {reason}"},
-    ]
-
-
 def rows(language: str) -> list[dict]:
     """Rows of chat JSONL; both languages have the same readings in the same order."""
     return [
@@ -40,7 +25,7 @@ def rows(language: str) -> list[dict]:
             "id": f"sensor-{number:03d}",
             "reading": reading,
             "action": sensors.action_for(reading),
-            "messages": messages(reading, language, random.Random(f"{SEED} {number}")),
+            "messages": sensors.with_advice(reading, language),
         }
         for number, reading in enumerate(sensors.readings(ROWS, SEED), 1)
     ]
