@@ -194,6 +194,7 @@ def advise(
     typed = sensors.typed(**{name: value for name, _, value in pairs})
     cfg = settings.load(profile, language, data_language)
     quiet()
+    text = sensors.model_advice(typed, cfg)
     print(sensors.question(typed, cfg.data_language)[-1]["content"])
-    print("model:", printable(sensors.model_advice(typed, cfg)))
+    print("model:", printable(text))
     print(tr("aturan:", "rules:"), sensors.recommendation(typed, cfg.data_language))

@@ -31,9 +31,8 @@ def test_help_comes_quickly_and_loads_nothing_heavy():
     assert time.perf_counter() - start < 5, "about 0.3 s on a quiet machine"
 
 
-COMMANDS = (
-    "run doctor data data-check data-split gpu chat health export serve notebooks lab".split()
-)
+COMMANDS = "run doctor data data-check data-split gpu chat health advise export serve"
+COMMANDS = f"{COMMANDS} notebooks lab".split()
 
 
 @pytest.mark.parametrize("arguments", [name.split("-") for name in COMMANDS])
@@ -51,6 +50,9 @@ def test_each_command_has_help(call, arguments, capsys):
         (["run", "--colour"], "--colour"),
         (["run", "--seed", "x"], "--seed"),
         (["banana"], "banana"),
+        (["advise", "fridge_w"], "no name=value"),
+        (["advise", "fridg_w=280"], "Did you mean 'fridge_w'?"),
+        (["advise", "hour=24"], "from 0 to 23"),
         (["data", "check", "/no/such/path"], "does not exist"),
     ],
 )

@@ -1,5 +1,6 @@
 """The sensor task: data made anew byte for byte, rules, changed readings, worked answers."""
 
+import dataclasses
 import importlib.util
 import json
 import random
@@ -8,9 +9,11 @@ from collections import Counter
 
 import pytest
 
-from helpers.course.errors import UsageError
+from helpers import jsonl
+from helpers.course.errors import MissingStep, UsageError
 from helpers.course.settings import LANGUAGES, ROOT
 from helpers.jsonl import sensors
+from helpers.training import models
 
 FOLDER = ROOT / "data" / "jsonl" / "sensor"
 ROWS = {
@@ -186,3 +189,25 @@ def test_simulated_hours_make_sense():
     assert mean("people", day) < 0.6 * mean("people", night)
     assert mean("outdoor_c", lambda r: r["hour"] == 15) > mean("outdoor_c", night) + 2
     assert mean("total_w", lambda r: r["ac_w"]) > mean("total_w", lambda r: not r["ac_w"]) + 200
+
+
+def test_the_tuned_model_advises_on_one_reading_once_it_is_there(cfg, tmp_path):
+    own = dataclasses.replace(cfg, artifacts_root=tmp_path)
+    with pytest.raises(MissingStep, match="Run notebook 08"):
+        sensors.model_advice(QUIET, own)
+    rows = [sensors.with_advice(reading, own.data_language) for reading in READINGS[:6]]
+    file = jsonl.write_chats(rows, tmp_path / "rows.jsonl")
+    models.base_folder(own)
+    job = jsonl.finetune(
+        own.artifacts / "jsonl" / "sensor" / "job",
+        file,
+        file,
+        own,
+        max_steps=4,
+        warmup_steps=1,
+        max_length=900,
+        quantization="none",
+    )
+    assert job.status == "succeeded"
+    text = sensors.model_advice(QUIET, own)
+    assert isinstance(text, str) and text == sensors.shown(text)
