@@ -71,15 +71,13 @@ def finetune(
     show=None,
     callbacks: list = (),
     fresh: bool = False,
-    lora=None,
     **hyperparameters,
 ) -> Job:
     """Train on a chat JSONL file; the adapter stands in `folder`/adapter.
 
     The same files, hyperparameters and model make the same job: a finished one is returned as it
     stands, an interrupted one goes on from its last checkpoint, unless `fresh`. Another job's
-    folder is emptied. `lora`: a LoraConfig instead of the profile's. `show(history)` is called
-    after each log; `callbacks` go to the Trainer.
+    folder is emptied. `show(history)` is called after each log; `callbacks` go to the Trainer.
 
     Raises UsageError for an unknown hyperparameter, and CourseError for a file that the validator
     refuses or a job that runs in another process. An error is also written to the job ("failed").
@@ -90,19 +88,19 @@ def finetune(
     try:
         with filelock.FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0):
             files = Path(training_file), Path(validation_file)
-            job = _open(folder, settings, files, fresh, lora)
+            job = _open(folder, settings, files, fresh)
             if job.status != "succeeded":
-                _run(folder, job, settings, lora, show, callbacks)
+                _run(folder, job, settings, show, callbacks)
             return job
     except filelock.Timeout:
         raise CourseError(f"another process runs the job in {folder}. Wait for it.") from None
 
 
-def _run(folder: Path, job: Job, cfg: Settings, *how) -> None:
+def _run(folder: Path, job: Job, cfg: Settings, show, callbacks) -> None:
     job.status = "running"
     _save(folder, job)
     try:
-        _train(folder, job, cfg, *how)
+        _train(folder, job, cfg, show, callbacks)
     except KeyboardInterrupt:
         job.status = "queued"
         _event(folder, "Interrupted; run the job again to go on from its last checkpoint", "warn")
@@ -114,9 +112,9 @@ def _run(folder: Path, job: Job, cfg: Settings, *how) -> None:
         raise
 
 
-def _open(folder: Path, cfg: Settings, paths: tuple[Path, Path], fresh: bool, lora) -> Job:
+def _open(folder: Path, cfg: Settings, paths: tuple[Path, Path], fresh: bool) -> Job:
     """The job that stands in `folder` when it is the same one, else a new one."""
-    identity = "ftjob-" + _key(cfg, paths, lora)
+    identity = "ftjob-" + _key(cfg, paths)
     if not fresh and (folder / "job.json").is_file():
         known = retrieve(folder)
         if known.id == identity and known.status != "failed":
@@ -182,11 +180,11 @@ class _Events(TrainerCallback):
         _event(self.folder, f"Checkpoint created at step {step}", data={"step": step})
 
 
-def _train(folder: Path, job: Job, cfg: Settings, lora, show, callbacks) -> None:
+def _train(folder: Path, job: Job, cfg: Settings, show, callbacks) -> None:
     tokenizer = models.load_tokenizer(cfg)
     rows = {name: _rows(folder, name, tokenizer, cfg.max_length) for name in FILES}
     model = models.load_base(cfg, for_training=True)
-    model = training.attach_adapter(model, cfg, lora)
+    model = training.attach_adapter(model, cfg)
     trainer = _trainer(folder, model, tokenizer, cfg, rows, show, callbacks)
     checkpoint = checkpoints.sound_checkpoint(folder / "checkpoints")
     _event(folder, f"Resumed from {Path(checkpoint).name}" if checkpoint else "Training started")
@@ -234,18 +232,12 @@ def _trainer(folder: Path, model, tokenizer, cfg: Settings, rows: dict, show, ca
     return trainer
 
 
-def _key(cfg: Settings, paths, lora) -> str:
+def _key(cfg: Settings, paths) -> str:
     """Key of everything a job depends on: files, settings, libraries, kind of device."""
     skip = ("language", "data_language", "data", "data_hash", "device")
     settings = {k: v for k, v in cfg.as_dict().items() if k not in skip}
     hashes = [sha256(path) for path in paths]
-    shape = lora_values(lora) if lora else None
-    return cache_key(settings, shape, hashes, checkpoints.versions(), cfg.device.kind)
-
-
-def lora_values(lora) -> dict:
-    """A LoraConfig as JSON values; its sets have an order that differs from run to run."""
-    return {k: sorted(v) if isinstance(v, set) else v for k, v in lora.to_dict().items()}
+    return cache_key(settings, hashes, checkpoints.versions(), cfg.device.kind)
 
 
 def _save(folder: Path, job: Job) -> Job:

@@ -166,15 +166,6 @@ def readings(rows: int, seed: int = SEED) -> list[dict]:
     return chance.sample(kept, rows)
 
 
-def more(first: list[dict], held_out: list[dict], rows: int, seed: int) -> list[dict]:
-    """`first` and further simulated readings up to `rows`, balanced, none of them in `held_out`."""
-    if len(first) >= rows:
-        return first
-    known = {tuple(r.items()) for r in [*first, *held_out]}
-    new = [r for r in readings(rows + len(known), seed) if tuple(r.items()) not in known]
-    return [*first, *random.Random(seed).sample(new, rows - len(first))]
-
-
 def typed(**values: int) -> dict:
     """An ordinary evening with other values, as somebody types them; the total follows its parts.
 

@@ -164,17 +164,6 @@ def test_a_check_says_yes_exactly_when_its_first_number_is_the_larger():
                 assert check.endswith("yes") == larger, check
 
 
-def test_further_readings_are_new_balanced_and_not_those_of_the_test():
-    held_out, first = READINGS[:80], READINGS[80:]
-    rows = sensors.more(first, held_out, 400, seed=1)
-    assert rows[: len(first)] == first and not any(r in held_out for r in rows)
-    assert len({tuple(r.items()) for r in rows}) == len(rows) == 400
-    actions = Counter(map(sensors.action_for, rows))
-    assert all(20 <= actions[a] <= 80 for a in sensors.ACTIONS)
-    assert sensors.more(first, held_out, 400, seed=1) == rows
-    assert sensors.more(first, held_out, 100, seed=1) == first
-
-
 def test_simulated_hours_make_sense():
     chance = random.Random(3)
     hours = [sensors.simulate(chance) for _ in range(3000)]

@@ -1,0 +1,121 @@
+"""The checks of lessons 08 and 09: equivalent answers pass, a foreseen mistake is named."""
+
+import ast
+import json
+import re
+import types
+
+import nbformat
+import numpy as np
+import pytest
+
+from helpers import jsonl
+from helpers.course import bilingual, near, num, tr
+from helpers.course.settings import ROOT
+from helpers.jsonl import sensors, tasks
+
+
+def row(query, category="card", subcategory="pin", system="Classify."):
+    turns = (
+        ("system", system),
+        ("user", query),
+        ("assistant", tasks.bank_json(category, subcategory)),
+    )
+    return {"messages": [{"role": role, "content": text} for role, text in turns]}
+
+
+ROWS = [row("My PIN is locked, what now?"), row("Wrong PIN three times at the till.")]
+ROWS.append(row("I sent money to my neighbour by mistake!", "transfer", "wrong_recipient"))
+TAKEN = tasks.load_task("bank", "en")["test"][0].facts["query"]
+
+
+def panels(first, last, people=1, before=False):
+    """A rule for dark panels; `before`: asked before the rules that exist."""
+
+    def rule(reading):
+        dark = reading["solar_w"] == 0 and first <= reading["hour"] <= last
+        dark = dark and reading["people"] >= people
+        usual = sensors.action_for(reading)
+        return "check_panels" if dark and (before or usual == sensors.NOTHING) else usual
+
+    return rule
+
+
+def already(over=("failed", "cancelled"), every=True):
+    def function(jobs, file):
+        jobs = jobs if every else jobs[:1]
+        return any(job.training_file == file and job.status not in over for job in jobs)
+
+    return function
+
+
+ANSWERS = [
+    ("8.1", ROWS, ""),
+    ("8.1", [json.dumps(r) for r in ROWS], ""),
+    ("8.1", ROWS[:2], "three rows"),
+    ("8.1", ROWS[0], "three rows"),
+    ("8.1", [*ROWS[:2], row(TAKEN)], "already in the data"),
+    ("8.1", [*ROWS[:2], ROWS[0]], "row 3: the same conversation"),
+    ("8.1", [*ROWS[:2], row("Lost it.", "card", "login")], "row 3: that subcategory"),
+    ("8.1", [*ROWS[:2], {"messages": ROWS[2]["messages"][1:]}], "row 3: its messages are system"),
+    ("8.2", 600 * 300 / 88_000, ""),
+    ("8.2", np.float64(2.05), ""),
+    ("8.2", 2, ""),
+    ("8.2", 10 * 300 / 88_000, "600 seconds"),
+    ("8.2", 88_000 / 180_000, "upside down"),
+    ("8.2", 180_000 / 19_000, "the prompt is passed"),
+    ("8.2", 7, "seconds × tokens"),
+    ("8.3", panels(10, 14), ""),
+    ("8.3", panels(10, 13), "14 o'clock counts"),
+    ("8.3", panels(11, 14), "10 o'clock counts"),
+    ("8.3", panels(10, 14, people=0), "nobody at home"),
+    ("8.3", panels(10, 14, before=True), "the fridge comes first"),
+    ("8.3", "check_panels", "must be a function"),
+    ("9.1", (88_000 + 3_000) * 4 * 0.8 / 1e6, ""),
+    ("9.1", np.float32(0.2912), ""),
+    ("9.1", 88_000 * 4 * 0.8 / 1e6, "validation tokens are charged as well"),
+    ("9.1", (88_000 * 4 + 3_000) * 0.8 / 1e6, "in every epoch"),
+    ("9.1", 91_000 * 0.8 / 1e6, "one epoch"),
+    ("9.1", 91_000 * 4 * 0.8, "per one million"),
+    ("9.1", 5, "(training + validation)"),
+    ("9.2", already(), ""),
+    ("9.2", lambda jobs, file: bool([j for j in jobs if already()([j], file)]), ""),
+    ("9.2", already(over=()), "status failed may be tried again"),
+    ("9.2", already(over=("failed", "cancelled", "queued")), "status queued means it is there"),
+    ("9.2", already(every=False), "look at all jobs"),
+    ("9.2", lambda jobs, file: True, "may be tried again"),
+]
+
+
+@pytest.fixture(scope="module")
+def state(tmp_path_factory):
+    """What the cells above a check have left behind."""
+    home, bank = tmp_path_factory.mktemp("home"), tasks.load_task("bank", "en")
+    chats = {part: [i.chat for i in items] for part, items in bank.items()}
+    files = {("bank", p): jsonl.write_chats(c, home / f"{p}.jsonl") for p, c in chats.items()}
+    helped = {"jsonl": jsonl, "jsonl_tasks": tasks, "sensors": sensors, "json": json}
+    helped |= {"near": near, "num": num, "tr": tr, "home": home, "files": files}
+    lesson = types.SimpleNamespace(sizes={"bank": {"token": 88_000, "answer tokens": 19_000}})
+    costs = {"tokens": {"bank": 88_000}, "tokens_of": lambda chats: 3_000}
+    return helped | vars(lesson) | costs | {"chats": {"bank": {"validation": []}}}
+
+
+def cells(exercise):
+    (path,) = (ROOT / "notebooks").glob(f"0{exercise[0]}_*.ipynb")
+    return [cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+
+
+@pytest.mark.parametrize("exercise, answer, expected", ANSWERS)
+def test_a_right_answer_passes_and_a_mistake_is_named(exercise, answer, expected, state):
+    bilingual.set_language("en")
+    (source,) = [cell for cell in cells(exercise) if f'check("{exercise}"' in cell]
+    names = dict(state)
+    for cell in cells(exercise):  # the words for the validator's findings
+        for node in ast.parse(cell).body:
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "meaning":
+                exec(compile(ast.Module([node], []), exercise, "exec"), names)
+    body = [node for node in ast.parse(source).body if not isinstance(node, ast.Expr)]
+    exec(compile(ast.Module(body, []), exercise, "exec"), names)
+    (test,) = re.findall(rf'check\("{exercise}", \w+, (\w+)\)', source)
+    hint = names[test](answer) or ""
+    assert expected in hint and bool(expected) == bool(hint), hint
