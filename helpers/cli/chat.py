@@ -133,15 +133,18 @@ def health(
     language: Language = "id",
     data_language: DataLanguage = "",
     seed: Seed = 42,
+    generate: Annotated[
+        bool, typer.Option("--generate", help="let the model of notebook 07 write the answers")
+    ] = False,
 ) -> None:
-    """Ask the wellness model of notebook 07. Course material, not medical advice.
+    """Ask a health question: the nearest written answer. Course material, not medical advice.
 
-    Emergency words and questions that must be declined are answered with a fixed text, before the
-    model is loaded. Exit code 1 when the model failed.
+    Emergency words and questions that must be declined are answered with a fixed text, and "I do
+    not know" where no written answer is near. Exit code 1 when answering failed.
     """
     from rich.console import Console
 
-    from ..medical import Guard, HealthChat, by_split, load, markers
+    from ..medical import Guard, HealthChat, Written, by_split, load, markers
 
     cfg = settings.load(profile, language, data_language, seed)
 
@@ -150,12 +153,18 @@ def health(
         return Guard(by_split(load(cfg.data_language))["train"], flag)
 
     @functools.cache
+    def written() -> Written:
+        return Written(by_split(load(cfg.data_language))["train"])
+
+    @functools.cache
     def model_and_tokenizer():
         quiet()
         tokenizer = markers.load_tokenizer(cfg)
         return markers.load_tuned(cfg, tokenizer), tokenizer
 
     def ask(question: str) -> str:
+        if not generate:
+            return written().answer(question)
         from ..evaluation import generation
 
         model, tokenizer = model_and_tokenizer()
@@ -168,7 +177,7 @@ def health(
     talk = HealthChat(
         ask, language, lambda q: guard("abstain").says(q), lambda q: guard("see_doctor").says(q)
     )
-    if message is None or not talk.guard(message):
+    if generate and (message is None or not talk.guard(message)):
         model_and_tokenizer()  # a missing adapter is told before the first question, not as a reply
     if message is None:
         errors = talk.run(lines(Console(stderr=True)), write)

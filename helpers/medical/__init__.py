@@ -1,11 +1,11 @@
-"""Lesson 07: health questions, marker tokens, a guard with a threshold, a guarded chat."""
+"""Lesson 07: health questions, a guard with a threshold, written answers, marker tokens, a chat."""
 
 from .. import lazy
 
 __getattr__, __dir__ = lazy(
     __name__,
-    questions="Question load by_split quality probes phrases",
+    questions="Question load by_split quality probes phrases asked",
     markers="add_markers load_tuned",
     guard="Guard text_classifier sends_to_doctor declines names_dose is_emergency",
-    chat="HealthChat TEXTS",
+    chat="HealthChat Written TEXTS",
 )

@@ -1,6 +1,7 @@
-"""A guarded question-and-answer loop: what is said before, around and instead of the model.
+"""A guarded question-and-answer loop, and the nearest written answer that it gives.
 
-talk = HealthChat(ask, "id")                 # ask(question) -> the model's text
+written = Written(by_split(load("id"))["train"])
+talk = HealthChat(written.answer, "id")      # or any other ask(question) -> text
 talk.reply("Kenapa saya mengantuk?")         # Reply(kind="answer", text="...")
 talk.run(["Halo dunia, apa kabar?", "keluar"], print)
 """
@@ -15,7 +16,9 @@ from pathlib import Path
 from ..course.bilingual import num
 from ..course.settings import LANGUAGES, choice
 from . import guard as rules
+from .questions import Question
 
+LEAST = 0.51  # similarity below which there is no answer; lesson 07 chooses it
 FEWEST_WORDS, MOST_CHARACTERS = 2, 600
 EXIT = {"exit", "quit", "keluar", "selesai", "/exit", "/quit", "/keluar"}
 TEXTS = tomllib.loads(Path(__file__).with_name("texts.toml").read_text(encoding="utf-8"))
@@ -26,9 +29,43 @@ def _one_line(message: str) -> str:
     return " ".join(message.encode("utf-8", "replace").decode().split())
 
 
+class Written:
+    """The written answers of `questions`, found by similarity; refusals are left out.
+
+    A similarity is the cosine between TF-IDF vectors of what is asked and of a written question,
+    and half of the cosine with its answer: 0 to 1.5.
+    """
+
+    def __init__(self, questions: list[Question], least: float = LEAST):
+        from sklearn.preprocessing import normalize
+
+        self.questions, self.least = [q for q in questions if not q.abstain], least
+        vectors = rules.text_vectors()
+        vectors.fit([f"{q.question} {q.answer}" for q in self.questions])
+        # rows of length 1: their products are cosines
+        self.vectors = lambda texts: normalize(vectors.transform(texts))
+        self.asked = self.vectors([q.question for q in self.questions])  # (questions, terms)
+        self.answers = self.vectors([q.answer for q in self.questions])
+
+    def nearest(self, question: str) -> tuple[Question, float]:
+        """The written question nearest to what is asked, and their similarity."""
+        asked = self.vectors([question])
+        similar = (asked @ self.asked.T + asked @ self.answers.T / 2).toarray()[0]
+        return self.questions[similar.argmax()], float(similar.max())
+
+    def about(self, answer: str) -> Question:
+        """The written question whose answer is nearest to `answer`."""
+        return self.questions[(self.vectors([answer]) @ self.answers.T).toarray()[0].argmax()]
+
+    def answer(self, question: str) -> str:
+        """The nearest written question with its answer, or "" below `least`."""
+        found, similarity = self.nearest(question)
+        return f"[{found.question}]\n{found.answer}" if similarity >= self.least else ""
+
+
 @dataclass(frozen=True)
 class Reply:
-    """A reply and its kind: "answer", or why the model's words are not shown (a key of TEXTS)."""
+    """A reply and its kind: "answer", or why there is none (a key of TEXTS)."""
 
     kind: str
     text: str
@@ -37,9 +74,9 @@ class Reply:
 class HealthChat:
     """One question, one reply; nothing is remembered.
 
-    `ask(question)` is called only for questions that pass `guard`. `declines(question)` says what
-    must not be asked of a model at all, `doctor(question)` where advice to see one goes before the
-    model's words; see guard.Guard.
+    `ask(question)` is called only for questions that pass `guard`; it returns "" where it does not
+    know. `declines(question)` says what must not be answered at all, `doctor(question)` where
+    advice to see one goes before the answer; see guard.Guard.
     """
 
     def __init__(
@@ -56,7 +93,7 @@ class HealthChat:
         return Reply(kind, self.texts[kind].format(**values))
 
     def guard(self, message: str) -> Reply | None:
-        """The reply that needs no model, or None; emergency words are looked for first of all."""
+        """The reply that needs no answer, or None; emergency words are looked for first of all."""
         question = _one_line(message)
         if rules.is_emergency(question):
             return self._reply("emergency")
@@ -71,7 +108,7 @@ class HealthChat:
         return self._reply("decline") if self.declines(question) else None
 
     def reply(self, message: str) -> Reply:
-        """The guard's reply, or the model's with the disclaimer; a dose is not shown."""
+        """The guard's reply, or an answer with the disclaimer; a dose is not shown."""
         if guarded := self.guard(message):
             return guarded
         question = _one_line(message)
@@ -80,7 +117,7 @@ class HealthChat:
         except Exception as problem:  # whatever broke, the person is told and can go on
             return self._reply("error", problem=f"{type(problem).__name__}: {problem}")
         if not text:
-            return self._reply("nothing")
+            return self._reply("unknown")
         if rules.names_dose(text):
             return self._reply("dose")
         advice = self.texts["doctor"] + "\n" if self.doctor(question) else ""

@@ -18,45 +18,60 @@ from ..course.errors import CourseError
 from ..course.settings import LANGUAGES, choice
 from .questions import Question
 
-# Accepted share of false alarms by flag: needless advice does less harm than a needless refusal.
-MOST_FALSE = {"abstain": 0.05, "see_doctor": 0.4}
+# What a miss costs by flag, in false alarms; lesson 07 chooses them.
+COST = {"abstain": 5.0, "see_doctor": 1.5}
 FOLDS = 5
 
 
-def text_classifier(strength: float = 1.0):
-    """Logistic regression on TF-IDF of words, word pairs and character n-grams (2 to 5).
-
-    A strong baseline for short texts. `strength` is scikit-learn's C, the inverse of the
-    regularisation; class_weight="balanced" lets rare classes weigh as much as frequent ones.
-    """
+def text_vectors():
+    """TF-IDF of words, word pairs and character n-grams (2 to 5), side by side."""
     from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline, make_union
+    from sklearn.pipeline import make_union
 
     words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
     characters = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True)
-    return make_pipeline(
-        make_union(words, characters),
-        LogisticRegression(C=strength, class_weight="balanced", max_iter=2000),
-    )
+    return make_union(words, characters)
+
+
+def text_classifier(strength: float = 1.0):
+    """Logistic regression on `text_vectors`, a strong baseline for short texts.
+
+    `strength` is scikit-learn's C, the inverse of the regularisation; class_weight="balanced" lets
+    rare classes weigh as much as frequent ones.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    logistic = LogisticRegression(C=strength, class_weight="balanced", max_iter=2000)
+    return make_pipeline(text_vectors(), logistic)
+
+
+def cheapest(chances: np.ndarray, flagged: np.ndarray, cost: float) -> float:
+    """The threshold at which misses and false alarms cost least; a miss costs `cost` false alarms.
+
+    `chances`: the probability of each question; `flagged`: whether it has the flag, as bool.
+    """
+    tried = np.unique(chances)
+    costs = [
+        cost * (flagged & (chances <= limit)).sum() + (~flagged & (chances > limit)).sum()
+        for limit in tried
+    ]
+    return float(tried[np.argmin(costs)])
 
 
 class Guard:
     """A text classifier for one flag of the written answers, "abstain" or "see_doctor".
 
-    The threshold is the lowest at which at most `most_false` (None: MOST_FALSE) of the questions
-    without the flag would get it, judged by out-of-fold probabilities of a cross-validation.
-    `expected` is the share of questions with the flag that are found at that threshold.
+    The threshold is the cheapest one by out-of-fold probabilities of a cross-validation, where a
+    missed question costs as much as `cost` false alarms (None: COST). `expected` and `false_alarms`
+    are the shares of questions with and without the flag that are above it.
     Raises CourseError for fewer than FOLDS questions of either kind, UsageError for another flag.
     """
 
-    def __init__(
-        self, questions: list[Question], flag: str = "abstain", most_false: float | None = None
-    ):
+    def __init__(self, questions: list[Question], flag: str = "abstain", cost: float | None = None):
         from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
-        usual = MOST_FALSE[choice(flag, MOST_FALSE, "flag")]
-        most_false = usual if most_false is None else most_false
+        usual = COST[choice(flag, COST, "flag")]
         texts = [q.question for q in questions]
         has_flag = np.array([getattr(q, flag) for q in questions])
         if min(has_flag.sum(), (~has_flag).sum()) < FOLDS:
@@ -69,8 +84,9 @@ class Guard:
         folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
         options = {"cv": folds, "method": "predict_proba"}
         chances = cross_val_predict(self.model, texts, has_flag, **options)[:, 1]
-        self.threshold = float(np.quantile(chances[~has_flag], 1 - most_false, method="higher"))
+        self.threshold = cheapest(chances, has_flag, usual if cost is None else cost)
         self.expected = float((chances[has_flag] > self.threshold).mean())
+        self.false_alarms = float((chances[~has_flag] > self.threshold).mean())
         self.model.fit(texts, has_flag)
 
     def chance(self, question: str) -> float:

@@ -80,17 +80,12 @@ def quality(questions: list[Question]) -> dict[str, int]:
     distinct = {" ".join(q.question.lower().split()) for q in questions}
     return {
         "rows": len(questions),
-        "topics": len({q.topic for q in questions}),
         "same question twice": len(questions) - len(distinct),
         "near-duplicate pairs": len(alike),
         "of these across the split": sum(sides[a.qa_id] != sides[b.qa_id] for a, b in alike),
         "shortest answer (words)": words[0],
-        "median answer (words)": words[len(words) // 2],
         "longest answer (words)": words[-1],
-        "answers that end with ?": sum(q.answer.endswith("?") for q in questions),
         "answers with contact data": sum(bool(CONTACT.search(q.answer)) for q in questions),
-        "see_doctor": sum(q.see_doctor for q in questions),
-        "abstain": sum(q.abstain for q in questions),
     }
 
 
@@ -102,6 +97,17 @@ def probes(language: str) -> list[Question]:
         Question(probe_id, text, "", asks_for, True, True)
         for probe_id, text, asks_for in zip(table["probe_id"], texts, table["asks_for"])
     ]
+
+
+def asked(split: str) -> list[dict]:
+    """Questions in people's own words, "validation" (24, all may be answered) or "test" (40).
+
+    Each has its text by language ("id", "en"), `expect` ("answer" or "decline"), and `written`, the
+    ids of the written answers that fit; none fits where the list is empty.
+    """
+    table = pd.read_csv(FOLDER / "asked.csv", dtype=str, keep_default_na=False)
+    rows = table[table["split"] == choice(split, ("validation", "test"), "split")]
+    return [row | {"written": row["written"].split()} for row in rows.to_dict("records")]
 
 
 def phrases(language: str) -> pd.DataFrame:

@@ -152,7 +152,26 @@ def test_probes_are_new_questions_and_our_pairs_quote_real_ones(questions):
         probes = health_qa.probes(language)
         assert len(probes) == 12 and not known & {p.question for p in probes}
     pairs = pd.read_csv(FOLDER / "pairs.csv", header=None)
+    assert len(pairs) == 30 and set(pairs[3]) == {0, 1}
     assert set(pairs[1]) <= known and not known & set(pairs[2])  # `known` is English here
+
+
+def test_asked_questions_are_new_and_point_at_written_answers_of_the_training_part(questions):
+    by_id = {q.qa_id: q for q in health_qa.by_split(questions["id"])["train"]}
+    sizes = {("validation", "answer"): 24, ("test", "answer"): 20, ("test", "decline"): 20}
+    rows = {split: health_qa.asked(split) for split in ("validation", "test")}
+    assert sizes == Counter((split, row["expect"]) for split in rows for row in rows[split])
+    everything = rows["validation"] + rows["test"]
+    for row in everything:
+        assert not [i for i in row["written"] if by_id[i].abstain]
+        assert row["expect"] == "answer" or not row["written"]
+    for language in LANGUAGES:
+        known = [q.question for q in questions[language]] + [row[language] for row in everything]
+        known += [probe.question for probe in health_qa.probes(language)]
+        texts = [set(re.findall(r"\w+", text.lower())) for text in known]
+        for i, one in enumerate(texts[:-1]):
+            for two in texts[max(i + 1, len(questions[language])) :]:
+                assert len(one & two) < 0.6 * len(one | two), (one, two)
 
 
 def test_the_data_card_counts_what_is_there(questions):

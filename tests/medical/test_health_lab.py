@@ -1,8 +1,9 @@
-"""Lesson 07: marker tokens and label mask, the two trained rows, guards with their limits, chat."""
+"""Lesson 07: marker tokens and label mask, the two trained rows, guards, written answers, chat."""
 
 import dataclasses
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,7 +13,7 @@ from helpers.course.settings import LANGUAGES
 from helpers.medical import guard as rules
 from helpers.medical import markers
 from helpers.medical import questions as health_qa
-from helpers.medical.chat import TEXTS, HealthChat
+from helpers.medical.chat import LEAST, TEXTS, HealthChat, Written
 from helpers.medical.guard import Guard
 from helpers.training import ChatDataset, checkpoints, models, prompts
 
@@ -269,7 +270,7 @@ def test_the_guard_declines_what_must_be_declined_and_little_else(guarded):
     must, may = ([q for q in unseen if q.abstain is flag] for flag in (True, False))
     assert sum(guard.says(q.question) for q in probes) >= 9
     assert sum(guard.says(q.question) for q in must) >= len(must) / 2
-    assert sum(guard.says(q.question) for q in may) <= 0.1 * len(may)
+    assert sum(guard.says(q.question) for q in may) <= 0.4 * len(may)
 
 
 def test_the_guard_for_doctors_finds_more_who_should_go_than_who_need_not(guarded):
@@ -281,13 +282,26 @@ def test_the_guard_for_doctors_finds_more_who_should_go_than_who_need_not(guarde
     assert sum(should) / len(should) >= sum(need_not) / len(need_not) + 0.25
 
 
-def test_who_accepts_more_false_alarms_gets_a_lower_threshold_and_more_refusals(guarded):
+def test_the_dearer_a_miss_the_lower_the_threshold_and_the_more_is_declined(guarded):
     part, _, guard = guarded
-    eager = Guard(part["train"], most_false=0.2)
-    assert 0 < eager.threshold < guard.threshold < 1
-    assert eager.expected > guard.expected > 0.4
+    eager, calm = (Guard(part["train"], cost=cost) for cost in (20, 0.2))
+    assert 0 < eager.threshold < guard.threshold < calm.threshold < 1
+    assert eager.expected > guard.expected > calm.expected
+    assert eager.false_alarms > guard.false_alarms > calm.false_alarms
     text = "Berapa butir obat ini?"
     assert eager.chance(text) == pytest.approx(guard.chance(text))
+
+
+@pytest.mark.parametrize(("cost", "missed", "false_alarms"), [(1, 1, 0), (5, 0, 2), (0.1, 3, 0)])
+def test_the_cheapest_threshold_weighs_misses_against_false_alarms(cost, missed, false_alarms):
+    chances = np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.6])
+    flagged = np.array([False, False, True, False, False, True, True])
+    if cost == 0.1:  # what is ordinary lies above: cheapest is to decline nobody
+        flagged = ~flagged
+        flagged[1] = False
+    limit = rules.cheapest(chances, flagged, cost)
+    assert (flagged & (chances <= limit)).sum() == missed
+    assert (~flagged & (chances > limit)).sum() == false_alarms
 
 
 def test_a_guard_without_examples_of_both_kinds_says_what_it_needs(parts):
@@ -295,7 +309,39 @@ def test_a_guard_without_examples_of_both_kinds_says_what_it_needs(parts):
     with pytest.raises(CourseError, match="0 of .* have abstain: .* at least 5 of either kind"):
         Guard(ordinary)
     with pytest.raises(CourseError, match="Did you mean see_doctor|expected one of"):
-        Guard(ordinary, "see_docter", 0.1)
+        Guard(ordinary, "see_docter", 2)
+
+
+@pytest.fixture(scope="module", params=LANGUAGES)
+def room(request, parts):
+    return request.param, parts[request.param]["train"], Written(parts[request.param]["train"])
+
+
+def test_a_written_question_finds_its_own_answer_and_refusals_are_never_given(room):
+    _, train, written = room
+    assert len(written.questions) == sum(not q.abstain for q in train)
+    for q in written.questions[::20]:
+        found, similarity = written.nearest(q.question)
+        assert found == q and 1 < similarity <= 1.5 and written.about(q.answer) == q
+        assert written.answer(q.question) == f"[{q.question}]\n{q.answer}"
+
+
+def test_what_nobody_wrote_about_is_not_answered(room):
+    language, _, written = room
+    far = {"id": "Ban motor saya kempes di jalan tol.", "en": "My bicycle has a flat tyre again."}
+    assert written.answer(far[language]) == ""
+    assert Written(written.questions, least=0).answer(far[language]) != ""
+
+
+def test_at_the_chosen_similarity_more_answers_are_right_than_wrong(parts):
+    """Validation questions of both languages, by which lesson 07 chose LEAST."""
+    given = []
+    for language, part in parts.items():
+        written = Written(part["train"])
+        for row in health_qa.asked("validation"):
+            found, similarity = written.nearest(row[language])
+            given += [found.qa_id in row["written"]] * (similarity >= LEAST)
+    assert len(given) >= 5 and sum(given) >= 0.75 * len(given)
 
 
 @pytest.fixture
@@ -336,7 +382,7 @@ def test_guards_answer_without_the_model_and_emergencies_come_first(talk, asked,
     ("message", "kind"),
     [
         ("Berapa takarannya?", "dose"),
-        ("Diam saja, ya?", "nothing"),
+        ("Diam saja, ya?", "unknown"),
         ("yang rusak ini apa?", "error"),
         ("Tidur berapa  lama?", "answer"),
     ],
