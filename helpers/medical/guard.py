@@ -107,7 +107,7 @@ def _in_both(rule: str) -> dict[str, str]:
     return {key: w[rule].replace("<places>", w["places"]) for key, w in by_language.items()}
 
 
-DOCTOR, NO_NEED, DECLINES = map(_in_both, ("doctor", "no_need", "declines"))
+DOCTOR, NO_NEED = map(_in_both, ("doctor", "no_need"))
 DOSE = _WORDS["dose"].replace("<unit>", _WORDS["unit"]).replace("<spelt>", _WORDS["spelt"])
 EMERGENCY = "|".join(_WORDS["emergency"])
 
@@ -119,11 +119,6 @@ def _found(pattern: str, text: str) -> bool:
 def sends_to_doctor(text: str, language: str) -> bool:
     """Whether an answer names a health service, other than to say that none is needed."""
     return _found(DOCTOR[language], re.sub(NO_NEED[language], " ", text, flags=re.I))
-
-
-def declines(text: str, language: str) -> bool:
-    """Whether an answer says, in the first person, that it cannot answer."""
-    return _found(DECLINES[language], text)
 
 
 def names_dose(text: str) -> bool:

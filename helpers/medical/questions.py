@@ -108,11 +108,3 @@ def asked(split: str) -> list[dict]:
     table = pd.read_csv(FOLDER / "asked.csv", dtype=str, keep_default_na=False)
     rows = table[table["split"] == choice(split, ("validation", "test"), "split")]
     return [row | {"written": row["written"].split()} for row in rows.to_dict("records")]
-
-
-def phrases(language: str) -> pd.DataFrame:
-    """Sentences that test the word rules of `guard`: text, see_doctor and abstain (bool)."""
-    table = pd.read_csv(FOLDER / "phrases.csv", dtype=str)
-    table = table[table["language"] == choice(language, LANGUAGES, "data language")]
-    flags = {flag: table[flag] == "yes" for flag in ("see_doctor", "abstain")}
-    return table.assign(**flags)[["text", *flags]].reset_index(drop=True)

@@ -118,9 +118,11 @@ def test_data_split_keeps_what_the_manifest_has_and_places_the_rest(
         ("Bapak pingsan dan kejang!", "keadaan darurat"),
         ("Obat darah tinggi saya boleh dihentikan mulai besok?", "tidak boleh dijawab dari jauh"),
         ("pusing", "Terlalu pendek"),
+        ("Sehari perlu minum air berapa gelas?", "delapan gelas"),
+        ("Ban motor saya kempes di jalan tol.", "Saya tidak tahu"),
     ],
 )
-def test_health_answers_emergencies_and_refusals_without_a_model(
+def test_health_answers_refuses_and_says_that_it_does_not_know_without_a_model(
     call, message, told, capsys, monkeypatch
 ):
     from helpers.medical import markers
