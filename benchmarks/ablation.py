@@ -8,9 +8,7 @@ starts from the same seed, sees the same rows in the same order, and is scored o
 validation rows. Lesson 03 shows the table that this writes.
 """
 
-import argparse
 import dataclasses
-from pathlib import Path
 
 import short_training
 
@@ -76,13 +74,8 @@ def measure(profile: str, language: str, steps: int) -> dict:
 def main() -> None:
     import pandas as pd
 
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--profile", default="cpu")
-    parser.add_argument("--language", default="id")
+    parser = short_training.parser(__doc__)
     parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--json", type=Path, help="default: benchmarks/results/ablation_cpu.json")
     given = parser.parse_args()
     if given.steps < 4:
         parser.error("--steps: at least 4, the first are warm-up")

@@ -7,9 +7,7 @@ the end that lesson 03 uses. The rows of all passes are the same: nothing is ask
 03 draws the curve that this writes.
 """
 
-import argparse
 import dataclasses
-from pathlib import Path
 
 import short_training
 
@@ -55,14 +53,9 @@ def measure(profile: str, language: str, recipes: int, passes: int) -> dict:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--profile", default="cpu")
-    parser.add_argument("--language", default="id")
+    parser = short_training.parser(__doc__)
     parser.add_argument("--recipes", type=int, default=24)
     parser.add_argument("--passes", type=int, default=20, help="at most so many")
-    parser.add_argument("--json", type=Path, help="default: results/early_stopping_cpu.json")
     given = parser.parse_args()
     if given.recipes < 4 or given.passes < 5:
         parser.error("--recipes: at least 4; --passes: at least 5, or nothing can be stopped")

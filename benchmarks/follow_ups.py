@@ -10,7 +10,6 @@ them: repeating the first answer, and code that drops the line or doubles the nu
 The adapter of lesson 03 stays as it is; the new one goes into a temporary folder.
 """
 
-import argparse
 import dataclasses
 import random
 import sys
@@ -265,14 +264,9 @@ def main() -> None:
 
     from helpers.course.errors import CourseError
 
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--profile", default="cpu")
-    parser.add_argument("--language", default="id")
+    parser = short_training.parser(__doc__)
     parser.add_argument("--rows", type=int, default=48, help="training rows of each kind")
     parser.add_argument("--recipes", type=int, default=24, help="test recipes")
-    parser.add_argument("--json", type=Path, help="default: benchmarks/results/follow_ups_cpu.json")
     given = parser.parse_args()
     if given.rows < 4 or given.recipes < 2:
         parser.error("--rows: at least 4; --recipes: at least 2")

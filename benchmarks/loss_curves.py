@@ -9,7 +9,6 @@ differs too, and rounding alone makes two paths part. `--against` tells whether 
 within the spread over the seeds of both devices, and exits with 1 where it does not.
 """
 
-import argparse
 import dataclasses
 import statistics
 import sys
@@ -50,47 +49,42 @@ def outside(
     return found
 
 
-def measure(given) -> dict:
+def measure(cfg, tokenizer, rows: dict, seeds: int) -> list[list[float]]:
     """Training loss of every step, in nats a label token, for all seeds on the same rows."""
-    from helpers.training import models
-
-    cfg = short_training.shortened(settings.load(given.profile, given.language), given.steps)
-    tokenizer, curves = models.load_tokenizer(cfg), []
-    rows = short_training.datasets(cfg, tokenizer, short_training.saved_recipes(cfg, tokenizer))
-    for seed in range(1, given.seeds + 1):
+    curves = []
+    for seed in range(1, seeds + 1):
         changed = dataclasses.replace(cfg, seed=seed)
         trainer = short_training.train(changed, rows, tokenizer, logging_steps=1)
         curves.append([loss for _, loss in short_training.losses(trainer)])
         first, last = curves[-1][0], statistics.fmean(curves[-1][-5:])
         print(f"{cfg.device.name}, seed {seed}: {first:.3f} -> {last:.3f} nats a token", flush=True)
-    key = short_training.rows_key(rows)
-    return short_training.made_with(cfg) | {
-        "rows": key,
-        "curves": curves,
-        "device": cfg.device.name,
-    }
+    return curves
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--language", default="id")
-    parser.add_argument("--profile", default="cpu")
+    from helpers.training import models
+
+    parser = short_training.parser(__doc__)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=30)
-    parser.add_argument("--against", type=Path)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--against", type=Path, help="a result to compare with")
     given = parser.parse_args()
     if given.seeds < 2:
         parser.error("--seeds: at least 2, since the spread is the yardstick")
-    found = measure(given)
+    cfg = short_training.shortened(settings.load(given.profile, given.language), given.steps)
+    tokenizer = models.load_tokenizer(cfg)
+    rows = short_training.datasets(cfg, tokenizer, short_training.saved_recipes(cfg, tokenizer))
+    key = short_training.rows_key(rows)
+    other = read_json(given.against) if given.against else {"rows": key}
+    if other.get("rows") != key:
+        parser.error(f"--against: {given.against.name} was measured on other rows")
+    if given.against and len(other["curves"][0]) != given.steps:
+        parser.error(f"--against: {given.against.name} has {len(other['curves'][0])} --steps")
+    about = short_training.made_with(cfg) | {"rows": key, "device": cfg.device.name}
+    found = about | {"curves": measure(cfg, tokenizer, rows, given.seeds)}
     if given.json:
         write_json(given.json, found)
     if given.against:
-        other = read_json(given.against)
-        if other.get("rows") != found["rows"]:
-            parser.error(f"--against: {given.against.name} was measured on other rows")
         apart = outside(found["curves"], other["curves"])
         verdict = f"outside its spread from step(s) {apart}" if apart else "within its spread"
         print(f"against {other['device']}: {verdict}" + ("" if apart else " at every step"))

@@ -4,6 +4,7 @@ The rows are drawn as lesson 02 draws them: each recipe once for each pass, aske
 imported by what needs it, so that a script that only starts others stays small.
 """
 
+import argparse
 import dataclasses
 import datetime
 import math
@@ -129,6 +130,17 @@ def made_with(cfg) -> dict:
         "profile": cfg.profile,
         "language": cfg.data_language,
     }
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """--profile, --language and --json, which every benchmark that trains takes."""
+    found = argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    found.add_argument("--profile", default="cpu")
+    found.add_argument("--language", default="id")
+    found.add_argument("--json", type=Path, help="where the result goes")
+    return found
 
 
 def result_file(parser, given: Path | None, profile: str, name: str) -> Path:

@@ -145,13 +145,8 @@ def run_missing(file: Path, cfg, seeds: list[int]) -> dict:
 def main() -> None:
     import pandas as pd
 
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--profile", default="cpu")
-    parser.add_argument("--language", default="id")
+    parser = short_training.parser(__doc__)
     parser.add_argument("--seeds", type=int, default=5, help="how many")
-    parser.add_argument("--json", type=Path, help="default: results/spread_cpu_<language>.json")
     parser.add_argument("--seed", type=int, help=argparse.SUPPRESS)  # this one, in this process
     given = parser.parse_args()
     if given.seed is not None:

@@ -43,21 +43,31 @@ def corpus(cfg):
 
 
 @pytest.fixture(scope="session")
-def tuned_cfg(tmp_path_factory):
-    """Sanity settings with a random adapter in a folder of their own, as large as a trained one."""
+def random_adapter():
+    """random_adapter(cfg): an adapter as large as a trained one, where lesson 03 saves it."""
     import torch
 
     from helpers import training
-    from helpers.course import settings
     from helpers.training import models
 
-    cfg = settings.load("sanity", "id", artifacts_root=tmp_path_factory.mktemp("tuned"))
-    model = training.attach_adapter(models.load_base(cfg, "none"), cfg)
-    for name, weight in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(weight, std=0.1)
-    model.save_pretrained(models.adapter_folder(cfg))
-    return cfg
+    def save(cfg):
+        model = training.attach_adapter(models.load_base(cfg, "none"), cfg)
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(weight, std=0.1)
+        model.save_pretrained(models.adapter_folder(cfg))
+        return cfg
+
+    return save
+
+
+@pytest.fixture(scope="session")
+def tuned_cfg(tmp_path_factory, random_adapter):
+    """Sanity settings with a random adapter in a folder of their own."""
+    from helpers.course import settings
+
+    root = tmp_path_factory.mktemp("tuned")
+    return random_adapter(settings.load("sanity", "id", artifacts_root=root))
 
 
 @pytest.fixture

@@ -221,13 +221,12 @@ def load(
     data_language = choice(data_language or language, LANGUAGES, "data language")
     set_language(language)
     device = find_device()
-    reason = tr("diminta lewat parameter", "asked for by parameter")
-    if profile == "auto":
-        profile = profile_for(device, table)
-        reason = tr(
-            f"dipilih otomatis untuk {device.name} ({device.memory_gb:.0f} GB)",
-            f"chosen automatically for {device.name} ({device.memory_gb:.0f} GB)",
-        )
+    automatic = profile_for(device, table)
+    profile = automatic if profile == "auto" else profile
+    reason = tr(f"diminta; otomatis: {automatic}", f"asked for; automatic choice: {automatic}")
+    if profile == automatic:  # a runner has chosen already and hands its choice on by name
+        here = f"{device.name} ({device.memory_gb:.0f} GB)"
+        reason = tr(f"pilihan otomatis untuk {here}", f"the automatic choice for {here}")
     values = table[profile]
     check_device(profile, values, device)
     base, why = _base_model(base_model or os.environ.get("BASE_MODEL"), values["base_model"])

@@ -14,7 +14,7 @@ from fractions import Fraction
 from functools import cache
 from pathlib import Path
 
-from .recipes import item_name
+from .recipes import item_name, split_at_name
 
 WORDS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 
@@ -39,6 +39,9 @@ def _singular(word: str) -> str:
     if word.endswith(("ies", "oes")):
         return word[:-2]
     return word[:-1] if word.endswith("s") and not word.endswith("ss") else word
+
+
+_PANTRY = {of: {words(name, of) for name in table["pantry"]} for of, table in WORDS.items()}
 
 
 @cache
@@ -82,9 +85,8 @@ def names(items: Iterable[str], language: str) -> list[str]:
 
     Nobody lists the pantry when asking: water, salt, sugar, oil, pepper.
     """
-    pantry = {words(name, language) for name in WORDS[language]["pantry"]}
     found = dict.fromkeys(name for item in items if (name := item_name(item)))
-    return [name for name in found if words(name, language) not in pantry]
+    return [name for name in found if words(name, language) not in _PANTRY[language]]
 
 
 def everyday(name: str, language: str) -> str:
@@ -103,8 +105,7 @@ def has_quantity(item: str) -> bool:
 
 def unit(item: str) -> str:
     """The unit of an ingredient line: "2 sdm kecap manis" -> "sdm", "10 cabai" -> ""."""
-    before = item.lower().partition(item_name(item))[0]
-    return " ".join(re.findall(r"[^\W\d_]+", before))
+    return " ".join(re.findall(r"[^\W\d_]+", split_at_name(item)[0].lower()))
 
 
 _SIGNS = {"¼": Fraction(1, 4), "½": Fraction(1, 2), "¾": Fraction(3, 4)}
@@ -138,7 +139,7 @@ def _amount(item: str) -> str:
     The name is the end where a number stands before it: "100 g tepung protein 12".
     """
     start = re.split(r"\(|,(?!\d)", item)[0]
-    before = start[: max(0, start.lower().find(item_name(item)))]
+    before = split_at_name(start)[0]
     return before if _NUMBER.search(before) else start
 
 

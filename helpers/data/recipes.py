@@ -67,6 +67,16 @@ def item_name(item: str) -> str:
     return re.sub(r"\s+", " ", _QUANTITY.sub("", name)).strip(" .:-*")
 
 
+def split_at_name(item: str) -> tuple[str, str, str]:
+    """Before an ingredient's name, the name, after it: "1 cabai, iris" -> "1 ", "cabai", ", iris".
+
+    ("", "", item) where the name does not stand there in one piece.
+    """
+    name = re.escape(item_name(item))
+    found = name and re.search(rf"(?<![^\W\d_]){name}(?!\w)", item, re.IGNORECASE)
+    return (item[: found.start()], found[0], item[found.end() :]) if found else ("", "", item)
+
+
 _INDONESIAN = tomllib.loads(Path(__file__).with_name("messages.toml").read_text(encoding="utf-8"))
 
 

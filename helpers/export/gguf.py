@@ -190,8 +190,8 @@ def pre_tokenizer_name(tokenizer_json: dict) -> str:
     raise CourseError(f"unknown pre-tokenizer {kinds}: it has no llama.cpp name here. {ELSEWHERE}")
 
 
-def tokenizer_kind(tokenizer) -> tuple[str, dict]:
-    """llama.cpp's name for the pre-tokenizer ("" for SentencePiece), and the tokenizer.json.
+def tokenizer_kind(tokenizer) -> tuple[str, dict, dict[str, float]]:
+    """llama.cpp's name for the pre-tokenizer ("" for SentencePiece), tokenizer.json, the scores.
 
     Raises CourseError for a tokenizer that this writer cannot express.
     """
@@ -211,8 +211,8 @@ def tokenizer_kind(tokenizer) -> tuple[str, dict]:
     if tokenizer.eos_token_id is None or pad is None or pad == tokenizer.eos_token_id:
         raise CourseError("the tokenizer needs an end token and a pad token that is not the end.")
     if sentencepiece:
-        sentencepiece_scores(model)
-    return "" if sentencepiece else pre_tokenizer_name(data), data
+        return "", data, sentencepiece_scores(model)
+    return pre_tokenizer_name(data), data, {}
 
 
 def sentencepiece_scores(model: dict) -> dict[str, float]:
@@ -243,7 +243,7 @@ def add_tokenizer(writer, tokenizer, vocab_size: int) -> None:
     """
     import gguf
 
-    (pre, data), types = tokenizer_kind(tokenizer), gguf.TokenType
+    (pre, data, scores), types = tokenizer_kind(tokenizer), gguf.TokenType
     kinds = dict.fromkeys(range(vocab_size), types.UNUSED)
     tokens = {i: f"[PAD{i}]" for i in range(vocab_size)}
     for token, i in data["model"]["vocab"].items():
@@ -262,7 +262,6 @@ def add_tokenizer(writer, tokenizer, vocab_size: int) -> None:
     if pre:
         writer.add_tokenizer_pre(pre)
     else:
-        scores = sentencepiece_scores(data["model"])
         writer.add_tokenizer_pre("default")
         writer.add_token_scores([scores.get(tokens[i], -1e6) for i in range(vocab_size)])
         if tokenizer.unk_token_id is not None:

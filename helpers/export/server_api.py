@@ -74,7 +74,7 @@ class UnknownModel(Refused):
 
 
 class Service:
-    """A bot behind a queue: `concurrency` answers at once, `queue` more may wait, others get 503.
+    """A bot behind a queue: `concurrency` answers at once, `queue` more may wait, others get 429.
 
     `state` is "loading", then "ok" or "failed" (with `reason`), at the end "closing".
     """

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..course.errors import LabelMaskError
-from ..data.recipes import Recipe, item_name
+from ..data.recipes import Recipe, item_name, split_at_name
 from . import requests
 
 IGNORE = -100  # the label that PyTorch's cross entropy skips
@@ -53,11 +53,9 @@ def name_first(item: str) -> str:
     A model writes from left to right: with the name first, number and unit are chosen for that
     ingredient. An item without a quantity before its name stays as it is.
     """
-    name = re.escape(item_name(item))
-    found = re.fullmatch(rf"({_AMOUNT})\s({name})({_PREPARED})?", item, re.IGNORECASE)
-    if not name or ":" in name or not found:
-        return item
-    return f"{found[2]}: {found[1]}{found[3] or ''}"
+    before, name, after = split_at_name(item)
+    split = re.fullmatch(rf"{_AMOUNT}\s", before) and re.fullmatch(f"({_PREPARED})?", after)
+    return f"{name}: {before[:-1]}{after}" if split and ":" not in name else item
 
 
 def quantity_first(line: str) -> str:

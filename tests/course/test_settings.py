@@ -94,6 +94,14 @@ def test_an_unreachable_base_model_falls_back_to_the_packaged_one_and_says_so(mo
     assert "packaged model is used" in cfg.reason
 
 
+def test_the_reason_of_a_profile_holds_however_its_name_came(monkeypatch):
+    """A runner resolves "auto" itself and gives a notebook the profile's name."""
+    monkeypatch.setattr(settings, "find_device", lambda: settings.Device("cpu", "CPU", 16))
+    chosen = [settings.load(name, "en").reason for name in ("auto", "cpu")]
+    assert chosen == ["the automatic choice for CPU (16 GB)"] * 2
+    assert settings.load("sanity", "en").reason == "asked for; automatic choice: cpu"
+
+
 def test_the_hand_over_folder_follows_the_content_of_the_data(tmp_path):
     (tmp_path / "a.csv").write_text("Title,Ingredients,Steps\n")
     first = settings.load("sanity", data_dir=tmp_path).key

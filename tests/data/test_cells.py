@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from helpers.data.cleaning import break_at_numbers, clean_chunk, list_items
-from helpers.data.recipes import item_name
+from helpers.data.recipes import item_name, split_at_name
 
 ITEMS = ["1 ekor ayam", "3 siung bawang putih", "1 sdt garam"]
 STEPS = ["Cuci ayam.", "Tumis bawang putih.", "Masukkan ayam dan garam."]
@@ -233,6 +233,21 @@ def test_item_name_drops_quantity_and_preparation(name, quantity, preparation):
 )
 def test_item_names(item, name):
     assert item_name(item) == name
+
+
+@pytest.mark.parametrize(
+    "item, parts",
+    [
+        ("3 siung Cabai, iris", ("3 siung ", "Cabai", ", iris")),
+        ("1 batang tang", ("1 batang ", "tang", "")),  # not at the end of the unit
+        ("10cabai", ("10", "cabai", "")),
+        ("garam secukupnya", ("", "garam", " secukupnya")),
+        ("2 sdm gula (pasir) merah", ("", "", "2 sdm gula (pasir) merah")),  # in two pieces
+        ("", ("", "", "")),
+    ],
+)
+def test_an_item_is_cut_at_its_name(item, parts):
+    assert split_at_name(item) == parts
 
 
 @settings(max_examples=60, deadline=None)

@@ -18,7 +18,7 @@ from transformers import (
 )
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
-from helpers import export, training
+from helpers import export
 from helpers.course.errors import CourseError
 from helpers.export import gguf as gguf_writer
 from helpers.export import llamacpp
@@ -95,7 +95,7 @@ SHAPES = {  # heads that share keys, a head size of its own, a rotary base unlik
 
 
 @pytest.fixture(scope="module", params=SHAPES)
-def tuned(request, cfg, corpus, tmp_path_factory):
+def tuned(request, cfg, corpus, tmp_path_factory, random_adapter):
     """Settings over a tiny random base of one shape with a random adapter; the base's tokenizer."""
     kind, make_tokenizer, options = SHAPES[request.param]
     texts = [text for recipe in corpus for text in (recipe.title, prompts.answer(recipe))]
@@ -122,13 +122,7 @@ def tuned(request, cfg, corpus, tmp_path_factory):
     model.save_pretrained(base)
     tokenizer.save_pretrained(base)
     root = tmp_path_factory.mktemp("artifacts")
-    tuned = dataclasses.replace(cfg, base_model=str(base), artifacts_root=root)
-    adapted = training.attach_adapter(models.load_base(tuned, "none"), tuned)
-    for name, weight in adapted.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(weight, std=0.1)
-    adapted.save_pretrained(models.adapter_folder(tuned))
-    return tuned
+    return random_adapter(dataclasses.replace(cfg, base_model=str(base), artifacts_root=root))
 
 
 @needs_engine

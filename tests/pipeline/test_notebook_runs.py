@@ -74,7 +74,7 @@ def ran(request, passes):
     language, name = request.param
     outcome = passes[language].outcomes.get(name)
     assert outcome, f"not run: {list(passes[language].outcomes)[-1]} failed"
-    assert outcome.status == "passed", outcome.failure
+    assert outcome.status == "passed", execute.sentence(name, outcome.failure)
     return language, name, passes[language]
 
 
