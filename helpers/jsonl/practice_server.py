@@ -111,6 +111,14 @@ def _found(table: dict, key: str):
     return table[key]
 
 
+def _new_job(model: str, files: dict, method: dict) -> dict:
+    asked = (method.get("supervised") or {}).get("hyperparameters") or {}
+    job = {"id": _id("ftjob"), "object": "fine_tuning.job", "status": "validating_files"}
+    job |= {"model": model, **files, "created_at": int(time.time()), "hyperparameters": asked}
+    job |= {"fine_tuned_model": None, "error": None, "organization_id": "org-practice"}
+    return job | {"result_files": [], "seed": 0}
+
+
 def _application(server: PracticeServer) -> FastAPI:
     """The protocol's routes. Functions without `async` run in threads of their own."""
     app = FastAPI(openapi_url=None)
@@ -143,12 +151,7 @@ def _application(server: PracticeServer) -> FastAPI:
         files = {name: body.get(name) for name in FILES}
         for file_id in filter(None, files.values()):
             _found(server.files, file_id)
-        method = body.get("method") or {}
-        asked = (method.get("supervised") or {}).get("hyperparameters") or {}
-        job = {"id": _id("ftjob"), "object": "fine_tuning.job", "status": "validating_files"}
-        job |= {"model": server.model, **files, "created_at": int(time.time())}
-        job |= {"hyperparameters": asked, "fine_tuned_model": None, "error": None}
-        job |= {"organization_id": "org-practice", "result_files": [], "seed": 0}
+        job = _new_job(server.model, files, body.get("method") or {})
         server.jobs[job["id"]], server.events[job["id"]] = job, []
         server.emit(job, f"Created fine-tuning job: {job['id']}")
         threading.Thread(target=server.run, args=(job,), daemon=True).start()

@@ -235,7 +235,7 @@ def with_advice(reading: dict, language: str) -> list[dict]:
     return [*question(reading, language), {"role": "assistant", "content": text}]
 
 
-def shown(text: str) -> str:
+def advice_in(text: str) -> str:
     """The recommendation in an answer, without the line of checks before it."""
     return text.split("\n", 1)[-1].strip()
 
@@ -261,7 +261,7 @@ def model_advice(reading: dict, cfg: Settings) -> str:
     options = {"max_new_tokens": 150, "repetition_penalty": 1.0}
     chat = question(reading, cfg.data_language)
     answers = generation.answers(model, models.load_tokenizer(cfg), [chat], cfg, **options)
-    return shown(answers[0]["text"])
+    return advice_in(answers[0]["text"])
 
 
 def specificity(text: str, reading: dict, language: str) -> dict:

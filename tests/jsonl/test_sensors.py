@@ -61,8 +61,8 @@ def test_rows_are_different_balanced_and_follow_their_reading(language):
         assert row["action"] == sensors.action_for(row["reading"])
         advice = row["messages"][2]["content"]
         assert advice == answer(row["reading"], language)
-        assert sensors.action_of(sensors.shown(advice), language) == row["action"]
-        assert set(numbers(sensors.shown(advice))) <= set(row["reading"].values())
+        assert sensors.action_of(sensors.advice_in(advice), language) == row["action"]
+        assert set(numbers(sensors.advice_in(advice))) <= set(row["reading"].values())
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_checks_stop_at_the_first_yes_and_the_advice_is_specific(language):
         assert all(check.endswith(f" {no}") for check in checks)
         assert last.endswith(f" {no if action == sensors.NOTHING else yes}")
         advice = sensors.recommendation(reading, language)
-        assert sensors.shown(text) == advice == sensors.shown(advice)
+        assert sensors.advice_in(text) == advice == sensors.advice_in(advice)
         assert len(re.findall(r"[.](?:\s|$)", advice)) == 2, advice  # two sentences
         whole = {"numbers": 1.0, "action": True, "reason": True}
         assert sensors.specificity(advice, reading, language) == whole
@@ -199,4 +199,4 @@ def test_the_tuned_model_advises_on_one_reading_once_it_is_there(cfg, tmp_path):
     )
     assert job.status == "succeeded"
     text = sensors.model_advice(QUIET, own)
-    assert isinstance(text, str) and text == sensors.shown(text)
+    assert isinstance(text, str) and text == sensors.advice_in(text)
