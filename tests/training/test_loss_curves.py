@@ -78,6 +78,9 @@ def test_the_script_trains_every_seed_and_compares_with_a_saved_run(tmp_path):
     (tmp_path / "worse.json").write_text(json.dumps(found | {"rows": "others"}))
     refused = run("--against", str(tmp_path / "worse.json"))
     assert refused.returncode == 2 and "other rows" in refused.stderr
+    shorter = run("--against", str(saved), "--steps", "8")
+    assert shorter.returncode == 2 and "has 10 --steps" in shorter.stderr
+    assert not refused.stdout and not shorter.stdout  # before any training
 
 
 def test_the_committed_processor_curves_fall_for_every_seed():
