@@ -118,7 +118,7 @@ def test_data_split_keeps_what_the_manifest_has_and_places_the_rest(
         ("Bapak pingsan dan kejang!", "keadaan darurat"),
         ("Obat darah tinggi saya boleh dihentikan mulai besok?", "tidak boleh dijawab dari jauh"),
         ("pusing", "Terlalu pendek"),
-        ("Sehari perlu minum air berapa gelas?", "delapan gelas"),
+        ("Bangun tidur leher kaku, bantalnya harus setinggi apa?", "Bantal yang pas"),
         ("Ban motor saya kempes di jalan tol.", "Saya tidak tahu"),
     ],
 )
