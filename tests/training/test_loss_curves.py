@@ -80,7 +80,7 @@ def test_the_script_trains_every_seed_and_compares_with_a_saved_run(tmp_path):
     assert refused.returncode == 2 and "other rows" in refused.stderr
     shorter = run("--against", str(saved), "--steps", "8")
     assert shorter.returncode == 2 and "has 10 --steps" in shorter.stderr
-    assert "step" not in refused.stdout + shorter.stdout  # before any training
+    assert "nats" not in refused.stdout + shorter.stdout  # before any training
 
 
 def test_the_committed_processor_curves_fall_for_every_seed():
