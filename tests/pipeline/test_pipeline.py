@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -285,6 +286,8 @@ def start(folder):
     notebook(folder / "04_evaluation.ipynb", "1")
     command = [sys.executable, "-c", SCRIPT, str(folder)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    if os.name == "posix":  # a shell's background jobs, and what they start, ignore Ctrl-C
+        pipes["preexec_fn"] = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
     process = subprocess.Popen(command, cwd=ROOT, text=True, **pipes)
     deadline, file = time.monotonic() + 40, folder / "kernel.pid"
     while not file.exists() or not file.read_text():
