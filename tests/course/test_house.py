@@ -18,6 +18,7 @@ ROOMS = [
     "medical",
     "jsonl",
     "pipeline",
+    "classroom",
     "cli",
 ]  # a room may import from those before it
 

@@ -1,0 +1,1 @@
+"""What a class needs around the lessons: a kit without internet, own copies, marks, a website."""
