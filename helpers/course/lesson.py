@@ -52,15 +52,15 @@ def start(
     times = ", ".join(f"{p}: {num(m)}" for p, m in measured.items())
     expected = tr("belum diukur", "not yet measured")
     if cfg.profile in measured:
-        expected = num(measured[cfg.profile])
+        expected = num(measured[cfg.profile]) + tr(" menit", " minutes")
     facts = (
         f"`{cfg.profile}`** ({cfg.reason})",
         f"{md(base)} · data {md(cfg.data_name)} ({cfg.data_language})",
     )
     say(
         f"**Profil {facts[0]} · model dasar {facts[1]} · perkiraan waktu di sini: "
-        f"**{expected} menit** (menit terukur per profil: {times})",
+        f"**{expected}** (menit terukur per profil: {times})",
         f"**Profile {facts[0]} · base model {facts[1]} · expected time here: "
-        f"**{expected} minutes** (measured minutes by profile: {times})",
+        f"**{expected}** (measured minutes by profile: {times})",
     )
     return cfg
