@@ -43,6 +43,10 @@ def run(
         str, Option("--from", help="First lesson to run, by the beginning of its name, e.g. 03.")
     ] = "",
     only: Annotated[list[str] | None, Option(help="Only this lesson; may be repeated.")] = None,
+    given: Annotated[
+        list[str] | None,
+        Option("--set", help="NAME=VALUE of a lesson's parameters cell, e.g. MAX_RECIPES=500."),
+    ] = None,
     fresh: Annotated[
         bool, Option("--fresh", help="First remove what earlier runs with these settings left.")
     ] = False,
@@ -54,7 +58,7 @@ def run(
     cfg = settings.load(profile, language, data_language, seed)
     lessons, table = runner.select(lesson.lessons(), start, only), gates.load()
     with interruptible():
-        summary = runner.run(cfg, lessons, table, fresh=fresh, on_stderr=as_json)
+        summary = runner.run(cfg, lessons, table, fresh=fresh, given=given or [], on_stderr=as_json)
     if as_json:
         tell(summary, as_json)
     raise typer.Exit(summary["exit_code"])

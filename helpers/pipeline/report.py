@@ -261,6 +261,11 @@ def read_run(folder: Path) -> tuple[dict, list[dict]]:
             f"run {summary['stamp']} has the status {summary['status']}; "
             "only a run that passed goes into the README."
         )
+    if summary.get("set"):
+        raise CourseError(
+            f"run {summary['stamp']} was made with --set {summary['set']}; expected a run with "
+            "the lessons' own parameters."
+        )
     return summary, read_json(folder / "metrics.json")
 
 

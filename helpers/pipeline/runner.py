@@ -13,6 +13,8 @@ import os
 import platform
 import shutil
 import time
+import warnings
+from ast import literal_eval
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -37,6 +39,7 @@ REFERENCE_SECONDS = 0.5
 # Room for a busy machine: a limit is there to end what hangs. Starting a kernel may take a minute.
 FACTOR, LEAST = 4.0, 180.0
 UNMEASURED = 6 * 3600.0  # seconds, for a profile without measured minutes
+OPTIONS = {"PROFILE", "LANGUAGE", "DATA_LANGUAGE", "SEED"}  # parameters with an option of their own
 PACKAGES = (
     "torch transformers peft bitsandbytes accelerate datasets evaluate sacrebleu nltk pandas numpy "
     "jupyterlab ipywidgets papermill"
@@ -118,6 +121,40 @@ def environment(cfg: Settings) -> dict[str, str]:
 def parameters(cfg: Settings) -> dict[str, str | int]:
     names = ("profile", "language", "data_language", "seed")
     return {name.upper(): getattr(cfg, name) for name in names}
+
+
+def assigned(given: list[str], lessons: list[dict], folder: Path = NOTEBOOKS) -> dict[str, dict]:
+    """Lesson -> {name: value} of `given`, a list of NAME=VALUE for parameters of the lessons.
+
+    Raises UsageError for a name that no chosen lesson has, and a value of another type.
+    """
+    from papermill import inspect_notebook
+
+    cells = {}  # lesson -> its parameters and their defaults, as papermill reads them
+    for item in lessons if given else []:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # nbformat's, on notebooks without cell ids
+            found = inspect_notebook(str(folder / f"{item['name']}.ipynb"))
+        defaults = {name: literal_eval(row["default"]) for name, row in found.items()}
+        cells[item["name"]] = {n: v for n, v in defaults.items() if n not in OPTIONS}
+    known = {name: value for cell in cells.values() for name, value in cell.items()}
+    values: dict[str, dict] = {item["name"]: {} for item in lessons}
+    for text in given:
+        name, _, value = text.partition("=")
+        if name not in known:
+            raise UsageError(
+                f"--set {text}: expected NAME=VALUE with a parameter of the chosen lessons, one "
+                f"of: {', '.join(sorted(known)) or 'none'}."
+            )
+        default = known[name]
+        try:
+            value = value if isinstance(default, str) else type(default)(literal_eval(value))
+        except (ValueError, SyntaxError, TypeError):
+            kind = type(default).__name__
+            raise UsageError(f"--set {text}: expected {kind}, such as {default!r}.") from None
+        for lesson, cell in cells.items():
+            values[lesson] |= {name: value} if name in cell else {}
+    return values
 
 
 def lock_file(cfg: Settings) -> Path:
@@ -208,13 +245,15 @@ def run(
     table: list[dict],
     *,
     fresh: bool = False,
+    given: list[str] = (),
     on_stderr: bool = False,
     runs: Path | None = None,
     notebooks: Path | None = None,
 ) -> dict:
     """Run the lessons in order up to the first failure, check the gates, write the report.
 
-    Returns the summary; its `exit_code`: 0 all ran and all gates hold, 1 not, 130 interrupted.
+    `given`: NAME=VALUE for parameters of lessons (`assigned`). Returns the summary; its
+    `exit_code`: 0 all ran and all gates hold, 1 not, 130 interrupted.
     Raises CourseError before any kernel starts for what can be known by then.
     """
     check_fits(cfg)
@@ -226,6 +265,7 @@ def run(
             f"{', '.join(missing)}. Restore them, or mend course.toml."
         )
     check_disk([runs, cfg.artifacts_root])
+    values = assigned(given, lessons, notebooks)
     with alone(lock_file(cfg)) as ended:
         progress = Progress(new_folder(runs) / "run.log", on_stderr)
         if ended:
@@ -236,11 +276,13 @@ def run(
         announce(cfg, plans, fresh, progress)
         if fresh and cfg.artifacts.exists():
             forget(cfg)
-        outcomes = run_all(cfg, plans, progress)
-        return finish(cfg, outcomes, table, progress, started, calibration)
+        outcomes = run_all(cfg, plans, progress, values)
+        return finish(cfg, outcomes, table, progress, started, calibration, values)
 
 
-def run_all(cfg: Settings, plans: list[Plan], progress: Progress) -> list[Outcome]:
+def run_all(
+    cfg: Settings, plans: list[Plan], progress: Progress, values: dict[str, dict]
+) -> list[Outcome]:
     """The notebooks one after the other; those after a failure stay "not run"."""
     folder, outcomes = progress.log.parent, [Outcome(item.name, "not run") for item in plans]
     for i, item in enumerate(plans):
@@ -253,7 +295,8 @@ def run_all(cfg: Settings, plans: list[Plan], progress: Progress) -> list[Outcom
                 text = f"{name}: code cell {cell} · {clock(seconds)} of {about}"
                 update(f"{text} · {memory / 1e9:.1f} GB")
 
-            outcomes[i] = run_notebook(item, folder, parameters(cfg), environment(cfg), watch)
+            chosen = parameters(cfg) | values[item.name]
+            outcomes[i] = run_notebook(item, folder, chosen, environment(cfg), watch)
         done = outcomes[i]
         text = f"{name}: {done.status} after {clock(done.seconds)}"
         style = "green" if done.status == "passed" else "red"
@@ -263,7 +306,7 @@ def run_all(cfg: Settings, plans: list[Plan], progress: Progress) -> list[Outcom
     return outcomes
 
 
-def finish(cfg: Settings, outcomes, table, progress, started: float, calibration: float) -> dict:
+def finish(cfg: Settings, outcomes, table, progress, started, calibration, values) -> dict:
     """Check the gates; write metrics, summary and report; tell the terminal. Returns the summary"""
     folder = progress.log.parent
     passed = {o.name for o in outcomes if o.status == "passed"}
@@ -281,6 +324,7 @@ def finish(cfg: Settings, outcomes, table, progress, started: float, calibration
         "peak_memory_gb": max(o.peak_memory_gb for o in outcomes),
         "calibration_seconds": round(calibration, 2),
         "settings": cfg.as_dict(),
+        "set": {name: chosen for name, chosen in values.items() if chosen},
         "versions": versions(),
         "notebooks": [asdict(o) for o in outcomes],
         "gates": verdicts,

@@ -454,7 +454,7 @@ def test_exercise_states_hints_and_strictness(tmp_path, monkeypatch, capsys, lan
 # --- README, data card, map of helpers ----------------------------------------------------------
 
 
-def a_run(folder, status="passed", names=NAMES):
+def a_run(folder, status="passed", names=NAMES, **more):
     metrics = [
         {"notebook": "04_evaluation", "name": prefix + name, "value": v, "n": 96}
         | {"low": v - 0.01, "high": v + 0.01}
@@ -466,6 +466,7 @@ def a_run(folder, status="passed", names=NAMES):
     outcomes = [{"name": n, "seconds": 90.0, "peak_memory_gb": 2.2} for n in names]
     summary = {"stamp": "1", "status": status, "seconds": 600, "peak_memory_gb": 4.4}
     summary |= {"started": "2030-01-02 03:04:05", "notebooks": outcomes, "settings": settings}
+    summary |= more
     folder.mkdir()
     (folder / "metrics.json").write_text(json.dumps(metrics))
     (folder / "summary.json").write_text(json.dumps(summary))
@@ -488,6 +489,7 @@ def test_readme_is_rendered_from_a_run(tmp_path):
     for wrong, kind in (
         (a_run(tmp_path / "failed", "failed"), CourseError),
         (a_run(tmp_path / "part", names=NAMES[1:]), CourseError),
+        (a_run(tmp_path / "other", set={"02_data_csv_qa": {"MAX_RECIPES": 60}}), CourseError),
         (tmp_path, UsageError),
     ):
         with pytest.raises(kind):

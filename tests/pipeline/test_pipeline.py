@@ -169,6 +169,35 @@ def test_what_can_be_known_before_a_run_is_told_before(cfg, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+LESSON_02 = [
+    {"name": "02_data_csv_qa", "minutes": {}},
+    {"name": "03_qlora_training", "minutes": {}},
+]
+
+
+def test_set_reaches_the_lessons_that_have_the_parameter():
+    values = runner.assigned(["MAX_RECIPES=60", "TEST_SHARE=0.1"], LESSON_02)
+    assert values == {
+        "02_data_csv_qa": {"MAX_RECIPES": 60, "TEST_SHARE": 0.1},
+        "03_qlora_training": {},
+    }
+    assert runner.assigned([], LESSON_02) == {"02_data_csv_qa": {}, "03_qlora_training": {}}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("MAX_RECIPES=many", "expected int"),
+        ("MAX_RECIPES", "expected int"),
+        ("MAX_RECIPE=60", "MAX_RECIPES"),
+        ("PROFILE=cpu", "one of"),
+    ],
+)
+def test_set_refuses_what_no_chosen_lesson_can_take(given, expected):
+    with pytest.raises(UsageError, match=expected):
+        runner.assigned([given], LESSON_02)
+
+
 def test_limits_follow_the_measured_minutes_and_the_machine():
     lesson, here = {"name": "03", "minutes": {"cpu": 10}}, runner.REFERENCE_SECONDS
     fast, once, twice = (runner.plan(lesson, "cpu", ROOT, here * x) for x in (0.1, 1, 2))
