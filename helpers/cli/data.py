@@ -1,4 +1,4 @@
-"""`python -m helpers data`: check recipe CSVs, split the corpus, validate chat JSONL."""
+"""`python -m helpers data`: check recipe CSVs, adapt others, split, validate chat JSONL."""
 
 from __future__ import annotations
 
@@ -45,6 +45,31 @@ def check(
             "nothing usable: no row was kept. Expected CSVs with a title, ingredients and steps "
             "column (see data/DATA_CARD.md)."
         )
+
+
+@app.command()
+def adapt(
+    file: Annotated[Path, typer.Argument(exists=True, dir_okay=False, help="A CSV file.")],
+    title: Annotated[str, typer.Option(help="Column of the titles.")],
+    items: Annotated[str, typer.Option(help="Column of what is needed: a list in each cell.")],
+    steps: Annotated[str, typer.Option(help="Column of the steps: a list in each cell.")],
+    out: Annotated[Path, typer.Option(file_okay=False, help="Folder to write, the DATA_DIR.")],
+    category: Annotated[str, typer.Option(help="Column of the categories, if there is one.")] = "",
+    separator: Annotated[str, typer.Option(help='Between the items of a cell, e.g. ";".')] = "",
+) -> None:
+    """Make a DATA_DIR from a CSV about something else than recipes: docs/your_own_data.md.
+
+    Writes the rows with the columns that the lessons read, and subject.toml, where one says who
+    the assistant is and how people ask. Exit code 1: nothing usable.
+    """
+    from ..data import subject
+
+    named = {"title": title, "ingredients": items, "steps": steps}
+    named |= {"category": category} if category else {}
+    made, unreadable = subject.adapt(file, named, out, separator)
+    tell({"unreadable_rows": unreadable[:MOST_LINES], "unreadable": len(unreadable)})
+    check([made])
+    typer.echo(f"Now edit {out / subject.SUBJECT}, then: DATA_DIR={out} python -m helpers run")
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""The command line: run, doctor, data, gpu, chat, export, serve, health, advise, lab, ...
+"""The command line: run, doctor, data, gpu, chat, export, serve, health, advise, lab, grade, ...
 
 Heavy modules are imported inside the commands, so that --help is quick. Exit codes: 0 fine, 1 the
 thing checked is bad, 2 wrong use, 130 interrupted.
@@ -15,7 +15,7 @@ from typer import Option
 
 from ..course import lesson, settings
 from ..course.errors import CourseError
-from . import chat, data, gpu, serve
+from . import chat, classroom, data, gpu, serve
 from .options import DataLanguage, Json, Language, Profile, Seed, interruptible, tell
 
 app = typer.Typer(
@@ -31,6 +31,11 @@ app.add_typer(gpu.app, name="gpu")
 app.add_typer(notebooks, name="notebooks")
 for command in (chat.chat, chat.health, chat.advise, serve.export, serve.serve):
     app.command()(command)
+for command in (classroom.grade, classroom.certificate):
+    app.command()(command)
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
+    classroom.lab
+)
 
 
 @app.command()
@@ -110,22 +115,6 @@ def installation() -> dict:
     except CourseError as problem:
         facts["problems"].append(str(problem))
     return facts
-
-
-@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def lab(context: typer.Context) -> None:
-    """Open JupyterLab on the course, at its first notebook; further options go to JupyterLab."""
-    import subprocess
-
-    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={settings.ROOT}"]
-    start = "--LabApp.default_url=/lab/tree/notebooks/00_start.ipynb"
-    with interruptible():
-        server = subprocess.Popen([*command, start, *context.args])
-        try:
-            raise typer.Exit(server.wait())
-        finally:
-            server.terminate()
-            server.wait()
 
 
 @notebooks.command()

@@ -19,6 +19,8 @@ class ExerciseNotPassed(AssertionError):
 
 
 status: dict[str, str] = {}
+# What a notebook shows; `grade` reads it back.
+SIGNS = {"correct": "✅", "wrong": "❌", "open": "⏳"}
 
 
 def check(exercise: str, answer, test: Callable[[object], str | None]) -> str:
@@ -30,12 +32,13 @@ def check(exercise: str, answer, test: Callable[[object], str | None]) -> str:
     name = tr(f"Latihan {exercise}", f"Exercise {exercise}")
     if answer is None or answer is Ellipsis:
         status[exercise] = "open"
-        text = f"⏳ {name}: " + tr("belum dijawab.", "not answered yet.")
+        text = f"{name}: " + tr("belum dijawab.", "not answered yet.")
     elif hint := _hint(test, answer):
         status[exercise] = "wrong"
-        text = f"❌ {name}: " + tr("belum tepat.", "not yet.") + f" {hint}"
+        text = f"{name}: " + tr("belum tepat.", "not yet.") + f" {hint}"
     else:
-        status[exercise], text = "correct", f"✅ {name}: " + tr("benar.", "correct.")
+        status[exercise], text = "correct", f"{name}: " + tr("benar.", "correct.")
+    text = f"{SIGNS[status[exercise]]} {text}"
     if path := os.environ.get("DAPUR_EXERCISES"):
         write_json(path, status)
     if status[exercise] != "correct" and os.environ.get("DAPUR_STRICT") == "1":

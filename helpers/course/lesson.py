@@ -45,7 +45,7 @@ def start(
     cfg = settings.load(profile, language, data_language, seed, run_solutions)
     if cfg.base_model in ("packaged", "sanity"):
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    results.start(name)
+    results.start(name, cfg.artifacts / "results")
     base = {"packaged": PACKAGED_NAME}.get(cfg.base_model, cfg.base_model)
     display(HTML(switch_html(language)))
     measured = next(item for item in lessons() if item["name"] == name)["minutes"]

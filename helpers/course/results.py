@@ -1,21 +1,26 @@
-"""Numbers that a run produces: `record` writes them, the gates and the report read them."""
+"""Numbers that a lesson produces: `record` writes them; gates, report and certificate read them."""
 
 from __future__ import annotations
 
 import math
 import os
 import sys
+from pathlib import Path
 
 from .files import write_json
 
 _memory: list[dict] = []
 _notebook = "scratch"
+_folder: Path | None = None
 
 
-def start(notebook: str) -> None:
-    """Begin the records of one notebook; an earlier attempt's are forgotten."""
-    global _notebook
-    _notebook = notebook
+def start(notebook: str, folder: Path | None = None) -> None:
+    """Begin the records of one notebook; an earlier attempt's are forgotten.
+
+    `folder`: where the rows are kept whoever runs the notebook, as <notebook>.json.
+    """
+    global _notebook, _folder
+    _notebook, _folder = notebook, folder
     _memory.clear()
     _write()
 
@@ -33,7 +38,7 @@ def record(
 
     `low`, `high`: interval; `n`: sample size. Stored with them: `cell`, the execution count of the
     notebook cell that called (None elsewhere). Inside a pipeline run the rows go to the file that
-    DAPUR_METRICS names. Raises ValueError for a value that is not a finite number.
+    DAPUR_METRICS names as well. Raises ValueError for a value that is not a finite number.
     """
     value = float(value)
     if not math.isfinite(value):
@@ -66,3 +71,5 @@ def _running_cell() -> int | None:
 def _write() -> None:
     if path := os.environ.get("DAPUR_METRICS"):
         write_json(path, _memory)
+    if _folder and _memory:  # a lesson that was only opened leaves an earlier result alone
+        write_json(_folder / f"{_notebook}.json", _memory)

@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PROFILES_FILE = Path(__file__).with_name("profiles.toml")
 LANGUAGES = ("id", "en")
 PACKAGED_NAME = "SmolLM2-135M-Instruct"
+SUBJECT = "subject.toml"  # beside the CSVs of another subject, see data/subject.py
 
 
 @dataclass(frozen=True)
@@ -82,9 +83,11 @@ class Settings:
 
     @cached_property
     def data_hash(self) -> str:
-        """Eight hex digits of the names and contents of every CSV below `data_dir`."""
+        """Eight hex digits of the names and contents of every CSV and subject in `data_dir`."""
+        subject = self.data_dir / SUBJECT
         try:
-            return hash_files(csv_files(self.data_dir), self.data_dir)
+            files = csv_files(self.data_dir) + [subject] * subject.is_file()
+            return hash_files(files, self.data_dir)
         except OSError as problem:
             raise _unreadable(problem, self.data_dir) from None
 

@@ -66,8 +66,11 @@ class Layout:
         return [text for text, holds in remarks.items() if holds]
 
 
-def look_at(path: Path) -> Layout:
-    """The layout of `path`, from its first 64 KiB. NotARecipeFile when it holds no recipes."""
+def look_at(path: Path, named: dict[str, str] | None = None) -> Layout:
+    """The layout of `path`, from its first 64 KiB. NotARecipeFile when it holds no recipes.
+
+    `named`: field -> name of its column, where that is not one of the known names.
+    """
     try:
         with open(path, "rb") as handle:
             head = handle.read(1 << 16)
@@ -83,17 +86,17 @@ def look_at(path: Path) -> Layout:
     samples = {separator: sample(text, separator) for separator in ",;\t|"}
     for skip in range(5):  # a title or "sep=;" may stand above the header
         for separator, rows in samples.items():
-            columns = columns_of(rows[skip]) if len(rows) > skip else {}
+            columns = columns_of(rows[skip], named) if len(rows) > skip else {}
             if all(f in columns for f in REQUIRED):
                 header = tuple(rows[skip])
                 shape = (columns, header, len(header), skip + 1)
                 return Layout(encoding, separator, *shape, backslash, mark)
     separator, rows = max(samples.items(), key=lambda item: len(item[1][0]) if item[1] else 0)
-    if columns := columns_by_content(rows):
+    if not named and (columns := columns_by_content(rows)):
         width = Counter(map(len, rows)).most_common(1)[0][0]
         return Layout(encoding, separator, columns, (), width, 0, backslash, mark)
     header = rows[0] if rows else []
-    missing = [f for f in REQUIRED if f not in columns_of(header)]
+    missing = [f for f in REQUIRED if f not in columns_of(header, named)]
     raise NotARecipeFile(f"no column for {', '.join(missing)} among: {', '.join(header[:8])[:120]}")
 
 
@@ -145,11 +148,11 @@ def plain(name: str) -> str:
     return re.sub(r"[\W_]+", " ", re.sub(r"\(.*?\)", "", name).lower()).strip()
 
 
-def columns_of(header: list[str]) -> dict[str, int]:
-    """Position of each field by its most certain name, else by a word in it."""
+def columns_of(header: list[str], named: dict[str, str] | None = None) -> dict[str, int]:
+    """Position of each field by the name given, or its most certain one, or a word in it."""
     names = [plain(h) for h in header]
     found = {}
-    for field, known in ALIASES.items():
+    for field, known in (ALIASES | {f: [plain(n)] for f, n in (named or {}).items()}).items():
         if present := [name for name in known if name in names]:
             found[field] = names.index(present[0])
     for field, hints in HINTS.items():
@@ -157,7 +160,7 @@ def columns_of(header: list[str]) -> dict[str, int]:
             words = set(names[position].split())
             telling = re.fullmatch(r"[\w ()/-]{1,40}", name) and "--" not in name
             telling = telling and len(names[position].split()) <= 4 and not NOT_TEXT & words
-            if field not in found and telling and hints & words:
+            if field not in {*found, *(named or ())} and telling and hints & words:
                 if position not in found.values():
                     found[field] = position
     return found

@@ -26,7 +26,7 @@ from ..course.settings import ROOT
 from .notebooks import NOTEBOOKS, bootstrap_source, read, tags
 
 REQUIRED_PARAMETERS = {"PROFILE", "LANGUAGE", "DATA_LANGUAGE", "RUN_SOLUTIONS", "SEED"}
-NOT_FOR_LESSONS = ("pipeline", "cli")  # rooms that a lesson never imports
+NOT_FOR_LESSONS = ("pipeline", "classroom", "cli")  # rooms that a lesson never imports
 GENERIC = {"load", "read", "write", "save", "check", "start"}  # in many modules, each its own
 _BODY = re.compile(r'<span lang="(id|en)"></span>\n\n(.*)', re.DOTALL)
 _BILINGUAL = re.compile(r"#{1,6} (.+)|\*\*(.+)\*\*")

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..course.errors import LabelMaskError
+from ..data import subject
 from ..data.recipes import Recipe, item_name, split_at_name
 from . import requests
 
@@ -18,6 +19,8 @@ IGNORE = -100  # the label that PyTorch's cross entropy skips
 
 SYSTEM = {"id": "Kamu koki Indonesia.", "en": "You are an Indonesian chef."}
 HEADINGS = {"id": ("Bahan:", "Langkah:"), "en": ("Ingredients:", "Steps:")}
+for _language, _texts in subject.texts().items():  # of a DATA_DIR that holds no recipes
+    SYSTEM[_language], HEADINGS[_language] = _texts["system"], tuple(_texts["headings"])
 
 
 def answer(recipe: Recipe, language: str = "id", asked: Sequence[str] = ()) -> str:

@@ -13,6 +13,7 @@ import tomllib
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..data import subject
 from ..data.ingredients import WORDS, doubled, everyday, names, same, words
 from ..data.recipes import Recipe
 
@@ -23,6 +24,8 @@ SHARES = {  # of the training rows, by form; Indonesian answers by dish were the
     "en": (0.6, 0.2, 0.2),
 }
 PHRASINGS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+for _language, _texts in subject.texts().items():  # of a DATA_DIR that holds no recipes
+    PHRASINGS[_language] = PHRASINGS[_language] | {"around": {}} | _texts
 COLLOQUIAL = 0.3  # chance of the everyday word, where a name has one
 CHATTY = 0.3  # chance of words before a training request, and of words after it
 INCOMPLETE = 0.25  # chance that a request by ingredients leaves out one or two of them

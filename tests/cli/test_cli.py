@@ -32,7 +32,7 @@ def test_help_comes_quickly_and_loads_nothing_heavy():
 
 
 COMMANDS = "run doctor data data-check data-split gpu chat health advise export serve"
-COMMANDS = f"{COMMANDS} notebooks lab".split()
+COMMANDS = f"{COMMANDS} notebooks lab grade certificate data-adapt".split()
 
 
 @pytest.mark.parametrize("arguments", [name.split("-") for name in COMMANDS])
@@ -168,17 +168,25 @@ def test_an_object_is_told_to_people_without_what_steers_a_terminal(capsys):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")
-def test_lab_serves_the_whole_course_and_a_signal_ends_its_server(tmp_path):
-    (tmp_path / "jupyterlab.py").write_text(
-        "import os, sys, time\nprint(os.getpid(), *sys.argv[1:], flush=True)\ntime.sleep(600)"
+def test_lab_serves_the_whole_course_at_an_own_copy_and_a_signal_ends_its_server(tmp_path):
+    """In a copy of the course, whose work/ may be written to."""
+    course, fake = tmp_path / "course", tmp_path / "fake"
+    for folder in ("helpers", "notebooks"):
+        shutil.copytree(ROOT / folder, course / folder)
+    fake.mkdir()
+    (fake / "jupyterlab.py").write_text(
+        "import os, sys, time\nprint(os.environ['PYTHONPATH'])\n"
+        "print(os.getpid(), *sys.argv[1:], flush=True)\ntime.sleep(600)"
     )
-    path = {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
-    command = [sys.executable, "-m", "helpers", "lab", "--no-browser"]
-    lab = subprocess.Popen(
-        command, cwd=tmp_path, env=os.environ | path, stdout=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, "-m", "helpers", "lab", "--name", "Siti A", "--no-browser"]
+    environment = os.environ | {"PYTHONPATH": str(fake)}
+    lab = subprocess.Popen(command, cwd=course, env=environment, stdout=subprocess.PIPE, text=True)
+    made = lab.stdout.readline()
+    assert made.startswith("Disalin ke work/siti-a: 00_start, 01_gpu_memory")
+    assert lab.stdout.readline().strip() == os.pathsep.join([str(course), str(fake)])
     pid, *options = lab.stdout.readline().split()
-    start = "--LabApp.default_url=/lab/tree/notebooks/00_start.ipynb"
-    assert options == [f"--ServerApp.root_dir={ROOT}", start, "--no-browser"]
+    start = "--LabApp.default_url=/lab/tree/work/siti-a/00_start.ipynb"
+    assert options == [f"--ServerApp.root_dir={course}", start, "--no-browser"]
+    assert (course / "work" / "siti-a" / "09_hosted_jobs.ipynb").is_file()
     lab.terminate()
     assert lab.wait(timeout=20) == 130 and not psutil.pid_exists(int(pid))

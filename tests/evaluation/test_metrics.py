@@ -73,9 +73,11 @@ def test_a_share_has_a_wilson_interval():
 
 def test_records_keep_the_last_value_and_reach_the_file(tmp_path, monkeypatch):
     monkeypatch.setenv("DAPUR_METRICS", str(tmp_path / "m.json"))
-    results.start("nb")
+    results.start("nb", tmp_path / "results")
+    assert not (tmp_path / "results").exists()
     results.record("a", 1, "x", low=0, high=2, n=3)
     results.record("a", 2, "x")
     (row,) = files.read_json(tmp_path / "m.json")
+    assert files.read_json(tmp_path / "results" / "nb.json") == [row]
     assert (row["notebook"], row["name"], row["value"], row["unit"]) == ("nb", "a", 2.0, "x")
     assert row["low"] is None and row["high"] is None and row["n"] is None

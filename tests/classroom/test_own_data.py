@@ -1,0 +1,166 @@
+"""Another subject than recipes: columns named by hand, words of its own, lessons 02 to 05."""
+
+import csv
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+
+import pytest
+from plants import rows
+
+from helpers.course import lesson, settings
+from helpers.course.errors import UsageError
+from helpers.course.settings import ROOT
+from helpers.data import load_recipes, subject
+from helpers.pipeline import execute, runner
+
+NAMED = {"title": "tanaman dan tugas", "ingredients": "Perlengkapan", "steps": "cara"}
+
+
+def written(path, table, **options):
+    with open(path, "w", encoding="utf-8", newline="") as handle:
+        sheet = csv.DictWriter(handle, table[0], **options)
+        sheet.writeheader()
+        sheet.writerows(table)
+    return path
+
+
+@pytest.fixture(scope="module")
+def plants(tmp_path_factory):
+    """A DATA_DIR of 300 instructions for house plants, with the words of the template."""
+    folder = tmp_path_factory.mktemp("plants")
+    source = written(folder / "kebun.csv", rows(), delimiter="\t")
+    made, bad = subject.adapt(source, NAMED | {"category": "jenis"}, folder / "data", ";")
+    assert made == folder / "data" / "kebun.csv" and not bad
+    return folder / "data"
+
+
+def test_every_row_of_a_csv_with_other_columns_comes_through(plants):
+    table, report = load_recipes(plants)
+    assert (report.rows_read, report.rows_kept) == (300, 300)
+    assert table["category"].nunique() == 10
+    first = table.iloc[0]
+    assert (
+        first["title"] == "Menyiram Monstera" and first["ingredients"].split("\n")[1] == "1 gembor"
+    )
+
+
+def test_the_command_tells_what_was_lost_and_what_comes_next(call, tmp_path, capsys):
+    table = [{"task": "Repot", "needs": "1 pot; 1 spade", "how": "Lift; Plant"}] * 3
+    file = written(tmp_path / "garden.csv", table)
+    with open(file, "a", encoding="utf-8") as handle:
+        handle.write('Prune,"1 knife; 1 cloth,Cut\n')
+    words = ("--title", "task", "--items", "needs", "--separator", ";", "--out")
+    assert call("data", "adapt", file, *words, tmp_path / "d", "--steps", "how") == 0
+    told = capsys.readouterr().out
+    assert "unreadable: 1" in told and "a quote that never closes" in told
+    assert "rows kept: 3" in told and f"DATA_DIR={tmp_path / 'd'}" in told
+    assert call("data", "adapt", file, *words, tmp_path / "e", "--steps", "who") == 1
+    assert "no column for steps among: task, needs, how" in capsys.readouterr().err
+    assert call("data", "adapt", file, *words, tmp_path, "--steps", "how") == 2
+    assert "overwritten" in capsys.readouterr().err and file.read_text().startswith("task")
+
+
+def test_a_named_column_wins_over_a_known_name(tmp_path):
+    table = [{"title": "no", "ingredients": "x", "steps": "x", "a": "Yes", "b": "1--2", "c": "3"}]
+    named = {"title": "a", "ingredients": "b", "steps": "c"}
+    made, _ = subject.adapt(written(tmp_path / "x.csv", table), named, tmp_path / "d")
+    assert made.read_text(encoding="utf-8") == "Title,Ingredients,Steps\nYes,1--2,3\n"
+
+
+def test_a_subject_that_was_edited_is_never_overwritten_and_belongs_to_the_data(tmp_path):
+    named = {"title": "a", "ingredients": "b", "steps": "c"}
+    file = written(tmp_path / "x.csv", [{"a": "A", "b": "1--2", "c": "3"}])
+    subject.adapt(file, named, tmp_path / "d")
+
+    def key():
+        return settings.load("sanity", "id", data_dir=tmp_path / "d").key
+
+    before, own = key(), tmp_path / "d" / "subject.toml"
+    own.write_text(own.read_text(encoding="utf-8").replace("Kamu", "Anda"), encoding="utf-8")
+    assert key() != before, "a model is asked as it was trained"
+    subject.adapt(file, named, tmp_path / "d")
+    assert "Anda" in own.read_text(encoding="utf-8")
+
+
+TALK = """
+import json
+from helpers.data import load_recipes, recipes_of
+from helpers.training import prompts, requests
+table, _ = load_recipes({folder!r})
+chats = [prompts.messages(r, "id", form=f) for r in recipes_of(table) for f in requests.FORMS]
+same = [prompts.parse(c[-1]["content"]) is not None for c in chats]
+again = [prompts.follow_up(chats[0], kind, "air", "id") for kind in requests.FOLLOW_UPS]
+print(json.dumps([chats[:3], all(same), len(same), [c[3]["content"] for c in again if c]]))
+"""
+
+
+def test_chats_are_in_the_words_of_the_subject(plants):
+    """In a process of its own: DATA_DIR counts from the start of a program, as in a kernel."""
+    done = subprocess.run(
+        [sys.executable, "-c", TALK.format(folder=str(plants))],
+        env=os.environ | {"DATA_DIR": str(plants)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    chats, readable, number, again = json.loads(done.stdout)
+    words = tomllib.loads(subject.TEMPLATE.read_text(encoding="utf-8"))["id"]
+    assert readable and number == 900 and again
+    for form, (system, request, answer) in zip(("ingredients", "both", "dish"), chats):
+        assert system["content"] == words["system"]
+        starts = [re.split(r"{\w+}", text) for text in words[form]["train"]]
+        assert any(all(part in request["content"] for part in parts) for parts in starts), request
+        assert all(f"\n{heading}\n" in answer["content"] for heading in words["headings"])
+    assert not re.search(r"koki|masak|resep|Bahan:", json.dumps(chats + again), re.IGNORECASE)
+
+
+HEAD = "[id]\nsystem = 'x'\nheadings = ['A:', 'B:']"
+GOOD = tomllib.loads(subject.TEMPLATE.read_text(encoding="utf-8"))["id"]
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("[id", "cannot be read"),
+        ("[fr]\nsystem = 'x'", r"\[fr\] is no language"),
+        ("[id]\nsystem = ''", "who the assistant is"),
+        ("[id]\nsystem = 'x'\nheadings = ['A:', 'A:']", "two different lines"),
+        (f"{HEAD}\nbahan = 1", "bahan is unknown"),
+        (HEAD, r"\[dish\] needs a list of sentences train"),
+        (
+            f"{HEAD}\n[id.dish]\ntrain = ['How?']\ntest = ['{{title}}']",
+            r"must hold {title} in braces",
+        ),
+    ],
+)
+def test_a_subject_that_lacks_something_says_what(tmp_path, text, why):
+    (tmp_path / "subject.toml").write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError, match=why):
+        subject.texts(tmp_path)
+
+
+def test_recipes_have_no_subject_and_the_template_is_a_whole_one(tmp_path, monkeypatch):
+    monkeypatch.delenv("DATA_DIR", raising=False)
+    assert subject.texts() == {} == subject.texts(tmp_path)
+    (tmp_path / "subject.toml").write_bytes(subject.TEMPLATE.read_bytes())
+    assert set(subject.texts(tmp_path)) == {"id", "en"}
+    for part in subject.texts(tmp_path).values():
+        assert not {s for f in subject.FORMS for s in part[f]["train"] if s in part[f]["test"]}
+
+
+@pytest.mark.slow
+def test_lessons_02_to_05_run_on_plants(plants, tmp_path):
+    cfg = settings.load("sanity", "id", data_dir=plants, artifacts_root=tmp_path / "artifacts")
+    names = [item["name"] for item in lesson.lessons() if item["name"][:2] in "02 03 04 05".split()]
+    assert len(names) == 4
+    for name in names:
+        plan = execute.Plan(name, lesson.NOTEBOOKS / f"{name}.ipynb", 300)
+        done = execute.run_notebook(plan, tmp_path, runner.parameters(cfg), runner.environment(cfg))
+        assert done.status == "passed", execute.sentence(name, done.failure)
+    row = json.loads((cfg.artifacts / "data" / "test.jsonl").open(encoding="utf-8").readline())
+    assert row["messages"][0]["content"] == GOOD["system"]
