@@ -24,7 +24,7 @@ def model_name(model: str) -> str:
     """Name of "base" or "tuned" for people."""
     if model == "base":
         return tr("Model dasar", "Base model")
-    return tr("Model hasil tuning", "Tuned model")
+    return tr("Model hasil fine-tuning", "Tuned model")
 
 
 def render(conversation: Conversation) -> str:
