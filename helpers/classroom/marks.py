@@ -228,8 +228,8 @@ def _prepare(top: Path, wanted: list[str], cfg: Settings, tell) -> None:
 
 
 def _environment(desk: Path, artifacts: Path, cfg: Settings) -> dict[str, str]:
-    values = {k: v for k, v in runner.environment(cfg).items() if not _SECRET.search(k)}
     """Environment of the kernels: the copy's code and files, a home of its own, no secrets."""
+    values = {k: v for k, v in runner.environment(cfg).items() if not _SECRET.search(k)}
     home = desk / "home"
     home.mkdir(exist_ok=True)
     paths = {"PYTHONPATH": desk, "DAPUR_ARTIFACTS": artifacts, "HOME": home, "USERPROFILE": home}
