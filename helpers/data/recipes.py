@@ -33,7 +33,10 @@ ITEMS = r"^\S[^\n]*(?:\n\S[^\n]*)"  # one item a line, none empty
 
 @dataclass(frozen=True)
 class Recipe:
-    """One clean recipe; `recipe_id` is the same for its versions in several languages."""
+    """One clean recipe; `recipe_id` is the same for its versions in several languages.
+
+    For a file that has no ids it is made from the text (`with_ids`).
+    """
 
     title: str
     ingredients: tuple[str, ...]
@@ -119,9 +122,8 @@ class Report:
 
     def note_kept(self, table: pd.DataFrame) -> None:
         """Remember line and hash of the last file's kept rows: 18 bytes a row."""
-        text = pc.utf8_lower(pa.array(table["ingredients"] + "\n\n" + table["steps"], pa.string()))
-        hashes = pd.util.hash_array(text.to_numpy(zero_copy_only=False), categorize=False)
-        rows = {"file": np.uint16(len(self.files) - 1), "line": table["line"], "hash": hashes}
+        rows = {"file": np.uint16(len(self.files) - 1), "line": table["line"]}
+        rows["hash"] = content_hash(table)
         self._kept.append(pd.DataFrame(rows))
 
     def duplicates(self) -> pd.DataFrame:
@@ -204,11 +206,28 @@ def _file_chunks(path: Path, name: str, report: Report, chunk_rows: int):
         category = clean["category"].str.strip()
         clean["category"] = category.mask(category == "", category_of(path))
         clean["region"] = clean["region"].str.strip()
+        clean["recipe_id"] = with_ids(clean)
         clean["source"] = pd.array([name] * len(clean), dtype="string[pyarrow]")
         report.note_kept(clean)
         yield clean[COLUMNS]
     if not entry["rows_read"]:
         raise NotARecipeFile("a header and no rows")
+
+
+def content_hash(table: pd.DataFrame) -> np.ndarray:
+    """64 bits of each row's ingredients and steps, whatever their letter case."""
+    text = pc.utf8_lower(pa.array(table["ingredients"] + "\n\n" + table["steps"], pa.string()))
+    return pd.util.hash_array(text.to_numpy(zero_copy_only=False), categorize=False)
+
+
+def with_ids(table: pd.DataFrame) -> pd.Series:
+    """The ids of the rows; where the file gives none, the hash of what the row says.
+
+    Lessons 03 and 04 tell recipes apart by it: rows without one would all be the same recipe.
+    """
+    ids = table["recipe_id"].str.strip()
+    made = pd.array([f"{number:016x}" for number in content_hash(table)], dtype="string[pyarrow]")
+    return ids.mask(ids == "", made)
 
 
 def category_of(path: Path) -> str:

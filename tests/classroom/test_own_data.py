@@ -42,6 +42,10 @@ def test_every_row_of_a_csv_with_other_columns_comes_through(plants):
     table, report = load_recipes(plants)
     assert (report.rows_read, report.rows_kept) == (300, 300)
     assert table["category"].nunique() == 10
+    copies = len(report.duplicates())
+    assert copies and table["recipe_id"].nunique() == 300 - copies, (
+        "rows are told apart by their text"
+    )
     first = table.iloc[0]
     assert (
         first["title"] == "Menyiram Monstera" and first["ingredients"].split("\n")[1] == "1 gembor"
