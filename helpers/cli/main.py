@@ -56,11 +56,27 @@ def run(
         bool, Option("--fresh", help="First remove what earlier runs with these settings left.")
     ] = False,
     as_json: Json = False,
+    sabotages: Annotated[
+        list[str] | None,
+        Option("--sabotage", help="Instead: put this fault in, see its gate turn red; repeatable."),
+    ] = None,
+    list_sabotages: Annotated[
+        bool, Option("--list-sabotages", help="Instead: the names of all faults, one a line.")
+    ] = False,
 ) -> None:
     """Run the notebooks, check the gates, write runs/<time>/ with a report."""
-    from ..pipeline import gates, runner
+    from ..pipeline import gates, runner, sabotage
 
+    if list_sabotages:
+        typer.echo("\n".join(sabotage.sabotages()))
+        return
     cfg = settings.load(profile, language, data_language, seed)
+    if sabotages:
+        with interruptible():
+            results = sabotage.try_out(cfg, sabotages)
+        for told in [{"sabotages": results}] if as_json else results:
+            tell(told, as_json)
+        raise typer.Exit(0 if all(result["caught"] for result in results) else 1)
     lessons, table = runner.select(lesson.lessons(), start, only), gates.load()
     with interruptible():
         summary = runner.run(cfg, lessons, table, fresh=fresh, given=given or [], on_stderr=as_json)

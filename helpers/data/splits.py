@@ -8,7 +8,9 @@ test.
 from __future__ import annotations
 
 import hashlib
+import json
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -168,6 +170,41 @@ def split_file(cfg: Settings, name: str) -> Path:
     return cfg.artifacts / "data" / f"{name}.jsonl"
 
 
+def saved_recipes(cfg: Settings, name: str) -> dict[tuple, str]:
+    """The recipes of a saved split by their content (`content`), each with its title."""
+    path = split_file(cfg, name)
+    lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
+    rows = [json.loads(line) for line in lines if line]
+    return {content(row["messages"]): row["title"] for row in rows}
+
+
+def content(chat: list[dict]) -> tuple[str, ...]:
+    """What a chat teaches: the lines of its last answer, whatever order its request gave them."""
+    return tuple(sorted(chat[-1]["content"].splitlines()))
+
+
+def require_disjoint(cfg: Settings) -> None:
+    """Raise CourseError when a recipe stands in two of the saved splits."""
+    parts = {name: saved_recipes(cfg, name) for name in NAMES}
+    for one, other in (("train", "test"), ("train", "validation"), ("validation", "test")):
+        if both := sorted(parts[one].keys() & parts[other].keys()):
+            raise CourseError(
+                f"{len(both)} recipes are in {one} and in {other}, the first: "
+                f"{parts[one][both[0]]!r}. A model would be examined on what it learnt: run "
+                "notebook 02_data_csv_qa again."
+            )
+
+
+def require_held_out(cfg: Settings, chats: Iterable[list[dict]]) -> None:
+    """Raise CourseError when a chat to train on has the answer of a saved test recipe."""
+    test = saved_recipes(cfg, "test")
+    if known := [test[key] for chat in chats if (key := content(chat)) in test]:
+        raise CourseError(
+            f"{len(known)} training rows are test recipes, the first: {known[0]!r}. Train on the "
+            "rows of train.jsonl only."
+        )
+
+
 def read_split(cfg: Settings, name: str) -> datasets.Dataset:
     """The rows of "train", "validation" or "test" as lesson 02 saved them for these settings.
 
@@ -175,7 +212,7 @@ def read_split(cfg: Settings, name: str) -> datasets.Dataset:
     (the ingredients that the request names) and messages (system, user, assistant). Training rows:
     each recipe once for each epoch, asked for anew. Test rows: each recipe in all forms, in
     training phrasings and in those kept back.
-    Raises MissingStep when lesson 02 has not run.
+    Raises MissingStep when lesson 02 has not run, CourseError when a recipe is in two splits.
     """
     path = split_file(cfg, name)
     if not path.is_file():
@@ -185,6 +222,7 @@ def read_split(cfg: Settings, name: str) -> datasets.Dataset:
             f"There are no {name} recipes for {cfg.key}. First run notebook 02_data_csv_qa "
             "with the same profile, data and seed.",
         )
+    require_disjoint(cfg)
     from datasets import disable_progress_bars, load_dataset
 
     disable_progress_bars()

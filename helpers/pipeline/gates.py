@@ -112,6 +112,21 @@ def check(table: list[dict], metrics: list[dict], passed: set[str]) -> list[dict
     return verdicts
 
 
+def ungated(table: list[dict], cfg: Settings, passed: set[str]) -> list[dict]:
+    """A red verdict for each lesson that ran and that no gate judges.
+
+    Asked of the lessons that were measured on the profile, with its own base model: their gates
+    ship with the course, so an emptied gates.toml is no pass.
+    """
+    if cfg.base_model != profiles()[cfg.profile]["base_model"]:
+        return []
+    measured = {item["name"] for item in lessons() if cfg.profile in item["minutes"]}
+    missing = sorted(measured & passed - {gate["notebook"] for gate in table})
+    empty = {"metric": "–", "bound": "value", "min": None, "max": None, "value": None}
+    reason = "a lesson that nothing judges would always pass"
+    return [empty | {"notebook": n, "status": "no gate", "reason": reason} for n in missing]
+
+
 def hold(verdicts: list[dict]) -> bool:
     """Whether no verdict makes the run red."""
     return all(v["status"] in GOOD for v in verdicts)
@@ -124,6 +139,9 @@ def metric_text(verdict: dict) -> str:
 
 
 def limit_text(verdict: dict) -> str:
+    """The limit, "≥ 0.9" or "≤ 0"; a dash for a verdict of `ungated`."""
+    if verdict["min"] is verdict["max"]:
+        return "–"
     return f"≥ {verdict['min']:g}" if verdict["max"] is None else f"≤ {verdict['max']:g}"
 
 
@@ -138,6 +156,8 @@ def lines(verdicts: list[dict]) -> list[tuple[str, str]]:
             texts.append(f"{name} = {v['value']:.4g}, must be {limit_text(v)}: {v['reason']}")
         elif v["status"] == "unknown metric":
             texts.append(f"{name}: unknown metric, the notebook ran and did not record it")
+        elif v["status"] == "no gate":
+            texts.append(f"GATE {v['notebook']}: gates.toml has none for it; {v['reason']}")
     counts = Counter(v["status"] for v in verdicts)
     told = "Gates: " + ", ".join(f"{times} {status}" for status, times in counts.items())
     return [*((text, "bold red") for text in texts), (told, "")]

@@ -311,7 +311,8 @@ def finish(cfg: Settings, outcomes, table, progress, started, calibration, value
     folder = progress.log.parent
     passed = {o.name for o in outcomes if o.status == "passed"}
     metrics = [row for o in outcomes for row in recorded(folder, o.name)]
-    verdicts = gates.check(gates.applicable(table, cfg), metrics, passed)
+    applicable = gates.applicable(table, cfg)
+    verdicts = gates.check(applicable, metrics, passed) + gates.ungated(applicable, cfg, passed)
     interrupted = any(o.status == "interrupted" for o in outcomes)
     good = len(passed) == len(outcomes) and gates.hold(verdicts)
     summary = {

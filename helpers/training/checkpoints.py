@@ -13,6 +13,7 @@ import torch
 
 from ..course.files import cache_key, read_json, write_folder, write_json, write_text
 from ..course.settings import Settings
+from ..data import splits
 from . import models
 from .trainer import ChatDataset
 
@@ -70,8 +71,10 @@ def fingerprint(cfg: Settings, train: ChatDataset, validation: ChatDataset, *con
     """Key of a training: rows, settings, library versions, and what a lesson's cells set.
 
     `configs` are objects with a `to_dict` (LoraConfig, BitsAndBytesConfig, TrainingArguments), read
-    before the training changes them.
+    before the training changes them. Raises CourseError when a test recipe of lesson 02 is among
+    the rows to train on.
     """
+    splits.require_held_out(cfg, train.chats)
     rows = [[[row.input_ids, row.labels] for row in part.rows] for part in (train, validation)]
     settings = {k: v for k, v in cfg.as_dict().items() if k not in ("language", "device")}
     shown = [

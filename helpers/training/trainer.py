@@ -24,7 +24,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from ..course.errors import CourseError, UsageError
+from ..course.errors import CourseError, LabelMaskError, UsageError
 from ..course.settings import Settings, choice
 from ..memory.measure import used_gb
 from ..memory.planner import check_fits, upcasts
@@ -134,15 +134,32 @@ class LabelTrainer(Trainer):
         return (loss, {"loss": loss}) if return_outputs else loss
 
 
+def check_collator(loader) -> None:
+    """Raise LabelMaskError when a DataLoader's collator drops or adds labels of the rows.
+
+    One that masks every pad token also masks the end token where the two are the same.
+    """
+    rows = [loader.dataset[i] for i in range(min(4, len(loader.dataset)))]
+    learnt = sum(label != IGNORE for row in rows for label in row["labels"])
+    kept = int((loader.collate_fn(rows)["labels"] != IGNORE).sum())
+    if kept != learnt:
+        raise LabelMaskError(
+            f"the collator leaves {kept} of {learnt} labels: a masked end token, and the model "
+            "would never stop. Only padding may get the label -100."
+        )
+
+
 class GradientGuard(TrainerCallback):
     """Stop the run when the adapter gets no gradient, or one that is not finite.
 
     Looks before the first update of a run and before the first after each evaluation, so that a
     broken training fails at once and not after minutes of a loss that stands still.
-    `checked_after_evaluation` counts the latter, those before a resume included.
+    `checked_after_evaluation` counts the latter, those before a resume included. Before the first
+    step it also looks at what the collator does to the labels (`check_collator`).
     """
 
-    def on_train_begin(self, args, state, control, **kwargs):
+    def on_train_begin(self, args, state, control, train_dataloader=None, **kwargs):
+        check_collator(train_dataloader)
         self.first, self.evaluated = True, False
         self.checked_after_evaluation = sum(
             "eval_loss" in row and row["step"] < state.global_step for row in state.log_history

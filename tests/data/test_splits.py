@@ -111,6 +111,40 @@ def test_similar_pairs_agree_with_every_pair_compared():
     assert all(value == pytest.approx(jaccard(texts[i], texts[j])) for i, j, value in found)
 
 
+@pytest.mark.parametrize(("changed", "together"), [(6, True), (9, True), (10, False)])
+def test_rows_that_share_six_in_ten_word_trigrams_are_near_duplicates(changed, together):
+    """Of 38 trigrams each, 38 - changed are shared: 32 of 44, 29 of 47, 28 of 48."""
+    groups = splits.group(table_of([(1, 0), (1, changed)]))
+    assert (len(set(groups)) == 1) is together
+
+
+def test_a_chain_is_one_group_though_its_ends_are_not_alike():
+    words = [f"kata{n}" for n in range(50)]
+    texts = [" ".join(words[start : start + 40]) for start in (0, 5, 10)]
+    table = pd.DataFrame({"ingredients": texts, "steps": [""] * 3})
+    assert jaccard(texts[0], texts[2]) < splits.SIMILAR <= jaccard(texts[0], texts[1])
+    assert len(set(splits.group(table))) == 1
+    assert len(set(splits.group(table.iloc[[0, 2]]))) == 2
+
+
+def test_the_hash_of_a_row_is_the_same_in_every_process():
+    known = {
+        "resep 1": "train",
+        "resep 2": "train",
+        "resep 4": "test",
+        "resep 5": "test",
+        "resep 45": "validation",
+        "resep 71": "validation",
+    }
+    assert {text: splits.hashed_split(text) for text in known} == known
+
+
+def test_another_seed_draws_other_rows():
+    table = table_of([(n, 0) for n in range(60)])
+    drawn = [set(splits.sample_evenly(table, 12, seed)["title"]) for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]
+
+
 def test_groups_chain():
     table = table_of([(1, 0), (1, 4), (2, 0), (1, 0)])
     groups = splits.group(table)
@@ -216,3 +250,50 @@ def test_chat_jsonl_is_handed_over(tmp_path):
     assert splits.read_split(cfg, "test").to_list() == rows[:1], "an old cache must not answer"
     with pytest.raises(MissingStep, match="02_data_csv_qa"):
         splits.read_split(cfg, "train")
+
+
+def saved_split(cfg, **parts):
+    """Lines of lesson 02's files: each number is a recipe, told in the order of its request."""
+    for name, numbers in parts.items():
+        rows = [
+            {"title": f"Resep {n}", "messages": [{"role": "assistant", "content": text}]}
+            for n in numbers
+            for text in (f"Resep {n}\n- a{n}\n- b{n}", f"Resep {n}\n- b{n}\n- a{n}")
+        ]
+        lines = [json.dumps(row) for row in rows[:: 1 if name == "test" else 2]]
+        write_text(splits.split_file(cfg, name), "\n".join(lines) + "\n")
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (
+            {"train": [1, 2], "validation": [3], "test": [4, 2]},
+            "1 recipes are in train and in test",
+        ),
+        ({"train": [1, 2], "validation": [1], "test": [4]}, "in train and in validation.*Resep 1"),
+        ({"train": [1], "validation": [3, 4], "test": [4]}, "in validation and in test"),
+    ],
+)
+def test_a_recipe_in_two_saved_splits_is_refused(tmp_path, parts, message):
+    cfg = SimpleNamespace(artifacts=tmp_path, key="test")
+    saved_split(cfg, train=[1, 2], validation=[3], test=[4, 5])
+    assert len(splits.read_split(cfg, "test")) == 4
+    saved_split(cfg, **parts)
+    for name in splits.NAMES:
+        with pytest.raises(CourseError, match=message):
+            splits.read_split(cfg, name)
+
+
+def test_a_test_recipe_among_the_rows_to_train_on_is_refused(tmp_path):
+    cfg = SimpleNamespace(artifacts=tmp_path, key="test")
+    splits.require_held_out(cfg, [[{"role": "assistant", "content": "x"}]])  # lesson 02 has not run
+    saved_split(cfg, train=[1, 2], test=[4, 5])
+    known = [{"role": "user", "content": "?"}, {"role": "assistant"}]
+
+    def chat(n):
+        return [known[0], known[1] | {"content": f"Resep {n}\n- b{n}\n- a{n}"}]
+
+    splits.require_held_out(cfg, map(chat, (1, 2, 3)))
+    with pytest.raises(CourseError, match="1 training rows are test recipes.*Resep 5"):
+        splits.require_held_out(cfg, map(chat, (1, 5, 3)))

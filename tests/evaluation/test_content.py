@@ -79,3 +79,13 @@ def test_a_unit_that_no_recipe_uses_for_an_ingredient_is_odd():
     assert content.odd_units(litres, seen, "id") == pytest.approx(1 / 3)
     assert math.isnan(content.odd_units(ANSWER, {}, "id"))
     assert math.isnan(content.odd_units("halo", seen, "id"))
+
+
+def test_a_title_that_shares_half_its_words_is_another_dish():
+    assert not content.title_kept(ANSWER, "Tempe Bacem Pedas Manado")
+    assert content.title_kept(ANSWER, "Tempe Bacem Maniss")
+
+
+def test_of_two_names_that_overlap_the_longer_is_missing():
+    steps = ANSWER.replace("santan.", "santan kental.")
+    assert content.unlisted(steps, ["santan", "santan kental"], "id") == ["santan kental"]

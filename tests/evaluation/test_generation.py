@@ -133,3 +133,10 @@ def test_a_stream_writes_what_answers_give_and_stops_within_a_token(cfg, tokeniz
 def test_an_error_of_the_generating_thread_reaches_the_caller(cfg, tokenizer, model):
     with pytest.raises(ValueError):
         list(generation.stream(model, tokenizer, chats(1)[0], cfg, max_new_tokens=-1))
+
+
+def test_the_profile_s_limits_reach_the_model(cfg):
+    now = dataclasses.replace(cfg, max_new_tokens=7, no_repeat_ngram_size=4, repetition_penalty=1.3)
+    expected = {"max_new_tokens": 7, "no_repeat_ngram_size": 4, "repetition_penalty": 1.3}
+    assert generation.decoding(now) == expected | {"do_sample": False}
+    assert "no_repeat_ngram_size" not in generation.decoding(cfg)  # 0: off

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+import sacrebleu
 from scipy import stats
 
 from helpers.course import files, results
@@ -32,6 +33,23 @@ def test_a_corpus_interval_holds_the_value_also_where_some_rows_match_nothing(sc
     real = ["kopi", "minum teh manis panas sekali", "tidur", "rebus telur sampai matang benar"] * 4
     value, low, high = score(answers, real)
     assert 0 < low < value < high <= 110
+
+
+@pytest.mark.parametrize("score", [metrics.bleu, metrics.chrf])
+def test_corpus_scores_and_intervals_are_those_of_resampled_rows(score):
+    """Half of each reference is right: sacreBLEU's own score, and a bootstrap made by hand."""
+    chance = np.random.default_rng(2)
+    real = [" ".join(chance.choice(list("abcdefgh"), 12)) for _ in range(60)]
+    cut = chance.integers(4, 12, size=60)
+    ours = [" ".join(text.split()[:n]) for text, n in zip(real, cut)]
+    alone = {metrics.bleu: sacrebleu.corpus_bleu, metrics.chrf: sacrebleu.corpus_chrf}[score]
+    value, low, high = score(ours, real)
+    assert value == pytest.approx(alone(ours, [real]).score)
+    assert abs(value - score(real, ours)[0]) > 5, "answers and references are not the same"
+    drawn = [chance.integers(0, 60, 60) for _ in range(200)]
+    means = [alone([ours[i] for i in d], [[real[i] for i in d]]).score for d in drawn]
+    by_hand = np.quantile(means, 0.975) - np.quantile(means, 0.025)
+    assert high - low == pytest.approx(by_hand, rel=0.3)
 
 
 def test_an_answer_in_the_format_is_a_recipe():

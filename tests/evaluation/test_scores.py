@@ -1,5 +1,7 @@
 """The table of lesson 04: what is compared with what, in which direction."""
 
+import dataclasses
+
 import pytest
 
 from helpers import evaluation, training
@@ -71,6 +73,20 @@ def test_the_table_compares_answers_with_their_own_rows():
     assert "distinct_steps" not in broken
 
 
+def test_each_number_of_the_table_is_of_its_own_answers():
+    """Nothing here is the same the other way round, and no two rows weigh the same."""
+    cut = TELUR.split("\n\nLangkah")[0]
+    steps = TEMPE + "\n2. Goreng tempe.\n3. Angkat."
+    table = evaluation.table([TELUR, cut, steps], ROWS, "id", None, [True, False, True])
+    assert table["ended"] == (*metrics.share([True, False, True]), 3)
+    references = [row["messages"][-1]["content"] for row in ROWS]
+    texts = [TELUR, cut, steps]
+    for name, score in (("bleu", metrics.bleu), ("chrf", metrics.chrf)):
+        there, back = score(texts, references)[0], score(references, texts)[0]
+        assert table[name][0] == there != pytest.approx(back, abs=0.01)
+    assert table["distinct_steps"][0] == pytest.approx(3 / 4)  # four steps, one of them twice
+
+
 def test_each_answer_is_read_once(monkeypatch):
     read = []
     monkeypatch.setattr(prompts, "parse", lambda text: read.append(text))
@@ -100,3 +116,8 @@ def test_answer_all_asks_the_questions_and_measures_the_real_answers(cfg, tokeni
         model, training.ChatDataset(chats[1:], tokenizer, 500), tokenizer, cfg
     )[0]
     assert found.nats[1] == pytest.approx(alone, rel=1e-4)
+    few = dataclasses.replace(cfg, batch=1)  # two rows a batch: three batches
+    five = training.ChatDataset([*chats, *chats, chats[1]], tokenizer, 500)
+    nats, labels = evaluation.row_nats(model, five, tokenizer, few)
+    assert labels == [*found.labels, *found.labels, found.labels[1]]
+    assert nats == pytest.approx([*found.nats, *found.nats, alone], rel=1e-4)

@@ -6,7 +6,7 @@ import math
 import numpy
 import pytest
 
-from helpers.course import files, results
+from helpers.course import files, lesson, results, settings
 from helpers.course.errors import CourseError
 from helpers.pipeline import gates
 
@@ -108,6 +108,39 @@ def test_gates_apply_to_their_own_key_only(cfg, tmp_path):
     assert gates.applicable([own], named_own) == [], "a folder called own is not our corpus"
     assert gates.applicable([own], dataclasses.replace(cfg, base_model="someone/other")) == []
     assert "not gated" in gates.lines([])[0][0]
+
+
+def test_a_lesson_that_ran_and_that_no_gate_judges_is_red(cfg):
+    """An emptied gates.toml, or one without the gates of a lesson, is no pass."""
+    ran = {"02_data_csv_qa", "04_evaluation"}
+    for table, missing in (([], ran), ([gate()], ran - {"04_evaluation"})):
+        found = gates.ungated(table, cfg, ran)
+        assert {v["notebook"] for v in found} == missing and not gates.hold(found)
+        told = [text for text, _ in gates.lines(found)]
+        assert all(
+            f"GATE {name}: gates.toml has none for it" in told[i]
+            for i, name in enumerate(sorted(missing))
+        )
+        assert [gates.limit_text(v) for v in found] == ["–"] * len(missing)
+    table = [gate(notebook=name) for name in ran]
+    assert gates.ungated(table, cfg, ran) == [] and gates.ungated([], cfg, set()) == []
+    foreign = dataclasses.replace(cfg, base_model="someone/other")
+    assert gates.ungated([], foreign, ran) == [], "gates are for the profile's own base model"
+    unmeasured = dataclasses.replace(
+        cfg, profile="gpu-8gb", base_model=settings.profiles()["gpu-8gb"]["base_model"]
+    )
+    assert gates.ungated([], unmeasured, ran) == [], "no gates ship for a profile never measured"
+
+
+@pytest.mark.parametrize("data", ["own", "somebody's"])
+@pytest.mark.parametrize("language", settings.LANGUAGES)
+def test_every_lesson_that_was_measured_ships_a_gate(cfg, data, language):
+    for profile, values in settings.profiles().items():
+        folder = cfg.data_dir.parent / language if data == "own" else cfg.data_dir.parent / "x"
+        here = {"profile": profile, "base_model": values["base_model"], "data_dir": folder}
+        now = dataclasses.replace(cfg, data_language=language, **here)
+        names = {item["name"] for item in lesson.lessons()}
+        assert gates.ungated(gates.applicable(gates.load(), now), now, names) == []
 
 
 def test_recorded_numbers_are_finite_and_plain(tmp_path, monkeypatch):

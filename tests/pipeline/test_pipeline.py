@@ -233,11 +233,12 @@ def course(cfg, tmp_path, monkeypatch):
     """Run tiny notebooks as the whole course: call(ended, last cell) -> summary."""
     monkeypatch.setattr(runner, "calibrate", lambda: 1.0)
 
-    def call(ended=0.95, last="1", only=("00_start", "04_evaluation")):
-        notebook(tmp_path / "00_start.ipynb", last)
+    def call(ended=0.95, last="1", only=("00_start", "04_evaluation"), gated=True):
+        notebook(tmp_path / "00_start.ipynb", RECORD.format("00_start", 0.5), last)
         notebook(tmp_path / "04_evaluation.ipynb", RECORD.format("04_evaluation", ended))
         lessons = [item for item in LESSONS if item["name"] in only]
-        return runner.run(cfg, lessons, [GATE], runs=tmp_path / "runs", notebooks=tmp_path)
+        table = [GATE, GATE | {"notebook": "00_start", "min": 0}] if gated else []
+        return runner.run(cfg, lessons, table, runs=tmp_path / "runs", notebooks=tmp_path)
 
     return call
 
@@ -281,8 +282,17 @@ def test_the_first_failure_stops_the_run_and_the_rest_is_listed(course, capsys):
     assert [o["status"] for o in summary["notebooks"]] == ["failed", "not run"]
     assert summary["gates"][0]["status"] == "not checked"
     out = capsys.readouterr().out
-    for words in ("FAILED 00_start, code cell 2 (cell 2)", "KeyError: 'salt'", "Not run: 04_eval"):
+    for words in ("FAILED 00_start, code cell 3 (cell 3)", "KeyError: 'salt'", "Not run: 04_eval"):
         assert words in out
+
+
+def test_without_gates_the_run_is_red_and_says_which_lesson_nothing_judged(course, capsys):
+    summary = course(only=["04_evaluation"], gated=False)
+    assert (summary["exit_code"], summary["status"]) == (1, "failed")
+    assert "GATE 04_evaluation: gates.toml has none for it" in capsys.readouterr().out
+    for name in ("report.html", "report.md"):
+        text = (Path(summary["folder"]) / name).read_text(encoding="utf-8")
+        assert "tidak dijaga · no gate" in text
 
 
 def test_fresh_removes_the_artifacts_of_this_key_only(cfg, tmp_path):

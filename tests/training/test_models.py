@@ -7,6 +7,7 @@ import torch
 
 from helpers.course import device, files
 from helpers.course.errors import CourseError
+from helpers.course.files import write_json
 from helpers.training import models
 
 
@@ -54,3 +55,43 @@ def test_the_packaged_model_is_prepared_with_a_pad_token_of_its_own(cfg):
     with torch.no_grad():
         best = tokenizer.decode(model(**ids).logits[0, -1].argmax())
     assert best.strip() == "Paris"
+
+
+def test_a_model_is_loaded_ready_to_answer(cfg):
+    assert not models.load_base(cfg, "none").training
+
+
+def test_4_bit_weights_have_their_scales_quantised_again(cfg):
+    """A scale of 32 bits for each 64 weights becomes one of 8: half a byte a block is saved."""
+    config = models.nf4_config(torch.float32)
+    assert config.bnb_4bit_quant_type == "nf4" and config.bnb_4bit_use_double_quant
+    layers = [m for m in models.load_base(cfg).modules() if type(m).__name__ == "Linear4bit"]
+    assert layers and all(layer.weight.quant_state.nested for layer in layers)
+
+
+def test_padding_with_the_end_token_is_never_handed_out(cfg, tmp_path):
+    tokenizer = models.load_tokenizer(cfg)
+    for pad in (tokenizer.eos_token, None):
+        tokenizer.pad_token = pad
+        tokenizer.save_pretrained(tmp_path)
+        write_json(tmp_path / "config.json", {"model_type": "llama"})
+        (tmp_path / "model.safetensors").touch()
+        again = models.load_tokenizer(dataclasses.replace(cfg, base_model=str(tmp_path)))
+        assert again.pad_token_id not in (None, again.eos_token_id)
+        assert again.padding_side == "left"
+
+
+def test_code_that_comes_with_a_model_is_never_run(cfg, tmp_path):
+    ran = tmp_path / "ran"
+    code = f"open({str(ran)!r}, 'w')\nclass Evil: pass\n"
+    (tmp_path / "evil.py").write_text(code, encoding="utf-8")
+    classes = {"AutoConfig": "evil.Evil", "AutoModelForCausalLM": "evil.Evil"}
+    write_json(tmp_path / "config.json", {"model_type": "evil", "auto_map": classes})
+    names = {"AutoTokenizer": ["evil.Evil", None]}
+    write_json(tmp_path / "tokenizer_config.json", {"auto_map": names})
+    (tmp_path / "model.safetensors").touch()
+    cfg = dataclasses.replace(cfg, base_model=str(tmp_path))
+    for load in (models.load_base, models.load_tokenizer, models.load_config):
+        with pytest.raises((CourseError, ValueError, OSError)):
+            load(cfg)
+    assert not ran.exists()

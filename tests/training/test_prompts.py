@@ -1,5 +1,6 @@
 """Recipes as conversations: format, label mask, and the checks around them."""
 
+import copy
 import re
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 
 from helpers.course.errors import LabelMaskError
 from helpers.data.recipes import Recipe
-from helpers.training import prompts
+from helpers.training import models, prompts
 
 LINE = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9 ,]{0,30}[a-z]", fullmatch=True)
 RECIPES = st.builds(
@@ -150,3 +151,24 @@ def test_a_doubled_beginning_token_is_refused(corpus, tokenizer):
     )
     with pytest.raises(LabelMaskError):
         prompts.check(doubled, chat, tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("template", "answer"),
+    [
+        ("{{ bos_token }}" + models.CHATML, "Telur"),  # and the tokenizer's template has its own
+        (
+            "{{ bos_token }}{% for m in messages %}{{ m['content'] }}\n{% endfor %}",
+            "a<|im_start|>b",
+        ),
+    ],
+)
+def test_a_second_beginning_token_is_named_where_prompt_and_row_agree(tokenizer, template, answer):
+    other = copy.deepcopy(tokenizer)
+    other.chat_template = template
+    chat = [*prompts.prompt_messages("Resep?"), {"role": "assistant", "content": answer}]
+    with pytest.raises(LabelMaskError, match="more than one beginning token"):
+        prompts.check(prompts.encode(chat, other), chat, other)
+    other.chat_template = models.CHATML
+    fine = [*chat[:-1], {"role": "assistant", "content": "Telur"}]
+    prompts.check(prompts.encode(fine, other), fine, other)

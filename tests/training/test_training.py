@@ -7,14 +7,17 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
 from peft import PeftModel
+from transformers import EarlyStoppingCallback
 
 from helpers import training
-from helpers.course.errors import CourseError, MissingStep, UsageError
-from helpers.course.files import write_json
+from helpers.course.errors import CourseError, LabelMaskError, MissingStep, UsageError
+from helpers.course.files import write_json, write_text
 from helpers.course.settings import ROOT
 from helpers.data import splits
 from helpers.training import checkpoints, models, prompts, trainer
@@ -109,6 +112,135 @@ def test_a_model_that_stops_learning_after_an_evaluation_is_stopped_at_once(
         trainer.train()
 
 
+def test_a_gradient_that_is_not_finite_ends_the_training(cfg, rows, tokenizer, tmp_path):
+    model = training.attach_adapter(models.load_base(cfg, for_training=True), cfg)
+    weight = next(w for name, w in model.named_parameters() if "lora_B" in name)
+    weight.register_hook(lambda gradient: gradient * math.nan)
+    with pytest.raises(CourseError, match="a gradient is not finite at step 1:"):
+        training.make_trainer(model, cfg, rows, rows, tokenizer, tmp_path).train()
+
+
+def test_a_collator_that_masks_the_end_token_is_refused_before_the_first_step(
+    cfg, rows, tokenizer, tmp_path
+):
+    model = training.attach_adapter(models.load_base(cfg, for_training=True), cfg)
+    trainer = training.make_trainer(model, cfg, rows, rows, tokenizer, tmp_path)
+    sound = trainer.data_collator
+
+    def masking(some):
+        batch = sound(some)
+        batch["labels"][batch["labels"] == tokenizer.eos_token_id] = prompts.IGNORE
+        return batch
+
+    trainer.data_collator = masking
+    with pytest.raises(LabelMaskError, match="the collator leaves"):
+        trainer.train()
+    assert trainer.state.global_step == 0
+
+
+# setting of a profile -> argument of transformers' Trainer; none of the values is a default
+GIVEN = {
+    "learning_rate": (3e-5, "learning_rate"),
+    "accumulation": (3, "gradient_accumulation_steps"),
+    "batch": (5, "per_device_train_batch_size"),
+    "scheduler": ("constant_with_warmup", "lr_scheduler_type"),
+    "max_grad_norm": (0.7, "max_grad_norm"),
+    "warmup_steps": (1, "warmup_steps"),
+    "optimizer": ("adamw_torch_fused", "optim"),
+    "gradient_checkpointing": (True, "gradient_checkpointing"),
+    "epochs": (5.5, "num_train_epochs"),
+    "max_steps": (7, "max_steps"),
+    "seed": (7, "seed"),
+}
+
+
+@pytest.mark.parametrize("setting", GIVEN)
+def test_what_a_profile_says_is_what_the_trainer_gets(cfg, tmp_path, setting):
+    value, argument = GIVEN[setting]
+    assert getattr(cfg, setting) != value
+    args = training.arguments(dataclasses.replace(cfg, **{setting: value}), 40, tmp_path)
+    assert getattr(args, argument) == value
+    assert args.data_seed == args.seed
+    assert args.load_best_model_at_end and args.metric_for_best_model == "eval_loss"
+    assert args.greater_is_better is False
+
+
+@pytest.mark.parametrize(("evals", "every"), [(1, 10), (2, 5), (4, 2), (99, 1)])
+def test_an_epoch_has_as_many_evaluations_as_the_profile_says(cfg, tmp_path, evals, every):
+    cfg = dataclasses.replace(cfg, evals_per_epoch=evals, max_steps=-1, batch=4, accumulation=1)
+    args = training.arguments(cfg, 40, tmp_path)  # ten steps an epoch
+    assert args.eval_steps == args.save_steps == every
+
+
+def test_patience_and_adapter_are_the_profile_s(cfg, rows, tokenizer, tmp_path):
+    cfg = dataclasses.replace(cfg, patience=7, rank=3, alpha=5, dropout=0.25, targets=["v_proj"])
+    model = training.attach_adapter(models.load_base(cfg, for_training=True), cfg)
+    trainer = training.make_trainer(model, cfg, rows, rows, tokenizer, tmp_path)
+    (stopping,) = [
+        c for c in trainer.callback_handler.callbacks if isinstance(c, EarlyStoppingCallback)
+    ]
+    assert stopping.early_stopping_patience == 7
+    config = model.peft_config["default"]
+    assert (config.r, config.lora_alpha, config.lora_dropout) == (3, 5, 0.25)
+    assert config.target_modules == {"v_proj"}
+
+
+def first_adapter(cfg):
+    model = training.attach_adapter(models.load_base(cfg, "none"), cfg)
+    return next(w for name, w in model.named_parameters() if "lora_A" in name)
+
+
+def test_the_seed_decides_where_an_adapter_begins(cfg):
+    once, again, other = (first_adapter(dataclasses.replace(cfg, seed=s)) for s in (1, 1, 2))
+    assert torch.equal(once, again) and not torch.equal(once, other)
+
+
+def test_a_warm_up_as_long_as_the_training_is_refused(cfg, tmp_path):
+    steps = 12
+    for warmup, fine in ((steps - 1, True), (steps, False)):
+        now = dataclasses.replace(cfg, max_steps=steps, warmup_steps=warmup)
+        if fine:
+            assert training.arguments(now, 40, tmp_path).warmup_steps == warmup
+        else:
+            with pytest.raises(CourseError, match="warm-up"):
+                training.arguments(now, 40, tmp_path)
+
+
+def test_accumulated_batches_weigh_by_their_tokens(cfg, rows, tokenizer, tmp_path):
+    """One step over four short and four long rows moves the adapter as one batch of the eight."""
+    order = sorted(range(len(rows)), key=lambda i: len(rows.rows[i].labels))
+    eight = torch.utils.data.Subset(rows, [*order[:4], *order[-4:]])
+    moved = []
+    for batch, accumulation in ((8, 1), (2, 4)):
+        now = dataclasses.replace(
+            cfg, batch=batch, accumulation=accumulation, max_steps=1, warmup_steps=0
+        )
+        model = training.attach_adapter(models.load_base(now, "none", for_training=True), now)
+        trainer = training.make_trainer(
+            model, now, eight, rows, tokenizer, tmp_path / str(batch), callbacks=[]
+        )
+        seen = {}
+
+        def keep(args, state, control, model=None, seen=seen, **kwargs):
+            weight = next(w for name, w in model.named_parameters() if "lora_B" in name)
+            seen["gradient"] = weight.grad.clone()
+
+        trainer.guard.on_pre_optimizer_step = keep
+        trainer.train()
+        moved.append(seen["gradient"])
+    assert torch.allclose(*moved, rtol=1e-3, atol=1e-7)
+
+
+def test_logits_are_scaled_and_capped_as_two_families_do(cfg):
+    logits = torch.tensor([[2.0, -40.0]])
+    plain = trainer.scale_logits(logits, SimpleNamespace())
+    assert torch.equal(plain, logits)
+    granite = trainer.scale_logits(logits, SimpleNamespace(logits_scaling=8.0))
+    assert granite.tolist() == [[0.25, -5.0]]
+    gemma = trainer.scale_logits(logits, SimpleNamespace(final_logit_softcapping=30.0))
+    assert gemma[0].tolist() == pytest.approx([30 * math.tanh(x / 30) for x in (2.0, -40.0)])
+
+
 def test_models_loaded_for_training_never_use_the_layout_without_a_backward_pass(cfg):
     four_bit = [
         m
@@ -135,8 +267,18 @@ def test_resuming_after_a_truncated_checkpoint_falls_back_and_ends_like_an_unbro
     again = trained(
         cfg, rows, tokenizer, broken, resume=sound, max_steps=8, patience=9, evals_per_epoch=4
     )
+    assert [r["step"] for r in again.history if "eval_loss" in r] == [2, 4, 6, 8]
     last = [[r["eval_loss"] for r in t.history if "eval_loss" in r][-1] for t in (whole, again)]
     assert last[0] == pytest.approx(last[1], rel=1e-4)
+
+
+def test_a_checkpoint_whose_state_is_cut_off_is_set_aside(saved_checkpoint, tmp_path, capsys):
+    for step in (2, 3):
+        shutil.copytree(saved_checkpoint, tmp_path / f"checkpoint-{step}")
+    state = tmp_path / "checkpoint-3" / "trainer_state.json"
+    state.write_text(state.read_text(encoding="utf-8")[:100], encoding="utf-8")
+    assert checkpoints.sound_checkpoint(tmp_path).endswith("checkpoint-2")
+    assert "checkpoint-3 is broken" in capsys.readouterr().out
 
 
 class Malicious:
@@ -174,13 +316,57 @@ def test_a_warm_up_longer_than_the_training_is_refused(cfg, tmp_path):
 
 
 def test_fingerprint_follows_rows_and_settings_but_not_the_display_language(
-    cfg, rows, corpus, tokenizer
+    cfg, rows, corpus, tokenizer, monkeypatch
 ):
     mark = checkpoints.fingerprint(cfg, rows, rows)
     fewer = training.ChatDataset(chats(corpus[:-1]), tokenizer, cfg.max_length)
     assert checkpoints.fingerprint(cfg, fewer, rows) != mark
+    assert checkpoints.fingerprint(cfg, rows, fewer) != mark, "validation chooses the checkpoint"
     assert checkpoints.fingerprint(dataclasses.replace(cfg, rank=8), rows, rows) != mark
     assert checkpoints.fingerprint(dataclasses.replace(cfg, language="en"), rows, rows) == mark
+    config = training.lora_config(cfg)
+    assert checkpoints.fingerprint(cfg, rows, rows, config) != mark
+    encode = prompts.encode
+    other_labels = training.ChatDataset(
+        rows.chats,
+        tokenizer,
+        cfg.max_length,
+        lambda chat, tokenizer: prompts.Encoded(ids := encode(chat, tokenizer).input_ids, ids),
+        check=lambda *row: None,
+    )
+    assert checkpoints.fingerprint(cfg, other_labels, rows) != mark
+    monkeypatch.setattr(checkpoints, "versions", lambda: {"torch": "0.1"})
+    assert checkpoints.fingerprint(cfg, rows, rows) != mark
+
+
+def test_a_training_on_a_test_recipe_is_refused(cfg, rows, tmp_path):
+    cfg = dataclasses.replace(cfg, artifacts_root=tmp_path)
+    checkpoints.fingerprint(cfg, rows, rows)
+    line = json.dumps({"title": "Soto", "messages": rows.chats[3]})
+    write_text(splits.split_file(cfg, "test"), line + "\n")
+    with pytest.raises(CourseError, match="1 training rows are test recipes.*Soto"):
+        checkpoints.fingerprint(cfg, rows, rows)
+
+
+def test_a_row_that_would_teach_the_wrong_thing_is_refused_by_the_dataset(corpus, tokenizer):
+    def unmasked(chat, tokenizer):
+        ids = prompts.encode(chat, tokenizer).input_ids
+        return prompts.Encoded(ids, ids)
+
+    with pytest.raises(LabelMaskError, match="has a label"):
+        training.ChatDataset(chats(corpus[:2]), tokenizer, 10_000, encode=unmasked)
+
+
+def test_checks_before_a_resume_count_once(rows, tokenizer):
+    """The evaluation at the step that is resumed has not been followed by a step yet."""
+    log = [{"step": 2, "eval_loss": 1.0}, {"step": 3, "loss": 1.0}, {"step": 4, "eval_loss": 1.0}]
+    loader = torch.utils.data.DataLoader(
+        rows, collate_fn=partial(training.collate, pad_id=tokenizer.pad_token_id)
+    )
+    guard = training.GradientGuard()
+    state = SimpleNamespace(log_history=log, global_step=4)
+    guard.on_train_begin(None, state, None, train_dataloader=loader)
+    assert guard.checked_after_evaluation == 1
 
 
 def test_checkpoints_of_another_training_are_not_trusted(cfg, artifacts_root):

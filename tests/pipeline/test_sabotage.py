@@ -1,0 +1,114 @@
+"""Faults put in on purpose turn the named gate or check red while the unchanged twin is green."""
+
+import tomllib
+from concurrent.futures import ThreadPoolExecutor
+
+import nbformat
+import pytest
+
+from helpers.course.errors import CourseError, UsageError
+from helpers.course.settings import ROOT, load
+from helpers.pipeline import sabotage
+from tests import mutants
+
+IN_TESTS = [  # cheap ones, one of each kind; the others by command
+    "gates-emptied",
+    "gated-metric-not-recorded",
+    "leaked-split",
+    "prompt-unmasked",
+    "end-token-masked",
+    "training-prompt-differs",
+]
+
+
+@pytest.fixture(scope="module")
+def tried(tmp_path_factory):
+    """Results of IN_TESTS, by name: one twin, two sabotaged runs at a time."""
+    job = sabotage.Job(load("sanity", "id"), tmp_path_factory.mktemp("sabotage") / "job", IN_TESTS)
+    job.run_twin()
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(IN_TESTS, pool.map(job.run, IN_TESTS)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", IN_TESTS)
+def test_a_sabotage_turns_its_gate_red_and_its_twin_is_green(tried, name):
+    result = tried[name]
+    assert not result["twin_red"], "the course is red without any sabotage"
+    assert result["caught"], result["red"] or "nothing turned red"
+
+
+@pytest.mark.parametrize("name", sabotage.sabotages())
+def test_every_patch_still_fits_the_course(name):
+    """A refactoring that moves the line makes a sabotage void: it must be mended with it."""
+    one = sabotage.sabotages()[name]
+    file = ROOT / one["file"]
+    changed = sabotage.patched(file, one["old"], one["new"])
+    assert changed != file.read_text(encoding="utf-8")
+    if file.suffix == ".py":
+        compile(changed, name, "exec")
+    elif file.suffix == ".ipynb":
+        for cell in nbformat.reads(changed, 4).cells:
+            if cell.cell_type == "code" and cell.source not in file.read_text(encoding="utf-8"):
+                compile(cell.source, name, "exec", flags=0x2000)  # await at the top is allowed
+    else:
+        tomllib.loads(changed)
+
+
+def test_the_list_has_every_kind_of_fault(call, capsys):
+    assert call("run", "--list-sabotages") == 0
+    names = capsys.readouterr().out.split()
+    assert names == list(sabotage.sabotages()) and set(IN_TESTS) < set(names)
+    words = "unmasked end-token learning-rate frozen leaked prompt-differs base-served characters"
+    for word in f"{words} half constant emptied not-recorded".split():
+        assert any(word in name for name in names), word
+    assert call("run", "--sabotage", "leaked-splat") == 2
+    assert "Did you mean 'leaked-split'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("code", "red", "twin", "caught"),
+    [
+        (1, ["GATE a / b = 1, must be 0"], [], True),
+        (1, ["GATE a / c = 1, must be 0"], [], False),  # red, but not where it was expected
+        (0, [], [], False),
+        (1, ["GATE a / b = 1, must be 0"], ["GATE a / b = 1"], False),  # red without it as well
+    ],
+)
+def test_only_the_named_gate_beside_a_green_twin_counts(
+    cfg, tmp_path, monkeypatch, code, red, twin, caught
+):
+    one = {"why": "", "lessons": ["02"], "red": "GATE a / b", "file": "", "old": "", "new": ""}
+    monkeypatch.setattr(sabotage, "sabotages", lambda: {"x": one})
+    monkeypatch.setattr(sabotage, "copy_course", lambda folder, patch: tmp_path)
+    monkeypatch.setattr(sabotage, "red", lambda summary: summary)
+    done = sabotage.subprocess.CompletedProcess([], code, stdout=str(red).replace("'", '"'))
+    monkeypatch.setattr(sabotage.subprocess, "run", lambda *words, **how: done)
+    job = sabotage.Job(cfg, tmp_path / "job", ["x"])
+    job.before("02").mkdir(parents=True)
+    job.twin["02"] = twin
+    assert job.run("x")["caught"] is caught
+    with pytest.raises(UsageError):
+        sabotage.Job(cfg, tmp_path / "job", ["y"])
+
+
+def test_a_patch_that_fits_nowhere_or_twice_is_refused(tmp_path):
+    file = tmp_path / "x.py"
+    file.write_text("a = 1\nb = 1\n")
+    for old, times in (("c", 0), ("= 1", 2)):
+        with pytest.raises(CourseError, match=f"{times} times, not once"):
+            sabotage.patched(file, old, "")
+    assert sabotage.patched(file, "a = 1", "a = 2") == "a = 2\nb = 1\n"
+    assert sabotage.patched(file, "", "") == ""
+
+
+def test_every_mutant_still_fits_the_course():
+    table = mutants.mutants()
+    assert len(table) >= 60 and len({row["name"] for row in table}) == len(table)
+    for row in table:
+        text = (ROOT / row["file"]).read_text(encoding="utf-8")
+        compile(mutants.mutated(text, row), row["name"], "exec")
+        files = [word for word in row["tests"].split() if word.startswith("tests/")]
+        assert files and all((ROOT / file).exists() for file in files), row["name"]
+    with pytest.raises(ValueError, match="stands 2 times"):
+        mutants.mutated("x x", {"name": "n", "file": "f", "old": "x"})
