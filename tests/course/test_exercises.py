@@ -15,7 +15,7 @@ import torch
 from scipy.stats import binomtest
 
 from helpers import chat
-from helpers.course import bilingual, near, num, percent, tr
+from helpers.course import bilingual, exercises, near, num, percent, read_json, tr
 from helpers.course.settings import ROOT
 from helpers.memory import planner, shapes
 from helpers.training import prompts
@@ -293,3 +293,28 @@ def test_the_tokens_of_a_dish_are_counted_by_the_tokenizer(state, monkeypatch):
     assert hint("0.1", right, dict(state)) == hint("0.1", np.int64(right), dict(state)) == RIGHT
     assert "letters" in hint("0.1", 9, dict(state)) and "words" in hint("0.1", 2, dict(state))
     assert "count what is in" in hint("0.1", right + 100, dict(state))
+
+
+def judged(answer):
+    return None if answer == 4 else "2 + 2"
+
+
+@pytest.mark.parametrize(
+    ("answer", "state"),
+    [(..., "open"), (None, "open"), (5, "wrong"), ("x", "wrong"), (4, "correct")],
+)
+def test_only_in_strict_mode_a_missing_or_wrong_answer_raises(
+    answer, state, monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setenv("DAPUR_EXERCISES", str(tmp_path / "states.json"))
+    monkeypatch.delenv("DAPUR_STRICT", raising=False)
+    assert exercises.check("9.9", answer, judged) == state
+    assert ("2 + 2" in capsys.readouterr().out) == (state == "wrong")
+    assert read_json(tmp_path / "states.json")["9.9"] == state
+    monkeypatch.setenv("DAPUR_STRICT", "1")
+    if state == "correct":
+        assert exercises.check("9.9", answer, judged) == state
+    else:
+        with pytest.raises(exercises.ExerciseNotPassed, match="9.9"):
+            exercises.check("9.9", answer, judged)
+    exercises.status.pop("9.9")

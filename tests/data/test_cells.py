@@ -8,6 +8,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from helpers.data import item_lists
 from helpers.data.cleaning import break_at_numbers, clean_chunk, list_items
 from helpers.data.recipes import item_name, split_at_name
 
@@ -118,6 +119,14 @@ HOW_TO = {"@type": "HowToStep", "name": "Cuci", "text": "Cuci ayam.", "url": "ht
 )
 def test_dicts_of_scrapers(value, items):
     assert list_items(json.dumps(value)) == list_items(repr(value)) == items
+
+
+def test_a_python_list_beyond_the_limit_is_not_read():
+    item = "1 siung bawang putih " * 400
+    for times, read in ((2, True), (item_lists.LONGEST // len(item) + 1, False)):
+        cell = "['" + "', '".join([item.strip()] * times) + "']"
+        assert (len(item_lists.list_items(cell)) == times) is read
+        assert read or item_lists.list_items(cell) == []
 
 
 def test_nothing_is_evaluated(tmp_path):

@@ -142,6 +142,9 @@ def test_rows_come_in_random_order(files, cfg, tmp_path):
     drops = sum(a > b for a, b in zip(order, order[1:]))
     assert sorted(order) == sorted(map(len, train.rows))
     assert 0.25 * len(order) < drops < 0.75 * len(order)
+    names = [type(callback).__name__ for callback in trainer.callback_handler.callbacks]
+    assert "GradientGuard" in names and "EarlyStoppingCallback" not in names
+    assert trainer.args.load_best_model_at_end is False  # a job gives back its last weights
 
 
 @pytest.mark.parametrize(

@@ -291,6 +291,7 @@ def test_the_dearer_a_miss_the_lower_the_threshold_and_the_more_is_declined(guar
     assert 0 < eager.threshold < guard.threshold < calm.threshold < 1
     assert eager.expected > guard.expected > calm.expected
     assert eager.false_alarms > guard.false_alarms > calm.false_alarms
+    assert all(g.false_alarms < g.expected for g in (eager, guard, calm))
     text = "Berapa butir obat ini?"
     assert eager.chance(text) == pytest.approx(guard.chance(text))
 
