@@ -13,7 +13,7 @@ import nbformat
 import pytest
 
 from helpers.course import files, lesson, settings
-from helpers.pipeline import execute, lint, notebooks, runner
+from helpers.pipeline import execute, gates, lint, notebooks, runner
 from helpers.training import models
 
 NAMES = [item["name"] for item in lesson.lessons()]
@@ -94,6 +94,17 @@ def test_executed_lesson_can_be_committed(ran):
     found = [p for p in lint.lint_notebook(cleaned, name) if p.rule in ("output", "alt text")]
     assert not found, "\n" + "\n".join(map(str, found))
     assert cleaned.metadata["dapur"]["code_sha256"] == run.code[name]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_gate_of_the_profile_holds(passes, language):
+    run = passes[language]
+    ran = {name for name, outcome in run.outcomes.items() if outcome.status == "passed"}
+    metrics = [row for name in ran for row in runner.recorded(run.folder, name)]
+    table = gates.applicable(gates.load(), run.cfg)
+    verdicts = gates.check(table, metrics, ran) + gates.ungated(table, run.cfg, ran)
+    assert gates.hold(verdicts), "\n".join(text for text, _ in gates.lines(verdicts))
+    assert {v["notebook"] for v in verdicts if v["status"] == "passed"} == set(NAMES)
 
 
 def test_what_code_shows_follows_the_language(passes):
