@@ -46,10 +46,10 @@ def test_corpus_scores_and_intervals_are_those_of_resampled_rows(score):
     value, low, high = score(ours, real)
     assert value == pytest.approx(alone(ours, [real]).score)
     assert abs(value - score(real, ours)[0]) > 0.5, "answers and references are not the same"
-    drawn = [chance.integers(0, 60, 60) for _ in range(200)]
+    drawn = [chance.integers(0, 60, 60) for _ in range(80)]
     means = [alone([ours[i] for i in d], [[real[i] for i in d]]).score for d in drawn]
     by_hand = np.quantile(means, 0.975) - np.quantile(means, 0.025)
-    assert high - low == pytest.approx(by_hand, rel=0.3)
+    assert high - low == pytest.approx(by_hand, rel=0.35)
 
 
 def test_an_answer_in_the_format_is_a_recipe():
