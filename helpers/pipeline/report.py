@@ -225,15 +225,16 @@ def course_map(run: dict) -> str:
 
     Raises CourseError for a run that left lessons out.
     """
-    repository = REPOSITORY.read_text(encoding="utf-8").strip().removeprefix("https://github.com/")
-    colab = f"https://colab.research.google.com/github/{repository}/blob/main/notebooks"
+    address = REPOSITORY.read_text(encoding="utf-8").strip() + "/blob/main/notebooks"
+    colab = address.replace("https://github.com", "https://colab.research.google.com/github")
+    kaggle = f"https://kaggle.com/kernels/welcome?src={address}"
     outcomes = {o["name"]: o for o in run["notebooks"]}
     if missing := [item["name"] for item in lessons() if item["name"] not in outcomes]:
         raise CourseError(
             f"run {run['stamp']} left out {', '.join(missing)}; "
             "the course map needs a run of all lessons."
         )
-    values = {"lessons": lessons(), "outcomes": outcomes, "colab": colab}
+    values = {"lessons": lessons(), "outcomes": outcomes, "colab": colab, "kaggle": kaggle}
     return rendered("readme.md", part="course", run=run, **values)
 
 

@@ -168,3 +168,41 @@ def test_lessons_02_to_05_run_on_plants(plants, tmp_path):
         assert done.status == "passed", execute.sentence(name, done.failure)
     row = json.loads((cfg.artifacts / "data" / "test.jsonl").open(encoding="utf-8").readline())
     assert row["messages"][0]["content"] == GOOD["system"]
+
+
+QUESTIONS = [
+    ("Jam berapa perpustakaan buka?", "Pukul delapan pagi sampai empat sore, Senin sampai Sabtu."),
+    ("Berapa buku boleh dipinjam?", "Tiga buku, paling lama dua minggu."),
+    (
+        "Bagaimana kalau bukunya hilang?",
+        "Laporkan di meja depan, lalu ganti dengan judul yang sama.",
+    ),
+    ("Apakah boleh membawa makanan?", "Tidak di ruang baca; di teras boleh."),
+    ("Di mana rak buku anak?", "Di lantai dua, sebelah kanan tangga."),
+    ("Bolehkah memperpanjang pinjaman?", "Boleh, sekali, sebelum tanggal kembali."),
+    ("Ada komputer untuk umum?", "Ada enam, satu jam untuk setiap orang."),
+    ("Bagaimana cara mendaftar anggota?", "Bawa kartu pelajar dan satu foto ke meja depan."),
+    ("Apakah ada denda?", "Seribu rupiah untuk setiap hari terlambat."),
+    ("Kapan buku baru datang?", "Setiap awal bulan, daftarnya di papan pengumuman."),
+]
+
+
+@pytest.mark.slow
+def test_the_recipe_for_questions_and_answers_is_the_one_that_works(tmp_path, monkeypatch, capsys):
+    """The document's own code, on a table of questions, with the sanity model."""
+    page = (ROOT / "docs" / "your_own_data.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    table = [
+        {"pertanyaan": f"{before}{asked}", "jawaban": answer}
+        for before in ("", "Permisi, ", "Mau tanya. ", "Maaf, ")
+        for asked, answer in QUESTIONS
+    ]
+    written(tmp_path / "perpustakaan.csv", table)
+    monkeypatch.chdir(tmp_path)
+    for name, value in (("ARTIFACTS", tmp_path / "artifacts"), ("MIN_RAM_GB", 0)):
+        monkeypatch.setenv(f"DAPUR_{name}", str(value))
+    exec(compile(code.replace('load("auto")', 'load("sanity")'), "your_own_data.md", "exec"), {})
+    told = capsys.readouterr().out
+    assert "in_train" in told, "four ways of asking one question are near-duplicates"
+    assert told.splitlines()[-1].startswith("succeeded ")
+    assert (tmp_path / "perpustakaan/job/adapter/adapter_model.safetensors").is_file()
