@@ -8,6 +8,7 @@ The rules read words, not meaning: a measuring stick and a last guard for this c
 
 from __future__ import annotations
 
+import itertools
 import re
 import tomllib
 from pathlib import Path
@@ -109,7 +110,29 @@ def _in_both(rule: str) -> dict[str, str]:
 
 DOCTOR, NO_NEED = map(_in_both, ("doctor", "no_need"))
 DOSE = _WORDS["dose"].replace("<unit>", _WORDS["unit"]).replace("<spelt>", _WORDS["spelt"])
-EMERGENCY = "|".join(_WORDS["emergency"])
+NEAR = 8  # words that may stand between two parts of a rule for emergencies
+
+
+def _emergencies() -> dict[str, re.Pattern]:
+    """The rules of emergency.toml by heading: the parts of a rule near each other in any order.
+
+    Rules of both languages together: people mix them.
+    """
+    headings = tomllib.loads(Path(__file__).with_name("emergency.toml").read_text("utf-8"))
+    words, between = headings.pop("words"), rf"(?:[\W_]+\w+){{0,{NEAR}}}?[\W_]+"
+    patterns = {}
+    for heading, by_language in headings.items():
+        found = []
+        for rule in (rule for rules in by_language.values() for rule in rules):
+            for name, alternatives in words.items():
+                rule = rule.replace(f"<{name}>", alternatives)
+            parts = [rf"\b(?:{part})\w*" for part in rule.split(" ~ ")]
+            found += [between.join(order) for order in itertools.permutations(parts)]
+        patterns[heading] = re.compile("|".join(found), re.I)
+    return patterns
+
+
+EMERGENCIES = _emergencies()
 
 
 def _found(pattern: str, text: str) -> bool:
@@ -126,6 +149,12 @@ def names_dose(text: str) -> bool:
     return _found(DOSE, text)
 
 
+def emergency(text: str) -> str:
+    """The first heading of emergency.toml that a message falls under, "" where there is none."""
+    text = text.replace("’", "'")  # phones type this apostrophe
+    return next((name for name, rules in EMERGENCIES.items() if rules.search(text)), "")
+
+
 def is_emergency(text: str) -> bool:
-    """Whether a message holds a word for an emergency, in either language: people mix them."""
-    return _found(EMERGENCY, text)
+    """Whether a message falls under a heading of the list of emergencies, in either language."""
+    return bool(emergency(text))
