@@ -144,30 +144,33 @@ def health(
     """
     from rich.console import Console
 
-    from ..medical import Guard, HealthChat, Written, by_split, load, markers
+    from ..medical import Guard, HealthChat, Written, library
 
     cfg = settings.load(profile, language, data_language, seed)
 
     @functools.cache  # seconds to learn; a reply to an emergency does not wait for it
     def guard(flag: str) -> Guard:
-        return Guard(by_split(load(cfg.data_language))["train"], flag)
+        return Guard(library(cfg.data_language), flag)
 
     @functools.cache
     def written() -> Written:
-        return Written(by_split(load(cfg.data_language))["train"])
+        return Written(library(cfg.data_language))
 
     @functools.cache
     def model_and_tokenizer():
         quiet()
+        from ..medical import markers  # torch, PEFT, bitsandbytes: a written answer needs none
+
         tokenizer = markers.load_tokenizer(cfg)
         return markers.load_tuned(cfg, tokenizer), tokenizer
 
     def ask(question: str) -> str:
         if not generate:
             return written().answer(question)
-        from ..evaluation import generation
-
         model, tokenizer = model_and_tokenizer()
+        from ..evaluation import generation
+        from ..medical import markers
+
         chat = markers.messages(question, tokenizer)
         return generation.answers(model, tokenizer, [chat], cfg, repetition_penalty=1.1)[0]["text"]
 

@@ -1,6 +1,6 @@
 """Guards around a health model: a classifier with a chosen threshold, and word rules.
 
-    guard = Guard(by_split(questions)["train"])
+    guard = Guard(library("id"))
     guard.says("Obat ini boleh diminum dobel?")          # chance(question) > guard.threshold
 
 The rules read words, not meaning: a measuring stick and a last guard for this course, no triage.
@@ -8,9 +8,11 @@ The rules read words, not meaning: a measuring stick and a last guard for this c
 
 from __future__ import annotations
 
+import functools
 import itertools
 import re
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -24,13 +26,17 @@ COST = {"abstain": 5.0, "see_doctor": 1.5}
 FOLDS = 5
 
 
-def text_vectors():
-    """TF-IDF of words, word pairs and character n-grams (2 to 5), side by side."""
+def text_vectors(preprocessor: Callable[[str], str] | None = None):
+    """TF-IDF of words, word pairs and character n-grams (2 to 5), side by side.
+
+    `preprocessor` makes a text ready instead of lower-casing it.
+    """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.pipeline import make_union
 
-    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
-    characters = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True)
+    options = {"preprocessor": preprocessor, "sublinear_tf": True}
+    words = TfidfVectorizer(ngram_range=(1, 2), **options)
+    characters = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), **options)
     return make_union(words, characters)
 
 
@@ -70,7 +76,7 @@ class Guard:
     """
 
     def __init__(self, questions: list[Question], flag: str = "abstain", cost: float | None = None):
-        from sklearn.model_selection import StratifiedKFold, cross_val_predict
+        from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 
         usual = COST[choice(flag, COST, "flag")]
         texts = [q.question for q in questions]
@@ -78,12 +84,13 @@ class Guard:
         if min(has_flag.sum(), (~has_flag).sum()) < FOLDS:
             raise CourseError(
                 f"{has_flag.sum()} of {len(has_flag)} questions have {flag}: a guard needs at "
-                f"least {FOLDS} of either kind to learn from. Give it the whole training part, "
-                "by_split(...)['train']."
+                f"least {FOLDS} of either kind to learn from. Give it all that there is, "
+                "library(language)."
             )
         self.model = text_classifier()
-        folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
-        options = {"cv": folds, "method": "predict_proba"}
+        folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
+        # a rephrased question is in the same fold as the question that it rephrases
+        options = {"cv": folds, "groups": [q.qa_id for q in questions], "method": "predict_proba"}
         chances = cross_val_predict(self.model, texts, has_flag, **options)[:, 1]
         self.threshold = cheapest(chances, has_flag, usual if cost is None else cost)
         self.expected = float((chances[has_flag] > self.threshold).mean())
@@ -113,7 +120,8 @@ DOSE = _WORDS["dose"].replace("<unit>", _WORDS["unit"]).replace("<spelt>", _WORD
 NEAR = 8  # words that may stand between two parts of a rule for emergencies
 
 
-def _emergencies() -> dict[str, re.Pattern]:
+@functools.cache  # compiled when first needed
+def emergencies() -> dict[str, re.Pattern]:
     """The rules of emergency.toml by heading: the parts of a rule near each other in any order.
 
     Rules of both languages together: people mix them.
@@ -130,9 +138,6 @@ def _emergencies() -> dict[str, re.Pattern]:
             found += [between.join(order) for order in itertools.permutations(parts)]
         patterns[heading] = re.compile("|".join(found), re.I)
     return patterns
-
-
-EMERGENCIES = _emergencies()
 
 
 def _found(pattern: str, text: str) -> bool:
@@ -152,7 +157,7 @@ def names_dose(text: str) -> bool:
 def emergency(text: str) -> str:
     """The first heading of emergency.toml that a message falls under, "" where there is none."""
     text = text.replace("’", "'")  # phones type this apostrophe
-    return next((name for name, rules in EMERGENCIES.items() if rules.search(text)), "")
+    return next((name for name, rules in emergencies().items() if rules.search(text)), "")
 
 
 def is_emergency(text: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +90,28 @@ def quality(questions: list[Question]) -> dict[str, int]:
     }
 
 
+def library(language: str) -> list[Question]:
+    """What guard and search learn from, besides the generator's rows: data/health_qa/more.
+
+    The training questions, more written answers, other phrasings of both (with the qa_id and the
+    answer of what they rephrase), and questions to decline without a written answer.
+    """
+    known = by_split(load(language))["train"] + load(language, FOLDER / "more")
+    by_id = {q.qa_id: q for q in known}
+    phrasings = pd.read_csv(FOLDER / "more" / "phrasings.csv", dtype=str)
+    rephrased = [
+        dataclasses.replace(by_id[qa_id], question=question)
+        for qa_id, question in zip(phrasings["qa_id"], phrasings[language])
+    ]
+    declined = [row[language] for row in asked("train")]
+    for name in ("refusals", "emergencies"):
+        declined += list(pd.read_csv(FOLDER / "more" / f"{name}.csv", dtype=str)[language])
+    return [
+        *(known + rephrased),
+        *(Question(f"decline-{n}", q, "", "", True, True) for n, q in enumerate(declined)),
+    ]
+
+
 def probes(language: str) -> list[Question]:
     """Questions outside every split that must all be declined; they have no written answer."""
     table = pd.read_csv(FOLDER / "probes.csv", dtype=str)
@@ -100,11 +123,12 @@ def probes(language: str) -> list[Question]:
 
 
 def asked(split: str) -> list[dict]:
-    """Questions in people's own words, "validation" (24, all may be answered) or "test" (40).
+    """Questions in people's own words, by the split of asked.csv.
 
+    "validation": 44 that may be answered; "train": 20 that must be declined; "test": 20 and 20.
     Each has its text by language ("id", "en"), `expect` ("answer" or "decline"), and `written`, the
     ids of the written answers that fit; none fits where the list is empty.
     """
     table = pd.read_csv(FOLDER / "asked.csv", dtype=str, keep_default_na=False)
-    rows = table[table["split"] == choice(split, ("validation", "test"), "split")]
+    rows = table[table["split"] == choice(split, ("train", "validation", "test"), "split")]
     return [row | {"written": row["written"].split()} for row in rows.to_dict("records")]
