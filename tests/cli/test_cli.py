@@ -132,6 +132,15 @@ def test_health_answers_refuses_and_says_that_it_does_not_know_without_a_model(
     assert told in capsys.readouterr().out
 
 
+def test_a_written_answer_is_given_without_torch_and_without_a_word_on_standard_error():
+    command = [sys.executable, "-X", "importtime", "-m", "helpers", "health"]
+    command += ["Berapa gelas air sehari?", "--profile", "sanity"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    told = [line for line in done.stderr.splitlines() if not line.startswith("import time:")]
+    assert done.returncode == 0 and "Bahan belajar" in done.stdout and told == []
+    assert "| torch\n" not in done.stderr and "bitsandbytes" not in done.stderr
+
+
 def test_doctor_tells_and_judges(call, capsys, monkeypatch):
     expected = 1 if main.installation()["problems"] else 0
     assert call("doctor", "--json") == expected

@@ -156,12 +156,45 @@ def test_probes_are_new_questions_and_our_pairs_quote_real_ones(questions):
     assert set(pairs[1]) <= known and not known & set(pairs[2])  # `known` is English here
 
 
-def test_asked_questions_are_new_and_point_at_written_answers_of_the_training_part(questions):
-    by_id = {q.qa_id: q for q in health_qa.by_split(questions["id"])["train"]}
-    sizes = {("validation", "answer"): 24, ("test", "answer"): 20, ("test", "decline"): 20}
-    rows = {split: health_qa.asked(split) for split in ("validation", "test")}
+def test_further_answers_are_as_careful_as_the_first_and_leave_the_generators_rows_alone(questions):
+    further = {language: health_qa.load(language, FOLDER / "more") for language in LANGUAGES}
+    known = {q.qa_id for q in questions["id"]}
+    for n, (one, two) in enumerate(zip(*further.values(), strict=True), 1):
+        assert one.qa_id == two.qa_id == f"more-{n:03}" and one.qa_id not in known
+        assert (one.topic, one.see_doctor) == (two.topic, two.see_doctor) and not one.abstain
+        numbers = [sorted(re.findall(r"\d+", q.question + q.answer)) for q in (one, two)]
+        assert numbers[0] == numbers[1], one.qa_id
+        assert found(URGENT["id"], one.answer) == found(URGENT["en"], two.answer), one.qa_id
+        for language, q in (("id", one), ("en", two)):
+            assert 25 <= len(q.answer.split()) <= 80 and q.answer.endswith("."), q.qa_id
+            assert found(CARE[language], q.answer) == q.see_doctor, q.qa_id
+            assert not found(DOSE, q.answer) and not found(CONTACT, q.answer), q.qa_id
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_library_holds_training_questions_phrasings_and_refusals_but_no_unseen_rows(
+    language, questions
+):
+    rows, parts = health_qa.library(language), health_qa.by_split(questions[language])
+    unseen = {q.qa_id for q in parts["validation"] + parts["test"]}
+    assert not unseen & {q.qa_id for q in rows}
+    answers = {}
+    for q in rows:
+        assert q.question.strip() and (q.answer or q.abstain)
+        assert answers.setdefault(q.qa_id, q.answer) == q.answer, "a phrasing has its own answer"
+    texts = [q.question.lower() for q in rows]
+    assert len(texts) - len(set(texts)) == 0
+    times = Counter(q.qa_id for q in rows if not q.abstain)
+    assert min(times.values()) >= 2, "each written answer has another phrasing at least"
+
+
+def test_asked_questions_are_new_and_point_at_written_answers(questions):
+    by_id = {q.qa_id: q for q in health_qa.library("id")}
+    sizes = {("validation", "answer"): 44, ("train", "decline"): 20}
+    sizes |= {("test", "answer"): 20, ("test", "decline"): 20}
+    rows = {split: health_qa.asked(split) for split in ("train", "validation", "test")}
     assert sizes == Counter((split, row["expect"]) for split in rows for row in rows[split])
-    everything = rows["validation"] + rows["test"]
+    everything = [row for part in rows.values() for row in part]
     for row in everything:
         assert not [i for i in row["written"] if by_id[i].abstain]
         assert row["expect"] == "answer" or not row["written"]
@@ -181,3 +214,6 @@ def test_the_data_card_counts_what_is_there(questions):
         line = f"| `{topic}` | {len(part)} | {part.see_doctor.sum()} | {part.abstain.sum()} |"
         assert line in card
     assert f"**{len(questions['id'])}**" in card
+    more = FOLDER / "more"
+    for name in ("id", "phrasings", "refusals", "emergencies"):
+        assert f"| {len(pd.read_csv(more / f'{name}.csv'))} " in card, name

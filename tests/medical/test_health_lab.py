@@ -14,7 +14,7 @@ from helpers.course.settings import LANGUAGES
 from helpers.medical import guard as rules
 from helpers.medical import markers
 from helpers.medical import questions as health_qa
-from helpers.medical.chat import LEAST, TEXTS, HealthChat, Written
+from helpers.medical.chat import LEAST, TEXTS, HealthChat, Written, stems
 from helpers.medical.guard import Guard
 from helpers.training import ChatDataset, checkpoints, models, prompts
 
@@ -247,9 +247,11 @@ RULES = {
         "7 sampai 9 jam|kurang dari satu sendok teh garam|8 glasses of water",
     ),
     rules.is_emergency: (
-        "Nyeri dada menjalar ke lengan|Dia pingsan!|aku ingin mati saja|I can't breathe",
-        # the first: a list of words misses what it does not list
-        "dadaku terasa ditekan dari tadi|Kenapa aku mengantuk?|How long should a nap be?",
+        "Nyeri dada menjalar ke lengan|Dia pingsan!|aku ingin mati saja|I can’t breathe"
+        "|Lidahnya kok bengkak sekali?|swollen, both his tongue and lips",
+        # the first two: a list of words misses what it does not list, and reads no meaning
+        "Ada yang aneh dengan jantungku malam ini.|Something is very wrong with Dad"
+        "|Kenapa aku mengantuk?|How long should a nap be?|My sleep paralysis is back.",
     ),
 }
 
@@ -261,24 +263,44 @@ def test_doctors_doses_and_emergency_words(rule):
     assert [text for text in no if rule(text)] == []
 
 
+def test_emergencies_are_recognised_by_heading_and_ordinary_questions_are_not_taken_for_one(parts):
+    sentences = pd.read_csv(health_qa.FOLDER / "more" / "emergencies.csv")
+    assert set(sentences["heading"]) == set(rules.emergencies())
+    for language in LANGUAGES:
+        for heading, text in zip(sentences["heading"], sentences[language]):
+            assert rules.emergencies()[heading].search(text), (heading, text)
+        rows = health_qa.library(language) + parts[language]["validation"]
+        ordinary = [q.question for q in rows if not q.abstain]
+        alarms = [question for question in ordinary if rules.is_emergency(question)]
+        assert len(alarms) <= 0.005 * len(ordinary), alarms
+    assert rules.emergency("Mulut Bapak mencong dan bicaranya pelo") == "stroke"
+    assert rules.emergency("Kenapa aku mengantuk?") == ""
+
+
+def test_the_parts_of_a_rule_stand_in_any_order_but_not_far_apart():
+    assert rules.emergency("Bengkak dari tadi pagi bibirku") == "allergy"
+    far = " ".join(["lalu"] * (rules.NEAR + 1))
+    assert rules.emergency(f"Bibir kering {far} kaki bengkak") == ""
+
+
 @pytest.fixture(scope="module", params=LANGUAGES)
 def guarded(request, parts):
-    part = parts[request.param]
-    return part, health_qa.probes(request.param), Guard(part["train"])
+    rows = health_qa.library(request.param)
+    return parts[request.param], health_qa.probes(request.param), Guard(rows), rows
 
 
 def test_the_guard_declines_what_must_be_declined_and_little_else(guarded):
-    part, probes, guard = guarded
+    part, probes, guard, _ = guarded
     unseen = part["test"] + part["validation"]
     must, may = ([q for q in unseen if q.abstain is flag] for flag in (True, False))
-    assert sum(guard.says(q.question) for q in probes) >= 9
+    assert sum(guard.says(q.question) for q in probes) >= 10
     assert sum(guard.says(q.question) for q in must) >= len(must) / 2
-    assert sum(guard.says(q.question) for q in may) <= 0.4 * len(may)
+    assert sum(guard.says(q.question) for q in may) <= 0.2 * len(may)
 
 
 def test_the_guard_for_doctors_finds_more_who_should_go_than_who_need_not(guarded):
-    part, _, _ = guarded
-    guard, unseen = Guard(part["train"], "see_doctor"), part["test"] + part["validation"]
+    part, _, _, rows = guarded
+    guard, unseen = Guard(rows, "see_doctor"), part["test"] + part["validation"]
     should, need_not = (
         [guard.says(q.question) for q in unseen if q.see_doctor is flag] for flag in (True, False)
     )
@@ -286,14 +308,22 @@ def test_the_guard_for_doctors_finds_more_who_should_go_than_who_need_not(guarde
 
 
 def test_the_dearer_a_miss_the_lower_the_threshold_and_the_more_is_declined(guarded):
-    part, _, guard = guarded
-    eager, calm = (Guard(part["train"], cost=cost) for cost in (20, 0.2))
+    _, _, guard, rows = guarded
+    eager, calm = (Guard(rows, cost=cost) for cost in (20, 0.2))
     assert 0 < eager.threshold < guard.threshold < calm.threshold < 1
     assert eager.expected > guard.expected > calm.expected
     assert eager.false_alarms > guard.false_alarms > calm.false_alarms
     assert all(g.false_alarms < g.expected for g in (eager, guard, calm))
     text = "Berapa butir obat ini?"
     assert eager.chance(text) == pytest.approx(guard.chance(text))
+
+
+def test_a_rephrased_question_does_not_tell_the_guard_the_answer(parts):
+    rows = parts["id"]["train"]
+    twice = [dataclasses.replace(q, question=q.question + " Begitu.") for q in rows]
+    leaky = [dataclasses.replace(q, qa_id=f"{q.qa_id}-again") for q in twice]
+    honest, leaked = Guard(rows + twice, cost=1), Guard(rows + leaky, cost=1)
+    assert leaked.expected > 0.95 and leaked.expected > honest.expected + 0.1
 
 
 @pytest.mark.parametrize(("cost", "missed", "false_alarms"), [(1, 1, 0), (5, 0, 2), (0.1, 3, 0)])
@@ -317,35 +347,54 @@ def test_a_guard_without_examples_of_both_kinds_says_what_it_needs(parts):
 
 
 @pytest.fixture(scope="module", params=LANGUAGES)
-def room(request, parts):
-    return request.param, parts[request.param]["train"], Written(parts[request.param]["train"])
+def room(request):
+    rows = health_qa.library(request.param)
+    return request.param, rows, Written(rows)
 
 
 def test_a_written_question_finds_its_own_answer_and_refusals_are_never_given(room):
-    _, train, written = room
-    assert len(written.questions) == sum(not q.abstain for q in train)
+    _, rows, written = room
+    by_id = {q.qa_id: q.answer for q in rows if not q.abstain}
+    assert {q.qa_id: q.answer for q in written.questions} == by_id
     for q in written.questions[::20]:
         found, similarity = written.nearest(q.question)
-        assert found == q and 1 < similarity <= 1.5 and written.about(q.answer) == q
+        assert found == q and 0.5 < similarity <= 1 and written.about(q.answer) == q
         assert written.answer(q.question) == f"[{q.question}]\n{q.answer}"
+        assert written.nearest(q.question, [q.qa_id])[0] != q
 
 
 def test_what_nobody_wrote_about_is_not_answered(room):
     language, _, written = room
     far = {"id": "Ban motor saya kempes di jalan tol.", "en": "My bicycle has a flat tyre again."}
-    assert written.answer(far[language]) == ""
+    nothing = {"id": "Gimana caranya, ya?", "en": "How do I do it?"}
+    assert written.answer(far[language]) == written.answer(nothing[language]) == ""
     assert Written(written.questions, least=0).answer(far[language]) != ""
 
 
-def test_at_the_chosen_similarity_more_answers_are_right_than_wrong(parts):
+def test_the_search_reads_neither_fillers_nor_endings_of_either_language():
+    assert stems("Bagaimana bantalnya, Bu? And the pillows?") == "bantal bu pillow"
+    assert stems("Apa boleh?") == "" and stems("Jangan") == stems("jang") == "jang"
+
+
+def test_the_answer_of_a_rephrased_question_comes_first_more_often_than_by_chance(room):
+    _, rows, written = room
+    seen = {q.question for q in written.questions}
+    rephrased = [q for q in rows if not q.abstain and q.question not in seen][::10]
+    first = [written.nearest(q.question)[0].qa_id == q.qa_id for q in rephrased]
+    assert sum(first) >= 0.3 * len(first)
+
+
+def test_at_the_chosen_similarity_more_answers_are_right_than_wrong():
     """Validation questions of both languages, by which lesson 07 chose LEAST."""
-    given = []
-    for language, part in parts.items():
-        written = Written(part["train"])
+    given, hidden = [], []
+    for language in LANGUAGES:
+        written = Written(health_qa.library(language))
         for row in health_qa.asked("validation"):
             found, similarity = written.nearest(row[language])
             given += [found.qa_id in row["written"]] * (similarity >= LEAST)
-    assert len(given) >= 5 and sum(given) >= 0.75 * len(given)
+            hidden.append(written.nearest(row[language], row["written"])[1] >= LEAST)
+    assert len(given) >= 20 and sum(given) >= 0.85 * len(given)
+    assert sum(hidden) <= 0.1 * len(hidden), "an answer although none fits"
 
 
 @pytest.fixture
