@@ -60,10 +60,13 @@ def write(cfg: settings.Settings, name: str = "", out: Path | None = None) -> Pa
     """Write the certificate of `name` (empty: the login's) as one HTML file; its path.
 
     Lessons count as done when the learner's own copy ran to its end or a run of the pipeline
-    passed them; exercises as the copies show them. Raises MissingStep without results.
+    passed them; exercises as the copies show them: those of that name, else the login's. Raises
+    MissingStep without results.
     """
     metrics, when = results(cfg)
     folder, course = copies.WORK / copies.cleaned(name), marks.course()
+    if not folder.is_dir():
+        folder = copies.WORK / copies.cleaned()
     own = {}
     for lesson in course:
         path = folder / f"{lesson}.ipynb"

@@ -173,7 +173,8 @@ def load_recipes(folder: str | Path, **options) -> tuple[pd.DataFrame, Report]:
         dropped = f"every row was dropped: {report.reasons}" if report.files else ""
         raise CourseError(
             f"no usable recipe in {folder}: {found or dropped or 'no .csv file there'}. "
-            "Expected CSVs with a title, ingredients and steps column (see data/DATA_CARD.md)."
+            "Expected CSVs with a title, ingredients and steps column (see data/DATA_CARD.md). "
+            "For other columns: python -m helpers data adapt."
         )
     return validate(pd.concat(kept, ignore_index=True)), report
 

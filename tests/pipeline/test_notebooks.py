@@ -485,8 +485,8 @@ def test_readme_is_rendered_from_a_run(tmp_path):
         "2030-01-02",
     ):
         assert words in results
-    for cloud in ("colab.research.google.com/github/", "kaggle.com/kernels/welcome?src=https://gi"):
-        assert course.count(f"](https://{cloud}") == len(NAMES)
+    for place in ("colab.research.google.com/github/", "kaggle.com/kernels/welcome?src=https://gi"):
+        assert course.count(f"](https://{place}") == len(NAMES)
     assert course.count("1.5 | 2.2 GB") == len(NAMES) and "**10.0** | **4.4 GB**" in course
     for wrong, kind in (
         (a_run(tmp_path / "failed", "failed"), CourseError),
