@@ -1,4 +1,4 @@
-"""`python -m helpers lab`, `grade` and `certificate`: a learner's own copy, marks, results."""
+"""`python -m helpers lab`, `grade`, `certificate`, `site`: own copies, marks, results, pages."""
 
 from __future__ import annotations
 
@@ -131,3 +131,10 @@ def certificate(
 
     cfg = settings.load(profile, language, data_language, seed)
     typer.echo(certificate.write(cfg, name, out))
+
+
+def site(out: Path) -> None:
+    """Write the course as web pages into OUT: OUT/id/ and OUT/en/, each in one language."""
+    from ..classroom import site
+
+    typer.echo(f"{len(site.build(out))} pages, first {out / 'index.html'}")

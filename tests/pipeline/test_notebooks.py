@@ -508,18 +508,6 @@ def test_readme_shows_todays_profiles_and_lessons():
     assert [n for n in NAMES if f"notebooks/{n}.ipynb)" not in report.part(page, "course")] == []
 
 
-PAGES = ["README.md", "helpers/README.md", "data/DATA_CARD.md"]
-PAGES += sorted(f"docs/{p.name}" for p in (ROOT / "docs").glob("*.md"))
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_links_of_the_pages_lead_somewhere(page):
-    targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", (ROOT / page).read_text(encoding="utf-8"))
-    folder = (ROOT / page).parent
-    local = [t for t in targets if not re.match(r"[a-z]+:", t)]
-    assert [t for t in local if not (folder / t).exists()] == []
-
-
 def test_data_card_counts_what_is_there():
     card = (ROOT / "data" / "DATA_CARD.md").read_text(encoding="utf-8")
     for language in ("id", "en"):

@@ -1,0 +1,129 @@
+"""One language of a bilingual page: a notebook's cells, or the halves of a Markdown file.
+
+Notebooks mark their languages. README and docs do not: there a paragraph's language is told by its
+words, from how often the lessons use each word in their Indonesian and in their English cells.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import re
+from collections import Counter
+from functools import cache
+
+from ..pipeline.lint import language_of
+from ..pipeline.notebooks import notebook_files, read
+
+CERTAIN = 2.0  # nats; below it a text is of neither language and stays in both editions
+_CODE = re.compile(r"`[^`]*`|\]\([^)]*\)|<[^>]*>|&\w+;")
+_FENCED = re.compile(r"^(```.*?^```)$", re.DOTALL | re.MULTILINE)
+_PREFIX = re.compile(r"(?:#{1,6} |[-*] |\d+\. )*(?:\d\d · )?(?:\d+\. )?")
+_PAUSE = r"|\[\](){}.,:;·`\"\n"  # a phrase of "frasa · phrase" ends here
+_END = rf"(?=\s*(?:[{_PAUSE}]|\*\*|\s\d|$))"
+_PHRASES = re.compile(
+    rf"((?:(?!\*\*)[^{_PAUSE}])+?) · ((?:(?!\*\*|[^\S\n]\d)[^{_PAUSE}])+?{_END})"
+)
+_SENTENCES = re.compile(r"(?<=[.!?])(?: ·)? +(?=[A-Z*])")
+
+
+def words(text: str) -> list[str]:
+    """The words of a text in small letters, without code, addresses and tags."""
+    return re.findall(r"[a-z]+", _CODE.sub(" ", text).lower())
+
+
+@cache
+def leanings() -> dict[str, float]:
+    """Word -> log odds that it is Indonesian, from the lessons' marked cells."""
+    counts = {"id": Counter(), "en": Counter()}
+    for path in notebook_files():
+        for cell in read(path).cells:
+            if language := language_of(cell):
+                counts[language].update(words(cell.source))
+    indonesian, english = (counts[name].total() for name in ("id", "en"))
+    return {
+        word: math.log((counts["id"][word] + 0.5) / indonesian)
+        - math.log((counts["en"][word] + 0.5) / english)
+        for word in counts["id"] | counts["en"]
+    }
+
+
+def told(text: str) -> str:
+    """The language of a text by its words: "id", "en", or "" where they do not say."""
+    score = sum(leanings().get(word, 0.0) for word in words(text))
+    return "" if abs(score) < CERTAIN else "id" if score > 0 else "en"
+
+
+def side(text: str, language: str) -> str:
+    """A heading, a table cell or a line: "frasa · phrase" becomes one of the two.
+
+    The whole is cut in two where both halves are built alike ("Data: uji · Data: test"), else each
+    phrase as far as the next punctuation ("Profil · Profile `cpu`").
+    """
+    if text.startswith("**") and text.endswith("**") and text.count("**") == 2:
+        return f"**{side(text[2:-2], language)}**"
+    prefix = _PREFIX.match(text)[0]
+    halves = text[len(prefix) :].split(" · ")
+    pauses = [re.sub(rf"[^{_PAUSE}]", "", half) for half in halves]
+    if len(halves) == 2 and pauses[0] == pauses[1]:
+        return prefix + halves[language == "en"]
+    keep = r"\1" if language == "id" else lambda m: re.match(r"\s*", m[1])[0] + m[2]
+    return prefix + _PHRASES.sub(keep, text[len(prefix) :])
+
+
+def _paragraph(text: str, language: str) -> str:
+    """What a paragraph or list item says in one language; "" for nothing."""
+    if picture := re.fullmatch(r"!\[(.*)\](\([^)]*\))", text, re.DOTALL):
+        return f"![{_paragraph(picture[1], language)}]{picture[2]}"
+    if text.startswith("#"):
+        return side(text, language)
+    other = "en" if language == "id" else "id"
+    if " · " not in text and told(text) == other:
+        return ""
+    kept = [s for s in _SENTENCES.split(text) if " · " in s or told(s) != other]
+    return " ".join(side(sentence, language) for sentence in kept)
+
+
+def _comment(line: str, language: str) -> str:
+    code, mark, comment = line.partition("# ")
+    return code + mark + side(comment, language)
+
+
+def _table(lines: list[str], language: str) -> list[str]:
+    rows = [re.split(r"(?<!\\)\|", line.strip())[1:-1] for line in lines]
+    other = {"id": "English", "en": "Bahasa Indonesia"}[language]
+    columns = [n for n, head in enumerate(rows[0]) if head.strip() != other]
+    kept = [[side(row[n].strip(), language) for n in columns if n < len(row)] for row in rows]
+    return ["| " + " | ".join(row) + " |" for row in kept]
+
+
+def _block(block: str, language: str) -> str:
+    """A block between empty lines: a table, a list or lines that belong together, a paragraph."""
+    lines = [line for line in block.split("\n") if not line.startswith("<!--")]
+    if lines and lines[0].startswith("|"):
+        return "\n".join(_table(lines, language))
+    items = re.split(r"\n(?=[-*] |\d+\. )", "\n".join(lines))
+    parts = [part for item in items for part in item.split("<br>\n")]
+    return "\n".join(filter(None, (_paragraph(part, language) for part in parts)))
+
+
+def markdown(text: str, language: str) -> str:
+    """The half of a bilingual Markdown page in one language; code stays, its comments are cut."""
+    found = []
+    for part in _FENCED.split(text):
+        if part.startswith("```"):
+            found.append("\n".join(_comment(line, language) for line in part.split("\n")))
+        else:
+            found += [_block(block, language) for block in re.split(r"\n{2,}", part)]
+    return "\n\n".join(filter(None, found)) + "\n"
+
+
+def notebook(nb, language: str):
+    """A copy of a bilingual notebook with the text cells of one language."""
+    nb = copy.deepcopy(nb)
+    nb.cells = [cell for cell in nb.cells if language_of(cell) in (None, language)]
+    for cell in nb.cells:
+        if cell.cell_type == "markdown":
+            marked = language_of(cell)
+            cell.source = cell.source.partition("\n\n")[2] if marked else side(cell.source, language)
+    return nb

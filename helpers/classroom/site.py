@@ -1,0 +1,249 @@
+"""Two static editions of the course, one language each, made from the committed notebooks.
+
+nbconvert writes the cells; here a page is put around them, links lead to the other pages, formulas
+become pictures and a search index is written. A page asks no other host for anything; its policy
+forbids it, and scripts inside an output do not run.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import io
+import json
+import posixpath
+import re
+import shutil
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote, unquote
+
+import jinja2
+import nbformat
+from bs4 import BeautifulSoup
+from markupsafe import Markup
+
+from ..course.errors import UsageError
+from ..course.files import write_text
+from ..course.settings import LANGUAGES, ROOT
+from ..pipeline.notebooks import REPOSITORY, notebook_files, read
+from . import halves
+
+HERE = Path(__file__).parent
+TEMPLATES = HERE / "templates"
+WORDS = tomllib.loads((HERE / "site.toml").read_text(encoding="utf-8"))
+REFERENCE = ("docs/glossary.md", "docs/troubleshooting.md")  # pages beside the lessons
+FOLDED = ("bootstrap", "solution", "check")  # code that a reader opens when it is wanted
+POLICY = "default-src 'none'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
+POLICY += "script-src 'self'; base-uri 'none'; form-action 'none'"
+
+
+@dataclass
+class Page:
+    """One page of an edition, made from `source`, a file of the repository."""
+
+    source: str
+    nb: nbformat.NotebookNode
+    shown: str  # language of the outputs
+    title: str = ""
+    soup: BeautifulSoup | None = None  # its cells
+    sections: list[tuple[str, str]] = field(default_factory=list)  # anchor, title
+
+    @property
+    def lesson(self) -> bool:
+        return self.source.endswith(".ipynb")
+
+    @property
+    def body(self) -> Markup:
+        return Markup(self.soup)
+
+    @property
+    def file(self) -> str:
+        return "index.html" if self.source == "README.md" else f"{Path(self.source).stem}.html"
+
+
+def build(out: Path) -> list[Path]:
+    """Write both editions below `out`, a new or empty folder or an earlier site; its pages."""
+    if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / "site.css").is_file()):
+        raise UsageError(f"{out} holds other things; expected a new folder, or an earlier site.")
+    shutil.rmtree(out, ignore_errors=True)
+    written = [out / "index.html"]
+    front = {}
+    for language in LANGUAGES:
+        pages = edition(language)
+        for page in pages:
+            finish(page, pages, out)
+        front[language] = pages[0].soup.select_one(".text > p").get_text()
+        for page, text in zip(pages, framed(pages, language)):
+            written.append(out / language / page.file)
+            write_text(written[-1], text)
+        sections = json.dumps([s for page in pages for s in searched(page)], ensure_ascii=False)
+        write_text(out / language / "search.js", f"window.SECTIONS = {sections};\n")
+    names = {language: WORDS[language]["name"] for language in LANGUAGES}
+    choice = _templates().get_template("choice.html.j2")
+    write_text(written[0], choice.render(sentences=front, names=names, policy=POLICY))
+    for name in ("site.css", "site.js"):
+        shutil.copy(HERE / name, out / name)
+    write_text(out / ".nojekyll", "")
+    return written
+
+
+def edition(language: str) -> list[Page]:
+    """The front page, the lessons and the reference pages in one language, as HTML."""
+    pages = []
+    for source in ("README.md", *REFERENCE):
+        text = halves.markdown((ROOT / source).read_text(encoding="utf-8"), language)
+        cell = nbformat.v4.new_markdown_cell(text)
+        pages.append(Page(source, nbformat.v4.new_notebook(cells=[cell]), language))
+    lessons = []
+    for path in notebook_files():
+        nb = read(path)
+        nb.metadata.pop("widgets", None)  # without a kernel a widget is its text
+        source = path.relative_to(ROOT).as_posix()
+        lessons.append(Page(source, halves.notebook(nb, language), outputs_language(nb)))
+    pages[1:1] = lessons
+    for page in pages:
+        render(page, language)
+    return pages
+
+
+def outputs_language(nb) -> str:
+    """The display language that the committed outputs were made with."""
+    parameters = "\n".join(c.source for c in nb.cells if "parameters" in c.metadata.get("tags", []))
+    found = re.search(r'^LANGUAGE = "(\w+)"', parameters, re.MULTILINE)
+    return found[1] if found else LANGUAGES[0]
+
+
+def render(page: Page, language: str) -> None:
+    """Let nbconvert write the cells of a page."""
+    resources = {"words": WORDS[language], "shown": page.shown, "folded": FOLDED}
+    html, _ = _exporter().from_notebook_node(page.nb, resources)
+    page.soup = BeautifulSoup(html, "html.parser")
+
+
+@functools.cache
+def _exporter():
+    """nbconvert's writer of cells, without a page around them."""
+    from nbconvert import HTMLExporter
+
+    return HTMLExporter(
+        template_name="basic",
+        template_file=str(TEMPLATES / "lesson.html.j2"),
+        exclude_input_prompt=True,
+        exclude_output_prompt=True,
+    )
+
+
+def finish(page: Page, pages: list[Page], out: Path) -> None:
+    """Title, sections, links, pictures and formulas of a page whose cells are HTML."""
+    soup = page.soup
+    for anchor in soup.select(".anchor-link"):
+        anchor.decompose()
+    titles = soup.select(".text :is(h1, h2)")
+    page.title = titles[0].get_text() if titles else Path(page.source).stem
+    page.sections = [(t["id"], t.get_text()) for t in titles if t.name == "h2"]
+    for link in soup.select(".text a[href]"):
+        link["href"] = target(link["href"], page, pages)
+    for image in soup.select(".text img[src]"):
+        image["src"] = picture(image["src"], page, out)
+    for table in soup.select("table"):
+        table.wrap(soup.new_tag("div", attrs={"class": "wide"}))
+    for text in [t for t in soup.find_all(string=re.compile(r"\$[^$]+\$")) if _prose(t)]:
+        text.replace_with(BeautifulSoup(formulas(str(text)), "html.parser"))
+
+
+def _prose(text) -> bool:
+    """Whether a piece of text stands in a text cell or in Markdown that a cell showed."""
+    above = {name for parent in text.parents for name in parent.get("class", [])}
+    code = any(parent.name in ("code", "pre") for parent in text.parents)
+    return bool(above & {"text", "output_markdown"}) and not code
+
+
+def target(href: str, page: Page, pages: list[Page]) -> str:
+    """Where a link of the repository leads on the site: another page, or the file on the web."""
+    if re.match(r"[a-z]+:", href) or href.startswith("#"):
+        return href
+    path, mark, anchor = href.partition("#")
+    path = posixpath.normpath(posixpath.join(posixpath.dirname(page.source), unquote(path)))
+    for other in pages:
+        if other.source == path:
+            return other.file + mark + anchor
+    return address(path) + mark + anchor
+
+
+def address(path: str) -> str:
+    """A file or folder of the repository on the web."""
+    kind = "tree" if (ROOT / path).is_dir() else "blob"
+    return f"{REPOSITORY.read_text(encoding='utf-8').strip()}/{kind}/main/{quote(path)}"
+
+
+def picture(src: str, page: Page, out: Path) -> str:
+    """A picture's address on the site; a file of the repository is copied there."""
+    if re.match(r"[a-z]+:", src):
+        return src
+    path = ROOT / posixpath.normpath(posixpath.join(posixpath.dirname(page.source), unquote(src)))
+    (out / "pictures").mkdir(parents=True, exist_ok=True)
+    shutil.copy(path, out / "pictures" / path.name)
+    return f"../pictures/{quote(path.name)}"
+
+
+@functools.cache
+def formula(latex: str) -> str:
+    """A formula as a picture whose text is its LaTeX; it stands on the line like a letter."""
+    from matplotlib import mathtext
+
+    buffer = io.BytesIO()
+    depth = mathtext.math_to_image(f"${latex}$", buffer, format="svg", dpi=72)
+    height = float(re.search(rb'height="([\d.]+)pt"', buffer.getvalue())[1])
+    data = base64.b64encode(buffer.getvalue()).decode()
+    size = f"height:{height / 10:.2f}em;vertical-align:-{depth / 10:.2f}em"  # drawn at 10 points
+    alt = Markup.escape(latex)
+    return f'<img class="math" style="{size}" alt="{alt}" src="data:image/svg+xml;base64,{data}">'
+
+
+def formulas(text: str) -> str:
+    """Text with its `$...$` as pictures; the rest escaped."""
+    pieces = re.split(r"\$([^$]+)\$", text)
+    return "".join(formula(p) if n % 2 else Markup.escape(p) for n, p in enumerate(pieces))
+
+
+def searched(page: Page) -> list[dict]:
+    """What the search looks through: a row for each section, its text and code, no outputs."""
+    rows = [{"page": page.title, "title": page.title, "href": page.file, "text": ""}]
+    for part in page.soup.select(".text > *, .input .highlight"):
+        if part.name in ("h1", "h2", "h3") and part.get_text() != page.title:
+            href = f"{page.file}#{quote(part['id'])}"
+            rows.append({"page": page.title, "title": part.get_text(), "href": href, "text": ""})
+        elif part.name != "h1":
+            rows[-1]["text"] += " ".join(part.get_text(" ").split()) + " "
+    return rows
+
+
+@functools.cache
+def _templates() -> jinja2.Environment:
+    loader = jinja2.FileSystemLoader(TEMPLATES, encoding="utf-8")
+    return jinja2.Environment(
+        loader=loader, trim_blocks=True, undefined=jinja2.StrictUndefined, autoescape=True
+    )
+
+
+def framed(pages: list[Page], language: str) -> list[str]:
+    """Whole HTML pages: header, navigation and search around the cells."""
+    other = next(name for name in LANGUAGES if name != language)
+    frame = _templates().get_template("page.html.j2")
+    return [
+        frame.render(
+            page=page,
+            pages=pages,
+            before=pages[number - 1] if number else None,
+            after=pages[number + 1] if number + 1 < len(pages) else None,
+            source=address(page.source),
+            language=language,
+            other=other,
+            other_name=WORDS[other]["name"],
+            words=WORDS[language],
+            policy=POLICY,
+        )
+        for number, page in enumerate(pages)
+    ]
