@@ -6,11 +6,12 @@ words, from how often the lessons use each word in their Indonesian and in their
 
 from __future__ import annotations
 
-import copy
 import math
 import re
 from collections import Counter
 from functools import cache
+
+import nbformat
 
 from ..pipeline.lint import language_of
 from ..pipeline.notebooks import notebook_files, read
@@ -21,9 +22,7 @@ _FENCED = re.compile(r"^(```.*?^```)$", re.DOTALL | re.MULTILINE)
 _PREFIX = re.compile(r"(?:#{1,6} |[-*] |\d+\. )*(?:\d\d · )?(?:\d+\. )?")
 _PAUSE = r"|\[\](){}.,:;·`\"\n"  # a phrase of "frasa · phrase" ends here
 _END = rf"(?=\s*(?:[{_PAUSE}]|\*\*|\s\d|$))"
-_PHRASES = re.compile(
-    rf"((?:(?!\*\*)[^{_PAUSE}])+?) · ((?:(?!\*\*|[^\S\n]\d)[^{_PAUSE}])+?{_END})"
-)
+_PHRASES = re.compile(rf"((?:(?!\*\*)[^{_PAUSE}])+?) · ((?:(?!\*\*|[^\S\n]\d)[^{_PAUSE}])+?{_END})")
 _SENTENCES = re.compile(r"(?<=[.!?])(?: ·)? +(?=[A-Z*])")
 
 
@@ -33,11 +32,17 @@ def words(text: str) -> list[str]:
 
 
 @cache
+def lessons() -> dict:
+    """Path -> committed notebook of each lesson, read once."""
+    return {path: read(path) for path in notebook_files()}
+
+
+@cache
 def leanings() -> dict[str, float]:
     """Word -> log odds that it is Indonesian, from the lessons' marked cells."""
     counts = {"id": Counter(), "en": Counter()}
-    for path in notebook_files():
-        for cell in read(path).cells:
+    for nb in lessons().values():
+        for cell in nb.cells:
             if language := language_of(cell):
                 counts[language].update(words(cell.source))
     indonesian, english = (counts[name].total() for name in ("id", "en"))
@@ -119,11 +124,11 @@ def markdown(text: str, language: str) -> str:
 
 
 def notebook(nb, language: str):
-    """A copy of a bilingual notebook with the text cells of one language."""
-    nb = copy.deepcopy(nb)
-    nb.cells = [cell for cell in nb.cells if language_of(cell) in (None, language)]
-    for cell in nb.cells:
+    """The bilingual notebook with the text cells of one language; `nb` stays as it is."""
+    cells = [cell for cell in nb.cells if language_of(cell) in (None, language)]
+    for number, cell in enumerate(cells):
         if cell.cell_type == "markdown":
-            marked = language_of(cell)
-            cell.source = cell.source.partition("\n\n")[2] if marked else side(cell.source, language)
-    return nb
+            body = cell.source.partition("\n\n")[2]
+            text = body if language_of(cell) else side(cell.source, language)
+            cells[number] = nbformat.from_dict(cell | {"source": text})
+    return nbformat.from_dict(nb | {"cells": cells})

@@ -27,7 +27,7 @@ from markupsafe import Markup
 from ..course.errors import UsageError
 from ..course.files import write_text
 from ..course.settings import LANGUAGES, ROOT
-from ..pipeline.notebooks import REPOSITORY, notebook_files, read
+from ..pipeline.notebooks import REPOSITORY
 from . import halves
 
 HERE = Path(__file__).parent
@@ -56,7 +56,7 @@ class Page:
 
     @property
     def body(self) -> Markup:
-        return Markup(self.soup)
+        return Markup(str(self.soup))
 
     @property
     def file(self) -> str:
@@ -96,13 +96,10 @@ def edition(language: str) -> list[Page]:
         text = halves.markdown((ROOT / source).read_text(encoding="utf-8"), language)
         cell = nbformat.v4.new_markdown_cell(text)
         pages.append(Page(source, nbformat.v4.new_notebook(cells=[cell]), language))
-    lessons = []
-    for path in notebook_files():
-        nb = read(path)
-        nb.metadata.pop("widgets", None)  # without a kernel a widget is its text
-        source = path.relative_to(ROOT).as_posix()
-        lessons.append(Page(source, halves.notebook(nb, language), outputs_language(nb)))
-    pages[1:1] = lessons
+    pages[1:1] = [
+        Page(f"notebooks/{path.name}", halves.notebook(nb, language), outputs_language(nb))
+        for path, nb in halves.lessons().items()
+    ]
     for page in pages:
         render(page, language)
     return pages

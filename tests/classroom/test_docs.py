@@ -146,7 +146,9 @@ def profile_rows():
         training, chat = planner.plan(name), planner.plan(name, "chat")
         updates = _updates(row, training.job, None)
         measured = [r for r in planner.measured(name) if r["status"] == "measured"]
-        done = ", ".join(f"{float(r['peak_process_mb']) / 1e3:.1f} GB ({r['date']})" for r in measured)
+        done = ", ".join(
+            f"{float(r['peak_process_mb']) / 1e3:.1f} GB ({r['date']})" for r in measured
+        )
         cells = [f"`{name}`", row["base_model"]]
         cells += [f"{plan.total_bytes / 1e9:.1f}" for plan in (training, chat)]
         cells += [str(row["vram_gb"] or "–"), str(row["min_ram_gb"])]
@@ -257,7 +259,9 @@ def follow_the_guide(root):
     ]
     for part in exercise.strip().split("\n\n"):
         tag = re.search(r"# (\w+)$", part, re.MULTILINE)[1]
-        cells.append(new_code_cell(re.sub(r"  # \w+$", "", part, flags=re.M), metadata={"tags": [tag]}))
+        cells.append(
+            new_code_cell(re.sub(r"  # \w+$", "", part, flags=re.M), metadata={"tags": [tag]})
+        )
     notebooks.write(nbformat.v4.new_notebook(cells=cells), root / "notebooks" / f"{name}.ipynb")
     course, limits = root / "helpers/course/course.toml", root / "gates.toml"
     course.write_text(f"{course.read_text(encoding='utf-8')}\n{entry}", encoding="utf-8")

@@ -18,7 +18,9 @@ from helpers.pipeline import lint, notebooks
 LESSONS = [f"{item['name']}.html" for item in lesson.lessons()]
 # words without which hardly a sentence is written, and that the other language does not have
 FUNCTION = {
-    "id": set("yang dan untuk dengan tidak dari itu ini pada adalah atau kita kalau karena".split()),
+    "id": set(
+        "yang dan untuk dengan tidak dari itu ini pada adalah atau kita kalau karena".split()
+    ),
     "en": set("the and of to is that with not from are for which it we what".split()),
 }
 
@@ -67,7 +69,9 @@ def test_no_paragraph_is_in_the_other_language(out, pages, language):
     (other,) = set(LANGUAGES) - {language}
     read = 0
     for path in (out / language).glob("*.html"):
-        for part in pages[path].select("main .text :is(p, li, td, th, h1, h2, h3), nav a, footer a"):
+        for part in pages[path].select(
+            "main .text :is(p, li, td, th, h1, h2, h3), nav a, footer a"
+        ):
             words = re.findall(r"[a-z]+", " ".join(_plain(part)).lower())
             ours, theirs = (sum(w in FUNCTION[name] for w in words) for name in (language, other))
             read += len(words)
@@ -214,7 +218,9 @@ This course trains a small model.
 run lab   # pelajaran 08 · lesson 08
 ```
 """
-    assert halves.markdown(page, "en") == """# Dapur LLM
+    assert (
+        halves.markdown(page, "en")
+        == """# Dapur LLM
 
 This course trains a small model.
 
@@ -228,4 +234,5 @@ This course trains a small model.
 run lab   # lesson 08
 ```
 """
+    )
     assert "Wait" not in halves.markdown(page, "id") and "lesson" not in halves.markdown(page, "id")

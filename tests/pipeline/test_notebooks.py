@@ -126,6 +126,7 @@ BROKEN = {
         source(13, "from helpers.pipeline import runner"),
         source(13, "import helpers.cli.main"),
         source(13, "from helpers import pipeline"),
+        source(13, "from helpers.classroom import site"),
     ],
     "output": [
         shows("error", ename="ValueError", evalue="x", traceback=[]),
