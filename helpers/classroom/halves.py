@@ -62,18 +62,18 @@ def told(text: str) -> str:
 def side(text: str, language: str) -> str:
     """A heading, a table cell or a line: "frasa · phrase" becomes one of the two.
 
-    The whole is cut in two where both halves are built alike ("Data: uji · Data: test"), else each
-    phrase as far as the next punctuation ("Profil · Profile `cpu`").
+    A heading is cut in two, and so is what has two halves built alike ("Data: uji · Data: test");
+    elsewhere each phrase as far as the next punctuation ("Profil · Profile `cpu`").
     """
     if text.startswith("**") and text.endswith("**") and text.count("**") == 2:
         return f"**{side(text[2:-2], language)}**"
     prefix = _PREFIX.match(text)[0]
     halves = text[len(prefix) :].split(" · ")
     pauses = [re.sub(rf"[^{_PAUSE}]", "", half) for half in halves]
-    if len(halves) == 2 and pauses[0] == pauses[1]:
-        return prefix + halves[language == "en"]
     keep = r"\1" if language == "id" else lambda m: re.match(r"\s*", m[1])[0] + m[2]
-    return prefix + _PHRASES.sub(keep, text[len(prefix) :])
+    found, times = _PHRASES.subn(keep, text[len(prefix) :])
+    whole = text.startswith("#") or not times or pauses[0] == pauses[1]
+    return prefix + (halves[language == "en"] if len(halves) == 2 and whole else found)
 
 
 def _paragraph(text: str, language: str) -> str:

@@ -28,7 +28,7 @@ function show(form, hits, asked) {
     const link = Object.assign(document.createElement("a"), { href: s.href });
     const words = document.createElement("span");
     link.append(s.title === s.page ? s.page : s.page + " › " + s.title);
-    words.append(s.text.slice(s.at, s.at + 140));
+    words.append(s.text.slice(s.at, s.at + 140).replace(/^\S*\s/, s.at ? "… " : "$&"));
     link.append(words);
     hits.append(link);
   }

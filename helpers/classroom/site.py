@@ -188,10 +188,11 @@ def picture(src: str, page: Page, out: Path) -> str:
 @functools.cache
 def formula(latex: str) -> str:
     """A formula as a picture whose text is its LaTeX; it stands on the line like a letter."""
-    from matplotlib import mathtext
+    from matplotlib import mathtext, rc_context
 
-    buffer = io.BytesIO()
-    depth = mathtext.math_to_image(f"${latex}$", buffer, format="svg", dpi=72)
+    buffer, drawn = io.BytesIO(), latex.replace(r"\frac", r"\dfrac")  # a small one cannot be read
+    with rc_context({"figure.facecolor": "none"}):
+        depth = mathtext.math_to_image(f"${drawn}$", buffer, format="svg", dpi=72)
     height = float(re.search(rb'height="([\d.]+)pt"', buffer.getvalue())[1])
     data = base64.b64encode(buffer.getvalue()).decode()
     size = f"height:{height / 10:.2f}em;vertical-align:-{depth / 10:.2f}em"  # drawn at 10 points

@@ -189,6 +189,8 @@ def test_a_folder_with_other_things_is_left_alone(tmp_path, call):
     [
         ("## 2. Topeng label · The label mask", "## 2. Topeng label", "## 2. The label mask"),
         ("# 05 · Chatbot · Chatbot", "# 05 · Chatbot", "# 05 · Chatbot"),
+        ("## 11. Sama, dengan `trl` · The same with `trl`",)
+        + ("## 11. Sama, dengan `trl`", "## 11. The same with `trl`"),
         ("Data: uji · Data: test", "Data: uji", "Data: test"),
         ("**Dilatih · Tuned**", "**Dilatih**", "**Tuned**"),
         ("Menit · Minutes (`cpu`)", "Menit (`cpu`)", "Minutes (`cpu`)"),
