@@ -17,6 +17,7 @@ from ..pipeline.lint import language_of
 from ..pipeline.notebooks import notebook_files, read
 
 CERTAIN = 2.0  # nats; below it a text is of neither language and stays in both editions
+_SECTIONS = {"id": "Bahasa Indonesia", "en": "English"}  # titles of a section or a column
 _CODE = re.compile(r"`[^`]*`|\]\([^)]*\)|<[^>]*>|&\w+;")
 _FENCED = re.compile(r"^(```.*?^```)$", re.DOTALL | re.MULTILINE)
 _PREFIX = re.compile(r"(?:#{1,6} |[-*] |\d+\. )*(?:\d\d · )?(?:\d+\. )?")
@@ -81,12 +82,28 @@ def _paragraph(text: str, language: str) -> str:
     if picture := re.fullmatch(r"!\[(.*)\](\([^)]*\))", text, re.DOTALL):
         return f"![{_paragraph(picture[1], language)}]{picture[2]}"
     if text.startswith("#"):
-        return side(text, language)
+        return f'{side(text, language)} <a id="{slug(text)}"></a>'
     other = "en" if language == "id" else "id"
     if " · " not in text and told(text) == other:
         return ""
     kept = [s for s in _SENTENCES.split(text) if " · " in s or told(s) != other]
     return " ".join(side(sentence, language) for sentence in kept)
+
+
+def slug(heading: str) -> str:
+    """The anchor that GitHub gives a heading, which links on the page use."""
+    title = heading.lstrip("#").strip().lower()
+    return re.sub(r"[^\w\- ]", "", title).replace(" ", "-")
+
+
+def _own_sections(text: str, language: str) -> str:
+    """Without the sections "## Bahasa Indonesia" and "## English" of another language, and without
+    the line that offers them; the heading of the section that stays goes too."""
+    for name, title in _SECTIONS.items():
+        kept = r"\1" if name == language else ""
+        section = rf"^## {title}\n(.*?)(?=^## |\Z)"
+        text = re.sub(section, kept, text, flags=re.DOTALL | re.MULTILINE)
+    return re.sub(rf"^\[{_SECTIONS['id']}\]\(.*\n", "", text, flags=re.MULTILINE)
 
 
 def _comment(line: str, language: str) -> str:
@@ -96,8 +113,8 @@ def _comment(line: str, language: str) -> str:
 
 def _table(lines: list[str], language: str) -> list[str]:
     rows = [re.split(r"(?<!\\)\|", line.strip())[1:-1] for line in lines]
-    other = {"id": "English", "en": "Bahasa Indonesia"}[language]
-    columns = [n for n, head in enumerate(rows[0]) if head.strip() != other]
+    others = [title for name, title in _SECTIONS.items() if name != language]
+    columns = [n for n, head in enumerate(rows[0]) if head.strip() not in others]
     kept = [[side(row[n].strip(), language) for n in columns if n < len(row)] for row in rows]
     return ["| " + " | ".join(row) + " |" for row in kept]
 
@@ -115,7 +132,7 @@ def _block(block: str, language: str) -> str:
 def markdown(text: str, language: str) -> str:
     """The half of a bilingual Markdown page in one language; code stays, its comments are cut."""
     found = []
-    for part in _FENCED.split(text):
+    for part in _FENCED.split(_own_sections(text, language)):
         if part.startswith("```"):
             found.append("\n".join(_comment(line, language) for line in part.split("\n")))
         else:
@@ -123,12 +140,21 @@ def markdown(text: str, language: str) -> str:
     return "\n\n".join(filter(None, found)) + "\n"
 
 
-def notebook(nb, language: str):
-    """The bilingual notebook with the text cells of one language; `nb` stays as it is."""
-    cells = [cell for cell in nb.cells if language_of(cell) in (None, language)]
-    for number, cell in enumerate(cells):
-        if cell.cell_type == "markdown":
-            body = cell.source.partition("\n\n")[2]
-            text = body if language_of(cell) else side(cell.source, language)
-            cells[number] = nbformat.from_dict(cell | {"source": text})
+def editions(nb):
+    """The notebook with each text cell marked `edition`; a heading becomes one for each language.
+
+    `nb` stays as it is. Code cells belong to both editions and have no mark.
+    """
+    cells = []
+    for cell in nb.cells:
+        if cell.cell_type != "markdown":
+            cells.append(cell)
+        elif language := language_of(cell):
+            cells.append(text_cell(cell.source.partition("\n\n")[2], language))
+        else:
+            cells += [text_cell(side(cell.source, name), name) for name in _SECTIONS]
     return nbformat.from_dict(nb | {"cells": cells})
+
+
+def text_cell(text: str, language: str):
+    return nbformat.v4.new_markdown_cell(text, metadata={"edition": language})

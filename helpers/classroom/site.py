@@ -8,24 +8,25 @@ forbids it, and scripts inside an output do not run.
 from __future__ import annotations
 
 import base64
-import functools
 import io
 import json
 import posixpath
 import re
 import shutil
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cache, cached_property
 from pathlib import Path
 from urllib.parse import quote, unquote
 
 import jinja2
 import nbformat
-from bs4 import BeautifulSoup
+from bs4 import BeautifulSoup, Tag
 from markupsafe import Markup
 
 from ..course.errors import UsageError
 from ..course.files import write_text
+from ..course.lesson import lessons
 from ..course.settings import LANGUAGES, ROOT
 from ..pipeline.notebooks import REPOSITORY
 from . import halves
@@ -33,7 +34,9 @@ from . import halves
 HERE = Path(__file__).parent
 TEMPLATES = HERE / "templates"
 WORDS = tomllib.loads((HERE / "site.toml").read_text(encoding="utf-8"))
-REFERENCE = ("docs/glossary.md", "docs/troubleshooting.md")  # pages beside the lessons
+FILES = {"README.md": "index.html"}  # file of the repository -> its page, in order
+FILES |= {f"notebooks/{item['name']}.ipynb": f"{item['name']}.html" for item in lessons()}
+FILES |= {f"docs/{name}.md": f"{name}.html" for name in ("glossary", "troubleshooting")}
 FOLDED = ("bootstrap", "solution", "check")  # code that a reader opens when it is wanted
 POLICY = "default-src 'none'; img-src 'self' data:; style-src 'self' 'unsafe-inline'; "
 POLICY += "script-src 'self'; base-uri 'none'; form-action 'none'"
@@ -44,23 +47,37 @@ class Page:
     """One page of an edition, made from `source`, a file of the repository."""
 
     source: str
-    nb: nbformat.NotebookNode
+    language: str
     shown: str  # language of the outputs
-    title: str = ""
-    soup: BeautifulSoup | None = None  # its cells
-    sections: list[tuple[str, str]] = field(default_factory=list)  # anchor, title
+    parts: list[Tag]  # its cells: text, and code with outputs
 
     @property
     def lesson(self) -> bool:
         return self.source.endswith(".ipynb")
 
     @property
-    def body(self) -> Markup:
-        return Markup(str(self.soup))
+    def file(self) -> str:
+        return FILES[self.source]
 
     @property
-    def file(self) -> str:
-        return "index.html" if self.source == "README.md" else f"{Path(self.source).stem}.html"
+    def body(self) -> Markup:
+        html = "".join(map(str, self.parts))
+        for name in FOLDED:
+            html = html.replace(f"<summary>{name}<", f"<summary>{WORDS[self.language][name]}<")
+        return Markup(html)
+
+    @cached_property
+    def titles(self) -> list[Tag]:
+        texts = [part for part in self.parts if "text" in part["class"]]
+        return [title for part in texts for title in part.find_all(["h1", "h2", "h3"])]
+
+    @cached_property
+    def title(self) -> str:
+        return self.titles[0].get_text().strip()
+
+    @cached_property
+    def sections(self) -> list[tuple[str, str]]:
+        return [(t["id"], t.get_text().strip()) for t in self.titles if t.name == "h2"]
 
 
 def build(out: Path) -> list[Path]:
@@ -68,14 +85,11 @@ def build(out: Path) -> list[Path]:
     if out.is_file() or (out.is_dir() and any(out.iterdir()) and not (out / "site.css").is_file()):
         raise UsageError(f"{out} holds other things; expected a new folder, or an earlier site.")
     shutil.rmtree(out, ignore_errors=True)
-    written = [out / "index.html"]
-    front = {}
-    for language in LANGUAGES:
-        pages = edition(language)
-        for page in pages:
-            finish(page, pages, out)
-        front[language] = pages[0].soup.select_one(".text > p").get_text()
-        for page, text in zip(pages, framed(pages, language)):
+    written, front = [out / "index.html"], {}
+    both = [rendered(source, out) for source in FILES]
+    for language, pages in zip(LANGUAGES, zip(*both)):
+        front[language] = next(p.get_text() for p in pages[0].parts[0].find_all("p") if not p.img)
+        for page, text in zip(pages, framed(pages)):
             written.append(out / language / page.file)
             write_text(written[-1], text)
         sections = json.dumps([s for page in pages for s in searched(page)], ensure_ascii=False)
@@ -89,20 +103,23 @@ def build(out: Path) -> list[Path]:
     return written
 
 
-def edition(language: str) -> list[Page]:
-    """The front page, the lessons and the reference pages in one language, as HTML."""
-    pages = []
-    for source in ("README.md", *REFERENCE):
-        text = halves.markdown((ROOT / source).read_text(encoding="utf-8"), language)
-        cell = nbformat.v4.new_markdown_cell(text)
-        pages.append(Page(source, nbformat.v4.new_notebook(cells=[cell]), language))
-    pages[1:1] = [
-        Page(f"notebooks/{path.name}", halves.notebook(nb, language), outputs_language(nb))
-        for path, nb in halves.lessons().items()
-    ]
-    for page in pages:
-        render(page, language)
-    return pages
+def rendered(source: str, out: Path, nb=None) -> list[Page]:
+    """The page of each language made from a file of the repository; code is rendered once."""
+    if source.endswith(".md"):
+        text = (ROOT / source).read_text(encoding="utf-8")
+        texts = [halves.text_cell(halves.markdown(text, name), name) for name in LANGUAGES]
+        nb, shown = nbformat.v4.new_notebook(cells=texts), ""
+    else:
+        nb = nb or halves.lessons()[ROOT / source]
+        shown, nb = outputs_language(nb), halves.editions(nb)
+    html, _ = _exporter().from_notebook_node(nb, {"shown": shown, "folded": FOLDED})
+    soup = BeautifulSoup(html, "lxml")
+    tidy(soup, source, out)
+    parts = {name: [] for name in LANGUAGES}
+    for part in soup.body.find_all("div", recursive=False):
+        for name in [part["data-edition"]] if part.has_attr("data-edition") else LANGUAGES:
+            parts[name].append(part)
+    return [Page(source, name, shown, parts[name]) for name in LANGUAGES]
 
 
 def outputs_language(nb) -> str:
@@ -112,14 +129,7 @@ def outputs_language(nb) -> str:
     return found[1] if found else LANGUAGES[0]
 
 
-def render(page: Page, language: str) -> None:
-    """Let nbconvert write the cells of a page."""
-    resources = {"words": WORDS[language], "shown": page.shown, "folded": FOLDED}
-    html, _ = _exporter().from_notebook_node(page.nb, resources)
-    page.soup = BeautifulSoup(html, "html.parser")
-
-
-@functools.cache
+@cache
 def _exporter():
     """nbconvert's writer of cells, without a page around them."""
     from nbconvert import HTMLExporter
@@ -132,19 +142,16 @@ def _exporter():
     )
 
 
-def finish(page: Page, pages: list[Page], out: Path) -> None:
-    """Title, sections, links, pictures and formulas of a page whose cells are HTML."""
-    soup = page.soup
+def tidy(soup: BeautifulSoup, source: str, out: Path) -> None:
+    """Links, pictures, formulas and wide tables of what nbconvert wrote."""
     for anchor in soup.select(".anchor-link"):
         anchor.decompose()
-    titles = soup.select(".text :is(h1, h2)")
-    page.title = titles[0].get_text() if titles else Path(page.source).stem
-    page.sections = [(t["id"], t.get_text()) for t in titles if t.name == "h2"]
-    for link in soup.select(".text a[href]"):
-        link["href"] = target(link["href"], page, pages)
-    for image in soup.select(".text img[src]"):
-        image["src"] = picture(image["src"], page, out)
-    for table in soup.select("table"):
+    for text in soup.find_all("div", class_="text"):
+        for link in text.find_all("a", href=True):
+            link["href"] = target(link["href"], source)
+        for image in text.find_all("img"):
+            image["src"] = picture(image["src"], source, out)
+    for table in soup.find_all("table"):
         table.wrap(soup.new_tag("div", attrs={"class": "wide"}))
     for text in [t for t in soup.find_all(string=re.compile(r"\$[^$]+\$")) if _prose(t)]:
         text.replace_with(BeautifulSoup(formulas(str(text)), "html.parser"))
@@ -157,16 +164,13 @@ def _prose(text) -> bool:
     return bool(above & {"text", "output_markdown"}) and not code
 
 
-def target(href: str, page: Page, pages: list[Page]) -> str:
+def target(href: str, source: str) -> str:
     """Where a link of the repository leads on the site: another page, or the file on the web."""
     if re.match(r"[a-z]+:", href) or href.startswith("#"):
         return href
     path, mark, anchor = href.partition("#")
-    path = posixpath.normpath(posixpath.join(posixpath.dirname(page.source), unquote(path)))
-    for other in pages:
-        if other.source == path:
-            return other.file + mark + anchor
-    return address(path) + mark + anchor
+    path = posixpath.normpath(posixpath.join(posixpath.dirname(source), unquote(path)))
+    return (FILES.get(path) or address(path)) + mark + anchor
 
 
 def address(path: str) -> str:
@@ -175,17 +179,17 @@ def address(path: str) -> str:
     return f"{REPOSITORY.read_text(encoding='utf-8').strip()}/{kind}/main/{quote(path)}"
 
 
-def picture(src: str, page: Page, out: Path) -> str:
+def picture(src: str, source: str, out: Path) -> str:
     """A picture's address on the site; a file of the repository is copied there."""
     if re.match(r"[a-z]+:", src):
         return src
-    path = ROOT / posixpath.normpath(posixpath.join(posixpath.dirname(page.source), unquote(src)))
+    path = ROOT / posixpath.normpath(posixpath.join(posixpath.dirname(source), unquote(src)))
     (out / "pictures").mkdir(parents=True, exist_ok=True)
     shutil.copy(path, out / "pictures" / path.name)
     return f"../pictures/{quote(path.name)}"
 
 
-@functools.cache
+@cache
 def formula(latex: str) -> str:
     """A formula as a picture whose text is its LaTeX; it stands on the line like a letter."""
     from matplotlib import mathtext, rc_context
@@ -209,16 +213,19 @@ def formulas(text: str) -> str:
 def searched(page: Page) -> list[dict]:
     """What the search looks through: a row for each section, its text and code, no outputs."""
     rows = [{"page": page.title, "title": page.title, "href": page.file, "text": ""}]
-    for part in page.soup.select(".text > *, .input .highlight"):
-        if part.name in ("h1", "h2", "h3") and part.get_text() != page.title:
-            href = f"{page.file}#{quote(part['id'])}"
-            rows.append({"page": page.title, "title": part.get_text(), "href": href, "text": ""})
-        elif part.name != "h1":
-            rows[-1]["text"] += " ".join(part.get_text(" ").split()) + " "
+    for part in page.parts:
+        text = "text" in part["class"]
+        pieces = part.find_all(True, recursive=False) if text else part.select(".highlight")
+        for piece in pieces:
+            if piece.name in ("h2", "h3"):
+                href, title = f"{page.file}#{quote(piece['id'])}", piece.get_text().strip()
+                rows.append({"page": page.title, "title": title, "href": href, "text": ""})
+            elif piece.name != "h1":
+                rows[-1]["text"] += " ".join(piece.get_text(" ").split()) + " "
     return rows
 
 
-@functools.cache
+@cache
 def _templates() -> jinja2.Environment:
     loader = jinja2.FileSystemLoader(TEMPLATES, encoding="utf-8")
     return jinja2.Environment(
@@ -226,8 +233,9 @@ def _templates() -> jinja2.Environment:
     )
 
 
-def framed(pages: list[Page], language: str) -> list[str]:
+def framed(pages: list[Page]) -> list[str]:
     """Whole HTML pages: header, navigation and search around the cells."""
+    language = pages[0].language
     other = next(name for name in LANGUAGES if name != language)
     frame = _templates().get_template("page.html.j2")
     return [

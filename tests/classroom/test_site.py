@@ -164,11 +164,10 @@ def test_hostile_text_stays_text():
             ],
         ),
     ]
-    nb = halves.notebook(nbformat.v4.new_notebook(cells=cells), "id")
-    page = site.Page("notebooks/99_test.ipynb", nb, "id")
-    site.render(page, "id")
-    site.finish(page, [page], ROOT)
-    (html,) = site.framed([page], "id")
+    nb = nbformat.v4.new_notebook(cells=cells)
+    page, english = site.rendered("notebooks/00_start.ipynb", ROOT, nb)
+    (html,) = site.framed([page])
+    assert english.title == "99 · Test" and len(english.parts) == 2
     parsed = BeautifulSoup(html, "html.parser")
     assert [s.get("src") for s in parsed.select("script")] == ["../site.js"]
     assert parsed.select("main img") == [] and "alert(3)" not in html
@@ -207,6 +206,18 @@ def test_a_line_in_two_languages_becomes_one_of_them(text, indonesian, english):
 def test_a_page_in_two_languages_becomes_one_of_them():
     page = """# Dapur LLM
 
+[Bahasa Indonesia](#bahasa-indonesia) · [English](#english)
+
+## Bahasa Indonesia
+
+Ambil, jalankan.
+
+## English
+
+Take it, run it.
+
+## Mulai · Start
+
 Kursus ini melatih sebuah model kecil.<br>
 This course trains a small model.
 
@@ -237,4 +248,5 @@ run lab   # lesson 08
 ```
 """
     )
-    assert "Wait" not in halves.markdown(page, "id") and "lesson" not in halves.markdown(page, "id")
+    indonesian = halves.markdown(page, "id")
+    assert not re.search("Wait|lesson|run it|English", indonesian) and "Ambil" in indonesian
