@@ -84,9 +84,10 @@ def _paragraph(text: str, language: str) -> str:
     if text.startswith("#"):
         return f'{side(text, language)} <a id="{slug(text)}"></a>'
     other = "en" if language == "id" else "id"
-    if " · " not in text and told(text) == other:
-        return ""
     kept = [s for s in _SENTENCES.split(text) if " · " in s or told(s) != other]
+    ours = any(" · " in s or told(s) == language for s in kept)
+    if not ours and told(text) == other:
+        return ""  # what could be either belongs to the paragraph it stands in
     return " ".join(side(sentence, language) for sentence in kept)
 
 
@@ -121,7 +122,7 @@ def _table(lines: list[str], language: str) -> list[str]:
 
 def _block(block: str, language: str) -> str:
     """A block between empty lines: a table, a list or lines that belong together, a paragraph."""
-    lines = [line for line in block.split("\n") if not line.startswith("<!--")]
+    lines = [line for line in block.split("\n") if line and not line.startswith("<!--")]
     if lines and lines[0].startswith("|"):
         return "\n".join(_table(lines, language))
     items = re.split(r"\n(?=[-*] |\d+\. )", "\n".join(lines))

@@ -52,6 +52,8 @@ def test_each_edition_has_every_lesson_and_says_its_language(out, pages):
             page = pages[out / language / f"{item['name']}.html"]
             title, number = page.title.get_text(), item["name"][:2]
             assert title.startswith(f"{number} · ") and page.h1.get_text() + " · Dapur LLM" == title
+        assert len(pages[out / language / "glossary.html"].select("main tr")) > 60
+    assert not [path for path, page in pages.items() if "| ---" in page.get_text()]
     offered = pages[out / "index.html"]
     assert {a["href"] for a in offered.select("a")} == {"id/index.html", "en/index.html"}
 
@@ -221,6 +223,8 @@ Take it, run it.
 Kursus ini melatih sebuah model kecil.<br>
 This course trains a small model.
 
+Istilah ini kita biarkan. These terms stay as they are.
+
 ![Sebuah kotak obrolan. · A chat box.](x.png)
 
 | Gejala · Symptom | Bahasa Indonesia | English |
@@ -236,6 +240,8 @@ run lab   # pelajaran 08 · lesson 08
         == """# Dapur LLM
 
 This course trains a small model.
+
+These terms stay as they are.
 
 ![A chat box.](x.png)
 
