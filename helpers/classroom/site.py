@@ -68,7 +68,7 @@ class Page:
 
     @cached_property
     def titles(self) -> list[Tag]:
-        texts = [part for part in self.parts if "text" in part["class"]]
+        texts = [part for part in self.parts if part["class"] == "text"]
         return [title for part in texts for title in part.find_all(["h1", "h2", "h3"])]
 
     @cached_property
@@ -113,7 +113,7 @@ def rendered(source: str, out: Path, nb=None) -> list[Page]:
         nb = nb or halves.lessons()[ROOT / source]
         shown, nb = outputs_language(nb), halves.editions(nb)
     html, _ = _exporter().from_notebook_node(nb, {"shown": shown, "folded": FOLDED})
-    soup = BeautifulSoup(html, "lxml")
+    soup = BeautifulSoup(html, "lxml", multi_valued_attributes=None)  # a class is a string
     tidy(soup, source, out)
     parts = {name: [] for name in LANGUAGES}
     for part in soup.body.find_all("div", recursive=False):
@@ -159,7 +159,7 @@ def tidy(soup: BeautifulSoup, source: str, out: Path) -> None:
 
 def _prose(text) -> bool:
     """Whether a piece of text stands in a text cell or in Markdown that a cell showed."""
-    above = {name for parent in text.parents for name in parent.get("class", [])}
+    above = {name for parent in text.parents for name in parent.get("class", "").split()}
     code = any(parent.name in ("code", "pre") for parent in text.parents)
     return bool(above & {"text", "output_markdown"}) and not code
 
@@ -214,8 +214,9 @@ def searched(page: Page) -> list[dict]:
     """What the search looks through: a row for each section, its text and code, no outputs."""
     rows = [{"page": page.title, "title": page.title, "href": page.file, "text": ""}]
     for part in page.parts:
-        text = "text" in part["class"]
-        pieces = part.find_all(True, recursive=False) if text else part.select(".highlight")
+        text = part["class"] == "text"
+        code = part.find_all("div", class_=re.compile("highlight"))
+        pieces = part.find_all(True, recursive=False) if text else code
         for piece in pieces:
             if piece.name in ("h2", "h3"):
                 href, title = f"{page.file}#{quote(piece['id'])}", piece.get_text().strip()

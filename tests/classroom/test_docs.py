@@ -113,7 +113,7 @@ def test_the_example_of_the_prompt_format_is_what_the_code_writes():
 
 def test_the_reference_names_functions_that_are_there():
     text = page("docs/prompt_format.md")
-    for module, name in re.findall(r"`(prompts|requests)\.(?!toml)(\w+)`", text):
+    for module, name in re.findall(r"`(prompts|requests)\.(?!toml`|py`)(\w+)`", text):
         assert hasattr({"prompts": prompts, "requests": requests}[module], name), name
 
 
