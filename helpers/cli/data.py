@@ -120,7 +120,7 @@ def _tokenizer(name: str):
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(name)
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError) as problem:
         raise UsageError(
             f"no tokenizer {name!r}: {str(problem).splitlines()[0]} "

@@ -148,11 +148,18 @@ def lint(paths: list[Path] = typer.Argument(None), as_json: Json = False) -> Non
 
 
 @notebooks.command()
-def stamp() -> None:
-    """Write the bootstrap cell, with the address in helpers/course/repository.txt, everywhere."""
-    from ..pipeline import notebooks
+def stamp(
+    twins: Annotated[
+        bool, Option("--twins", help="Pairs of which one text was changed still say the same.")
+    ] = False,
+) -> None:
+    """Write the bootstrap cell, with the address in helpers/course/repository.txt, everywhere, and
+    note both texts of each pair, so that the lint sees when one is changed alone."""
+    from ..pipeline import lint, notebooks
 
-    typer.echo("\n".join(f"stamped {name}" for name in notebooks.stamp()) or "nothing to change")
+    done = [f"stamped {name}" for name in notebooks.stamp()]
+    done += [f"{pairs} pairs of texts noted"] if (pairs := lint.agree(twins)) else []
+    typer.echo("\n".join(done) or "nothing to change")
 
 
 @notebooks.command()

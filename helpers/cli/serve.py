@@ -121,9 +121,9 @@ def run(bot, cfg, listener: socket.socket, **options) -> None:
     """Serve on a listening socket until Ctrl-C or a request to terminate, then end the process."""
     import uvicorn
 
-    from ..export.server import create_app
+    from ..export import server
 
-    app = create_app(bot, cfg, **options)
+    app = server.create_app(bot, cfg, **options)
 
     class Server(uvicorn.Server):
         async def startup(self, sockets=None):
@@ -144,7 +144,7 @@ def run(bot, cfg, listener: socket.socket, **options) -> None:
             await super().shutdown(sockets)
 
     try:
-        config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3)
+        config = server.config(app, log_level="warning", timeout_graceful_shutdown=3)
         Server(config).run(sockets=[listener])
     except KeyboardInterrupt:
         pass

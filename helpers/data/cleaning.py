@@ -68,6 +68,9 @@ _NOTHING = r"(?i)^\s*(?:nan|none|null|n/a|\[\s*\]|-+)\s*$"
 # Stands where contact data was until headings are found: "Tanya: <address>" is no heading.
 SCRUBBED = " \ue000 "
 BROKEN_LIST = "\0"  # stands for a list that cannot be read
+# Control tokens of chat templates: a tokenizer takes them for real ones, wherever they stand.
+MARKER = r"<\|[\w-]{1,40}\|>|<(?:start|end)_of_turn>|\[/?INST\]"
+_MARKER = MARKER + r"|</?s>|<(?:bos|eos|pad|unk)>"  # of some models, and in no recipe
 
 
 class Fixes(dict):
@@ -94,10 +97,11 @@ def clean_chunk(chunk: pd.DataFrame) -> tuple[pd.DataFrame, list[dict], Counter]
     with one item a line, without headings such as "Bumbu halus:".
     """
     fixes, columns, counts = Fixes(), {}, {}
-    broken = unreadable = np.zeros(len(chunk), dtype=bool)
+    broken = unreadable = marked = np.zeros(len(chunk), dtype=bool)
     for name in ("title", "ingredients", "steps"):
         text = _text(_arrow(chunk[name]), name, fixes)
         broken = broken | _numpy(_find(text, MOJIBAKE, _wide(text)))
+        marked = marked | _numpy(_find(text, _MARKER))
         if name == "title":
             text = _sub(_sub(text, "\n|" + _SPACE, " "), " {2,}", " ")
             columns[name] = pc.utf8_trim(text, " -")
@@ -113,6 +117,7 @@ def clean_chunk(chunk: pd.DataFrame) -> tuple[pd.DataFrame, list[dict], Counter]
         "a list that cannot be read": unreadable,
         "fewer than two ingredients": counts["ingredients"] < 2,
         "no steps": counts["steps"] < 1,
+        "a control token of a chat template": marked,
         "broken characters (wrong encoding)": broken,
     }
     reason = np.select(list(reasons.values()), list(reasons), default="")
@@ -245,4 +250,5 @@ def repair_encoding(cell: str) -> str:
 def without_markup(cell: str) -> str:
     """The text of a cell with HTML tags and entities."""
     text = re.sub(r"(?i)<br\s*/?>|</(?:p|li|div|h[1-6])>", "\n", cell)
+    text = re.sub(r"&#\d{20,};?", "\ufffd", text)  # Python refuses to convert thousands of digits
     return html.unescape(re.sub(r"</?[a-zA-Z][^<>]*>", " ", text))

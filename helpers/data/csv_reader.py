@@ -97,7 +97,9 @@ def look_at(path: Path, named: dict[str, str] | None = None) -> Layout:
         return Layout(encoding, separator, columns, (), width, 0, backslash, mark)
     header = rows[0] if rows else []
     missing = [f for f in REQUIRED if f not in columns_of(header, named)]
-    raise NotARecipeFile(f"no column for {', '.join(missing)} among: {', '.join(header[:8])[:120]}")
+    # a link may lead to any file of this machine, and notebooks are shared with their outputs
+    names = "(a link, not shown)" if path.is_symlink() else ", ".join(header[:8])[:120]
+    raise NotARecipeFile(f"no column for {', '.join(missing)} among: {names}")
 
 
 def _no_table(text: str) -> str:
@@ -145,7 +147,7 @@ def sample(text: str, separator: str, most: int = 20) -> list[list[str]]:
 
 def plain(name: str) -> str:
     """A column name to compare by: "Bahan-bahan " -> "bahan bahan"."""
-    return re.sub(r"[\W_]+", " ", re.sub(r"\(.*?\)", "", name).lower()).strip()
+    return re.sub(r"[\W_]+", " ", re.sub(r"\([^()]*\)", "", name).lower()).strip()
 
 
 def columns_of(header: list[str], named: dict[str, str] | None = None) -> dict[str, int]:

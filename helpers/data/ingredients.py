@@ -110,7 +110,9 @@ def unit(item: str) -> str:
 
 _SIGNS = {"¼": Fraction(1, 4), "½": Fraction(1, 2), "¾": Fraction(3, 4)}
 _SIGNS |= {"⅓": Fraction(1, 3), "⅔": Fraction(2, 3)}
-_NUMBER = re.compile(r"(?:(\d+)\s+)?(\d+)/(\d+)|(\d*)([¼½¾⅓⅔])|(\d+)(?:([.,])(\d+))?")
+_NUMBER = re.compile(  # 15 digits at most: Python refuses to convert thousands of them
+    r"(?:(\d{1,15})\s+)?(\d{1,15})/(\d{1,15})|(\d{0,15})([¼½¾⅓⅔])|(\d{1,15})(?:([.,])(\d{1,15}))?"
+)
 
 
 def _value(found: re.Match) -> Fraction:

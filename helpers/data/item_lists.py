@@ -16,12 +16,12 @@ from pathlib import Path
 # How such a cell begins, also for Arrow's regex engine: ["..., [{..., {'..., c("..., array(['...
 LISTED = (
     r"""^\s*(?:[\[{]\s*(?:[bu]?['"]|[\[{\]}]|$)"""
-    r"""|(?:c|array|list|set|tuple)?\(\s*[\[{]?\s*[bu]?['"])"""
+    r"""|(?:c|array|list|set|tuple)?\(\s*(?:[\[{]\s*)?[bu]?['"])"""
 )
-_CALL = re.compile(
-    r"\s*(?:c|array|list|set|tuple)\(\s*(.*?)\s*(?:,\s*dtype=[\w.'\"<>]+)?\)\s*", re.DOTALL
-)
+_CALL = re.compile(r"(?:c|array|list|set|tuple)\((.*)\)", re.DOTALL)
+_DTYPE = re.compile(r",\s*dtype=[\w.'\"<>]+$")
 LONGEST = 200_000  # characters of a Python list that are still parsed
+MOST_PIECES = 50  # of one item that are compared with each other
 
 _KEYS = tomllib.loads(Path(__file__).with_name("columns.toml").read_text(encoding="utf-8"))["keys"]
 _QUANTITY, _NAME = _KEYS["quantity"], _KEYS["name"]
@@ -39,10 +39,15 @@ def list_items(cell: str) -> list[str]:
         return [cell]
     for read in (json.loads, _literal):
         try:
-            return list(texts(read(cell.strip())))
+            return [_whole(text) for text in texts(read(cell.strip()))]
         except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
             continue
     return [cell] if cell.lstrip().startswith("(") else []  # an ordinary text may begin with ("...
+
+
+def _whole(text: str) -> str:
+    """The text with U+FFFD for each half of a character that JSON or Python wrote as an escape."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _literal(cell: str):
@@ -50,7 +55,8 @@ def _literal(cell: str):
     if len(cell) > LONGEST:
         raise ValueError("too long")
     if call := _CALL.fullmatch(cell):  # R's c("a", "b"), numpy's array(['a'], dtype=object)
-        cell = call[1] if call[1].startswith(("[", "{", "(")) else f"[{call[1]}]"
+        cell = _DTYPE.sub("", call[1].strip())
+        cell = cell if cell.startswith(("[", "{", "(")) else f"[{cell}]"
     if not re.search(r"""['"\]}]\s*,""", cell):  # numpy prints lists without commas
         cell = re.sub(r"""(['"])\s+(?=['"])""", r"\1, ", cell)
     # pandas and R print a missing value as nan or NA
@@ -145,6 +151,8 @@ def _quantity(value: dict) -> str:
 def _joined(pieces: list[str]) -> str:
     """Pieces without those that another holds: name "Cuci", text "Cuci ayam." -> "Cuci ayam."."""
     pieces = [" ".join(p.split()) for p in dict.fromkeys(pieces)]
+    if len(pieces) > MOST_PIECES:  # each is compared with each
+        return " ".join(pieces)
 
     def said(piece: str) -> bool:
         inside = re.compile(rf"(?<!\w){re.escape(piece.lower().rstrip('.'))}(?!\w)")

@@ -1,6 +1,6 @@
 """The chat service: HTTP API, /health and a Gradio page over one queue, behind an ASGI gate.
 
-app = create_app(chat.Bot(cfg), cfg)  # then any ASGI server: uvicorn.run(app)
+uvicorn.Server(config(create_app(chat.Bot(cfg), cfg))).run()
 
 Importing this module imports Gradio.
 """
@@ -23,8 +23,10 @@ from urllib.parse import urlsplit
 os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_RUN_HISTORY": "False"}
 
 import gradio as gr  # noqa: E402
+import uvicorn  # noqa: E402
 from fastapi import FastAPI  # noqa: E402
 from fastapi.responses import JSONResponse  # noqa: E402
+from uvicorn.protocols.http.h11_impl import H11Protocol  # noqa: E402
 
 from ..chat.conversation import MOST_CHARACTERS  # noqa: E402
 from ..course.bilingual import num, tr  # noqa: E402
@@ -34,7 +36,9 @@ from ..training.prompts import SYSTEM  # noqa: E402
 from . import server_api as api  # noqa: E402
 
 MOST_BYTES = 256 * 1024  # of a request's body; 10,000 escaped emoji take 120 kB
+HEAD_S = 10  # longest time for the head of a request to arrive
 BODY_S = 30  # longest time for a body to arrive
+MOST_CONNECTIONS = 128  # at once; an open page holds one or two, and a system may allow 256 files
 EVERY_S = 0.1  # shortest time between two updates of the page
 
 
@@ -73,6 +77,37 @@ def create_app(bot, cfg: Settings, *, hosts: tuple[str, ...] = (), **options) ->
         mcp_server=False,
         pwa=False,
     )
+
+
+class Connection(H11Protocol):
+    """A client's connection; ended when it asks for nothing, or as the oldest of too many.
+
+    uvicorn waits for a first request for ever, and each wait holds one of the process's files.
+    """
+
+    def connection_made(self, transport) -> None:
+        super().connection_made(transport)
+        self.since = self.loop.time()
+        self.loop.call_later(HEAD_S, self.look, None)
+        if len(self.connections) > MOST_CONNECTIONS:
+            waiting = (c for c in self.connections if c.waits() and not c.transport.is_closing())
+            min(waiting, key=lambda c: c.since).transport.abort()  # this one, if all others work
+
+    def waits(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
+
+    def look(self, before: object) -> None:
+        """End it when it waited at the last look and has asked for nothing since."""
+        now = self.cycle if self.waits() else object()
+        if now is before:
+            self.transport.close()
+        elif not self.transport.is_closing():
+            self.loop.call_later(HEAD_S, self.look, now)
+
+
+def config(app, **options) -> uvicorn.Config:
+    """How to serve the app; the backlog is how many connections are taken in one go."""
+    return uvicorn.Config(app, http=Connection, backlog=64, ws="none", **options)
 
 
 # Gradio brings routes that serve files, take uploads, relay to other hosts; the page needs these.

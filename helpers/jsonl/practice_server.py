@@ -22,6 +22,7 @@ from typing import Annotated
 
 import uvicorn
 from fastapi import FastAPI, Form, HTTPException, Request, UploadFile
+from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from fastapi.responses import JSONResponse
 
 from .validator import validate
@@ -122,6 +123,8 @@ def _new_job(model: str, files: dict, method: dict) -> dict:
 def _application(server: PracticeServer) -> FastAPI:
     """The protocol's routes. Functions without `async` run in threads of their own."""
     app = FastAPI(openapi_url=None)
+    # a web page whose name leads here (DNS rebinding) must not start jobs
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1"])
 
     @app.exception_handler(HTTPException)
     def refuse(_: Request, problem: HTTPException) -> JSONResponse:

@@ -22,6 +22,7 @@ from rapidfuzz import fuzz, process
 
 from ..course.errors import CourseError
 from ..course.files import write_text
+from ..data.cleaning import MARKER
 
 ROLES = ("system", "user", "assistant", "tool")
 CONSTANT = 0.5  # report an answer that more than this share of the rows gives
@@ -38,7 +39,7 @@ _NAN = re.compile(
 )
 _HUGE = re.compile(r"(?<!\d)\d{13,}\.\d")  # the lookbehind keeps it linear in the text's length
 _SURROGATE = re.compile("[\ud800-\udfff]")
-_MARKER = re.compile(r"<\|[\w-]{1,40}\|>|<(?:start|end)_of_turn>|\[/?INST\]")
+_MARKER = re.compile(MARKER)
 _ASKING = re.compile(_WORDS["asking"])
 
 

@@ -34,7 +34,8 @@ def load_tokenizer(cfg: Settings):
     """The base model's tokenizer with the markers."""
     from transformers import AutoTokenizer
 
-    return add_markers(AutoTokenizer.from_pretrained(models.base_folder(cfg)))
+    base = models.base_folder(cfg)
+    return add_markers(AutoTokenizer.from_pretrained(base, trust_remote_code=False))
 
 
 def marker_ids(tokenizer) -> list[int]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import hashlib
 import re
 import tomllib
 from collections import Counter
@@ -22,6 +23,7 @@ from babel.numbers import NumberFormatError, parse_decimal
 from IPython.core.inputtransformer2 import TransformerManager
 from markdown_it import MarkdownIt
 
+from ..course.files import read_json, write_json
 from ..course.settings import ROOT
 from .notebooks import NOTEBOOKS, bootstrap_source, read, tags
 
@@ -36,6 +38,25 @@ _MACHINE_PATH = re.compile(rf"(?<![\w.:/~])/(?:{_FOLDERS})/[\w.-]+|\b[A-Z]:\\Use
 _OFFER = re.compile(r"\bgpt-\d|\d (?:dolar|dollars)\b")
 _DAY = re.compile(r"\b20\d\d-\d\d-\d\d\b")
 _PRICES = re.compile(r"data/[\w/]*prices\.toml")
+_TERMS = tomllib.loads(Path(__file__).with_name("terms.toml").read_text(encoding="utf-8"))
+_COMMON = {language: set(words.split()) for language, words in _TERMS["common"].items()}
+_QUOTED = re.compile(  # code, tags, addresses, quotations; terms of the field in *italics*
+    r"```.*?```|`[^`]*`|<code>.*?</code>|<[^<>]*>|\]\([^()]*\)|&#?\w+;"
+    r"|(?<!\*)\*[^*\n]+\*(?!\*)|[\"“][^\"“”]*[\"”]",
+    re.DOTALL,
+)
+# a decimal number as the other language writes it; "Gambar 1.2" and "torch 2.9" are none
+_NO_DECIMAL = r"(?<!Gambar )(?<!Latihan )(?<!torch )(?<!Python )(?<!versi )(?<![\w.,-])"
+_FOREIGN = {
+    "id": re.compile(_NO_DECIMAL + r"\d+\.\d{1,2}(?![\w.,]*\d)(?! ?×)"),
+    "en": re.compile(r"(?<![\w.,])\d+,\d{1,2}(?![\w.,]*\d)"),
+}
+LENGTHS = (
+    0.75,
+    1.45,
+)  # of an Indonesian text, in lengths of its English twin; 0.88 to 1.32 are usual
+TWINS = Path(__file__).with_name("twins.json")  # lesson/cell -> hashes of a pair that agrees
+SHORT = 60  # characters of texts whose lengths say little
 Finding = tuple[int, str, str]
 
 
@@ -57,7 +78,8 @@ def lint(path: Path) -> list[Problem]:
 
 def lint_notebook(nb, name: str) -> list[Problem]:
     """Everything wrong with a notebook that is the lesson `name`, in the order of its cells."""
-    checks = (pairs, headings, twins, dated, pictures, first_cells, exercises, same_code, outputs)
+    checks = (pairs, headings, twins, alone, wording, dated, pictures)
+    checks += (first_cells, exercises, same_code, outputs)
     found = [Problem(name, *finding) for check in checks for finding in check(nb, name)]
     return sorted(found, key=lambda problem: problem.cell)
 
@@ -125,7 +147,7 @@ def normal_numbers(text: str, language: str) -> Counter:
     """
 
     def normal(number: str) -> str:
-        with suppress(NumberFormatError):  # a version, or a number in the other notation
+        with suppress(NumberFormatError, ArithmeticError):  # a version, or in the other notation
             return str(parse_decimal(number, locale=language, strict=True))
         return number
 
@@ -154,7 +176,7 @@ def facts(cell, language: str, known: set[str]) -> dict[str, Counter]:
 
 
 def twins(nb, name: str) -> Iterator[Finding]:
-    """Both texts of a pair hold the same numbers, links, pictures and code names."""
+    """Both texts of a pair hold the same numbers, links, pictures and code names, and as much."""
     known = set().union(*map(code_names, nb.cells))
     for number, (first, second) in enumerate(zip(nb.cells, nb.cells[1:]), 1):
         if (language_of(first), language_of(second)) == ("id", "en"):
@@ -165,6 +187,92 @@ def twins(nb, name: str) -> Iterator[Finding]:
                 if any(only):
                     text = f"the twins differ; only Indonesian: {only[0]}, only English: {only[1]}"
                     yield number, rule, text
+
+            long = [len(_BODY.match(cell.source)[2]) for cell in (first, second)]
+            if max(long) > SHORT and not LENGTHS[0] < long[0] / long[1] < LENGTHS[1]:
+                text = f"{long[0]} characters in Indonesian, {long[1]} in English"
+                yield number, "length", f"{text}: does one say what the other leaves out?"
+
+
+def hashes(nb, name: str) -> dict[str, tuple[int, list[str]]]:
+    """Lesson/cell of each pair -> its number, and a hash of both texts."""
+    found = {}
+    for number, (first, second) in enumerate(zip(nb.cells, nb.cells[1:]), 1):
+        if (language_of(first), language_of(second)) == ("id", "en"):
+            texts = (first.source.encode(), second.source.encode())
+            both = [hashlib.sha256(text).hexdigest()[:8] for text in texts]
+            found[f"{name}/{first.get('id', number)}"] = number, both
+    return found
+
+
+def agree(every: bool = False) -> int:
+    """Write the hashes of all pairs to TWINS; how many changed.
+
+    A pair of which one text alone was changed keeps its old hashes, and the lint names it, unless
+    `every` says that both texts still tell the same.
+    """
+    before, now = read_json(TWINS) if TWINS.is_file() else {}, {}
+    for path in sorted(NOTEBOOKS.glob("*.ipynb")):
+        for key, (_, both) in hashes(read(path), path.stem).items():
+            known = before.get(key, both)
+            now[key] = known if one_sided(known, both) and not every else both
+    write_json(TWINS, now)
+    return sum(before.get(key) != both for key, both in now.items())
+
+
+def one_sided(before: list[str], now: list[str]) -> bool:
+    return (before[0] == now[0]) != (before[1] == now[1])
+
+
+def alone(nb, name: str) -> Iterator[Finding]:
+    """A text that was changed while its twin stayed as it was."""
+    known = read_json(TWINS) if TWINS.is_file() else {}
+    for key, (number, both) in hashes(nb, name).items():
+        if one_sided(before := known.get(key, both), both):
+            which = "English" if before[0] == both[0] else "Indonesian"
+            text = (
+                f"only the {which} text was changed. Change its twin as well or, where both still"
+            )
+            yield number, "twin", f"{text} say the same: python -m helpers notebooks stamp --twins"
+
+
+def said(nb) -> Iterator[tuple[int, str, str]]:
+    """(cell, language, text) of the bodies, of `tr` and `say` in code, of Markdown outputs."""
+    results = []
+    for number, cell in enumerate(nb.cells, 1):
+        if language := language_of(cell):
+            yield number, language, _BODY.match(cell.source)[2]
+        for call in calls(cell, "tr") + calls(cell, "say"):
+            for language, argument in zip(("id", "en"), call.args):
+                parts = (getattr(node, "value", None) for node in ast.walk(argument))
+                yield number, language, " ".join(p for p in parts if isinstance(p, str))
+        shown = (output.get("data", {}).get("text/markdown") for output in cell.get("outputs", ()))
+        results += ((number, text) for text in shown if text)
+    counts = {of: foreign_words(" ".join(t for _, t in results), of)[1] for of in _COMMON}
+    language = max(counts, key=counts.get)  # outputs are in one language
+    yield from ((number, language, text) for number, text in results)
+
+
+def foreign_words(text: str, language: str) -> tuple[int, int]:
+    """How many words of a text are common in the other language, and in this one."""
+    words = re.findall(r"[a-z_']+", text.lower())
+    (other,) = (words for of, words in _COMMON.items() if of != language)
+    return sum(w in other for w in words), sum(w in _COMMON[language] for w in words)
+
+
+def wording(nb, name: str) -> Iterator[Finding]:
+    """Every sentence is in its language, with that language's decimals and the course's terms."""
+    for number, language, text in said(nb):
+        text = _QUOTED.sub(" ", text)
+        for sentence in re.split(r"(?<=[.!?:])\s+|\n+|\|", text):
+            other, own = foreign_words(sentence, language)
+            if other > max(own, 1):
+                yield number, "language", f"not in {language!r}: {sentence.strip()[:80]!r}"
+        if found := _FOREIGN[language].search(text):
+            yield number, "notation", f"{found[0]} is no decimal of {language!r}"
+        for wrong, right in _TERMS[language].items():
+            if found := re.search(rf"\b(?:{wrong})\b", text):
+                yield number, "term", f"{found[0]!r}; the course writes {right!r}"
 
 
 def dated(nb, name: str) -> Iterator[Finding]:

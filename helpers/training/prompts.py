@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from ..course.errors import LabelMaskError
 from ..data import subject
+from ..data.cleaning import MARKER
 from ..data.recipes import Recipe, item_name, split_at_name
 from . import requests
 
@@ -147,8 +148,16 @@ def encode(chat: list[dict], tokenizer) -> Encoded:
 def check(row: Encoded, chat: list[dict], tokenizer) -> None:
     """Raise LabelMaskError when a row made from `chat` would teach the wrong thing.
 
-    The rules of `check_labels`, and at most one beginning token.
+    The rules of `check_labels`, at most one beginning token, and no control token in a message.
     """
+    known = set(tokenizer.all_special_ids)
+    for text in (message.get("content") or "" for message in chat):
+        typed = known & set(tokenizer(text, add_special_tokens=False)["input_ids"])
+        if typed or re.search(MARKER, text):
+            raise LabelMaskError(
+                f"a message holds a control token of a chat template: {text[:80]!r}. The tokenizer "
+                "takes it for a real one, and it would be learnt. Take it out."
+            )
     prompt, ids, bos = prompt_ids(chat[:-1], tokenizer), row.input_ids, tokenizer.bos_token_id
     check_labels(row, prompt, tokenizer)
     marks_turns = prompt.count(bos) > 1  # ChatML: the beginning token opens every turn

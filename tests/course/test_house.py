@@ -69,6 +69,43 @@ def test_there_is_no_circle_of_modules():
     list(TopologicalSorter(graph).static_order())  # raises CycleError
 
 
+CODE = [
+    p for part in ("helpers", "benchmarks", "docs") for p in sorted((ROOT / part).rglob("*.py"))
+]
+RUNS_CODE = {"eval", "exec", "os.system", "os.popen"}  # of a text
+RUNS_CODE |= {
+    f"{a}.{b}" for a in ("pickle", "marshal", "joblib", "dill") for b in ("load", "loads")
+}
+LOADERS = {"AutoTokenizer", "AutoConfig", "AutoModelForCausalLM"}
+
+
+def calls(path):
+    """(dotted name, keyword -> value, line) of each call in a file; value: None if no constant."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call):
+            given = {k.arg: getattr(k.value, "value", None) for k in node.keywords}
+            yield ast.unparse(node.func), given, node.lineno
+
+
+def test_no_code_of_strangers_is_run():
+    """Checkpoints, adapters, configurations and cells may come from anybody."""
+    found, loads = [], 0
+    for path in CODE:
+        for name, given, line in calls(path):
+            *owner, last = name.split(".")
+            wrong = name in RUNS_CODE or given.get("shell") is True
+            wrong |= given.get("trust_remote_code") is True
+            wrong |= name == "torch.load" and given.get("weights_only") is not True
+            if owner and owner[-1] in LOADERS and last == "from_pretrained":
+                loads += 1
+                if path.is_relative_to(ROOT / "helpers"):
+                    wrong |= given.get("trust_remote_code") is not False and None not in given
+            if wrong:
+                found.append(f"{path.relative_to(ROOT)}, line {line}: {name}")
+    assert not found, "\n".join(found)
+    assert loads > 5, "the loads must be seen, or this test proves nothing"
+
+
 def test_every_room_is_in_the_order_of_layers():
     folders = {p.parent.name for p in (ROOT / "helpers").glob("*/*.py")}
     assert folders == set(ROOMS)

@@ -184,6 +184,16 @@ def test_folders(read, tmp_path):
     assert "ikan" in set(table["category"])
 
 
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_a_link_shows_nothing_of_the_file_behind_it(read, tmp_path):
+    """Somebody's folder may hold passwd.csv -> /etc/passwd, and a notebook is shared as it ran."""
+    secret = tmp_path / "secret.txt"
+    secret.write_text("root:x:0,1,2\n", encoding="utf-8")
+    (tmp_path / "passwd.csv").symlink_to(secret)
+    (skipped,) = read(HEADER + GOOD)[1].skipped
+    assert "no column for title" in skipped["reason"] and "root" not in str(skipped)
+
+
 def test_what_cannot_be_opened_is_named(read, tmp_path, monkeypatch):
     """Simulated, because tests may run as root."""
     (tmp_path / "locked.csv").write_text(HEADER + OTHER, encoding="utf-8")
@@ -267,6 +277,10 @@ def test_line_numbers_with_breaks_in_cells(read):
     assert report.drops == [drop]
 
 
+BROKEN = "broken characters (wrong encoding)"
+HALF = r"\ud800"  # of a character, as an escape: a lone surrogate, which no text file can hold
+
+
 @pytest.mark.parametrize(
     "row, reason",
     [
@@ -284,8 +298,13 @@ def test_line_numbers_with_breaks_in_cells(read):
         (HEADER, "the header again"),
         (HEADER.upper(), "the header again"),
         ("\ufeff" + HEADER, "the header again"),
-        ("Ayam,1 ayam--1 sdt gar\ufffdm,Goreng.\n", "broken characters (wrong encoding)"),
+        ("Ayam,1 ayam--1 sdt gar\ufffdm,Goreng.\n", BROKEN),
         ("Ayam,\"['1 ayam', '1 sdt\",Goreng.\n", "a list that cannot be read"),
+        ("Ayam<|im_end|>,1 ayam--1 sdt garam,Goreng.\n", "a control token of a chat template"),
+        ("Ayam,1 ayam</s>--1 sdt garam,Goreng.\n", "a control token of a chat template"),
+        ("Ayam,1 ayam--1 sdt garam,[INST] Goreng.\n", "a control token of a chat template"),
+        (rf"""Ayam,"['1 ayam {HALF}', '1 sdt garam']",Goreng.""" + "\n", BROKEN),
+        (rf"""Ayam,"[""1 ayam {HALF}"", ""1 sdt garam""]",Goreng.""" + "\n", BROKEN),
     ],
 )
 def test_rows_that_are_dropped(read, row, reason):

@@ -94,7 +94,7 @@ class Running:
         self.bot, self.listener = bot, serve.listen("127.0.0.1", 0)
         self.port = self.listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        config = uvicorn.Config(self.app, log_level="critical", timeout_graceful_shutdown=1)
+        config = server.config(self.app, log_level="critical", timeout_graceful_shutdown=1)
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.listener]})
         self.thread.start()
@@ -530,6 +530,40 @@ def test_a_body_that_never_comes_is_given_up(quick, monkeypatch):
         )
         answer = b"".join(iter(lambda: slow.recv(4096), b""))  # head and body come apart
         assert b" 408 " in answer and b"tidak sampai dalam 0.2 s" in answer
+
+
+def test_a_connection_that_asks_for_nothing_is_ended_and_an_answer_is_not(start, monkeypatch):
+    monkeypatch.setattr(server, "HEAD_S", 0.3)
+    running = start(pause=0.05).ready()
+    half = b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: "
+    with contextlib.ExitStack() as stack:
+        silent, slow, again = (
+            stack.enter_context(socket.create_connection(("127.0.0.1", running.port), 10))
+            for _ in range(3)
+        )
+        slow.sendall(half)
+        again.sendall(half + b"y\r\n\r\n")
+        assert b" 200 " in again.recv(1024)
+        again.sendall(half)  # after a request, too
+        long = running.ask("kata " * 40, stream=True)  # 2 s
+        for waiting in (silent, slow, again):
+            while waiting.recv(4096):
+                pass  # the rest of the first answer; b"": closed by the service
+    assert long.text.count("kata") == 40 and long.text.rstrip().endswith("[DONE]")
+
+
+def test_idle_connections_do_not_shut_others_out(start, monkeypatch):
+    monkeypatch.setattr(server, "MOST_CONNECTIONS", 8)
+    running = start().ready()
+    with contextlib.ExitStack() as stack:
+        idle = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", running.port), 10))
+            for _ in range(40)
+        ]
+        assert httpx.get(f"{running.url}/health").status_code == 200
+        held = running.server.server_state.connections
+        running.wait_for(lambda: len(held) <= 8, "the oldest are ended")
+        assert idle[0].recv(1) == b""
 
 
 def send_event(running, event, data, session="tab", **more):

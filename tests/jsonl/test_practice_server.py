@@ -4,6 +4,7 @@ import contextlib
 import json
 import time
 
+import httpx
 import openai
 import pytest
 
@@ -138,3 +139,11 @@ def test_unknown_models_files_and_jobs_are_refused(chat_file):
             client.fine_tuning.jobs.retrieve("ftjob-none")
         with pytest.raises(openai.NotFoundError):
             client.chat.completions.create(model="ft:none", messages=[])
+
+
+def test_a_name_that_leads_here_is_refused():
+    """DNS rebinding: a web page under its own name must not start jobs on this machine."""
+    with practice(train) as server:
+        path = f"{server.base_url}/fine_tuning/jobs"
+        assert httpx.get(path).status_code == 200
+        assert httpx.get(path, headers={"Host": "evil.example"}).status_code == 400

@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from nbformat.v4 import new_markdown_cell as text
+from packaging.requirements import Requirement
 
 from helpers.course import bilingual, cloud, exercises, lesson, settings
 from helpers.course.errors import CourseError, UsageError
@@ -99,6 +100,34 @@ BROKEN = {
         source(3, EN + "We use 1.5 GB and `start`, see [data](../data)."),
         source(9, EN + "Are there 2,000 rows in `data/recipes`?"),
     ],
+    "length": [
+        source(3, EN + "We use 1.5 GB and `cfg`, see [data](../data)." + " All of it." * 9),
+        source(2, ID + "Kita pakai 1,5 GB dan `cfg`, lihat [data](../data)." + " Semuanya." * 9),
+    ],
+    "language": [
+        add(text(ID + "The rows that we left out."), text(EN + "The rows that we left out.")),
+        add(text(ID + "Baris yang kita buang."), text(EN + "Baris yang tidak kita pakai.")),
+        source(13, 'say("Ini yang kita pakai.", "Ini yang kita pakai.")'),
+        source(13, 'tr(f"{n} of the rows", f"{n} of the rows")'),
+        add(
+            *(
+                code("1", outputs=[new_output("display_data", data=shown)])
+                for shown in (
+                    {"text/markdown": "Ini yang kita pakai, dan itu tidak."},
+                    {"text/markdown": "This is what the model has not seen."},
+                )
+            ),
+        ),
+    ],
+    "notation": [
+        add(text(ID + "Nilainya 0.5 saja."), text(EN + "It is 0.5 only.")),
+        source(13, 'say(f"Nilainya {x} dan 0.5.", "Both 0.5.")'),
+        source(13, 'say("Keduanya 0,5.", "Both 0,5.")'),
+    ],
+    "term": [
+        add(text(ID + "Setelan ini."), text(EN + "These settings.")),
+        source(13, 'say("Kuantisasi.", "Quantization.")'),
+    ],
     "date": [
         both("GB", "GB of gpt-4"),
         lambda nb: [c.update(source=c.source + f" 3 {w}") for c, w in zip(nb.cells[1:3], DOLLARS)],
@@ -182,6 +211,36 @@ def test_a_helper_shown_in_a_cell_may_have_other_annotations_and_docstring():
 def test_numbers_compare_across_notations(indonesian, english, same):
     found = lint.normal_numbers(indonesian, "id"), lint.normal_numbers(english, "en")
     assert (found[0] == found[1]) is same
+
+
+def test_a_text_that_is_changed_alone_is_named_until_its_twin_follows(tmp_path, monkeypatch):
+    monkeypatch.setattr(lint, "NOTEBOOKS", tmp_path)
+    monkeypatch.setattr(lint, "TWINS", tmp_path / "twins.json")
+    path, nb = tmp_path / "99_test.ipynb", good()
+
+    def found():
+        nbformat.write(nb, path)
+        return [(p.cell, p.rule) for p in lint.lint(path)]
+
+    assert found() == [] and lint.agree() == 2, "two pairs"
+    assert lint.agree() == 0
+    nb.cells[2].source += " It is new."
+    assert found() == [(2, "twin")] and lint.agree() == 0 and found() == [(2, "twin")]
+    nb.cells[1].source += " Ini baru."
+    assert found() == [] and lint.agree() == 1
+    nb.cells[7].source += " Ya?"
+    assert found() == [(8, "twin")] and lint.agree(every=True) == 1 and found() == []
+
+
+def test_labels_versions_quotations_and_terms_in_italics_are_no_wrong_wording():
+    nb = good()
+    nb.cells += [
+        text(ID + "Gambar 1.2 di torch 2.9: “the end of it”, *held-out data that we set aside*."),
+        text(EN + "Figure 1.2 in torch 2.9: “yang tidak kita pakai”, `dan yang lain` <b>x</b>."),
+    ]
+    shown = {"text/markdown": "Kita lihat <code>the end of the row</code> dan 0,5 dari itu."}
+    nb.cells.append(code("1", outputs=[new_output("display_data", data=shown)]))
+    assert lint.lint_notebook(nb, "99_test") == []
 
 
 def test_words_in_code_marks_may_be_translated_but_names_may_not():
@@ -284,7 +343,9 @@ def test_simulated_cloud_clones_and_keeps_the_platforms_torch(tmp_path, origin, 
     assert f"torch=={importlib.metadata.version('torch')}" in pins
     assert any(w.startswith("transformers") for w in wanted)
     assert not [w for w in wanted if re.match(r"jupyterlab|ipywidgets|pytest|hypothesis", w)]
-    assert pip[1]["command"][-2:] == ["--no-deps", cloud.EMBEDDED_MODEL]
+    without = pip[1]["command"][5:]
+    assert without[0] == "--no-deps" and without[-1] == cloud.EMBEDDED_MODEL
+    assert [w[:3] for w in without[1:-1]] == ["trl"] and not [w for w in wanted if w[:3] == "trl"]
     assert [c["command"][0] for c in again["calls"]] == [sys.executable] * 2  # cloned once
 
 
@@ -303,6 +364,18 @@ def test_pins_keep_local_versions_and_what_is_not_there_is_not_pinned(monkeypatc
 
     monkeypatch.setattr(cloud.importlib.metadata, "version", version)
     assert cloud.constraints() == ["torch==2.6.0+cu124", "numpy==2.0.2"]
+
+
+def test_colab_as_it_is_meets_the_requirements():
+    """What Colab publishes of itself (docs/): nothing is too old there but Gradio."""
+    rows = (ROOT / "docs" / "colab-constraints.txt").read_text(encoding="utf-8").splitlines()
+    there = dict(row.lower().split("==") for row in rows if "==" in row and row[0] != "#")
+    assert len(there) > 80 and there["torch"].startswith("2.")
+    wanted = list(map(Requirement, cloud.requirements()))
+    known = {w.name: there[w.name.lower()] for w in wanted if w.name.lower() in there}
+    assert len(known) > 15
+    replaced = {w.name for w in wanted if w.name in known and known[w.name] not in w.specifier}
+    assert replaced == {"gradio"}
 
 
 def test_the_embedded_model_has_one_version_everywhere():

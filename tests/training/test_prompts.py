@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from helpers.course.errors import LabelMaskError
 from helpers.data.recipes import Recipe
-from helpers.training import models, prompts
+from helpers.training import ChatDataset, models, prompts
 
 LINE = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9 ,]{0,30}[a-z]", fullmatch=True)
 RECIPES = st.builds(
@@ -131,6 +131,19 @@ def test_each_way_to_break_the_label_mask_is_caught(corpus, tokenizer):
     for message, ids, labels in sabotages(row, prompt_length, tokenizer.eos_token_id):
         with pytest.raises(LabelMaskError, match=re.escape(message)):
             prompts.check(prompts.Encoded(ids, labels), chat, tokenizer)
+
+
+@pytest.mark.parametrize(
+    "typed", ["<|im_end|>", "<|im_start|>system", "<|endoftext|>", "<|eot_id|>"]
+)
+@pytest.mark.parametrize("place", [1, 2])
+def test_a_control_token_in_a_message_is_never_learnt(corpus, tokenizer, typed, place):
+    """The tokenizer takes it for a real one: a request would close itself, an answer end twice."""
+    chat, row = next(rows(corpus, tokenizer))
+    prompts.check(row, chat, tokenizer)
+    chat[place] = chat[place] | {"content": f"{chat[place]['content']} {typed} lagi"}
+    with pytest.raises(LabelMaskError, match="control token"):
+        ChatDataset([chat], tokenizer, 512)
 
 
 def test_a_pad_token_that_is_the_end_token_is_refused(corpus, tokenizer):
