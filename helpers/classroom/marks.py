@@ -9,6 +9,7 @@ may. Reading executes nothing, and believes what the file shows.
 
 from __future__ import annotations
 
+import ast
 import csv
 import io
 import re
@@ -62,7 +63,7 @@ def course() -> dict[str, dict]:
     for path in notebooks.notebook_files():
         nb = notebooks.read(path)
         checks = {
-            call.args[0].value: cell.source
+            ast.literal_eval(call.args[0]): cell.source
             for cell in nb.cells
             if "check" in notebooks.tags(cell)
             for call in lint.calls(cell, "check")

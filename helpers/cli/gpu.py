@@ -93,7 +93,7 @@ def advise(as_json: Json = False) -> None:
     device, table, ram = settings.find_device(), settings.profiles(), psutil.virtual_memory().total
     why = f"{device.name}, {device.memory_gb:.1f} GB {device.note}".strip()
     card = device.memory_gb * planner.GIB if device.kind == "cuda" else 0
-    report = {"profile": settings.profile_for(device, table), "why": why, "profiles": []}
+    report: dict = {"profile": settings.profile_for(device, table), "why": why, "profiles": []}
     for name, row in table.items():
         size = planner.plan(row).total_bytes
         fits = size <= (card if row["needs_cuda"] else ram)

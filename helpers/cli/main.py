@@ -158,7 +158,8 @@ def stamp(
     from ..pipeline import lint, notebooks
 
     done = [f"stamped {name}" for name in notebooks.stamp()]
-    done += [f"{pairs} pairs of texts noted"] if (pairs := lint.agree(twins)) else []
+    if twins or lint.TWINS.is_file():
+        done += [f"{pairs} pairs of texts noted"] if (pairs := lint.agree(twins)) else []
     typer.echo("\n".join(done) or "nothing to change")
 
 
@@ -209,7 +210,7 @@ def main(arguments: list[str] | None = None) -> None:
         # typer brings click along, in newer versions under another name: known by its methods
         if not hasattr(problem, "format_message"):
             raise
-        fail(problem.format_message(), problem.exit_code)
+        fail(problem.format_message(), getattr(problem, "exit_code", 1))
 
 
 def fail(message: str, code: int) -> None:

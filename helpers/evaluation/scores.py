@@ -52,8 +52,8 @@ def answer_all(model, rows: training.ChatDataset, tokenizer, cfg: Settings, **de
     start = time.time()
     found = generation.answers(model, tokenizer, asked, cfg, **decoding)
     seconds = time.time() - start
-    columns = ([row[name] for row in found] for name in ("text", "ended", "tokens"))
-    return Answers(*columns, seconds, *row_nats(model, rows, tokenizer, cfg))
+    texts, ended, tokens = ([row[name] for row in found] for name in ("text", "ended", "tokens"))
+    return Answers(texts, ended, tokens, seconds, *row_nats(model, rows, tokenizer, cfg))
 
 
 def table(

@@ -46,7 +46,9 @@ class PracticeServer:
         self.folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         self.socket = socket.create_server(("127.0.0.1", 0))
         self.base_url = f"http://127.0.0.1:{self.socket.getsockname()[1]}/v1"
-        config = uvicorn.Config(_application(self), log_config=None, lifespan="off")
+        # a web page whose name leads here (DNS rebinding) must not start jobs
+        app = TrustedHostMiddleware(_application(self), ["127.0.0.1"])
+        config = uvicorn.Config(app, log_config=None, lifespan="off")
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(target=self.server.run, args=([self.socket],), daemon=True)
         for name in ("no_proxy", "NO_PROXY"):  # a proxy cannot reach this machine
@@ -123,8 +125,6 @@ def _new_job(model: str, files: dict, method: dict) -> dict:
 def _application(server: PracticeServer) -> FastAPI:
     """The protocol's routes. Functions without `async` run in threads of their own."""
     app = FastAPI(openapi_url=None)
-    # a web page whose name leads here (DNS rebinding) must not start jobs
-    app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1"])
 
     @app.exception_handler(HTTPException)
     def refuse(_: Request, problem: HTTPException) -> JSONResponse:

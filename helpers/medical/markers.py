@@ -137,7 +137,7 @@ def load_tuned(cfg: Settings, tokenizer, base=None):
             f"the adapter in {folder.name} does not belong to {cfg.base_model}: "
             f"{str(problem).splitlines()[0]} Train again with FRESH = True."
         ) from problem
-    trained = model.peft_config["default"].trainable_token_indices
+    trained = model.peft_config["default"].trainable_token_indices  # type: ignore[attr-defined]
     if ids != trained:
         raise CourseError(
             f"the adapter trained the rows {trained}, but this tokenizer has its markers at {ids}: "

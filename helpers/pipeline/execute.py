@@ -182,7 +182,7 @@ def has_run(cell) -> bool:
     return not is_code(cell) or not cell.source.strip() or cell.execution_count is not None
 
 
-def describe(cells: list[dict], position: int | None) -> dict:
+def describe(cells: list, position: int | None) -> dict:
     """A cell as the reader sees it, without the injected one: numbers from 1, heading, source.
 
     `cell` counts all cells, `code_cell` the code cells; `heading` is the last one above the cell,

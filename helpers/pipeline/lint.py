@@ -194,45 +194,45 @@ def twins(nb, name: str) -> Iterator[Finding]:
                 yield number, "length", f"{text}: does one say what the other leaves out?"
 
 
-def hashes(nb, name: str) -> dict[str, tuple[int, list[str]]]:
-    """Lesson/cell of each pair -> its number, and a hash of both texts."""
+def hashes(nb, name: str) -> dict[str, tuple[int, str]]:
+    """Lesson/cell of each pair -> its number, and the hashes of both texts."""
     found = {}
     for number, (first, second) in enumerate(zip(nb.cells, nb.cells[1:]), 1):
         if (language_of(first), language_of(second)) == ("id", "en"):
-            texts = (first.source.encode(), second.source.encode())
-            both = [hashlib.sha256(text).hexdigest()[:8] for text in texts]
-            found[f"{name}/{first.get('id', number)}"] = number, both
+            both = (
+                hashlib.sha256(cell.source.encode()).hexdigest()[:8] for cell in (first, second)
+            )
+            found[f"{name}/{first.get('id', number)}"] = number, " ".join(both)
     return found
 
 
 def agree(every: bool = False) -> int:
-    """Write the hashes of all pairs to TWINS; how many changed.
+    """Note the hashes of all pairs in TWINS; how many changed.
 
-    A pair of which one text alone was changed keeps its old hashes, and the lint names it, unless
+    A pair of which one text alone was changed keeps its old ones, and the lint names it, unless
     `every` says that both texts still tell the same.
     """
     before, now = read_json(TWINS) if TWINS.is_file() else {}, {}
     for path in sorted(NOTEBOOKS.glob("*.ipynb")):
         for key, (_, both) in hashes(read(path), path.stem).items():
             known = before.get(key, both)
-            now[key] = known if one_sided(known, both) and not every else both
+            now[key] = known if changed_alone(known, both) and not every else both
     write_json(TWINS, now)
     return sum(before.get(key) != both for key, both in now.items())
 
 
-def one_sided(before: list[str], now: list[str]) -> bool:
-    return (before[0] == now[0]) != (before[1] == now[1])
+def changed_alone(before: str, now: str) -> str:
+    """The language of the text that changed while its twin stayed; empty when none did."""
+    changed = [a != b for a, b in zip(before.split(), now.split())]
+    return {(True, False): "Indonesian", (False, True): "English"}.get(tuple(changed), "")
 
 
 def alone(nb, name: str) -> Iterator[Finding]:
     """A text that was changed while its twin stayed as it was."""
     known = read_json(TWINS) if TWINS.is_file() else {}
     for key, (number, both) in hashes(nb, name).items():
-        if one_sided(before := known.get(key, both), both):
-            which = "English" if before[0] == both[0] else "Indonesian"
-            text = (
-                f"only the {which} text was changed. Change its twin as well or, where both still"
-            )
+        if which := changed_alone(known.get(key, both), both):
+            text = f"only the {which} text was changed. Change its twin too or, where both still"
             yield number, "twin", f"{text} say the same: python -m helpers notebooks stamp --twins"
 
 
@@ -340,7 +340,7 @@ def calls(cell, name: str) -> list[ast.Call]:
     ]
 
 
-def numbered_code(nb) -> list[tuple[int, object]]:
+def numbered_code(nb) -> list[tuple[int, nbformat.NotebookNode]]:
     return [(number, cell) for number, cell in enumerate(nb.cells, 1) if cell.cell_type == "code"]
 
 
@@ -360,7 +360,8 @@ def first_cells(nb, name: str) -> Iterator[Finding]:
 def exercise_names(nb) -> list[str]:
     """Names of the exercises, from the calls `check("3.2", ...)`."""
     cells = [cell for cell in nb.cells if "check" in tags(cell)]
-    return [call.args[0].value for cell in cells for call in calls(cell, "check") if call.args]
+    checks = [call for cell in cells for call in calls(cell, "check") if call.args]
+    return [ast.literal_eval(call.args[0]) for call in checks]
 
 
 def exercises(nb, name: str) -> Iterator[Finding]:

@@ -337,5 +337,5 @@ def make_trainer(
         callbacks=[EarlyStoppingCallback(cfg.patience), guard, history, *callbacks],
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.history, trainer.guard = history.rows, guard
+    trainer.history, trainer.guard = history.rows, guard  # type: ignore[attr-defined]
     return trainer
