@@ -396,12 +396,15 @@ def test_thirty_at_once_are_answered_one_after_the_other_and_health_stays_quick(
 
     watcher = threading.Thread(target=watch)
     watcher.start()
+    began = time.monotonic()
     replies = in_threads(lambda n: running.ask(f"kata{n} dan lagi"), 30)
+    seconds = time.monotonic() - began
     over.set()
     watcher.join(5)
     assert [text(r) for r in replies] == [f"kata{n} dan lagi " for n in range(30)]
     assert running.bot.most_at_once == 1 and busy > 5
-    assert slowest < 1, f"/health took {slowest:.2f} s"  # generous: the machine may be busy
+    # a busy machine slows both down: what must not happen is waiting for the answers
+    assert slowest < max(1, seconds / 2), f"/health took {slowest:.2f} of {seconds:.2f} s"
 
 
 def test_a_full_queue_turns_away_and_is_free_again_later(start):
