@@ -22,6 +22,7 @@ from pathlib import Path
 
 import nbformat
 
+from ..course.bilingual import tr
 from ..course.errors import UsageError
 from ..course.exercises import SIGNS
 from ..course.files import write_text
@@ -54,6 +55,8 @@ class Marks:
     lesson: str = ""
     states: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)  # notes on other notebooks of the lesson
+    readable: bool = True
     whole: bool = False  # every code cell has run, none ended in an error
 
 
@@ -110,7 +113,9 @@ def read_marks(learner: str, path: Path, lessons: dict[str, dict]) -> Marks:
         _read(marks, nb, lessons)
     except Exception as problem:  # whatever somebody hands in, the others want their marks
         reason = execute.one_line(str(problem).splitlines()[0] if str(problem) else "", 120)
-        marks.notes.append(f"{path.name}: cannot be read ({type(problem).__name__}: {reason})")
+        cannot = tr("tidak bisa dibaca", "cannot be read")
+        marks.notes.append(f"{path.name}: {cannot} ({type(problem).__name__}: {reason})")
+        marks.readable = False
         marks.states = dict.fromkeys(lessons.get(marks.lesson, {}).get("checks", ()), "error")
     return marks
 
@@ -121,12 +126,14 @@ def _read(marks: Marks, nb, lessons: dict[str, dict]) -> None:
     started = [name for name in lessons if f'start("{name}"' in text]
     marks.lesson = started[0] if started else marks.lesson
     if not marks.lesson:
-        marks.notes.append(f"{marks.path.name}: not a lesson of this course")
+        what = tr("bukan pelajaran kursus ini", "not a lesson of this course")
+        marks.notes.append(f"{marks.path.name}: {what}")
         return
     lesson = lessons[marks.lesson]
     version = nb.metadata.get("dapur", {}).get("code_sha256")
     if version and version != lesson["code"]:
-        marks.notes.append(f"{marks.lesson}: made from another version of the course")
+        what = tr("dari versi kursus yang lain", "made from another version of the course")
+        marks.notes.append(f"{marks.lesson}: {what}")
     marks.states = dict.fromkeys(lesson["checks"], "not run")
     seen, changed = set(), []
     for cell in own:
@@ -135,16 +142,24 @@ def _read(marks: Marks, nb, lessons: dict[str, dict]) -> None:
             seen.add(name)
             changed += [name] * (cell.source != lesson["checks"][name])
     if changed:
-        marks.notes.append(f"{marks.lesson}: check changed: {', '.join(sorted(set(changed)))}")
+        what = tr("sel pemeriksa diubah", "check changed")
+        marks.notes.append(f"{marks.lesson}: {what}: {', '.join(sorted(set(changed)))}")
     if missing := [name for name in lesson["checks"] if name not in seen]:
-        marks.notes.append(f"{marks.lesson}: check removed: {', '.join(missing)}")
-    if re.search(r"(?m)^RUN_SOLUTIONS\s*=\s*True", text):
-        marks.notes.append(f"{marks.lesson}: RUN_SOLUTIONS was on; the answers are the course's")
+        what = tr("sel pemeriksa dihapus", "check removed")
+        marks.notes.append(f"{marks.lesson}: {what}: {', '.join(missing)}")
+    injected = "\n".join(c.source for c in nb.cells if "injected-parameters" in notebooks.tags(c))
+    if re.search(r"(?m)^RUN_SOLUTIONS\s*=\s*True", text) and "RUN_SOLUTIONS" not in injected:
+        what = tr("menyala; jawabannya milik kursus", "was on; the answers are the course's")
+        marks.notes.append(f"{marks.lesson}: RUN_SOLUTIONS {what}")
     errors = [o for cell in own for o in cell.outputs if o.output_type == "error"]
     if errors:
         problem = f"{errors[0].get('ename', '')}: {errors[0].get('evalue', '')}"
-        marks.notes.append(f"{marks.lesson}: an error: {execute.one_line(problem, 120)}")
+        marks.notes.append(f"{marks.lesson}: {_error()}: {execute.one_line(problem, 120)}")
     marks.whole = not errors and all(map(execute.has_run, own))
+
+
+def _error() -> str:
+    return tr("ada galat", "an error")
 
 
 def _state(cell, name: str) -> str:
@@ -167,7 +182,8 @@ def collect(folder: Path) -> list[Marks]:
         key = (learner, marks.lesson or path.name)
         if key in best:
             first, second = sorted((best[key], marks), key=correct, reverse=True)
-            first.notes.append(f"{second.path.name}: left out, {first.path.name} counts")
+            what = tr("tidak dihitung, yang dihitung", "left out, what counts is")
+            first.left_out = [*second.left_out, f"{second.path.name}: {what} {first.path.name}"]
             marks = first
         best[key] = marks
     return list(best.values())
@@ -240,7 +256,7 @@ def _environment(desk: Path, artifacts: Path, cfg: Settings) -> dict[str, str]:
 
 def _executed(marks: Marks, desk: Path, cfg: Settings, limit: float, lessons) -> Marks:
     """The marks of a notebook after a run of it; as they are where it cannot be run."""
-    if not marks.lesson or any("cannot be read" in note for note in marks.notes):
+    if not (marks.lesson and marks.readable):
         return marks
     path = desk / "work" / "learner" / f"{marks.lesson}.ipynb"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -254,9 +270,9 @@ def _executed(marks: Marks, desk: Path, cfg: Settings, limit: float, lessons) ->
     if done.status == "interrupted":
         raise KeyboardInterrupt
     after = read_marks(marks.learner, folder / path.name, lessons)
-    after.path, after.lesson = marks.path, marks.lesson
-    after.notes = [n for n in marks.notes if ": an error: " not in n and "RUN_SOLUTIONS" not in n]
-    if done.status != "passed":
+    after.path, after.lesson, after.left_out = marks.path, marks.lesson, marks.left_out
+    if done.status != "passed":  # the sentence names the cell as well
+        after.notes = [note for note in after.notes if f": {_error()}: " not in note]
         after.notes.append(f"{done.status}: {execute.sentence(marks.lesson, done.failure)}")
     differs = [
         f"{name} {marks.states[name]} → {state}"
@@ -264,7 +280,8 @@ def _executed(marks: Marks, desk: Path, cfg: Settings, limit: float, lessons) ->
         if marks.states.get(name, "not run") not in ("not run", state)
     ]
     if differs:
-        after.notes.append(f"{marks.lesson}: other than handed in: {', '.join(differs)}")
+        what = tr("lain dari yang dikumpulkan", "other than handed in")
+        after.notes.append(f"{marks.lesson}: {what}: {', '.join(differs)}")
     return after
 
 
@@ -285,7 +302,7 @@ def table(all_marks: list[Marks]) -> tuple[list[str], list[dict]]:
                 "learner": learner,
                 "states": {name: states.get(name, "") for name in exercises},
                 "correct": Counter(states.values())["correct"],
-                "notes": [note for m in own for note in m.notes],
+                "notes": [note for m in own for note in [*m.notes, *m.left_out]],
             }
         )
     return exercises, rows

@@ -105,6 +105,7 @@ def grade(
     """
     from ..classroom import marks
 
+    set_language(settings.choice(language, settings.LANGUAGES, "language"))
     found = marks.collect(folder)
     if only:
         found = [m for m in found if m.lesson.startswith(tuple(only))]
