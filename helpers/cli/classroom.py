@@ -47,15 +47,25 @@ def lab(
         typer.echo(line)
     command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={settings.ROOT}"]
     start = f"--LabApp.default_url=/lab/tree/work/{found.folder.name}/00_start.ipynb"
-    paths = os.pathsep.join(filter(None, [str(settings.ROOT), os.environ.get("PYTHONPATH")]))
     with interruptible():
-        environment = os.environ | {"PYTHONPATH": paths}  # so that kernels anywhere find helpers
-        server = subprocess.Popen([*command, start, *context.args], env=environment)
+        server = subprocess.Popen([*command, start, *context.args], env=_for_kernels())
         try:
             raise typer.Exit(server.wait())
         finally:
             server.terminate()
             server.wait()
+
+
+def _for_kernels() -> dict[str, str]:
+    """The environment of JupyterLab, whose kernels run in the folder of the copy: they find helpers
+    there, and folders that were named from here."""
+    values = dict(os.environ)
+    for name in ("DATA_DIR", "BASE_MODEL", "DAPUR_ARTIFACTS"):
+        path = Path(values.get(name, "")).expanduser().absolute()
+        if values.get(name) and (path.is_dir() or name == "DAPUR_ARTIFACTS"):
+            values[name] = str(path)
+    paths = [str(settings.ROOT), values.get("PYTHONPATH")]
+    return values | {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
 
 
 def _told(found) -> list[str]:

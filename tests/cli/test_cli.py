@@ -184,15 +184,18 @@ def test_lab_serves_the_whole_course_at_an_own_copy_and_a_signal_ends_its_server
         shutil.copytree(ROOT / folder, course / folder)
     fake.mkdir()
     (fake / "jupyterlab.py").write_text(
-        "import os, sys, time\nprint(os.environ['PYTHONPATH'])\n"
+        "import os, sys, time\n"
+        "print(*(os.environ[n] for n in 'PYTHONPATH DATA_DIR DAPUR_ARTIFACTS'.split()))\n"
         "print(os.getpid(), *sys.argv[1:], flush=True)\ntime.sleep(600)"
     )
     command = [sys.executable, "-m", "helpers", "lab", "--name", "Siti A", "--no-browser"]
-    environment = os.environ | {"PYTHONPATH": str(fake)}
+    environment = os.environ | {"PYTHONPATH": str(fake), "BASE_MODEL": "owner/model"}
+    environment |= {"DATA_DIR": "notebooks", "DAPUR_ARTIFACTS": "results"}
     lab = subprocess.Popen(command, cwd=course, env=environment, stdout=subprocess.PIPE, text=True)
     made = lab.stdout.readline()
     assert made.startswith("Disalin ke work/siti-a: 00_start, 01_gpu_memory")
-    assert lab.stdout.readline().strip() == os.pathsep.join([str(course), str(fake)])
+    told = [os.pathsep.join([str(course), str(fake)]), course / "notebooks", course / "results"]
+    assert lab.stdout.readline().split() == list(map(str, told)), "kernels run in another folder"
     pid, *options = lab.stdout.readline().split()
     start = "--LabApp.default_url=/lab/tree/work/siti-a/00_start.ipynb"
     assert options == [f"--ServerApp.root_dir={course}", start, "--no-browser"]
