@@ -127,7 +127,7 @@ def emergencies() -> dict[str, re.Pattern]:
     Rules of both languages together: people mix them.
     """
     headings = tomllib.loads(Path(__file__).with_name("emergency.toml").read_text("utf-8"))
-    words, between = headings.pop("words"), rf"(?:[\W_]+\w+){{0,{NEAR}}}?[\W_]+"
+    words, between = headings.pop("words"), rf"(?:\W+\w+){{0,{NEAR}}}?\W+"
     patterns = {}
     for heading, by_language in headings.items():
         found = []
