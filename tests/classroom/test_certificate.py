@@ -57,7 +57,8 @@ def test_it_shows_before_floor_and_after_with_intervals_in_both_languages(own):
     assert rows["id"][-1][1:4] == ["3,05 3,01 – 3,10", "–", "0,70 0,65 – 0,74"]
     assert rows["en"][-1][1:4] == ["3.05 3.01 – 3.10", "–", "0.70 0.65 – 0.74"]
     assert "memory_gb" not in text and not re.search(r"(?:src|href)=|https?://|<script", text)
-    assert "sanity" in text and "telah menjalankan <strong>0 dari 10</strong>" in page["id"]
+    assert "modelnya acak" in page["id"] and "its model is random" in page["en"]
+    assert "telah menjalankan <strong>0 dari 10</strong>" in page["id"]
 
 
 def test_lessons_and_exercises_come_from_the_own_copy_and_from_runs(own):
