@@ -191,9 +191,9 @@ def _flat(joined):
 
 def in_code(message, texts):
     """Whether a quoted message is one that the code can write; "..." stands for anything."""
-    words = message.split()
+    words = re.sub(r"^\.\.\.|\.\.\.$", "", message).split()
     for number, word in enumerate(words):
-        filled = len(words) > 1 and re.search(r"[\d_=]", word)  # made at run time, perhaps
+        filled = len(words) > 1 and re.search(r"[\d_=\[]|\w\.\w", word)  # made at run time, perhaps
         words[number] = rf"(?:{re.escape(word)}|\S*…\S*)" if filled else re.escape(word)
     pattern = r"\s+".join(words).replace(rf"\s+{re.escape('...')}\s+", ".*")
     wanted = re.compile(pattern, re.DOTALL)
@@ -254,7 +254,7 @@ def follow_the_guide(root):
         *_both("Kita mencatat sebuah angka.", "We record a number."),
         *kept,
         new_code_cell(start.rstrip("\n"), metadata={"tags": ["setup"]}),
-        new_code_cell(f"from helpers.course import check, tr\n{noted}\n{values}{call}"),
+        new_code_cell(f"from helpers.course import check, tr\n{noted}\n\n{values}{call}"),
         *_both("**Latihan.** Berapa?", "**Exercise.** How many?"),
     ]
     for part in exercise.strip().split("\n\n"):
