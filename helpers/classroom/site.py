@@ -14,6 +14,7 @@ import posixpath
 import re
 import shutil
 import tomllib
+import uuid
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -23,6 +24,8 @@ import jinja2
 import nbformat
 from bs4 import BeautifulSoup, Tag
 from markupsafe import Markup
+from nbconvert import HTMLExporter, TemplateExporter
+from nbconvert.filters import Highlight2HTML
 
 from ..course.errors import UsageError
 from ..course.files import write_text
@@ -43,13 +46,22 @@ POLICY += "script-src 'self'; base-uri 'none'; form-action 'none'"
 
 
 @dataclass
+class Part:
+    """One cell as HTML; `text` is what a text cell holds, None for code."""
+
+    html: str
+    code: str = ""
+    text: BeautifulSoup | None = None
+
+
+@dataclass
 class Page:
     """One page of an edition, made from `source`, a file of the repository."""
 
     source: str
     language: str
     shown: str  # language of the outputs
-    parts: list[Tag]  # its cells: text, and code with outputs
+    parts: list[Part]
 
     @property
     def lesson(self) -> bool:
@@ -61,15 +73,15 @@ class Page:
 
     @property
     def body(self) -> Markup:
-        html = "".join(map(str, self.parts))
+        html = "".join(part.html for part in self.parts)
         for name in FOLDED:
             html = html.replace(f"<summary>{name}<", f"<summary>{WORDS[self.language][name]}<")
         return Markup(html)
 
     @cached_property
     def titles(self) -> list[Tag]:
-        texts = [part for part in self.parts if part["class"] == "text"]
-        return [title for part in texts for title in part.find_all(["h1", "h2", "h3"])]
+        texts = [part.text for part in self.parts if part.text]
+        return [title for text in texts for title in text.find_all(["h1", "h2", "h3"])]
 
     @cached_property
     def title(self) -> str:
@@ -88,7 +100,9 @@ def build(out: Path) -> list[Path]:
     written, front = [out / "index.html"], {}
     both = [rendered(source, out) for source in FILES]
     for language, pages in zip(LANGUAGES, zip(*both)):
-        front[language] = next(p.get_text() for p in pages[0].parts[0].find_all("p") if not p.img)
+        front[language] = next(
+            p.get_text() for p in pages[0].parts[0].text.find_all("p") if not p.img
+        )
         for page, text in zip(pages, framed(pages)):
             written.append(out / language / page.file)
             write_text(written[-1], text)
@@ -112,14 +126,23 @@ def rendered(source: str, out: Path, nb=None) -> list[Page]:
     else:
         nb = nb or halves.lessons()[ROOT / source]
         shown, nb = outputs_language(nb), halves.editions(nb)
-    html, _ = _exporter().from_notebook_node(nb, {"shown": shown, "folded": FOLDED})
-    soup = BeautifulSoup(html, "lxml", multi_valued_attributes=None)  # a class is a string
-    tidy(soup, source, out)
+    mark = f"<!-- {uuid.uuid4().hex} -->"  # before each cell; no text can hold it
+    html = _written(nb, {"shown": shown, "folded": FOLDED, "mark": mark})
     parts = {name: [] for name in LANGUAGES}
-    for part in soup.body.find_all("div", recursive=False):
-        for name in [part["data-edition"]] if part.has_attr("data-edition") else LANGUAGES:
+    for cell, piece in zip(nb.cells, html.split(mark)[1:], strict=True):
+        if cell.cell_type == "code":
+            part = Part(_wide(piece), code=cell.source)
+        else:
+            soup = tidied(piece, source, out)
+            part = Part(_wide(str(soup)), text=soup)
+        for name in [cell.metadata.edition] if "edition" in cell.metadata else LANGUAGES:
             parts[name].append(part)
     return [Page(source, name, shown, parts[name]) for name in LANGUAGES]
+
+
+def _wide(html: str) -> str:
+    """Tables scroll in a box of their own instead of widening the page."""
+    return re.sub(r"(<table\b.*?</table>)", r'<div class="wide">\1</div>', html, flags=re.DOTALL)
 
 
 def outputs_language(nb) -> str:
@@ -129,39 +152,38 @@ def outputs_language(nb) -> str:
     return found[1] if found else LANGUAGES[0]
 
 
-@cache
-def _exporter():
-    """nbconvert's writer of cells, without a page around them."""
-    from nbconvert import HTMLExporter
+def _written(nb, resources: dict) -> str:
+    """The cells as nbconvert writes them, without a page around them."""
+    exporter = _exporter()
+    # what HTMLExporter adds to its parent's work is parsing all of it once more
+    return TemplateExporter.from_notebook_node(exporter, nb, resources)[0]
 
-    return HTMLExporter(
+
+@cache
+def _exporter() -> HTMLExporter:
+    exporter = HTMLExporter(
         template_name="basic",
         template_file=str(TEMPLATES / "lesson.html.j2"),
         exclude_input_prompt=True,
         exclude_output_prompt=True,
     )
+    exporter.register_filter("highlight_code", Highlight2HTML("python", parent=exporter))
+    return exporter
 
 
-def tidy(soup: BeautifulSoup, source: str, out: Path) -> None:
-    """Links, pictures, formulas and wide tables of what nbconvert wrote."""
+def tidied(html: str, source: str, out: Path) -> BeautifulSoup:
+    """A text cell with its links, pictures and formulas as they are on the site."""
+    soup = BeautifulSoup(html, "html.parser")
     for anchor in soup.select(".anchor-link"):
         anchor.decompose()
-    for text in soup.find_all("div", class_="text"):
-        for link in text.find_all("a", href=True):
-            link["href"] = target(link["href"], source)
-        for image in text.find_all("img"):
-            image["src"] = picture(image["src"], source, out)
-    for table in soup.find_all("table"):
-        table.wrap(soup.new_tag("div", attrs={"class": "wide"}))
-    for text in [t for t in soup.find_all(string=re.compile(r"\$[^$]+\$")) if _prose(t)]:
-        text.replace_with(BeautifulSoup(formulas(str(text)), "html.parser"))
-
-
-def _prose(text) -> bool:
-    """Whether a piece of text stands in a text cell or in Markdown that a cell showed."""
-    above = {name for parent in text.parents for name in parent.get("class", "").split()}
-    code = any(parent.name in ("code", "pre") for parent in text.parents)
-    return bool(above & {"text", "output_markdown"}) and not code
+    for link in soup.find_all("a", href=True):
+        link["href"] = target(link["href"], source)
+    for image in soup.find_all("img"):
+        image["src"] = picture(image["src"], source, out)
+    for text in soup.find_all(string=re.compile(r"\$[^$]+\$")):
+        if not any(parent.name in ("code", "pre") for parent in text.parents):
+            text.replace_with(BeautifulSoup(formulas(str(text)), "html.parser"))
+    return soup
 
 
 def target(href: str, source: str) -> str:
@@ -214,15 +236,13 @@ def searched(page: Page) -> list[dict]:
     """What the search looks through: a row for each section, its text and code, no outputs."""
     rows = [{"page": page.title, "title": page.title, "href": page.file, "text": ""}]
     for part in page.parts:
-        text = part["class"] == "text"
-        code = part.find_all("div", class_=re.compile("highlight"))
-        pieces = part.find_all(True, recursive=False) if text else code
-        for piece in pieces:
+        for piece in part.text.div.find_all(True, recursive=False) if part.text else []:
             if piece.name in ("h2", "h3"):
                 href, title = f"{page.file}#{quote(piece['id'])}", piece.get_text().strip()
                 rows.append({"page": page.title, "title": title, "href": href, "text": ""})
             elif piece.name != "h1":
                 rows[-1]["text"] += " ".join(piece.get_text(" ").split()) + " "
+        rows[-1]["text"] += " ".join(part.code.split()) + " "
     return rows
 
 
