@@ -134,7 +134,7 @@ def emergencies() -> dict[str, re.Pattern]:
         for rule in (rule for rules in by_language.values() for rule in rules):
             for name, alternatives in words.items():
                 rule = rule.replace(f"<{name}>", alternatives)
-            parts = [rf"\b(?:{part})\w*" for part in rule.split(" ~ ")]
+            parts = [rf"\b(?:{part})\w{{0,9}}" for part in rule.split(" ~ ")]
             found += [between.join(order) for order in itertools.permutations(parts)]
         patterns[heading] = re.compile("|".join(found), re.I)
     return patterns

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import time
 
 import numpy as np
 import pandas as pd
@@ -281,6 +282,16 @@ def test_the_parts_of_a_rule_stand_in_any_order_but_not_far_apart():
     assert rules.emergency("Bengkak dari tadi pagi bibirku") == "allergy"
     far = " ".join(["lalu"] * (rules.NEAR + 1))
     assert rules.emergency(f"Bibir kering {far} kaki bengkak") == ""
+
+
+@pytest.mark.parametrize("text", ["dada", "dada ", "kepala jatuh ", "_", "dada . "])
+def test_the_time_to_read_a_message_grows_with_its_length_only(text):
+    seconds = []
+    for length in (5_000, 40_000):
+        started = time.process_time()
+        rules.is_emergency(text * (length // len(text)))
+        seconds.append(time.process_time() - started)
+    assert seconds[1] < 30 * seconds[0] + 0.2, "eight times the length, far more than the time"
 
 
 @pytest.fixture(scope="module", params=LANGUAGES)
