@@ -72,14 +72,18 @@ def pytest_run(course: Path, tests: str, log: Path, limit: float) -> str:
         finally:
             os._exit(int(code))
     end = time.monotonic() + limit
-    while time.monotonic() < end:
-        done, status = os.waitpid(child, os.WNOHANG)
-        if done:
-            return "green" if os.waitstatus_to_exitcode(status) == 0 else "red"
-        time.sleep(0.1)
-    os.killpg(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    return "out of time"
+    try:
+        while time.monotonic() < end:
+            done, status = os.waitpid(child, os.WNOHANG)
+            if done:
+                child = 0
+                return "green" if os.waitstatus_to_exitcode(status) == 0 else "red"
+            time.sleep(0.1)
+        return "out of time"
+    finally:  # also when this process is ended
+        if child:
+            os.killpg(child, signal.SIGKILL)
+            os.waitpid(child, 0)
 
 
 def failed_test(log: Path) -> str:
@@ -88,8 +92,12 @@ def failed_test(log: Path) -> str:
     return next((line for line in lines if line.startswith(("FAILED", "ERROR"))), "")[:200]
 
 
-def try_out(rows: list[dict], results: Path, limit: float) -> None:
-    """Run the mutants that `results` does not have yet, adding a line for each."""
+def try_out(rows: list[dict], results: Path, limit: float, minutes: float) -> None:
+    """Run the mutants that `results` does not have yet, adding a line for each.
+
+    After `minutes` no further one is begun.
+    """
+    last = time.monotonic() + 60 * minutes
     os.environ |= ENVIRONMENT  # libraries read it when they are imported
     sys.path[:] = [path for path in sys.path if Path(path or ".").resolve() not in OURS]
     for name in LOADED:
@@ -115,7 +123,7 @@ def try_out(rows: list[dict], results: Path, limit: float) -> None:
 
         for number, row in enumerate(rows, 1):
             clean = f"unchanged: {row['tests']}"
-            if row["name"] in known:
+            if row["name"] in known or time.monotonic() > last:
                 continue
             if clean not in known:
                 states = {"green": "green", "red": NOT_GREEN, "out of time": NOT_GREEN}
@@ -160,6 +168,7 @@ def main() -> int:
     parser.add_argument("--sample", type=int, default=0, help="so many, drawn by lot; 0: all")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=float, default=300.0, help="seconds for one mutant")
+    parser.add_argument("--minutes", type=float, default=600.0, help="begin none after so many")
     parser.add_argument("--results", type=Path, default=ROOT / "runs" / "mutants.jsonl")
     parser.add_argument("--fresh", action="store_true", help="forget earlier results")
     options = parser.parse_args()
@@ -170,7 +179,8 @@ def main() -> int:
     if options.fresh:
         options.results.unlink(missing_ok=True)
     rows.sort(key=lambda row: row["tests"])
-    try_out(rows, options.results, options.limit)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try_out(rows, options.results, options.limit, options.minutes)
     return report(rows, options.results)
 
 

@@ -81,6 +81,13 @@ def test_near_duplicates_never_straddle(pairs):
             assert split[a] == split[b] or jaccard(a, b) < splits.SIMILAR
 
 
+def test_of_exact_copies_one_is_left():
+    table = table_of([(1, 0), (2, 0), (1, 0), (1, 4)])
+    table.loc[2, "title"] = "another title"
+    done = splits.assign(table, OTHER_DATA)
+    assert list(done["recipe_id"]) == ["r-1-0", "r-2-0", "r-1-4"] and list(done.index) == [0, 1, 2]
+
+
 def test_a_group_that_bridges_goes_to_train():
     def text(pair):
         return splits.normalised(table_of([pair]))[0]
