@@ -7,6 +7,7 @@ thing checked is bad, 2 wrong use, 130 interrupted.
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -14,9 +15,10 @@ import typer
 from typer import Option
 
 from ..course import lesson, settings
+from ..course.bilingual import set_language, tr
 from ..course.errors import CourseError
 from . import chat, classroom, data, gpu, serve
-from .options import DataLanguage, Json, Language, Profile, Seed, interruptible, tell
+from .options import DataLanguage, Json, Language, Profile, Seed, interruptible, printable, tell
 
 app = typer.Typer(
     help="Dapur LLM: the course for people who do not live in notebooks.",
@@ -86,25 +88,34 @@ def run(
 
 
 @app.command()
-def doctor(as_json: Json = False) -> None:
-    """Tell versions, device, profile, disk, memory and whether the embedded model is there."""
-    facts = installation()
-    tell(facts, as_json)
-    if not facts["problems"] and not as_json:
-        typer.echo("no problems")
-    raise typer.Exit(1 if facts["problems"] else 0)
+def doctor(language: Language = "id", as_json: Json = False) -> None:
+    """Tell what is here, what is wrong and what to do. Exit code 1: the course cannot run."""
+    settings.choice(language, settings.LANGUAGES, "language")
+    set_language(language)
+    facts = installation(language)
+    found = facts.pop("problems")
+    tell(facts | {"problems": [vars(one) for one in found]} if as_json else facts, as_json)
+    if not as_json:
+        for one in found:
+            typer.echo(printable(f"{'✗' if one.stops else '!'} {one.name}: {one.what}"))
+            typer.echo(printable(f"  → {one.advice}"))
+        legend = tr("✗ menghentikan kursus, ! tidak", "✗ stops the course, ! does not")
+        typer.echo(legend if found else tr("tidak ada masalah", "no problems"))
+    raise typer.Exit(1 if any(one.stops for one in found) else 0)
 
 
-def installation() -> dict:
-    """The facts that `doctor` tells; `problems`: what has to be mended, one sentence each."""
+def installation(language: str = "en") -> dict:
+    """The facts that `doctor` tells; `problems`: what has to be mended, as doctor.Problem."""
     import platform
     import shutil
 
     import psutil
 
+    from ..classroom import doctor
     from ..pipeline import runner
     from ..training.models import packaged_gguf
 
+    device = settings.find_device()
     facts = {
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "memory_gb": round(psutil.virtual_memory().total / 1e9, 1),
@@ -112,24 +123,20 @@ def installation() -> dict:
         "disk_free_gb": round(shutil.disk_usage(settings.ROOT).free / 1e9, 1),
         "versions": runner.versions(),
         "packaged_model": None,
-        "device": settings.find_device().name,
+        "device": device.name,
         "profile": None,
-        "problems": [],
+        **doctor.hardware(),
+        "problems": doctor.problems(device),
     }
-    if missing := [name for name, version in facts["versions"].items() if version is None]:
-        facts["problems"].append(
-            f"not installed: {', '.join(missing)}. Run: pip install -r requirements.lock"
-        )
-    try:
+    with suppress(CourseError):
         facts["packaged_model"] = packaged_gguf().name
-    except CourseError as problem:
-        facts["problems"].append(str(problem))
     try:
-        cfg = settings.load("auto", "en")
+        cfg = settings.load("auto", language)
         facts["device_memory_gb"] = round(cfg.device.memory_gb, 1)
         facts |= {key: getattr(cfg, key) for key in ("profile", "reason", "base_model", "key")}
-    except CourseError as problem:
-        facts["problems"].append(str(problem))
+    except CourseError as error:
+        if not any(one.name == "memory" for one in facts["problems"]):  # it says the same
+            facts["problems"].insert(0, doctor.problem("settings", error=error))
     return facts
 
 

@@ -32,7 +32,7 @@ def test_help_comes_quickly_and_loads_nothing_heavy():
 
 
 COMMANDS = "run doctor data data-check data-split gpu chat health advise export serve"
-COMMANDS = f"{COMMANDS} notebooks lab grade certificate data-adapt".split()
+COMMANDS = f"{COMMANDS} notebooks lab bundle grade certificate data-adapt".split()
 
 
 @pytest.mark.parametrize("arguments", [name.split("-") for name in COMMANDS])
@@ -141,14 +141,12 @@ def test_a_written_answer_is_given_without_torch_and_without_a_word_on_standard_
     assert "| torch\n" not in done.stderr and "bitsandbytes" not in done.stderr
 
 
-def test_doctor_tells_and_judges(call, capsys, monkeypatch):
-    expected = 1 if main.installation()["problems"] else 0
-    assert call("doctor", "--json") == expected
+def test_doctor_tells_facts_as_json(call, capsys):
+    problems = main.installation()["problems"]
+    assert call("doctor", "--json") == any(one.stops for one in problems)
     facts = json.loads(capsys.readouterr().out)
-    told = "profile reason device versions memory_free_gb disk_free_gb packaged_model"
+    told = "profile reason device versions memory_free_gb disk_free_gb packaged_model chip cards"
     assert set(told.split()) <= set(facts)
-    monkeypatch.setattr(runner, "PACKAGES", ("no-such-package",))
-    assert call("doctor") == 1 and "  not installed: no-such-package" in capsys.readouterr().out
 
 
 def test_run_leaves_one_json_object_on_standard_output(call, tmp_path, capsys, monkeypatch):
