@@ -7,9 +7,23 @@ import hashlib
 import json
 import os
 import shutil
+import sys
+import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+
+
+def patiently(call: Callable, *arguments):
+    """Call it; on Windows again, for up to a second, while another process holds the file open."""
+    for _ in range(20):
+        try:
+            return call(*arguments)
+        except PermissionError:
+            if sys.platform != "win32":
+                raise
+            time.sleep(0.05)
+    return call(*arguments)
 
 
 def write_text(path: str | Path, text: str) -> Path:
@@ -19,7 +33,7 @@ def write_text(path: str | Path, text: str) -> Path:
     temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
     try:
         temporary.write_text(text, encoding="utf-8", newline="\n")
-        os.replace(temporary, path)
+        patiently(os.replace, temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     return path
@@ -32,7 +46,7 @@ def write_json(path: str | Path, value) -> Path:
 
 def read_json(path: str | Path):
     """The value in a JSON file."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    return json.loads(patiently(Path(path).read_text, "utf-8"))
 
 
 def write_folder(folder: Path, fill: Callable[[Path], None]) -> Path:
@@ -43,7 +57,7 @@ def write_folder(folder: Path, fill: Callable[[Path], None]) -> Path:
         fill(temporary)
         if folder.exists():
             shutil.rmtree(folder)
-        os.replace(temporary, folder)
+        patiently(os.replace, temporary, folder)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return folder

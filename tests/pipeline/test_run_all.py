@@ -121,6 +121,15 @@ def test_a_changed_lock_file_and_a_killed_set_up_are_done_again(course):
     assert calls(course).count("venv") == 3
 
 
+def test_a_set_up_from_an_offline_kit_is_taken_as_it_is(course):
+    call(course)
+    (course / ".venv" / "complete").unlink()
+    (course / ".venv" / "offline").touch()
+    done = call(course)
+    assert done.returncode == 0 and "offline set-up" in done.stderr
+    assert calls(course).count("venv") == 1
+
+
 def test_a_failed_installation_shows_the_installers_words_and_never_counts(course):
     (course / "fails").write_text("ERROR: [Errno 28] No space left on device\n", encoding="utf-8")
     done = call(course)
