@@ -99,7 +99,7 @@ def hardware() -> dict:
 def places() -> list[Path]:
     """Where lessons and runs write: of each folder the part of its path that is there already."""
     artifacts = Path(os.environ.get("DAPUR_ARTIFACTS") or settings.ROOT / "artifacts").resolve()
-    wanted = [NOTEBOOKS, runner.RUNS, artifacts]
+    wanted = [settings.ROOT / "work", NOTEBOOKS, runner.RUNS, artifacts]
     found = [next(p for p in [path, *path.parents] if p.is_dir()) for path in wanted]
     return list(dict.fromkeys(found))
 

@@ -1,4 +1,4 @@
-"""`python -m helpers lab`, `grade`, `certificate`, `site`: own copies, marks, results, pages."""
+"""`python -m helpers lab`, `grade`, `certificate`, `site`, `bundle`: what a class needs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typer import Option
 from ..course import settings
 from ..course.bilingual import set_language, tr
 from ..course.errors import UsageError
-from .options import DataLanguage, Language, Profile, Seed, interruptible, printable
+from .options import DataLanguage, Language, Profile, Seed, interruptible, printable, tell
 
 Name = Annotated[str, Option(help="Whose copy, work/<name>/. Empty: the login's user name.")]
 
@@ -149,3 +149,17 @@ def site(out: Path) -> None:
     from ..classroom import site
 
     typer.echo(f"{len(site.build(out))} pages, first {out / 'index.html'}")
+
+
+def bundle(
+    folder: Annotated[Path, typer.Argument(help="A new folder for the kit.")],
+    platform: Annotated[
+        str, Option(help="linux, windows or macos-arm64. Empty: like this machine.")
+    ] = "",
+    python: Annotated[str, Option(help="Python of those machines, like 3.11. Empty: this.")] = "",
+) -> None:
+    """Write the course with all its wheels and the model, for machines without internet."""
+    from ..classroom import offline
+
+    with interruptible():
+        tell(offline.bundle(folder, platform, python, lambda text: typer.echo(text, err=True)))

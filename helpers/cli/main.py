@@ -33,7 +33,7 @@ app.add_typer(gpu.app, name="gpu")
 app.add_typer(notebooks, name="notebooks")
 for command in (chat.chat, chat.health, chat.advise, serve.export, serve.serve):
     app.command()(command)
-for command in (classroom.grade, classroom.certificate, classroom.site):
+for command in (classroom.bundle, classroom.grade, classroom.certificate, classroom.site):
     app.command()(command)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(
     classroom.lab
