@@ -85,6 +85,8 @@ set_up() {
     pip=PIP_$name
     [ -z "${!pip-}" ] || export "UV_$name=${!pip}" UV_INDEX_STRATEGY=unsafe-best-match
   done
+  # A GPU gets the torch for its driver, another machine the small CPU one, unless an index was named.
+  [ -n "${UV_INDEX_URL-}${UV_EXTRA_INDEX_URL-}${UV_FIND_LINKS-}" ] || export UV_TORCH_BACKEND=${UV_TORCH_BACKEND-auto}
   case "$OSTYPE-$HOSTTYPE" in
     darwin*-x86_64) die 1 "PyTorch no longer comes for Macs with an Intel chip: use Colab (see README.md)." ;;
   esac

