@@ -1,6 +1,7 @@
 """Shared fixtures: settings of the sanity profile, whose model is tiny and random."""
 
 import os
+from collections import Counter
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -11,6 +12,19 @@ os.environ.setdefault(
 )  # tiny models: threads cost more than they bring, and tests run side by side
 
 import pytest
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Seconds of each test file, the longest first, after a run of several files."""
+    seconds = Counter()
+    for reports in terminalreporter.stats.values():
+        for report in reports:
+            if hasattr(report, "duration"):
+                seconds[report.nodeid.partition("::")[0]] += report.duration
+    if len(seconds) > 1:
+        terminalreporter.section("seconds by file")
+        for name, total in seconds.most_common(15):
+            terminalreporter.line(f"{total:7.1f}  {name}")
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ thing checked is bad, 2 wrong use, 130 interrupted.
 
 from __future__ import annotations
 
+import errno
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,8 @@ from ..course.errors import CourseError
 from . import chat, classroom, data, gpu, serve
 from .options import DataLanguage, Json, Language, Profile, Seed, interruptible, printable, tell
 
+# no right, or a disk that is full or read-only: nothing that a traceback would explain
+UNWRITABLE = {errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EROFS, getattr(errno, "EDQUOT", 0)}
 app = typer.Typer(
     help="Dapur LLM: the course for people who do not live in notebooks.",
     no_args_is_help=True,
@@ -209,6 +212,10 @@ def main(arguments: list[str] | None = None) -> None:
         fail(str(problem), problem.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         fail("interrupted", 130)
+    except OSError as problem:
+        if problem.errno not in UNWRITABLE:
+            raise
+        fail(f"{problem.filename or 'a file'} cannot be written: {problem.strerror}.", 1)
     except ModuleNotFoundError as problem:
         if (problem.name or "").startswith("helpers"):
             raise

@@ -150,7 +150,7 @@ def check(row: Encoded, chat: list[dict], tokenizer) -> None:
 
     The rules of `check_labels`, at most one beginning token, and no control token in a message.
     """
-    known = set(tokenizer.all_special_ids)
+    known = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}  # a rare character
     for text in (message.get("content") or "" for message in chat):
         typed = known & set(tokenizer(text, add_special_tokens=False)["input_ids"])
         if typed or re.search(MARKER, text):

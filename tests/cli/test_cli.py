@@ -1,5 +1,6 @@
 """The command line: quick help, mistakes in one line, exit codes, JSON alone on standard output."""
 
+import errno
 import json
 import os
 import shutil
@@ -66,6 +67,17 @@ def test_too_little_memory_is_one_line_before_any_kernel_starts(call, capsys, mo
     monkeypatch.setenv("DAPUR_MIN_RAM_GB", "100000")
     assert call("run", "--profile", "sanity") == 2
     assert "needs 100000.0 GB of free memory" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+def test_a_full_disk_or_a_read_only_folder_is_one_line(call, monkeypatch, capsys, number):
+    def refuse(*arguments, **options):
+        raise OSError(number, os.strerror(number), "artifacts/x")
+
+    monkeypatch.setattr(settings, "load", refuse)
+    assert call("run", "--profile", "sanity") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "artifacts/x cannot be written" in line and os.strerror(number) in line
 
 
 def test_ctrl_c_is_code_130(call, monkeypatch, capsys):
