@@ -237,6 +237,8 @@ def _prepare(top: Path, wanted: list[str], cfg: Settings, tell) -> None:
         done = execute.run_notebook(
             plan, top, runner.parameters(cfg), _environment(top / "course", top / "artifacts", cfg)
         )
+        if done.status == "interrupted":
+            raise KeyboardInterrupt
         if done.status != "passed":
             raise UsageError(
                 f"the course's own {execute.sentence(path.stem, done.failure)}. "
