@@ -144,22 +144,22 @@ def health(
     """
     from rich.console import Console
 
-    from ..medical import Guard, HealthChat, Written, library
+    from .. import medical
 
     cfg = settings.load(profile, language, data_language, seed)
 
     @functools.cache  # seconds to learn; a reply to an emergency does not wait for it
-    def guard(flag: str) -> Guard:
-        return Guard(library(cfg.data_language), flag)
+    def guard(flag: str) -> medical.Guard:
+        return medical.Guard(medical.library(cfg.data_language), flag)
 
     @functools.cache
-    def written() -> Written:
-        return Written(library(cfg.data_language))
+    def written() -> medical.Written:
+        return medical.Written(medical.library(cfg.data_language))
 
     @functools.cache
     def model_and_tokenizer():
         quiet()
-        from ..medical import markers  # torch, PEFT, bitsandbytes: a written answer needs none
+        from ..medical import markers  # brings torch and bitsandbytes: a written answer needs none
 
         tokenizer = markers.load_tokenizer(cfg)
         return markers.load_tuned(cfg, tokenizer), tokenizer
@@ -169,15 +169,15 @@ def health(
             return written().answer(question)
         model, tokenizer = model_and_tokenizer()
         from ..evaluation import generation
-        from ..medical import markers
+        from ..medical.markers import messages
 
-        chat = markers.messages(question, tokenizer)
+        chat = messages(question, tokenizer)
         return generation.answers(model, tokenizer, [chat], cfg, repetition_penalty=1.1)[0]["text"]
 
     def write(text: str) -> None:
         print(printable(text), flush=True)
 
-    talk = HealthChat(
+    talk = medical.HealthChat(
         ask, language, lambda q: guard("abstain").says(q), lambda q: guard("see_doctor").says(q)
     )
     if generate and (message is None or not talk.guard(message)):

@@ -131,7 +131,7 @@ def test_data_split_keeps_what_the_manifest_has_and_places_the_rest(
         ("Obat darah tinggi saya boleh dihentikan mulai besok?", "tidak boleh dijawab dari jauh"),
         ("pusing", "Terlalu pendek"),
         ("Bangun tidur leher kaku, bantalnya harus setinggi apa?", "Bantal yang pas"),
-        ("Ban motor saya kempes di jalan tol.", "Saya tidak tahu"),
+        ("Kapan wasit sepak bola memberi kartu kuning?", "Saya tidak tahu"),
     ],
 )
 def test_health_answers_refuses_and_says_that_it_does_not_know_without_a_model(
