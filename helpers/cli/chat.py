@@ -145,7 +145,6 @@ def health(
     from rich.console import Console
 
     from .. import medical
-
     cfg = settings.load(profile, language, data_language, seed)
 
     @functools.cache  # seconds to learn; a reply to an emergency does not wait for it
@@ -157,21 +156,20 @@ def health(
         return medical.Written(medical.library(cfg.data_language))
 
     @functools.cache
-    def model_and_tokenizer():
+    def loaded():
         quiet()
         from ..medical import markers  # brings torch and bitsandbytes: a written answer needs none
 
         tokenizer = markers.load_tokenizer(cfg)
-        return markers.load_tuned(cfg, tokenizer), tokenizer
+        return markers.load_tuned(cfg, tokenizer), tokenizer, markers
 
     def ask(question: str) -> str:
         if not generate:
             return written().answer(question)
-        model, tokenizer = model_and_tokenizer()
+        model, tokenizer, markers = loaded()
         from ..evaluation import generation
-        from ..medical.markers import messages
 
-        chat = messages(question, tokenizer)
+        chat = markers.messages(question, tokenizer)
         return generation.answers(model, tokenizer, [chat], cfg, repetition_penalty=1.1)[0]["text"]
 
     def write(text: str) -> None:
@@ -181,7 +179,7 @@ def health(
         ask, language, lambda q: guard("abstain").says(q), lambda q: guard("see_doctor").says(q)
     )
     if generate and (message is None or not talk.guard(message)):
-        model_and_tokenizer()  # a missing adapter is told before the first question, not as a reply
+        loaded()  # a missing adapter is told before the first question, not as a reply
     if message is None:
         errors = talk.run(lines(Console(stderr=True)), write)
     else:
