@@ -145,6 +145,7 @@ def health(
     from rich.console import Console
 
     from .. import medical
+
     cfg = settings.load(profile, language, data_language, seed)
 
     @functools.cache  # seconds to learn; a reply to an emergency does not wait for it
@@ -158,17 +159,16 @@ def health(
     @functools.cache
     def loaded():
         quiet()
+        from ..evaluation import generation
         from ..medical import markers  # brings torch and bitsandbytes: a written answer needs none
 
         tokenizer = markers.load_tokenizer(cfg)
-        return markers.load_tuned(cfg, tokenizer), tokenizer, markers
+        return markers.load_tuned(cfg, tokenizer), tokenizer, markers, generation
 
     def ask(question: str) -> str:
         if not generate:
             return written().answer(question)
-        model, tokenizer, markers = loaded()
-        from ..evaluation import generation
-
+        model, tokenizer, markers, generation = loaded()
         chat = markers.messages(question, tokenizer)
         return generation.answers(model, tokenizer, [chat], cfg, repetition_penalty=1.1)[0]["text"]
 
