@@ -6,6 +6,7 @@ pip is a stand-in that writes tiny real wheels; the rest is the real thing.
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import zipfile
@@ -35,6 +36,13 @@ def wheel(folder, row):
     with zipfile.ZipFile(folder / f"{stem}-py3-none-any.whl", "w") as file:
         text = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version or 1}\n{requires}"
         file.writestr(f"{stem}.dist-info/METADATA", text)
+
+
+def test_a_kit_has_all_that_the_readme_links_to():
+    text = (offline.ROOT / "README.md").read_text(encoding="utf-8")
+    linked = {name for name in re.findall(r"\]\(([\w.-]+)[/)#]", text) if name != "https:"}
+    assert {"notebooks", "docs", "LICENSE"} <= linked <= set(offline.COURSE)
+    assert all((offline.ROOT / name).exists() for name in offline.COURSE)
 
 
 @pytest.fixture
