@@ -41,8 +41,8 @@ def show_tokens(row, tokenizer) -> None:
     display(HTML(f'<div style="{style}">{"".join(parts)}</div><p>{note}</p>'))
 
 
-def side_by_side(titles: list[str], texts: list[str]) -> str:
-    """HTML of texts in columns, escaped, line breaks kept."""
+def show_side_by_side(titles: list[str], texts: list[str]) -> None:
+    """Texts in columns, escaped, line breaks kept."""
     style = (
         "vertical-align:top;text-align:left;white-space:pre-wrap;overflow-wrap:break-word;"
         f"width:{100 // len(texts)}%"
@@ -53,12 +53,7 @@ def side_by_side(titles: list[str], texts: list[str]) -> str:
     )
     # a `$` in a text is no formula
     table = '<table class="tex2jax_ignore mathjax_ignore" style="width:100%;table-layout:fixed">'
-    return f"{table}<tr>{cells}</tr></table>"
-
-
-def show_side_by_side(titles: list[str], texts: list[str]) -> None:
-    """Show texts in columns."""
-    display(HTML(side_by_side(titles, texts)))
+    display(HTML(f"{table}<tr>{cells}</tr></table>"))
 
 
 def write_ticks(figure) -> None:

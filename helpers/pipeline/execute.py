@@ -218,6 +218,17 @@ def sentence(notebook: str, failure: dict) -> str:
     )
 
 
+def silence_output_widgets() -> None:
+    """Let nbclient keep what an Output widget shows without telling the kernel.
+
+    It would send that past its asyncio socket (jupyter_client's `Session.send` shadows it), and a
+    reply that arrives in that moment is never read: the run waits for ever beside an idle kernel.
+    """
+    from nbclient.output_widget import OutputWidget
+
+    OutputWidget.sync_state = lambda self: None
+
+
 def main(job_file: str) -> int:
     """Execute the notebook of a job; returns the exit code."""
     import papermill
@@ -247,6 +258,7 @@ def main(job_file: str) -> int:
             on_cell_start=cell_starts,
         )
 
+    silence_output_widgets()
     try:
         try:
             execute()

@@ -525,16 +525,6 @@ def test_exercise_states_hints_and_strictness(tmp_path, monkeypatch, capsys, lan
     assert exercises.check("6", 42, test) == "correct"
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_no_lesson_uses_the_output_widget(name):
-    """nbclient answers an Output widget's messages past its asyncio socket (session.send shadows
-    it), and a reply that comes in that moment is never read: a run then waits for ever."""
-    code = "".join(
-        cell.source for cell in notebooks.read(ROOT / "notebooks" / f"{name}.ipynb").cells
-    )
-    assert "Output(" not in code
-
-
 # --- README, data card, map of helpers ----------------------------------------------------------
 
 

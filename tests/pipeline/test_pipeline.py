@@ -169,6 +169,25 @@ def test_what_can_be_known_before_a_run_is_told_before(cfg, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+def test_an_output_widget_sends_nothing_while_a_reply_is_awaited(monkeypatch):
+    from nbclient import output_widget
+
+    class Silent:
+        def __getattr__(self, name):
+            raise AssertionError(f"{name} of the kernel's client was used")
+
+    kept = output_widget.OutputWidget.sync_state
+    monkeypatch.setattr(output_widget.OutputWidget, "sync_state", kept)  # as it was, afterwards
+    widget = output_widget.OutputWidget("1", {"outputs": []}, Silent(), object())
+    shown = {"parent_header": {}, "header": {"msg_type": "stream"}}
+    shown["content"] = {"name": "stdout", "text": "tempe"}
+    with pytest.raises(AssertionError, match="session"):
+        widget.output([], shown, None, 0)
+    execute.silence_output_widgets()
+    widget.output([], shown, None, 0)
+    assert widget.outputs[-1]["text"].endswith("tempe")
+
+
 LESSON_02 = [
     {"name": "02_data_csv_qa", "minutes": {}},
     {"name": "03_qlora_training", "minutes": {}},
