@@ -17,6 +17,7 @@ def rows_of(corpus, phrasing):
         asked = requests.draw(recipe, "id", form="ingredients", phrasing=phrasing)
         yield {
             "recipe_id": recipe.recipe_id,
+            "title": recipe.title,
             "main": ingredients.names(recipe.ingredients, "id")[0],
             "form": "ingredients",
             "phrasing": phrasing,

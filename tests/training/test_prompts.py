@@ -167,20 +167,19 @@ def test_a_doubled_beginning_token_is_refused(corpus, tokenizer):
 
 
 @pytest.mark.parametrize(
-    ("template", "answer"),
-    [
-        ("{{ bos_token }}" + models.CHATML, "Telur"),  # and the tokenizer's template has its own
-        (
-            "{{ bos_token }}{% for m in messages %}{{ m['content'] }}\n{% endfor %}",
-            "a<|im_start|>b",
-        ),
+    ("template", "answer", "named"),
+    [  # the tokenizer's template has its own beginning token; one in the text is as bad
+        ("{{ bos_token }}" + models.CHATML, "Telur", "more than one beginning token"),
+        (models.CHATML, "a<|im_start|>b", "control token"),
     ],
 )
-def test_a_second_beginning_token_is_named_where_prompt_and_row_agree(tokenizer, template, answer):
+def test_a_second_beginning_token_is_named_where_prompt_and_row_agree(
+    tokenizer, template, answer, named
+):
     other = copy.deepcopy(tokenizer)
     other.chat_template = template
     chat = [*prompts.prompt_messages("Resep?"), {"role": "assistant", "content": answer}]
-    with pytest.raises(LabelMaskError, match="more than one beginning token"):
+    with pytest.raises(LabelMaskError, match=named):
         prompts.check(prompts.encode(chat, other), chat, other)
     other.chat_template = models.CHATML
     fine = [*chat[:-1], {"role": "assistant", "content": "Telur"}]
