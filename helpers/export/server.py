@@ -157,8 +157,10 @@ class Gate:
 
         if not self.known_host(dict(scope["headers"])):
             words = "alamat atau asal permintaan tidak dikenal", "unknown host or origin"
+            await read_away(receive)
             return await refuse(403, "unknown_origin", *words)
         if not ROUTES.fullmatch(scope["path"]) or ".." in scope["path"]:
+            await read_away(receive)
             return await refuse(404, "not_found", "halaman ini tidak ada", "no such page")
         if scope["method"] not in ("GET", "HEAD"):
             try:

@@ -525,6 +525,20 @@ def test_large_bodies_are_refused_with_and_without_a_length(quick):
     assert quick.http.post("/gradio_api/queue/join", content=deep).status_code == 400
 
 
+@pytest.mark.parametrize(("path", "host"), [("/v1/embeddings", "localhost"), (CHAT, "x.example")])
+def test_a_refused_client_sees_its_answer_though_its_body_was_under_way(quick, path, host):
+    body = b"x" * 200_000
+    head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {len(body)}\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", quick.port), 5) as client:
+        client.sendall(head.encode())
+        time.sleep(0.2)  # an answer and an end of the connection would come now
+        for start in range(0, len(body), 20_000):
+            client.sendall(body[start : start + 20_000])
+            time.sleep(0.01)
+        answer = b"".join(iter(lambda: client.recv(4096), b""))
+    assert answer.startswith(b"HTTP/1.1 40") and b"error" in answer
+
+
 def test_a_body_that_never_comes_is_given_up(quick, monkeypatch):
     monkeypatch.setattr(server, "BODY_S", 0.2)
     with socket.create_connection(("127.0.0.1", quick.port), 5) as slow:
