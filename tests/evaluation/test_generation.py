@@ -64,6 +64,13 @@ def test_answers_in_batches_are_those_of_one_at_a_time_in_the_order_given(cfg, t
         for n in (1, 3)
     )
     assert batched == alone
+    one_by_one = [
+        generation.answers(
+            model, tokenizer, [chat], cfg, max_new_tokens=12, repetition_penalty=1.2
+        )[0]
+        for chat in chats(7)
+    ]
+    assert batched == one_by_one, "in the order of the questions, not of their lengths"
     assert len({answer["text"] for answer in alone}) > 1
 
 

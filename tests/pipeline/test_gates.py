@@ -66,6 +66,7 @@ def test_every_gate_of_the_course_fails_on_the_wrong_side():
     ("change", "message"),
     [
         ({"min": None}, "exactly one of min and max"),
+        ({"max": 1.0}, "exactly one of min and max"),
         ({"min": "0.9"}, "min '0.9' is not of type 'number'"),
         ({"min": True}, "min True is not of type 'number'"),
         ({"min": math.inf}, "min inf is greater than the maximum"),
