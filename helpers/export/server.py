@@ -151,16 +151,16 @@ class Gate:
 
         async def refuse(status: int, code: str, indonesian: str, english: str) -> None:
             body = api.problem_body(tr(indonesian, english), status, code)
+            if status in (403, 404) and scope["method"] not in ("GET", "HEAD"):
+                await read_away(receive)  # nothing of it has been read
             # the rest of an unread body must not be taken for the next request
             response = JSONResponse(body, status, {"Connection": "close"})
             await response(scope, receive, send_with_headers)
 
         if not self.known_host(dict(scope["headers"])):
             words = "alamat atau asal permintaan tidak dikenal", "unknown host or origin"
-            await read_away(receive)
             return await refuse(403, "unknown_origin", *words)
         if not ROUTES.fullmatch(scope["path"]) or ".." in scope["path"]:
-            await read_away(receive)
             return await refuse(404, "not_found", "halaman ini tidak ada", "no such page")
         if scope["method"] not in ("GET", "HEAD"):
             try:

@@ -383,7 +383,7 @@ def test_an_error_in_the_model_is_told_without_details_and_the_next_question_wor
 
 
 def test_thirty_at_once_are_answered_one_after_the_other_and_health_stays_quick(start):
-    running = start(pause=0.004).ready()
+    running = start(pause=0.02).ready()
     slowest, busy, over = 0.0, 0, threading.Event()
 
     def watch():
