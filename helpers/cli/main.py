@@ -6,7 +6,6 @@ thing checked is bad, 2 wrong use, 130 interrupted.
 
 from __future__ import annotations
 
-import errno
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -18,11 +17,10 @@ from typer import Option
 from ..course import lesson, settings
 from ..course.bilingual import set_language, tr
 from ..course.errors import CourseError
+from ..course.files import UNWRITABLE
 from . import chat, classroom, data, gpu, serve
 from .options import DataLanguage, Json, Language, Profile, Seed, interruptible, printable, tell
 
-# no right, or a disk that is full or read-only: nothing that a traceback would explain
-UNWRITABLE = {errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EROFS, getattr(errno, "EDQUOT", 0)}
 app = typer.Typer(
     help="Dapur LLM: the course for people who do not live in notebooks.",
     no_args_is_help=True,

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import csv
+import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+from .errors import CourseError
+
+# no right, or a disk that is full or read-only: nothing that a traceback would explain
+UNWRITABLE = {errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EROFS, getattr(errno, "EDQUOT", 0)}
 
 
 def patiently(call: Callable, *arguments):
@@ -26,16 +34,39 @@ def patiently(call: Callable, *arguments):
     return call(*arguments)
 
 
-def write_text(path: str | Path, text: str) -> Path:
-    """Write a whole UTF-8 file or none, its folder made if need be; line ends as in `text`."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn a disk that is full or read-only, or a missing right, into a CourseError."""
     try:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
-        patiently(os.replace, temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except Exception as problem:  # safetensors' own error names the number in its text alone
+        rust = re.search(r"\(os error (\d+)\)", str(problem))
+        number = int(rust[1]) if rust else getattr(problem, "errno", None)
+        if number not in UNWRITABLE:
+            raise
+        where, why = Path(*path.parts[-3:]), os.strerror(number)
+        raise CourseError(
+            f"{where} tidak bisa ditulis: {why}. Sediakan tempat, atau pasang "
+            "DAPUR_ARTIFACTS ke folder yang bisa ditulis.",
+            f"{where} cannot be written: {why}. Make room, or set DAPUR_ARTIFACTS to "
+            "a folder that can be written.",
+        ) from problem
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Write a whole UTF-8 file or none, its folder made if need be; line ends as in `text`.
+
+    Raises CourseError on a full or read-only disk, as `write_folder` does.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_text(text, encoding="utf-8", newline="\n")
+            patiently(os.replace, temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
     return path
 
 
@@ -45,21 +76,32 @@ def write_json(path: str | Path, value) -> Path:
 
 
 def read_json(path: str | Path):
-    """The value in a JSON file."""
-    return json.loads(patiently(Path(path).read_text, "utf-8"))
+    """The value in a JSON file. Raises CourseError when it is not whole (a full disk, a copy)."""
+    text = patiently(Path(path).read_bytes)
+    try:
+        return json.loads(text)
+    except ValueError as problem:
+        where = Path(*Path(path).parts[-3:])
+        raise CourseError(
+            f"{where} bukan JSON yang utuh ({problem}). Hapus berkas itu, lalu jalankan lagi "
+            "pelajaran yang menulisnya.",
+            f"{where} is not whole JSON ({problem}). Delete that file, then run the lesson that "
+            "writes it again.",
+        ) from problem
 
 
 def write_folder(folder: Path, fill: Callable[[Path], None]) -> Path:
     """Make `folder` whole or not at all: `fill(temporary)` writes, then one rename moves it."""
     temporary = folder.with_name(f".{folder.name}-{uuid.uuid4().hex[:8]}")
-    temporary.mkdir(parents=True)
-    try:
-        fill(temporary)
-        if folder.exists():
-            shutil.rmtree(folder)
-        patiently(os.replace, temporary, folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with writing(folder):
+        temporary.mkdir(parents=True)
+        try:
+            fill(temporary)
+            if folder.exists():
+                shutil.rmtree(folder)
+            patiently(os.replace, temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
     return folder
 
 

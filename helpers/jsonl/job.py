@@ -192,6 +192,7 @@ def _train(folder: Path, job: Job, cfg: Settings, show, callbacks) -> None:
 
     def fill(new: Path) -> None:
         model.save_pretrained(new)
+        checkpoints.name_base(new, cfg)
         tokenizer.save_pretrained(new)
 
     write_folder(folder / "adapter", fill)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from ..course.errors import CourseError
 from ..course.files import cache_key, read_json, write_folder, write_json, write_text
 from ..course.settings import Settings
 from ..data import splits
@@ -85,8 +86,12 @@ def fingerprint(cfg: Settings, train: ChatDataset, validation: ChatDataset, *con
 
 def finished(cfg: Settings, mark: str, folder: Path | None = None) -> dict | None:
     """Summary of the training with this fingerprint in `folder` (lesson 03's), or None."""
-    path = (folder or models.adapter_folder(cfg)) / "training.json"
-    saved = read_json(path) if path.is_file() else {}
+    folder = folder or models.adapter_folder(cfg)
+    try:
+        models.check_whole(folder, "")
+        saved = read_json(folder / "training.json")
+    except (CourseError, OSError):  # nothing there, or not whole: it is trained again
+        return None
     return saved if saved.get("fingerprint") == mark else None
 
 
@@ -109,9 +114,17 @@ def describe(folder: Path, cfg: Settings, summary: dict, history: list[dict], ca
 
     `summary` holds at least `versions`; `card` is Markdown, lesson 03's card by default.
     """
+    name_base(folder, cfg)
     write_json(folder / "training.json", summary)
     write_json(folder / "history.json", history)
     write_text(folder / "README.md", card or model_card(cfg, summary))
+
+
+def name_base(folder: Path, cfg: Settings) -> None:
+    """Give the adapter's configuration its base model's name, not where it lies on this machine."""
+    config, base = read_json(folder / "adapter_config.json"), models.base_folder(cfg)
+    config["base_model_name_or_path"] = Path(base).name if Path(base).is_dir() else base
+    write_json(folder / "adapter_config.json", config)
 
 
 def save(

@@ -244,8 +244,9 @@ def adapter_folder(cfg: Settings) -> Path:
 
 
 def require_adapter(cfg: Settings, folder: Path, lesson: str) -> Path:
-    """`folder` when an adapter is in it; MissingStep that names the lesson to run when not."""
+    """`folder` when a whole adapter is in it; MissingStep that names the lesson to run when not."""
     if (folder / "adapter_model.safetensors").is_file():
+        check_whole(folder, lesson)
         return folder
     found = cfg.artifacts_root.glob(f"*/{folder.name}/adapter_model.safetensors")
     there = ", ".join(sorted(path.parts[-3] for path in found)) or "-"
@@ -255,6 +256,24 @@ def require_adapter(cfg: Settings, folder: Path, lesson: str) -> Path:
         f"There is no adapter for {cfg.key}. First run notebook {lesson} with the same "
         f"profile, data language and seed. Adapters that are there: {there}.",
     )
+
+
+def check_whole(folder: Path, lesson: str) -> None:
+    """Raise MissingStep when an adapter's weights or configuration are cut off or not readable."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(folder / "adapter_model.safetensors", "np"):  # checks the file's length
+            pass
+        read_json(folder / "adapter_config.json")
+    except (SafetensorError, CourseError, OSError) as problem:
+        reason = str(problem).splitlines()[0]
+        raise MissingStep(
+            f"Adapter di {folder.name}/ tidak utuh ({reason}). Jalankan lagi notebook {lesson} "
+            "dengan FRESH = True.",
+            f"The adapter in {folder.name}/ is not whole ({reason}). Run notebook {lesson} again "
+            "with FRESH = True.",
+        ) from problem
 
 
 def rows_hash(cfg: Settings) -> str | None:

@@ -67,6 +67,16 @@ def test_the_loss_equals_the_model_s_own_over_the_same_labels(cfg, batch):
     )
 
 
+def test_logits_are_computed_for_label_positions_alone(cfg, batch):
+    model, shapes = models.load_base(cfg, "none"), []
+    model.get_output_embeddings().register_forward_hook(
+        lambda head, given, logits: shapes.append(logits.shape)
+    )
+    training.label_loss(model, batch, torch.float32)
+    labels = int((batch["labels"][:, 1:] != prompts.IGNORE).sum())
+    assert shapes == [(labels, model.config.vocab_size)] and labels < batch["labels"].numel()
+
+
 def trained(cfg, rows, tokenizer, folder, resume=None, **changes):
     cfg = dataclasses.replace(cfg, **changes)
     model = training.attach_adapter(models.load_base(cfg, for_training=True), cfg)
@@ -394,6 +404,8 @@ def test_a_saved_adapter_is_whole_carries_a_card_and_answers_like_the_one_in_mem
     folder = checkpoints.save(trainer.model, tokenizer, cfg, summary, trainer.history)
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert cfg.data_hash in card and "learning_rate" in card and str(tmp_path) not in card
+    named = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
+    assert named == "sanity-llama"  # and not where it lies
     assert json.loads((folder / "history.json").read_text())
     assert checkpoints.finished(cfg, "x")["steps"] == 12 and checkpoints.finished(cfg, "y") is None
     with torch.no_grad():
@@ -403,6 +415,22 @@ def test_a_saved_adapter_is_whole_carries_a_card_and_answers_like_the_one_in_mem
     write_json(splits.split_file(cfg, "train"), [recipe.recipe_id for recipe in corpus[1:]])
     with pytest.raises(MissingStep, match="other rows|baris lain"):
         models.load_tuned(cfg)
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])
+@pytest.mark.parametrize("kept", [0.0, 0.5], ids=["empty", "cut in half"])
+def test_a_torn_adapter_is_said_in_a_sentence_and_trained_again(
+    cfg, rows, tokenizer, tmp_path, name, kept
+):
+    cfg = dataclasses.replace(cfg, artifacts_root=tmp_path)
+    model = training.attach_adapter(models.load_base(cfg, for_training=True), cfg)
+    folder = checkpoints.save(model, tokenizer, cfg, {"fingerprint": "x", "versions": {}}, [])
+    assert checkpoints.finished(cfg, "x") and models.load_tuned(cfg)
+    whole = (folder / name).read_bytes()
+    (folder / name).write_bytes(whole[: int(kept * len(whole))])
+    with pytest.raises(MissingStep, match="not whole|tidak utuh"):
+        models.load_tuned(cfg)
+    assert checkpoints.finished(cfg, "x") is None
 
 
 @pytest.mark.parametrize(
