@@ -30,7 +30,7 @@ from .notebooks import NOTEBOOKS, bootstrap_source, read, tags
 REQUIRED_PARAMETERS = {"PROFILE", "LANGUAGE", "DATA_LANGUAGE", "RUN_SOLUTIONS", "SEED"}
 NOT_FOR_LESSONS = ("pipeline", "classroom", "cli")  # rooms that a lesson never imports
 GENERIC = {"load", "read", "write", "save", "check", "start"}  # in many modules, each its own
-_BODY = re.compile(r'<span lang="(id|en)"></span>\n\n(.*)', re.DOTALL)
+_BODY = re.compile(r'<div lang="(id|en)">\n\n(.*)\n\n</div>', re.DOTALL)
 _BILINGUAL = re.compile(r"#{1,6} (.+)|\*\*(.+)\*\*")
 _NUMBER = re.compile(r"(?<![A-Za-z_\d.,])\d+(?:[.,]\d+)*")
 _FOLDERS = "home|Users|root|tmp|var|private|opt|mnt|srv|content|kaggle"
@@ -89,7 +89,7 @@ def lint_notebook(nb, name: str) -> list[Problem]:
 
 def language_of(cell) -> str | None:
     """ "id" or "en" for a Markdown body, None for anything else."""
-    match = _BODY.match(cell.source) if cell.cell_type == "markdown" else None
+    match = _BODY.fullmatch(cell.source) if cell.cell_type == "markdown" else None
     return match[1] if match else None
 
 
@@ -166,7 +166,7 @@ def neutral_names(spans: list[str], known: set[str]) -> set[str]:
 
 def facts(cell, language: str, known: set[str]) -> dict[str, Counter]:
     """What both texts of a pair must hold alike, by the rule that says so."""
-    found = prose(_BODY.match(cell.source)[2])
+    found = prose(_BODY.fullmatch(cell.source)[2])
     return {
         "numbers": normal_numbers(found.text, language),
         "links": Counter(found.links),
@@ -188,7 +188,7 @@ def twins(nb, name: str) -> Iterator[Finding]:
                     text = f"the twins differ; only Indonesian: {only[0]}, only English: {only[1]}"
                     yield number, rule, text
 
-            long = [len(_BODY.match(cell.source)[2]) for cell in (first, second)]
+            long = [len(_BODY.fullmatch(cell.source)[2]) for cell in (first, second)]
             if max(long) > SHORT and not LENGTHS[0] < long[0] / long[1] < LENGTHS[1]:
                 text = f"{long[0]} characters in Indonesian, {long[1]} in English"
                 yield number, "length", f"{text}: does one say what the other leaves out?"
@@ -241,7 +241,7 @@ def said(nb) -> Iterator[tuple[int, str, str]]:
     results = []
     for number, cell in enumerate(nb.cells, 1):
         if language := language_of(cell):
-            yield number, language, _BODY.match(cell.source)[2]
+            yield number, language, _BODY.fullmatch(cell.source)[2]
         for call in calls(cell, "tr") + calls(cell, "say"):
             for language, argument in zip(("id", "en"), call.args):
                 parts = (getattr(node, "value", None) for node in ast.walk(argument))

@@ -271,7 +271,10 @@ def follow_the_guide(root):
 
 def _both(indonesian, english):
     texts = (("id", indonesian), ("en", english))
-    return [new_markdown_cell(f'<span lang="{name}"></span>\n\n{text}') for name, text in texts]
+    return [
+        new_markdown_cell(f'<div lang="{name}">\n\n{text.rstrip()}\n\n</div>')
+        for name, text in texts
+    ]
 
 
 @pytest.mark.slow

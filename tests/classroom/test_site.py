@@ -156,7 +156,7 @@ HOSTILE = '<script>alert(1)</script><img src=x onerror="alert(2)">'
 def test_hostile_text_stays_text():
     cells = [
         new_markdown_cell("# 99 · Uji · Test"),
-        new_markdown_cell('<span lang="id"></span>\n\nLihat `' + HOSTILE + "`."),
+        new_markdown_cell('<div lang="id">\n\nLihat `' + HOSTILE + "`.\n\n</div>"),
         new_code_cell(
             f"print({HOSTILE!r})",
             outputs=[

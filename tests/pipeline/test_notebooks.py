@@ -23,7 +23,7 @@ from helpers.pipeline import lint, notebooks, report
 
 ROOT = settings.ROOT
 NAMES = [item["name"] for item in lesson.lessons()]
-ID, EN = '<span lang="id"></span>\n\n', '<span lang="en"></span>\n\n'
+ID, EN = ('<div lang="{}">\n\n{{}}\n\n</div>'.format(language).format for language in ("id", "en"))
 
 
 def code(source, *tags, outputs=()):
@@ -38,14 +38,14 @@ def good():
     return new_notebook(
         cells=[
             text("# 99 · Uji · Test"),
-            text(ID + "Kita pakai 1,5 GB dan `cfg`, lihat [data](../data)."),
-            text(EN + "We use 1.5 GB and `cfg`, see [data](../data)."),
+            text(ID("Kita pakai 1,5 GB dan `cfg`, lihat [data](../data).")),
+            text(EN("We use 1.5 GB and `cfg`, see [data](../data).")),
             code(notebooks.bootstrap_source(), "bootstrap"),
             code(parameters, "parameters"),
             code('from helpers.course import start\ncfg = start("99_test", PROFILE)', "setup"),
             text("## 1. Tanya · Ask"),
-            text(ID + "**Pertanyaan.** Ada 2.000 baris?"),
-            text(EN + "**Question.** Are there 2,000 rows?"),
+            text(ID("**Pertanyaan.** Ada 2.000 baris?")),
+            text(EN("**Question.** Are there 2,000 rows?")),
             code("answer = ...", "exercise"),
             code("if RUN_SOLUTIONS:\n    answer = 1", "solution"),
             code('check("9.1", answer, test)', "check"),
@@ -81,32 +81,38 @@ def without(*numbers):
     return order(*(n for n in range(1, 14) if n not in numbers))
 
 
+def more(cell, text: str) -> None:
+    """Add to the end of a Markdown body, before its closing mark."""
+    cell.source = cell.source.removesuffix("\n\n</div>") + text + "\n\n</div>"
+
+
 DOLLARS = ("dolar", "dollars")
 BROKEN = {
-    "pair": [without(3), without(2), add(code("1"), at=2), add(text(ID + "satu"))],
+    "pair": [without(3), without(2), add(code("1"), at=2), add(text(ID("satu")))],
     "heading": [
         source(7, "## 1. Tanya · "),
         source(7, "Tanpa · tanda"),
-        source(8, ID + "### Bagian\n\nAda 2.000 baris?"),
-        source(2, '<span lang="id"></span>\nTanpa baris kosong.'),
+        source(8, ID("### Bagian\n\nAda 2.000 baris?")),
+        source(2, '<div lang="id">\nTanpa baris kosong.\n</div>'),
+        source(2, '<div lang="id">\n\nTanpa akhir.'),
     ],
-    "numbers": [source(8, ID + "Ada 2,000 baris?"), source(8, ID + "Ada baris?")],
+    "numbers": [source(8, ID("Ada 2,000 baris?")), source(8, ID("Ada baris?"))],
     "links": [
-        source(3, EN + "We use 1.5 GB and `cfg`, see [data](../docs)."),
+        source(3, EN("We use 1.5 GB and `cfg`, see [data](../docs).")),
         both("../data", "../nowhere"),
     ],
-    "images": [source(3, EN + "We use 1.5 GB and `cfg`, see [data](../data) ![all](../data).")],
+    "images": [source(3, EN("We use 1.5 GB and `cfg`, see [data](../data) ![all](../data)."))],
     "names": [
-        source(3, EN + "We use 1.5 GB and `start`, see [data](../data)."),
-        source(9, EN + "Are there 2,000 rows in `data/recipes`?"),
+        source(3, EN("We use 1.5 GB and `start`, see [data](../data).")),
+        source(9, EN("Are there 2,000 rows in `data/recipes`?")),
     ],
     "length": [
-        source(3, EN + "We use 1.5 GB and `cfg`, see [data](../data)." + " All of it." * 9),
-        source(2, ID + "Kita pakai 1,5 GB dan `cfg`, lihat [data](../data)." + " Semuanya." * 9),
+        source(3, EN("We use 1.5 GB and `cfg`, see [data](../data)." + " All of it." * 9)),
+        source(2, ID("Kita pakai 1,5 GB dan `cfg`, lihat [data](../data)." + " Semuanya." * 9)),
     ],
     "language": [
-        add(text(ID + "The rows that we left out."), text(EN + "The rows that we left out.")),
-        add(text(ID + "Baris yang kita buang."), text(EN + "Baris yang tidak kita pakai.")),
+        add(text(ID("The rows that we left out.")), text(EN("The rows that we left out."))),
+        add(text(ID("Baris yang kita buang.")), text(EN("Baris yang tidak kita pakai."))),
         source(13, 'say("Ini yang kita pakai.", "Ini yang kita pakai.")'),
         source(13, 'tr(f"{n} of the rows", f"{n} of the rows")'),
         add(
@@ -120,17 +126,17 @@ BROKEN = {
         ),
     ],
     "notation": [
-        add(text(ID + "Nilainya 0.5 saja."), text(EN + "It is 0.5 only.")),
+        add(text(ID("Nilainya 0.5 saja.")), text(EN("It is 0.5 only."))),
         source(13, 'say(f"Nilainya {x} dan 0.5.", "Both 0.5.")'),
         source(13, 'say("Keduanya 0,5.", "Both 0,5.")'),
     ],
     "term": [
-        add(text(ID + "Setelan ini."), text(EN + "These settings.")),
+        add(text(ID("Setelan ini.")), text(EN("These settings."))),
         source(13, 'say("Kuantisasi.", "Quantization.")'),
     ],
     "date": [
         both("GB", "GB of gpt-4"),
-        lambda nb: [c.update(source=c.source + f" 3 {w}") for c, w in zip(nb.cells[1:3], DOLLARS)],
+        lambda nb: [more(cell, f" 3 {word}") for cell, word in zip(nb.cells[1:3], DOLLARS)],
         source(13, 'prices = (ROOT / "data/jsonl/prices.toml").read_text()'),
     ],
     "alt text": [
@@ -224,19 +230,19 @@ def test_a_text_that_is_changed_alone_is_named_until_its_twin_follows(tmp_path, 
 
     assert found() == [] and lint.agree() == 2, "two pairs"
     assert lint.agree() == 0
-    nb.cells[2].source += " It is new."
+    more(nb.cells[2], " It is new.")
     assert found() == [(2, "twin")] and lint.agree() == 0 and found() == [(2, "twin")]
-    nb.cells[1].source += " Ini baru."
+    more(nb.cells[1], " Ini baru.")
     assert found() == [] and lint.agree() == 1
-    nb.cells[7].source += " Ya?"
+    more(nb.cells[7], " Ya?")
     assert found() == [(8, "twin")] and lint.agree(every=True) == 1 and found() == []
 
 
 def test_labels_versions_quotations_and_terms_in_italics_are_no_wrong_wording():
     nb = good()
     nb.cells += [
-        text(ID + "Gambar 1.2 di torch 2.9: “the end of it”, *held-out data that we set aside*."),
-        text(EN + "Figure 1.2 in torch 2.9: “yang tidak kita pakai”, `dan yang lain` <b>x</b>."),
+        text(ID("Gambar 1.2 di torch 2.9: “the end of it”, *held-out data that we set aside*.")),
+        text(EN("Figure 1.2 in torch 2.9: “yang tidak kita pakai”, `dan yang lain` <b>x</b>.")),
     ]
     shown = {"text/markdown": "Kita lihat <code>the end of the row</code> dan 0,5 dari itu."}
     nb.cells.append(code("1", outputs=[new_output("display_data", data=shown)]))
