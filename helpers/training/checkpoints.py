@@ -18,6 +18,7 @@ from ..data import splits
 from . import models
 from .trainer import ChatDataset
 
+PROCESSES = "processes.json"  # how many wrote a checkpoint; written last (distributed.py)
 LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
 # of TrainingArguments: where and how a run is logged, not what is learnt
 UNLEARNT = ("output_dir", "logging_dir", "run_name", "report_to", "disable_tqdm", "log_level")
@@ -46,7 +47,7 @@ def sound_checkpoint(output: Path) -> str | None:
                 for name in weights.keys():
                     weights.get_tensor(name)
             json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
-            parts = ["optimizer.pt", "scheduler.pt", "rng_state.pth"]
+            parts = ["optimizer.pt", "scheduler.pt", *random_states(folder)]
             if (folder / "scaler.pt").exists():  # fp16
                 parts.append("scaler.pt")
             for part in parts:
@@ -61,6 +62,16 @@ def sound_checkpoint(output: Path) -> str | None:
                 f"moved to {aside.name}; trying an older one"
             )
     return None
+
+
+def random_states(folder: Path) -> list[str]:
+    """Names of a checkpoint's files of random states: one, or one for each process that wrote it.
+
+    Raises FileNotFoundError when several processes did not finish writing it.
+    """
+    if not any(folder.glob("rng_state_*.pth")):
+        return ["rng_state.pth"]
+    return [f"rng_state_{n}.pth" for n in range(read_json(folder / PROCESSES)["processes"])]
 
 
 def versions() -> dict[str, str]:

@@ -7,6 +7,7 @@ A base model is a local folder, a name on the Hugging Face hub, or one of two th
 from __future__ import annotations
 
 import importlib.metadata
+import os
 from functools import partial
 from pathlib import Path
 
@@ -140,7 +141,10 @@ def prepare_sanity(folder: Path) -> None:
 
 
 def nf4_config(dtype):
-    """4-bit NormalFloat, double quantisation, arithmetic in `dtype` (QLoRA, Dettmers 2023)."""
+    """4-bit NormalFloat, double quantisation, arithmetic in `dtype` (QLoRA, Dettmers 2023).
+
+    FSDP cuts up tensors of one dtype only: for it the packed weights are stored in `dtype` too.
+    """
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(
@@ -148,7 +152,24 @@ def nf4_config(dtype):
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_quant_storage=dtype if sharded() else None,
     )
+
+
+def sharded() -> bool:
+    """Whether `accelerate launch` started this process for FSDP: the model is cut over the GPUs."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+
+
+def own_gpu() -> int:
+    """Number of this process's GPU: the first; of several processes the LOCAL_RANK-th each.
+
+    Counts round where a process is shown fewer cards than processes are on the machine (each its
+    own by CUDA_VISIBLE_DEVICES), as accelerate does.
+    """
+    import torch
+
+    return int(os.environ.get("LOCAL_RANK", 0)) % max(1, torch.cuda.device_count())
 
 
 def load_tokenizer(cfg: Settings):
@@ -199,7 +220,7 @@ def load_base(cfg: Settings, quantization: str | None = None, for_training: bool
     options = {"quantization_config": nf4_config(dtype)} if quantization == "nf4" else {}
     options["trust_remote_code"] = False  # else transformers may ask the terminal
     if cfg.device.kind == "cuda":
-        options["device_map"] = {"": 0}
+        options["device_map"] = {"": own_gpu()}
     try:
         model = AutoModelForCausalLM.from_pretrained(base_folder(cfg), dtype=dtype, **options)
     except (OSError, ValueError) as problem:  # ValueError: of a kind that transformers knows not

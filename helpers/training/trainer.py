@@ -231,7 +231,8 @@ def attach_adapter(model, cfg: Settings, config: LoraConfig | None = None):
     """The frozen model with a fresh adapter (`config`, or the profile's), trainable and in fp32.
 
     Embeddings, head and norms of a 4-bit model go to fp32 as well, for stability, unless the
-    arithmetic is in bf16 (planner.upcasts).
+    arithmetic is in bf16 (planner.upcasts). For FSDP the adapter is in the model's dtype, as all
+    that it cuts up must be.
     """
     dtype = str(models.compute_dtype(cfg)).removeprefix("torch.")
     if cfg.quantization == "nf4" and upcasts(dtype):
@@ -243,7 +244,9 @@ def attach_adapter(model, cfg: Settings, config: LoraConfig | None = None):
     else:
         model.requires_grad_(False)
     torch.manual_seed(cfg.seed)
-    return get_peft_model(model, config or lora_config(cfg))
+    return get_peft_model(
+        model, config or lora_config(cfg), autocast_adapter_dtype=not models.sharded()
+    )
 
 
 def steps_per_epoch(rows: int, cfg: Settings) -> int:
@@ -323,14 +326,21 @@ def make_trainer(
     *,
     show=None,
     callbacks: list = (),
+    kind: type[LabelTrainer] = LabelTrainer,
+    args: TrainingArguments | None = None,
 ) -> LabelTrainer:
-    """A LabelTrainer with early stopping, gradient guard (`.guard`) and history (`.history`)."""
-    check_fits(cfg)
+    """A LabelTrainer with early stopping, gradient guard (`.guard`) and history (`.history`).
+
+    `kind` and `args`: another class of it, other arguments than the profile's (training on several
+    processes).
+    """
+    if not models.sharded():  # the plan is for a model that is whole on each card
+        check_fits(cfg)
     history, guard = History(show), GradientGuard()
-    trainer = LabelTrainer(
+    trainer = kind(
         model=model,
         dtype=models.compute_dtype(cfg),
-        args=arguments(cfg, len(train), output),
+        args=args or arguments(cfg, len(train), output),
         train_dataset=train,
         eval_dataset=validation,
         data_collator=partial(collate, pad_id=tokenizer.pad_token_id),

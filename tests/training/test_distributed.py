@@ -1,0 +1,301 @@
+"""Training on two processes (gloo) gives what one gives; faults end it with a sentence.
+
+One start of torchrun serves the tests of this module; trainings of one process run here.
+"""
+
+import dataclasses
+import itertools
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.distributed as dist
+import two_processes
+from accelerate.data_loader import BatchSamplerShard
+from safetensors.torch import load_file
+
+from helpers.course import settings
+from helpers.course.errors import CourseError, UsageError
+from helpers.course.files import read_json, write_text
+from helpers.course.settings import ROOT
+from helpers.data import splits
+from helpers.training import checkpoints, distributed, models, processes, prompts
+
+STEPS = 7  # an epoch of 46 rows has five updates of eight and one of six
+
+
+@pytest.fixture(scope="module")
+def world(corpus, tmp_path_factory):
+    """A place with saved splits that no batch divides evenly; updates of 4 batches of 2 rows."""
+    root = tmp_path_factory.mktemp("distributed")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DAPUR_ARTIFACTS", str(root / "artifacts"))
+        patch.setattr(settings, "load", two_processes.load)
+        cfg = settings.load("sanity", "id")
+        tokenizer = models.load_tokenizer(cfg)
+        epochs = [[prompts.messages(r, "id", epoch=n) for r in corpus] for n in range(4)]
+        fit = [
+            n
+            for n, chats in enumerate(zip(*epochs))
+            if max(len(prompts.encode(chat, tokenizer)) for chat in chats) <= cfg.max_length
+        ]
+        train = [chats[n] for chats in epochs for n in fit[7:]]
+        parts = {"train": train[:46], "validation": [epochs[0][n] for n in fit[:7]], "test": []}
+        assert [len(part) for part in parts.values()] == [46, 7, 0]
+        for name, part in parts.items():
+            lines = [json.dumps({"title": chat[-1]["content"], "messages": chat}) for chat in part]
+            write_text(splits.split_file(cfg, name), "".join(line + "\n" for line in lines))
+        yield root
+
+
+def words(out, steps=STEPS, *more):
+    return ["--profile", "sanity", "--steps", str(steps), "--out", str(out), *more]
+
+
+def only_sixth(folder, to):
+    """A copy of a training's checkpoints without those after step 6."""
+    shutil.copytree(folder / "checkpoints", to / "checkpoints")
+    shutil.rmtree(to / "checkpoints" / "checkpoint-7")
+
+
+@pytest.fixture(scope="module")
+def one(world):
+    distributed.main(words(world / "one", STEPS, "--keep-gradient"))
+    return read_json(world / "one" / "training.json")
+
+
+@pytest.fixture(scope="module")
+def started(world, one):
+    """What two processes under torchrun have said, after all trainings of this module."""
+    only_sixth(world / "one", world / "onward")
+    trainings = [
+        ["version", words(world / "version")],
+        ["", words(world / "two", STEPS, "--keep-gradient")],
+        ["", words(world / "onward", STEPS, "--resume")],
+        ["death", words(world / "death")],
+    ]
+    command = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["--monitor-interval", "5", two_processes.__file__]  # time for a last word
+    return subprocess.run(
+        [sys.executable, *command, json.dumps(trainings)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=900,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+
+
+@pytest.fixture(scope="module")
+def two(world, started):
+    assert (world / "two" / "training.json").is_file(), started.stderr[-3000:]
+    return read_json(world / "two" / "training.json")
+
+
+def test_an_update_has_as_many_rows_as_with_one_process(one, two):
+    assert (one["processes"], one["batch"], one["accumulation"]) == (1, 2, 4)
+    assert (two["processes"], two["batch"], two["accumulation"]) == (2, 2, 2)
+    assert one["rows_per_update"] == two["rows_per_update"] == 8
+    assert (two["strategy"], two["backend"], two["devices"]) == ("ddp", "gloo", ["cpu", "cpu"])
+
+
+def test_losses_and_gradient_norms_are_those_of_one_process(one, two):
+    """In fp32, with sums in another order: one part in ten thousand. The sixth update: below."""
+    for name in ("losses", "gradient_norms"):
+        assert len(two[name]) == STEPS
+        assert two[name][:5] == pytest.approx(one[name][:5], rel=1e-4)
+
+
+def test_averaged_gradients_of_the_first_update_are_those_of_one_process(one, two):
+    alone, shared = load_file(one["gradient"]), load_file(two["gradient"])
+    assert alone.keys() == shared.keys() and any("lora_B" in name for name in alone)
+    assert max(gradient.norm() for gradient in alone.values()) > 0
+    for name, gradient in alone.items():
+        assert torch.allclose(shared[name], gradient, rtol=1e-3, atol=1e-7), name
+
+
+def test_evaluations_are_those_of_one_process_though_the_last_batch_is_short(one, two):
+    assert two["validation_rows"] == 7
+    assert [e["step"] for e in two["evaluations"]] == [e["step"] for e in one["evaluations"]]
+    ours, theirs = ([e["loss"] for e in run["evaluations"]][:5] for run in (two, one))
+    assert ours == pytest.approx(theirs, rel=1e-4)
+    assert two["gradient_checks"] == one["gradient_checks"] > 0
+
+
+def test_only_one_process_prints(started):
+    for training in ("two", "onward"):
+        assert started.stdout.count(f"{training}/training.json") == 1
+    assert started.stdout.count(f"step 5/{STEPS} ") == 1
+
+
+def test_one_process_goes_on_from_a_checkpoint_of_two(world, two):
+    only_sixth(world / "two", world / "back")
+    distributed.main(words(world / "back", STEPS, "--resume"))
+    back = read_json(world / "back" / "training.json")
+    assert (back["first_step"], back["processes"]) == (6, 1)
+    assert back["losses"] == pytest.approx(two["losses"][6:], rel=1e-4)
+
+
+def test_two_processes_go_on_from_a_checkpoint_of_one(world, started, one):
+    onward = read_json(world / "onward" / "training.json")
+    assert (onward["first_step"], onward["processes"]) == (6, 2)
+    assert onward["losses"] == pytest.approx(one["losses"][6:], rel=1e-4)
+
+
+def test_a_process_that_dies_while_saving_leaves_no_checkpoint_taken_for_whole(
+    world, started, capsys
+):
+    assert started.returncode != 0
+    assert "another process of this training has ended" in started.stderr
+    assert not (world / "death" / "training.json").exists()
+    folder = world / "death" / "checkpoints"
+    assert (folder / "checkpoint-2" / "adapter_model.safetensors").is_file()
+    assert checkpoints.sound_checkpoint(folder).endswith("checkpoint-1")
+    assert "checkpoint-2 is broken" in capsys.readouterr().out
+
+
+def test_processes_with_other_versions_all_stop_before_anything_is_written(world, started):
+    said = "they differ in transformers (process 0: "
+    assert started.stderr.count(said) == 1 and "process 1: 4.0.0" in started.stderr
+    for rank in (0, 1):
+        assert f"process {rank}, version: exit code 1" in started.stdout
+    assert not (world / "version").exists()
+
+
+@pytest.fixture
+def as_process(monkeypatch):
+    """as_process(rank, count): what torchrun would set for that process; the port is free."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+
+    def become(rank, count):
+        values = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_PORT": port}
+        for name, value in (values | {"MASTER_ADDR": "127.0.0.1"}).items():
+            monkeypatch.setenv(name, str(value))
+        return port
+
+    return become
+
+
+def left(words, capsys):
+    """Exit code and standard error of a training that does not begin."""
+    with pytest.raises(SystemExit) as stopped:
+        distributed.main(words)
+    return stopped.value.code, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_processes_that_cannot_be_reached_are_waited_for_as_long_as_asked(
+    as_process, tmp_path, capsys, rank
+):
+    port = as_process(rank, 2)
+    code, said = left(words(tmp_path / "out", 2, "--wait", "1"), capsys)
+    assert code == 1 and said.count("dapur-llm: ") == 1 and "Traceback" not in said
+    assert f"process {rank} of 2 did not meet the others at 127.0.0.1:{port} within 1 sec" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_world_that_does_not_divide_an_update_is_refused_before_anything_is_loaded(
+    world, as_process, tmp_path, capsys, monkeypatch
+):
+    port = as_process(0, 3)
+    come = ("127.0.0.1", port, 3, False)  # two that do no more than come to the meeting
+    others = [threading.Thread(target=dist.TCPStore, args=come) for _ in range(2)]
+    for other in others:
+        other.start()
+    monkeypatch.setattr(models, "load_base", None)
+    code, said = left(words(tmp_path / "out", 2), capsys)
+    assert code == 2 and "8 rows in an update (batch 2 x accumulation 4)" in said
+    assert "3 processes cannot share evenly. Start 1, 2, 4, 8 processes" in said
+    assert not (tmp_path / "out").exists()
+    for other in others:
+        other.join()
+
+
+@pytest.mark.parametrize("batch, accumulation", [(4, 1), (2, 4), (1, 4), (8, 1), (6, 2)])
+def test_shares_are_whole_and_no_larger_at_once_than_the_profile_s(cfg, batch, accumulation):
+    cfg = dataclasses.replace(cfg, batch=batch, accumulation=accumulation)
+    rows = batch * accumulation
+    for count in range(1, rows + 2):
+        if rows % count:
+            with pytest.raises(UsageError, match="cannot share evenly"):
+                distributed.share_out(cfg, count)
+            continue
+        part = distributed.share_out(cfg, count)
+        assert part.batch * part.accumulation * count == rows and part.batch <= batch
+    assert distributed.share_out(cfg, 1) == cfg
+
+
+@pytest.mark.parametrize("rows", [1, 7, 46, 48])
+@pytest.mark.parametrize("batch, count", [(2, 2), (1, 4), (3, 2), (4, 8)])
+def test_rows_told_as_repeated_are_those_that_accelerate_repeats(rows, batch, count):
+    order = torch.utils.data.BatchSampler(range(rows), batch, drop_last=False)
+    shards = [list(BatchSamplerShard(order, count, n)) for n in range(count)]
+    seen = list(itertools.chain(*itertools.chain(*shards)))
+    assert set(seen) == set(range(rows)) and len({len(shard) for shard in shards}) == 1
+    assert len(seen) - rows == distributed.repeated(rows, batch, count)
+
+
+def test_every_process_has_a_gpu_of_its_own(cfg, monkeypatch):
+    cuda, given = dataclasses.replace(cfg.device, kind="cuda"), []
+
+    def note(*args, device_map=None, **kwargs):
+        given.append(device_map)
+        raise OSError("no GPU to load on")
+
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", note)
+    for cards, local_rank in ((1, None), (2, None), (2, "0"), (2, "1"), (1, "1"), (0, None)):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda cards=cards: cards)
+        monkeypatch.delenv("LOCAL_RANK", raising=False)
+        if local_rank:
+            monkeypatch.setenv("LOCAL_RANK", local_rank)
+        with pytest.raises(CourseError, match="cannot be loaded"):
+            models.load_base(dataclasses.replace(cfg, device=cuda, compute_dtype="float32"))
+    assert given == [{"": n} for n in (0, 0, 0, 1, 0, 0)]
+
+
+def test_two_processes_on_one_gpu_are_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
+    card = SimpleNamespace(uuid="GPU-1")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
+    store, said = dist.HashStore(), []
+
+    def connect(rank):
+        group = processes.Processes(1)
+        group.rank, group.count, group.store = rank, 2, store
+        with pytest.raises(UsageError, match="2 processes for 1 GPUs") as refused:
+            group.connect("cuda")
+        said.append(refused.value)
+
+    both = [threading.Thread(target=connect, args=[rank]) for rank in (0, 1)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join()
+    assert len(said) == 2
+
+
+def test_other_code_is_other_code(monkeypatch, tmp_path):
+    before = processes.code()
+    shutil.copytree(ROOT / "helpers", tmp_path / "helpers")
+    monkeypatch.setattr(processes, "ROOT", tmp_path)
+    assert processes.code() == before
+    with open(tmp_path / "helpers" / "training" / "prompts.py", "a") as module:
+        module.write("# changed\n")
+    assert processes.code() != before
+
+
+def test_an_error_of_the_program_itself_keeps_its_traceback(world, tmp_path, monkeypatch):
+    monkeypatch.setattr(models, "load_tokenizer", None)
+    with pytest.raises(TypeError):
+        distributed.main(words(tmp_path, 2))
+    assert processes.explained(TypeError("x")) is None
