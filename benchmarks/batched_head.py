@@ -40,6 +40,5 @@ def variant(name: str, batch: int, length: int) -> dict:
 
 
 if __name__ == "__main__":
-    line = "{seconds:6.2f} s   peak {peak_gb:.2f} GB"
-    ratios = {"seconds": "time", "peak_gb": "memory"}
-    paired.run(__file__, variant, ["usual", "course"], line, ratios, batch=40, length=150)
+    compared = {"seconds": ("course", "time"), "peak_gb": ("course", "memory")}
+    paired.run(__file__, variant, ["usual", "course"], compared, batch=40, length=150)

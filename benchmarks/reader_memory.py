@@ -8,24 +8,18 @@ each kept one is held.
 """
 
 import argparse
+import inspect
 import json
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+import paired
 from varied_csv import write
 
 BOUND = 300  # MB above the interpreter's own
-PEAK = """
-import json, sys, time, psutil
-def peak():
-    if sys.platform == "linux":  # resource would count the parent's memory at the fork
-        lines = open("/proc/self/status").readlines()
-        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
-    memory = psutil.Process().memory_info()
-    return getattr(memory, "peak_wset", memory.rss)
-"""
+PEAK = "import json, sys, time, psutil\n" + inspect.getsource(paired.peak)
 ALONE = PEAK + "print(json.dumps({'peak': peak()}))"
 READ = (
     PEAK

@@ -4,8 +4,9 @@
     python benchmarks/serve_load.py [--url http://127.0.0.1:7860] [--requests 30]
 
 First one user alone asks a few questions one after the other (time to the first piece), then all
-requests come at the same time, while /health is asked ten times a second. Prints JSON. Exit code 1
-when a request was neither answered nor refused with a message (429).
+requests come at the same time, while /health is asked ten times a second. Prints JSON; --json keeps
+it with date, versions and machine. Exit code 1 when a request was neither answered nor refused with
+a message (429).
 """
 
 import argparse
@@ -15,8 +16,12 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import httpx
+import paired
+
+from helpers.course.files import write_json
 
 DISHES = ("Soto Ayam", "Tempe Orek", "Ikan Bakar", "Tahu Isi", "Rendang Sapi", "Sate Kambing")
 
@@ -93,11 +98,14 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=30)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--alone", type=int, default=5, help="questions of the one user")
+    parser.add_argument("--json", type=Path, help="keep the result in this file")
     given = parser.parse_args()
     limits = httpx.Limits(max_connections=given.requests + 2)
     with httpx.Client(base_url=given.url, timeout=600, limits=limits) as web:
         found = measure(web, given.requests, given.tokens, given.alone)
     print(json.dumps(found, indent=1))
+    if given.json:
+        write_json(given.json, paired.about() | found)
     sys.exit(bool(found["errors"]))
 
 

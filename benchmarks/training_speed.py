@@ -1,75 +1,245 @@
-"""Tokens a second and peak memory of this course's training against the usual way, side by side.
+"""Tokens a second, peak memory and held-out loss of this course's training against three others.
 
-    python benchmarks/training_speed.py [--steps 6] [--rounds 2] [--profile cpu]
+    python benchmarks/training_speed.py [--steps 6] [--rounds 2] [--profile cpu] [--json FILE]
 
-The usual way, as in most tutorials, with the same model, adapter and rows: each row padded to 512
-tokens, one row at a time with accumulation 4, LoRA dropout 0.05, logits for every position. Each
-variant runs in a process of its own, in turns.
+Same model (NF4), adapter at its start, rows in the same order, learning rate, and rows an update:
+
+course      the course's LabelTrainer: padded to the longest row of four, no dropout, logits at the
+            label positions only; on a CPU plain attention and weights dequantised once.
+usual       as in most tutorials: each row padded to 512 tokens, one row at a time with accumulation
+            4, LoRA dropout 0.05, gradient checkpointing, logits for every position.
+trl         TRL's SFTTrainer as well as its settings allow: our labels, padded to the longest row of
+            four, no dropout, no checkpointing, plain attention; its loss has no whole logits.
+trl packed  the same with packing; a block holds about four rows.
+limit       no training: how many tokens the machine's matrix product alone would allow.
+
+Useful tokens (padding does not count) after a first update, which prepares the kernels. Then every
+model answers for the same validation rows by the same function, `label_loss`.
+
+The limit, in floating point operations (FLOP) a token; a product of a token with an `a` x `b`
+matrix takes 2ab. Frozen linear layer: 4ab (forward, and backward to its input; none for its own
+gradient). Adapter of rank r on it: 6r(a + b), since its two matrices do get gradients. Output head:
+4 x hidden x vocabulary at label positions only. Left out: attention scores, norms, optimiser.
 """
 
 import dataclasses
+import math
+import tempfile
 import time
+from functools import partial
 
 import paired
 
-PADDED = 512
+NAMES = ["course", "usual", "trl", "trl packed", "limit"]
+PADDED, RATE = 512, 1e-3
 
 
-def padded(batch: dict, pad_id: int) -> dict:
+def padded(rows: list[dict], pad_id: int) -> dict:
     """A batch with every tensor, shape (rows, length), padded on the right to 512."""
     import torch
+
+    from helpers import training
 
     fill = {"input_ids": pad_id, "labels": -100, "attention_mask": 0}
     return {
         name: torch.nn.functional.pad(tensor, (0, PADDED - tensor.shape[1]), value=fill[name])
-        for name, tensor in batch.items()
+        for name, tensor in training.collate(rows, pad_id).items()
+    }
+
+
+def loaded(cfg, attention: str):
+    """The base model as transformers loads it, quantised as in the profile."""
+    from transformers import AutoModelForCausalLM
+
+    from helpers.training import models
+
+    dtype, nf4 = models.compute_dtype(cfg), cfg.quantization == "nf4"
+    return AutoModelForCausalLM.from_pretrained(
+        models.base_folder(cfg),
+        dtype=dtype,
+        quantization_config=models.nf4_config(dtype) if nf4 else None,
+        attn_implementation=attention,
+    )
+
+
+def make_trainer(name: str, cfg, rows: list[dict], tokenizer, common: dict):
+    """The Trainer of one variant; `common` are the TrainingArguments that all share."""
+    import torch
+    from datasets import Dataset
+    from transformers import Trainer, TrainingArguments
+    from trl import SFTConfig, SFTTrainer
+
+    from helpers import training
+    from helpers.training import models
+
+    dtype, pad = models.compute_dtype(cfg), tokenizer.pad_token_id
+    if name == "course":
+        return training.LabelTrainer(
+            model=training.attach_adapter(models.load_base(cfg, for_training=True), cfg),
+            dtype=dtype,
+            args=TrainingArguments(**common, remove_unused_columns=False),
+            train_dataset=rows,
+            data_collator=partial(training.collate, pad_id=pad),
+        )
+    common = common | {"bf16": dtype == torch.bfloat16, "fp16": dtype == torch.float16}
+    if name == "usual":
+        cfg = dataclasses.replace(cfg, dropout=0.05, gradient_checkpointing=True)
+        common |= {"per_device_train_batch_size": 1, "gradient_accumulation_steps": cfg.batch}
+        common |= {"gradient_checkpointing": True}
+        return Trainer(
+            model=training.attach_adapter(loaded(cfg, "sdpa"), cfg),
+            args=TrainingArguments(
+                **common, gradient_checkpointing_kwargs=training.trainer.CHECKPOINTING
+            ),
+            train_dataset=rows,
+            data_collator=partial(padded, pad_id=pad),
+        )
+    common |= {"gradient_checkpointing": False, "max_length": cfg.max_length}
+    if name == "trl packed":
+        tokens = [len(row["input_ids"]) for row in rows]
+        block = math.ceil(1.05 * sum(tokens) / len(tokens) * cfg.batch)  # blocks do not fill up
+        common |= {"packing": True, "max_length": max(block, *tokens)}
+        common |= {"per_device_train_batch_size": 1}
+    return SFTTrainer(
+        model=training.attach_adapter(loaded(cfg, "eager"), cfg),
+        args=SFTConfig(**common),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=tokenizer,
+    )
+
+
+def held_out(model, rows: list[dict], cfg, tokenizer) -> float:
+    """Nats a label token of the rows, with the arithmetic of the course for every model."""
+    import torch
+
+    from helpers import training
+    from helpers.training import models
+
+    if cfg.quantization == "nf4" and cfg.device.kind == "cpu":
+        models.unpack(model)
+    nats = labels = 0
+    with torch.no_grad():
+        for start in range(0, len(rows), cfg.batch):
+            batch = training.collate(rows[start : start + cfg.batch], tokenizer.pad_token_id)
+            batch = {key: tensor.to(model.device) for key, tensor in batch.items()}
+            nats += training.label_loss(
+                model.eval(), batch, models.compute_dtype(cfg), reduction="sum"
+            ).item()
+            labels += int((batch["labels"][:, 1:] != -100).sum())
+    return nats / labels
+
+
+def flop_a_token(shape, rank: int, adapted: list[str], label_share: float) -> float:
+    """FLOP of a useful token, forward and backward: the formula at the head of this file."""
+    linears = shape.linears
+    block = sum(4 * a * b for a, b in linears.values())
+    block += sum(6 * rank * sum(linears[name]) for name in adapted)
+    head = 4 * shape.hidden_size * shape.vocab_size * label_share
+    return shape.num_hidden_layers * block + head
+
+
+def gflops(sizes: list[tuple[int, int, int]], dtype, seconds: float = 1.0) -> float:
+    """GFLOP/s of products (m, k) x (k, n), one after the other; the fastest of many rounds."""
+    import torch
+
+    pairs = [(torch.randn(m, k).to(dtype), torch.randn(n, k).to(dtype)) for m, k, n in sizes]
+    best, end = math.inf, time.perf_counter() + seconds
+    while best == math.inf or time.perf_counter() < end:
+        start = time.perf_counter()
+        for x, weight in pairs:
+            torch.nn.functional.linear(x, weight)
+        best = min(best, time.perf_counter() - start)
+    return sum(2 * m * k * n for m, k, n in sizes) / best / 1e9
+
+
+def limit(cfg, rows: list[dict]) -> dict:
+    """GFLOP/s of large products and of the model's own, and the tokens a second they allow."""
+    from helpers.memory import shapes
+    from helpers.training import models
+
+    shape, dtype = shapes.from_config(models.load_config(cfg)), models.compute_dtype(cfg)
+    adapted = list(shape.linears) if cfg.targets == "all-linear" else cfg.targets
+    tokens = sum(len(row["input_ids"]) for row in rows)
+    share = sum(label != -100 for row in rows for label in row["labels"]) / tokens
+    batch = round(tokens / len(rows) * cfg.batch)
+    own = [(batch, a, b) for a, b in shape.linears.values()]
+    own += [(batch, b, a) for _, a, b in own]  # backward: from the output to the input
+    large, own = gflops([(2048, 2048, 2048)], dtype), gflops(own, dtype)
+    flop = flop_a_token(shape, cfg.rank, adapted, share)
+    return {
+        "gflop_a_token": flop / 1e9,
+        "gflops_2048": large,
+        "gflops_own_shapes": own,
+        "limit_tokens_per_s": large * 1e9 / flop,
     }
 
 
 def variant(name: str, profile: str, steps: int) -> dict:
-    """Train `steps` updates of 4 rows and measure; one more comes first as a warm-up."""
-    import torch
+    """Train `steps` updates of the profile's batch and measure; one more comes first."""
+    import short_training
+    from transformers import TrainerCallback
 
-    from helpers import training
     from helpers.course import settings
-    from helpers.data import recipes, splits
     from helpers.memory import MemoryMonitor
-    from helpers.training import models, prompts
+    from helpers.training import models
 
-    usual, cfg = name == "usual", settings.load(profile)
-    cfg = dataclasses.replace(cfg, dropout=0.05 if usual else cfg.dropout)
-    tokenizer, dtype = models.load_tokenizer(cfg), models.compute_dtype(cfg)
-    table, _ = recipes.load_recipes(cfg.data_dir)
-    chosen = recipes.recipes_of(splits.assign(table, cfg).query("split == 'train'"))
-    chats = [prompts.messages(recipe, cfg.data_language) for recipe in chosen]
-    rows = training.ChatDataset(chats, tokenizer, cfg.max_length)
-    model = training.attach_adapter(models.load_base(cfg, for_training=True), cfg).train()
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-4)
+    cfg = settings.load(profile)
+    tokenizer = models.load_tokenizer(cfg)
+    parts = short_training.datasets(cfg, tokenizer, short_training.saved_recipes(cfg, tokenizer))
+    rows, validation = [list(map(part.__getitem__, range(len(part)))) for part in parts.values()]
+    wanted = (steps + 1) * cfg.batch
+    if wanted > len(rows):
+        raise SystemExit(f"--steps: {len(rows)} rows make {len(rows) // cfg.batch - 1} at most")
+    rows = rows[:wanted]
+    if name == "limit":
+        return limit(cfg, rows)
 
-    def loss_of(some: list[dict]) -> tuple[torch.Tensor, int]:
-        batch = training.collate(some, tokenizer.pad_token_id)
-        useful = int(batch["attention_mask"].sum())
-        if not usual:
-            return training.label_loss(model, batch, dtype), useful
-        with torch.autocast(cfg.device.kind, dtype=dtype, enabled=dtype != torch.float32):
-            return model(**padded(batch, tokenizer.pad_token_id)).loss / 4, useful
+    class Clock(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 1:
+                self.start = time.perf_counter()
 
-    with MemoryMonitor() as monitor:
-        for step in range(steps + 1):
-            if step <= 1:
-                start, useful = time.perf_counter(), 0
-            four = [rows[(step * 4 + i) % len(rows)] for i in range(4)]
-            for batch in [[row] for row in four] if usual else [four]:
-                loss, tokens = loss_of(batch)
-                loss.backward()
-                useful += tokens
-            optimizer.step()
-            optimizer.zero_grad()
-        seconds = time.perf_counter() - start
-    return {"tokens_per_s": useful / seconds, "peak_gb": monitor.peak / 1e9}
+    with tempfile.TemporaryDirectory() as folder:
+        common = {
+            "output_dir": folder,
+            "num_train_epochs": 1,
+            "per_device_train_batch_size": cfg.batch,
+            "train_sampling_strategy": "sequential",
+            "learning_rate": RATE,
+            "lr_scheduler_type": "constant",
+            "max_grad_norm": cfg.max_grad_norm,
+            "optim": cfg.optimizer,
+            "use_cpu": cfg.device.kind == "cpu",
+            "dataloader_pin_memory": False,
+            "save_strategy": "no",
+            "report_to": "none",
+            "disable_tqdm": True,
+            "seed": cfg.seed,
+        }
+        trainer = make_trainer(name, cfg, rows, tokenizer, common)
+        clock = Clock()
+        trainer.add_callback(clock)
+        with MemoryMonitor() as monitor:
+            trainer.train()
+            seconds = time.perf_counter() - clock.start
+        of_first = (
+            trainer.args.per_device_train_batch_size * trainer.args.gradient_accumulation_steps
+        )
+        first = (trainer.train_dataset[i] for i in range(of_first))
+        useful = sum(len(row["input_ids"]) for row in rows)
+        useful -= sum(len(row["input_ids"]) for row in first)
+        return {
+            "tokens_per_s": useful / seconds,
+            "peak_gb": monitor.peak / 1e9,
+            "held_out_loss": held_out(trainer.model, validation, cfg, tokenizer),
+            "updates": trainer.state.global_step,
+            "rows": len(rows),
+        }
 
 
 if __name__ == "__main__":
-    line = "{tokens_per_s:7.0f} useful tokens/s   peak {peak_gb:.2f} GB"
-    ratios = {"tokens_per_s": "speed", "peak_gb": "memory"}
-    paired.run(__file__, variant, ["usual", "course"], line, ratios, profile="cpu", steps=6)
+    compared = {"tokens_per_s": ("course", "speed"), "peak_gb": ("course", "memory")}
+    found = paired.run(__file__, variant, NAMES, compared, profile="cpu", steps=6)
+    for mine, most in zip(found["rounds"]["course"], found["rounds"]["limit"]):
+        share = mine["tokens_per_s"] / most["limit_tokens_per_s"]
+        print(f"course: {share:.0%} of the limit, {most['limit_tokens_per_s']:.0f} tokens/s")
