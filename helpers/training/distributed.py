@@ -203,7 +203,10 @@ def run_training(options: argparse.Namespace, group: Processes) -> Path | None:
     cfg = shortened(cfg, options.steps)
     mark = checkpoints.fingerprint(cfg, *rows.values(), trainer.lora_config(cfg))
     group.require_same(rows_and_settings=mark)
-    run = make_trainer(cfg, rows, tokenizer, options.out / "checkpoints", group)
+    model = trainer.attach_adapter(models.load_base(cfg, for_training=True), cfg)
+    if models.sharded():
+        require_shardable(model, cfg)
+    run = make_trainer(model, cfg, rows, tokenizer, options.out / "checkpoints", group)
     newest = None
     if group.rank == 0:
         if not options.resume:
@@ -228,10 +231,29 @@ def run_training(options: argparse.Namespace, group: Processes) -> Path | None:
     return write_json(options.out / "training.json", found)
 
 
-def make_trainer(cfg, rows: dict, tokenizer, output: Path, group: Processes) -> DistributedTrainer:
-    """The trainer of lesson 03 on the base model with a fresh adapter, for these processes."""
+def require_shardable(model, cfg: settings.Settings) -> None:
+    """Raise UsageError where FSDP cannot cut a model up: several dtypes in it, or no GPU."""
+    dtypes = sorted({str(p.dtype).removeprefix("torch.") for p in model.parameters()})
+    if len(dtypes) > 1:
+        raise UsageError(
+            f"FSDP cuts up tensors of one dtype, and this model has {', '.join(dtypes)}: with "
+            f"{cfg.compute_dtype} some layers go to float32. It takes GPUs that compute in "
+            "bfloat16 (not the T4)."
+        )
+    if cfg.device.kind != "cuda":
+        raise UsageError(
+            "FSDP cuts a model up over GPUs, and there is none here. So far all went well: the "
+            f"processes met and run the same, the base model is loaded ({cfg.quantization}), its "
+            f"weights and the adapter are stored as {dtypes[0]}. Not tried: to cut it up and train."
+        )
+
+
+def make_trainer(
+    model, cfg: settings.Settings, rows: dict, tokenizer, output: Path, group: Processes
+) -> DistributedTrainer:
+    """The trainer of lesson 03 for these processes."""
     return trainer.make_trainer(
-        trainer.attach_adapter(models.load_base(cfg, for_training=True), cfg),
+        model,
         share_out(cfg, group.count),
         rows["train"],
         rows["validation"],

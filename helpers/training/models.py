@@ -210,7 +210,8 @@ def load_base(cfg: Settings, quantization: str | None = None, for_training: bool
     attention: torch's fused one is slow backwards in bf16 for rows of a few hundred tokens
     (benchmarks/attention_speed.py). `for_training` also keeps bitsandbytes from repacking 4-bit
     weights at the first evaluation (on processors with AVX512-BF16): that layout has no backward
-    pass, and the adapters would get no gradient from then on, without an error.
+    pass, and the adapters would get no gradient from then on, without an error. On GPUs it is
+    loaded onto this process's own; for FSDP into RAM, from where that moves a part to each GPU.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -220,7 +221,7 @@ def load_base(cfg: Settings, quantization: str | None = None, for_training: bool
     options = {"quantization_config": nf4_config(dtype)} if quantization == "nf4" else {}
     options["trust_remote_code"] = False  # else transformers may ask the terminal
     if cfg.device.kind == "cuda":
-        options["device_map"] = {"": own_gpu()}
+        options["device_map"] = {"": "cpu" if sharded() else own_gpu()}
     try:
         model = AutoModelForCausalLM.from_pretrained(base_folder(cfg), dtype=dtype, **options)
     except (OSError, ValueError) as problem:  # ValueError: of a kind that transformers knows not
@@ -235,6 +236,8 @@ def load_base(cfg: Settings, quantization: str | None = None, for_training: bool
             unpack(model)
         if for_training:
             model.set_attn_implementation("eager")
+    if sharded():
+        model.hf_device_map = {}  # accelerate refuses 4-bit weights on the CPU; FSDP moves them
     torch.manual_seed(cfg.seed)
     return model.eval()
 

@@ -260,6 +260,10 @@ def test_every_process_has_a_gpu_of_its_own(cfg, monkeypatch):
         with pytest.raises(CourseError, match="cannot be loaded"):
             models.load_base(dataclasses.replace(cfg, device=cuda, compute_dtype="float32"))
     assert given == [{"": n} for n in (0, 0, 0, 1, 0, 0)]
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    with pytest.raises(CourseError, match="cannot be loaded"):
+        models.load_base(dataclasses.replace(cfg, device=cuda, compute_dtype="float32"))
+    assert given[-1] == {"": "cpu"}, "a model that fits no card is cut up first"
 
 
 def test_two_processes_on_one_gpu_are_refused(monkeypatch):
