@@ -144,7 +144,10 @@ class Printed(TrainerCallback):
     def on_log(self, args, state, control, logs=None, **kwargs):
         if state.is_world_process_zero and "loss" in logs:
             norm = f"gradient {logs['grad_norm']:.4f}"
-            print(f"step {state.global_step}/{state.max_steps} loss {logs['loss']:.4f} {norm}")
+            print(
+                f"step {state.global_step}/{state.max_steps} loss {logs['loss']:.4f} {norm}",
+                flush=True,
+            )
 
 
 def chats(cfg: settings.Settings) -> dict[str, list]:
@@ -183,6 +186,8 @@ def shortened(cfg: settings.Settings, steps: int) -> settings.Settings:
 
 def run_training(options: argparse.Namespace, group: Processes) -> Path | None:
     """Train as `options` say; the path of training.json, in process 0."""
+    if options.steps < 0:
+        raise UsageError(f"--steps is {options.steps}: expected 0 (as the profile says) or more.")
     cfg = settings.load(options.profile, options.language, options.data_language, seed=options.seed)
     share_out(cfg, group.count)  # raises before anything is loaded
     if models.sharded() and (options.resume or options.keep_gradient):

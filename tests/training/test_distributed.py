@@ -26,7 +26,7 @@ from helpers.course.errors import CourseError, UsageError
 from helpers.course.files import read_json, write_text
 from helpers.course.settings import ROOT
 from helpers.data import splits
-from helpers.training import checkpoints, distributed, models, processes, prompts
+from helpers.training import checkpoints, distributed, models, processes, prompts, trainer
 
 STEPS = 7  # an epoch of 46 rows has five updates of eight and one of six
 
@@ -97,6 +97,22 @@ def started(world, one):
 def two(world, started):
     assert (world / "two" / "training.json").is_file(), started.stderr[-3000:]
     return read_json(world / "two" / "training.json")
+
+
+def test_one_process_trains_as_lesson_03_does(world, one):
+    """Exactly: the losses, gradient norms and evaluations of the trainer that the lesson shows."""
+    cfg = distributed.shortened(settings.load("sanity", "id"), STEPS)
+    tokenizer = models.load_tokenizer(cfg)
+    rows = [trainer.ChatDataset(c, tokenizer, 256) for c in distributed.chats(cfg).values()]
+    model = trainer.attach_adapter(models.load_base(cfg, for_training=True), cfg)
+    plain = trainer.make_trainer(model, cfg, *rows, tokenizer, world / "plain")
+    assert type(plain) is trainer.LabelTrainer
+    plain.train()
+    assert [r["loss"] for r in plain.history if "loss" in r] == one["losses"]
+    assert [r["grad_norm"] for r in plain.history if "loss" in r] == one["gradient_norms"]
+    assert [r["eval_loss"] for r in plain.history if "eval_loss" in r] == [
+        e["loss"] for e in one["evaluations"]
+    ]
 
 
 def test_an_update_has_as_many_rows_as_with_one_process(one, two):
@@ -218,6 +234,11 @@ def test_a_world_that_does_not_divide_an_update_is_refused_before_anything_is_lo
     assert not (tmp_path / "out").exists()
     for other in others:
         other.join()
+
+
+def test_fewer_than_no_steps_are_refused(tmp_path, capsys):
+    code, said = left(words(tmp_path / "out", -1), capsys)
+    assert code == 2 and "--steps is -1: expected 0" in said and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("batch, accumulation", [(4, 1), (2, 4), (1, 4), (8, 1), (6, 2)])
