@@ -11,8 +11,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from paired import processor
-
 from helpers.course.files import read_json, write_json
 from helpers.course.lesson import lessons
 from helpers.pipeline.report import clock
@@ -34,7 +32,7 @@ def read(folder: Path) -> dict | None:
         "stamp": run["stamp"],
         "date": run["started"][:10],
         "versions": run["versions"],
-        "machine": f"{processor()}: {run['settings']['device']}",
+        "machine": run["settings"]["device"],
         "profile": run["settings"]["profile"],
         "kind": "warm" if REUSED in log else "cold",
         "minutes": {name: one["seconds"] / 60 for name, one in passed.items()},

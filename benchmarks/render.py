@@ -11,6 +11,7 @@ from pathlib import Path
 
 import jinja2
 from paired import ratios
+from training_speed import TRL
 
 from helpers.course.files import read_json, write_text
 from helpers.course.lesson import lessons
@@ -76,7 +77,7 @@ def more_loss(training: dict | None) -> float | None:
     """Held-out loss of the course less the lowest of the others, in nats a token."""
     if not training:
         return None
-    others = [mean(training, name, "held_out_loss") for name in ("usual", "trl", "trl packed")]
+    others = [mean(training, name, "held_out_loss") for name in ("usual", *TRL)]
     return mean(training, "course", "held_out_loss") - min(others)
 
 
@@ -105,8 +106,8 @@ def goals(found: dict) -> list[Goal]:
     return [
         Goal("Pelatihan: kali cara biasa", "Training: times the usual way", True, 7, "×",
              ratio(training, *way, "usual")),
-        Goal("Pelatihan: kali TRL terbaik", "Training: times the better TRL", True, 2.5, "×",
-             ratio(training, *way, "trl", "trl packed")),
+        Goal("Pelatihan: kali TRL terbaik", "Training: times the best TRL", True, 2.5, "×",
+             ratio(training, *way, *TRL)),
         Goal("Pelatihan: *loss* di atas yang terendah dari yang lain",
              "Training: held-out loss above the lowest of the others", False, 0.02, " nat",
              more_loss(training)),

@@ -1,4 +1,4 @@
-"""Tokens a second, peak memory and held-out loss of this course's training against three others.
+"""Tokens a second, peak memory and held-out loss of this course's training against usual ones.
 
     python benchmarks/training_speed.py [--steps 6] [--rounds 2] [--profile cpu] [--json FILE]
 
@@ -11,6 +11,7 @@ usual       as in most tutorials: each row padded to 512 tokens, one row at a ti
 trl         TRL's SFTTrainer as well as its settings allow: our labels, padded to the longest row of
             four, no dropout, no checkpointing, plain attention; its loss has no whole logits.
 trl packed  the same with packing; a block holds about four rows.
+... fused   both again with torch's fused attention: the better of the two is TRL at its best.
 limit       no training: how many tokens the machine's matrix product alone would allow.
 
 Useful tokens (padding does not count) after a first update, which prepares the kernels. Then every
@@ -30,7 +31,8 @@ from functools import partial
 
 import paired
 
-NAMES = ["course", "usual", "trl", "trl packed", "limit"]
+TRL = ["trl", "trl fused", "trl packed", "trl packed fused"]
+NAMES = ["course", "usual", *TRL, "limit"]
 PADDED, RATE = 512, 1e-3
 
 
@@ -95,13 +97,13 @@ def make_trainer(name: str, cfg, rows: list[dict], tokenizer, common: dict):
             data_collator=partial(padded, pad_id=pad),
         )
     common |= {"gradient_checkpointing": False, "max_length": cfg.max_length}
-    if name == "trl packed":
+    if "packed" in name:
         tokens = [len(row["input_ids"]) for row in rows]
         block = math.ceil(1.05 * sum(tokens) / len(tokens) * cfg.batch)  # blocks do not fill up
         common |= {"packing": True, "max_length": max(block, *tokens)}
         common |= {"per_device_train_batch_size": 1}
     return SFTTrainer(
-        model=training.attach_adapter(loaded(cfg, "eager"), cfg),
+        model=training.attach_adapter(loaded(cfg, "sdpa" if "fused" in name else "eager"), cfg),
         args=SFTConfig(**common),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,

@@ -52,7 +52,9 @@ def test_every_variant_learns_the_same_rows(monkeypatch, artifacts_root):
     assert found["trl"]["held_out_loss"] == pytest.approx(ours, abs=0.01)
     assert found["usual"]["held_out_loss"] == pytest.approx(ours, abs=0.02)
     assert found["course"]["updates"] == found["usual"]["updates"] == found["trl"]["updates"] == 4
-    assert found["trl packed"]["updates"] in (4, 5)
+    for packed in ("trl packed", "trl packed fused"):
+        assert found[packed]["updates"] in (4, 5)
+        assert found[packed]["held_out_loss"] == pytest.approx(ours, abs=0.02)
 
 
 def test_more_rows_than_there_are_is_an_error():
