@@ -23,7 +23,7 @@ from helpers.pipeline import lint, notebooks, report
 
 ROOT = settings.ROOT
 NAMES = [item["name"] for item in lesson.lessons()]
-ID, EN = ('<div lang="{}">\n\n{{}}\n\n</div>'.format(language).format for language in ("id", "en"))
+ID, EN = (f'<div lang="{language}">\n\n{{}}\n\n</div>'.format for language in ("id", "en"))
 
 
 def code(source, *tags, outputs=()):
