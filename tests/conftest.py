@@ -1,6 +1,8 @@
 """Shared fixtures: settings of the sanity profile, whose model is tiny and random."""
 
 import os
+import re
+import shutil
 from collections import Counter
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -95,3 +97,62 @@ def call():
         return left.value.code
 
     return command
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    """A headless Chromium; the test is skipped, with what is missing, where there is none.
+
+    It ends with its module: Playwright keeps an event loop running in the main thread.
+    """
+    why = "no playwright: pip install -r requirements-browser.txt"
+    api = pytest.importorskip("playwright.sync_api", reason=why)
+    names = ("chromium", "chromium-browser", "google-chrome")
+    if not (binary := next(filter(None, map(shutil.which, names)), None)):
+        pytest.skip("no Chromium on the PATH: apt install chromium")
+    with api.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=binary, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(chromium):
+    """A fresh tab. At the end nothing may have failed in it or been asked of another host."""
+    tab = chromium.new_page(viewport={"width": 1280, "height": 900})
+    problems, asked = [], []
+    tab.on("pageerror", lambda error: problems.append(str(error)))
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.set_default_timeout(120_000)
+    yield tab
+    tab.close()
+    here = re.compile(r"(https?|wss?)://(127\.0\.0\.1|localhost)[:/]|file:|data:|blob:")
+    foreign = [url for url in asked if not here.match(url)]
+    assert not foreign and not problems, (foreign, problems)
+
+
+@pytest.fixture
+def accessible():
+    """accessible(page): no finding of axe-core that it calls serious or critical."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    def judge(page, leave_out=()):
+        found = Axe().run(page).response["violations"]
+        bad = {
+            rule["id"]: [node["html"][:200] for node in rule["nodes"][:3]]
+            for rule in found
+            if rule["impact"] in ("serious", "critical") and rule["id"] not in leave_out
+        }
+        assert not bad, bad
+
+    return judge
+
+
+@pytest.fixture(scope="session")
+def screenshots():
+    """A folder for what the browser showed: runs/browser/."""
+    from helpers.course.settings import ROOT
+
+    folder = ROOT / "runs" / "browser"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
