@@ -74,6 +74,8 @@ def one(world):
 @pytest.fixture(scope="module")
 def started(world, one):
     """What two processes under torchrun have said, after all trainings of this module."""
+    if sys.platform == "win32":
+        pytest.skip(two_processes.WINDOWS)
     only_sixth(world / "one", world / "onward")
     trainings = [
         ["version", words(world / "version")],
@@ -219,6 +221,7 @@ def test_processes_that_cannot_be_reached_are_waited_for_as_long_as_asked(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason=two_processes.WINDOWS)
 def test_a_world_that_does_not_divide_an_update_is_refused_before_anything_is_loaded(
     world, as_process, tmp_path, capsys, monkeypatch
 ):

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import two_processes
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
 from transformers.distributed.fsdp import update_fsdp_plugin_peft
@@ -81,6 +82,7 @@ def test_no_paged_optimizer_is_used_for_a_model_that_is_cut_up(cfg, monkeypatch)
     assert distributed.shortened(paged, 4).optimizer == "adamw_torch"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason=two_processes.WINDOWS)
 def test_two_processes_without_a_gpu_get_as_far_as_the_loaded_model(tmp_path):
     """Reached: both meet, agree, and load the 4-bit model with adapters in the dtype to cut up.
 

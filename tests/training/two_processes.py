@@ -13,6 +13,7 @@ import torch
 from helpers.course import settings
 from helpers.training import checkpoints, distributed
 
+WINDOWS = "torchrun asks for libuv, which torch's wheels for Windows come without"
 usual_load, usual_versions, usual_save = settings.load, checkpoints.versions, torch.save
 
 
