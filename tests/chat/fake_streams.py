@@ -21,7 +21,9 @@ class Held:
     def __call__(self, messages, stop, **options):
         yield "awal "
         self.started.set()
+        end = time.monotonic() + 20  # a test that forgets it fails, and does not hang
         while not (stop.is_set() or self.go.is_set()):
+            assert time.monotonic() < end, "neither stopped nor let go"
             time.sleep(0.002)
         if not stop.is_set():
             yield "akhir"
