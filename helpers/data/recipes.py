@@ -11,8 +11,9 @@ from __future__ import annotations
 import re
 import tomllib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -179,38 +180,63 @@ def load_recipes(folder: str | Path, **options) -> tuple[pd.DataFrame, Report]:
     return validate(pd.concat(kept, ignore_index=True)), report
 
 
-def chunks(folder: str | Path, report: Report, *, chunk_rows: int = 2000) -> Iterator[pd.DataFrame]:
-    """Chunks of clean recipes of every CSV below `folder`; `report` fills as they come."""
+def chunks(
+    folder: str | Path, report: Report, *, chunk_rows: int = 2000, each: Callable = map
+) -> Iterator[pd.DataFrame]:
+    """Chunks of clean recipes of every CSV below `folder`; `report` fills as they come.
+
+    `each(function, chunks)` gives the results in order: `map`, or what `scale.over` returns.
+    """
     root = Path(folder)
     for path in csv_files(root):
         name = path.relative_to(root).as_posix() if path != root else path.name
         try:
-            yield from _file_chunks(path, name, report, chunk_rows)
+            yield from _file_chunks(path, name, report, chunk_rows, each)
         except NotARecipeFile as problem:
             report.skipped.append({"file": name, "reason": str(problem)})
 
 
-def _file_chunks(path: Path, name: str, report: Report, chunk_rows: int):
+@dataclass(frozen=True)
+class Part:
+    """What became of one chunk of a file."""
+
+    table: pd.DataFrame  # the clean recipes, COLUMNS
+    rows_read: int
+    drops: list[dict]  # file, line, reason, title
+    mended: Counter
+
+
+def clean_part(chunk: tuple[pd.DataFrame, list[dict]], name: str, category: str) -> Part:
+    """Clean one chunk of `csv_reader.chunks`, wherever it runs: it sees nothing but its arguments.
+
+    `name`: the file as reports name it; `category`: of rows that have none.
+    """
+    raw, bad = chunk
+    clean, dropped, mended = clean_chunk(raw)
+    own = clean["category"].str.strip()
+    clean["category"] = own.mask(own == "", category)
+    clean["region"] = clean["region"].str.strip()
+    clean["recipe_id"] = with_ids(clean)
+    clean["source"] = pd.array([name] * len(clean), dtype="string[pyarrow]")
+    drops = [{"file": name, **d} for d in sorted([*bad, *dropped], key=lambda d: d["line"])]
+    return Part(clean[COLUMNS], len(raw) + len(bad), drops, mended)
+
+
+def _file_chunks(path: Path, name: str, report: Report, chunk_rows: int, each: Callable):
     """Chunks of clean recipes of one file. NotARecipeFile when it has none."""
     layout = csv_reader.look_at(path)
     entry = {"file": name, "rows_read": 0, "rows_kept": 0, "remarks": layout.remarks}
-    for raw, bad in csv_reader.chunks(path, layout, chunk_rows):
+    clean = partial(clean_part, name=name, category=category_of(path))
+    for part in each(clean, csv_reader.chunks(path, layout, chunk_rows)):
         if not entry["rows_read"]:
             report.files.append(entry)
-        entry["rows_read"] += len(raw) + len(bad)
-        clean, dropped, mended = clean_chunk(raw)
-        bad = sorted([*bad, *dropped], key=lambda d: d["line"])
-        report.drops += [{"file": name, **d} for d in bad]
-        report.mended += mended
-        entry["rows_kept"] += len(clean)
+        entry["rows_read"] += part.rows_read
+        entry["rows_kept"] += len(part.table)
+        report.drops += part.drops
+        report.mended += part.mended
         assert report.rows_read == report.rows_kept + report.rows_dropped, f"{name}: a row was lost"
-        category = clean["category"].str.strip()
-        clean["category"] = category.mask(category == "", category_of(path))
-        clean["region"] = clean["region"].str.strip()
-        clean["recipe_id"] = with_ids(clean)
-        clean["source"] = pd.array([name] * len(clean), dtype="string[pyarrow]")
-        report.note_kept(clean)
-        yield clean[COLUMNS]
+        report.note_kept(part.table)
+        yield part.table
     if not entry["rows_read"]:
         raise NotARecipeFile("a header and no rows")
 

@@ -17,6 +17,7 @@ ROOMS = [
     "export",
     "medical",
     "jsonl",
+    "scale",
     "pipeline",
     "classroom",
     "cli",

@@ -75,6 +75,15 @@ CALLS = {
         "completions.create",
         "OpenAI",
     ],
+    "10_scale_out": [
+        "read_csv(blocksize=)",
+        "submit(pure=)",
+        "result",
+        "LocalCluster(n_workers=)",
+        "Client",
+        "gather",
+        "papermill.execute_notebook",
+    ],
 }
 # Commands that a lesson shows for any model, in text or code.
 COMMANDS = {"06_export_and_serve": ["convert_hf_to_gguf.py", "llama-quantize", "ollama create"]}

@@ -1,0 +1,81 @@
+"""The checks of lesson 10: equivalent answers pass, a foreseen mistake is named."""
+
+import ast
+
+import nbformat
+import numpy as np
+import pytest
+
+from helpers.course import bilingual, near, tr
+from helpers.course.settings import ROOT
+
+
+def by_dict(parts, n):
+    found = dict(parts)
+    return None if set(found) != set(range(n)) else [r for i in range(n) for r in found[i]]
+
+
+def seen_before(parts, n):
+    rows, seen = [], set()
+    for number, part in sorted(parts, key=lambda pair: pair[0]):
+        rows += [] if number in seen else part
+        seen.add(number)
+    return rows if len(seen) == n else None
+
+
+def counted(parts, n):
+    """Takes three results for three chunks."""
+    found = [r for i, rows in sorted(dict(parts).items()) for r in rows]
+    return found if len(parts) >= n else None
+
+
+def truthy(parts, n):
+    found = dict(parts)
+    return [r for i in range(n) for r in found[i]] if all(map(found.get, range(n))) else None
+
+
+def as_it_came(parts, n):
+    found = dict(parts)
+    return [r for rows in found.values() for r in rows] if len(found) == n else None
+
+
+def with_doubles(parts, n):
+    numbers = {number for number, _ in parts}
+    ordered = sorted(parts, key=lambda pair: pair[0])
+    return [r for _, rows in ordered for r in rows] if len(numbers) == n else None
+
+
+HOURS = 90_000_000 / (2_500 * 4 * 0.8) / 3600
+ANSWERS = [
+    ("10.1", by_dict, ""),
+    ("10.1", seen_before, ""),
+    ("10.1", [1, 2], "must be a function"),
+    ("10.1", lambda parts, n: None, "every chunk is there"),
+    ("10.1", lambda parts, n: sorted(parts), "join the rows"),
+    ("10.1", lambda parts, n: by_dict(parts, len(dict(parts))), "must be None"),
+    ("10.1", as_it_came, "not of arrival"),
+    ("10.1", with_doubles, "its rows count once"),
+    ("10.1", counted, "do not just count them"),
+    ("10.1", truthy, "without a single row"),
+    ("10.2", HOURS * 6, ""),
+    ("10.2", np.float32(18.75), ""),
+    ("10.2", HOURS * 1.5, "one card"),
+    ("10.2", 15, "the efficiency is forgotten"),
+    ("10.2", 12, "makes it longer"),
+    ("10.2", HOURS * 3600 * 6, "not per second"),
+    ("10.2", HOURS, "those are the hours"),
+    ("10.2", 7, "hours = tokens"),
+]
+
+
+@pytest.mark.parametrize("exercise, answer, expected", ANSWERS)
+def test_a_right_answer_passes_and_a_mistake_is_named(exercise, answer, expected):
+    bilingual.set_language("en")
+    cells = nbformat.read(ROOT / "notebooks" / "10_scale_out.ipynb", 4).cells
+    (source,) = [c.source for c in cells if f'check("{exercise}"' in c.source]
+    body = [node for node in ast.parse(source).body if not isinstance(node, ast.Expr)]
+    names = {"tr": tr, "near": near}
+    exec(compile(ast.Module(body, []), exercise, "exec"), names)
+    (test,) = [names[n.name] for n in body if isinstance(n, ast.FunctionDef)]
+    hint = test(answer) or ""
+    assert expected in hint and bool(expected) == bool(hint), hint
