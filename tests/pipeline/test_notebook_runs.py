@@ -39,7 +39,7 @@ def run_lesson(name, cfg, folder, strict, **values):
         "DAPUR_EXERCISES": str(folder / f"{name}.exercises.json"),
         "DAPUR_STRICT": "1" if strict else "0",
     }
-    plan = execute.Plan(name, lesson.NOTEBOOKS / f"{name}.ipynb", 300)
+    plan = execute.Plan(name, lesson.NOTEBOOKS / f"{name}.ipynb", 600)
     return execute.run_notebook(plan, folder, runner.parameters(cfg) | values, environment)
 
 
