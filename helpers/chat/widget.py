@@ -69,6 +69,7 @@ class ChatWidget:
         self.model = w.ToggleButtons(
             options=[(model_name(model), model) for model in conversation.models],
             value=conversation.model,
+            style={"button_width": "auto"},  # else a long name is cut
         )
         degrees = sorted({n / 10 for n in range(16)} | {conversation.temperature})
         self.temperature = w.SelectionSlider(  # a FloatSlider always writes a decimal point

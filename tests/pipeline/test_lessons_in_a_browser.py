@@ -173,6 +173,8 @@ def test_run_all_of_05_and_the_chat_box_answers_enter_with_markup_kept_inert(
     box = page.locator(".widget-vbox").filter(has=field).last
     page.wait_for_function('() => document.body.innerText.includes("<img src=x onerror")')
     box.locator("[role=status]").filter(has_text="token").wait_for()
+    cut = "e => e.scrollWidth > e.clientWidth"
+    assert not any(b.evaluate(cut) for b in box.locator("button").all()), "a name is cut off"
     assert page.evaluate("() => window.hacked") is None
     assert page.locator("img[src=x]").count() == 0
     page.screenshot(path=screenshots / "05_chat_dark.png")
