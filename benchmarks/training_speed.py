@@ -112,23 +112,13 @@ def make_trainer(name: str, cfg, rows: list[dict], tokenizer, common: dict):
 
 def held_out(model, rows: list[dict], cfg, tokenizer) -> float:
     """Nats a label token of the rows, with the arithmetic of the course for every model."""
-    import torch
-
-    from helpers import training
+    from helpers import evaluation
     from helpers.training import models
 
     if cfg.quantization == "nf4" and cfg.device.kind == "cpu":
         models.unpack(model)
-    nats = labels = 0
-    with torch.no_grad():
-        for start in range(0, len(rows), cfg.batch):
-            batch = training.collate(rows[start : start + cfg.batch], tokenizer.pad_token_id)
-            batch = {key: tensor.to(model.device) for key, tensor in batch.items()}
-            nats += training.label_loss(
-                model.eval(), batch, models.compute_dtype(cfg), reduction="sum"
-            ).item()
-            labels += int((batch["labels"][:, 1:] != -100).sum())
-    return nats / labels
+    nats, labels = evaluation.row_nats(model.eval(), rows, tokenizer, cfg)
+    return sum(nats) / sum(labels)
 
 
 def flop_a_token(shape, rank: int, adapted: list[str], label_share: float) -> float:

@@ -270,8 +270,14 @@ def adapter_folder(cfg: Settings) -> Path:
 def require_adapter(cfg: Settings, folder: Path, lesson: str) -> Path:
     """`folder` when a whole adapter is in it; MissingStep that names the lesson to run when not."""
     if (folder / "adapter_model.safetensors").is_file():
-        check_whole(folder, lesson)
-        return folder
+        if (reason := torn(folder)) is None:
+            return folder
+        raise MissingStep(
+            f"Adapter di {folder.name}/ tidak utuh ({reason}). Jalankan lagi notebook {lesson} "
+            "dengan FRESH = True.",
+            f"The adapter in {folder.name}/ is not whole ({reason}). Run notebook {lesson} again "
+            "with FRESH = True.",
+        )
     found = cfg.artifacts_root.glob(f"*/{folder.name}/adapter_model.safetensors")
     there = ", ".join(sorted(path.parts[-3] for path in found)) or "-"
     raise MissingStep(
@@ -282,8 +288,8 @@ def require_adapter(cfg: Settings, folder: Path, lesson: str) -> Path:
     )
 
 
-def check_whole(folder: Path, lesson: str) -> None:
-    """Raise MissingStep when an adapter's weights or configuration are cut off or not readable."""
+def torn(folder: Path) -> str | None:
+    """Why an adapter's weights or configuration cannot be read (cut off, gone); None if whole."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -291,13 +297,8 @@ def check_whole(folder: Path, lesson: str) -> None:
             pass
         read_json(folder / "adapter_config.json")
     except (SafetensorError, CourseError, OSError) as problem:
-        reason = str(problem).splitlines()[0]
-        raise MissingStep(
-            f"Adapter di {folder.name}/ tidak utuh ({reason}). Jalankan lagi notebook {lesson} "
-            "dengan FRESH = True.",
-            f"The adapter in {folder.name}/ is not whole ({reason}). Run notebook {lesson} again "
-            "with FRESH = True.",
-        ) from problem
+        return str(problem).splitlines()[0]
+    return None
 
 
 def rows_hash(cfg: Settings) -> str | None:
