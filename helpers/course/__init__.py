@@ -8,6 +8,6 @@ __getattr__, __dir__ = lazy(
     bilingual="tr say md num percent",
     results="record",
     exercises="check near",
-    display="show_tokens show_side_by_side show_figure figure_html Live COLOURS",
+    display="show_tokens side_by_side show_side_by_side show_figure figure_html Live COLOURS",
     files="read_json write_json write_text write_folder cache_key",
 )

@@ -41,7 +41,7 @@ def show_tokens(row, tokenizer) -> None:
     display(HTML(f'<div style="{style}">{"".join(parts)}</div><p>{note}</p>'))
 
 
-def show_side_by_side(titles: list[str], texts: list[str]) -> None:
+def side_by_side(titles: list[str], texts: list[str]) -> HTML:
     """Texts in columns, escaped, line breaks kept."""
     style = (
         "vertical-align:top;text-align:left;white-space:pre-wrap;overflow-wrap:break-word;"
@@ -53,7 +53,12 @@ def show_side_by_side(titles: list[str], texts: list[str]) -> None:
     )
     # a `$` in a text is no formula
     table = '<table class="tex2jax_ignore mathjax_ignore" style="width:100%;table-layout:fixed">'
-    display(HTML(f"{table}<tr>{cells}</tr></table>"))
+    return HTML(f"{table}<tr>{cells}</tr></table>")
+
+
+def show_side_by_side(titles: list[str], texts: list[str]) -> None:
+    """Show texts in columns."""
+    display(side_by_side(titles, texts))
 
 
 def write_ticks(figure) -> None:

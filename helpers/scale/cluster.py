@@ -149,12 +149,12 @@ def _result(client: Client, future: Future, seconds: float):
         except KilledWorker as problem:
             times = problem.allowed_failures + 1
             raise CourseError(
-                f"{times} worker berturut-turut mati pada potongan yang sama "
+                f"{times} worker berturut-turut mati saat memegang potongan yang sama "
                 f"({problem.task}). Hasilnya tidak lengkap dan tidak dipakai. Lihat log worker: "
                 "sering kali memorinya habis (potongan lebih kecil: chunk_rows).",
-                f"{times} workers in a row died over the same chunk ({problem.task}). The result "
-                "is not complete and is not used. See the worker's log: often its memory is full "
-                "(smaller chunks: chunk_rows).",
+                f"{times} workers in a row died holding the same chunk ({problem.task}). The "
+                "result is not complete and is not used. See the worker's log: often its memory is "
+                "full (smaller chunks: chunk_rows).",
             ) from None
         except TimeoutError:
             if future.done():  # the call's own error
