@@ -4,7 +4,7 @@ from .. import lazy
 
 __getattr__, __dir__ = lazy(
     __name__,
-    measure="GB MemoryMonitor cuda free gpus keep_freed process_bytes used_gb",
+    measure="GB MemoryMonitor cuda free gpus process_bytes used_gb",
     tensormeter="meter stored_bytes",
     planner="Job check_fits nf4_bytes plan recommend",
     plots="PARTS memory_bars",

@@ -53,22 +53,6 @@ def free() -> int:
     return before - held()
 
 
-def keep_freed(spare: int = 8 * 10**9) -> bool:
-    """Have glibc keep large freed blocks for the next request, as torch's allocator does on a GPU.
-
-    It would return them to the system at once, and every training step would take the pages of its
-    logits anew, one fault for 4 kB. Kept, a step of the 135M model on two cores is 1.2 to 1.3 times
-    as fast, and the peak up to 1 GB higher (4 x 287 tokens: 247 and 317 tokens/s, 4.1 and 5.1 GB).
-    So it is done only where `spare` bytes of RAM are free; `free()` still hands back what is
-    unused. Returns whether it was done: never with another C library.
-    """
-    if platform.libc_ver()[0] != "glibc" or psutil.virtual_memory().available < spare:
-        return False
-    libc = ctypes.CDLL(None)
-    # M_MMAP_MAX: no block in a mapping of its own; M_TRIM_THRESHOLD: never shrink the heap
-    return bool(libc.mallopt(-4, 0) and libc.mallopt(-1, -1))
-
-
 class MemoryMonitor:
     """Watches memory while a block runs, and keeps the peak of each named phase.
 

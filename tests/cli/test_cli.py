@@ -69,7 +69,7 @@ def test_too_little_memory_is_one_line_before_any_kernel_starts(call, capsys, mo
     assert "needs 100000.0 GB of free memory" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES])
 def test_a_full_disk_or_a_read_only_folder_is_one_line(call, monkeypatch, capsys, number):
     def refuse(*arguments, **options):
         raise OSError(number, os.strerror(number), "artifacts/x")

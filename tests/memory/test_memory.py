@@ -121,29 +121,6 @@ def test_free_hands_back_the_gaps_that_the_c_library_keeps():
     assert memory.process_bytes() < full - 200 * MB and len(last) == 50_000
 
 
-KEEP = """
-import numpy
-from helpers import memory
-kept = memory.keep_freed({spare})
-block = numpy.ones(200_000_000, numpy.uint8)
-full = memory.process_bytes()
-del block
-print(int(kept), full - memory.process_bytes(), memory.free())
-"""
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries keep nothing back")
-@pytest.mark.parametrize("spare, keeps", [("0", True), ("10**15", False)])
-def test_freed_blocks_are_kept_where_there_is_memory_to_spare(spare, keeps):
-    """In a process of its own: it cannot be taken back. `free` hands over what was kept."""
-    command = [sys.executable, "-c", KEEP.format(spare=spare)]
-    done = subprocess.run(command, cwd=settings.ROOT, capture_output=True, text=True, check=True)
-    kept, returned, freed = map(int, done.stdout.split())
-    assert kept == keeps
-    assert returned < 20 * MB if keeps else returned > 180 * MB
-    assert freed > 180 * MB if keeps else freed < 20 * MB
-
-
 def test_the_monitor_sees_the_phase_that_takes_memory():
     with MemoryMonitor(every=0.005) as monitor:
         with monitor.phase("small"):
