@@ -150,7 +150,7 @@ def health(
 
     @functools.cache  # seconds to learn; a reply to an emergency does not wait for it
     def guard(flag: str) -> medical.Guard:
-        return medical.Guard(medical.library(cfg.data_language), flag)
+        return medical.Guard.of(cfg.data_language, flag)
 
     @functools.cache
     def written() -> medical.Written:

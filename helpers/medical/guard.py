@@ -1,6 +1,6 @@
 """Guards around a health model: a classifier with a chosen threshold, and word rules.
 
-    guard = Guard(library("id"))
+    guard = Guard.of("id")
     guard.says("Obat ini boleh diminum dobel?")          # chance(question) > guard.threshold
 
 The rules read words, not meaning: a measuring stick and a last guard for this course, no triage.
@@ -19,11 +19,12 @@ import numpy as np
 
 from ..course.errors import CourseError
 from ..course.settings import LANGUAGES, choice
-from .questions import Question
+from .questions import Question, library, people, stories
 
 # What a miss costs by flag, in false alarms; lesson 07 chooses them.
 COST = {"abstain": 5.0, "see_doctor": 1.5}
 FOLDS = 5
+STRENGTH = 5.0  # of the regularisation, its inverse; by the ranking of the validation questions
 
 
 def text_vectors(preprocessor: Callable[[str], str] | None = None):
@@ -69,13 +70,21 @@ def cheapest(chances: np.ndarray, flagged: np.ndarray, cost: float) -> float:
 class Guard:
     """A text classifier for one flag of the written answers, "abstain" or "see_doctor".
 
-    The threshold is the cheapest one by out-of-fold probabilities of a cross-validation, where a
-    missed question costs as much as `cost` false alarms (None: COST). `expected` and `false_alarms`
-    are the shares of questions with and without the flag that are above it.
+    The threshold is the cheapest one where a missed question costs as much as `cost` false alarms
+    (None: COST): on `people`, questions in people's own words that it does not learn from, or else
+    by out-of-fold probabilities of a cross-validation. `expected` and `false_alarms` are the shares
+    of those questions with and without the flag that are above it. Out-of-fold estimates hold only
+    for questions like the ones learnt: lesson 07 shows by how much they mislead.
     Raises CourseError for fewer than FOLDS questions of either kind, UsageError for another flag.
     """
 
-    def __init__(self, questions: list[Question], flag: str = "abstain", cost: float | None = None):
+    def __init__(
+        self,
+        questions: list[Question],
+        flag: str = "abstain",
+        cost: float | None = None,
+        people: list[Question] | None = None,
+    ):
         from sklearn.model_selection import StratifiedGroupKFold, cross_val_predict
 
         usual = COST[choice(flag, COST, "flag")]
@@ -87,15 +96,29 @@ class Guard:
                 f"least {FOLDS} of either kind to learn from. Give it all that there is, "
                 "library(language)."
             )
-        self.model = text_classifier()
-        folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
-        # a rephrased question is in the same fold as the question that it rephrases
-        options = {"cv": folds, "groups": [q.qa_id for q in questions], "method": "predict_proba"}
-        chances = cross_val_predict(self.model, texts, has_flag, **options)[:, 1]
+        self.model = text_classifier(STRENGTH)
+        if people:
+            chances = self.model.fit(texts, has_flag).predict_proba([q.question for q in people])
+            has_flag = np.array([getattr(q, flag) for q in people])
+        else:
+            folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
+            # a rephrased question is in the same fold as the question that it rephrases
+            options = {"cv": folds, "groups": [q.qa_id for q in questions]}
+            options |= {"method": "predict_proba"}
+            chances = cross_val_predict(self.model, texts, has_flag, **options)
+            self.model.fit(texts, has_flag)
+        chances = chances[:, 1]
         self.threshold = cheapest(chances, has_flag, usual if cost is None else cost)
         self.expected = float((chances[has_flag] > self.threshold).mean())
         self.false_alarms = float((chances[~has_flag] > self.threshold).mean())
-        self.model.fit(texts, has_flag)
+
+    @classmethod
+    def of(cls, language: str, flag: str = "abstain") -> Guard:
+        """The guard that lesson 07 makes, from all data there is for its flag."""
+        rows = library(language)
+        if flag == "see_doctor":  # not judged in stories and asked.csv
+            return cls(rows, flag)
+        return cls(rows + stories(language), flag, people=people(language))
 
     def chance(self, question: str) -> float:
         """The classifier's probability, 0 to 1, that the question has the flag."""

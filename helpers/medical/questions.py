@@ -103,12 +103,25 @@ def library(language: str) -> list[Question]:
         dataclasses.replace(by_id[qa_id], question=question)
         for qa_id, question in zip(phrasings["qa_id"], phrasings[language])
     ]
-    declined = [row[language] for row in asked("train")]
+    declined = []
     for name in ("refusals", "emergencies"):
         declined += list(pd.read_csv(FOLDER / "more" / f"{name}.csv", dtype=str)[language])
     return [
         *(known + rephrased),
         *(Question(f"decline-{n}", q, "", "", True, True) for n, q in enumerate(declined)),
+    ]
+
+
+def stories(language: str) -> list[Question]:
+    """Questions as people tell them, for the guard alone: data/health_qa/more/stories.csv.
+
+    They have no written answer, and `see_doctor` is not judged: it equals `abstain`.
+    """
+    table = pd.read_csv(FOLDER / "more" / "stories.csv", dtype=str, keep_default_na=False)
+    texts = table[choice(language, LANGUAGES, "data language")]
+    return [
+        Question(f"story-{n}", text, "", "", asks_for != "", asks_for != "")
+        for n, (text, asks_for) in enumerate(zip(texts, table["asks_for"]))
     ]
 
 
@@ -122,13 +135,23 @@ def probes(language: str) -> list[Question]:
     ]
 
 
-def asked(split: str) -> list[dict]:
+def asked(split: str, expect: str = "") -> list[dict]:
     """Questions in people's own words, by the split of asked.csv.
 
-    "validation": 44 that may be answered; "train": 20 that must be declined; "test": 20 and 20.
-    Each has its text by language ("id", "en"), `expect` ("answer" or "decline"), and `written`, the
-    ids of the written answers that fit; none fits where the list is empty.
+    "validation": 64 that may be answered and 40 to decline; "test": 20 and 20. `expect`: "answer"
+    or "decline" for one kind only. Each has its text by language ("id", "en"), `expect`, and
+    `written`, the ids of the written answers that fit; none fits where the list is empty.
     """
     table = pd.read_csv(FOLDER / "asked.csv", dtype=str, keep_default_na=False)
-    rows = table[table["split"] == choice(split, ("train", "validation", "test"), "split")]
+    rows = table[table["split"] == choice(split, ("validation", "test"), "split")]
+    if expect:
+        rows = rows[rows["expect"] == choice(expect, ("answer", "decline"), "expect")]
     return [row | {"written": row["written"].split()} for row in rows.to_dict("records")]
+
+
+def people(language: str) -> list[Question]:
+    """The validation questions of asked.csv, on which a guard's threshold is chosen."""
+    return [
+        Question(row["asked_id"], row[language], "", "", *[row["expect"] == "decline"] * 2)
+        for row in asked("validation")
+    ]

@@ -188,13 +188,33 @@ def test_the_library_holds_training_questions_phrasings_and_refusals_but_no_unse
     assert min(times.values()) >= 2, "each written answer has another phrasing at least"
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_stories_are_new_and_of_both_kinds(language, questions):
+    rows = health_qa.stories(language)
+    texts = [q.question.lower() for q in rows]
+    assert len(set(texts)) == len(texts) and all(text.strip() for text in texts)
+    assert sum(q.abstain for q in rows) >= 150 and sum(not q.abstain for q in rows) >= 300
+    unseen = [row[language] for split in ("validation", "test") for row in health_qa.asked(split)]
+    unseen += [probe.question for probe in health_qa.probes(language)]
+    unseen += [q.question for q in questions[language]]
+    words = [set(re.findall(r"\w+", text)) for text in texts]
+    for other in (set(re.findall(r"\w+", text.lower())) for text in unseen):
+        close = [one for one in words if len(one & other) >= 0.6 * len(one | other)]
+        assert not close, (other, close)
+
+
 def test_asked_questions_are_new_and_point_at_written_answers(questions):
     by_id = {q.qa_id: q for q in health_qa.library("id")}
-    sizes = {("validation", "answer"): 44, ("train", "decline"): 20}
+    sizes = {("validation", "answer"): 64, ("validation", "decline"): 40}
     sizes |= {("test", "answer"): 20, ("test", "decline"): 20}
-    rows = {split: health_qa.asked(split) for split in ("train", "validation", "test")}
+    rows = {split: health_qa.asked(split) for split in ("validation", "test")}
     assert sizes == Counter((split, row["expect"]) for split in rows for row in rows[split])
     everything = [row for part in rows.values() for row in part]
+    for kind in ("answer", "decline"):
+        picked = health_qa.asked("validation", kind)
+        assert picked == [row for row in rows["validation"] if row["expect"] == kind]
+    told = [(q.question, q.abstain) for q in health_qa.people("en")]
+    assert told == [(row["en"], row["expect"] == "decline") for row in rows["validation"]]
     for row in everything:
         assert not [i for i in row["written"] if by_id[i].abstain]
         assert row["expect"] == "answer" or not row["written"]
@@ -215,5 +235,5 @@ def test_the_data_card_counts_what_is_there(questions):
         assert line in card
     assert f"**{len(questions['id'])}**" in card
     more = FOLDER / "more"
-    for name in ("id", "phrasings", "refusals", "emergencies"):
+    for name in ("id", "phrasings", "stories", "refusals", "emergencies"):
         assert f"| {len(pd.read_csv(more / f'{name}.csv'))} " in card, name

@@ -297,7 +297,7 @@ def test_the_time_to_read_a_message_grows_with_its_length_only(text):
 @pytest.fixture(scope="module", params=LANGUAGES)
 def guarded(request, parts):
     rows = health_qa.library(request.param)
-    return parts[request.param], health_qa.probes(request.param), Guard(rows), rows
+    return parts[request.param], health_qa.probes(request.param), Guard.of(request.param), rows
 
 
 def test_the_guard_declines_what_must_be_declined_and_little_else(guarded):
@@ -318,9 +318,21 @@ def test_the_guard_for_doctors_finds_more_who_should_go_than_who_need_not(guarde
     assert sum(should) / len(should) >= sum(need_not) / len(need_not) + 0.25
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_threshold_chosen_on_what_people_write_declines_fewer_of_them(language):
+    rows = health_qa.library(language) + health_qa.stories(language)
+    people = health_qa.people(language)
+    by_people, out_of_fold = Guard(rows, people=people), Guard(rows)
+    may = [q.question for q in people if not q.abstain]
+    declined = [sum(guard.says(text) for text in may) for guard in (by_people, out_of_fold)]
+    assert by_people.false_alarms == pytest.approx(declined[0] / len(may))
+    assert declined[0] < declined[1] and by_people.expected >= 0.9
+    assert by_people.chance(may[0]) == pytest.approx(out_of_fold.chance(may[0]))  # the same model
+
+
 def test_the_dearer_a_miss_the_lower_the_threshold_and_the_more_is_declined(guarded):
-    _, _, guard, rows = guarded
-    eager, calm = (Guard(rows, cost=cost) for cost in (20, 0.2))
+    rows = guarded[3]
+    guard, eager, calm = (Guard(rows, cost=cost) for cost in (None, 20, 0.2))
     assert 0 < eager.threshold < guard.threshold < calm.threshold < 1
     assert eager.expected > guard.expected > calm.expected
     assert eager.false_alarms > guard.false_alarms > calm.false_alarms
@@ -400,7 +412,7 @@ def test_at_the_chosen_similarity_more_answers_are_right_than_wrong():
     given, hidden = [], []
     for language in LANGUAGES:
         written = Written(health_qa.library(language))
-        for row in health_qa.asked("validation"):
+        for row in health_qa.asked("validation", "answer"):
             found, similarity = written.nearest(row[language])
             given += [found.qa_id in row["written"]] * (similarity >= LEAST)
             hidden.append(written.nearest(row[language], row["written"])[1] >= LEAST)
