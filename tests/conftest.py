@@ -2,8 +2,11 @@
 
 import os
 import re
+import runpy
 import shutil
+import sys
 from collections import Counter
+from types import SimpleNamespace
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -97,6 +100,31 @@ def call():
         return left.value.code
 
     return command
+
+
+@pytest.fixture
+def script(monkeypatch, capsys):
+    """script("benchmarks/spread.py", words ...): run it in this process, which has torch already.
+
+    Returns `returncode`, `stdout` and `stderr` as `subprocess.run` does.
+    """
+    from helpers.course.settings import ROOT
+
+    def run(path, *words):
+        monkeypatch.chdir(ROOT)
+        monkeypatch.setattr(sys, "argv", [path, *map(str, words)])
+        capsys.readouterr()
+        code = 0
+        try:
+            runpy.run_path(str(ROOT / path), run_name="__main__")
+        except SystemExit as left:
+            code = left.code or 0
+        said = capsys.readouterr()
+        if isinstance(code, str):  # what sys.exit prints
+            return SimpleNamespace(returncode=1, stdout=said.out, stderr=said.err + code)
+        return SimpleNamespace(returncode=code, stdout=said.out, stderr=said.err)
+
+    return run
 
 
 @pytest.fixture(scope="module")

@@ -3,8 +3,6 @@
 import dataclasses
 import json
 import math
-import subprocess
-import sys
 
 import nbformat
 import pytest
@@ -59,12 +57,10 @@ def test_the_lesson_s_arguments_are_those_of_helpers(cfg, tmp_path, epochs, max_
         assert lesson["every"] == per_epoch // cfg.evals_per_epoch
 
 
-def test_the_ablation_writes_a_table_with_one_choice_changed_in_each_run(tmp_path):
+def test_the_ablation_writes_a_table_with_one_choice_changed_in_each_run(tmp_path, script):
     out = tmp_path / "ablation.json"
-    script = [sys.executable, "benchmarks/ablation.py", "--profile", "sanity", "--steps", "4"]
-    done = subprocess.run(
-        [*script, "--json", out], cwd=ROOT, capture_output=True, text=True, timeout=300
-    )
+    words = ["benchmarks/ablation.py", "--profile", "sanity", "--steps", "4"]
+    done = script(*words, "--json", out)
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(out.read_text(encoding="utf-8"))
     first, *others = found["runs"]
@@ -77,5 +73,5 @@ def test_the_ablation_writes_a_table_with_one_choice_changed_in_each_run(tmp_pat
         assert all(math.isfinite(run[k]) for k in ("training_loss", "validation_loss"))
     size = {run["changed"]: run["parameters"] for run in found["runs"]}
     assert size["rank 64"] == 16 * size["rank 4"] and size["targets"] < size["course"]
-    refused = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    refused = script(*words)
     assert refused.returncode == 2 and "--json" in refused.stderr

@@ -1,17 +1,12 @@
 """The comparison of loss curves of two devices tells chance from a real difference."""
 
 import json
-import os
 import random
-import subprocess
-import sys
 
 import loss_curves as curves
 import pytest
 
 from helpers.course.settings import ROOT
-
-SCRIPT = ROOT / "benchmarks" / "loss_curves.py"
 
 
 def falling(seed: int, shift: float = 0.0, from_step: int = 0, steps: int = 30) -> list[float]:
@@ -40,26 +35,10 @@ def test_curves_of_different_length_are_refused():
         curves.outside([falling(1), falling(2)], [falling(1, steps=40), falling(2, steps=40)])
 
 
-def test_the_script_trains_every_seed_and_compares_with_a_saved_run(tmp_path):
+def test_the_script_trains_every_seed_and_compares_with_a_saved_run(tmp_path, script):
     def run(*options):
-        return subprocess.run(
-            [
-                sys.executable,
-                str(SCRIPT),
-                "--profile",
-                "sanity",
-                "--seeds",
-                "2",
-                "--steps",
-                "10",
-                *options,
-            ],
-            cwd=ROOT,
-            capture_output=True,
-            text=True,
-            timeout=300,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-        )
+        few = ("--profile", "sanity", "--seeds", "2", "--steps", "10")
+        return script("benchmarks/loss_curves.py", *few, *options)
 
     saved = tmp_path / "cpu.json"
     done = run("--json", str(saved))

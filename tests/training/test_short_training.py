@@ -5,8 +5,6 @@ import dataclasses
 import itertools
 import json
 import math
-import subprocess
-import sys
 
 import nbformat
 import pytest
@@ -48,13 +46,11 @@ def test_each_pass_asks_anew_and_no_split_shares_a_recipe(cfg, tokenizer, saved)
     assert short_training.rows_key(once) != short_training.rows_key(twice)
 
 
-def test_few_recipes_over_and_over_are_memorised_and_early_stopping_ends_it(tmp_path):
+def test_few_recipes_over_and_over_are_memorised_and_early_stopping_ends_it(tmp_path, script):
     out = tmp_path / "stopped.json"
-    script = [sys.executable, "benchmarks/early_stopping.py", "--profile", "sanity"]
-    script += ["--recipes", "8", "--passes", "100"]
-    done = subprocess.run(
-        [*script, "--json", out], cwd=ROOT, capture_output=True, text=True, timeout=300
-    )
+    words = ["benchmarks/early_stopping.py", "--profile", "sanity", "--recipes", "8"]
+    words += ["--passes", "100"]
+    done = script(*words, "--json", out)
     assert done.returncode == 0, done.stderr[-2000:]
     found = json.loads(out.read_text(encoding="utf-8"))
     seen = dict(found["validation"])
@@ -64,18 +60,15 @@ def test_few_recipes_over_and_over_are_memorised_and_early_stopping_ends_it(tmp_
     assert found["training"][-1][1] < found["training"][0][1]
     assert all(math.isfinite(loss) for _, loss in found["training"] + found["validation"])
     assert found["train_rows"] == 8 and found["machine"] and found["versions"]["torch"]
-    refused = subprocess.run(script, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    refused = script(*words)
     assert refused.returncode == 2 and "--json" in refused.stderr
 
 
-def test_the_spread_goes_on_where_it_was_interrupted(tmp_path):
+def test_the_spread_goes_on_where_it_was_interrupted(tmp_path, script):
     out = tmp_path / "spread.json"
-    script = [sys.executable, "benchmarks/spread.py", "--profile", "sanity", "--json", out]
 
     def run(*options):
-        done = subprocess.run(
-            [*script, *options], cwd=ROOT, capture_output=True, text=True, timeout=300
-        )
+        done = script("benchmarks/spread.py", "--profile", "sanity", "--json", out, *options)
         return done, json.loads(out.read_text(encoding="utf-8"))
 
     done, whole = run("--seeds", "2")
