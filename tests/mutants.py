@@ -3,17 +3,21 @@
     python tests/mutants.py                        # all of them; goes on where it was interrupted
     python tests/mutants.py --sample 20 --seed 3   # twenty drawn by lot
     python tests/mutants.py --only loss-gain       # those whose name holds this text
+    python tests/mutants.py --drawn 30 --seed 3    # none of the table: thirty changes drawn by lot
 
 The course is copied once. A process that has the large libraries loaded forks for each run, so
 that a mutant costs its tests and not the imports. The tests named for a file first run on the
 unchanged copy: only tests that are green there can catch anything. Results go to a JSON-lines file,
-runs/mutants.jsonl; exit code 1: some mutant survived, or tests were red without one.
+runs/mutants.jsonl; exit code 1: some mutant survived, or tests were red without one. A drawn change
+turns one operator, word or number of a file named in [tests]; read a survivor before believing it,
+for it may do the same as the line it replaces.
 """
 
 from __future__ import annotations
 
 import argparse
 import collections
+import io
 import json
 import os
 import random
@@ -23,6 +27,7 @@ import signal
 import sys
 import tempfile
 import time
+import tokenize
 import tomllib
 from pathlib import Path
 
@@ -34,6 +39,9 @@ LOADED = f"{LOADED} bitsandbytes hypothesis pytest nbformat".split()
 ENVIRONMENT = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "MPLBACKEND": "agg"}
 ENVIRONMENT |= {"TOKENIZERS_PARALLELISM": "false", "OMP_NUM_THREADS": "1"}
 OURS = (ROOT, ROOT / "tests", ROOT / "benchmarks")  # children import from the copy alone
+SWAPS = "< <= > >= == != + - * / and or True False min max any all".split()
+SWAPS = dict(zip(SWAPS, "<= < >= > != == - + + * or and False True max min all any".split()))
+SWAPS |= {"not": "", "//": "*"}
 CAUGHT, SURVIVED, TIME_OUT, NOT_GREEN = "caught", "survived", "out of time", "not green"
 
 
@@ -43,8 +51,49 @@ def mutants() -> list[dict]:
     return [{"tests": table["tests"].get(row["file"])} | row for row in table["mutant"]]
 
 
+def changes(text: str) -> list[dict]:
+    """What can be turned in a module, one after the other: line, column, old, new."""
+    found = []
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        old = token.string
+        new = str(int(old) + 1) if token.type == tokenize.NUMBER and old.isdigit() else None
+        if token.type in (tokenize.OP, tokenize.NAME):
+            new = SWAPS.get(old)
+        if new is not None:
+            line, column = token.start
+            found.append({"line": line, "column": column, "old": old, "new": new})
+    return found
+
+
+def drawn(number: int, seed: int) -> list[dict]:
+    """So many changes by lot, of all files that the table names tests for; each still compiles."""
+    tests = tomllib.loads(TABLE.read_text(encoding="utf-8"))["tests"]
+    texts = {file: (ROOT / file).read_text(encoding="utf-8") for file in tests}
+    rows = [{"file": file} | change for file, text in texts.items() for change in changes(text)]
+    random.Random(seed).shuffle(rows)
+    chosen = []
+    for row in rows:
+        row["name"] = "{file}:{line}:{column} {old} -> {new}".format(**row)
+        row["tests"] = tests[row["file"]]
+        try:
+            compile(mutated(texts[row["file"]], row), row["name"], "exec")
+        except SyntaxError:
+            continue
+        chosen.append(row)
+        if len(chosen) == number:
+            break
+    return chosen
+
+
 def mutated(text: str, row: dict) -> str:
     """The text of a file with a mutant's line changed. ValueError unless it is there once."""
+    if "line" in row:
+        lines = text.splitlines(keepends=True)
+        line, end = lines[row["line"] - 1], row["column"] + len(row["old"])
+        if line[row["column"] : end] != row["old"]:
+            raise ValueError(f"{row['name']}: {row['old']!r} does not stand there")
+        lines[row["line"] - 1] = line[: row["column"]] + row["new"] + line[end:]
+        return "".join(lines)
     if (times := text.count(row["old"])) != 1:
         raise ValueError(f"{row['name']}: {row['old']!r} stands {times} times in {row['file']}")
     return text.replace(row["old"], row["new"])
@@ -164,13 +213,15 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="", help="mutants whose name or file holds this text")
     parser.add_argument("--sample", type=int, default=0, help="so many, drawn by lot; 0: all")
+    parser.add_argument("--drawn", type=int, default=0, help="so many changes that no table names")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--limit", type=float, default=300.0, help="seconds for one mutant")
     parser.add_argument("--minutes", type=float, default=600.0, help="begin none after so many")
     parser.add_argument("--results", type=Path, default=ROOT / "runs" / "mutants.jsonl")
     parser.add_argument("--fresh", action="store_true", help="forget earlier results")
     options = parser.parse_args()
-    rows = [row for row in mutants() if options.only in f"{row['name']} {row['file']}"]
+    rows = drawn(options.drawn, options.seed) if options.drawn else mutants()
+    rows = [row for row in rows if options.only in f"{row['name']} {row['file']}"]
     if options.sample:
         rows = random.Random(options.seed).sample(rows, min(options.sample, len(rows)))
     options.results.parent.mkdir(parents=True, exist_ok=True)

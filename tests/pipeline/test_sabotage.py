@@ -112,3 +112,21 @@ def test_every_mutant_still_fits_the_course():
         assert files and all((ROOT / file).exists() for file in files), row["name"]
     with pytest.raises(ValueError, match="stands 2 times"):
         mutants.mutated("x x", {"name": "n", "file": "f", "old": "x"})
+
+
+def test_changes_drawn_by_lot_turn_one_thing_each_and_compile():
+    assert [(c["old"], c["new"]) for c in mutants.changes('a = not b < 3  # < 4\nc = "1 + 1"')] == [
+        ("not", ""),
+        ("<", "<="),
+        ("3", "4"),
+    ]
+    rows = mutants.drawn(40, seed=1)
+    assert len({row["name"] for row in rows}) == 40 and mutants.drawn(40, seed=1) == rows
+    assert len({row["file"] for row in rows}) > 10
+    for row in rows:
+        text = (ROOT / row["file"]).read_text(encoding="utf-8")
+        changed = mutants.mutated(text, row)
+        assert sum(a != b for a, b in zip(text.splitlines(), changed.splitlines())) == 1
+        compile(changed, row["name"], "exec")
+    with pytest.raises(ValueError, match="does not stand there"):
+        mutants.mutated("b < 3", rows[0] | {"line": 1, "column": 0, "old": "<"})
