@@ -33,6 +33,21 @@ def test_say_and_history():
         assert system == prompts.SYSTEM[language]
 
 
+@pytest.mark.parametrize(
+    ("end", "told"),
+    [
+        ({"ended": True}, "ended by itself · 12 tokens · 4.0 tokens/s · first word after 0.5 s"),
+        ({"ended": False}, "cut off at the token limit · 12 tokens"),
+        ({"ended": True, "stopped": True}, "stopped · 12 tokens"),
+        ({"ended": None}, "12 tokens · 4.0 tokens/s"),
+    ],
+)
+def test_the_line_below_an_answer_says_how_it_ended(end, told):
+    bilingual.set_language("en")
+    turn = chat.Turn("q", "tuned", tokens=12, first_s=0.5, seconds=3.0, **end)
+    assert chat.facts(turn).startswith(told)
+
+
 def test_stream_gets_the_options_and_a_new_seed_each_time():
     seen = []
 

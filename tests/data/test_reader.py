@@ -261,6 +261,10 @@ def test_one_line_alone(line, row):
     assert csv_reader.alone(line + "\n", ",", 3) == row
 
 
+def test_an_empty_cell_between_tabs_is_a_cell():
+    assert csv_reader.alone('"a "b" c"\t\t d\n', "\t", 3) == ['a "b" c', "", "d"]
+
+
 @pytest.mark.parametrize("filler", ['" ', '"x', " ", 'a "', '""', ",", '",', "\t"])
 def test_one_line_alone_takes_linear_time(filler):
     line = 'Ayam,"' + filler * (400_000 // len(filler)) + '",b'
