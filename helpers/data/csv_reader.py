@@ -264,8 +264,8 @@ def alone(line: str, separator: str, width: int) -> list[str] | None:
     line = line.strip("\r\n")
     if line.count('"') % 2:
         return None
-    closing = re.compile(rf'"\s*(?:{re.escape(separator)}|$)')
-    start = re.compile(" *" if separator == "\t" else r"[ \t]*")
+    blanks = " *" if separator == "\t" else r"[ \t]*"
+    closing, start = re.compile(rf'"{blanks}(?:{re.escape(separator)}|$)'), re.compile(blanks)
     row, position, more = [], 0, True
     while more:
         position = start.match(line, position).end()
