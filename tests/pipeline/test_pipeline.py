@@ -299,6 +299,7 @@ def test_the_first_failure_stops_the_run_and_the_rest_is_listed(course, capsys):
     summary = course(last="raise KeyError('salt')")
     assert summary["exit_code"] == 1
     assert [o["status"] for o in summary["notebooks"]] == ["failed", "not run"]
+    assert 0 < summary["seconds"] < 3600
     assert summary["gates"][0]["status"] == "not checked"
     out = capsys.readouterr().out
     for words in ("FAILED 00_start, code cell 3 (cell 3)", "KeyError: 'salt'", "Not run: 04_eval"):
