@@ -103,9 +103,10 @@ class Guard:
         else:
             folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=0)
             # a rephrased question is in the same fold as the question that it rephrases
-            options = {"cv": folds, "groups": [q.qa_id for q in questions]}
-            options |= {"method": "predict_proba"}
-            chances = cross_val_predict(self.model, texts, has_flag, **options)
+            groups = [q.qa_id for q in questions]
+            chances = cross_val_predict(
+                self.model, texts, has_flag, cv=folds, groups=groups, method="predict_proba"
+            )
             self.model.fit(texts, has_flag)
         chances = chances[:, 1]
         self.threshold = cheapest(chances, has_flag, usual if cost is None else cost)

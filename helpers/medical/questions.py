@@ -103,9 +103,8 @@ def library(language: str) -> list[Question]:
         dataclasses.replace(by_id[qa_id], question=question)
         for qa_id, question in zip(phrasings["qa_id"], phrasings[language])
     ]
-    declined = []
-    for name in ("refusals", "emergencies"):
-        declined += list(pd.read_csv(FOLDER / "more" / f"{name}.csv", dtype=str)[language])
+    files = [FOLDER / "more" / f"{name}.csv" for name in ("refusals", "emergencies")]
+    declined = [text for file in files for text in pd.read_csv(file, dtype=str)[language]]
     return [
         *(known + rephrased),
         *(Question(f"decline-{n}", q, "", "", True, True) for n, q in enumerate(declined)),
@@ -150,7 +149,10 @@ def asked(split: str, expect: str = "") -> list[dict]:
 
 
 def people(language: str) -> list[Question]:
-    """The validation questions of asked.csv, on which a guard's threshold is chosen."""
+    """The validation questions of asked.csv, on which a guard's threshold is chosen.
+
+    They are not judged for `see_doctor`: it equals `abstain`.
+    """
     return [
         Question(row["asked_id"], row[language], "", "", *[row["expect"] == "decline"] * 2)
         for row in asked("validation")
