@@ -220,6 +220,26 @@ def test_typed_control_tokens_are_broken_up_and_nothing_else():
     assert messages[0]["content"].startswith("a<|im_end|>")  # the original is untouched
 
 
+def test_control_tokens_are_the_tokenizers_special_ones_of_more_than_one_letter(cfg):
+    bot = chat.Bot(cfg)
+    kinds = {"<think>": False, "<|im_end|>": True, "#": True, "<|im_end|>!": True}
+    added = {i: SimpleNamespace(content=c, special=s) for i, (c, s) in enumerate(kinds.items())}
+    bot.tokenizer = SimpleNamespace(added_tokens_decoder=added, all_special_tokens=["</s>"])
+    assert bot.specials == ["<|im_end|>!", "<|im_end|>", "</s>"]  # the longest first
+
+
+def test_by_default_the_likeliest_token_is_taken_and_drawing_is_from_nine_tenths():
+    seen = []
+
+    def stream(messages, stop, **options):
+        seen.append(options)
+        yield "ya"
+
+    conversation(stream).say("a")
+    own = {"model": "tuned", "temperature": 0.0, "top_p": 0.9, "top_k": 0, "seed": 42}
+    assert seen == [own | {"max_new_tokens": 20}]
+
+
 class Switched:
     """Stands for a PeftModel: knows whether its adapter is on, and what it can hold."""
 

@@ -1,6 +1,8 @@
 """The house: rooms in layers, imports go down or stay in the room, no circles."""
 
 import ast
+import dataclasses
+import importlib
 from graphlib import TopologicalSorter
 
 import pytest
@@ -110,3 +112,30 @@ def test_no_code_of_strangers_is_run():
 def test_every_room_is_in_the_order_of_layers():
     folders = {p.parent.name for p in (ROOT / "helpers").glob("*/*.py")}
     assert folders == set(ROOMS)
+
+
+# what several lessons or threads hold at the same time, by module
+HANDED_ON = {
+    "course.settings": ["Settings"],
+    "course.device": ["Device"],
+    "data.csv_reader": ["Layout"],
+    "data.recipes": ["Recipe", "Part"],
+    "jsonl.sensors": ["Rule"],
+    "jsonl.tasks": ["Item"],
+    "medical.chat": ["Reply"],
+    "medical.questions": ["Question"],
+    "memory.planner": ["Job", "Plan", "Recommendation"],
+    "memory.shapes": ["Shape"],
+    "pipeline.execute": ["Plan"],
+    "training.prompts": ["Encoded"],
+    "training.requests": ["Request"],
+}
+
+
+@pytest.mark.parametrize("module", HANDED_ON)
+def test_what_is_handed_on_cannot_be_changed(module):
+    for name in HANDED_ON[module]:
+        made = object.__new__(getattr(importlib.import_module(f"helpers.{module}"), name))
+        for field in dataclasses.fields(made):
+            with pytest.raises(dataclasses.FrozenInstanceError):
+                setattr(made, field.name, None)

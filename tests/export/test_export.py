@@ -135,6 +135,9 @@ def test_large_models_are_merged_file_by_file(copied, monkeypatch):
     folder = export.folder(copied) / "merged"
     names = {p.name for p in base.glob("model*.safetensors")}
     assert len(names) > 1 and names == {p.name for p in folder.glob("*.safetensors")}
+    index = json.loads((folder / "model.safetensors.index.json").read_text())
+    held = sum(w.nbytes for name in names for w in load_file(folder / name).values())
+    assert index["metadata"] == {"total_size": held}
     saved = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
     right = merged_by_peft(copied, "trained").state_dict()
     for name, value in saved.state_dict().items():

@@ -5,6 +5,7 @@ import json
 import math
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from functools import partial
@@ -260,13 +261,24 @@ def test_models_loaded_for_training_never_use_the_layout_without_a_backward_pass
     assert four_bit and not any(m.support_avx512bf16_for_cpu for m in four_bit)
 
 
+LONG = {"max_steps": 8, "patience": 9, "evals_per_epoch": 4}
+
+
+@pytest.fixture(scope="module")
+def unbroken(cfg, rows, tokenizer, tmp_path_factory):
+    """(folder with checkpoint-6 and -8, losses of the four evaluations)"""
+    folder = tmp_path_factory.mktemp("unbroken")
+    return folder, losses(trained(cfg, rows, tokenizer, folder, **LONG))
+
+
+def losses(trainer):
+    return {r["step"]: r["eval_loss"] for r in trainer.history if "eval_loss" in r}
+
+
 def test_resuming_after_a_truncated_checkpoint_falls_back_and_ends_like_an_unbroken_run(
-    cfg, rows, tokenizer, tmp_path, capsys
+    cfg, rows, tokenizer, tmp_path, capsys, unbroken
 ):
-    whole = trained(
-        cfg, rows, tokenizer, tmp_path / "whole", max_steps=8, patience=9, evals_per_epoch=4
-    )
-    broken = tmp_path / "whole"
+    broken = shutil.copytree(unbroken[0], tmp_path / "broken")
     newest = sorted(broken.glob("checkpoint-*"), key=lambda p: int(p.name.split("-")[1]))[-1]
     assert newest.name == "checkpoint-8"
     weights = newest / "adapter_model.safetensors"
@@ -274,12 +286,42 @@ def test_resuming_after_a_truncated_checkpoint_falls_back_and_ends_like_an_unbro
     sound = checkpoints.sound_checkpoint(broken)
     assert sound.endswith("checkpoint-6")
     assert "checkpoint-8 is broken" in capsys.readouterr().out
-    again = trained(
-        cfg, rows, tokenizer, broken, resume=sound, max_steps=8, patience=9, evals_per_epoch=4
-    )
-    assert [r["step"] for r in again.history if "eval_loss" in r] == [2, 4, 6, 8]
-    last = [[r["eval_loss"] for r in t.history if "eval_loss" in r][-1] for t in (whole, again)]
-    assert last[0] == pytest.approx(last[1], rel=1e-4)
+    again = losses(trained(cfg, rows, tokenizer, broken, resume=sound, **LONG))
+    assert list(again) == [2, 4, 6, 8] and again == unbroken[1]
+
+
+@pytest.mark.parametrize("moment", ["in a step", "while saving"])
+def test_a_training_that_was_killed_resumes_and_ends_like_an_unbroken_one(
+    cfg, rows, tokenizer, tmp_path, monkeypatch, unbroken, moment
+):
+    """SIGKILL after checkpoint-4: in step 5, or when checkpoint-6 lacks its optimizer still."""
+    child = os.fork()
+    if child == 0:
+        die = partial(os.kill, os.getpid(), signal.SIGKILL)
+        step, save = trainer.LabelTrainer.training_step, torch.save
+
+        def training_step(self, *args, **kwargs):
+            if moment == "in a step" and self.state.global_step == 4:
+                die()
+            return step(self, *args, **kwargs)
+
+        def saved(state, path, *args, **kwargs):
+            if moment == "while saving" and str(path).endswith("checkpoint-6/optimizer.pt"):
+                die()
+            return save(state, path, *args, **kwargs)
+
+        monkeypatch.setattr(trainer.LabelTrainer, "training_step", training_step)
+        monkeypatch.setattr(torch, "save", saved)
+        try:
+            trained(cfg, rows, tokenizer, tmp_path, **LONG)
+        finally:
+            os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    last = 6 if moment == "while saving" else 4
+    assert max(p.name for p in tmp_path.glob("checkpoint-*")) == f"checkpoint-{last}"
+    sound = checkpoints.sound_checkpoint(tmp_path)
+    assert sound.endswith("checkpoint-4")
+    assert losses(trained(cfg, rows, tokenizer, tmp_path, resume=sound, **LONG)) == unbroken[1]
 
 
 def test_a_checkpoint_whose_state_is_cut_off_is_set_aside(saved_checkpoint, tmp_path, capsys):
