@@ -64,6 +64,26 @@ def loaded(cfg, attention: str):
     )
 
 
+def arguments(cfg, folder: str) -> dict:
+    """TrainingArguments that all variants share: one pass in the given order, nothing saved."""
+    return {
+        "output_dir": folder,
+        "num_train_epochs": 1,
+        "per_device_train_batch_size": cfg.batch,
+        "train_sampling_strategy": "sequential",
+        "learning_rate": RATE,
+        "lr_scheduler_type": "constant",
+        "max_grad_norm": cfg.max_grad_norm,
+        "optim": cfg.optimizer,
+        "use_cpu": cfg.device.kind == "cpu",
+        "dataloader_pin_memory": False,
+        "save_strategy": "no",
+        "report_to": "none",
+        "disable_tqdm": True,
+        "seed": cfg.seed,
+    }
+
+
 def make_trainer(name: str, cfg, rows: list[dict], tokenizer, common: dict):
     """The Trainer of one variant; `common` are the TrainingArguments that all share."""
     import torch
@@ -192,22 +212,7 @@ def variant(name: str, profile: str, steps: int) -> dict:
                 self.start = time.perf_counter()
 
     with tempfile.TemporaryDirectory() as folder:
-        common = {
-            "output_dir": folder,
-            "num_train_epochs": 1,
-            "per_device_train_batch_size": cfg.batch,
-            "train_sampling_strategy": "sequential",
-            "learning_rate": RATE,
-            "lr_scheduler_type": "constant",
-            "max_grad_norm": cfg.max_grad_norm,
-            "optim": cfg.optimizer,
-            "use_cpu": cfg.device.kind == "cpu",
-            "dataloader_pin_memory": False,
-            "save_strategy": "no",
-            "report_to": "none",
-            "disable_tqdm": True,
-            "seed": cfg.seed,
-        }
+        common = arguments(cfg, folder)
         trainer = make_trainer(name, cfg, rows, tokenizer, common)
         clock = Clock()
         trainer.add_callback(clock)

@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import openai
+import pydantic
 import pytest
 import uvicorn
 
@@ -635,6 +636,41 @@ def test_the_examples_ask_by_ingredients_and_one_is_the_warm_up(quick, cfg):
     bot = FakeBot(cfg)
     server_api.Service(bot, cfg).load()
     assert bot.asked[0][-1]["content"] == shown[0]
+
+
+def test_the_page_offers_the_settings_that_the_api_takes_and_begins_with_its_defaults(quick, cfg):
+    config = quick.http.get("/config").json()
+    props = [part["props"] for part in config["components"] if part["type"] == "slider"]
+    offered = [(part["minimum"], part["maximum"], part["value"]) for part in props]
+    tokens = (8, server_api.MOST_TOKENS, cfg.max_new_tokens)
+    assert offered == [tokens, (0, 2, 0), (0, 1, 0.9), (0, 100, 0)]
+    names = ("temperature", "top_p", "top_k")
+    fields = server_api.Question.model_fields
+    assert [fields[name].default for name in names] == [value for *_, value in offered[1:]]
+    for name, (least, most, _) in zip(names, offered[1:]):
+        for value in (least, most):
+            server_api.Question(messages=[{"role": "user", "content": "a"}], **{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "taken", "refused"),
+    [
+        ("n", [1], [2, 0]),
+        ("seed", [0, 2**31 - 1], [-1, 2**31]),
+        ("top_k", [0, 100_000], [-1, 100_001]),
+        ("top_p", [0, 1], [-0.01, 1.01]),
+        ("temperature", [0, 2], [-0.01, 2.01, float("nan")]),
+        ("max_tokens", [1], [0]),
+        ("max_completion_tokens", [1], [0]),
+    ],
+)
+def test_each_option_of_a_question_has_its_limits(name, taken, refused):
+    messages = [{"role": "user", "content": "a"}]
+    for value in taken:
+        assert getattr(server_api.Question(messages=messages, **{name: value}), name) == value
+    for value in refused:
+        with pytest.raises(pydantic.ValidationError):
+            server_api.Question(messages=messages, **{name: value})
 
 
 def test_sending_empties_and_closes_the_field_and_keeps_its_hint(quick):
