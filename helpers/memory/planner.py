@@ -37,6 +37,7 @@ OPTIMIZERS = {
     "adamw_bnb_8bit": 2,
 }
 LABEL_SHARE = 0.83  # share of a row that is answer: the median of the course's own rows
+PIECE = 128  # label positions whose logits exist at the same time on a processor; 0: all
 # Linear layers that read the same tensor; o_proj reads what attention keeps anyway.
 SHARED_INPUT = {
     **dict.fromkeys(("q_proj", "k_proj", "v_proj", "qkv_proj"), "attention"),
@@ -72,7 +73,7 @@ class Job:
     checkpointing: bool = True
     optimizer: str = "adamw_torch"
     label_share: float = LABEL_SHARE  # share of the tokens that is learnt
-    fast_cpu: bool = False  # plain attention, and 4-bit weights kept unpacked as well (models)
+    fast_cpu: bool = False  # plain attention, 4-bit weights kept unpacked too, loss in pieces
     padded: bool | None = None  # whether rows of a batch differ in length; None: batch > 1
 
     def __post_init__(self):
@@ -194,9 +195,11 @@ def kv_cache_bytes(shape: Shape, job: Job) -> int:
 def logits_bytes(shape: Shape, job: Job, full: bool = False) -> int:
     """The loss at its fullest: log-probabilities, their gradient, the logits' gradient, in fp32.
 
-    12 bytes a logit; capped logits (Gemma 2) keep the tanh too. `full`: for every position.
+    12 bytes a logit; capped logits (Gemma 2) keep the tanh too. On a processor `PIECE` positions at
+    a time (training.label_loss). `full`: for every position.
     """
     positions = job.tokens if full else math.ceil(job.tokens * job.label_share)
+    positions = min(PIECE, positions) if job.fast_cpu and not full else positions
     return (16 if shape.has("capped") else 12) * positions * shape.vocab_size
 
 
@@ -251,7 +254,8 @@ def _train(shape: Shape, job: Job) -> tuple[dict[str, int], dict[str, int]]:
         passing -= wide + 6 * width
     passing = passing if job.checkpointing else 0
     base = sum(held.values())
-    late = logits // (4 if shape.has("capped") else 3)  # comes in the backward pass only
+    late = logits // (4 if shape.has("capped") else 3)  # comes in the backward pass only,
+    late *= not job.fast_cpu  # but not where the loss is taken in pieces
     phases = {
         "loaded": base - held["gradients"] - held["optimizer"],
         "forward": base + kept + max(head + logits - late, passing),

@@ -27,7 +27,7 @@ from transformers import (
 from ..course.errors import CourseError, LabelMaskError, UsageError
 from ..course.settings import Settings, choice
 from ..memory.measure import used_gb
-from ..memory.planner import check_fits, upcasts
+from ..memory.planner import PIECE, check_fits, upcasts
 from . import models, prompts
 from .prompts import IGNORE
 
@@ -96,17 +96,53 @@ def label_loss(model, batch, dtype, reduction="mean"):
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
     targets = batch["labels"][:, 1:]  # position t predicts token t + 1: (batch, length - 1)
     keep = targets != IGNORE  # (batch, length - 1), True at the label positions
+    head = causal.get_output_embeddings()
+
+    def nats_of(hidden, targets):  # (positions, width), (positions,) -> (positions,)
+        logits = scale_logits(head(hidden).float(), causal.config)  # (positions, vocabulary)
+        return F.cross_entropy(logits, targets, reduction="none")
+
     with torch.autocast(targets.device.type, dtype=dtype, enabled=dtype != torch.float32):
         hidden = causal.get_decoder()(
             input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
         ).last_hidden_state[:, :-1]  # (batch, length - 1, width)
-        logits = causal.get_output_embeddings()(hidden[keep])  # (label tokens, vocabulary)
-    logits = scale_logits(logits.float(), causal.config)
+        if PIECE and targets.is_cpu and not any(p.requires_grad for p in head.parameters()):
+            nats = InPieces.apply(hidden[keep], targets[keep], nats_of)
+        else:
+            nats = nats_of(hidden[keep], targets[keep])
     if reduction != "none":
-        return F.cross_entropy(logits, targets[keep], reduction=reduction)
-    nats = torch.zeros(targets.shape, device=logits.device)
-    nats[keep] = F.cross_entropy(logits, targets[keep], reduction="none")
-    return nats.sum(dim=1)
+        return nats.mean() if reduction == "mean" else nats.sum()
+    by_row = torch.zeros(targets.shape, device=nats.device)
+    by_row[keep] = nats
+    return by_row.sum(dim=1)
+
+
+class InPieces(torch.autograd.Function):
+    """A loss of hidden states (positions, width), `PIECE` positions at a time: (positions,) nats.
+
+    The logits of a batch fill hundreds of megabytes, and a processor waits for memory longer than
+    it computes them (benchmarks/step_profile.py); those of a piece stay in its cache. Their
+    gradient is taken at once, in the forward pass, so that they need not be kept or computed again:
+    what Liger Kernel's fused cross entropy does on a GPU. The output layer gets no gradient.
+    """
+
+    @staticmethod
+    def forward(ctx, hidden, targets, nats_of):
+        found, gradients = [], []
+        for part, wanted in zip(hidden.split(PIECE), targets.split(PIECE)):
+            with torch.set_grad_enabled(ctx.needs_input_grad[0]):
+                part = part.detach().requires_grad_(ctx.needs_input_grad[0])
+                nats = nats_of(part, wanted)
+                if ctx.needs_input_grad[0]:
+                    gradients += torch.autograd.grad(nats.sum(), part)
+            found.append(nats.detach())
+        ctx.save_for_backward(*gradients)
+        return torch.cat(found)
+
+    @staticmethod
+    def backward(ctx, by_nats):
+        by_hidden = torch.cat(ctx.saved_tensors)
+        return (by_hidden.float() * by_nats[:, None]).to(by_hidden.dtype), None, None
 
 
 def scale_logits(logits: torch.Tensor, config) -> torch.Tensor:

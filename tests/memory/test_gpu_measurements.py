@@ -66,8 +66,10 @@ def test_measuring_the_tiny_model():
     if measured["where"] == "cuda":
         pytest.skip("the tiny model's tensors are below a GPU allocator's granularity")
     assert measured["steps"] == 3 and measured["tokens_per_second"] is None
+    assert measured["logits_mb"] is None  # in pieces: no longer where the peak is
     for predicted, found in PAIRS:
-        assert measured[predicted] == pytest.approx(measured[found], rel=0.10, abs=0.05), found
+        if found != "logits_mb":
+            assert measured[predicted] == pytest.approx(measured[found], rel=0.10, abs=0.05), found
     assert measured["peak_process_mb"] > measured["peak_mb"]
 
 

@@ -17,7 +17,7 @@ from helpers.course import settings
 from helpers.course.errors import UsageError
 from helpers.memory import meter, planner, shapes
 from helpers.memory.planner import Job
-from helpers.training import models
+from helpers.training import models, trainer
 
 SMALL = {
     "hidden_size": 96,
@@ -214,6 +214,7 @@ STEPS = {
         {},
         KEEP | {"upcast": False, "fast_cpu": True, "targets": ("q_proj", "v_proj")},
     ),
+    "cpu, large vocabulary": ("llama", 12000, {}, KEEP | {"upcast": False, "fast_cpu": True}),
     "q and v": ("qwen2", 4000, {}, KEEP | {"targets": ("q_proj", "v_proj"), "rank": 4}),
     "dropout": ("llama", 4000, {}, KEEP | {"dropout": 0.1}),
     "checkpointing": ("qwen3", 500, HEADS, {}),
@@ -253,6 +254,7 @@ def test_a_training_step_by_phase(name, tmp_path, monkeypatch):
     assert tensor_bytes(*(w for w in unpacked if w is not None)) == plan.parts["unpacked"]
     trained = [p for p in model.parameters() if p.requires_grad]
     assert sum(p.nbytes for p in trained) == plan.parts["adapters"]
+    monkeypatch.setattr(trainer, "PIECE", planner.PIECE * job.fast_cpu)
     if job.device == "cuda":
         seen = torch.is_autocast_enabled
         monkeypatch.setattr(torch, "is_autocast_enabled", lambda *d: seen(*d) if d else True)
@@ -267,7 +269,7 @@ def test_a_training_step_by_phase(name, tmp_path, monkeypatch):
     held = plan.phases["loaded"] + plan.parts["gradients"] + plan.parts["optimizer"]
     # the plan's moment of the loss already holds gradients, of an earlier accumulated batch
     peak = max(plan.phases["loss"], plan.phases["backward"]) - held
-    assert found.peaks["backward"] == pytest.approx(peak, rel=0.08)
+    assert max(found.peaks.values()) == pytest.approx(peak, rel=0.08)
     if job.device == "cpu":
         assert found.peaks["forward"] == pytest.approx(plan.phases["forward"] - held, rel=0.08)
     states = [t for s in optimizer.state.values() for t in s.values() if t.dim()]

@@ -21,6 +21,7 @@ from helpers.course.errors import CourseError, LabelMaskError, MissingStep, Usag
 from helpers.course.files import write_json, write_text
 from helpers.course.settings import ROOT
 from helpers.data import splits
+from helpers.memory import planner
 from helpers.training import checkpoints, models, prompts, trainer
 
 
@@ -69,13 +70,40 @@ def test_the_loss_equals_the_model_s_own_over_the_same_labels(cfg, batch):
 
 
 def test_logits_are_computed_for_label_positions_alone(cfg, batch):
-    model, shapes = models.load_base(cfg, "none"), []
+    model, shapes = models.load_base(cfg, "none").requires_grad_(False), []
     model.get_output_embeddings().register_forward_hook(
         lambda head, given, logits: shapes.append(logits.shape)
     )
     training.label_loss(model, batch, torch.float32)
     labels = int((batch["labels"][:, 1:] != prompts.IGNORE).sum())
-    assert shapes == [(labels, model.config.vocab_size)] and labels < batch["labels"].numel()
+    assert sum(count for count, _ in shapes) == labels < batch["labels"].numel()
+    pieces, last = divmod(labels, planner.PIECE)  # on a processor
+    assert [count for count, _ in shapes] == [planner.PIECE] * pieces + [last] * (last > 0)
+    assert {size for _, size in shapes} == {model.config.vocab_size}
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("learning", ["q_proj", "lm_head"])
+def test_a_loss_in_pieces_has_the_gradient_of_the_whole(
+    cfg, batch, monkeypatch, reduction, learning
+):
+    """Also with an output layer that learns: then all positions go through it at once."""
+    model = models.load_base(cfg, "none").requires_grad_(False)
+    model.get_output_embeddings().weight = torch.nn.Parameter(
+        model.get_output_embeddings().weight.detach().clone(), requires_grad=False
+    )  # untied, so that the embedding stays frozen
+    model.get_input_embeddings().register_forward_hook(lambda *a: a[-1].requires_grad_())
+    (weight,) = [p for n, p in model.named_parameters() if f"{learning}.weight" in n][:1]
+    weight.requires_grad_()
+    found = []
+    for size in (0, 7):
+        monkeypatch.setattr(trainer, "PIECE", size)
+        weight.grad = None
+        nats = training.label_loss(model, batch, torch.float32, reduction)
+        (nats * torch.arange(1.0, 1 + nats.numel()).reshape(nats.shape)).sum().backward()
+        found += [nats.detach(), weight.grad]
+    assert torch.allclose(found[0], found[2], rtol=1e-6) and found[1].abs().max() > 0
+    assert torch.allclose(found[1], found[3], rtol=1e-4, atol=1e-6)
 
 
 def trained(cfg, rows, tokenizer, folder, resume=None, **changes):
