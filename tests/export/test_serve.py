@@ -673,6 +673,21 @@ def test_each_option_of_a_question_has_its_limits(name, taken, refused):
             server_api.Question(messages=messages, **{name: value})
 
 
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, "invalid_request_error"),
+        (429, "rate_limit_error"),
+        (499, "invalid_request_error"),
+        (500, "server_error"),
+        (503, "server_error"),
+    ],
+)
+def test_an_error_says_whose_it_is(status, kind):
+    told = server_api.problem_body("m", status, "c", "p")["error"]
+    assert told == {"message": "m", "type": kind, "param": "p", "code": "c"}
+
+
 def test_sending_empties_and_closes_the_field_and_keeps_its_hint(quick):
     chat_page = server.page(quick.app.state.service)
     field, message = chat_page._clear_and_save_textbox("<b>satu</b>")

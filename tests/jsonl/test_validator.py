@@ -120,6 +120,12 @@ def test_each_defect_alone(check, line, kind, told):
     assert report.summary().startswith(f"chat.jsonl: line 2: {kind} (")
 
 
+def test_an_answer_may_quote_four_words_of_the_request_but_not_five(check):
+    for words, kinds in (("one two three four", []), ("one two three four five", [2])):
+        lines = row(chat(ASK[1], TELL[1])), row(chat(words, f"You said {words}, I think."))
+        assert [line for line, _ in found(check(*lines))] == kinds
+
+
 @pytest.mark.parametrize(
     "text",
     ["." * 200_000, "9" * 200_000, "a" * 200_000, ":  " * 70_000, "an " * 70_000, "<|" * 100_000],

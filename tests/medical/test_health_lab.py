@@ -361,6 +361,11 @@ def test_the_cheapest_threshold_weighs_misses_against_false_alarms(cost, missed,
     assert (~flagged & (chances > limit)).sum() == false_alarms
 
 
+def test_a_question_exactly_at_the_threshold_is_answered():
+    """So the flagged one is missed at either threshold, and the higher has no false alarm."""
+    assert rules.cheapest(np.array([0.5, 0.6]), np.array([True, False]), cost=3) == 0.6
+
+
 def test_a_guard_without_examples_of_both_kinds_says_what_it_needs(parts):
     ordinary = [q for q in parts["id"]["train"] if not q.abstain]
     with pytest.raises(CourseError, match="0 of .* have abstain: .* at least 5 of either kind"):
