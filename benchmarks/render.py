@@ -11,6 +11,7 @@ from pathlib import Path
 
 import jinja2
 from paired import ratios
+from step_profile import KINDS
 from training_speed import TRL
 
 from helpers.course.files import read_json, write_text
@@ -24,6 +25,7 @@ MEASURED = (
     "data_speed",
     "serve_load",
     "course_minutes",
+    "step_profile_cpu",
 )
 RUNNER = 1.0  # of the load of a machine: the benchmark before this one may still show in it
 WHOLE_MB = 1800  # a CSV from this size on counts as the "2 GB" of a goal
@@ -98,7 +100,7 @@ def minutes(course: dict | None, before: str) -> float | None:
 
 def goals(found: dict) -> list[Goal]:
     """Every goal with what the results say; `found`: name of a file -> its value, or None."""
-    training, generation, data, _, course = (found[name] for name in MEASURED)
+    training, generation, data, _, course, _ = (found[name] for name in MEASURED)
     polars = ratio(data, "seconds", "course", "polars")
     chat = ratio(generation, "chat_tokens_per_s", "gguf", "as loaded")
     evaluation = ratio(generation, "eval_tokens_per_s", "batched", "one by one")
@@ -148,6 +150,17 @@ def table(result: dict, columns: dict[str, str]) -> list[list[str]]:
     ]
 
 
+def shares(profile: dict) -> list[list[str]]:
+    """Rows of a table: each kind of operation with its share of a step, and GFLOP/s of products."""
+    rounds = profile["rounds"]["course"]
+
+    def cell(key: str, form: str) -> str:
+        seen = [one[key] for one in rounds if key in one]
+        return format(statistics.mean(seen), form) if seen else "–"
+
+    return [[k, cell(f"share_{k}", ".0%"), cell(f"gflops_{k}", ".0f")] for k in KINDS]
+
+
 def busy(result: dict) -> bool:
     """Whether other programs had the machine when the measurement began."""
     cores = int(result["machine"].split(" cores")[0].rsplit(" ", 1)[-1])
@@ -168,7 +181,13 @@ def page(results: Path = RESULTS) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    made.globals |= {"table": table, "busy": busy, "share": share_of_limit, "mean": mean}
+    made.globals |= {
+        "table": table,
+        "busy": busy,
+        "shares": shares,
+        "share": share_of_limit,
+        "mean": mean,
+    }
     text = made.get_template("benchmarks.md.j2").render(
         found, goals=goals(found), others=others, lessons=[one["name"] for one in lessons()]
     )

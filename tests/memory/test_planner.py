@@ -325,6 +325,15 @@ def test_what_is_not_quantised_stays_in_bf16(cfg):
     assert dtypes("cuda", "float16") == (fp32, True)
 
 
+@pytest.mark.parametrize(
+    ("capability", "dtype"), [((7, 5), "float16"), ((8, 0), BF16), ((8, 6), BF16)]
+)
+def test_bf16_came_with_ampere(cfg, capability, dtype):
+    card = settings.Device("cuda", "a card", 16, capability)
+    _, job, _ = planner.job_of(dataclasses.replace(cfg, device=card, compute_dtype="auto"))
+    assert (job.dtype, job.upcast) == (dtype, dtype == "float16")
+
+
 def test_checkpointing_is_of_the_kind_that_stays(cfg, tmp_path, recwarn):
     changed = dataclasses.replace(cfg, gradient_checkpointing=True)
     model = training.attach_adapter(models.load_base(cfg, for_training=True), changed).train()

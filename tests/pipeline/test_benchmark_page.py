@@ -3,13 +3,16 @@
 import json
 import subprocess
 import sys
+from functools import partial
 from types import SimpleNamespace
 
 import course_minutes
 import paired
 import pytest
 import render
+import step_profile
 
+from helpers.course import settings
 from helpers.course.files import write_json
 from helpers.course.lesson import lessons
 from helpers.course.settings import ROOT
@@ -78,6 +81,35 @@ def test_a_page_of_results_shows_them_and_a_busy_machine(tmp_path):
     assert "do not count" not in text and "X, 2 cores, 9 GB" in text
     write_json(tmp_path / "training_speed_cpu.json", training(720.0, load=4.0))
     assert "do not count" in render.page(tmp_path)
+
+
+def test_every_operation_of_a_step_has_its_kind():
+    kind = partial(step_profile.kind, rank=16, vocabulary=49152)
+    sides = {"weights": (576, 1536), "adapters": (576, 16), "head": (576, 49152)}
+    for expected, (wide, out) in sides.items():
+        assert kind("aten::mm", [[9, wide], [wide, out]]) == expected
+    assert step_profile.products([[9, 576], [576, 16]]) == 2 * 9 * 576 * 16
+    assert step_profile.products([[16], [9, 576], [576, 16]]) == 2 * 9 * 576 * 16  # with a bias
+    for name, expected in (
+        ("aten::bmm", "attention"),
+        ("aten::_log_softmax", "loss"),
+        ("Optimizer.step#AdamW.step", "optimiser"),
+        ("aten::copy_", "moving"),
+        ("aten::silu", "elementwise"),
+    ):
+        assert kind(name, [[2, 2]]) == expected
+
+
+def test_the_profile_of_a_step_adds_up(tmp_path, monkeypatch, artifacts_root):
+    load = settings.load
+    monkeypatch.setattr(settings, "load", lambda name: load(name, artifacts_root=artifacts_root))
+    found = step_profile.variant("course", "sanity", 1)
+    assert sum(found[f"share_{kind}"] for kind in step_profile.KINDS) == pytest.approx(1)
+    for kind in ("weights", "head", "adapters"):
+        assert found[f"share_{kind}"] > 0 and found[f"gflops_{kind}"] > 0
+    result = ABOUT | {"load": 0.1, "options": {}, "rounds": {"course": [found]}}
+    write_json(tmp_path / "step_profile_cpu.json", result)
+    assert f"| weights | {found['share_weights']:.0%} |" in render.page(tmp_path)
 
 
 def test_variants_take_turns_in_processes_of_their_own(tmp_path):

@@ -11,6 +11,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import psutil
@@ -293,6 +294,24 @@ def test_a_red_gate_and_moved_metrics_are_named_in_the_report(course, tmp_path, 
     for words in ("| peft | 0.1 |", "0,96 → 0,2", first["stamp"]):
         assert words in text
     assert "<end>" not in text
+
+
+@pytest.mark.parametrize(
+    ("status", "colour"), [("passed", "green"), ("failed", "red"), ("interrupted", "red")]
+)
+def test_the_last_lines_are_green_only_after_a_run_that_passed(status, colour):
+    done = {"name": "00_start", "status": status, "failure": None}
+    left = done | {"name": "01_gpu_memory", "status": "not run"}
+    gate = {"notebook": "00_start", "metric": "m", "bound": "value", "min": 1, "max": None}
+    gate |= {"value": 0.5, "status": "failed", "reason": "r"}
+    told = []
+    progress = SimpleNamespace(line=lambda *line: told.append(line))
+    summary = {"notebooks": [done, left], "status": status, "gates": [gate]}
+    runner.conclude(summary | {"seconds": 61.0, "peak_memory_gb": 1.25}, progress)
+    assert told[-1] == (f"{status.upper()} in 1:01, peak memory 1.2 GB", f"bold {colour}")
+    assert ("Not run: 01_gpu_memory", "yellow") in told
+    assert any("GATE" in line[0] for line in told) == (status != "interrupted")
+    assert any("Interrupted: 00_start" in line[0] for line in told) == (status == "interrupted")
 
 
 def test_the_first_failure_stops_the_run_and_the_rest_is_listed(course, capsys):
