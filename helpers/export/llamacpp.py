@@ -162,6 +162,19 @@ class GgufBot(Bot):
         body = {"content": text, "add_special": False, "parse_special": True}
         return self.post("/tokenize", body)["tokens"]
 
+    def repetition(self, cfg: Settings) -> dict:
+        """The profile's `repetition_penalty` and `no_repeat_ngram_size` in the engine's words.
+
+        Its DRY sampler takes `dry_multiplier` from the logit of each token that would make a
+        sequence longer than `dry_allowed_length` come a second time.
+        """
+        options = {"repeat_penalty": cfg.repetition_penalty, "repeat_last_n": self.limit}
+        if not cfg.no_repeat_ngram_size:
+            return options
+        rule = {"dry_multiplier": 1e4, "dry_base": 1.0, "dry_penalty_last_n": self.limit}
+        rule |= {"dry_allowed_length": cfg.no_repeat_ngram_size - 1}
+        return options | rule | {"dry_sequence_breakers": ["<|im_end|>"]}  # a list without any: no
+
     def complete(self, prompt: list[int], max_new_tokens: int, **options) -> dict:
         """One answer to token ids: {"ids", "text", "tokens", "ended"}; greedy, no penalty."""
         body = {"prompt": prompt, "n_predict": max_new_tokens, "temperature": 0}
@@ -178,18 +191,23 @@ class GgufBot(Bot):
     ) -> Generator[str, None, dict]:
         """Pieces of one answer, until its end or `stop`; returns {"tokens", "ended"}.
 
-        `decoding`: temperature and top_p. Greedy at temperature 0, with the profile's repetition
-        penalty over prompt and answer; llama.cpp has no rule like `no_repeat_ngram_size`.
+        `decoding`: temperature and top_p. Greedy at temperature 0, with the profile's rules
+        against repetition over prompt and answer.
         """
         if model != "tuned":
             raise UsageError("the GGUF file holds the tuned model only, not the base model.")
         engine_options = {
             "top_k": top_k,
             "min_p": 0,
-            "samplers": ["penalties", "temperature", "top_k", "top_p"],  # transformers' order
-            "repeat_penalty": self.cfg.repetition_penalty,
-            "repeat_last_n": self.limit,
+            "samplers": [
+                "penalties",
+                "dry",
+                "temperature",
+                "top_k",
+                "top_p",
+            ],  # transformers' order
         }
+        engine_options |= self.repetition(self.cfg)
         facts = {}
         with plain_errors():
             reply = self.client.completions.create(

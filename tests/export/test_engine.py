@@ -111,6 +111,27 @@ def test_end_token_is_told_from_a_cut(bot, tokenizer):
 
 
 @needs_engine
+def test_no_three_tokens_come_twice_in_either_engine(bot, tuned_cfg, tokenizer, chats):
+    cfg = dataclasses.replace(tuned_cfg, no_repeat_ngram_size=3)
+    ours = with_adapter(tuned_cfg, "trained").eval()
+    for asked in (prompts.prompt_ids(c, tokenizer) for c in chats):
+        free = bot.complete(asked, 40)["ids"]
+        ruled = bot.complete(asked, 40, **bot.repetition(cfg))["ids"]
+        with torch.inference_mode():
+            out = ours.generate(
+                input_ids=torch.tensor([asked]),
+                max_new_tokens=40,
+                do_sample=False,
+                no_repeat_ngram_size=3,
+                pad_token_id=tokenizer.pad_token_id,
+                eos_token_id=tokenizer.eos_token_id,
+            )[0, len(asked) :].tolist()
+        triples = [[tuple(ids[i : i + 3]) for i in range(len(ids) - 2)] for ids in (free, ruled)]
+        assert len(set(triples[0])) < len(triples[0]) and len(set(triples[1])) == len(triples[1])
+        assert export.same_start(out, ruled) > 20
+
+
+@needs_engine
 def test_sampling_follows_its_seed(bot):
     def say(seed):
         talk = bot.conversation(temperature=1.5, seed=seed, answer_tokens=20)
