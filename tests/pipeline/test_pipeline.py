@@ -223,6 +223,8 @@ def test_limits_follow_the_measured_minutes_and_the_machine():
     fast, once, twice = (runner.plan(lesson, "cpu", ROOT, here * x) for x in (0.1, 1, 2))
     assert once.limit > once.expected == 600
     assert fast == once and twice.limit == 2 * once.limit
+    short = runner.plan(lesson | {"minutes": {"cpu": 0.1}}, "cpu", ROOT, 3 * here)
+    assert short.limit == 3 * runner.LEAST
     unmeasured = runner.plan(lesson, "rtx3060")
     assert (unmeasured.limit, unmeasured.expected) == (runner.UNMEASURED, None)
 
