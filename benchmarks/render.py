@@ -152,13 +152,11 @@ def table(result: dict, columns: dict[str, str]) -> list[list[str]]:
 
 def shares(profile: dict) -> list[list[str]]:
     """Rows of a table: each kind of operation with its share of a step, and GFLOP/s of products."""
-    rounds = profile["rounds"]["course"]
-
-    def cell(key: str, form: str) -> str:
-        seen = [one[key] for one in rounds if key in one]
-        return format(statistics.mean(seen), form) if seen else "–"
-
-    return [[k, cell(f"share_{k}", ".0%"), cell(f"gflops_{k}", ".0f")] for k in KINDS]
+    columns = {"share_": ".0%", "gflops_": ".0f"}
+    return [
+        [kind, *table(profile, {name + kind: form for name, form in columns.items()})[0][1:]]
+        for kind in KINDS
+    ]
 
 
 def busy(result: dict) -> bool:

@@ -55,7 +55,6 @@ def products(shapes: list[list[int]]) -> int:
 
 def variant(name: str, profile: str, steps: int) -> dict:
     """Shares of the recorded time by kind, GFLOP/s of the products; the first step is left out."""
-    import short_training
     from torch.profiler import ProfilerActivity, schedule
     from torch.profiler import profile as record
     from transformers import TrainerCallback
@@ -65,8 +64,7 @@ def variant(name: str, profile: str, steps: int) -> dict:
 
     cfg = settings.load(profile)
     tokenizer = models.load_tokenizer(cfg)
-    parts = short_training.datasets(cfg, tokenizer, short_training.saved_recipes(cfg, tokenizer))
-    rows = [parts["train"][i] for i in range((steps + 1) * cfg.batch)]
+    rows, _ = training_speed.some_rows(cfg, tokenizer, steps + 1)
     vocabulary = models.load_config(cfg).vocab_size
 
     class Steps(TrainerCallback):
@@ -98,9 +96,8 @@ def variant(name: str, profile: str, steps: int) -> dict:
 
 
 if __name__ == "__main__":
-    for values in paired.run(__file__, variant, ["course"], {}, profile="cpu", steps=3)["rounds"][
-        "course"
-    ]:
+    found = paired.run(__file__, variant, ["course"], {}, profile="cpu", steps=3)
+    for values in found["rounds"]["course"]:
         for one in KINDS:
             rate = values.get(f"gflops_{one}")
             told = f"{rate:5.0f} GFLOP/s" if rate else ""

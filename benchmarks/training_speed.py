@@ -64,6 +64,18 @@ def loaded(cfg, attention: str):
     )
 
 
+def some_rows(cfg, tokenizer, updates: int) -> tuple[list[dict], list[dict]]:
+    """Training rows for so many updates of the profile's batch, and all validation rows."""
+    import short_training
+
+    parts = short_training.datasets(cfg, tokenizer, short_training.saved_recipes(cfg, tokenizer))
+    rows, validation = [list(map(part.__getitem__, range(len(part)))) for part in parts.values()]
+    wanted = updates * cfg.batch
+    if wanted > len(rows):
+        raise SystemExit(f"--steps: {len(rows)} rows make {len(rows) // cfg.batch - 1} at most")
+    return rows[:wanted], validation
+
+
 def arguments(cfg, folder: str) -> dict:
     """TrainingArguments that all variants share: one pass in the given order, nothing saved."""
     return {
@@ -188,7 +200,6 @@ def limit(cfg, rows: list[dict]) -> dict:
 
 def variant(name: str, profile: str, steps: int) -> dict:
     """Train `steps` updates of the profile's batch and measure; one more comes first."""
-    import short_training
     from transformers import TrainerCallback
 
     from helpers.course import settings
@@ -197,12 +208,7 @@ def variant(name: str, profile: str, steps: int) -> dict:
 
     cfg = settings.load(profile)
     tokenizer = models.load_tokenizer(cfg)
-    parts = short_training.datasets(cfg, tokenizer, short_training.saved_recipes(cfg, tokenizer))
-    rows, validation = [list(map(part.__getitem__, range(len(part)))) for part in parts.values()]
-    wanted = (steps + 1) * cfg.batch
-    if wanted > len(rows):
-        raise SystemExit(f"--steps: {len(rows)} rows make {len(rows) // cfg.batch - 1} at most")
-    rows = rows[:wanted]
+    rows, validation = some_rows(cfg, tokenizer, steps + 1)
     if name == "limit":
         return limit(cfg, rows)
 

@@ -162,18 +162,18 @@ class GgufBot(Bot):
         body = {"content": text, "add_special": False, "parse_special": True}
         return self.post("/tokenize", body)["tokens"]
 
-    def repetition(self, cfg: Settings) -> dict:
+    def repetition(self) -> dict:
         """The profile's `repetition_penalty` and `no_repeat_ngram_size` in the engine's words.
 
         Its DRY sampler takes `dry_multiplier` from the logit of each token that would make a
         sequence longer than `dry_allowed_length` come a second time.
         """
-        options = {"repeat_penalty": cfg.repetition_penalty, "repeat_last_n": self.limit}
-        if not cfg.no_repeat_ngram_size:
-            return options
-        rule = {"dry_multiplier": 1e4, "dry_base": 1.0, "dry_penalty_last_n": self.limit}
-        rule |= {"dry_allowed_length": cfg.no_repeat_ngram_size - 1}
-        return options | rule | {"dry_sequence_breakers": ["<|im_end|>"]}  # a list without any: no
+        options = {"repeat_penalty": self.cfg.repetition_penalty, "repeat_last_n": self.limit}
+        if self.cfg.no_repeat_ngram_size:
+            options |= {"dry_multiplier": 1e4, "dry_base": 1.0, "dry_penalty_last_n": self.limit}
+            options |= {"dry_allowed_length": self.cfg.no_repeat_ngram_size - 1}
+            options |= {"dry_sequence_breakers": ["<|im_end|>"]}  # an empty list is refused
+        return options
 
     def complete(self, prompt: list[int], max_new_tokens: int, **options) -> dict:
         """One answer to token ids: {"ids", "text", "tokens", "ended"}; greedy, no penalty."""
@@ -196,18 +196,8 @@ class GgufBot(Bot):
         """
         if model != "tuned":
             raise UsageError("the GGUF file holds the tuned model only, not the base model.")
-        engine_options = {
-            "top_k": top_k,
-            "min_p": 0,
-            "samplers": [
-                "penalties",
-                "dry",
-                "temperature",
-                "top_k",
-                "top_p",
-            ],  # transformers' order
-        }
-        engine_options |= self.repetition(self.cfg)
+        in_order = ["penalties", "dry", "temperature", "top_k", "top_p"]  # as transformers has it
+        engine_options = {"top_k": top_k, "min_p": 0, "samplers": in_order} | self.repetition()
         facts = {}
         with plain_errors():
             reply = self.client.completions.create(

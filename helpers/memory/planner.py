@@ -37,7 +37,7 @@ OPTIMIZERS = {
     "adamw_bnb_8bit": 2,
 }
 LABEL_SHARE = 0.83  # share of a row that is answer: the median of the course's own rows
-PIECE = 128  # label positions whose logits exist at the same time on a processor; 0: all
+PIECE = 128  # label positions whose logits exist at the same time on a processor
 # Linear layers that read the same tensor; o_proj reads what attention keeps anyway.
 SHARED_INPUT = {
     **dict.fromkeys(("q_proj", "k_proj", "v_proj", "qkv_proj"), "attention"),

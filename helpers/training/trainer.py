@@ -106,7 +106,7 @@ def label_loss(model, batch, dtype, reduction="mean"):
         hidden = causal.get_decoder()(
             input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
         ).last_hidden_state[:, :-1]  # (batch, length - 1, width)
-        if PIECE and targets.is_cpu and not any(p.requires_grad for p in head.parameters()):
+        if targets.is_cpu and not any(p.requires_grad for p in head.parameters()):
             nats = InPieces.apply(hidden[keep], targets[keep], nats_of)
         else:
             nats = nats_of(hidden[keep], targets[keep])

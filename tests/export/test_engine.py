@@ -112,11 +112,11 @@ def test_end_token_is_told_from_a_cut(bot, tokenizer):
 
 @needs_engine
 def test_no_three_tokens_come_twice_in_either_engine(bot, tuned_cfg, tokenizer, chats):
-    cfg = dataclasses.replace(tuned_cfg, no_repeat_ngram_size=3)
+    bot.cfg = dataclasses.replace(tuned_cfg, no_repeat_ngram_size=3)
     ours = with_adapter(tuned_cfg, "trained").eval()
     for asked in (prompts.prompt_ids(c, tokenizer) for c in chats):
         free = bot.complete(asked, 40)["ids"]
-        ruled = bot.complete(asked, 40, **bot.repetition(cfg))["ids"]
+        ruled = bot.complete(asked, 40, **bot.repetition())["ids"]
         with torch.inference_mode():
             out = ours.generate(
                 input_ids=torch.tensor([asked]),
