@@ -26,7 +26,7 @@ from transformers import (
 
 from ..course.errors import CourseError, LabelMaskError, UsageError
 from ..course.settings import Settings, choice
-from ..memory.measure import cuda, free, used_gb
+from ..memory.measure import used_gb
 from ..memory.planner import PIECE, check_fits, upcasts
 from . import models, prompts
 from .prompts import IGNORE
@@ -248,8 +248,6 @@ class History(TrainerCallback):
             row = state.log_history[-1]  # Trainer has just put it there
             row |= {"of": state.max_steps, "memory_gb": round(used_gb(), 2)}
             self.rows.append(row)
-            if not cuda():  # rows of every length leave gaps in the heap, which grow to gigabytes
-                free()
             if self.show:
                 self.show(self.rows)
 
