@@ -15,6 +15,7 @@ import psutil
 
 from helpers.course.files import write_json
 
+LARGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}  # as run_all.sh sets it
 PACKAGES = "torch transformers peft bitsandbytes trl xllamacpp pandas pyarrow polars duckdb".split()
 
 
@@ -88,7 +89,9 @@ def run(
     with prepare(**options) as more:
         for name, values in [item for _ in range(rounds) for item in result["rounds"].items()]:
             command = [sys.executable, script, "--variant", name, *sys.argv[1:], *more]
-            done = subprocess.run(command, capture_output=True, text=True)
+            done = subprocess.run(
+                command, capture_output=True, text=True, env=LARGE_PAGES | dict(os.environ)
+            )
             if done.returncode:
                 sys.exit(f"{name}: {done.stderr}")
             values.append(json.loads(done.stdout.splitlines()[-1]))

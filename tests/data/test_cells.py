@@ -115,6 +115,8 @@ HOW_TO = {"@type": "HowToStep", "name": "Cuci", "text": "Cuci ayam.", "url": "ht
         ({"Bumbu": ["garam"], "Isi": ["ayam"]}, ["Bumbu:", "garam", "Isi:", "ayam"]),
         ({"ayam": {"jumlah": 1, "satuan": "ekor"}, "garam": ""}, ["1 ekor ayam", "garam"]),
         ({"ayam": "1 ekor", "tahu isi": "4 buah"}, ["1 ekor ayam", "4 buah tahu isi"]),
+        ({"ayam": {"name": "paha", "amount": "1"}}, ["ayam:", "1 paha"]),
+        ({"Saus": {"original": "tomat"}}, ["Saus:", "tomat"]),
     ],
 )
 def test_dicts_of_scrapers(value, items):

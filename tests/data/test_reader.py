@@ -110,6 +110,8 @@ def test_column_names(read, header):
 def test_counts_and_links_are_no_columns_of_text(read):
     problem = read("name,n_ingredients,n_steps,minutes\nAyam,3,4,20\n")
     assert "no column for ingredients, steps" in str(problem)
+    longest = "cara membuat yang paling mudah"  # five words: a sentence, not a name
+    assert "no column for steps" in str(read(f"judul,bahan,{longest}\nAyam,a--b,Cuci.\n"))
     text = "name,n_steps,steps,n_ingredients,ingredients\nAyam,2,Cuci.--Goreng.,2,ayam--garam\n"
     assert one(read(text)).ingredients == ("ayam", "garam")
 

@@ -572,6 +572,7 @@ def test_a_connection_that_asks_for_nothing_is_ended_and_an_answer_is_not(start,
 
 def test_idle_connections_do_not_shut_others_out(start, monkeypatch):
     monkeypatch.setattr(server, "MOST_CONNECTIONS", 8)
+    monkeypatch.setattr(server, "HEAD_S", 600)  # no clock ends them
     running = start().ready()
     with contextlib.ExitStack() as stack:
         idle = [

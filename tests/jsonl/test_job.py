@@ -59,11 +59,12 @@ def interrupt():
     raise KeyboardInterrupt
 
 
-def test_a_job_succeeds_and_tells_what_it_did(finished):
+def test_a_job_succeeds_and_tells_what_it_did(finished, files, tokenizer):
     folder, job = finished
     assert job.id.startswith("ftjob-") and job.hyperparameters["batch_size"] == 4
     assert job.status == "succeeded" and job.finished_at > job.created_at and not job.error
-    assert job.trained_tokens > 0
+    rows = ChatDataset(jsonl.read_chats(files[0]), tokenizer, TINY["max_length"])
+    assert job.trained_tokens == round(rows.tokens * 8 / 6)  # six steps are an epoch
     events = local_job.events(folder)
     assert "Created" in events[0]["message"] and "after 8 steps" in events[-1]["message"]
     losses = [e["data"]["train_loss"] for e in events if "train_loss" in e["data"]]

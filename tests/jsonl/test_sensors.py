@@ -137,7 +137,10 @@ def test_an_answer_that_says_nothing_of_this_hour_is_not_specific():
 
 
 def test_a_typed_reading_is_ordinary_but_for_what_was_typed():
-    assert sensors.action_for(sensors.typed()) == sensors.NOTHING
+    usual = sensors.typed()
+    assert sensors.action_for(usual) == sensors.NOTHING
+    parts = ("ac_w", "fridge_w", "chores_w", "idle_w")
+    assert usual["total_w"] == sum(usual[name] for name in parts) + usual["pump_min"] * 250 / 60
     reading = sensors.typed(fridge_w="280")
     assert sensors.action_for(reading) == "check_fridge"
     assert reading["total_w"] == sensors.typed()["total_w"] + 190
