@@ -101,6 +101,7 @@ def test_separators(read, separator):
         "recipe_name,ingredients_list,cooking_steps",
         "food,ingredients_raw,directions_list",
         "Judul Masakan,Bahan Bahan,Langkah-Langkah Memasak",
+        "Judul,Bahan,Cara Memasak Paling Mudah",
     ],
 )
 def test_column_names(read, header):
