@@ -116,8 +116,8 @@ else
   set_up
 fi
 
-# glibc may keep large tensors in pages of 2 MB (madvise): a training step of the cpu profile took an
-# eighth less time in five paired runs, in the same memory. Other systems do not read this.
+# glibc may keep large tensors in pages of 2 MB (madvise): a training step of the cpu profile took on
+# average an eighth less time in six paired runs, in about the same memory. Other systems ignore it.
 export GLIBC_TUNABLES=${GLIBC_TUNABLES-glibc.malloc.hugetlb=1}
 
 case "$COMMAND" in
