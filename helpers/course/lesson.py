@@ -49,7 +49,7 @@ def start(
     base = {"packaged": PACKAGED_NAME}.get(cfg.base_model, cfg.base_model)
     display(HTML(switch_html(language)))
     measured = next(item for item in lessons() if item["name"] == name)["minutes"]
-    times = ", ".join(f"{p}: {num(m)}" for p, m in measured.items())
+    times = "; ".join(f"{p}: {num(m)}" for p, m in measured.items())
     expected = tr("belum diukur", "not yet measured")
     if cfg.profile in measured:
         expected = num(measured[cfg.profile]) + tr(" menit", " minutes")

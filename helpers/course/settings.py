@@ -228,7 +228,7 @@ def load(
     profile = automatic if profile == "auto" else profile
     reason = tr(f"diminta; otomatis: {automatic}", f"asked for; automatic choice: {automatic}")
     if profile == automatic:  # a runner has chosen already and hands its choice on by name
-        here = f"{device.name} ({device.memory_gb:.0f} GB)"
+        here = f"{device.name} ({device.memory_gb:.0f} GB)".replace("cores", tr("inti", "cores"))
         reason = tr(f"pilihan otomatis untuk {here}", f"the automatic choice for {here}")
     values = table[profile]
     check_device(profile, values, device)

@@ -107,14 +107,15 @@ def finished(cfg: Settings, mark: str, folder: Path | None = None) -> dict | Non
     return saved if saved.get("fingerprint") == mark else None
 
 
-def checkpoints(cfg: Settings, mark: str, folder: Path | None = None) -> Path:
+def checkpoints(cfg: Settings, mark: str, folder: Path | None = None, fresh: bool = False) -> Path:
     """Folder (lesson 03's by default) for checkpoints of the training with this fingerprint.
 
-    Checkpoints of another training that are in it are removed.
+    Checkpoints of another training that are in it are removed; with `fresh` this one's are too,
+    for a training resumed from its own last checkpoint would take no step.
     """
     folder = folder or cfg.artifacts / "checkpoints"
     note = folder / "fingerprint.txt"
-    if folder.exists() and not (note.is_file() and note.read_text() == mark):
+    if folder.exists() and (fresh or not (note.is_file() and note.read_text() == mark)):
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     note.write_text(mark)

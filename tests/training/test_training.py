@@ -459,6 +459,13 @@ def test_checkpoints_of_another_training_are_not_trusted(cfg, artifacts_root):
     assert not (checkpoints.checkpoints(cfg, "second") / "checkpoint-5").exists()
 
 
+def test_a_fresh_training_does_not_go_on_from_the_finished_one(cfg, artifacts_root):
+    (checkpoints.checkpoints(cfg, "finished") / "checkpoint-9").mkdir()
+    folder = checkpoints.checkpoints(cfg, "finished", fresh=True)
+    assert checkpoints.sound_checkpoint(folder) is None
+    assert [path.name for path in folder.iterdir()] == ["fingerprint.txt"]
+
+
 def test_a_saved_adapter_is_whole_carries_a_card_and_answers_like_the_one_in_memory(
     cfg, rows, corpus, tokenizer, tmp_path, batch
 ):
