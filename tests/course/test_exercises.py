@@ -291,7 +291,7 @@ def test_the_tokens_of_a_dish_are_counted_by_the_tokenizer(state, monkeypatch):
     monkeypatch.setattr(bilingual, "_language", "en")
     right = len(state["tokenizer"]("Soto Ayam", add_special_tokens=False)["input_ids"])
     assert hint("0.1", right, dict(state)) == hint("0.1", np.int64(right), dict(state)) == RIGHT
-    assert "letters" in hint("0.1", 9, dict(state)) and "words" in hint("0.1", 2, dict(state))
+    assert "characters" in hint("0.1", 9, dict(state)) and "words" in hint("0.1", 2, dict(state))
     assert "count what is in" in hint("0.1", right + 100, dict(state))
 
 

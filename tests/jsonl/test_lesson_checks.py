@@ -63,7 +63,7 @@ ANSWERS = [
     ("8.2", 2, ""),
     ("8.2", 10 * 300 / 88_000, "600 seconds"),
     ("8.2", 88_000 / 180_000, "upside down"),
-    ("8.2", 180_000 / 19_000, "the prompt is passed"),
+    ("8.2", 180_000 / 19_000, "the prompt counts"),
     ("8.2", 7, "seconds × tokens"),
     ("8.3", panels(10, 14), ""),
     ("8.3", panels(10, 13), "14 o'clock counts"),

@@ -33,8 +33,8 @@ def hint(monkeypatch):
 
     def ask(exercise, answer):
         names = {"school_threshold": answer, "slips_through": answer}
-        threshold = guard.cheapest(CHANCES, FLAGGED, 5)
-        state = {"chances": CHANCES, "flagged": FLAGGED, "threshold": threshold}
+        state = {"chances": CHANCES, "flagged": FLAGGED, "cost": 5}
+        state["threshold"] = 0.65  # by now the one of the validation questions
         return told(exercise, answer, cheapest=guard.cheapest, **names, **state)
 
     return ask
