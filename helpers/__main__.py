@@ -9,6 +9,15 @@ if __name__ == "__main__":
             f"dapur-llm: {found} terlalu lama; pasang 3.11 atau lebih baru. · {found} is too old; "
             "install 3.11 or newer: https://www.python.org/downloads/"
         )
-    from .cli.main import main
-
+    try:
+        from .cli.main import main
+    except ModuleNotFoundError as missing:  # another Python than the one that run_all.sh set up
+        if (missing.name or "").startswith("helpers"):
+            raise
+        sys.exit(
+            f"dapur-llm: Python ini tidak punya {missing.name}; pakai Python milik kursus, "
+            ".venv/bin/python -m helpers ... (dibuat oleh: bash run_all.sh lab). · this Python has "
+            f"no {missing.name}; use the course's own, .venv/bin/python -m helpers ... (made by: "
+            "bash run_all.sh lab)."
+        )
     main()

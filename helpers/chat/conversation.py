@@ -101,7 +101,8 @@ class Conversation:
     def __post_init__(self):
         choice(self.model, self.models, "model")
         self.window = min(self.window, self.limit)
-        self._lock, self._stop = threading.Lock(), threading.Event()
+        # reentrant: Ctrl-C calls `stop` in the very thread that may hold it
+        self._lock, self._stop = threading.RLock(), threading.Event()
         self._current: Turn | None = None
 
     @property
@@ -171,8 +172,8 @@ class Conversation:
                 )
             question = self.check(message)
             chat, kept = self.fit(question)
+            stop = self._stop = threading.Event()  # first: `stop` may come between the two
             turn = self._current = Turn(question, self.model, kept, self.count(chat))
-            stop = self._stop = threading.Event()
             self.turns.append(turn)
             options = {"model": turn.model, "temperature": self.temperature, "top_p": self.top_p}
             options |= {"top_k": self.top_k, "max_new_tokens": self.answer_tokens}

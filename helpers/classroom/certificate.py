@@ -71,12 +71,16 @@ def write(cfg: settings.Settings, name: str = "", out: Path | None = None) -> Pa
     for lesson in course:
         path = folder / f"{lesson}.ipynb"
         own[lesson] = marks.read_marks(name, path, course) if path.is_file() else None
+    alone = {  # an answer that RUN_SOLUTIONS gave is the course's
+        lesson: 0 if read is None or read.solved else marks.correct(read)
+        for lesson, read in own.items()
+    }
     passed = finished_in_runs(cfg)
     rows = [
         item
         | {
             "done": item["name"] in passed or bool(own[item["name"]] and own[item["name"]].whole),
-            "correct": marks.correct(own[item["name"]]) if own[item["name"]] else 0,
+            "correct": alone[item["name"]],
             "of": len(course[item["name"]]["checks"]),
         }
         for item in lessons()

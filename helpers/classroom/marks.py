@@ -41,6 +41,7 @@ STATES = {  # as the page shows them; in the CSV stands the key
 LARGEST = 50_000_000  # bytes of a notebook that is read
 NEEDED = {"02": (), "03": ("02",), "04": ("02", "03"), "05": ("02", "03"), "06": ("02", "03")}
 NEEDED |= {"09": ("08",)}  # lessons whose files a lesson reads; the others stand alone
+_SOLVED = re.compile(r"(?m)^\s*RUN_SOLUTIONS\s*=\s*True")
 _CALL = re.compile(r"""\bcheck\(\s*["'](\d+\.\d+)["']""")
 _SHOWN = "|".join(SIGNS.values())
 _SECRET = re.compile(r"TOKEN|KEY|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
@@ -58,6 +59,7 @@ class Marks:
     left_out: list[str] = field(default_factory=list)  # notes on other notebooks of the lesson
     readable: bool = True
     whole: bool = False  # every code cell has run, none ended in an error
+    solved: bool = False  # RUN_SOLUTIONS was on: the answers are the course's
 
 
 def course() -> dict[str, dict]:
@@ -84,7 +86,8 @@ def notebooks_of(folder: Path) -> list[tuple[str, Path]]:
         raise UsageError(f"{folder} is not a folder; expected one with a folder for each learner.")
     # lessons themselves in the folder: it is that of one learner
     name = folder.resolve().name
-    whose = {p: name if p.stem[:2].isdigit() else p.stem for p in folder.glob("*.ipynb")}
+    own = tuple(path.stem for path in notebooks.notebook_files())
+    whose = {p: name if p.stem.startswith(own) else p.stem for p in folder.glob("*.ipynb")}
     whose |= {path: path.parent.name for path in folder.glob("*/*.ipynb")}
     found = [
         (learner, path)
@@ -147,8 +150,11 @@ def _read(marks: Marks, nb, lessons: dict[str, dict]) -> None:
     if missing := [name for name in lesson["checks"] if name not in seen]:
         what = tr("sel pemeriksa dihapus", "check removed")
         marks.notes.append(f"{marks.lesson}: {what}: {', '.join(missing)}")
-    injected = "\n".join(c.source for c in nb.cells if "injected-parameters" in notebooks.tags(c))
-    if re.search(r"(?m)^RUN_SOLUTIONS\s*=\s*True", text) and "RUN_SOLUTIONS" not in injected:
+    set_in = [c for c in nb.cells if c.cell_type == "code" and "RUN_SOLUTIONS" in c.source]
+    if any("injected-parameters" in notebooks.tags(c) for c in set_in):  # these hold instead
+        set_in = [c for c in set_in if "parameters" not in notebooks.tags(c)]
+    marks.solved = any(_SOLVED.search(cell.source) for cell in set_in)
+    if marks.solved:
         what = tr("menyala; jawabannya milik kursus", "was on; the answers are the course's")
         marks.notes.append(f"{marks.lesson}: RUN_SOLUTIONS {what}")
     errors = [o for cell in own for o in cell.outputs if o.output_type == "error"]

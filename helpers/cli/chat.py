@@ -61,6 +61,8 @@ def command(conversation, line: str) -> str | None:
 def lines(console) -> Iterator[str]:
     """Lines that the person types, with a prompt in a terminal and without one from a pipe."""
     if not sys.stdin.isatty():
+        if hasattr(sys.stdin, "reconfigure"):  # a pipe on Windows is not UTF-8 by itself
+            sys.stdin.reconfigure(encoding="utf-8-sig", errors="replace")
         yield from (line for line in map(str.strip, sys.stdin) if line)
         return
     with contextlib.suppress(EOFError, KeyboardInterrupt):

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from ..course.errors import CourseError, UsageError
+from ..course.files import write_text
 from .options import Json, tell
 
 app = typer.Typer(help="Recipe CSVs and chat JSONL: check them, split them.", no_args_is_help=True)
@@ -35,7 +36,8 @@ def check(
         for _ in recipes.chunks(path, report):
             pass  # only the report is wanted; the rows are let go, so memory stays flat
     if dropped is not None:
-        report.table().to_csv(dropped, index=False, lineterminator="\n")
+        text = report.table().to_csv(index=False, lineterminator="\n")
+        write_text(dropped, text.encode("utf-8", "backslashreplace").decode())
     found = report.as_dict()
     if as_json:
         found |= {"dropped": report.drops, "copies": report.duplicates().to_dict("records")}

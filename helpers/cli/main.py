@@ -203,7 +203,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run a command; mistakes come as one line on standard error. Always ends in SystemExit."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a Windows console may not be UTF-8
-            stream.reconfigure(encoding="utf-8")
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
         sys.exit(app(arguments, standalone_mode=False, prog_name="python -m helpers") or 0)
     except CourseError as problem:

@@ -36,6 +36,7 @@ def find_device() -> Device:
     """The first visible GPU or MIG slice through NVML, or the processor. Does not import torch."""
     ram = psutil.virtual_memory().total / 1e9
     cpu = Device("cpu", f"CPU, {psutil.cpu_count(logical=False) or 1} cores", ram)
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # as NVML counts; CUDA: fastest first
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
     if chosen in ("", "-1"):
         return cpu

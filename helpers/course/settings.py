@@ -7,7 +7,9 @@ the notebooks hand over, and never imports torch.
 from __future__ import annotations
 
 import difflib
+import hashlib
 import os
+import re
 import tomllib
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -95,6 +97,8 @@ class Settings:
     def key(self) -> str:
         """Name of the hand-over folder: profile, base model, data, data language and seed."""
         model, data = Path(self.base_model).name, f"{self.data_name}-{self.data_hash}"
+        if self.base_model != profiles()[self.profile]["base_model"]:  # other models share a name
+            model += "-" + hashlib.sha256(self.base_model.encode()).hexdigest()[:6]
         return f"{self.profile}-{model}-{data}-{self.data_language}-{self.seed}"
 
     @property
@@ -162,9 +166,9 @@ def profile_for(device: Device, table: dict[str, dict]) -> str:
     """The largest profile that the GPU's memory holds; `cpu` without a GPU of 4 GB or more."""
     if device.kind != "cuda":
         return "cpu"
-    if "T4" in device.name:
-        return "colab-t4"
     room = device.memory_gb + 0.6  # a "12 GB" card reports 11.6 GiB
+    if re.search(r"\bT4\b", device.name) and table["colab-t4"]["vram_gb"] <= room:
+        return "colab-t4"
     fitting = {
         n: p["vram_gb"]
         for n, p in table.items()

@@ -155,7 +155,9 @@ def columns_of(header: list[str], named: dict[str, str] | None = None) -> dict[s
     names = [plain(h) for h in header]
     found = {}
     for field, known in (ALIASES | {f: [plain(n)] for f, n in (named or {}).items()}).items():
-        if present := [name for name in known if name in names]:
+        if named and named.get(field) in header:  # as it is written: "Name (id)", "Name (en)"
+            found[field] = header.index(named[field])
+        elif present := [name for name in known if name in names]:
             found[field] = names.index(present[0])
     for field, hints in HINTS.items():
         for position, name in enumerate(header):

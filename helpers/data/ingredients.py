@@ -99,8 +99,8 @@ def everyday(name: str, language: str) -> str:
 
 def has_quantity(item: str) -> bool:
     """Whether an ingredient line says how much: a number, or words such as "secukupnya"."""
-    some = r"\d|[¼½¾⅓⅔]|\b(secukupnya|sedikit|sejumput|segenggam|setengah|to taste|pinch|handful)\b"
-    return bool(re.search(some, item.lower()))
+    words = r"\b(secukupnya|sedikit|sejumput|segenggam|setengah|to taste|pinch|handful)\b"
+    return bool(re.search(rf"\d|[¼½¾⅓⅔⅛⅜⅝⅞]|{words}", item.lower()))
 
 
 def unit(item: str) -> str:
@@ -110,8 +110,10 @@ def unit(item: str) -> str:
 
 _SIGNS = {"¼": Fraction(1, 4), "½": Fraction(1, 2), "¾": Fraction(3, 4)}
 _SIGNS |= {"⅓": Fraction(1, 3), "⅔": Fraction(2, 3)}
+_SIGNS |= {"⅛": Fraction(1, 8), "⅜": Fraction(3, 8), "⅝": Fraction(5, 8), "⅞": Fraction(7, 8)}
 _NUMBER = re.compile(  # 15 digits at most: Python refuses to convert thousands of them
-    r"(?:(\d{1,15})\s+)?(\d{1,15})/(\d{1,15})|(\d{0,15})([¼½¾⅓⅔])|(\d{1,15})(?:([.,])(\d{1,15}))?"
+    r"(?:(\d{1,15})\s+)?(\d{1,15})/(\d{1,15})|(?:(\d{1,15})\s*)?([¼½¾⅓⅔⅛⅜⅝⅞])|"
+    r"(\d{1,15})(?:([.,])(\d{1,15}))?"
 )
 
 

@@ -56,14 +56,14 @@ _UNITS = (
     "secukupnya sedikit sejumput about sekitar setengah of x"
 )
 _QUANTITY = re.compile(
-    r"^(?:(?:[\d¼½¾⅓⅔.,/–-]+|(?:sendok\s+(?:makan|teh)|sendok|"
+    r"^(?:(?:[\d¼½¾⅓⅔⅛⅜⅝⅞.,/–-]+|(?:sendok\s+(?:makan|teh)|sendok|"
     rf"{_UNITS.replace(' ', '|')})\b\.?)\s*)+",
     re.IGNORECASE,
 )
 
 
 def item_name(item: str) -> str:
-    """An ingredient without quantity, unit and preparation: "3 siung cabai, iris" -> "cabai"."""
+    """An ingredient without quantity, unit and preparation: "3 buah cabai, iris" -> "cabai"."""
     text = re.sub(r"\([^)]*\)?", " ", item)
     text = re.split(r",(?!\d)", text)[0]  # a comma before a digit is a decimal one
     parts = re.split(r"\b(?:secukupnya|sckpnya|to taste)\b", text, flags=re.IGNORECASE)
@@ -177,7 +177,10 @@ def load_recipes(folder: str | Path, **options) -> tuple[pd.DataFrame, Report]:
             "Expected CSVs with a title, ingredients and steps column (see data/DATA_CARD.md). "
             "For other columns: python -m helpers data adapt."
         )
-    return validate(pd.concat(kept, ignore_index=True)), report
+    table = pd.concat(kept, ignore_index=True)
+    twice = table["recipe_id"].duplicated(keep=False)  # files that each count from 1: by the text
+    table.loc[twice, "recipe_id"] = [f"{number:016x}" for number in content_hash(table[twice])]
+    return validate(table), report
 
 
 def chunks(

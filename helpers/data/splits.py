@@ -7,6 +7,7 @@ test.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import tempfile
@@ -136,7 +137,8 @@ def make_manifest(
     def place(ids: list[str]) -> bytes:
         return hashlib.sha256(f"{seed}{ids[0]}".encode()).digest()
 
-    for _, part in table.groupby("category", sort=True):
+    home = table.groupby("group")["category"].transform("min")  # a group counts in one category
+    for _, part in table.groupby(home, sort=True):
         groups = [sorted(ids) for _, ids in part.groupby("group")["recipe_id"]]
         placed = {m: known[m] for ids in groups for m in ids if m in known}
         for ids in sorted(groups, key=place):
@@ -228,5 +230,9 @@ def read_split(cfg: Settings, name: str) -> datasets.Dataset:
     disable_progress_bars()
     with tempfile.TemporaryDirectory(prefix="dapur-split-") as cache:
         return load_dataset(
-            "json", data_files=str(path), split="train", cache_dir=cache, keep_in_memory=True
+            "json",
+            data_files=glob.escape(str(path)),
+            split="train",
+            cache_dir=cache,
+            keep_in_memory=True,
         )

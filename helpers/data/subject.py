@@ -50,17 +50,25 @@ def _lacking(part: dict) -> str:
         return "system, the line that says who the assistant is, is missing."
     if not _sentences(headings) or len(set(headings)) != 2:
         return "headings must be two different lines."
+    if any(line != line.strip() or "\n" in line for line in headings):
+        return "headings must be single lines without a blank at either end."
     if unknown := set(part) - {"system", "headings", *FORMS, *OPTIONAL}:
         return f"{', '.join(sorted(unknown))} is unknown."
     for form, needed in (FORMS | OPTIONAL).items():
         if form in OPTIONAL and form not in part:
             continue
+        if not isinstance(part.get(form, {}), dict):
+            return f"[{form}] must be a table with lists of sentences."
         kinds = ("before", "after") if form == "around" else ("train", "test")
         for kind in kinds:
             sentences = part.get(form, {}).get(kind)
             if not _sentences(sentences):
                 return f"[{form}] needs a list of sentences {kind}."
             for sentence in sentences:
+                try:
+                    sentence.format(**dict.fromkeys(needed, ""))
+                except (ValueError, KeyError, IndexError):
+                    return f"[{form}] {kind}: {sentence!r} has a brace too many or an unknown one."
                 if set(re.findall(r"{(.*?)}", sentence)) != needed:
                     names = " and ".join(f"{{{name}}}" for name in sorted(needed)) or "nothing"
                     return f"[{form}] {kind}: {sentence!r} must hold {names} in braces."
@@ -84,7 +92,10 @@ def adapt(
     if (folder / f"{file.stem}.csv").resolve() == file.resolve():
         raise UsageError(f"{file} would be overwritten; give another folder with --out.")
     layout = csv_reader.look_at(file, named)
-    good, bad = zip(*csv_reader.chunks(file, layout, 2000))
+    parts = list(csv_reader.chunks(file, layout, 2000))
+    if not parts:
+        raise csv_reader.NotARecipeFile(f"{file} has a header and no rows.")
+    good, bad = zip(*parts)
     table = pd.concat(good, ignore_index=True)[list(named)]
     if separator:
         for column in ("ingredients", "steps"):

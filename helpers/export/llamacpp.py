@@ -14,7 +14,7 @@ import os
 import secrets
 import threading
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 
@@ -116,7 +116,10 @@ class GgufBot(Bot):
             if self._server is None:
                 self._server = self._start()
                 url = f"{self._server.listening_address}/v1"
-                self._client = openai.OpenAI(base_url=url, api_key=self._key, max_retries=0)
+                direct = openai.DefaultHttpxClient(trust_env=False)  # no proxy between the two
+                self._client = openai.OpenAI(
+                    base_url=url, api_key=self._key, max_retries=0, http_client=direct
+                )
             return self._server
 
     @property
@@ -241,7 +244,8 @@ class ChatBot(GgufBot):
     def _start(self):
         if not self.path.is_file():
             for older in self.path.parent.glob("*.gguf"):
-                older.unlink()
+                with suppress(PermissionError):  # Windows: a service answers from it
+                    older.unlink()
             weights = merging.merged_weights(self.cfg, loaded=self.plain.model)
             parts = (weights, models.load_config(self.cfg), self.tokenizer)
             gguf.write(*parts, self.path, QUANT, licence=self.cfg.licence)

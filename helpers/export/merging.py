@@ -194,7 +194,7 @@ def deltas(cfg: Settings, weights: dict[str, Weight]) -> dict[str, Callable[[], 
         name, known = f"{layer}.weight", part in ("A.weight", "B.weight")
         if known and a is not None and b is not None and name in weights:
             shape = (b.shape[0], a.shape[1])[:: -1 if config.fan_in_fan_out else 1]
-            if shape == weights[name].shape and not config.alpha_pattern:
+            if shape == weights[name].shape and not (config.alpha_pattern or config.rank_pattern):
                 found[name] = partial(delta, a, b)
                 continue
         raise CourseError(
@@ -269,6 +269,9 @@ def go_template(tokenizer) -> str:
     chat = [{"role": role, "content": f"{{{{ {name} }}}}"} for role, name in fields.items()]
     system = tokenizer.apply_chat_template(chat[:1], tokenize=False)
     whole = tokenizer.apply_chat_template(chat, tokenize=False)
+    # a template may write more before a past answer than the chat and the training ask with
+    asked = tokenizer.apply_chat_template(chat[:2], tokenize=False, add_generation_prompt=True)
+    whole = asked + "".join(whole.partition(chat[2]["content"])[1:])
     if not whole.startswith(system) or any(whole.count(m["content"]) != 1 for m in chat):
         raise CourseError(
             "the chat template does not append system, user and assistant message one after the "

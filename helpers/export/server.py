@@ -61,7 +61,7 @@ def create_app(bot, cfg: Settings, *, hosts: tuple[str, ...] = (), **options) ->
     api.add_routes(app, service)
     blocks = page(service)
     direct = frozenset(number for number, event in blocks.fns.items() if event.queue is False)
-    app.add_middleware(Gate, hosts=hosts, direct=direct)
+    app.add_middleware(Gate, hosts=hosts, direct=direct, events=frozenset(blocks.fns))
     return gr.mount_gradio_app(
         app,
         blocks,
@@ -131,11 +131,18 @@ TEXT_KEYS = {"role", "content", "text", "value"}  # of a chat message or a click
 class Gate:
     """ASGI middleware: route allow-list, Host and Origin check, body limit, CSP.
 
-    `direct` are the page's events that may be run without Gradio's queue.
+    `events` are those of the page, `direct` the ones that may be run without Gradio's queue.
     """
 
-    def __init__(self, app, hosts: tuple[str, ...] = (), direct: frozenset[int] = frozenset()):
-        self.app, self.hosts, self.direct = app, {"localhost", *hosts}, direct
+    def __init__(
+        self,
+        app,
+        hosts: tuple[str, ...] = (),
+        direct: frozenset[int] = frozenset(),
+        events: frozenset[int] = frozenset(),
+    ):
+        self.app, self.direct, self.events = app, direct, events
+        self.hosts = {"localhost", *map(str.lower, hosts)}  # as `urlsplit` gives them
 
     async def __call__(self, scope, receive, send) -> None:
         if scope["type"] == "lifespan":
@@ -209,9 +216,12 @@ class Gate:
                 raise OverflowError
         if scope["path"].startswith("/gradio_api/"):
             sent = json.loads(body)
-            if not isinstance(sent.get("data"), list | None):
+            if not isinstance(sent, dict) or not isinstance(sent.get("data"), list | None):
                 raise ValueError("not an event")
-            if scope["path"].endswith("/predict") and sent.get("fn_index") not in self.direct:
+            event = sent.get("fn_index")
+            if event is not None and not (isinstance(event, int) and event in self.events):
+                raise ValueError("no event of this page")
+            if scope["path"].endswith("/predict") and event not in self.direct:
                 raise ValueError("an event of the queue")
             for value in [*(sent.get("data") or []), sent.get("event_data")]:
                 if not isinstance(value, str):

@@ -453,6 +453,10 @@ def add_routes(app: FastAPI, service: Service) -> None:
                     break
         return reply.whole()
 
+    @app.api_route("/v1/{rest:path}", methods=["GET", "POST", "PUT", "PATCH", "DELETE"])
+    async def other(rest: str):
+        raise HTTPException(405, f"/v1/{rest} does not take this method")
+
 
 async def stream(pieces, reply: Reply, begin: str, usage: bool) -> AsyncIterator[str]:
     """The events of a streamed answer; `begin` is its first piece."""

@@ -117,13 +117,15 @@ def _open(folder: Path, cfg: Settings, paths: tuple[Path, Path], fresh: bool) ->
     identity = "ftjob-" + _key(cfg, paths)
     if not fresh and (folder / "job.json").is_file():
         known = retrieve(folder)
-        if known.id == identity and known.status != "failed":
+        whole = known.status != "succeeded" or not models.torn(folder / "adapter")
+        if known.id == identity and known.status != "failed" and whole:
             return known
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     for name, path in zip(FILES, paths):
         shutil.copyfile(path, folder / f"{name}.jsonl")
     values = {name: getattr(cfg, known) for name, known in HYPERPARAMETERS.items()}
+    values["batch_size"] = cfg.batch * cfg.accumulation
     _event(folder, f"Created fine-tuning job {identity}")
     return _save(folder, Job(identity, cfg.as_dict()["base_model"], values))
 
@@ -157,7 +159,10 @@ def with_hyperparameters(cfg: Settings, values: dict) -> Settings:
     """The settings with a job's hyperparameters in their places. Raises UsageError for others."""
     for name in values:
         choice(name, HYPERPARAMETERS, "hyperparameter")
-    return dataclasses.replace(cfg, **{HYPERPARAMETERS[k]: value for k, value in values.items()})
+    changed = {HYPERPARAMETERS[k]: value for k, value in values.items()}
+    if "batch" in changed:  # the rows of one update, as hosted services count them
+        changed["accumulation"] = 1
+    return dataclasses.replace(cfg, **changed)
 
 
 class _Events(TrainerCallback):

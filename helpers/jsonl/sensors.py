@@ -256,6 +256,11 @@ def model_advice(reading: dict, cfg: Settings) -> str:
     folder = cfg.artifacts / "jsonl" / "sensor" / "job" / "adapter"
     if not folder.is_dir():
         raise MissingStep("no tuned sensor model yet. Run notebook 08_jsonl_finetuning first.")
+    if reason := models.torn(folder):
+        raise MissingStep(
+            f"the tuned sensor model is not whole ({reason}). Run notebook 08_jsonl_finetuning "
+            "again."
+        )
     base = models.load_base(cfg, "none" if cfg.device.kind == "cpu" else None)
     model = PeftModel.from_pretrained(base, str(folder)).eval()
     options = {"max_new_tokens": 150, "repetition_penalty": 1.0}

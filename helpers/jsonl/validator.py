@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
@@ -18,6 +19,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from jinja2 import TemplateError
 from rapidfuzz import fuzz, process
 
 from ..course.errors import CourseError
@@ -113,8 +115,15 @@ def read_chats(path: str | Path) -> list[list[dict]]:
             f"this file cannot be trained on. {report.summary()}. Correct these lines and validate "
             f"again: python -m helpers data validate-jsonl {Path(path).name}"
         )
-    lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
-    return [json.loads(line)["messages"] for line in lines if line.strip()]
+    lines = Path(path).read_bytes().decode("utf-8-sig").split("\n")
+    chats = {n: json.loads(line)["messages"] for n, line in enumerate(lines, 1) if line.strip()}
+    for number, chat in chats.items():
+        if not all(isinstance(message.get("content"), str) for message in chat):
+            raise CourseError(
+                f"{Path(path).name}, line {number}: a message without text (tool_calls). Hosted "
+                "services take it, the training here does not: leave such rows out."
+            )
+    return list(chats.values())
 
 
 def write_chats(chats: list[list[dict]], path: str | Path) -> Path:
@@ -361,7 +370,8 @@ def _lengths(chats: list[list], tokenizer) -> dict[str, dict[str, float]]:
 
     def whole(chat: list) -> int:
         if getattr(tokenizer, "chat_template", None):
-            return size(tokenizer.apply_chat_template(chat, tokenize=False))
+            with contextlib.suppress(TemplateError):  # a template that refuses these roles
+                return size(tokenizer.apply_chat_template(chat, tokenize=False))
         return sum(size(m["content"]) for m in chat)
 
     chats = [

@@ -49,7 +49,7 @@ def number(value, language: str = "en") -> str:
     """Four significant digits in the way of a language; a dash for nothing."""
     if value is None:
         return "–"
-    return written(f"{value:.4g}" if abs(value) < 1e5 else f"{value:,.0f}", language)
+    return written(f"{value:.4g}" if abs(value) < 9999.5 else f"{value:,.0f}", language)
 
 
 def markdown(value) -> str:

@@ -148,7 +148,14 @@ def assigned(given: list[str], lessons: list[dict], folder: Path = NOTEBOOKS) ->
             )
         default = known[name]
         try:
-            value = value if isinstance(default, str) else type(default)(literal_eval(value))
+            if not isinstance(default, str):
+                found = literal_eval(value)
+                if type(found) is not type(default) and (type(default), type(found)) != (
+                    float,
+                    int,
+                ):
+                    raise ValueError
+                value = type(default)(found)
         except (ValueError, SyntaxError, TypeError):
             kind = type(default).__name__
             raise UsageError(f"--set {text}: expected {kind}, such as {default!r}.") from None

@@ -102,7 +102,8 @@ class Job:
         first = [sabotage["lessons"][0] for sabotage in self.chosen.values()]
         needed = {number for one in self.chosen.values() for number in one["lessons"]}
         if min(first) > "03" and (self.cfg.artifacts / "adapter").is_dir():
-            for source in (self.cfg.artifacts, self.cfg.artifacts_root / "models"):
+            made = self.cfg.artifacts_root / "models"  # a model of the hub is kept elsewhere
+            for source in filter(Path.is_dir, (self.cfg.artifacts, made)):
                 shutil.copytree(source, now.artifacts_root / source.name, ignore=JUNK)
         elif max(first) > "02":
             needed |= {"02", "03"} if max(first) > "03" else {"02"}

@@ -13,6 +13,7 @@ import platform
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -157,10 +158,17 @@ def _result(client: Client, future: Future, seconds: float):
                 "full (smaller chunks: chunk_rows).",
             ) from None
         except TimeoutError:
-            if future.done():  # the call's own error
+            if future.status == "error":  # the call's own; a finished one is still on its way here
                 raise
             if not client.nthreads():
                 raise _nobody() from None
+        except CancelledError as problem:
+            raise CourseError(
+                f"sambungan ke scheduler terputus ({problem}). Hasilnya tidak lengkap dan tidak "
+                "dipakai; jalankan lagi scheduler-nya.",
+                f"the connection to the scheduler was lost ({problem}). The result is not complete "
+                "and is not used; start the scheduler again.",
+            ) from None
 
 
 def _nobody() -> CourseError:

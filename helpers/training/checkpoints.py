@@ -90,13 +90,20 @@ def fingerprint(cfg: Settings, train: ChatDataset, validation: ChatDataset, *con
     rows = [[[row.input_ids, row.labels] for row in part.rows] for part in (train, validation)]
     settings = {k: v for k, v in cfg.as_dict().items() if k not in ("language", "device")}
     shown = [
-        {k: str(v) for k, v in config.to_dict().items() if k not in UNLEARNT} for config in configs
+        {k: _text(v) for k, v in config.to_dict().items() if k not in UNLEARNT}
+        for config in configs
     ]
-    return cache_key(rows, settings, cfg.device.kind, versions(), shown)
+    return cache_key(rows, settings, cfg.base_model, cfg.device.kind, versions(), shown)
+
+
+def _text(value) -> str:
+    """As text; a set, such as PEFT's target modules, has another order in every process."""
+    return str(sorted(value, key=str) if isinstance(value, set | frozenset) else value)
 
 
 def finished(cfg: Settings, mark: str, folder: Path | None = None) -> dict | None:
     """Summary of the training with this fingerprint in `folder` (lesson 03's), or None."""
+    rows = None if folder else models.rows_hash(cfg)
     folder = folder or models.adapter_folder(cfg)
     if models.torn(folder):  # it is trained again, as where nothing is there
         return None
@@ -104,7 +111,8 @@ def finished(cfg: Settings, mark: str, folder: Path | None = None) -> dict | Non
         saved = read_json(folder / "training.json")
     except (CourseError, FileNotFoundError):
         return None
-    return saved if saved.get("fingerprint") == mark else None
+    same_rows = rows in (None, saved.get("rows"))
+    return saved if same_rows and saved.get("fingerprint") == mark else None
 
 
 def checkpoints(cfg: Settings, mark: str, folder: Path | None = None, fresh: bool = False) -> Path:

@@ -26,7 +26,7 @@ from transformers import TrainerCallback, TrainingArguments
 from transformers.utils import logging
 
 from ..course import settings
-from ..course.errors import UsageError
+from ..course.errors import CourseError, UsageError
 from ..course.files import write_json
 from ..data import recipes, splits
 from . import checkpoints, models, prompts, trainer
@@ -184,6 +184,16 @@ def shortened(cfg: settings.Settings, steps: int) -> settings.Settings:
     return dataclasses.replace(cfg, max_steps=steps, **changed)
 
 
+def require_its_own(folder: Path, mark: str) -> None:
+    """Raise CourseError where a folder holds checkpoints of another training than this one."""
+    note = folder / "fingerprint.txt"
+    if any(folder.glob("checkpoint-*")) and not (note.is_file() and note.read_text() == mark):
+        raise CourseError(
+            f"the checkpoints in {folder} are of another training (rows, settings, --steps or "
+            "versions differ). Give those again, or leave out --resume to begin anew."
+        )
+
+
 def run_training(options: argparse.Namespace, group: Processes) -> Path | None:
     """Train as `options` say; the path of training.json, in process 0."""
     if options.steps < 0:
@@ -216,6 +226,7 @@ def run_training(options: argparse.Namespace, group: Processes) -> Path | None:
     if group.rank == 0:
         if not options.resume:
             shutil.rmtree(options.out / "checkpoints", ignore_errors=True)
+        require_its_own(options.out / "checkpoints", mark)
         folder = checkpoints.checkpoints(cfg, mark, options.out / "checkpoints")
         newest = checkpoints.sound_checkpoint(folder)
     run.keep_gradient, newest = options.keep_gradient, group.first(newest)

@@ -52,7 +52,7 @@ _PREPARED = r"(?:,(?!\d)| \().*"  # ", finely sliced" or " (optional)"
 
 
 def name_first(item: str) -> str:
-    """An ingredient as the model writes it: "3 siung cabai, iris" -> "cabai: 3 siung, iris".
+    """An ingredient as the model writes it: "3 buah cabai, iris" -> "cabai: 3 buah, iris".
 
     A model writes from left to right: with the name first, number and unit are chosen for that
     ingredient. An item without a quantity before its name stays as it is.

@@ -33,6 +33,7 @@ from .prompts import IGNORE
 
 # the other way of checkpointing needs inputs with a gradient and is on its way out of torch
 CHECKPOINTING = {"use_reentrant": False}
+OVERFLOWS = 20  # updates in a row that the scaler of fp16 may skip; its factor then fell to 1/16
 
 
 class ChatDataset(torch.utils.data.Dataset):
@@ -196,7 +197,7 @@ class GradientGuard(TrainerCallback):
 
     def on_train_begin(self, args, state, control, train_dataloader=None, **kwargs):
         check_collator(train_dataloader)
-        self.first, self.evaluated = True, False
+        self.first, self.evaluated, self.skipped = True, False, 0
         self.checked_after_evaluation = sum(
             "eval_loss" in row and row["step"] < state.global_step for row in state.log_history
         )
@@ -221,7 +222,11 @@ class GradientGuard(TrainerCallback):
                 "without a backward pass; set support_avx512bf16_for_cpu = False on every "
                 "Linear4bit before training (models.load_base(cfg, for_training=True) does)."
             )
-        if not all(math.isfinite(norm) for norm in norms):
+        finite = all(math.isfinite(norm) for norm in norms)
+        if not finite and getattr(args, "fp16", False) and self.skipped < OVERFLOWS:
+            self.skipped += 1  # the scaler skips this update and halves its factor: look again
+            return
+        if not finite:
             raise CourseError(
                 f"a gradient is not finite {when}: lower the learning rate or use a wider "
                 "compute dtype."

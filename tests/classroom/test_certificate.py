@@ -83,6 +83,9 @@ def test_lessons_and_exercises_come_from_the_own_copy_and_from_runs(own):
     assert f"run <strong>2 of {LESSONS}</strong> lessons" in page["en"]
     assert re.search(r"solved <strong>2 of \d\d</strong> exercises", page["en"])
     assert '<td>00 · Start here</td><td>yes</td><td class="n">2/3</td>' in page["en"]
+    nb.cells.append(nbformat.v4.new_code_cell("RUN_SOLUTIONS = True"))
+    nbformat.write(nb, path)
+    assert '<td class="n">0/3</td>' in page_of(own)[1]["en"], "the course's own answers"
     assert "<td>05 · Chatbot</td><td>–</td>" in page["en"]
 
 

@@ -100,7 +100,7 @@ def test_a_committed_notebook_is_small_enough_for_github(path):
 def test_the_example_of_the_prompt_format_is_what_the_code_writes():
     text = page("docs/prompt_format.md")
     steps = ("Kocok telur, garam, dan cabai.", "Dadar sampai matang.")
-    items = ("2 butir telur", "1/4 sdt garam", "3 siung cabai, iris")
+    items = ("2 butir telur", "1/4 sdt garam", "3 buah cabai, iris")
     recipe = Recipe("Telur Dadar", items, steps)
     assert fences(text, "text")[0].rstrip("\n") == prompts.answer(recipe, "id")
     assert prompts.parse(fences(text, "text")[0]) == recipe

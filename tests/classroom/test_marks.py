@@ -87,6 +87,20 @@ def solved(nb, checks):
     nb.cells[4].source = nb.cells[4].source.replace("SOLUTIONS = False", "SOLUTIONS = True")
 
 
+def solved_from_outside(nb, checks):
+    """As papermill does with `-p RUN_SOLUTIONS True`."""
+    cell = nbformat.v4.new_code_cell("RUN_SOLUTIONS = True")
+    cell.metadata["tags"] = ["injected-parameters"]
+    nb.cells.insert(5, cell)
+
+
+def solved_further_down(nb, checks):
+    cell = nbformat.v4.new_code_cell("RUN_SOLUTIONS = False")
+    cell.metadata["tags"] = ["injected-parameters"]
+    nb.cells.insert(5, cell)
+    nb.cells.insert(6, nbformat.v4.new_code_cell("if 1:\n    RUN_SOLUTIONS = True"))
+
+
 def older(nb, checks):
     nb.metadata["dapur"]["code_sha256"] = "0" * 64
 
@@ -101,6 +115,8 @@ def printed_elsewhere(nb, checks):
         (removed, "check removed: 2.1", ("not run", "wrong", "open")),
         (changed, "check changed: 2.2", ("correct", "wrong", "open")),
         (solved, "RUN_SOLUTIONS was on", ("correct", "wrong", "open")),
+        (solved_from_outside, "RUN_SOLUTIONS was on", ("correct", "wrong", "open")),
+        (solved_further_down, "RUN_SOLUTIONS was on", ("correct", "wrong", "open")),
         (older, "another version of the course", ("correct", "wrong", "open")),
         (printed_elsewhere, "", ("correct", "wrong", "open")),
     ],
@@ -151,6 +167,12 @@ def test_notebooks_are_found_in_folders_and_beside_them(tmp_path):
     assert [learner for learner, _ in own] == ["siti"], "the folder of one learner"
     with pytest.raises(UsageError, match="holds no notebooks"):
         marks.notebooks_of(tmp_path / "andi")
+
+
+def test_a_student_number_is_a_learner(tmp_path):
+    for number in ("13519001", "13519002"):
+        handed_in(tmp_path / f"{number}.ipynb")
+    assert [learner for learner, _ in marks.notebooks_of(tmp_path)] == ["13519001", "13519002"]
 
 
 def test_of_two_notebooks_of_a_lesson_the_better_one_counts(tmp_path):

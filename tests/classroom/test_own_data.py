@@ -14,7 +14,7 @@ from plants import rows
 from helpers.course import lesson, settings
 from helpers.course.errors import UsageError
 from helpers.course.settings import ROOT
-from helpers.data import load_recipes, subject
+from helpers.data import csv_reader, load_recipes, subject
 from helpers.pipeline import execute, runner
 
 NAMED = {"title": "tanaman dan tugas", "ingredients": "Perlengkapan", "steps": "cara"}
@@ -73,6 +73,17 @@ def test_a_named_column_wins_over_a_known_name(tmp_path):
     named = {"title": "a", "ingredients": "b", "steps": "c"}
     made, _ = subject.adapt(written(tmp_path / "x.csv", table), named, tmp_path / "d")
     assert made.read_text(encoding="utf-8") == "Title,Ingredients,Steps\nYes,1--2,3\n"
+
+
+def test_a_column_is_found_by_its_very_name_and_a_header_alone_is_named(tmp_path):
+    table = [{"Name (id)": "Satu", "Name (en)": "One", "b": "1--2", "c": "3"}]
+    named = {"title": "Name (en)", "ingredients": "b", "steps": "c"}
+    file = written(tmp_path / "x.csv", table)
+    made, _ = subject.adapt(file, named, tmp_path / "d")
+    assert made.read_text(encoding="utf-8").splitlines()[1] == "One,1--2,3"
+    file.write_text("Name (id),Name (en),b,c\n", encoding="utf-8")
+    with pytest.raises(csv_reader.NotARecipeFile, match="a header and no rows"):
+        subject.adapt(file, named, tmp_path / "e")
 
 
 def test_a_subject_that_was_edited_is_never_overwritten_and_belongs_to_the_data(tmp_path):
@@ -136,6 +147,9 @@ GOOD = tomllib.loads(subject.TEMPLATE.read_text(encoding="utf-8"))["id"]
         ("[id]\nsystem = 'x'\nheadings = ['A:', 'A:']", "two different lines"),
         (f"{HEAD}\nbahan = 1", "bahan is unknown"),
         (HEAD, r"\[dish\] needs a list of sentences train"),
+        (f"{HEAD}\ndish = ['{{title}}']", r"\[dish\] must be a table"),
+        (f"{HEAD}\n[id.dish]\ntrain = ['{{title}} }}']\ntest = ['x']", "a brace too many"),
+        ("[id]\nsystem = 'x'\nheadings = ['A: ', 'B:']", "single lines without a blank"),
         (
             f"{HEAD}\n[id.dish]\ntrain = ['How?']\ntest = ['{{title}}']",
             r"must hold {title} in braces",

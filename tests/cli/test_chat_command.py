@@ -1,7 +1,10 @@
 """The chat command over a bot that is no model."""
 
+import io
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 import typer
@@ -48,6 +51,38 @@ def test_first_interrupt_stops_the_answer_the_second_leaves(capsys):
     with pytest.raises(KeyboardInterrupt):
         chat_command.answer(talk, "halo")
     assert signal.getsignal(signal.SIGINT) is before and not talk.busy
+
+
+INTERRUPTED = """
+import os, signal
+from helpers.cli import chat
+from tests.chat import fake_streams
+
+def count(messages):
+    if not seen:
+        seen.append(os.kill(os.getpid(), signal.SIGINT))
+    return 3
+
+seen, talk = [], fake_streams.conversation()
+talk.count = count
+try:
+    chat.answer(talk, "halo")
+except KeyboardInterrupt:
+    print("left")
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="os.kill cannot send Ctrl-C to itself on Windows")
+def test_an_interrupt_while_the_question_is_counted_leaves_and_never_hangs():
+    command = [sys.executable, "-c", INTERRUPTED]
+    done = subprocess.run(command, cwd=settings.ROOT, capture_output=True, text=True, timeout=120)
+    assert done.stdout == "left\n" and done.returncode == 0, done.stderr
+
+
+def test_a_pipe_that_is_not_utf_8_loses_no_question(monkeypatch):
+    sent = b"Satu\n" + b"Caf\xe9\n" + "Pedas \u2615\n".encode()
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(sent), "cp1252"))
+    assert list(chat_command.lines(None)) == ["Satu", "Caf\ufffd", "Pedas \u2615"]
 
 
 @pytest.fixture(autouse=True)

@@ -1,5 +1,6 @@
 """The device that a run computes on: nvidia-ml-py with the calls of absent machines."""
 
+import os
 import types
 
 import pytest
@@ -104,3 +105,11 @@ def test_why_a_gpu_is_not_used_is_one_line(call, code, words, machine):
 
 def test_a_machine_without_a_driver_says_nothing(machine):
     assert machine.find(nvmlInit=machine.fail("LIBRARY_NOT_FOUND")).note == ""
+
+
+def test_torch_counts_the_cards_as_nvml_does(machine, monkeypatch):
+    """CUDA's own order begins with the fastest card."""
+    monkeypatch.setenv("CUDA_DEVICE_ORDER", "")
+    monkeypatch.delenv("CUDA_DEVICE_ORDER")
+    machine.find()
+    assert os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"

@@ -32,6 +32,8 @@ def gpu(name, memory, capability=(8, 6)):
         (gpu("RTX 4090", 23.5, (8, 9)), "gpu-24gb"),
         (gpu("NVIDIA H200", 139.0, (9, 0)), "gpu-24gb"),
         (gpu("Tesla T4", 14.6, (7, 5)), "colab-t4"),
+        (gpu("NVIDIA T400 4GB", 3.9, (7, 5)), "gpu-4gb"),
+        (gpu("GRID T4-8Q", 7.9, (7, 5)), "gpu-8gb"),
     ],
 )
 def test_the_largest_profile_that_the_hardware_holds_is_chosen(device, profile):

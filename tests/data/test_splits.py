@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.course import settings as course
 from helpers.course.errors import CourseError, MissingStep
 from helpers.course.files import write_text
 from helpers.data import splits
@@ -187,6 +188,24 @@ def test_manifest_is_balanced_and_keeps_groups_together():
     assert counted["test"].between(5, 8).all() and counted["validation"].between(2, 5).all()
     again = splits.make_manifest(table.sample(frac=1, random_state=3))
     pd.testing.assert_series_equal(manifest, again.set_index("recipe_id")["split"])
+
+
+def test_near_duplicates_in_two_categories_stand_on_one_side():
+    table = table_of([(seed, changed) for seed in range(60) for changed in (0, 4)])
+    table["category"] = [f"k{number % 2}" for number in range(len(table))]  # twins apart
+    table["group"] = splits.group(table)
+    manifest = splits.make_manifest(table).set_index("recipe_id")["split"]
+    sides = table.groupby("group")["recipe_id"].agg(lambda ids: manifest[ids].nunique())
+    assert (table.groupby("group").size() > 1).any() and (sides == 1).all()
+
+
+def test_a_folder_whose_name_is_a_pattern_is_read(tmp_path):
+    cfg = course.load("sanity", artifacts_root=tmp_path / "resep [2026]")
+    write_text(
+        splits.split_file(cfg, "test"),
+        json.dumps({"title": "Soto", "messages": [{"role": "user", "content": "x"}]}) + "\n",
+    )
+    assert splits.read_split(cfg, "test")["title"] == ["Soto"]
 
 
 def test_adding_recipes_moves_none_that_the_manifest_already_has():

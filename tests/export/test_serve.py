@@ -510,7 +510,8 @@ def test_other_hosts_and_origins_are_refused(quick, headers, status):
 
 
 def test_the_bound_host_is_known():
-    known = server.Gate(None, ("kitchen.example",)).known_host
+    known = server.Gate(None, ("Kitchen.example",)).known_host  # Windows: in capitals
+    assert known({b"host": b"KITCHEN.example:7860"})
     assert known({b"host": b"kitchen.example:7860"}) and not known({b"host": b"x.example"})
 
 
@@ -524,6 +525,20 @@ def test_large_bodies_are_refused_with_and_without_a_length(quick):
         )
     deep = b'{"data": [' + b"[" * 9000 + b"]" * 9000 + b"]}"
     assert quick.http.post("/gradio_api/queue/join", content=deep).status_code == 400
+
+
+@pytest.mark.parametrize(
+    "sent", [[], "x", {"data": [], "fn_index": []}, {"data": [], "fn_index": 99}, {"fn_index": "0"}]
+)
+def test_what_is_no_event_of_the_page_is_refused(quick, sent):
+    for path in ("/gradio_api/queue/join", "/gradio_api/run/predict"):
+        refused = quick.http.post(path, json=sent)
+        assert refused.status_code == 400 and problem(refused)["code"] == "invalid_json"
+
+
+def test_another_method_is_refused_in_openais_shape(quick):
+    refused = quick.http.get(CHAT)
+    assert refused.status_code == 405 and "does not take" in problem(refused)["message"]
 
 
 @pytest.mark.parametrize(("path", "host"), [("/v1/embeddings", "localhost"), (CHAT, "x.example")])

@@ -1,5 +1,7 @@
 """The local fine-tuning job: its life, its interruptions, and that the same job runs once."""
 
+import dataclasses
+import shutil
 import subprocess
 import sys
 
@@ -171,3 +173,18 @@ def test_unknown_hyperparameters_and_missing_jobs_are_refused(files, cfg, tmp_pa
     assert not (tmp_path / "none").exists()
     with pytest.raises(MissingStep, match="no fine-tuning job in none"):
         local_job.retrieve(tmp_path / "none")
+
+
+def test_a_finished_job_whose_adapter_was_torn_is_trained_again(finished, files, cfg, tmp_path):
+    folder = shutil.copytree(finished[0], tmp_path / "torn")
+    broken = folder / "adapter" / "adapter_model.safetensors"
+    broken.write_bytes(broken.read_bytes()[:-9])
+    assert jsonl.finetune(folder, *files, cfg, **TINY).status == "succeeded"
+    assert weights(folder).keys() == weights(finished[0]).keys()
+
+
+def test_a_batch_size_is_the_rows_of_one_update(cfg):
+    wide = dataclasses.replace(cfg, batch=2, accumulation=4)
+    asked = local_job.with_hyperparameters(wide, {"batch_size": 8})
+    assert asked.batch * asked.accumulation == 8
+    assert local_job.with_hyperparameters(wide, {"n_epochs": 1}).accumulation == 4

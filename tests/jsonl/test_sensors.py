@@ -183,6 +183,16 @@ def test_simulated_hours_make_sense():
     assert mean("total_w", lambda r: r["ac_w"]) > mean("total_w", lambda r: not r["ac_w"]) + 200
 
 
+def test_a_torn_sensor_model_is_named(cfg, tmp_path):
+    cfg = dataclasses.replace(cfg, artifacts_root=tmp_path)
+    folder = cfg.artifacts / "jsonl" / "sensor" / "job" / "adapter"
+    folder.mkdir(parents=True)
+    (folder / "adapter_config.json").write_text("{}")
+    (folder / "adapter_model.safetensors").write_bytes(b"half")
+    with pytest.raises(MissingStep, match="is not whole .*Run notebook 08"):
+        sensors.model_advice(sensors.typed(), cfg)
+
+
 def test_the_tuned_model_advises_on_one_reading_once_it_is_there(cfg, tmp_path):
     own = dataclasses.replace(cfg, artifacts_root=tmp_path)
     with pytest.raises(MissingStep, match="Run notebook 08"):

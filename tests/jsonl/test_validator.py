@@ -1,5 +1,6 @@
 """The validator of chat JSONL: each kind of defect alone, good files, the command line."""
 
+import copy
 import json
 import time
 
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from helpers import jsonl
 from helpers.cli import main
 from helpers.course.errors import CourseError
+from helpers.jsonl import validator
 
 ASK = (
     "What is the largest ocean on Earth?",
@@ -187,6 +189,30 @@ def test_chats_are_written_and_read_back_and_faults_are_named(tmp_path):
 )
 def test_no_false_alarm(check, messages):
     assert found(check(row(messages))) == []
+
+
+def test_rows_that_only_services_take_are_named_before_a_training(tmp_path):
+    call = {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}
+    told = [*chat()[:2], call, {"role": "tool", "content": "42"}, chat()[-1]]
+    path = tmp_path / "tools.jsonl"
+    path.write_text("\n".join([row(chat(ASK[1], TELL[1])), row(told)]), encoding="utf-8")
+    with pytest.raises(CourseError, match=r"tools.jsonl, line 2: a message without text"):
+        validator.read_chats(path)
+
+
+def test_a_return_inside_an_object_is_read_as_it_was_judged(tmp_path):
+    path = tmp_path / "cr.jsonl"
+    path.write_bytes(row(chat()).replace('": [', '":\r [', 1).encode())
+    assert validator.validate(path).ok and validator.read_chats(path) == [chat()]
+
+
+def test_a_template_that_refuses_the_roles_does_not_end_the_report(tmp_path, tokenizer):
+    strict = copy.deepcopy(tokenizer)
+    strict.chat_template = "{{ raise_exception('roles must alternate') }}"
+    path = tmp_path / "turns.jsonl"
+    path.write_text(row([*chat()[:2], *chat()[1:]]), encoding="utf-8")
+    report = validator.validate(path, tokenizer=strict)
+    assert report.kinds == {"role_order": 1} and report.lengths["row"]["total"] > 0
 
 
 def test_nan_as_a_value_is_named_as_what_json_has_not(check):

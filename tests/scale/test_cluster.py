@@ -4,6 +4,7 @@ import itertools
 import os
 import shutil
 import time
+from concurrent.futures import CancelledError
 
 import dask
 import psutil
@@ -119,6 +120,30 @@ def inverse(item):
 def test_the_error_of_a_call_is_its_own(client):
     with pytest.raises(ZeroDivisionError):
         list(scale.over(client)(inverse, [1, 2, 0, 4]))
+
+
+class Late:
+    """A call that has succeeded while its result is still on its way."""
+
+    status = "finished"
+
+    def __init__(self, *answers):
+        self.answers = list(answers)
+
+    def result(self, timeout):
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def done(self):
+        return True
+
+
+def test_a_slow_transfer_is_waited_for_and_a_lost_scheduler_is_named(client):
+    assert cluster._result(client, Late(TimeoutError(), 42), 0.1) == 42
+    with pytest.raises(CourseError, match="connection to the scheduler was lost"):
+        cluster._result(client, Late(CancelledError("call-1")), 0.1)
 
 
 def test_without_a_worker_there_is_a_sentence_and_no_waiting_for_ever():

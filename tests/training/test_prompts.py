@@ -33,7 +33,7 @@ def test_an_answer_is_read_back_as_the_recipe_it_was_made_from(recipe, language)
 @pytest.mark.parametrize(
     "item, written",
     [
-        ("3 siung cabai, iris", "cabai: 3 siung, iris"),
+        ("3 buah cabai, iris", "cabai: 3 buah, iris"),
         ("10 Cabai Merah", "Cabai Merah: 10"),
         ("1,5 sdt garam halus", "garam halus: 1,5 sdt"),
         ("1/2 kg udang (segar)", "udang: 1/2 kg (segar)"),

@@ -422,6 +422,58 @@ def test_fingerprint_follows_rows_and_settings_but_not_the_display_language(
     assert checkpoints.fingerprint(cfg, rows, rows) != mark
 
 
+ORDER = """
+from types import SimpleNamespace
+from peft import LoraConfig
+from helpers.course import settings
+from helpers.training import checkpoints
+rows = SimpleNamespace(rows=[], chats=[])
+config = LoraConfig(target_modules=["q_proj", "k_proj", "v_proj", "up_proj", "down_proj"])
+print(checkpoints.fingerprint(settings.load("sanity"), rows, rows, config))
+"""
+
+
+def test_a_fingerprint_is_the_same_in_every_process(tmp_path):
+    """PEFT keeps target modules as a set, whose order follows the process's own hash seed."""
+    marks = set()
+    for seed in "123":
+        env = os.environ | {"PYTHONHASHSEED": seed, "DAPUR_ARTIFACTS": str(tmp_path)}
+        command = [sys.executable, "-c", ORDER]
+        marks.add(subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True).stdout)
+    assert len(marks) == 1 and marks.pop().strip()
+
+
+def test_a_model_of_the_same_name_in_another_place_is_another_training(cfg, rows):
+    one, other = (dataclasses.replace(cfg, base_model=f"/{place}/llama") for place in "ab")
+    assert one.key != other.key
+    assert checkpoints.fingerprint(one, rows, rows) != checkpoints.fingerprint(other, rows, rows)
+
+
+def test_rows_that_lesson_02_wrote_anew_are_trained_on_anew(cfg, monkeypatch, tmp_path):
+    cfg = dataclasses.replace(cfg, artifacts_root=tmp_path)
+    monkeypatch.setattr(models, "torn", lambda folder: None)
+    write_json(models.adapter_folder(cfg) / "training.json", {"fingerprint": "m", "rows": "a"})
+    for saved, found in ((None, True), ("a", True), ("b", False)):
+        monkeypatch.setattr(models, "rows_hash", lambda cfg, saved=saved: saved)
+        assert bool(checkpoints.finished(cfg, "m")) == found
+
+
+def test_an_overflow_in_fp16_is_left_to_the_scaler_for_a_while(tmp_path):
+    part = torch.nn.Linear(2, 2)
+    part.weight.grad = torch.full((2, 2), float("inf"))
+    model = SimpleNamespace(named_parameters=lambda: [("lora_B.weight", part.weight)])
+    state, guard = SimpleNamespace(global_step=0), training.GradientGuard()
+    guard.first, guard.evaluated, guard.skipped = True, False, 0
+    guard.checked_after_evaluation = 0
+    for _ in range(20):
+        guard.on_pre_optimizer_step(SimpleNamespace(fp16=True), state, None, model=model)
+        assert guard.first, "it must look again at the next update"
+    for fp16 in (True, False):
+        guard.skipped = 20 * fp16
+        with pytest.raises(CourseError, match="not finite"):
+            guard.on_pre_optimizer_step(SimpleNamespace(fp16=fp16), state, None, model=model)
+
+
 def test_a_training_on_a_test_recipe_is_refused(cfg, rows, tmp_path):
     cfg = dataclasses.replace(cfg, artifacts_root=tmp_path)
     checkpoints.fingerprint(cfg, rows, rows)

@@ -44,7 +44,9 @@ def main():
     print("Memeriksa berkas · Checking files ...", flush=True)
     if torn := list(damaged()):
         print(*torn, sep="\n")
-        sys.exit("Berkas di atas rusak: salin lagi. · The files above are torn: copy them again.")
+        sys.exit(
+            "Berkas di atas rusak: salin lagi. · The files above are damaged: copy them again."
+        )
     course = KIT / "course"
     home = course / ".venv"
     python = home / ("Scripts/python.exe" if kit["system"] == "Windows" else "bin/python")
