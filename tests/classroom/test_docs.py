@@ -166,6 +166,17 @@ def test_the_table_of_profiles_is_todays():
     )
 
 
+def test_the_instructors_minutes_are_those_of_the_course():
+    minutes = {item["name"][:2]: item["minutes"]["cpu"] for item in lesson.lessons()}
+    text = page("docs/instructor.md")
+    rows = re.findall(r"\| (\d\d(?:, \d\d)*) \| ([\d.]+(?: \+ [\d.]+)*) \|", text)
+    assert sum(len(numbers.split(", ")) for numbers, _ in rows) == len(minutes)
+    for numbers, told in rows:
+        assert told == " + ".join(str(minutes[n]) for n in numbers.split(", ")), numbers
+    assert f"03 perlu {minutes['03']} menit dan 04 {minutes['04']} menit" in text
+    assert f"03 takes {minutes['03']} minutes and 04 {minutes['04']} (" in text
+
+
 # --- troubleshooting ----------------------------------------------------------------------------
 
 OF_OTHERS = {"CUDA out of memory", "No module named 'helpers'"}  # messages of torch and Python
