@@ -106,6 +106,9 @@ def test_data_check_counts_and_judges(call, tmp_path, capsys):
     assert "rows kept: 1" in capsys.readouterr().out
     dropped = "file,line,reason,title\nayam.csv,3,no steps,Kosong\n"
     assert table.read_text(encoding="utf-8") == dropped
+    deep = tmp_path / "not" / "yet" / "there.csv"
+    assert call("data", "check", good, bad, "--dropped", deep) == 0
+    assert deep.read_text(encoding="utf-8") == dropped
 
 
 def test_data_split_keeps_what_the_manifest_has_and_places_the_rest(
@@ -212,3 +215,21 @@ def test_lab_serves_the_whole_course_at_an_own_copy_and_a_signal_ends_its_server
     assert (course / "work" / "siti-a" / "09_hosted_jobs.ipynb").is_file()
     lab.terminate()
     assert lab.wait(timeout=20) == 130 and not psutil.pid_exists(int(pid))
+
+
+def test_another_python_is_told_where_the_courses_own_is():
+    command = [sys.executable, "-S", "-m", "helpers", "doctor"]  # without any package
+    done = subprocess.run(command, cwd=settings.ROOT, capture_output=True, text=True)
+    (line,) = done.stderr.splitlines()
+    assert done.returncode == 1 and ".venv/bin/python -m helpers" in line
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="file names of any bytes")
+def test_a_file_name_that_is_not_utf_8_is_no_traceback(tmp_path):
+    path = os.fsencode(tmp_path) + b"/bad\xff.jsonl"
+    with open(path, "wb") as file:
+        file.write(b"{}\n")
+    command = [sys.executable, "-m", "helpers", "data", "validate-jsonl", path, "--json"]
+    done = subprocess.run(command, cwd=settings.ROOT, capture_output=True)
+    assert done.returncode == 1 and b"Traceback" not in done.stderr
+    assert json.loads(done.stdout)["problems"]

@@ -377,3 +377,14 @@ def test_real_files():
     assert report.rows_read == 5884 == len(table) + report.rows_dropped
     items = pd.concat([table["ingredients"], table["steps"]]).str.split("\n").explode()
     assert not items.str.contains(r"^\s*$|--|^\d{1,2}[.)]\s|😀|👌").any()
+
+
+def test_files_that_each_count_their_recipes_from_one_keep_them_apart(tmp_path):
+    for name in ("ayam", "ikan"):
+        rows = [f"{n},Soto {name} {n},{name}--garam,Rebus {name} {n} menit" for n in range(1, 4)]
+        text = "\n".join(["recipe_id,Title,Ingredients,Steps", *rows]) + "\n"
+        (tmp_path / f"{name}.csv").write_text(text, encoding="utf-8")
+    table, _ = recipes.load_recipes(tmp_path)
+    assert len(table) == 6 and table["recipe_id"].is_unique
+    (tmp_path / "ikan.csv").unlink()
+    assert list(recipes.load_recipes(tmp_path)[0]["recipe_id"]) == ["1", "2", "3"]

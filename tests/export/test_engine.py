@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -228,6 +229,34 @@ def test_its_http_server_is_for_nobody_else(bot):
     assert address.startswith("http://127.0.0.1:")
     for path in ("/v1/models", "/props", "/slots"):
         assert httpx.get(address + path).status_code == 401
+
+
+@needs_engine
+def test_its_questions_never_go_through_a_proxy(bot, monkeypatch):
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    assert bot.complete([1, 2, 3], 1)["ids"]
+
+
+def test_an_older_file_that_a_service_holds_open_does_not_end_the_chat(tuned_cfg, monkeypatch):
+    """As on Windows, where a mapped file cannot be removed."""
+    talk = llamacpp.ChatBot(SimpleNamespace(cfg=tuned_cfg, model=None, tokenizer=None))
+    held = talk.path.with_name("held.gguf")
+    held.parent.mkdir(parents=True, exist_ok=True)
+    held.write_bytes(b"GGUF")
+
+    def refuse(path, **options):
+        raise PermissionError(13, "in use", str(path))
+
+    written = []
+    monkeypatch.setattr(type(held), "unlink", refuse)
+    monkeypatch.setattr(merging, "merged_weights", lambda *a, **o: {})
+    monkeypatch.setattr(llamacpp.gguf, "write", lambda *parts, **o: written.append(parts[3]))
+    monkeypatch.setattr(llamacpp.GgufBot, "_start", lambda self: "started")
+    assert talk._start() == "started" and written == [talk.path]
+    monkeypatch.undo()
+    held.unlink()
 
 
 def test_without_the_package_the_way_out_is_named(tuned_cfg, monkeypatch, capsys):

@@ -8,6 +8,7 @@ import pytest
 
 from helpers.course import files, lesson, results, settings
 from helpers.course.errors import CourseError
+from helpers.course.settings import ROOT
 from helpers.pipeline import gates
 
 GOOD = {
@@ -153,3 +154,14 @@ def test_recorded_numbers_are_finite_and_plain(tmp_path, monkeypatch):
     for value in (math.nan, math.inf):
         with pytest.raises(ValueError, match="finite"):
             results.record("loss", value)
+
+
+def test_other_peoples_data_cannot_pass_with_the_base_model(cfg):
+    """What holds for their recipes too: the adapter predicts them better than no adapter."""
+    model = settings.profiles()["cpu"]["base_model"]
+    theirs = dataclasses.replace(
+        cfg, profile="cpu", base_model=model, data_dir=ROOT / "data" / "messy"
+    )
+    assert not theirs.own_data
+    held = [g for g in gates.applicable(gates.load(), theirs) if g["metric"] == "loss_gain"]
+    assert any(gate["notebook"] == "04_evaluation" and gate["bound"] == "low" for gate in held)

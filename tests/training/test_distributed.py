@@ -327,3 +327,13 @@ def test_an_error_of_the_program_itself_keeps_its_traceback(world, tmp_path, mon
     with pytest.raises(TypeError):
         distributed.main(words(tmp_path, 2))
     assert processes.explained(TypeError("x")) is None
+
+
+def test_checkpoints_of_another_training_are_kept_and_named(tmp_path):
+    distributed.require_its_own(tmp_path / "none", "a")
+    (tmp_path / "checkpoint-3").mkdir()
+    (tmp_path / "fingerprint.txt").write_text("a")
+    distributed.require_its_own(tmp_path, "a")
+    with pytest.raises(CourseError, match="of another training .*leave out --resume"):
+        distributed.require_its_own(tmp_path, "b")
+    assert (tmp_path / "checkpoint-3").is_dir()
