@@ -2,7 +2,7 @@
 
     python benchmarks/attention_speed.py [--steps 6] [--rounds 3]
 
-Rows are the sensor task's worked answers of lesson 08, trained as its job does: no quantisation,
+Rows are the sensor task's worked answers of lesson 10, trained as its job does: no quantisation,
 four rows a step. The two take turns in one process on the same batches.
 """
 

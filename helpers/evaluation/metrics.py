@@ -6,6 +6,7 @@ import numpy as np
 import sacrebleu
 from scipy.stats import binomtest
 
+from ..course import percent, record
 from ..training import prompts
 
 
@@ -33,6 +34,19 @@ def share(hits) -> tuple[float, float, float]:
     hits = [bool(hit) for hit in hits]
     found = binomtest(sum(hits), len(hits)).proportion_ci(0.95, method="wilson")
     return sum(hits) / len(hits), float(found.low), float(found.high)
+
+
+def share_text(hits) -> str:
+    """`share` as a table shows it, in the learner's notation: "75.0 % (68.4 % – 80.6 %)"."""
+    value, low, high = (percent(v, 1) for v in share(hits))
+    return f"{value} ({low} – {high})"
+
+
+def record_share(name: str, hits) -> None:
+    """Record `share` as a number of the lesson, with its interval and its number of rows."""
+    hits = list(hits)
+    value, low, high = share(hits)
+    record(name, value, "share", low=low, high=high, n=len(hits))
 
 
 class _CHRF(sacrebleu.CHRF):

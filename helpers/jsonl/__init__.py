@@ -1,4 +1,4 @@
-"""Lessons 08, 09: validate chat JSONL, three tasks, a local fine-tuning job, a practice server."""
+"""Lessons 08 to 11: validate chat JSONL, three tasks, a local job, a practice server."""
 
 from .. import lazy
 

@@ -247,7 +247,7 @@ def rule_table(language: str) -> list[tuple[str, str]]:
 
 
 def model_advice(reading: dict, cfg: Settings) -> str:
-    """What lesson 08's tuned model recommends. Raises MissingStep before it was trained."""
+    """What lesson 10's tuned model recommends. Raises MissingStep before it was trained."""
     from peft import PeftModel
 
     from ..evaluation import generation
@@ -255,11 +255,10 @@ def model_advice(reading: dict, cfg: Settings) -> str:
 
     folder = cfg.artifacts / "jsonl" / "sensor" / "job" / "adapter"
     if not folder.is_dir():
-        raise MissingStep("no tuned sensor model yet. Run notebook 08_jsonl_finetuning first.")
+        raise MissingStep("no tuned sensor model yet. Run notebook 10_sensor_advice first.")
     if reason := models.torn(folder):
         raise MissingStep(
-            f"the tuned sensor model is not whole ({reason}). Run notebook 08_jsonl_finetuning "
-            "again."
+            f"the tuned sensor model is not whole ({reason}). Run notebook 10_sensor_advice again."
         )
     base = models.load_base(cfg, "none" if cfg.device.kind == "cpu" else None)
     model = PeftModel.from_pretrained(base, str(folder)).eval()

@@ -1,4 +1,4 @@
-"""The three tasks of lessons 08 and 09 as chat rows, and how their answers are read back.
+"""The three tasks of lessons 08 to 11 as chat rows, and how their answers are read back.
 
 rows = load_task("bank", "id")                    # {"train": [Item, ...], "validation": ...}
 bank_answer('{"category":"card","subcategory":"pin"}')

@@ -59,7 +59,7 @@ def cheapest(chances: np.ndarray, flagged: np.ndarray, cost: float) -> float:
 
     `chances`: the probability of each question; `flagged`: whether it has the flag, as bool.
     """
-    tried = np.unique(chances)
+    tried = np.append(0.0, np.unique(chances))  # 0: decline everything
     costs = [
         cost * (flagged & (chances <= limit)).sum() + (~flagged & (chances > limit)).sum()
         for limit in tried

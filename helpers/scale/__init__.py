@@ -1,4 +1,4 @@
-"""Lesson 10: the same work on several processes or machines, with Dask, and guards around it."""
+"""Lesson 12: the same work on several processes or machines, with Dask, and guards around it."""
 
 from .. import lazy
 

@@ -6,6 +6,6 @@ __getattr__, __dir__ = lazy(
     __name__,
     prompts="encode",
     models="base_folder load_tokenizer load_base load_tuned",
-    trainer="ChatDataset collate label_loss LabelTrainer GradientGuard History lora_config "
-    "attach_adapter steps_per_epoch arguments make_trainer check_logger",
+    trainer="ChatDataset collate label_loss LabelTrainer GradientGuard History live_line "
+    "lora_config attach_adapter steps_per_epoch arguments make_trainer check_logger",
 )

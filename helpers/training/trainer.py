@@ -24,6 +24,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from ..course import Live, num
 from ..course.errors import CourseError, LabelMaskError, UsageError
 from ..course.settings import Settings, choice
 from ..memory.measure import used_gb
@@ -257,6 +258,18 @@ class History(TrainerCallback):
                 self.show(self.rows)
 
 
+def live_line(name: str):
+    """A function for History's `show`: the newest losses on one line, replaced in place."""
+    live = Live(every=2)
+
+    def show(rows: list[dict]) -> None:
+        last = rows[-1]
+        losses = ", ".join(f"{k} {num(last[k], 3)}" for k in ("loss", "eval_loss") if k in last)
+        live.show(f"{name}: {num(last['step'])}/{num(last['of'])}, {losses}", force=True)
+
+    return show
+
+
 def lora_config(cfg: Settings) -> LoraConfig:
     """Low-rank adapters (Hu et al. 2021) on the profile's target layers."""
     return LoraConfig(
@@ -331,6 +344,7 @@ def arguments(cfg: Settings, rows: int, output: Path, report_to: str = "none") -
         save_total_limit=2,
         load_best_model_at_end=True,
         metric_for_best_model="eval_loss",
+        restore_callback_states_from_checkpoint=True,
         prediction_loss_only=True,
         logging_steps=min(10, every),
         report_to=report_to,

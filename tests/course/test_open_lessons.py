@@ -63,7 +63,6 @@ CALLS = {
         "train",
         "save_pretrained",
         "TfidfVectorizer",
-        "DecisionTreeClassifier",
         "load_dataset",
     ],
     "09_hosted_jobs": [
@@ -75,7 +74,15 @@ CALLS = {
         "completions.create",
         "OpenAI",
     ],
-    "10_scale_out": [
+    "10_sensor_advice": [
+        "finetune(fresh=)",
+        "PeftModel.from_pretrained",
+        "DecisionTreeClassifier",
+        "apply_chat_template",
+        "generate",
+    ],
+    "11_second_round": ["finetune(fresh=)", "PeftModel.from_pretrained", "binomtest"],
+    "12_scale_out": [
         "read_csv(blocksize=)",
         "submit(pure=)",
         "result",

@@ -1,4 +1,4 @@
-"""The checks of lessons 08 and 09: equivalent answers pass, a foreseen mistake is named."""
+"""The checks of lessons 08 to 11: equivalent answers pass, a foreseen mistake is named."""
 
 import ast
 import json
@@ -65,12 +65,6 @@ ANSWERS = [
     ("8.2", 88_000 / 180_000, "upside down"),
     ("8.2", 180_000 / 19_000, "the prompt counts"),
     ("8.2", 7, "seconds × tokens"),
-    ("8.3", panels(10, 14), ""),
-    ("8.3", panels(10, 13), "14 o'clock counts"),
-    ("8.3", panels(11, 14), "10 o'clock counts"),
-    ("8.3", panels(10, 14, people=0), "nobody at home"),
-    ("8.3", panels(10, 14, before=True), "the fridge comes first"),
-    ("8.3", "check_panels", "must be a function"),
     ("9.1", (88_000 + 3_000) * 4 * 0.8 / 1e6, ""),
     ("9.1", np.float32(0.2912), ""),
     ("9.1", 88_000 * 4 * 0.8 / 1e6, "validation tokens are charged as well"),
@@ -84,6 +78,20 @@ ANSWERS = [
     ("9.2", already(over=("failed", "cancelled", "queued")), "status queued means it is there"),
     ("9.2", already(every=False), "look at all jobs"),
     ("9.2", lambda jobs, file: True, "may be tried again"),
+    ("10.1", panels(10, 14), ""),
+    ("10.1", panels(10, 13), "14 o'clock counts"),
+    ("10.1", panels(11, 14), "10 o'clock counts"),
+    ("10.1", panels(10, 14, people=0), "nobody at home"),
+    ("10.1", panels(10, 14, before=True), "the fridge comes first"),
+    ("10.1", "check_panels", "must be a function"),
+    ("11.1", 80 * 0.25 + 20 * 0.1 * 10, ""),
+    ("11.1", np.float64(40), ""),
+    ("11.1", 80 * 0.2 + 20 * 10, "the first round"),
+    ("11.1", 80 * 0.75 + 20 * 0.9 * 10, "answers that fail"),
+    ("11.1", 80 * 0.25 * 10 + 20 * 0.1, "prices of the two mistakes are swapped"),
+    ("11.1", 80 * 0.25 + 20 * 0.1, "costs 10 points"),
+    ("11.1", 0.4, "for one question"),
+    ("11.1", 35, "80 × share"),
 ]
 
 
@@ -97,11 +105,12 @@ def state(tmp_path_factory):
     helped |= {"near": near, "num": num, "tr": tr, "home": home, "files": files}
     lesson = types.SimpleNamespace(sizes={"bank": {"token": 88_000, "answer tokens": 19_000}})
     costs = {"tokens": {"bank": 88_000}, "tokens_of": lambda chats: 3_000}
+    costs |= {"facts": [0.8, 0.75], "gains": [0.0, 0.9]}  # lesson 11: shares by round
     return helped | vars(lesson) | costs | {"chats": {"bank": {"validation": []}}}
 
 
 def cells(exercise):
-    (path,) = (ROOT / "notebooks").glob(f"0{exercise[0]}_*.ipynb")
+    (path,) = (ROOT / "notebooks").glob(f"{exercise.split('.')[0]:0>2}_*.ipynb")
     return [cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
 
 

@@ -189,13 +189,13 @@ def test_a_torn_sensor_model_is_named(cfg, tmp_path):
     folder.mkdir(parents=True)
     (folder / "adapter_config.json").write_text("{}")
     (folder / "adapter_model.safetensors").write_bytes(b"half")
-    with pytest.raises(MissingStep, match="is not whole .*Run notebook 08"):
+    with pytest.raises(MissingStep, match="is not whole .*Run notebook 10"):
         sensors.model_advice(sensors.typed(), cfg)
 
 
 def test_the_tuned_model_advises_on_one_reading_once_it_is_there(cfg, tmp_path):
     own = dataclasses.replace(cfg, artifacts_root=tmp_path)
-    with pytest.raises(MissingStep, match="Run notebook 08"):
+    with pytest.raises(MissingStep, match="Run notebook 10"):
         sensors.model_advice(QUIET, own)
     rows = [sensors.with_advice(reading, own.data_language) for reading in READINGS[:6]]
     file = jsonl.write_chats(rows, tmp_path / "rows.jsonl")

@@ -363,7 +363,14 @@ def test_the_cheapest_threshold_weighs_misses_against_false_alarms(cost, missed,
 
 def test_a_question_exactly_at_the_threshold_is_answered():
     """So the flagged one is missed at either threshold, and the higher has no false alarm."""
-    assert rules.cheapest(np.array([0.5, 0.6]), np.array([True, False]), cost=3) == 0.6
+    chances, flagged = np.array([0.5, 0.6]), np.array([True, False])
+    assert rules.cheapest(chances, flagged, cost=0.5) == 0.6
+
+
+def test_declining_everything_is_among_the_thresholds():
+    chances, flagged = np.array([0.5, 0.6]), np.array([True, False])
+    limit = rules.cheapest(chances, flagged, cost=3)  # one miss is dearer than one false alarm
+    assert (chances > limit).all()
 
 
 def test_a_guard_without_examples_of_both_kinds_says_what_it_needs(parts):

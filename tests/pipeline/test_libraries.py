@@ -23,6 +23,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from helpers.course.settings import ROOT
 from helpers.pipeline import lint, notebooks
+from tests import installs
 
 TAKERS = {
     "BitsAndBytesConfig": transformers.BitsAndBytesConfig,
@@ -108,3 +109,19 @@ def test_reading_a_checkpoint_and_a_failed_cell_have_the_names_that_are_used():
         pass
     problem = papermill.PapermillExecutionError(3, 2, "raise", "ValueError", "cold", [])
     assert (problem.cell_index, problem.ename, problem.evalue) == (3, "ValueError", "cold")
+
+
+def test_a_freeze_is_compared_by_name_and_public_version():
+    found = installs.versions("Torch==2.13.0+cpu\ntyping_extensions==4.9 ; os_name == 'x'\n-e x\n")
+    assert found == {"torch": "2.13.0", "typing-extensions": "4.9"}
+
+
+def test_a_failed_install_is_told_with_notebook_cell_and_gate():
+    failure = {"cell": 7, "code_cell": 3, "heading": "Load", "source": "load()", "error": "Oops"}
+    notebooks = [{"name": "00_start", "failure": None}, {"name": "02_data", "failure": failure}]
+    gate = {"notebook": "00_start", "metric": "rows", "bound": "value", "min": 5, "max": None}
+    gate |= {"status": "failed", "value": 3.0, "reason": "rows are lost"}
+    lines = installs.told({"notebooks": notebooks, "gates": [gate]})
+    assert lines[0] == "02_data, code cell 3 (cell 7) under “Load”, `load()`: Oops"
+    assert lines[1] == "GATE 00_start / rows = 3, must be ≥ 5: rows are lost"
+    assert lines[2:] == ["Gates: 1 failed"]

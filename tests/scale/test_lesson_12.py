@@ -1,4 +1,4 @@
-"""The checks of lesson 10: equivalent answers pass, a foreseen mistake is named."""
+"""The checks of lesson 12: equivalent answers pass, a foreseen mistake is named."""
 
 import ast
 
@@ -47,31 +47,31 @@ def with_doubles(parts, n):
 
 HOURS = 90_000_000 / (2_500 * 4 * 0.8) / 3600
 ANSWERS = [
-    ("10.1", by_dict, ""),
-    ("10.1", seen_before, ""),
-    ("10.1", [1, 2], "must be a function"),
-    ("10.1", lambda parts, n: None, "every chunk is there"),
-    ("10.1", lambda parts, n: sorted(parts), "join the rows"),
-    ("10.1", lambda parts, n: by_dict(parts, len(dict(parts))), "must be None"),
-    ("10.1", as_it_came, "not of arrival"),
-    ("10.1", with_doubles, "its rows count once"),
-    ("10.1", counted, "do not just count them"),
-    ("10.1", truthy, "without a single row"),
-    ("10.2", HOURS * 6, ""),
-    ("10.2", np.float32(18.75), ""),
-    ("10.2", HOURS * 1.5, "one card"),
-    ("10.2", 15, "the efficiency is forgotten"),
-    ("10.2", 12, "makes it longer"),
-    ("10.2", HOURS * 3600 * 6, "not per second"),
-    ("10.2", HOURS, "those are the hours"),
-    ("10.2", 7, "hours = tokens"),
+    ("12.1", by_dict, ""),
+    ("12.1", seen_before, ""),
+    ("12.1", [1, 2], "must be a function"),
+    ("12.1", lambda parts, n: None, "every chunk is there"),
+    ("12.1", lambda parts, n: sorted(parts), "join the rows"),
+    ("12.1", lambda parts, n: by_dict(parts, len(dict(parts))), "must be None"),
+    ("12.1", as_it_came, "not of arrival"),
+    ("12.1", with_doubles, "its rows count once"),
+    ("12.1", counted, "do not just count them"),
+    ("12.1", truthy, "without a single row"),
+    ("12.2", HOURS * 6, ""),
+    ("12.2", np.float32(18.75), ""),
+    ("12.2", HOURS * 1.5, "one card"),
+    ("12.2", 15, "the efficiency is forgotten"),
+    ("12.2", 12, "makes it longer"),
+    ("12.2", HOURS * 3600 * 6, "not per second"),
+    ("12.2", HOURS, "those are the hours"),
+    ("12.2", 7, "hours = tokens"),
 ]
 
 
 @pytest.mark.parametrize("exercise, answer, expected", ANSWERS)
 def test_a_right_answer_passes_and_a_mistake_is_named(exercise, answer, expected):
     bilingual.set_language("en")
-    cells = nbformat.read(ROOT / "notebooks" / "10_scale_out.ipynb", 4).cells
+    cells = nbformat.read(ROOT / "notebooks" / "12_scale_out.ipynb", 4).cells
     (source,) = [c.source for c in cells if f'check("{exercise}"' in c.source]
     body = [node for node in ast.parse(source).body if not isinstance(node, ast.Expr)]
     names = {"tr": tr, "near": near}
