@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -72,6 +73,20 @@ def test_bad_settings_are_refused_with_what_was_expected(arguments, message):
         settings.load(**{"profile": "sanity"} | arguments)
 
 
+@pytest.mark.parametrize(
+    "name, message",
+    [
+        ("owner/model", "is not in the local cache and the hub does not answer"),
+        ("model", "neither a folder nor a hub name"),
+        ("a/b/c", "neither a folder nor a hub name"),
+    ],
+)
+def test_a_hub_name_has_one_slash_and_is_told_from_a_missing_folder(monkeypatch, name, message):
+    monkeypatch.setattr(settings, "reachable", lambda name: False)
+    with pytest.raises(UsageError, match=message):
+        settings.load("sanity", base_model=name)
+
+
 def test_a_profile_for_a_gpu_is_refused_without_one(monkeypatch):
     monkeypatch.setattr(settings, "find_device", lambda: settings.Device("cpu", "CPU", 16))
     with pytest.raises(UsageError, match="needs a CUDA GPU with 12 GB"):
@@ -113,6 +128,17 @@ def test_the_hand_over_folder_follows_the_content_of_the_data(tmp_path):
     assert first != changed
     assert settings.load("sanity", data_dir=tmp_path, seed=1).key != changed
     assert settings.load("sanity", "en", data_language="id", data_dir=tmp_path).key == changed
+
+
+def test_two_models_of_one_name_hand_over_in_different_folders(tmp_path):
+    for place in ("here", "there"):
+        (tmp_path / place / "model").mkdir(parents=True)
+    keys = [
+        settings.load("sanity", base_model=str(tmp_path / place / "model")).key
+        for place in ("here", "there")
+    ]
+    assert keys[0] != keys[1]
+    assert all(re.fullmatch(r"sanity-model-[0-9a-f]{6}-own-.*", key) for key in keys)
 
 
 def test_importing_the_package_and_settings_does_not_import_torch():

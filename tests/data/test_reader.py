@@ -138,6 +138,16 @@ def test_no_header(read, extra):
     assert list(table["line"]) == [1, 2]
 
 
+def test_without_a_header_line_breaks_in_cells_tell_the_lists(read):
+    row = 'Ayam,"1 ekor ayam\n1 sdt garam","Cuci.\nGoreng."\n'
+    assert one(read(row)).ingredients == ("1 ekor ayam", "1 sdt garam")
+
+
+def test_a_report_shows_no_table_of_hashes(read):
+    _, report = read(HEADER + GOOD + OTHER)
+    assert "rows_kept" in repr(report) and "hash" not in repr(report)
+
+
 def test_remarks_and_copies(read, tmp_path):
     other = "judul;bahan;langkah\n" + GOOD.replace(",", ";", 2)
     (tmp_path / "dua.csv").write_bytes(other.encode("utf-16"))
@@ -175,6 +185,13 @@ def test_files_that_hold_no_recipes(read, name):
     table, report = read(HEADER + GOOD)
     assert len(table) == 1 and [s["file"] for s in report.skipped] == ["lain.csv"]
     assert reason in report.skipped[0]["reason"]
+
+
+@pytest.mark.parametrize("more, binary", [(0, False), (1, True)])
+def test_up_to_one_control_character_in_fifty_is_still_text(read, more, binary):
+    row = "Ayam,1 ayam--garam,Rebus " + "\1" * (8 + more)
+    content = f"{HEADER}{row}".ljust(400, "x")
+    assert ("binary content" in str(read(content))) == binary
 
 
 def test_folders(read, tmp_path):
@@ -319,6 +336,13 @@ def test_rows_that_are_dropped(read, row, reason):
     assert list(table["title"]) == ["Ayam Goreng", "Telur Dadar"]
     assert drops(report) == [(3, reason)] and report.mended == {}
     assert len(report.table()) == 1 and report.reasons == {reason: 1}
+
+
+def test_a_dropped_row_is_named_by_the_first_80_characters_of_its_title(read):
+    title = "Ayam  Goreng " + "x" * 80
+    _, report = read(f"{HEADER}{GOOD}{title},garam\n")
+    (drop,) = report.drops
+    assert drop["title"] == "Ayam Goreng " + "x" * 68
 
 
 def test_rows_that_are_kept(read):
