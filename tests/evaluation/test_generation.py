@@ -102,6 +102,16 @@ def test_ended_is_true_only_where_the_model_wrote_its_end_token(cfg, tokenizer):
     assert found[0]["text"] == tokenizer.decode([word])
 
 
+def test_progress_is_told_after_each_batch_up_to_all_answers(cfg, tokenizer):
+    word = tokenizer("garam", add_special_tokens=False)["input_ids"][0]
+    told, batches_of_3 = [], dataclasses.replace(cfg, eval_batch=3)
+    scripted = Scripted([[word]] * 3)
+    generation.answers(
+        scripted, tokenizer, chats(7), batches_of_3, lambda done, of: told.append((done, of))
+    )
+    assert told == [(3, 7), (6, 7), (7, 7)]
+
+
 def test_padding_stands_on_the_left_and_is_masked(tokenizer):
     batch = generation.pad_left([[5, 6, 7], [8]], tokenizer, "cpu")
     pad = tokenizer.pad_token_id

@@ -189,6 +189,29 @@ def test_second_export_reuses_and_a_change_does_not(copied):
     assert export.export(copied, ["f16"], fresh=True)["reused"] == []
 
 
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_merged_folder_that_lost_a_file_is_written_again(copied, name):
+    export.export(copied, [])
+    (export.folder(copied) / "merged" / name).unlink()
+    assert f"merged/{name}" in export.export(copied, [])["written"]
+    assert (export.folder(copied) / "merged" / name).is_file()
+
+
+def test_merging_asks_for_the_memory_that_it_takes_and_no_more(copied, monkeypatch):
+    """In bytes: all in bf16 at the end, one matrix in fp32 with two copies, all in fp32."""
+    (path,) = merging.base_files(copied)
+    sizes = [weight.numel() for weight in load_file(path).values()]
+    need = 2 * sum(sizes) + 3 * 4 * max(sizes) + 4 * sum(sizes)
+
+    def check_with(free):
+        monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=free))
+        merging.check_memory(copied)
+
+    check_with(need)
+    with pytest.raises(CourseError, match="merging needs"):
+        check_with(need - 1)
+
+
 def test_an_adapter_of_another_base_is_refused(copied):
     note = models.adapter_folder(copied) / "adapter_config.json"
     kept = json.loads(note.read_text())

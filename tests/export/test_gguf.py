@@ -145,6 +145,11 @@ def test_larger_embedding_and_rows_that_do_not_divide_into_blocks(tokenizer, tmp
     assert logit_difference(model, read_back(path), [list(range(60))]) < 0.1
 
 
+def test_folders_above_the_file_are_made(tokenizer, tmp_path):
+    path = tmp_path / "a" / "b" / "x.gguf"
+    assert write(llama(len(tokenizer)), tokenizer, path) == path and path.is_file()
+
+
 LINEAR = {"rope_type": "linear", "factor": 2.0, "rope_theta": 1e4}
 
 
