@@ -213,6 +213,7 @@ def test_the_openai_client_lists_models_and_gets_an_answer(quick):
     whole = client.chat.completions.create(model="tuned", messages=asked)
     assert whole.choices[0].message.content.split() == ["satu", "dua", "tiga"]
     assert whole.choices[0].finish_reason == "stop" and whole.model == "tuned"
+    assert [choice.index for choice in whole.choices] == [0]
     read = quick.bot.count(quick.bot.asked[-1])
     assert (whole.usage.prompt_tokens, whole.usage.completion_tokens) == (read, 4)
     assert whole.usage.total_tokens == read + 4 and whole.created > 1.7e9
@@ -361,6 +362,13 @@ def test_health_sums_up_times_and_memory(start):
     assert latency["tokens_per_s"]["median"] > 5
     running.ask("rusak sekali")
     assert running.health().json()["latency"]["answers"] == 3  # errors are no answers
+
+
+def test_health_sums_up_the_last_200_answers(cfg):
+    service = server_api.Service(FakeBot(cfg), cfg)
+    service.times.extend([(9.0, 9.0, 9)] * 50 + [(0.5, 1.0, 20)] * 200)
+    latency = service.latency()
+    assert latency["of_last"] == 200 and latency["answer_s"] == {"median": 1.0, "p95": 1.0}
 
 
 def test_answers_stay_within_the_limits(start):
@@ -652,6 +660,19 @@ def test_the_examples_ask_by_ingredients_and_one_is_the_warm_up(quick, cfg):
     bot = FakeBot(cfg)
     server_api.Service(bot, cfg).load()
     assert bot.asked[0][-1]["content"] == shown[0]
+
+
+def test_the_log_takes_no_tags_markdown_or_formulas_from_an_answer(quick):
+    config = quick.http.get("/config").json()
+    (shown,) = [part["props"] for part in config["components"] if part["type"] == "chatbot"]
+    assert shown["sanitize_html"] is True
+    assert not any(shown[name] for name in ("allow_tags", "render_markdown", "latex_delimiters"))
+
+
+def test_a_refused_question_of_the_page_prints_no_traceback_in_the_terminal(quick, capfd):
+    refused = ask_page(quick, "x" * 10_000, "third")[-1]
+    printed = capfd.readouterr()
+    assert not refused["success"] and "Traceback" not in printed.out + printed.err
 
 
 def test_the_page_offers_the_settings_that_the_api_takes_and_begins_with_its_defaults(quick, cfg):
