@@ -127,7 +127,7 @@ def simulate(chance: random.Random) -> dict:
     busy = people and 5 <= hour < 22 and chance.random() < 0.35
     chores = chance.choice((300, 350, 400, 700)) if busy else 0  # iron, washer, both
     lights = 12 * people if not 6 <= hour < 18 else 0
-    daylight = max(0.0, math.sin(math.pi * (hour - 6) / 12)) if 6 <= hour < 18 else 0.0
+    daylight = max(0.0, math.sin(math.pi * (hour - 6) / 12))  # from 6 to 18 o'clock
     solar = chance.choice((0, 0, 1000, 1500, 2000)) * daylight * (0.3 if rain else 0.85)
     rice = chance.choice((0, 0, 0, 350)) * bool(people)
     total = cooling + fridge + chores + idle + lights + pump * 250 / 60 + rice

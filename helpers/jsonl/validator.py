@@ -318,9 +318,10 @@ def _constant(rows: list[tuple[int, list]], answers: Counter) -> Iterator[Proble
     ]
     answers.update(text for _, text in last)
     plain = Counter(_plain(text) for _, text in last)
-    if len(last) >= FEWEST and plain.most_common(1)[0][1] > CONSTANT * len(last):
-        text, count = plain.most_common(1)[0]
-        yield Problem(0, "constant_answer", f"{count} of {len(last)} answers are {text[:60]!r}")
+    often = max(plain, key=plain.get, default="")
+    if len(last) >= FEWEST and plain[often] > CONSTANT * len(last):
+        told = f"{plain[often]} of {len(last)} answers are {often[:60]!r}"
+        yield Problem(0, "constant_answer", told)
 
 
 def _leaks(rows: list[tuple[int, list]], train: Path) -> Iterator[Problem]:

@@ -11,6 +11,7 @@ Sources: NF4 and double quantisation: Dettmers et al. 2023 (QLoRA), section 3. A
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from dataclasses import asdict, dataclass, field, replace
 
 from ..course import settings
@@ -377,13 +378,9 @@ def recommend(source, card_gib: float, shape: Shape | None = None, **overrides) 
     def total(job):
         return plan(job, shape=shape).total_bytes
 
-    def largest(name, limit):
-        low, high = 0, limit
-        while low < high:  # the total grows with each of the three, so halving finds the border
-            middle = (low + high + 1) // 2
-            fits = total(replace(source, **{name: middle})) <= card
-            low, high = (middle, high) if fits else (low, middle - 1)
-        return low
+    def largest(name, limit):  # the total grows with each of the three, so halving finds the border
+        sizes = range(1, limit + 1)
+        return bisect_right(sizes, card, key=lambda size: total(replace(source, **{name: size})))
 
     card, job, savings = int(card_gib * GIB), source, []
     limits = {"batch": 512, "length": 32768, "rank": 512}

@@ -254,6 +254,8 @@ def test_constant_answer_needs_a_majority_of_several_rows(check):
     rows = [row(chat(user, "Yes.")) for user in ASK]
     assert found(check(*rows)) == [(0, "constant_answer")] and check(*rows).rows_good == 6
     assert found(check(*rows[:4])) == []
+    mostly = check(*rows[:5], row(chat(ASK[5], TELL[5]))).problems[0].detail
+    assert mostly == "5 of 6 answers are 'yes .'"
     assert found(check(*rows[:3], *(row(chat(u, a)) for u, a in zip(ASK[3:], TELL[3:])))) == []
 
 
