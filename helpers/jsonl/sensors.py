@@ -7,7 +7,7 @@ watts), one air conditioner, a fridge, a well pump, sometimes solar panels, a pe
     reading = readings(1)[0]
     action_for(reading)                                   # "check_fridge"
     recommendation(reading, "en")
-    # "The fridge draws 280 W, too much. Check the fridge, its door seal first."
+    # "The fridge draws 290 W, too much. Check the fridge, its door seal first."
     specificity("Save power.", reading, "en")             # {"numbers": None, "action": False, ...}
 
 A small model that is trained on the recommendation alone has to weigh thirteen numbers within one

@@ -106,6 +106,30 @@ def test_one_changed_value_undoes_an_action():
     assert sensors.changed(QUIET, fridge_w=190)["total_w"] == QUIET["total_w"] + 100
 
 
+UNDONE = {  # by the action: what its decisive value becomes
+    "reduce_load": ("limit_w", 5500),
+    "turn_off_ac": ("people", 2),
+    "check_pump": ("pump_min", 6),
+    "check_fridge": ("fridge_w", 90),
+    "raise_set_point": ("ac_set_c", 25),
+    "shift_chores": ("hour", 10),
+    "cut_standby": ("idle_w", 50),
+}
+
+
+@pytest.mark.parametrize("action", UNDONE)
+def test_an_action_is_undone_by_an_ordinary_value(action):
+    field, ordinary = UNDONE[action]
+    reading = next(row["reading"] for row in ROWS["id"] if row["action"] == action)
+    assert sensors.undone(reading)[field] == ordinary != reading[field]
+
+
+def test_the_first_reading_is_that_of_the_modules_example():
+    reading = sensors.readings(1)[0]
+    assert sensors.action_for(reading) == "check_fridge" and "check_fridge" in sensors.__doc__
+    assert sensors.recommendation(reading, "en") in sensors.__doc__
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_checks_stop_at_the_first_yes_and_the_advice_is_specific(language):
     yes, no = {"id": ("ya", "tidak"), "en": ("yes", "no")}[language]

@@ -122,6 +122,20 @@ def test_each_defect_alone(check, line, kind, told):
     assert report.summary().startswith(f"chat.jsonl: line 2: {kind} (")
 
 
+@pytest.mark.parametrize(
+    "answer, kinds",
+    [
+        ("Your task: at most 3 sentences.", ["instruction_in_answer"]),
+        ("It boils in 3 sentences, at most 3 sentences.", ["instruction_in_answer"]),
+        ("I did it in 3 sentences. In 3 sentences!", []),
+    ],
+)
+def test_two_wordings_of_instructions_make_one_and_the_same_wording_twice_does_not(
+    check, answer, kinds
+):
+    assert [kind for _, kind in found(check(row(chat(assistant=answer))))] == kinds
+
+
 def test_an_answer_may_quote_four_words_of_the_request_but_not_five(check):
     for words, kinds in (("one two three four", []), ("one two three four five", [2])):
         lines = row(chat(ASK[1], TELL[1])), row(chat(words, f"You said {words}, I think."))
