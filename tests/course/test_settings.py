@@ -1,11 +1,13 @@
 """Profiles and paths: what is chosen, what is refused, and with which words."""
 
+import contextlib
 import dataclasses
 import os
 import re
 import subprocess
 import sys
 import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -97,6 +99,15 @@ def test_too_little_memory_is_said_before_anything_runs(monkeypatch):
     monkeypatch.setenv("DAPUR_MIN_RAM_GB", "100000")
     with pytest.raises(UsageError, match="GB of free memory"):
         settings.load("sanity")
+
+
+def test_just_enough_memory_is_enough(monkeypatch):
+    monkeypatch.setenv("DAPUR_MIN_RAM_GB", "2.5")
+    for free, fine in ((2_500_000_000, True), (2_499_999_999, False)):
+        found = SimpleNamespace(available=free, total=16e9)
+        monkeypatch.setattr(settings.psutil, "virtual_memory", lambda found=found: found)
+        with contextlib.nullcontext() if fine else pytest.raises(UsageError, match="GB of free"):
+            settings.load("sanity")
 
 
 def test_an_empty_data_folder_is_refused(tmp_path):

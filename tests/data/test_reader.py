@@ -351,6 +351,21 @@ def test_rows_that_are_kept(read):
     assert one(read(HEADER + nul)).ingredients[0] == "1 ek or ayam"
 
 
+def test_a_row_may_end_before_the_columns_that_need_not_be_there(read):
+    header = "Title,Ingredients,Steps,Category,Note\n"
+    for row in ("Ayam,1 ayam--garam,Goreng.\n", "Ayam,1 ayam--garam,Goreng.,unggas\n"):
+        found = one(read(header + row))
+        assert found.steps == ("Goreng.",)
+        assert found.category == ("unggas" if "unggas" in row else "resep")
+
+
+@pytest.mark.parametrize("above", ["", "sep=,\n", "Resep Nusantara\nkumpulan\n"])
+def test_lines_above_the_header_are_remarked_on(read, above):
+    _, report = read(above + HEADER + GOOD)
+    (file,) = report.files
+    assert file["remarks"] == ["lines above the header"] * bool(above)
+
+
 def test_every_row_dropped_says_why(read):
     assert "every row was dropped" in str(read(HEADER + "Ayam,,\n"))
 

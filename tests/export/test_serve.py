@@ -675,6 +675,11 @@ def test_a_refused_question_of_the_page_prints_no_traceback_in_the_terminal(quic
     assert not refused["success"] and "Traceback" not in printed.out + printed.err
 
 
+def test_the_pages_own_queue_is_the_longer_so_that_the_service_says_that_it_is_full(quick):
+    service = quick.app.state.service
+    assert server.page(service)._queue.max_size > service.queue + service.concurrency
+
+
 def test_the_page_offers_the_settings_that_the_api_takes_and_begins_with_its_defaults(quick, cfg):
     config = quick.http.get("/config").json()
     props = [part["props"] for part in config["components"] if part["type"] == "slider"]

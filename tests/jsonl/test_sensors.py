@@ -165,14 +165,17 @@ def test_a_typed_reading_is_ordinary_but_for_what_was_typed():
     assert sensors.action_for(usual) == sensors.NOTHING
     known = usual["fridge_w"] + usual["idle_w"] + usual["pump_min"] * 250 / 60
     assert known <= usual["total_w"] < known + 100 and usual["total_w"] % 10 == 0  # lamps as well
+    assert [usual[name] for name in ("ac_w", "ac_set_c", "chores_w", "solar_w")] == [0] * 4
     reading = sensors.typed(fridge_w="280")
     assert sensors.action_for(reading) == "check_fridge"
     assert reading["total_w"] == sensors.typed()["total_w"] + 190
     with pytest.raises(UsageError, match="Did you mean 'fridge_w'"):
         sensors.typed(frigde_w=280)
-    for values in ({"fridge_w": -3}, {"people": "two"}, {"hour": 24}, {"outdoor_c": 2.5}):
-        with pytest.raises(UsageError, match="expected a whole number from 0"):
+    for values in ({"fridge_w": -3}, {"people": "two"}, {"outdoor_c": 2.5}):
+        with pytest.raises(UsageError, match="expected a whole number from 0 on"):
             sensors.typed(**values)
+    with pytest.raises(UsageError, match="hour is 24; expected a whole number from 0 to 23"):
+        sensors.typed(hour=24)
 
 
 def test_the_rule_table_has_every_action_in_its_order():

@@ -1,5 +1,6 @@
 """Lesson 07: marker tokens and label mask, the two trained rows, guards, written answers, chat."""
 
+import copy
 import dataclasses
 import json
 import time
@@ -96,6 +97,15 @@ def test_a_broken_row_is_refused(tokenizer):
             markers.check(broken, chat, tokenizer)
 
 
+@pytest.mark.parametrize("template", ["x [Q] {question}\n[A]", "[Q] {question}\n[A] x"])
+def test_a_row_whose_markers_stand_elsewhere_is_refused(tokenizer, template):
+    other = copy.deepcopy(tokenizer)
+    other.chat_template = template.replace("{question}", "{{ messages[0]['content'] }}")
+    chat = markers.messages("Berapa lama?", other, "Sebentar.")
+    with pytest.raises(LabelMaskError, match="must hold .* found 1 and 1"):
+        markers.check(prompts.encode(chat, other), chat, other)
+
+
 def weights(model):
     """Input and output embedding as the model uses them, each (vocabulary, width)."""
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
@@ -115,6 +125,19 @@ def with_adapter(cfg, tokenizer):
     model = training.attach_adapter(model, cfg, config)
     model.peft_config["default"].base_model_name_or_path = ""
     return model
+
+
+def test_rows_beyond_the_vocabulary_are_no_words_and_become_the_markers(cfg, tokenizer):
+    """Many models have such rows, to fill a multiple of 64; they hold chance."""
+    model = models.load_base(cfg, "none")
+    ids = markers.marker_ids(tokenizer)
+    model.resize_token_embeddings(len(tokenizer) + 30, mean_resizing=False)
+    before = weights(model)
+    assert markers.add_rows(model, tokenizer) == ids
+    for old, new in zip(before, weights(model), strict=True):
+        assert len(new) == len(old) == len(tokenizer) + 30
+        mean = old[: min(ids)].mean(dim=0).expand(2, -1)
+        assert torch.allclose(new[ids], mean, atol=1e-6)
 
 
 def test_new_rows_are_the_mean_of_the_old_ones_in_input_and_output(cfg, tokenizer):

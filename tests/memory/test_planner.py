@@ -355,6 +355,12 @@ def test_several_gpus_do_not_enlarge_the_batch(cfg, tmp_path, monkeypatch):
     assert found.n_gpu == 1 and found.train_batch_size == cfg.batch
 
 
+@pytest.mark.parametrize("name", planner.OPTIMIZERS)
+def test_optimizers_of_32_bits_keep_eight_bytes_a_parameter_those_of_8_bits_two_and_scales(name):
+    expected = 2 * 5000 + 2 * 4 * 20 if "8bit" in name else 8 * 5000
+    assert planner.optimizer_bytes([5000], name) == expected
+
+
 def test_8_bit_optimizer_state():
     import bitsandbytes as bnb
 
@@ -403,6 +409,17 @@ def test_recommendation_stops_exactly_at_the_border(name):
     best = planner.recommend("gpu-8gb", 8).largest[name]
     fits, too_much = (planner.plan("gpu-8gb", **{name: best + more}) for more in (0, 1))
     assert fits.total_bytes <= 8 * 2**30 < too_much.total_bytes
+
+
+def test_a_job_is_one_row_of_512_tokens_where_nothing_else_is_said():
+    assert (Job().batch, Job().length, Job().tokens, Job().has_padding) == (1, 512, 512, False)
+
+
+def test_a_job_as_large_as_the_card_fits():
+    total = planner.plan("gpu-8gb").total_bytes
+    fits, too_much = (planner.recommend("gpu-8gb", (total - n) / planner.GIB) for n in (0, 1))
+    assert fits.fits and fits.job and fits.savings == []
+    assert not too_much.fits and too_much.savings
 
 
 def test_what_to_save_on_first():

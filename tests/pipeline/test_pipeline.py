@@ -146,6 +146,25 @@ def test_a_kernel_that_dies_while_starting_is_started_once_more(tmp_path, deaths
     assert status == "passed" or "Kernel died" in outcome.failure["error"]
 
 
+def test_a_long_text_is_cut_to_the_length_asked_for():
+    assert execute.one_line("tempe \x1b[31mgoreng\n", 12) == "tempe goreng"
+    assert execute.one_line("tempe goreng", 11) == "tempe gore…"
+
+
+def test_folders_of_a_run_are_made_with_those_above_them(tmp_path):
+    for _ in range(2):  # the second run finds them
+        runner.check_disk([tmp_path / "a" / "b"], need_gb=0)
+        assert (tmp_path / "a" / "b").is_dir()
+
+
+def test_a_notebook_that_left_no_outputs_has_not_passed(tmp_path):
+    plan = execute.Plan("lost", notebook(tmp_path / "lost.ipynb", "1 + 1"), 90)
+    files = {kind: tmp_path / f"out.{kind}" for kind in ("ipynb", "state", "log")}
+    outcome = execute.Outcome("lost", "", 1.0, 0.1)
+    execute.judge(outcome, plan, 0, files)
+    assert outcome.status == "failed" and "ended before" in outcome.failure["error"]
+
+
 def test_nothing_that_a_notebook_started_is_left_running(outcomes):
     assert gone(int((outcomes["hang"][1] / "child.pid").read_text()))
 
@@ -403,6 +422,14 @@ def test_the_kernel_of_a_killed_runner_is_ended_by_the_next_run(tmp_path):
     assert not gone(kernel)
     with runner.alone(lock) as ended:
         assert ended >= 1 and gone(kernel)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"),
+    [(9, "0:09"), (75, "1:15"), (3599.4, "59:59"), (3599.6, "1:00:00"), (7384, "2:03:04")],
+)
+def test_a_clock_shows_hours_from_an_hour_on(seconds, shown):
+    assert report.clock(seconds) == shown
 
 
 def test_the_report_escapes_what_a_model_or_a_notebook_wrote(tmp_path):

@@ -1,5 +1,6 @@
 """Faults put in on purpose turn the named gate or check red while the unchanged twin is green."""
 
+import dataclasses
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
 
@@ -90,6 +91,27 @@ def test_only_the_named_gate_beside_a_green_twin_counts(
     assert job.run("x")["caught"] is caught
     with pytest.raises(UsageError):
         sabotage.Job(cfg, tmp_path / "job", ["y"])
+
+
+@pytest.mark.parametrize("adapter", [True, False])
+def test_sabotages_after_lesson_03_begin_with_its_adapter_where_there_is_one(
+    cfg, tmp_path, monkeypatch, adapter
+):
+    one = {"why": "", "lessons": ["04"], "red": "", "file": "", "old": "", "new": ""}
+    monkeypatch.setattr(sabotage, "sabotages", lambda: {"x": one})
+    ran = []
+    monkeypatch.setattr(
+        sabotage.runner,
+        "run",
+        lambda now, lessons, *_, **__: ran.extend(r["name"] for r in lessons),
+    )
+    cfg = dataclasses.replace(cfg, artifacts_root=tmp_path / "artifacts")
+    if adapter:
+        (cfg.artifacts / "adapter").mkdir(parents=True)
+    job = sabotage.Job(cfg, tmp_path / "job", ["x"])
+    job.run_twin()
+    assert [name[:2] for name in ran] == (["04"] if adapter else ["02", "03", "04"])
+    assert (job.before("04") / cfg.key / "adapter").is_dir() == adapter
 
 
 def test_a_patch_that_fits_nowhere_or_twice_is_refused(tmp_path):

@@ -244,6 +244,40 @@ def test_fewer_than_no_steps_are_refused(tmp_path, capsys):
     assert code == 2 and "--steps is -1: expected 0" in said and not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("rank", range(4))
+def test_the_first_process_alone_makes_the_base_model_and_the_others_wait(rank, monkeypatch):
+    class AtTheBarrier(Exception):
+        pass
+
+    def barrier():
+        raise AtTheBarrier
+
+    group = SimpleNamespace(rank=rank, count=4, barrier=barrier, first=lambda value: value)
+    group.require_same, group.connect = lambda **values: None, lambda kind: None
+    made = []
+    monkeypatch.setattr(models, "base_folder", made.append)
+    options = distributed.parser().parse_args(words("out"))
+    with pytest.raises(AtTheBarrier):
+        distributed.run_training(options, group)
+    assert len(made) == (rank == 0)
+
+
+def test_a_short_training_warms_up_for_a_quarter_of_it_at_most(cfg):
+    cfg = dataclasses.replace(cfg, warmup_steps=3)
+    found = [distributed.shortened(cfg, steps).warmup_steps for steps in (4, 8, 12, 40)]
+    assert found == [1, 2, 3, 3]
+
+
+@pytest.mark.parametrize("rows, counted", [(0, 4), (1, 1), (3, 3)])
+def test_the_last_batch_of_an_evaluation_counts_as_its_rows(rows, counted):
+    """Trainer repeats each batch's loss as for a whole one; the last batch has `rows`, 0: all."""
+    state = SimpleNamespace(end_of_dataloader=True, remainder=rows)
+    own = SimpleNamespace(gradient_state=state, reduce=lambda losses, how: losses)
+    losses = torch.full((4,), 2.5)
+    trained = SimpleNamespace(accelerator=own)
+    assert len(distributed.DistributedTrainer.mean_of_all(trained, losses)) == counted
+
+
 @pytest.mark.parametrize("batch, accumulation", [(4, 1), (2, 4), (1, 4), (8, 1), (6, 2)])
 def test_shares_are_whole_and_no_larger_at_once_than_the_profile_s(cfg, batch, accumulation):
     cfg = dataclasses.replace(cfg, batch=batch, accumulation=accumulation)

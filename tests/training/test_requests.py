@@ -70,6 +70,14 @@ def test_a_request_names_the_recipe_s_own_ingredients_in_random_order(corpus):
     assert orders == {True, False}
 
 
+def test_of_three_ingredients_none_is_left_out():
+    recipe = recipes.Recipe("Sup", ("ayam", "wortel", "kentang"), ("Rebus.",))
+    own = set(names(recipe.ingredients, "id"))
+    assert len(own) == 3
+    for epoch in range(40):
+        assert set(requests.draw(recipe, form="ingredients", epoch=epoch).items) == own
+
+
 def test_each_epoch_asks_anew_and_the_same_arguments_ask_the_same(corpus):
     for language in LANGUAGES:
         texts = {requests.draw(corpus[0], language, epoch=e).text for e in range(12)}

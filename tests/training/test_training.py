@@ -213,6 +213,27 @@ def test_an_epoch_has_as_many_evaluations_as_the_profile_says(cfg, tmp_path, eva
     assert args.eval_steps == args.save_steps == every
 
 
+def test_no_number_of_steps_means_whole_epochs(cfg, tmp_path):
+    cfg = dataclasses.replace(cfg, batch=4, accumulation=1, epochs=3, evals_per_epoch=2)
+    without = [
+        training.arguments(dataclasses.replace(cfg, max_steps=n), 40, tmp_path) for n in (-1, 0)
+    ]
+    assert [args.eval_steps for args in without] == [5, 5]  # ten steps an epoch
+    assert trainer.steps_per_epoch(1, cfg) == 1
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_an_adapter_is_in_fp32_but_in_the_models_dtype_where_fsdp_cuts_it_up(
+    cfg, monkeypatch, sharded
+):
+    cfg = dataclasses.replace(cfg, quantization="none", compute_dtype="bfloat16")
+    base = models.load_base(cfg).to(torch.bfloat16)
+    monkeypatch.setattr(models, "sharded", lambda: sharded)
+    model = training.attach_adapter(base, cfg)
+    dtypes = {p.dtype for p in model.parameters() if p.requires_grad}
+    assert dtypes == {torch.bfloat16 if sharded else torch.float32}
+
+
 def test_patience_and_adapter_are_the_profile_s(cfg, rows, tokenizer, tmp_path):
     cfg = dataclasses.replace(cfg, patience=7, rank=3, alpha=5, dropout=0.25, targets=["v_proj"])
     model = training.attach_adapter(models.load_base(cfg, for_training=True), cfg)
