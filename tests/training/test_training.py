@@ -341,21 +341,6 @@ def test_resuming_after_a_truncated_checkpoint_falls_back_and_ends_like_an_unbro
     assert list(again) == [2, 4, 6, 8] and again == unbroken[1]
 
 
-def test_a_resume_goes_on_counting_evaluations_without_a_gain(
-    cfg, rows, tokenizer, tmp_path, unbroken
-):
-    """Eight such evaluations before, one after: with a patience of nine the training ends there."""
-    broken = shutil.copytree(unbroken[0], tmp_path / "broken")
-    file = broken / "checkpoint-6" / "trainer_state.json"
-    state = json.loads(file.read_text(encoding="utf-8"))
-    counted = state["stateful_callbacks"]["EarlyStoppingCallback"]["attributes"]
-    counted["early_stopping_patience_counter"] = 8
-    file.write_text(json.dumps(state | {"best_metric": 0.0}), encoding="utf-8")
-    options = LONG | {"max_steps": 12}
-    again = trained(cfg, rows, tokenizer, broken, resume=str(file.parent), **options)
-    assert list(losses(again))[-1] == 8  # of twelve
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="forks, and sends POSIX signals")
 @pytest.mark.parametrize("moment", ["in a step", "while saving"])
 def test_a_training_that_was_killed_resumes_and_ends_like_an_unbroken_one(
