@@ -90,6 +90,13 @@ def test_list_items(cell, items):
     assert list_items(cell) == items
 
 
+@pytest.mark.parametrize("number, left_out", [(50, True), (51, False)])
+def test_of_up_to_fifty_pieces_one_that_another_holds_is_left_out(number, left_out):
+    pieces = ["Cuci", "Cuci ayam.", *(f"k{n}" for n in range(number - 2))]
+    item = {"name" + "_" * n: piece for n, piece in enumerate(pieces)}
+    assert list_items(json.dumps([item])) == [" ".join(pieces[left_out:])]
+
+
 AYAM = {"name": "ayam", "amount": {"value": 1, "unit": "ekor"}}
 HOW_TO = {"@type": "HowToStep", "name": "Cuci", "text": "Cuci ayam.", "url": "https://example.org"}
 

@@ -166,6 +166,12 @@ def test_short_texts(texts):
     assert (len(set(splits.group(table))) == 1) == same
 
 
+@pytest.mark.parametrize("text", ["", "ayam", "ayam goreng", "ayam goreng garam"])
+def test_a_text_of_up_to_three_words_is_compared_whole(text):
+    assert splits.trigrams(text) == {text}
+    assert splits.trigrams("a b c d") == {"a b c", "b c d"}
+
+
 def test_other_scripts_are_not_all_alike():
     table = pd.DataFrame({"ingredients": ["鸡肉", "豆腐"], "steps": ["炒", "煮"]})
     assert splits.normalised(table).nunique() == 2

@@ -1,6 +1,8 @@
 """Metrics against values worked out by hand, and the intervals' behaviour."""
 
 import math
+import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -68,6 +70,11 @@ def test_an_interval_is_the_one_of_the_normal_distribution_for_many_rows():
     assert metrics.interval(values[:20]) == metrics.interval(values[:20])  # seeded
 
 
+def test_an_interval_is_that_of_the_published_results():
+    """Another way to draw would move the last digit of every interval in them."""
+    assert metrics.interval(range(20)) == (9.5, 6.9, 11.9)
+
+
 def test_a_weighted_interval_is_that_of_the_rows_repeated():
     values, weights = np.array([0.0, 1.0, 4.0] * 30), np.array([1.0, 2.0, 5.0] * 30)
     mean, low, high = metrics.interval(values, weights=weights)
@@ -87,6 +94,19 @@ def test_a_share_has_a_wilson_interval():
         assert found == pytest.approx((hits / n, low, high), abs=1e-4)
     with pytest.raises(ValueError):
         metrics.share([])
+
+
+@pytest.mark.parametrize("shell, cell", [(True, 3), (False, None)])
+def test_a_record_names_the_cell_that_runs(tmp_path, monkeypatch, shell, cell):
+    """As `In [3]` shows it; the inputs begin with an empty one."""
+    running = SimpleNamespace(user_ns={"In": ["", "a", "b", "record(...)"]})
+    ipython = SimpleNamespace(get_ipython=lambda: running if shell else None)
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    monkeypatch.setenv("DAPUR_METRICS", str(tmp_path / "m.json"))
+    results.start("nb")
+    results.record("a", 1)
+    (row,) = files.read_json(tmp_path / "m.json")
+    assert row["cell"] == cell
 
 
 def test_records_keep_the_last_value_and_reach_the_file(tmp_path, monkeypatch):

@@ -5,7 +5,7 @@ import dataclasses
 import pytest
 
 from helpers import evaluation, training
-from helpers.evaluation import metrics
+from helpers.evaluation import generation, metrics
 from helpers.evaluation.scores import Answers
 from helpers.training import models, prompts
 
@@ -102,7 +102,13 @@ def test_worst_names_the_rows_farthest_from_their_reference_first():
     assert evaluation.worst(found, real, most=3) == [3, 2, 1]
 
 
-def test_answer_all_asks_the_questions_and_measures_the_real_answers(cfg, tokenizer):
+def test_answer_all_asks_the_questions_and_measures_the_real_answers(cfg, tokenizer, monkeypatch):
+    asked, answer = [], generation.answers
+    monkeypatch.setattr(
+        generation,
+        "answers",
+        lambda m, t, chats, *a, **k: asked.append(chats) or answer(m, t, chats, *a, **k),
+    )
     model = models.load_base(cfg, "none").requires_grad_(False)
     chats = [
         [*prompts.prompt_messages(question, "id"), {"role": "assistant", "content": text}]
@@ -110,6 +116,7 @@ def test_answer_all_asks_the_questions_and_measures_the_real_answers(cfg, tokeni
     ]
     rows = training.ChatDataset(chats, tokenizer, 500)
     found = evaluation.answer_all(model, rows, tokenizer, cfg, max_new_tokens=4)
+    assert asked == [[prompts.prompt_messages(question, "id") for question in REQUESTS]]
     assert found.labels == [sum(label != -100 for label in row["labels"]) for row in rows]
     assert len(found.texts) == len(found.ended) == 2 and max(found.tokens) <= 4
     (alone,) = evaluation.row_nats(
