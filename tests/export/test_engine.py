@@ -245,6 +245,7 @@ def test_an_older_file_that_a_service_holds_open_does_not_end_the_chat(tuned_cfg
     held = talk.path.with_name("held.gguf")
     held.parent.mkdir(parents=True, exist_ok=True)
     held.write_bytes(b"GGUF")
+    talk.path.unlink(missing_ok=True)  # of another test
 
     def refuse(path, **options):
         raise PermissionError(13, "in use", str(path))
