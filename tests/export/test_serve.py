@@ -680,6 +680,16 @@ def test_the_pages_own_queue_is_the_longer_so_that_the_service_says_that_it_is_f
     assert server.page(service)._queue.max_size > service.queue + service.concurrency
 
 
+def test_the_mark_of_a_stopped_answer_does_not_wait_in_the_queue(quick):
+    last = quick.http.get("/config").json()["dependencies"][-1]
+    assert last["targets"][0][1] == "then" and last["queue"] is False
+
+
+def test_the_page_cannot_be_installed_as_an_application(quick):
+    """The installed one would ask for routes that are closed."""
+    assert quick.http.get("/config").json()["pwa"] is False
+
+
 def test_the_page_offers_the_settings_that_the_api_takes_and_begins_with_its_defaults(quick, cfg):
     config = quick.http.get("/config").json()
     props = [part["props"] for part in config["components"] if part["type"] == "slider"]
