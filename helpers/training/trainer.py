@@ -344,6 +344,7 @@ def arguments(cfg: Settings, rows: int, output: Path, report_to: str = "none") -
         save_total_limit=2,
         load_best_model_at_end=True,
         metric_for_best_model="eval_loss",
+        restore_callback_states_from_checkpoint=True,  # a resume goes on counting for early stopping
         prediction_loss_only=True,
         logging_steps=min(10, every),
         report_to=report_to,

@@ -110,6 +110,28 @@ def test_without_retries_the_fault_reaches_the_caller(chat_file):
         assert not server.files
 
 
+@pytest.mark.parametrize("retries, jobs", [(0, 1), (1, 2)])
+def test_a_lost_reply_makes_a_second_job_where_the_client_sends_again(chat_file, retries, jobs):
+    """Why lesson 09 sends `create` once and looks at the list of jobs before it sends again."""
+    replies = ["lost"]
+
+    class Lossy(httpx.HTTPTransport):
+        def handle_request(self, request):
+            reply = super().handle_request(request)
+            if replies and request.url.path.endswith("/fine_tuning/jobs"):
+                reply.close()
+                raise httpx.ReadTimeout(replies.pop(), request=request)
+            return reply
+
+    with practice(train) as server:
+        client = connect(server, http_client=httpx.Client(transport=Lossy()))
+        file = client.files.create(file=chat_file, purpose="fine-tune")
+        create = client.with_options(max_retries=retries).fine_tuning.jobs.create
+        with contextlib.nullcontext() if retries else pytest.raises(openai.APITimeoutError):
+            create(model="practice-base", training_file=file.id)
+        assert not replies and len(server.jobs) == len(client.fine_tuning.jobs.list().data) == jobs
+
+
 @pytest.mark.parametrize(
     "lines, epochs, message",
     [

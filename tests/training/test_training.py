@@ -376,6 +376,25 @@ def test_a_training_that_was_killed_resumes_and_ends_like_an_unbroken_one(
     assert losses(trained(cfg, rows, tokenizer, tmp_path, resume=sound, **LONG)) == unbroken[1]
 
 
+def test_a_resume_goes_on_counting_for_early_stopping(cfg, rows, tokenizer, tmp_path, monkeypatch):
+    """Learning rate 0: no evaluation is better than that of step 2; the third of those stops."""
+    flat = {"max_steps": 12, "patience": 3, "evals_per_epoch": 6, "learning_rate": 0.0}
+    step = trainer.LabelTrainer.training_step
+
+    def cut(self, *args, **kwargs):
+        if self.state.global_step == 4:
+            raise KeyboardInterrupt
+        return step(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(trainer.LabelTrainer, "training_step", cut)
+        trained(cfg, rows, tokenizer, tmp_path, **flat)
+    last = checkpoints.sound_checkpoint(tmp_path)
+    assert last.endswith("checkpoint-4")
+    ended = trained(cfg, rows, tokenizer, tmp_path, resume=last, **flat)
+    assert ended.state.global_step == 8  # of twelve
+
+
 def test_a_checkpoint_whose_state_is_cut_off_is_set_aside(saved_checkpoint, tmp_path, capsys):
     for step in (2, 3):
         shutil.copytree(saved_checkpoint, tmp_path / f"checkpoint-{step}")
