@@ -25,7 +25,7 @@ def main() -> None:
     cfg = job.with_hyperparameters(settings.load("cpu"), {"quantization": "none", "batch_size": 4})
     tokenizer, dtype = models.load_tokenizer(cfg), models.compute_dtype(cfg)
     items = tasks.load_task("sensor", cfg.data_language)["train"][: 4 * given.steps]
-    chats = [sensors.with_reasoning(i.facts["reading"], cfg.data_language) for i in items]
+    chats = [sensors.with_advice(i.facts["reading"], cfg.data_language) for i in items]
     rows = training.ChatDataset(chats, tokenizer, cfg.max_length)
     batches = [
         training.collate([rows[k] for k in range(start, start + 4)], tokenizer.pad_token_id)

@@ -197,7 +197,7 @@ def advise(
     language: Language = "id",
     data_language: DataLanguage = "",
 ) -> None:
-    """Advice on one hour's sensor reading: by the model of notebook 08, and by the rules."""
+    """Advice on one hour's sensor reading: by the model of lesson 10, and by the rules."""
     from ..jsonl import sensors
 
     pairs = [part.partition("=") for part in reading or ()]

@@ -10,9 +10,10 @@ watts), one air conditioner, a fridge, a well pump, sometimes solar panels, a pe
     # "The fridge draws 290 W, too much. Check the fridge, its door seal first."
     specificity("Save power.", reading, "en")             # {"numbers": None, "action": False, ...}
 
-A small model that is trained on the recommendation alone has to weigh thirteen numbers within one
-token: it learns the form and is right in 15 % (n = 100). So a training row has one line of checks
-before the recommendation, as reasoning models write to themselves; the reader does not see it.
+A small model that is trained on the recommendation alone has to weigh thirteen numbers at once: it
+learns the form and is seldom right (benchmarks/sensor_checks.py). So a training row has one line of
+checks before the recommendation, as reasoning models write to themselves; the reader does not see
+it.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Rule:
 
 # In order of urgency: the first rule that holds gives the action.
 RULES = (
-    Rule("reduce_load", lambda r: r["total_w"] >= FULL * r["limit_w"], lambda r: {"limit_w": 5500}),
+    Rule("reduce_load", lambda r: r["total_w"] >= FULL * r["limit_w"], lambda r: {"limit_w": 3500}),
     Rule("turn_off_ac", lambda r: r["ac_w"] > 0 and r["people"] == 0, lambda r: {"people": 2}),
     Rule("check_pump", lambda r: r["pump_min"] >= PUMP, lambda r: {"pump_min": 6}),
     Rule("check_fridge", lambda r: r["fridge_w"] >= FRIDGE, lambda r: {"fridge_w": 90}),
@@ -123,6 +124,7 @@ def simulate(chance: random.Random) -> dict:
     # One fridge in ten has a worn seal, one pump in ten a leak: they run on and on.
     fridge = chance.gauss(90, 15) + (chance.gauss(160, 20) if chance.random() < 0.1 else 0)
     pump = people * chance.choice((2, 3)) + (chance.randint(30, 50) if chance.random() < 0.1 else 0)
+    pump = min(60, pump)  # minutes of one hour
     idle = chance.gauss(70, 20) + (chance.gauss(140, 25) if chance.random() < 0.2 else 0)
     busy = people and 5 <= hour < 22 and chance.random() < 0.35
     chores = chance.choice((300, 350, 400, 700)) if busy else 0  # iron, washer, both

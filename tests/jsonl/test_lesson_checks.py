@@ -29,14 +29,14 @@ ROWS.append(row("I sent money to my neighbour by mistake!", "transfer", "wrong_r
 TAKEN = tasks.load_task("bank", "en")["test"][0].facts["query"]
 
 
-def panels(first, last, people=1, before=False):
-    """A rule for dark panels; `before`: asked before the rules that exist."""
+def panels(first, last, people=1, solar=0, before=()):
+    """A rule for dark panels; `before`: actions of the nine rules that it overrides."""
 
     def rule(reading):
-        dark = reading["solar_w"] == 0 and first <= reading["hour"] <= last
+        dark = reading["solar_w"] <= solar and first <= reading["hour"] <= last
         dark = dark and reading["people"] >= people
         usual = sensors.action_for(reading)
-        return "check_panels" if dark and (before or usual == sensors.NOTHING) else usual
+        return "check_panels" if dark and usual in (sensors.NOTHING, *before) else usual
 
     return rule
 
@@ -82,16 +82,22 @@ ANSWERS = [
     ("10.1", panels(10, 13), "14 o'clock counts"),
     ("10.1", panels(11, 14), "10 o'clock counts"),
     ("10.1", panels(10, 14, people=0), "nobody at home"),
-    ("10.1", panels(10, 14, before=True), "the fridge comes first"),
+    ("10.1", panels(10, 14, before=["check_fridge"]), "the fridge comes first"),
+    ("10.1", panels(10, 14, people=2), "one person is enough"),
+    ("10.1", panels(10, 14, solar=199), "a little solar power"),
+    ("10.1", panels(10, 14, before=["reduce_load"]), "the load comes first"),
+    ("10.1", panels(10, 14, before=["check_pump"]), "the pump comes first"),
     ("10.1", "check_panels", "must be a function"),
-    ("11.1", 80 * 0.25 + 20 * 0.1 * 10, ""),
-    ("11.1", np.float64(40), ""),
-    ("11.1", 80 * 0.2 + 20 * 10, "the first round"),
-    ("11.1", 80 * 0.75 + 20 * 0.9 * 10, "answers that fail"),
-    ("11.1", 80 * 0.25 * 10 + 20 * 0.1, "prices of the two mistakes are swapped"),
-    ("11.1", 80 * 0.25 + 20 * 0.1, "costs 10 points"),
-    ("11.1", 0.4, "for one question"),
-    ("11.1", 35, "80 × share"),
+    ("11.1", [80 * 0.2 + 20 * 10, 80 * 0.25 + 20 * 0.1 * 10], ""),
+    ("11.1", np.array([216, 40.1]), ""),
+    ("11.1", (216, 40), ""),
+    ("11.1", 40, "two numbers"),
+    ("11.1", [40, 216], "round 1 first"),
+    ("11.1", [80 * 0.8, 80 * 0.75 + 20 * 0.9 * 10], "answers that fail"),
+    ("11.1", [80 * 0.2 * 10 + 20, 80 * 0.25 * 10 + 20 * 0.1], "points of the two mistakes"),
+    ("11.1", [80 * 0.2 + 20, 80 * 0.25 + 20 * 0.1], "costs 10 points"),
+    ("11.1", [2.16, 0.4], "for one question"),
+    ("11.1", [216, 35], "80 × share"),
 ]
 
 
@@ -105,7 +111,7 @@ def state(tmp_path_factory):
     helped |= {"near": near, "num": num, "tr": tr, "home": home, "files": files}
     lesson = types.SimpleNamespace(sizes={"bank": {"token": 88_000, "answer tokens": 19_000}})
     costs = {"tokens": {"bank": 88_000}, "tokens_of": lambda chats: 3_000}
-    costs |= {"facts": [0.8, 0.75], "gains": [0.0, 0.9]}  # lesson 11: shares by round
+    costs |= {"facts": [0.8, 0.75], "franks": [0.0, 0.9]}  # lesson 11: shares by round
     return helped | vars(lesson) | costs | {"chats": {"bank": {"validation": []}}}
 
 

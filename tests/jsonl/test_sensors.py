@@ -107,7 +107,7 @@ def test_one_changed_value_undoes_an_action():
 
 
 UNDONE = {  # by the action: what its decisive value becomes
-    "reduce_load": ("limit_w", 5500),
+    "reduce_load": ("limit_w", 3500),
     "turn_off_ac": ("people", 2),
     "check_pump": ("pump_min", 6),
     "check_fridge": ("fridge_w", 90),
