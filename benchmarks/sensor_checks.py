@@ -76,7 +76,6 @@ def measure(cfg, name: str, folder: Path) -> dict:
         "n": len(wanted),
         "named": sum(action is not None for action in said) / len(said),
         "trained_tokens": job.trained_tokens,
-        "minutes": (job.finished_at - job.created_at) / 60,
     }
 
 
