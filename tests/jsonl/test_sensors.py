@@ -8,6 +8,7 @@ import re
 from collections import Counter
 
 import pytest
+import sensor_checks
 
 from helpers import jsonl
 from helpers.course.errors import MissingStep, UsageError
@@ -199,6 +200,7 @@ def test_simulated_hours_make_sense():
     hours = [sensors.simulate(chance) for _ in range(3000)]
     assert all(isinstance(value, int) and value >= 0 for r in hours for value in r.values())
     assert not any(r["solar_w"] for r in hours if not 6 <= r["hour"] < 18)
+    assert max(r["pump_min"] for r in hours) <= 60
 
     def mean(key, keep):
         rows = [r[key] for r in hours if keep(r)]
@@ -208,6 +210,20 @@ def test_simulated_hours_make_sense():
     assert mean("people", day) < 0.6 * mean("people", night)
     assert mean("outdoor_c", lambda r: r["hour"] == 15) > mean("outdoor_c", night) + 2
     assert mean("total_w", lambda r: r["ac_w"]) > mean("total_w", lambda r: not r["ac_w"]) + 200
+
+
+def test_the_line_of_checks_is_tried_against_the_advice_alone(tmp_path, script):
+    file = tmp_path / "trial.json"
+    done = script("benchmarks/sensor_checks.py", "--profile", "sanity", "--json", file)
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(file.read_text(encoding="utf-8"))["variants"]
+    assert list(found) == list(sensor_checks.VARIANTS)
+    assert all(0 <= r["low"] <= r["right"] <= r["high"] <= 1 for r in found.values())
+    checked, alone, _ = (r["trained_tokens"] for r in found.values())
+    assert checked > 1.2 * alone
+    item = jsonl.load_task("sensor", "en")["train"][0]
+    assert sensor_checks.row(item, True) == item.chat
+    assert sensor_checks.row(item, False)[-1]["content"] == sensors.advice_in(item.answer)
 
 
 def test_a_torn_sensor_model_is_named(cfg, tmp_path):
