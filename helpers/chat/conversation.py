@@ -33,7 +33,7 @@ class TooLong(Refused):
     """A message with more characters or tokens than can be read."""
 
 
-@dataclass(eq=False)
+@dataclass
 class Turn:
     """One question, its answer, and how the answer came about. Times count from the question."""
 
@@ -68,7 +68,7 @@ def facts(turn: Turn) -> str:
     return " · ".join(filter(None, parts))
 
 
-@dataclass(eq=False)
+@dataclass
 class Conversation:
     """Turns between a person and a model.
 

@@ -46,6 +46,8 @@ def test_the_line_below_an_answer_says_how_it_ended(end, told):
     bilingual.set_language("en")
     turn = chat.Turn("q", "tuned", tokens=12, first_s=0.5, seconds=3.0, **end)
     assert chat.facts(turn).startswith(told)
+    assert chat.Turn("q", "tuned", tokens=2, seconds=0.5).tokens_per_s == 4.0
+    assert chat.Turn("q", "tuned").tokens_per_s == 0.0  # before the first piece
 
 
 def test_stream_gets_the_options_and_a_new_seed_each_time():

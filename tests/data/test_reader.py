@@ -338,6 +338,12 @@ def test_rows_that_are_dropped(read, row, reason):
     assert len(report.table()) == 1 and report.reasons == {reason: 1}
 
 
+@pytest.mark.parametrize("line", ["\n", "   \n", '""\n', "\t\n"])
+def test_a_blank_line_is_no_row_that_could_be_dropped(read, line):
+    table, report = read(HEADER + GOOD + line + OTHER)
+    assert list(table["title"]) == ["Ayam Goreng", "Telur Dadar"] and not report.drops
+
+
 def test_a_dropped_row_is_named_by_the_first_80_characters_of_its_title(read):
     title = "Ayam  Goreng " + "x" * 80
     _, report = read(f"{HEADER}{GOOD}{title},garam\n")

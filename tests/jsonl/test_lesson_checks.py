@@ -49,12 +49,26 @@ def already(over=("failed", "cancelled"), every=True):
     return function
 
 
+def first_of_a_file(jobs, file):
+    return already()([job for job in jobs if job.training_file == file][:1], file)
+
+
+def none_failed(jobs, file):
+    own = [job.status for job in jobs if job.training_file == file]
+    return bool(own) and not {"failed", "cancelled"} & set(own)
+
+
+spaced = row("The machine swallowed my card on Sunday.")
+spaced["messages"][2]["content"] = '{"category": "card", "subcategory": "pin"}'
+
+
 ANSWERS = [
     ("8.1", ROWS, ""),
     ("8.1", [json.dumps(r) for r in ROWS], ""),
     ("8.1", ROWS[:2], "three rows"),
     ("8.1", ROWS[0], "three rows"),
     ("8.1", [*ROWS[:2], row(TAKEN)], "already in the data"),
+    ("8.1", [*ROWS[:2], spaced], "row 3: write it as in section 1"),
     ("8.1", [*ROWS[:2], ROWS[0]], "row 3: the same conversation"),
     ("8.1", [*ROWS[:2], row("Lost it.", "card", "login")], "row 3: that subcategory"),
     ("8.1", [*ROWS[:2], {"messages": ROWS[2]["messages"][1:]}], "row 3: its messages are system"),
@@ -77,6 +91,9 @@ ANSWERS = [
     ("9.2", already(over=()), "status failed may be tried again"),
     ("9.2", already(over=("failed", "cancelled", "queued")), "status queued means it is there"),
     ("9.2", already(every=False), "look at all jobs"),
+    ("9.2", first_of_a_file, "another one for that file is running"),
+    ("9.2", lambda jobs, file: already()(jobs[-1:], file), "another one for that file is running"),
+    ("9.2", none_failed, "another one for that file is running"),
     ("9.2", lambda jobs, file: True, "may be tried again"),
     ("10.1", panels(10, 14), ""),
     ("10.1", panels(10, 13), "14 o'clock counts"),
@@ -108,7 +125,7 @@ def state(tmp_path_factory):
     chats = {part: [i.chat for i in items] for part, items in bank.items()}
     files = {("bank", p): jsonl.write_chats(c, home / f"{p}.jsonl") for p, c in chats.items()}
     helped = {"jsonl": jsonl, "jsonl_tasks": tasks, "sensors": sensors, "json": json}
-    helped |= {"near": near, "num": num, "tr": tr, "home": home, "files": files}
+    helped |= {"near": near, "num": num, "np": np, "tr": tr, "home": home, "files": files}
     lesson = types.SimpleNamespace(sizes={"bank": {"token": 88_000, "answer tokens": 19_000}})
     costs = {"tokens": {"bank": 88_000}, "tokens_of": lambda chats: 3_000}
     costs |= {"facts": [0.8, 0.75], "franks": [0.0, 0.9]}  # lesson 11: shares by round

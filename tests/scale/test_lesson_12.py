@@ -45,6 +45,16 @@ def with_doubles(parts, n):
     return [r for _, rows in ordered for r in rows] if len(numbers) == n else None
 
 
+def as_texts(parts, n):
+    found = {str(number): rows for number, rows in parts}
+    return [r for i in sorted(found) for r in found[i]] if len(found) == n else None
+
+
+def each_row_once(parts, n):
+    rows = by_dict(parts, n)
+    return rows and list(dict.fromkeys(rows))
+
+
 HOURS = 90_000_000 / (2_500 * 4 * 0.8) / 3600
 ANSWERS = [
     ("12.1", by_dict, ""),
@@ -57,6 +67,8 @@ ANSWERS = [
     ("12.1", with_doubles, "its rows count once"),
     ("12.1", counted, "do not just count them"),
     ("12.1", truthy, "without a single row"),
+    ("12.1", as_texts, "2 before 10"),
+    ("12.1", each_row_once, "still two rows"),
     ("12.2", HOURS * 6, ""),
     ("12.2", np.float32(18.75), ""),
     ("12.2", HOURS * 1.5, "one card"),
