@@ -62,6 +62,17 @@ def packaged_gguf() -> Path:
     return path
 
 
+def unpacked() -> dict:
+    """from_pretrained's argument by which a GGUF file's weights are unpacked, to numbers.
+
+    Before transformers 5.17 they always were, and the class was not there.
+    """
+    import transformers
+
+    GgufConfig = getattr(transformers, "GgufConfig", None)
+    return {"quantization_config": GgufConfig(dequantize=True)} if GgufConfig else {}
+
+
 def prepare_packaged(folder: Path) -> None:
     """Unpack the GGUF weights and save them as safetensors, with tokenizer and chat template.
 
@@ -69,7 +80,7 @@ def prepare_packaged(folder: Path) -> None:
     the unused <|endoftext|> becomes the pad token.
     """
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     gguf = packaged_gguf()
     tokenizer = AutoTokenizer.from_pretrained(
@@ -80,7 +91,7 @@ def prepare_packaged(folder: Path) -> None:
         gguf_file=gguf.name,
         trust_remote_code=False,
         dtype=torch.bfloat16,
-        quantization_config=GgufConfig(dequantize=True),
+        **unpacked(),
     )
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config

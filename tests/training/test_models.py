@@ -54,6 +54,12 @@ def test_compute_dtype_follows_what_the_processor_does_fast(cfg, monkeypatch):
 
 
 @pytest.mark.slow
+def test_a_gguf_file_is_unpacked_also_where_transformers_has_no_word_for_it(monkeypatch):
+    assert models.unpacked()["quantization_config"].dequantize is True
+    monkeypatch.setattr("transformers.GgufConfig", None)  # before 5.17 it was not there
+    assert models.unpacked() == {}
+
+
 def test_the_packaged_model_is_prepared_with_a_pad_token_of_its_own(cfg):
     packaged = dataclasses.replace(cfg, base_model="packaged")
     tokenizer = models.load_tokenizer(packaged)
