@@ -428,6 +428,8 @@ def test_what_to_save_on_first():
     assert not advice.fits and advice.job.batch < 16
     assert advice.job.batch * advice.job.accumulation >= 16
     assert advice.savings[0]["saved_bytes"] > 0 and advice.savings[-1]["total_bytes"] <= 3 * 2**30
+    totals = [advice.total_bytes, *(step["total_bytes"] for step in advice.savings)]
+    assert [a - b for a, b in zip(totals, totals[1:])] == [s["saved_bytes"] for s in advice.savings]
     hopeless = planner.recommend("rtx3060", 4)
     assert hopeless.job is None and set(hopeless.largest.values()) == {0}
     assert planner.recommend("rtx3060", 24).savings == []
@@ -435,6 +437,20 @@ def test_what_to_save_on_first():
     changes = [change for _, change in planner.memory_savings(shapes.find("sanity"), job)]
     fields = [next(iter(change)) for change in changes]
     assert list(dict.fromkeys(fields)) == ["batch", "checkpointing", "optimizer", "length", "rank"]
+
+
+@pytest.mark.parametrize(
+    "targets, few",
+    [
+        ("all-linear", ("q_proj", "v_proj")),
+        (("o_proj", "v_proj"), ("v_proj",)),
+        (("down_proj", "up_proj"), ("down_proj",)),  # neither is there: the first
+    ],
+)
+def test_a_small_adapter_sits_on_q_and_v_where_they_are_asked_for(targets, few):
+    job = dataclasses.replace(planner.plan("gpu-8gb").job, targets=targets, rank=16)
+    (_, change) = planner.memory_savings(shapes.find("sanity"), job)[-1]
+    assert change == {"rank": 8, "targets": few}
 
 
 QWEN7, QWEN4 = "Qwen/Qwen2-7B-Instruct", "Qwen/Qwen3-4B-Instruct-2507"
