@@ -68,7 +68,7 @@ def facts(turn: Turn) -> str:
     return " · ".join(filter(None, parts))
 
 
-@dataclass
+@dataclass(eq=False)  # each is one of its own: the service keeps a set of those being answered
 class Conversation:
     """Turns between a person and a model.
 

@@ -50,6 +50,10 @@ def test_the_line_below_an_answer_says_how_it_ended(end, told):
     assert chat.Turn("q", "tuned").tokens_per_s == 0.0  # before the first piece
 
 
+def test_two_conversations_are_two_though_they_hold_the_same():
+    assert len({conversation(), conversation()}) == 2
+
+
 def test_stream_gets_the_options_and_a_new_seed_each_time():
     seen = []
 
