@@ -457,6 +457,11 @@ def test_the_report_escapes_what_a_model_or_a_notebook_wrote(tmp_path):
     assert "settings are not gated" in page and "settings are not gated" in text
 
 
+def test_a_listing_in_the_report_keeps_its_quotes_and_its_lines_together():
+    assert report.preformatted('say "hi"\n\n<b>') == 'say "hi"\n&nbsp;\n&lt;b&gt;'
+    assert report.markdown('"a"\n*b*') == '"a" \\*b\\*'
+
+
 @pytest.mark.parametrize(("language", "tuned"), [("id", "94,1"), ("en", "94.1")])
 def test_the_report_opens_with_before_baselines_and_after(tmp_path, language, tuned):
     values = {"base_bleu": 0.4, "nearest_bleu": 33.3, "bleu": 94.1}
