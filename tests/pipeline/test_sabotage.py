@@ -93,11 +93,18 @@ def test_only_the_named_gate_beside_a_green_twin_counts(
         sabotage.Job(cfg, tmp_path / "job", ["y"])
 
 
-@pytest.mark.parametrize("adapter", [True, False])
+@pytest.mark.parametrize(
+    ("lesson", "adapter", "expected"),
+    [
+        ("04", True, ["04"]),
+        ("04", False, ["02", "03", "04"]),
+        ("03", True, ["02", "03"]),  # its own training is what is sabotaged
+    ],
+)
 def test_sabotages_after_lesson_03_begin_with_its_adapter_where_there_is_one(
-    cfg, tmp_path, monkeypatch, adapter
+    cfg, tmp_path, monkeypatch, lesson, adapter, expected
 ):
-    one = {"why": "", "lessons": ["04"], "red": "", "file": "", "old": "", "new": ""}
+    one = {"why": "", "lessons": [lesson], "red": "", "file": "", "old": "", "new": ""}
     monkeypatch.setattr(sabotage, "sabotages", lambda: {"x": one})
     ran = []
     monkeypatch.setattr(
@@ -110,8 +117,8 @@ def test_sabotages_after_lesson_03_begin_with_its_adapter_where_there_is_one(
         (cfg.artifacts / "adapter").mkdir(parents=True)
     job = sabotage.Job(cfg, tmp_path / "job", ["x"])
     job.run_twin()
-    assert [name[:2] for name in ran] == (["04"] if adapter else ["02", "03", "04"])
-    assert (job.before("04") / cfg.key / "adapter").is_dir() == adapter
+    assert [name[:2] for name in ran] == expected
+    assert (job.before(lesson) / cfg.key / "adapter").is_dir() == (expected == ["04"])
 
 
 def test_a_patch_that_fits_nowhere_or_twice_is_refused(tmp_path):
