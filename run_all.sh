@@ -11,12 +11,14 @@ HELP="Usage: bash run_all.sh [options]            run all notebooks, check the g
 The first call sets up .venv: a few minutes and some GB of downloads.
 
 Options of a run:
-  --profile NAME           auto (default), sanity, cpu, gpu-..., colab-t4, rtx3060
+  --profile NAME           auto (default), sanity, cpu, gpu-..., colab-t4, rtx3060, tinyllama
   --language id|en         language shown (default id)
   --data-language id|en    language learnt (default: the one shown)
   --seed N                 random seed (default 42)
   --from NN, --only NN     start at a lesson, or run just this one; --only may be repeated
   --fresh                  forget what earlier runs with the same settings left in artifacts/
+  --set NAME=VALUE         a parameter of a lesson, e.g. MAX_RECIPES=500; may be repeated
+  --sabotage NAME          put a fault in and see its gate turn red; --list-sabotages names them
   --json                   one JSON object on standard output, progress on standard error
 Environment: DATA_DIR (a folder of recipe CSVs), BASE_MODEL (a folder or hub name), PYTHON (the
   interpreter to use), PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu (a smaller download
