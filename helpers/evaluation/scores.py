@@ -26,10 +26,6 @@ class Answers:
     nats: list[float]  # summed cross entropy of the reference, a row
     labels: list[int]  # label tokens a row
 
-    @property
-    def tokens_per_s(self) -> float:
-        return sum(self.tokens) / self.seconds
-
 
 @torch.inference_mode()
 def row_nats(

@@ -63,10 +63,7 @@ def packaged_gguf() -> Path:
 
 
 def unpacked() -> dict:
-    """from_pretrained's argument by which a GGUF file's weights are unpacked, to numbers.
-
-    Before transformers 5.17 they always were, and the class was not there.
-    """
+    """from_pretrained's argument to unpack GGUF weights; before transformers 5.17 it always did."""
     import transformers
 
     GgufConfig = getattr(transformers, "GgufConfig", None)
@@ -93,8 +90,6 @@ def prepare_packaged(folder: Path) -> None:
         dtype=torch.bfloat16,
         **unpacked(),
     )
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
     tokenizer.pad_token = "<|endoftext|>"
     for config in (model.config, model.generation_config):
         config.pad_token_id, config.eos_token_id = tokenizer.pad_token_id, tokenizer.eos_token_id
