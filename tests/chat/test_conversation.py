@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from helpers import chat
 from helpers.chat import Refused
+from helpers.chat.conversation import MOST_CHARACTERS
 from helpers.course import bilingual
 from helpers.course.errors import CourseError, UsageError
 from helpers.evaluation import generation
@@ -48,6 +49,15 @@ def test_the_line_below_an_answer_says_how_it_ended(end, told):
     assert chat.facts(turn).startswith(told)
     assert chat.Turn("q", "tuned", tokens=2, seconds=0.5).tokens_per_s == 4.0
     assert chat.Turn("q", "tuned").tokens_per_s == 0.0  # before the first piece
+
+
+def test_a_message_may_have_2000_characters_and_no_more():
+    talk = conversation()
+    talk.count = lambda messages: 10
+    assert len(talk.check("a" * MOST_CHARACTERS)) == MOST_CHARACTERS == 2000
+    with pytest.raises(Refused, match="2.001 karakter|2,001 characters"):
+        talk.check("a" * (MOST_CHARACTERS + 1))
+    assert chat.Turn("q", "tuned").remembered == 0
 
 
 def test_two_conversations_are_two_though_they_hold_the_same():

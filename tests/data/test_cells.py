@@ -153,6 +153,13 @@ def test_sections():
     assert clean("Bahan:--Bumbu:")[4] == "fewer than two ingredients"
 
 
+@pytest.mark.parametrize("length, heading", [(61, True), (62, False)])
+def test_a_line_with_a_colon_is_a_heading_up_to_61_characters(length, heading):
+    line = f"{'untuk menemani ' * 5}"[: length - 1].replace(" ", "x") + ":"
+    _, _, told, _, _ = clean(steps=f"{line}--Goreng.")
+    assert told == (["Goreng."] if heading else [line, "Goreng."])
+
+
 def test_emoji():
     text = ("1 ayam 🍗--1 sdt garam", "Cuci ❤️.--Goreng 👍🏽--😋", "Ayam 🐔 Goreng")
     assert clean(*text)[:3] == ("Ayam Goreng", ["1 ayam", "1 sdt garam"], ["Cuci .", "Goreng"])
