@@ -267,6 +267,10 @@ def test_duplicates_name_the_first(check):
 def test_constant_answer_needs_a_majority_of_several_rows(check):
     rows = [row(chat(user, "Yes.")) for user in ASK]
     assert found(check(*rows)) == [(0, "constant_answer")] and check(*rows).rows_good == 6
+    cut = [row(chat(text)[:2] + [{"role": "user", "content": "Eight."}]) for text in ASK]
+    empty = [row(chat(text, " ")) for text in ASK]
+    for lines in (cut, empty):  # what is no answer is not counted as one
+        assert "constant_answer" not in check(*lines).kinds
     assert found(check(*rows[:4])) == []
     mostly = check(*rows[:5], row(chat(ASK[5], TELL[5]))).problems[0].detail
     assert mostly == "5 of 6 answers are 'yes .'"

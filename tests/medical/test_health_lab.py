@@ -414,6 +414,8 @@ def test_a_written_question_finds_its_own_answer_and_refusals_are_never_given(ro
     _, rows, written = room
     by_id = {q.qa_id: q.answer for q in rows if not q.abstain}
     assert {q.qa_id: q.answer for q in written.questions} == by_id
+    ids = [q.qa_id for q in rows if not q.abstain]  # in the order of the rows
+    assert [q.qa_id for q in written.questions] == list(dict.fromkeys(ids[::-1]))[::-1]
     for q in written.questions[::20]:
         found, similarity = written.nearest(q.question)
         assert found == q and 0.5 < similarity <= 1 and written.about(q.answer) == q
