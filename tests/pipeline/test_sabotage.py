@@ -94,18 +94,20 @@ def test_only_the_named_gate_beside_a_green_twin_counts(
 
 
 @pytest.mark.parametrize(
-    ("lesson", "adapter", "expected"),
+    ("begin", "adapter", "expected"),
     [
         ("04", True, ["04"]),
         ("04", False, ["02", "03", "04"]),
         ("03", True, ["02", "03"]),  # its own training is what is sabotaged
+        ("02 04", True, ["02", "03", "04"]),
     ],
 )
 def test_sabotages_after_lesson_03_begin_with_its_adapter_where_there_is_one(
-    cfg, tmp_path, monkeypatch, lesson, adapter, expected
+    cfg, tmp_path, monkeypatch, begin, adapter, expected
 ):
-    one = {"why": "", "lessons": [lesson], "red": "", "file": "", "old": "", "new": ""}
-    monkeypatch.setattr(sabotage, "sabotages", lambda: {"x": one})
+    one = {"why": "", "red": "", "file": "", "old": "", "new": ""}
+    known = {f"at {number}": one | {"lessons": [number]} for number in begin.split()}
+    monkeypatch.setattr(sabotage, "sabotages", lambda: known)
     ran = []
     monkeypatch.setattr(
         sabotage.runner,
@@ -115,10 +117,10 @@ def test_sabotages_after_lesson_03_begin_with_its_adapter_where_there_is_one(
     cfg = dataclasses.replace(cfg, artifacts_root=tmp_path / "artifacts")
     if adapter:
         (cfg.artifacts / "adapter").mkdir(parents=True)
-    job = sabotage.Job(cfg, tmp_path / "job", ["x"])
+    job = sabotage.Job(cfg, tmp_path / "job", list(known))
     job.run_twin()
     assert [name[:2] for name in ran] == expected
-    assert (job.before(lesson) / cfg.key / "adapter").is_dir() == (expected == ["04"])
+    assert (job.before(begin[:2]) / cfg.key / "adapter").is_dir() == (expected == ["04"])
 
 
 def test_a_patch_that_fits_nowhere_or_twice_is_refused(tmp_path):
