@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 import torch
+import transformers
 
 from helpers.course import device, files
 from helpers.course.errors import CourseError, MissingStep
@@ -55,8 +56,9 @@ def test_compute_dtype_follows_what_the_processor_does_fast(cfg, monkeypatch):
 
 @pytest.mark.slow
 def test_a_gguf_file_is_unpacked_also_where_transformers_has_no_word_for_it(monkeypatch):
-    assert models.unpacked()["quantization_config"].dequantize is True
-    monkeypatch.setattr("transformers.GgufConfig", None)  # before 5.17 it was not there
+    if hasattr(transformers, "GgufConfig"):
+        assert models.unpacked()["quantization_config"].dequantize is True
+    monkeypatch.setattr(transformers, "GgufConfig", None, raising=False)  # as before 5.17
     assert models.unpacked() == {}
 
 
