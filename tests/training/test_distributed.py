@@ -6,6 +6,7 @@ One start of torchrun serves the tests of this module; trainings of one process 
 import dataclasses
 import itertools
 import json
+import math
 import os
 import shutil
 import socket
@@ -25,7 +26,7 @@ from helpers.course import settings
 from helpers.course.errors import CourseError, UsageError
 from helpers.course.files import read_json, write_text
 from helpers.course.settings import ROOT
-from helpers.data import splits
+from helpers.data import load_recipes, splits
 from helpers.training import checkpoints, distributed, models, processes, prompts, trainer
 
 STEPS = 7  # an epoch of 46 rows has five updates of eight and one of six
@@ -266,6 +267,23 @@ def test_a_short_training_warms_up_for_a_quarter_of_it_at_most(cfg):
     cfg = dataclasses.replace(cfg, warmup_steps=3)
     found = [distributed.shortened(cfg, steps).warmup_steps for steps in (4, 8, 12, 40)]
     assert found == [1, 2, 3, 3]
+
+
+@pytest.mark.parametrize("saved", [(), ("train",)])
+def test_where_lesson_02_left_not_both_splits_each_part_comes_from_its_own(cfg, tmp_path, saved):
+    own = dataclasses.replace(cfg, artifacts_root=tmp_path)
+    for name in saved:
+        write_text(splits.split_file(own, name), "{}\n")
+    table, _ = load_recipes(own.data_dir)
+    parts = splits.assign(table, own)
+    titles = {name: set(part["title"]) for name, part in parts.groupby("split")}
+    found = distributed.chats(own)
+    assert {name: len(chats) for name, chats in found.items()} == {
+        "train": own.max_train_rows * math.ceil(own.epochs),
+        "validation": own.max_validation_rows,
+    }
+    for name, chats in found.items():
+        assert {chat[-1]["content"].splitlines()[0] for chat in chats} <= titles[name]
 
 
 @pytest.mark.parametrize("rows, counted", [(0, 4), (1, 1), (3, 3)])
