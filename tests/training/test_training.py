@@ -376,6 +376,20 @@ def test_a_training_that_was_killed_resumes_and_ends_like_an_unbroken_one(
     assert losses(trained(cfg, rows, tokenizer, tmp_path, resume=sound, **LONG)) == unbroken[1]
 
 
+def test_whether_a_training_fits_is_asked_first_unless_it_is_cut_up(
+    cfg, rows, tokenizer, tmp_path, monkeypatch
+):
+    asked, cut_up = [], []
+    monkeypatch.setattr(trainer, "check_fits", asked.append)
+    monkeypatch.setattr(models, "sharded", lambda: bool(cut_up))
+    model = training.attach_adapter(models.load_base(cfg, for_training=True), cfg)
+    training.make_trainer(model, cfg, rows, rows, tokenizer, tmp_path)
+    assert asked == [cfg]
+    cut_up.append("by FSDP")  # the plan is for a model that is whole on each card
+    training.make_trainer(model, cfg, rows, rows, tokenizer, tmp_path)
+    assert asked == [cfg]
+
+
 def test_a_resume_goes_on_counting_for_early_stopping(cfg, rows, tokenizer, tmp_path, monkeypatch):
     """Learning rate 0: no evaluation is better than that of step 2; the third of those stops."""
     flat = {"max_steps": 12, "patience": 3, "evals_per_epoch": 6, "learning_rate": 0.0}
