@@ -161,6 +161,23 @@ def test_a_gradient_that_is_not_finite_ends_the_training(cfg, rows, tokenizer, t
         training.make_trainer(model, cfg, rows, rows, tokenizer, tmp_path).train()
 
 
+def test_one_matrix_without_a_gradient_ends_no_training():
+    """As in a layer that a batch does not reach; only all of them together mean that it stopped."""
+
+    def step(*gradients):
+        model, guard = torch.nn.Module(), training.GradientGuard()
+        guard.first, guard.evaluated, guard.skipped, guard.checked_after_evaluation = True, 0, 0, 0
+        for n, gradient in enumerate(gradients):
+            weight = torch.nn.Parameter(torch.ones(2))
+            weight.grad = torch.full((2,), gradient)
+            model.register_parameter(f"lora_B_{n}", weight)
+        guard.on_pre_optimizer_step(None, SimpleNamespace(global_step=0), None, model=model)
+
+    step(0.0, 1.0)
+    with pytest.raises(CourseError, match="get no gradient at step 1"):
+        step(0.0, 0.0)
+
+
 def test_a_collator_that_masks_the_end_token_is_refused_before_the_first_step(
     cfg, rows, tokenizer, tmp_path
 ):
