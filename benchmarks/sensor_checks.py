@@ -31,8 +31,8 @@ def row(item, checks: bool) -> list[dict]:
     """A training row of the sensor task, with its line of checks or without."""
     from helpers.jsonl import sensors
 
-    text = item.answer if checks else sensors.advice_in(item.answer)
-    return [*item.question, {"role": "assistant", "content": text}]
+    advice = {"role": "assistant", "content": sensors.advice_in(item.answer)}
+    return item.chat if checks else [*item.question, advice]
 
 
 def measure(cfg, name: str, folder: Path) -> dict:
@@ -83,9 +83,8 @@ def main() -> None:
     parser = short_training.parser(__doc__)
     given = parser.parse_args()
     file = short_training.result_file(parser, given.json, given.profile, "sensor_checks_cpu.json")
-    found = {}
+    cfg, found = settings.load(given.profile, given.language), {}
     for name in VARIANTS:
-        cfg = settings.load(given.profile, given.language)
         with tempfile.TemporaryDirectory() as folder:
             found[name] = measure(cfg, name, Path(folder))
         print("{}: right {right:.1%} [{low:.1%}, {high:.1%}]".format(name, **found[name]))

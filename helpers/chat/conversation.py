@@ -33,7 +33,7 @@ class TooLong(Refused):
     """A message with more characters or tokens than can be read."""
 
 
-@dataclass
+@dataclass(eq=False)
 class Turn:
     """One question, its answer, and how the answer came about. Times count from the question."""
 

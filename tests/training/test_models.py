@@ -4,7 +4,6 @@ import dataclasses
 
 import pytest
 import torch
-import transformers
 
 from helpers.course import device, files
 from helpers.course.errors import CourseError, MissingStep
@@ -54,14 +53,16 @@ def test_compute_dtype_follows_what_the_processor_does_fast(cfg, monkeypatch):
     assert models.compute_dtype(cfg) == torch.float32
 
 
-@pytest.mark.slow
 def test_a_gguf_file_is_unpacked_also_where_transformers_has_no_word_for_it(monkeypatch):
+    import transformers  # as the helper does: another test may have imported it anew
+
     if hasattr(transformers, "GgufConfig"):
         assert models.unpacked()["quantization_config"].dequantize is True
     monkeypatch.setattr(transformers, "GgufConfig", None, raising=False)  # as before 5.17
     assert models.unpacked() == {}
 
 
+@pytest.mark.slow
 def test_the_packaged_model_is_prepared_with_a_pad_token_of_its_own(cfg):
     packaged = dataclasses.replace(cfg, base_model="packaged")
     tokenizer = models.load_tokenizer(packaged)
