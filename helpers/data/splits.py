@@ -138,7 +138,7 @@ def make_manifest(
         return hashlib.sha256(f"{seed}{ids[0]}".encode()).digest()
 
     home = table.groupby("group")["category"].transform("min")  # a group counts in one category
-    for _, part in table.groupby(home, sort=True):
+    for _, part in table.groupby(home):
         groups = [sorted(ids) for _, ids in part.groupby("group")["recipe_id"]]
         placed = {m: known[m] for ids in groups for m in ids if m in known}
         for ids in sorted(groups, key=place):

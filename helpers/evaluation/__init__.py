@@ -7,5 +7,5 @@ __getattr__, __dir__ = lazy(
     generation="answers decoding stream",
     metrics="interval share share_text record_share bleu chrf",
     content="recall precision f1 listed title_kept main_kept units_of commonest",
-    scores="Answers row_nats answer_all table loss_gain worst",
+    scores="Answers row_nats answer_all table loss_gain",
 )

@@ -6,7 +6,6 @@ import time
 from dataclasses import dataclass
 
 import numpy as np
-import sacrebleu
 import torch
 
 from .. import training
@@ -117,10 +116,3 @@ def loss_gain(base: Answers, tuned: Answers) -> tuple[float, float, float]:
     """
     per_token = (np.array(base.nats) - np.array(tuned.nats)) / np.array(base.labels)
     return metrics.interval(per_token, weights=base.labels)
-
-
-def worst(answers: Answers, references: list[str], most: int = 3) -> list[int]:
-    """Numbers of the rows with the lowest sentence chrF against their reference, lowest first."""
-    pairs = zip(answers.texts, references)
-    scores = [sacrebleu.sentence_chrf(text, [reference]).score for text, reference in pairs]
-    return [int(i) for i in np.argsort(scores)[:most]]

@@ -57,11 +57,13 @@ def test_a_message_may_have_2000_characters_and_no_more():
     assert len(talk.check("a" * MOST_CHARACTERS)) == MOST_CHARACTERS == 2000
     with pytest.raises(Refused, match="2.001 karakter|2,001 characters"):
         talk.check("a" * (MOST_CHARACTERS + 1))
-    assert chat.Turn("q", "tuned").remembered == 0
+    turn = chat.Turn("q", "tuned")
+    assert (turn.remembered, turn.prompt_tokens) == (0, 0)  # nothing was read for it yet
 
 
-def test_two_conversations_are_two_though_they_hold_the_same():
+def test_two_conversations_or_turns_are_two_though_they_hold_the_same():
     assert len({conversation(), conversation()}) == 2
+    assert chat.Turn("q", "tuned") != chat.Turn("q", "tuned")
 
 
 def test_stream_gets_the_options_and_a_new_seed_each_time():
@@ -121,10 +123,20 @@ def test_refusals_name_the_reason_and_change_nothing(language, words):
 def test_newest_message_may_exceed_the_window_but_not_the_limit():
     talk = conversation(window=60, limit=100)
     talk.say("pendek")
-    talk.say("k " * 70)
+    talk.say("k " * 71)  # 3 + 3 system + 3 markers + 71 words + 20 for the answer = 100
     assert talk.last.remembered == 0
     with pytest.raises(Refused):
-        talk.say("k " * 75)  # 3 + 3 system + 3 markers + 75 words + 20 for the answer > 100
+        talk.say("k " * 72)
+
+
+def test_turns_that_do_not_fit_the_window_are_remembered_only_on_demand():
+    talk = conversation(window=60, limit=100)
+    talk.say("k " * 20)
+    talk.say("lagi")
+    assert talk.last.remembered == 0
+    talk.remember = True
+    talk.say("lagi")
+    assert talk.last.remembered == 2
 
 
 @pytest.mark.parametrize("message", ["<img src=x onerror=alert(1)> & <b>", "\ud800 setengah 🍜"])
@@ -293,6 +305,14 @@ def test_base_answers_with_the_adapter_off_within_the_window(cfg, tokenizer, mon
     _, asked, options = seen[0]
     assert tokenizer.eos_token not in asked
     assert options["temperature"] == 0.5 and options["max_new_tokens"] == cfg.max_new_tokens
+
+
+@pytest.mark.parametrize("held, read", [(32_768, 4096), (2048, 2048)])
+def test_of_a_long_context_an_untuned_model_reads_what_a_cpu_can(cfg, held, read):
+    bot, config = chat.UntunedBot(cfg), SimpleNamespace(max_position_embeddings=held)
+    bot.model = SimpleNamespace(config=SimpleNamespace(get_text_config=lambda: config))
+    talk = bot.conversation()
+    assert (talk.limit, talk.window) == (read, read)
 
 
 def test_an_untuned_model_answers_without_an_adapter_and_reads_history_to_its_limit(cfg):

@@ -87,6 +87,7 @@ def test_of_exact_copies_one_is_left():
     table.loc[2, "title"] = "another title"
     done = splits.assign(table, OTHER_DATA)
     assert list(done["recipe_id"]) == ["r-1-0", "r-2-0", "r-1-4"] and list(done.index) == [0, 1, 2]
+    assert list(done.columns) == [*table.columns, "group", "split"]
 
 
 def test_a_group_that_bridges_goes_to_train():
@@ -124,6 +125,11 @@ def test_rows_that_share_six_in_ten_word_trigrams_are_near_duplicates(changed, t
     """Of 38 trigrams each, 38 - changed are shared: 32 of 44, 29 of 47, 28 of 48."""
     groups = splits.group(table_of([(1, 0), (1, changed)]))
     assert (len(set(groups)) == 1) is together
+
+
+def test_texts_at_the_limit_itself_are_near_duplicates():
+    """Of four trigrams each, three are shared: 3 of 5."""
+    assert splits.similar_pairs(["a b c d e f", "a b c d e g"]) == [(0, 1, splits.SIMILAR)]
 
 
 def test_a_chain_is_one_group_though_its_ends_are_not_alike():
@@ -234,6 +240,17 @@ def test_own_corpus_needs_its_manifest(tmp_path):
     assert list(splits.assign(table.head(1), own)["split"]) == ["test"]
 
 
+@pytest.mark.parametrize("own", [False, True])
+def test_a_manifest_is_read_for_our_own_corpus_and_only_where_there_is_one(tmp_path, own):
+    """A splits.csv beside the folder of other data is not about them."""
+    if not own:
+        (tmp_path / splits.MANIFEST).write_text("recipe_id,split\nr-1-0,test\n", encoding="utf-8")
+    table = table_of([(seed, 0) for seed in range(12)])
+    done = splits.assign(table, SimpleNamespace(own_data=own, data_dir=tmp_path / "id"))
+    assert list(done["split"]) == [splits.hashed_split(text) for text in splits.normalised(table)]
+    assert set(done["split"]) > {"train"}
+
+
 def test_own_corpus_has_the_shares_that_were_asked_for(tmp_path):
     table = table_of([(seed, 0) for seed in range(90)] + [(seed, 4) for seed in (0, 3, 6)])
     (tmp_path / splits.MANIFEST).write_text("recipe_id,split\n", encoding="utf-8")
@@ -277,7 +294,9 @@ def test_chat_jsonl_is_handed_over(tmp_path):
         for n in range(3)
     ]
     save(cfg, rows)
-    assert splits.read_split(cfg, "test").to_list() == rows
+    found = splits.read_split(cfg, "test")
+    assert found.to_list() == rows
+    assert not found.cache_files, "rows that lie in a folder that is removed"
     save(cfg, rows[:1])
     assert splits.read_split(cfg, "test").to_list() == rows[:1], "an old cache must not answer"
     with pytest.raises(MissingStep, match="02_data_csv_qa"):

@@ -20,6 +20,7 @@ def test_recall_and_precision_look_from_both_sides():
     assert content.precision(asked, ANSWER, "id") == 1
     assert content.precision(["tempe"], ANSWER, "id") == pytest.approx(1 / 3)
     assert content.f1(["tempe", "udang"], ["tempe"], "id") == pytest.approx(2 / 3)
+    assert content.f1(["tempe"], ["tempe"], "id") == 1  # both the same, and not 0
     assert content.f1([], ["tempe"], "id") == content.f1(["nasi"], ["tempe"], "id") == 0
 
 
@@ -56,7 +57,7 @@ def test_quantities_and_impossible_amounts():
     assert content.quantities(ANSWER) == 3 / 4
     assert content.impossible(ANSWER, "id") == 0
     assert content.impossible(ANSWER.replace("3 sdm", "90 sdm"), "id") == 1 / 4
-    assert content.quantities("halo") == 0
+    assert content.quantities("halo") == content.impossible("halo", "id") == 0
 
 
 def test_repeated_steps_count_once_over_all_answers():
@@ -68,6 +69,7 @@ def test_repeated_steps_count_once_over_all_answers():
 def test_the_commonest_ingredient_and_its_share():
     eggs = ANSWER.replace("tempe", "telur").replace("cabai merah", "cabai hijau")
     assert content.commonest([ANSWER, ANSWER, eggs], "id") == ("kecap manis", 1.0)
+    assert content.commonest([ANSWER], "id") == ("tempe", 1.0)  # of equals the first, always
     assert content.commonest(["halo"], "id") == ("", 0.0)
 
 
@@ -84,6 +86,14 @@ def test_a_unit_that_no_recipe_uses_for_an_ingredient_is_odd():
 def test_a_title_that_shares_half_its_words_is_another_dish():
     assert not content.title_kept(ANSWER, "Tempe Bacem Pedas Manado")
     assert content.title_kept(ANSWER, "Tempe Bacem Maniss")
+
+
+@pytest.mark.parametrize(
+    ("title", "other", "same"),
+    [("Tempe Orek", "Tempe Orak", True), ("Soto Ayam", "Soto Ayat", False)],
+)
+def test_one_letter_in_ten_may_differ_in_a_title_one_in_nine_not(title, other, same):
+    assert content.title_kept(ANSWER.replace("Tempe Bacem Manis", title), other) is same
 
 
 def test_of_two_names_that_overlap_the_longer_is_missing():

@@ -100,6 +100,8 @@ def test_ended_is_true_only_where_the_model_wrote_its_end_token(cfg, tokenizer):
         3,
     ]  # the end token counts, padding does not
     assert found[0]["text"] == tokenizer.decode([word])
+    (found,) = generation.answers(Scripted([[word, pad, word]]), tokenizer, chats(1), cfg)
+    assert found["text"] == tokenizer.decode([word, word])  # control tokens are no text
 
 
 def test_progress_is_told_after_each_batch_up_to_all_answers(cfg, tokenizer):
@@ -126,6 +128,8 @@ def test_temperature_decides_between_greedy_and_sampling(cfg, temperature, sampl
     found = [options.get(name) for name in ("temperature", "top_p", "top_k")]
     assert found == ([0.7, 0.5, 7] if sampled else [None] * 3)
     assert options["repetition_penalty"] == cfg.repetition_penalty
+    drawn_from = generation.decoding(cfg, temperature).get("top_k", 0)
+    assert drawn_from == 0, "without a top_k no token is left out for its rank"
 
 
 def test_a_stream_writes_what_answers_give_and_stops_within_a_token(cfg, tokenizer, model):
@@ -137,14 +141,28 @@ def test_a_stream_writes_what_answers_give_and_stops_within_a_token(cfg, tokeniz
             except StopIteration as finished:
                 return "".join(pieces), finished.value
 
-    chat = chats(1)[0]
-    (whole,) = generation.answers(model, tokenizer, [chat], cfg, max_new_tokens=12)
-    text, facts = collect(generation.stream(model, tokenizer, chat, cfg, max_new_tokens=12))
-    assert text == whole["text"] and facts == {k: whole[k] for k in ("tokens", "ended")}
+    chat, end = chats(1)[0], tokenizer.eos_token_id
+    for options, ended in (({}, False), ({"forced_eos_token_id": end}, True)):
+        options |= {"max_new_tokens": 12}
+        (whole,) = generation.answers(model, tokenizer, [chat], cfg, **options)
+        text, facts = collect(generation.stream(model, tokenizer, chat, cfg, **options))
+        assert text == whole["text"] and facts == {k: whole[k] for k in ("tokens", "ended")}
+        assert facts == {"tokens": 12, "ended": ended}
     stop = threading.Event()
     stop.set()
     _, facts = collect(generation.stream(model, tokenizer, chat, cfg, stop, max_new_tokens=12))
     assert facts["tokens"] == 1 and not facts["ended"]
+
+
+def test_an_answer_being_written_does_not_keep_python_from_ending(cfg, tokenizer):
+    class Noting(Scripted):
+        def generate(self, input_ids, streamer, **options):
+            self.thread = threading.current_thread()
+            streamer.end()
+
+    model = Noting([])
+    assert list(generation.stream(model, tokenizer, chats(1)[0], cfg)) == []
+    assert model.thread is not threading.current_thread() and model.thread.daemon
 
 
 def test_an_error_of_the_generating_thread_reaches_the_caller(cfg, tokenizer, model):

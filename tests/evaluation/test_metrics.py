@@ -9,7 +9,7 @@ import pytest
 import sacrebleu
 from scipy import stats
 
-from helpers.course import files, results
+from helpers.course import bilingual, files, results
 from helpers.evaluation import metrics
 
 STEPS = "\n\nLangkah:\n1. Rebus telur 9 menit.\n2. Taburi garam."
@@ -94,6 +94,14 @@ def test_a_share_has_a_wilson_interval():
         assert found == pytest.approx((hits / n, low, high), abs=1e-4)
     with pytest.raises(ValueError):
         metrics.share([])
+
+
+@pytest.mark.parametrize(
+    "language, text", [("id", "75,0 % (30,1 % – 95,4 %)"), ("en", "75.0 % (30.1 % – 95.4 %)")]
+)
+def test_a_share_is_shown_in_percent_with_one_decimal(monkeypatch, language, text):
+    monkeypatch.setattr(bilingual, "_language", language)
+    assert metrics.share_text([True, False, True, True]) == text
 
 
 @pytest.mark.parametrize("shell, cell", [(True, 3), (False, None)])

@@ -53,6 +53,17 @@ def test_a_gate_judges_one_number_of_its_metric(one, recorded, expected):
     assert len(red) == (not gates.hold(verdicts))
 
 
+def test_gates_that_failed_are_told_with_their_bound_and_outweigh_those_that_passed():
+    metric = {"notebook": "04_evaluation", "name": "ended", "value": 1.0, "low": 0.5}
+    verdicts = gates.check([gate(), LOW, UPPER], [metric], {"04_evaluation"})
+    assert not gates.hold(verdicts)
+    assert [text for text, _ in gates.lines(verdicts)] == [
+        "GATE 04_evaluation / ended (low) = 0.5, must be ≥ 0.9: answers end",
+        "GATE 04_evaluation / ended = 1, must be ≤ 0: answers end",
+        "Gates: 1 passed, 2 failed",
+    ]
+
+
 def test_every_gate_of_the_course_fails_on_the_wrong_side():
     table = gates.load()
     assert len(table) > 30
