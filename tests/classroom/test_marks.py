@@ -253,18 +253,22 @@ def small(path, *cells):
 
 
 @pytest.mark.slow
-def test_notebooks_are_executed_in_a_copy_with_a_limit_and_without_secrets(tmp_path, monkeypatch):
+def test_notebooks_are_executed_in_a_copy_with_a_limit_and_without_secrets(
+    tmp_path, monkeypatch, over_when
+):
     checks = {"2.1": CHECK, "2.2": 'check("2.2", RUN_SOLUTIONS, lambda a: "on" if a else None);'}
     monkeypatch.setattr(marks, "course", lambda: {LESSON: {"code": "", "checks": checks}})
     monkeypatch.setenv("HF_TOKEN", "secret")
     monkeypatch.setenv("HOME", str(tmp_path / "teacher"))
     told = "assert len(left) == 1 and left[0].endswith('home'), left"
     small(tmp_path / "kelas" / "siti.ipynb", told, *checks.values())
-    small(tmp_path / "kelas" / "budi.ipynb", CHECK, "while True: pass", checks["2.2"])
+    loop = f"open({str(tmp_path / 'loops')!r}, 'w')\nwhile True: pass"
+    small(tmp_path / "kelas" / "budi.ipynb", CHECK, loop, checks["2.2"])
     small(tmp_path / "kelas" / "andi.ipynb", CHECK, "raise ValueError('<b>')", checks["2.2"])
     (tmp_path / "kelas" / "rusak.ipynb").write_text("{")
     cfg, said = settings.load("sanity", "en", artifacts_root=tmp_path / "artifacts"), []
-    found = marks.run(marks.collect(tmp_path / "kelas"), cfg, 90, said.append)
+    with over_when(tmp_path / "loops"):
+        found = marks.run(marks.collect(tmp_path / "kelas"), cfg, 90, said.append)
     found = {m.learner: m for m in found}
     assert found["siti"].states == {"2.1": "correct", "2.2": "correct"}, found["siti"].notes
     assert found["siti"].notes == []

@@ -172,13 +172,14 @@ def test_recipes_have_no_subject_and_the_template_is_a_whole_one(tmp_path, monke
 
 
 @pytest.mark.slow
-def test_lessons_02_to_05_run_on_plants(plants, tmp_path):
+def test_lessons_02_to_05_run_on_plants(plants, warm_kernels, tmp_path):
     cfg = settings.load("sanity", "id", data_dir=plants, artifacts_root=tmp_path / "artifacts")
     names = [item["name"] for item in lesson.lessons() if item["name"][:2] in "02 03 04 05".split()]
     assert len(names) == 4
     for name in names:
         plan = execute.Plan(name, lesson.NOTEBOOKS / f"{name}.ipynb", 300)
-        done = execute.run_notebook(plan, tmp_path, runner.parameters(cfg), runner.environment(cfg))
+        environment = runner.environment(cfg) | warm_kernels
+        done = execute.run_notebook(plan, tmp_path, runner.parameters(cfg), environment)
         assert done.status == "passed", execute.sentence(name, done.failure)
     row = json.loads((cfg.artifacts / "data" / "test.jsonl").open(encoding="utf-8").readline())
     assert row["messages"][0]["content"] == GOOD["system"]

@@ -124,9 +124,9 @@ def test_length_and_characters(clean, language):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("language", settings.LANGUAGES)
-def test_tokens_fit_the_cpu_profile(clean, language, monkeypatch):
+def test_tokens_fit_the_cpu_profile(clean, language, packaged_root, monkeypatch):
     monkeypatch.setenv("DAPUR_MIN_RAM_GB", "0")  # only the tokenizer is loaded
-    cfg = settings.load("cpu", language, base_model="packaged")
+    cfg = settings.load("cpu", language, base_model="packaged", artifacts_root=packaged_root)
     tokenizer = models.load_tokenizer(cfg)
     chats = [prompts.messages(r, language) for r in recipes.recipes_of(clean[language])]
     lengths = np.array([len(prompts.encode(chat, tokenizer)) for chat in chats])

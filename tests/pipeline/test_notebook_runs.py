@@ -34,30 +34,35 @@ class Pass:
         return nbformat.read(self.folder / f"{name}.ipynb", 4)
 
 
-def run_lesson(name, cfg, folder, strict, **values):
-    environment = runner.environment(cfg) | {
-        "DAPUR_EXERCISES": str(folder / f"{name}.exercises.json"),
-        "DAPUR_STRICT": "1" if strict else "0",
-    }
+def run_lesson(name, cfg, folder, strict, kernels, **values):
+    kernels = {} if name.startswith("01") else kernels  # it imports torch when it is ready for it
+    environment = (
+        runner.environment(cfg)
+        | kernels
+        | {
+            "DAPUR_EXERCISES": str(folder / f"{name}.exercises.json"),
+            "DAPUR_STRICT": "1" if strict else "0",
+        }
+    )
     plan = execute.Plan(name, lesson.NOTEBOOKS / f"{name}.ipynb", 600)
     return execute.run_notebook(plan, folder, runner.parameters(cfg) | values, environment)
 
 
-def run_course(run: Pass) -> Pass:
+def run_course(run: Pass, kernels: dict[str, str]) -> Pass:
     """The lessons one after the other; the first that fails ends the pass."""
     solved = run.cfg.language == "id"
     run.folder.mkdir()
     for name in NAMES:
         run.code[name] = notebooks.code_sha256(notebooks.read(lesson.NOTEBOOKS / f"{name}.ipynb"))
         values = {"RUN_SOLUTIONS": True} if solved else {}
-        run.outcomes[name] = run_lesson(name, run.cfg, run.folder, solved, **values)
+        run.outcomes[name] = run_lesson(name, run.cfg, run.folder, solved, kernels, **values)
         if run.outcomes[name].status != "passed":
             break
     return run
 
 
 @pytest.fixture(scope="module")
-def passes(tmp_path_factory):
+def passes(tmp_path_factory, warm_kernels):
     root = tmp_path_factory.mktemp("course")
     runs = [
         Pass(settings.load("sanity", language, artifacts_root=root / "artifacts"), root / language)
@@ -65,7 +70,7 @@ def passes(tmp_path_factory):
     ]
     models.base_folder(runs[0].cfg)  # made once, before both passes want it
     with ThreadPoolExecutor(len(LANGUAGES)) as pool:
-        return dict(zip(LANGUAGES, pool.map(run_course, runs)))
+        return dict(zip(LANGUAGES, pool.map(run_course, runs, [warm_kernels] * 2)))
 
 
 @pytest.fixture(params=[(language, name) for language in LANGUAGES for name in NAMES], ids="-".join)
@@ -127,7 +132,7 @@ def test_lessons_hand_over_by_files_and_each_language_has_its_own_folder(passes)
             assert (folder / file).is_file()
 
 
-def test_an_unanswered_exercise_raises_in_strict_mode(passes, tmp_path):
+def test_an_unanswered_exercise_raises_in_strict_mode(passes, warm_kernels, tmp_path):
     """A whole lesson with its stubs as they are: strict mode ends it at its first check."""
-    outcome = run_lesson(NAMES[0], passes["en"].cfg, tmp_path, strict=True)
+    outcome = run_lesson(NAMES[0], passes["en"].cfg, tmp_path, True, warm_kernels)
     assert outcome.status == "failed" and "ExerciseNotPassed" in outcome.failure["error"]

@@ -63,8 +63,8 @@ def test_a_gguf_file_is_unpacked_also_where_transformers_has_no_word_for_it(monk
 
 
 @pytest.mark.slow
-def test_the_packaged_model_is_prepared_with_a_pad_token_of_its_own(cfg):
-    packaged = dataclasses.replace(cfg, base_model="packaged")
+def test_the_packaged_model_is_prepared_with_a_pad_token_of_its_own(cfg, packaged_root):
+    packaged = dataclasses.replace(cfg, base_model="packaged", artifacts_root=packaged_root)
     tokenizer = models.load_tokenizer(packaged)
     model = models.load_base(packaged, "none")
     assert tokenizer.pad_token_id != tokenizer.eos_token_id
