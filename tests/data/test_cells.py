@@ -109,6 +109,8 @@ HOW_TO = {"@type": "HowToStep", "name": "Cuci", "text": "Cuci ayam.", "url": "ht
         ([{"ingredientName": "ayam", "qty": 1, "original": "1 ayam utuh"}], ["1 ayam utuh"]),
         ([{"name": "ayam", "amount": 1, "unit": "ekor", "tags": ["unggas"]}], ["1 ekor ayam"]),
         ([{"nama": "ayam", "keterangan": "potong 8"}], ["ayam potong 8"]),
+        ([{"bahan": "ayam", "jumlah_bahan": "1 ekor"}], ["1 ekor ayam"]),
+        ([{"original": 1, "text": "Cuci."}], ["Cuci."]),
         (
             [{"langkah": "1", "deskripsi": "Cuci."}, {"langkah": "2", "isi": "Aduk."}],
             ["Cuci.", "Aduk."],
@@ -131,11 +133,14 @@ def test_dicts_of_scrapers(value, items):
 
 
 def test_a_python_list_beyond_the_limit_is_not_read():
-    item = "1 siung bawang putih " * 400
-    for times, read in ((2, True), (item_lists.LONGEST // len(item) + 1, False)):
-        cell = "['" + "', '".join([item.strip()] * times) + "']"
-        assert (len(item_lists.list_items(cell)) == times) is read
-        assert read or item_lists.list_items(cell) == []
+    for more, read in ((0, True), (1, False)):
+        item = "x" * (item_lists.LONGEST - len("['']") + more)
+        assert list_items(f"['{item}']") == [item] * read
+
+
+def test_numbers_in_a_line_are_steps_and_what_stands_before_them_stays():
+    told = "Siapkan air 1) Potong 2) Rebus\nTuang bahan 1. Aduk."
+    assert clean(steps=told)[2] == ["Siapkan air", "Potong", "Rebus", "Tuang bahan 1. Aduk."]
 
 
 def test_nothing_is_evaluated(tmp_path):

@@ -80,6 +80,12 @@ def test_encodings_and_line_ends(read, name):
     )
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf_16_without_its_mark_is_told_by_its_zero_bytes_whatever_emoji_hold(read, encoding):
+    row = "Ayam,1 ayam--garam,Goreng." + "😀" * 30  # its zero byte stands where letters have none
+    assert one(read((HEADER + row).encode(encoding))).steps == ("Goreng.",)
+
+
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
 def test_separators(read, separator):
     text = io.StringIO()
@@ -106,6 +112,13 @@ def test_separators(read, separator):
 )
 def test_column_names(read, header):
     assert one(read(header + "\n" + GOOD)).title == "Ayam Goreng"
+
+
+def test_a_space_before_a_quote_hides_no_quote(read):
+    header = 'Judul, "Bahan (ayam, bumbu)", Langkah\n'
+    found = one(read(header + 'Ayam, "1 ayam, potong--garam", "Cuci, lalu goreng."\n'))
+    assert found.ingredients == ("1 ayam, potong", "garam")
+    assert found.steps == ("Cuci, lalu goreng.",)
 
 
 def test_counts_and_links_are_no_columns_of_text(read):
@@ -136,6 +149,21 @@ def test_no_header(read, extra):
     table, _ = read(GOOD.strip() + extra + "\n" + OTHER.strip() + extra + "\n")
     assert list(table["title"]) == ["Ayam Goreng", "Telur Dadar"]
     assert list(table["line"]) == [1, 2]
+
+
+@pytest.mark.parametrize("good, held", [(2, False), (3, True)])
+def test_without_a_header_more_than_half_of_the_rows_hold_lists(read, good, held):
+    found = read(GOOD * good + "Rusak\n" * 2)
+    if held:
+        assert drops(found[1]) == [(line, "1 field instead of 3") for line in (4, 5)]
+    else:
+        assert "no column for" in str(found)
+
+
+def test_a_first_recipe_that_speaks_like_a_header_is_no_header(read):
+    row = "Resep Soto,bahan soto--garam,cara biasa--sajikan\n"
+    table, _ = read(row + OTHER)
+    assert list(table["title"]) == ["Resep Soto", "Telur Dadar"]
 
 
 def test_without_a_header_line_breaks_in_cells_tell_the_lists(read):
@@ -275,6 +303,9 @@ def test_quotes_inside_a_cell(read):
         ('a,"b "x" c",d,e', None),
         ('a,"b "x" c,d', None),
         ("a,,", ["a", "", ""]),
+        (',"b "x" c",d', ["", 'b "x" c', "d"]),
+        ('a,"b "x" c",""', ["a", 'b "x" c', ""]),
+        ('a,", b "x" c",d', ["a", ', b "x" c', "d"]),
     ],
 )
 def test_one_line_alone(line, row):
@@ -316,7 +347,11 @@ HALF = r"\ud800"  # of a character, as an escape: a lone surrogate, which no tex
         ("[Notitle],1 ayam--1 sdt garam,Goreng.\n", "no title"),
         (",1 ayam--1 sdt garam,Goreng.\n", "no title"),
         ("nan,1 ayam--1 sdt garam,Goreng.\n", "no title"),
+        (",,Goreng.\n", "no title"),
+        (",1 ayam,\n", "no title"),
         (",,\n", "an empty row"),
+        (",\n", "an empty row"),
+        ("--,--,--\n", "an empty row"),
         ("Ayam,1 ayam\n", "2 fields instead of 3"),
         ("Ayam,1 ayam, 1 sdt garam,Goreng.\n", "4 fields instead of 3"),
         (HEADER, "the header again"),
@@ -344,15 +379,17 @@ def test_a_blank_line_is_no_row_that_could_be_dropped(read, line):
     assert list(table["title"]) == ["Ayam Goreng", "Telur Dadar"] and not report.drops
 
 
-def test_a_dropped_row_is_named_by_the_first_80_characters_of_its_title(read):
+@pytest.mark.parametrize("rest", ["garam", "ayam--garam,"], ids=["too few fields", "no steps"])
+def test_a_dropped_row_is_named_by_the_first_80_characters_of_its_title(read, rest):
     title = "Ayam  Goreng " + "x" * 80
-    _, report = read(f"{HEADER}{GOOD}{title},garam\n")
+    _, report = read(f"{HEADER}{GOOD}{title},{rest}\n")
     (drop,) = report.drops
     assert drop["title"] == "Ayam Goreng " + "x" * 68
 
 
 def test_rows_that_are_kept(read):
     assert one(read(HEADER + "Ayam,1 ayam--garam,Goreng.,,\n")).steps == ("Goreng.",)
+    assert one(read(HEADER + "Title,1 ayam--garam,Goreng.\n")).title == "Title"
     nul = GOOD.replace("ekor", "ek\0or")
     assert one(read(HEADER + nul)).ingredients[0] == "1 ek or ayam"
 
@@ -365,11 +402,12 @@ def test_a_row_may_end_before_the_columns_that_need_not_be_there(read):
         assert found.category == ("unggas" if "unggas" in row else "resep")
 
 
-@pytest.mark.parametrize("above", ["", "sep=,\n", "Resep Nusantara\nkumpulan\n"])
+@pytest.mark.parametrize("above", ["", "sep=,\n", "Resep Nusantara\nkumpulan\n", "Resep\n" * 4])
 def test_lines_above_the_header_are_remarked_on(read, above):
     _, report = read(above + HEADER + GOOD)
     (file,) = report.files
     assert file["remarks"] == ["lines above the header"] * bool(above)
+    assert "no column for" in str(read("Resep\n" * 5 + HEADER + GOOD))  # too deep
 
 
 def test_every_row_dropped_says_why(read):
@@ -387,6 +425,10 @@ def test_a_table_of_clean_recipes_is_validated(read):
             recipes.validate(broken)
     with pytest.raises(CourseError, match="title"):
         recipes.validate(table.drop(columns="title"))
+    with pytest.raises(CourseError, match="note"):
+        recipes.validate(table.assign(note=""))
+    with pytest.raises(CourseError, match="column_ordered"):
+        recipes.validate(table[table.columns[::-1]])
 
 
 @pytest.mark.parametrize("rows", [1, 2, 7, 5000])
@@ -397,6 +439,25 @@ def test_chunk_size_changes_nothing(tmp_path, rows):
     again, report_again = load_recipes(tmp_path, chunk_rows=rows)
     pd.testing.assert_frame_equal(table, again)
     assert sorted(drops(report)) == sorted(drops(report_again)) and report.rows_read == 20
+
+
+@pytest.mark.parametrize(
+    "row, rows, characters, sizes",
+    [
+        (OTHER, 2, 10**6, [2, 2, 2, 1]),
+        ('Rusak,"x\n', 2, 10**6, [2, 2, 2, 1]),
+        (f"Ayam,{'x' * 40},{'y' * 20}\n", 100, 120, [3, 3, 1]),  # 60 in a row: the third is beyond
+    ],
+    ids=["good", "unreadable", "long"],
+)
+def test_memory_holds_so_many_rows_and_little_more_than_so_many_characters(
+    tmp_path, monkeypatch, row, rows, characters, sizes
+):
+    monkeypatch.setattr(csv_reader, "CHUNK_CHARACTERS", characters)
+    path = tmp_path / "a.csv"
+    path.write_text(HEADER + row * 7, encoding="utf-8")
+    parts = csv_reader.chunks(path, csv_reader.look_at(path), rows)
+    assert [len(table) + len(bad) for table, bad in parts] == sizes
 
 
 @settings(
