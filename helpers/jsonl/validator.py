@@ -71,7 +71,7 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        return self.rows > 0 and not self.problems
+        return not self.problems
 
     @property
     def rows_good(self) -> int:

@@ -220,7 +220,7 @@ def parse(text: str) -> Recipe | None:
     """
     title, *lines = [line.strip() for line in text.strip().splitlines() if line.strip()] or [""]
     for first, second in HEADINGS.values():
-        if not lines or lines[0] != first or lines.count(first) != 1 or lines.count(second) != 1:
+        if lines[:1] != [first] or second not in lines:
             continue
         middle = lines.index(second)
         items = [_ITEM.fullmatch(line) for line in lines[1:middle]]

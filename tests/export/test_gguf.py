@@ -171,8 +171,6 @@ def test_models_that_would_be_misread_are_refused(change, words, tokenizer, tmp_
 
 def test_other_models_and_types_are_refused(tuned_cfg, merged, tokenizer, tmp_path):
     path, large = tmp_path / "x.gguf", llama(len(tokenizer))
-    with torch.no_grad():
-        large.model.layers[0].mlp.up_proj.weight[0, 0] = 70_000
     with pytest.raises(CourseError, match="'gpt2'.*--quant none.*convert_hf_to_gguf"):
         gguf_writer.check_model(GPT2Config())
     with pytest.raises(CourseError, match="sliding window"):
@@ -181,10 +179,14 @@ def test_other_models_and_types_are_refused(tuned_cfg, merged, tokenizer, tmp_pa
         write(with_adapter(tuned_cfg), tokenizer, path, "f16")
     with pytest.raises(UsageError, match="q8_0"):
         write(merged, tokenizer, path, "q8")
-    with pytest.raises(CourseError, match="ffn_up.*f16 cannot hold"):
-        write(large, tokenizer, path, "f16")
+    for value in (65_504 + 32, -65_504 - 32):
+        large.model.layers[0].mlp.up_proj.weight.data[0, 0] = value
+        with pytest.raises(CourseError, match="ffn_up.*f16 cannot hold"):
+            write(large, tokenizer, path, "f16")
     assert list(tmp_path.iterdir()) == []  # no half file is left
     write(large, tokenizer, path, "bf16")
+    large.model.layers[0].mlp.up_proj.weight.data[0, :2] = torch.tensor([65_504, -65_504])
+    write(large, tokenizer, path, "f16")
 
 
 def test_tokenizers_that_it_cannot_express(merged, tokenizer, tmp_path):
@@ -192,11 +194,19 @@ def test_tokenizers_that_it_cannot_express(merged, tokenizer, tmp_path):
     words.pre_tokenizer = pre_tokenizers.Whitespace()
     words = PreTrainedTokenizerFast(tokenizer_object=words, eos_token="<e>")
     end, backend = tokenizer.eos_token, tokenizer.backend_tokenizer
-    same = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token=end, pad_token=end)
+    same, endless, unpadded = (
+        PreTrainedTokenizerFast(tokenizer_object=backend, **special)
+        for special in (
+            {"eos_token": end, "pad_token": end},
+            {"pad_token": end},
+            {"eos_token": end},
+        )
+    )
     lower = Tokenizer.from_str(backend.to_str())
     lower.normalizer = normalizers.Lowercase()
     lower = PreTrainedTokenizerFast(tokenizer_object=lower, eos_token=end)
     expected = {words: "WordLevel", same: "pad token that is not the end", (): "tokenizer.json"}
+    expected |= {endless: "needs an end token", unpadded: "needs an end token and a pad token"}
     expected[lower] = "BPE with {'Lowercase'}"
     for other, message in expected.items():
         with pytest.raises(CourseError, match=message):
@@ -216,6 +226,10 @@ QWEN_SPLIT = {"type": "Split", "pattern": {"Regex": PRETOKENIZE_REGEX}}
         ([DIGITS, BYTES], "smollm"),
         ([SPLIT, BYTES | {"use_regex": False}], "llama-bpe"),
         ([QWEN_SPLIT, BYTES | {"use_regex": False}], "qwen2"),
+        ([{"type": "ByteLevel"}], "gpt-2"),  # cut by its own expression unless it says otherwise
+        ([BYTES | {"use_regex": False}], None),
+        ([DIGITS, BYTES | {"use_regex": False}], None),
+        ([SPLIT, BYTES], None),
         ([BYTES | {"add_prefix_space": True}], None),
         ([{"type": "Whitespace"}], None),
         ([DIGITS | {"individual_digits": False}, BYTES], None),

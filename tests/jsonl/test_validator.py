@@ -1,6 +1,7 @@
 """The validator of chat JSONL: each kind of defect alone, good files, the command line."""
 
 import copy
+import dataclasses
 import json
 import time
 
@@ -120,6 +121,8 @@ def test_each_defect_alone(check, line, kind, told):
     assert found(report) == [(2, kind)] and told in report.problems[0].detail
     assert (report.rows, report.rows_good, report.ok) == (3, 2, False)
     assert report.summary().startswith(f"chat.jsonl: line 2: {kind} (")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        report.problems[0].line = 1  # a finding stays as it was found
 
 
 @pytest.mark.parametrize(
@@ -174,9 +177,10 @@ def test_a_surrogate_breaks_neither_tokens_nor_json(check, tokenizer):
 
 
 def test_chats_are_written_and_read_back_and_faults_are_named(tmp_path):
-    chats = [chat(u, a) for u, a in zip(ASK, TELL)]
+    chats = [chat(u, a) for u, a in zip(ASK, TELL)] + [chat("Ada kopi apa?", "Kopi é 🍜.")]
     path = jsonl.write_chats(chats, tmp_path / "new" / "rows.jsonl")
     assert jsonl.read_chats(path) == chats
+    assert "Kopi é 🍜." in path.read_text(encoding="utf-8")  # a person may read it, too
     path.write_text(row(chat()) + '\n{"messages": [\n' + row(chat(ASK[1], "")))
     with pytest.raises(CourseError, match=r"rows\.jsonl: line 2: bad_json .*; line 3: empty_answ"):
         jsonl.read_chats(path)
@@ -254,6 +258,19 @@ def test_empty_file(check):
     assert found(check("", " ")) == [(0, "no_object")] and not check().ok
 
 
+@pytest.mark.parametrize(("many", "rest"), [(3, ""), (4, "; and 1 more"), (5, "; and 2 more")])
+def test_the_summary_tells_three_problems_and_how_many_more_there_are(check, many, rest):
+    told = check(*["{"] * many).summary()
+    assert told.count("bad_json") == 3
+    assert told.endswith(f"; {check(*['{'] * 3).summary().rpartition('; ')[2]}{rest}")
+
+
+def test_of_one_line_at_most_three_keys_that_stand_twice_are_named(check):
+    twice = "".join(f'"{name}": 1, "{name}": 2, ' for name in "abcd")
+    report = check(row(chat()).replace("{", "{" + twice, 1))
+    assert found(report) == [(1, "repeated_key")] * 3
+
+
 def test_duplicates_name_the_first(check):
     report = check(
         row(chat()),
@@ -272,6 +289,7 @@ def test_constant_answer_needs_a_majority_of_several_rows(check):
     for lines in (cut, empty):  # what is no answer is not counted as one
         assert "constant_answer" not in check(*lines).kinds
     assert found(check(*rows[:4])) == []
+    assert found(check(*rows[:5])) == [(0, "constant_answer")]
     mostly = check(*rows[:5], row(chat(ASK[5], TELL[5]))).problems[0].detail
     assert mostly == "5 of 6 answers are 'yes .'"
     assert found(check(*rows[:3], *(row(chat(u, a)) for u, a in zip(ASK[3:], TELL[3:])))) == []
@@ -295,6 +313,15 @@ def test_rows_that_are_in_the_training_file(check, tmp_path):
     assert found(report) == [(1, "in_train"), (2, "in_train")]
     assert report.problems[0].detail == "the prompt of line 1 of train.jsonl"
     assert report.problems[1].detail.endswith("% the prompt of line 2 of train.jsonl")
+
+
+def test_nine_letters_of_ten_make_two_prompts_alike_and_eight_of_nine_do_not(check, tmp_path):
+    for trained, asked, kinds in (
+        ("abcdefghij", "abcdefghix", {"in_train": 1}),
+        ("abcdefghi", "abcdefghx", {}),
+    ):
+        train = jsonl.write_chats([chat(trained)], tmp_path / "train.jsonl")
+        assert check(row(chat(asked)), train=train).kinds == kinds
 
 
 def test_tokens_with_a_tokenizer(check, tokenizer):

@@ -4,8 +4,10 @@ import copy
 import re
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers.processors import TemplateProcessing
 
 from helpers.course.errors import LabelMaskError
 from helpers.data.recipes import Recipe
@@ -76,6 +78,8 @@ def test_parsing_never_fails_on_any_text(text):
         "Soto\n\nBahan:\n- a\n- b\n\nSteps:\n1. x\n2. y",
         "Halo\nSoto\nBahan:\n- a\n- b\n\nLangkah:\n1. x\n2. y",
         "Soto\n\nBahan:\n- a\n- b\n\nLangkah:\n1. x\n2. y\nSelamat makan",
+        "Soto\n\nBahan:\n- a\n- b\nsecukupnya\n\nLangkah:\n1. x\n2. y",
+        "Soto\n\nUntuk dua orang\n- a\n- b\n\nLangkah:\n1. x\n2. y",
         "Soto\n\nBahan:\n- a\n- b\nLangkah:\n1. x\n2. y\nBahan:\n- c\n- d",
     ],
 )
@@ -97,6 +101,13 @@ def test_only_the_answer_and_its_end_token_are_learnt(corpus, tokenizer):
         prompts.check(row, chat, tokenizer)
 
 
+def test_masked_labels_count_for_nothing_in_the_loss_of_pytorch():
+    scores = torch.arange(12.0).reshape(4, 3) % 5
+    labels = torch.tensor(prompts.label_mask([0, 1], [2, 1]))
+    loss = torch.nn.functional.cross_entropy
+    assert loss(scores, labels) == loss(scores[2:], labels[2:])
+
+
 def test_the_training_prompt_is_what_the_chat_sends(corpus, tokenizer):
     for chat, row in rows(corpus, tokenizer):
         sent = prompts.prompt_ids(prompts.prompt_messages(chat[1]["content"], "id"), tokenizer)
@@ -116,6 +127,8 @@ def sabotages(row, prompt_length, eos):
     yield "end token", ids, [*labels[:-1], prompts.IGNORE]
     yield "nothing would be learnt", ids, [prompts.IGNORE] * len(ids)
     yield "has a label", ids, ids
+    before = prompt_length - 1
+    yield "has a label", ids, [*labels[:before], *ids[before:]]
     yield (
         "answer token",
         ids,
@@ -184,3 +197,27 @@ def test_a_second_beginning_token_is_named_where_prompt_and_row_agree(
     other.chat_template = models.CHATML
     fine = [*chat[:-1], {"role": "assistant", "content": "Telur"}]
     prompts.check(prompts.encode(fine, other), fine, other)
+
+
+def test_a_tokenizer_that_begins_each_text_itself_gives_the_same_rows(corpus, tokenizer):
+    other, bos = copy.deepcopy(tokenizer), tokenizer.bos_token
+    other.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{bos} $A", special_tokens=[(bos, tokenizer.bos_token_id)]
+    )
+    assert other("Telur")["input_ids"] == [tokenizer.bos_token_id, *tokenizer("Telur")["input_ids"]]
+    (chat, row), *_ = rows(corpus, tokenizer)
+    assert prompts.encode(chat, other) == row
+    prompts.check(row, chat, other)
+
+
+def test_one_beginning_token_or_one_a_turn_is_right_and_one_before_the_answer_is_not(tokenizer):
+    chat = [{"role": "user", "content": "Resep?"}, {"role": "assistant", "content": "Telur"}]
+    prompts.check(prompts.encode(chat, tokenizer), chat, tokenizer)  # one a turn
+    other = copy.deepcopy(tokenizer)
+    other.chat_template = "{{ bos_token }}{% for m in messages %}{{ m['content'] }}\n{% endfor %}"
+    row, prompt = prompts.encode(chat, other), prompts.prompt_ids(chat[:-1], other)
+    prompts.check(row, chat, other)  # one at the start
+    reply = [other.bos_token_id, *row.input_ids[len(prompt) :]]
+    twice = prompts.Encoded(prompt + reply, prompts.label_mask(prompt, reply))
+    with pytest.raises(LabelMaskError, match="more than one beginning token"):
+        prompts.check(twice, chat, other)

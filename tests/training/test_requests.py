@@ -1,5 +1,6 @@
 """Requests: three forms, many phrasings, those of the examination never trained on."""
 
+import dataclasses
 import re
 
 import pytest
@@ -70,12 +71,41 @@ def test_a_request_names_the_recipe_s_own_ingredients_in_random_order(corpus):
     assert orders == {True, False}
 
 
-def test_of_three_ingredients_none_is_left_out():
-    recipe = recipes.Recipe("Sup", ("ayam", "wortel", "kentang"), ("Rebus.",))
-    own = set(names(recipe.ingredients, "id"))
-    assert len(own) == 3
+SOUP = recipes.Recipe("Sup", ("ayam", "wortel", "kentang", "tomat", "kol"), ("Rebus.",))
+
+
+@pytest.mark.parametrize(
+    ("form", "count", "named"),
+    [  # the main one and one to three others; by ingredients all, or all but one or two
+        ("both", 5, {2, 3, 4}),
+        ("ingredients", 5, {5, 4, 3}),
+        ("ingredients", 4, {4, 3, 2}),
+        ("ingredients", 3, {3}),
+    ],
+)
+def test_of_three_ingredients_none_is_left_out_and_of_more_one_or_two(form, count, named):
+    recipe = dataclasses.replace(SOUP, ingredients=SOUP.ingredients[:count])
+    assert len(names(recipe.ingredients, "id")) == count
+    drawn = [requests.draw(recipe, form=form, epoch=epoch).items for epoch in range(60)]
+    assert {len(set(items)) for items in drawn} == named
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_ingredients_are_listed_with_commas_and_the_last_now_and_then_with_and(count):
+    recipe, heard = dataclasses.replace(SOUP, ingredients=SOUP.ingredients[:count]), set()
     for epoch in range(40):
-        assert set(requests.draw(recipe, form="ingredients", epoch=epoch).items) == own
+        asked = requests.draw(recipe, form="ingredients", phrasing="test", epoch=epoch)
+        *most, last = asked.items
+        lists = {", ".join(asked.items), ", ".join(most) + " dan " * bool(most) + last}
+        listed = {
+            said
+            for said in lists
+            for sentence in PHRASINGS["id"]["ingredients"]["test"]
+            if asked.text == sentence.format(items=said)
+        }
+        assert len(listed) == 1
+        heard |= {" dan " in said for said in listed}
+    assert heard == ({True, False} if count > 1 else {False})
 
 
 def test_each_epoch_asks_anew_and_the_same_arguments_ask_the_same(corpus):
@@ -83,6 +113,7 @@ def test_each_epoch_asks_anew_and_the_same_arguments_ask_the_same(corpus):
         texts = {requests.draw(corpus[0], language, epoch=e).text for e in range(12)}
         assert len(texts) > 6
     assert requests.draw(corpus[1], epoch=3) == requests.draw(corpus[1], epoch=3)
+    assert requests.draw(corpus[1]) == requests.draw(corpus[1], epoch=0)  # the first
     assert requests.draw(corpus[1], seed=1) != requests.draw(corpus[1], seed=2)
     forms = [requests.draw(recipe, epoch=e).form for recipe in corpus for e in range(8)]
     assert set(forms) == set(FORMS)
@@ -152,13 +183,17 @@ def test_follow_ups_have_phrasings_to_learn_and_others_to_test(language, kind):
 @pytest.mark.parametrize("kind", FOLLOW_UPS)
 def test_a_follow_up_uses_only_the_phrasings_of_its_side(spoken, kind):
     for phrasing, other in (("train", "test"), ("test", "train")):
-        patterns = [
-            re.escape(sentence).replace(re.escape("{items}"), ".+")
-            for sentence in PHRASINGS[spoken[0]][kind][other]
-        ]
+        own, foreign = (
+            "|".join(
+                re.escape(sentence).replace(re.escape("{items}"), ".+")
+                for sentence in PHRASINGS[spoken[0]][kind][side]
+            )
+            for side in (phrasing, other)
+        )
         asked = {text for _, text, *_ in followed(spoken, kind, phrasing=phrasing)}
         assert len(asked) >= len(PHRASINGS[spoken[0]][kind][phrasing])
-        assert not any(re.fullmatch(p, text, re.I) for p in patterns for text in asked)
+        assert not any(re.fullmatch(foreign, text, re.I) for text in asked)
+        assert all(re.fullmatch(own, text, re.I) and text[0].isupper() for text in asked)
 
 
 def test_without_takes_one_ingredient_out_of_list_and_steps_and_nothing_else(spoken):
@@ -207,6 +242,19 @@ def test_a_recipe_whose_title_or_steps_need_it_has_no_follow_up_without_it():
     measured = recipes.Recipe("A", ("1 ayam", "1 l air"), ("Tuang 200 ml air.", "Masak 5 menit."))
     assert requests.twice(measured, "id") is None
     assert requests.twice(recipe, "id").ingredients[1] == "6 cm jahe"
+
+
+@pytest.mark.parametrize(
+    ("language", "step", "shorter", "other"),
+    [  # "a, b, dan c" is an enumeration, "a dan c" needs no comma
+        ("id", "Rebus ayam, jahe, dan wortel.", "Rebus ayam dan wortel.", "Angkat, dan sajikan."),
+        ("en", "Add chicken, ginger, and stir.", "Add chicken, and stir.", "Cool, and serve."),
+    ],
+)
+def test_a_step_loses_its_comma_only_with_the_ingredient(language, step, shorter, other):
+    gone = {"id": "jahe", "en": "ginger"}[language]
+    recipe = recipes.Recipe("Sup", ("1 ayam", f"1 {gone}"), (step, other))
+    assert requests.without(recipe, gone, language).steps == (shorter, other)
 
 
 def test_a_follow_up_is_the_same_for_the_same_arguments(spoken):
