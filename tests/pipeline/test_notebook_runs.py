@@ -5,12 +5,17 @@ All, with nothing answered. Both run side by side: starting a kernel and importi
 one core busy.
 """
 
+import os
+import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
+from jupyter_client.manager import start_new_kernel
 
 from helpers.course import files, lesson, settings
 from helpers.pipeline import execute, gates, lint, notebooks, runner
@@ -136,3 +141,33 @@ def test_an_unanswered_exercise_raises_in_strict_mode(passes, warm_kernels, tmp_
     """A whole lesson with its stubs as they are: strict mode ends it at its first check."""
     outcome = run_lesson(NAMES[0], passes["en"].cfg, tmp_path, True, warm_kernels)
     assert outcome.status == "failed" and "ExerciseNotPassed" in outcome.failure["error"]
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="kernels are forked on Linux only")
+def test_a_forked_kernel_is_like_one_that_was_started(warm_kernels, tmp_path, monkeypatch):
+    """Own folder, environment and code; interrupted and ended through what Jupyter started."""
+    for name, value in warm_kernels.items():
+        monkeypatch.setenv(name, value)
+    manager, client = start_new_kernel(cwd=str(tmp_path), env=os.environ | {"COOK": "Siti"})
+    try:
+        code = "import os, sys\nprint(os.getpid(), os.getcwd(), os.environ['COOK'], sys.path[0])"
+        said = []
+        client.execute_interactive(
+            f"{code}\nassert 'torch' in sys.modules and 'helpers' not in sys.modules",
+            output_hook=lambda message: said.append(message["content"].get("text", "")),
+            timeout=60,
+        )
+        process, folder, cook, *_ = "".join(said).split()
+        assert (folder, cook) == (str(tmp_path), "Siti")
+        looping = client.execute("print('on')\nwhile True: pass")
+        while client.get_iopub_msg(timeout=60)["content"].get("text") != "on\n":
+            pass
+        manager.interrupt_kernel()
+        while (reply := client.get_shell_msg(timeout=60))["parent_header"]["msg_id"] != looping:
+            pass
+        assert reply["content"]["ename"] == "KeyboardInterrupt"
+    finally:
+        client.stop_channels()
+        manager.shutdown_kernel(now=True)
+    with suppress(psutil.NoSuchProcess):
+        psutil.Process(int(process)).wait(60)  # TimeoutExpired when it lives on
