@@ -6,6 +6,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import gguf
+import huggingface_hub
 import psutil
 import pytest
 import torch
@@ -124,6 +125,17 @@ def test_other_lora_scales_and_adapters_with_more_parts(copied, chats):
             merging.merged_weights(copied)
 
 
+def test_an_adapter_whose_weights_are_stored_the_other_way_round_adds_its_transpose(copied):
+    weights = merging.stored(merging.base_files(copied))
+    right = merging.deltas(copied, weights)
+    turned = {name: weight._replace(shape=weight.shape[::-1]) for name, weight in weights.items()}
+    note = models.adapter_folder(copied) / "adapter_config.json"
+    note.write_text(json.dumps(json.loads(note.read_text()) | {"fan_in_fan_out": True}))
+    found = merging.deltas(copied, turned)
+    assert found.keys() == right.keys()
+    assert all(torch.equal(found[name](), right[name]().T) for name in right)
+
+
 def test_large_models_are_merged_file_by_file(copied, monkeypatch):
     """The base in several files: merged/ has the same ones; GGUF is written from its bf16."""
     base = copied.artifacts_root / "models" / "sanity-llama"
@@ -165,6 +177,7 @@ def test_saved_and_loaded_again_is_the_same(tuned_cfg, both, tokenizer):
         assert torch.equal(saved.state_dict()[name], weight.to(torch.bfloat16)), name
     names = {"merged/model.safetensors", "merged/tokenizer.json", "dapur-id-f16.gguf", "Modelfile"}
     assert names <= set(report["files"])
+    assert not list(folder.glob("*.index.json"))  # which several files need
     again = AutoTokenizer.from_pretrained(folder)
     assert again.pad_token != again.eos_token and again.chat_template == tokenizer.chat_template
 
@@ -174,6 +187,8 @@ def test_second_export_reuses_and_a_change_does_not(copied):
     assert first["written"] and not first["reused"]
     second = export.export(copied, ["f16", "q8_0"])
     assert second["written"] == ["dapur-id-q8_0.gguf"] and "dapur-id-f16.gguf" in second["reused"]
+    readers = [gguf.GGUFReader(export.gguf_path(copied, quant)) for quant in ("f16", "q8_0")]
+    assert len(readers[0].tensors) == len(readers[1].tensors) > 0  # from the same weights
     path = export.gguf_path(copied, "f16")
     damaged = bytearray(path.read_bytes())
     damaged[-100] ^= 255
@@ -210,6 +225,27 @@ def test_merging_asks_for_the_memory_that_it_takes_and_no_more(copied, monkeypat
     check_with(need)
     with pytest.raises(CourseError, match="merging needs"):
         check_with(need - 1)
+    monkeypatch.setattr(merging, "LARGE", sum(sizes))
+    with pytest.raises(CourseError, match="merging needs"):
+        check_with(need - 1)
+    monkeypatch.setattr(merging, "LARGE", sum(sizes) - 1)
+    check_with(need - 4 * sum(sizes))
+
+
+def test_a_base_from_the_hub_is_fetched_and_why_it_was_not_is_told(cfg, monkeypatch, tmp_path):
+    def fetch(name, allow_patterns):
+        if name == "owner/gone":
+            raise OSError("no such model\nand much advice")
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    with pytest.raises(CourseError, match="owner/gone cannot be loaded: no such model$"):
+        merging.base_files(replace(cfg, base_model="owner/gone"))
+    with pytest.raises(CourseError, match=r"owner/there has no model\*.safetensors"):
+        merging.base_files(replace(cfg, base_model="owner/there"))
+    (tmp_path / "model.safetensors").touch()
+    found = merging.base_files(replace(cfg, base_model="owner/there"))
+    assert found == [tmp_path / "model.safetensors"]
 
 
 def test_an_adapter_of_another_base_is_refused(copied):
@@ -298,9 +334,17 @@ def test_the_modelfile_says_what_the_chat_template_says(name, tuned_cfg):
     assert f"repeat_penalty {tuned_cfg.repetition_penalty}" in rest
 
 
-def test_a_template_that_ollama_cannot_say_is_refused(tuned_cfg):
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{ messages[-1]['content'] }}",  # forgets what came before
+        PLAIN.replace("messages", "messages[::-1]"),
+        PLAIN + "{% if messages[1:] %}{{ messages[1]['content'] }}{% endif %}",  # twice
+    ],
+)
+def test_a_template_that_ollama_cannot_say_is_refused(tuned_cfg, template):
     tokenizer = models.load_tokenizer(tuned_cfg)
-    tokenizer.chat_template = "{{ messages[-1]['content'] }}"  # forgets what came before
+    tokenizer.chat_template = template
     with pytest.raises(CourseError, match="by hand"):
         export.modelfile(tuned_cfg, tokenizer, "x.gguf")
 

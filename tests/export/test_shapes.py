@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import gguf
 import pytest
 import torch
 from test_export import merged_by_peft
@@ -176,6 +177,16 @@ def test_where_gguf_is_refused_the_merged_folder_stays(tuned, monkeypatch):
     merged = export.folder(tuned) / "merged"
     assert (merged / "model.safetensors").is_file() and (merged / "tokenizer.json").is_file()
     assert export.export(tuned, [])["written"] == []  # it is whole, and known
+
+
+def test_each_kind_of_sentencepiece_token_is_written_as_such(corpus):
+    tokenizer = sentencepiece_tokenizer([prompts.answer(recipe) for recipe in corpus])
+    writer, types, size = gguf.GGUFWriter(None, "llama"), gguf.TokenType, len(tokenizer)
+    gguf_writer.add_tokenizer(writer, tokenizer, size + 1)
+    kinds = writer.kv_data[0]["tokenizer.ggml.token_type"].value
+    assert kinds[:3] == [types.UNKNOWN, types.CONTROL, types.CONTROL]
+    assert set(kinds[3:259]) == {types.BYTE} and set(kinds[259:size]) == {types.NORMAL}
+    assert kinds[size:] == [types.UNUSED]
 
 
 def test_merges_that_are_not_sentencepieces_are_refused(corpus):

@@ -8,6 +8,7 @@ import time
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tokenizers.processors import TemplateProcessing
 
 from helpers import jsonl
 from helpers.cli import main
@@ -102,10 +103,12 @@ SEPERTI_PROMPT = "Berikan rekomendasi singkat berdasarkan data berikut, maksimal
         (row(chat(user="")), "empty_prompt", "user"),
         (row(chat(user="change: nan, week: 2")), "nan_in_prompt", "change: nan"),
         (row(chat(user="usage: NaN")), "nan_in_prompt", "NaN"),
+        (row(chat(user=f"{'a ' * 99}usage: nan,{' b' * 99}")), "nan_in_prompt", "a usage: nan,"),
         (row(chat(user="name: None, age: 3")), "nan_in_prompt", "None"),
         (row(chat(system="month: NaT\nday: 3")), "nan_in_prompt", "NaT"),
         (row(chat(user="usage: 38768900000000000.0 kWh")), "huge_number", "38768900000000000.0"),
         (row(chat(assistant=ASK[0])), "instruction_in_answer", "repeats the prompt"),
+        (row(chat("Boil eggs", "boil  eggs")), "instruction_in_answer", "repeats the prompt"),
         (row(chat(assistant="Sure! " + ASK[0])), "instruction_in_answer", "contains the prompt"),
         (row(chat(assistant=LIKE_A_PROMPT)), "instruction_in_answer", "asks for one"),
         (row(chat(assistant=SEPERTI_PROMPT)), "instruction_in_answer", "asks for one"),
@@ -329,6 +332,16 @@ def test_tokens_with_a_tokenizer(check, tokenizer):
     text = tokenizer.apply_chat_template(chat(), tokenize=False)
     size = len(tokenizer(text, add_special_tokens=False)["input_ids"])
     assert report.unit == "tokens" and report.lengths["row"]["longest"] >= size > 15
+    other, bos = copy.deepcopy(tokenizer), tokenizer.bos_token  # begins each text itself
+    other.backend_tokenizer.post_processor = TemplateProcessing(
+        single=f"{bos} $A", special_tokens=[(bos, tokenizer.bos_token_id)]
+    )
+    lines = row(chat()), row(chat(ASK[1], TELL[1]))
+    assert check(*lines, tokenizer=other).lengths == report.lengths
+
+
+def test_rows_with_an_unknown_role_have_no_length(check):
+    assert check(row([*chat()[:2], {"role": "bot", "content": "Hi."}])).lengths == {}
 
 
 KEYS = st.sampled_from(["messages", "role", "content", "a"])
