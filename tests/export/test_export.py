@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -183,7 +184,9 @@ def test_saved_and_loaded_again_is_the_same(tuned_cfg, both, tokenizer):
 
 
 def test_second_export_reuses_and_a_change_does_not(copied):
+    start = time.perf_counter()
     first = export.export(copied, ["f16"])
+    assert 0 <= first["seconds"] <= time.perf_counter() - start + 0.1  # rounded
     assert first["written"] and not first["reused"]
     second = export.export(copied, ["f16", "q8_0"])
     assert second["written"] == ["dapur-id-q8_0.gguf"] and "dapur-id-f16.gguf" in second["reused"]
@@ -213,10 +216,17 @@ def test_a_merged_folder_that_lost_a_file_is_written_again(copied, name):
 
 
 def test_merging_asks_for_the_memory_that_it_takes_and_no_more(copied, monkeypatch):
-    """In bytes: all in bf16 at the end, one matrix in fp32 with two copies, all in fp32."""
+    """In bytes: the larger file in bf16, one matrix in fp32 with two copies, all in fp32."""
     (path,) = merging.base_files(copied)
-    sizes = [weight.numel() for weight in load_file(path).values()]
-    need = 2 * sum(sizes) + 3 * 4 * max(sizes) + 4 * sum(sizes)
+    whole = load_file(path)
+    sizes = [weight.numel() for weight in whole.values()]
+    names = ("model.embed_tokens.weight", "model.norm.weight")  # larger than all others together
+    parts = {name: whole.pop(name) for name in names}
+    larger = sum(weight.numel() for weight in parts.values())
+    assert larger > sum(sizes) / 2
+    save_file(whole, path)
+    save_file(parts, path.with_name("model-2.safetensors"))
+    need = 2 * larger + 3 * 4 * max(sizes) + 4 * sum(sizes)
 
     def check_with(free):
         monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=free))
@@ -251,7 +261,7 @@ def test_a_base_from_the_hub_is_fetched_and_why_it_was_not_is_told(cfg, monkeypa
 def test_an_adapter_of_another_base_is_refused(copied):
     note = models.adapter_folder(copied) / "adapter_config.json"
     kept = json.loads(note.read_text())
-    for there in ("C:\\models\\another-llama", "owner/another-llama"):
+    for there in ("C:\\models\\another-llama", "owner/another-llama", "another-llama"):
         note.write_text(json.dumps(kept | {"base_model_name_or_path": there}))
         with pytest.raises(CourseError, match="trained on another-llama, not on sanity-llama"):
             merging.merged_weights(copied)

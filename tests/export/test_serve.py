@@ -541,6 +541,48 @@ def test_large_bodies_are_refused_with_and_without_a_length(quick):
     assert quick.http.post("/gradio_api/queue/join", content=deep).status_code == 400
 
 
+@pytest.mark.parametrize("length", [{}, {b"content-length": str(server.MOST_BYTES).encode()}])
+def test_a_body_of_exactly_the_limit_is_taken_and_one_more_byte_is_not(length):
+    scope = {"path": CHAT, "headers": list(length.items())}
+
+    async def read(size):
+        async def receive():  # without more_body nothing follows
+            return {"type": "http.request", "body": b"x" * size}
+
+        return await (await server.Gate(None).whole_body(scope, receive))()
+
+    assert len(asyncio.run(read(server.MOST_BYTES))["body"]) == server.MOST_BYTES
+    with pytest.raises(OverflowError):
+        asyncio.run(read(server.MOST_BYTES + 1))
+    more = scope | {"headers": [(b"content-length", str(server.MOST_BYTES + 1).encode())]}
+    with pytest.raises(OverflowError):
+        asyncio.run(server.Gate(None).whole_body(more, None))  # before anything of it is read
+
+
+def test_of_what_a_refused_client_sends_only_so_much_is_read():
+    read = []
+
+    async def sends(*parts):
+        left = list(parts)
+
+        async def receive():
+            if not left:
+                await asyncio.sleep(20)
+            read.append(left[0])
+            return left.pop(0)
+
+        read.clear()
+        began = time.monotonic()
+        await server.read_away(receive, most=10, seconds=0.2)
+        assert time.monotonic() - began < 10
+        return len(read)
+
+    part = {"body": b"12345", "more_body": True}
+    assert asyncio.run(sends(*[part] * 9)) == 2
+    assert asyncio.run(sends(part)) == 1  # it sends no more and does not end
+    assert asyncio.run(sends({"body": b"12345"}, part)) == 1  # its end
+
+
 @pytest.mark.parametrize(
     "sent", [[], "x", {"data": [], "fn_index": []}, {"data": [], "fn_index": 99}, {"fn_index": "0"}]
 )
@@ -837,6 +879,9 @@ def test_a_history_of_text_is_let_through():
     parts = [{"type": "text", "text": "halo"}]
     message = {"role": "user", "content": parts, "metadata": None, "options": None}
     server.check_plain([message, {"role": "assistant", "content": "halo", "metadata": {}}])
+    for other in ({"type": "file"}, {"path": "text"}):
+        with pytest.raises(ValueError):
+            server.check_plain(other)
     stopped = {"role": "assistant", "content": parts}
     log = server.marked([message, stopped])
     assert "dihentikan" in log[-1]["content"][0]["text"]

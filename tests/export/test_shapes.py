@@ -181,12 +181,24 @@ def test_where_gguf_is_refused_the_merged_folder_stays(tuned, monkeypatch):
 
 def test_each_kind_of_sentencepiece_token_is_written_as_such(corpus):
     tokenizer = sentencepiece_tokenizer([prompts.answer(recipe) for recipe in corpus])
+    tokenizer.pad_token = "<unk>"
     writer, types, size = gguf.GGUFWriter(None, "llama"), gguf.TokenType, len(tokenizer)
     gguf_writer.add_tokenizer(writer, tokenizer, size + 1)
     kinds = writer.kv_data[0]["tokenizer.ggml.token_type"].value
     assert kinds[:3] == [types.UNKNOWN, types.CONTROL, types.CONTROL]
     assert set(kinds[3:259]) == {types.BYTE} and set(kinds[259:size]) == {types.NORMAL}
     assert kinds[size:] == [types.UNUSED]
+
+
+@pytest.mark.parametrize("prefixed", [True, False])
+def test_a_text_gets_a_space_before_it_where_the_tokenizer_puts_one(corpus, prefixed):
+    tokenizer = sentencepiece_tokenizer([prompts.answer(recipe) for recipe in corpus[:20]])
+    tokenizer.pad_token = "<unk>"
+    if not prefixed:
+        tokenizer.backend_tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    writer = gguf.GGUFWriter(None, "llama")
+    gguf_writer.add_tokenizer(writer, tokenizer, len(tokenizer))
+    assert writer.kv_data[0]["tokenizer.ggml.add_space_prefix"].value is prefixed
 
 
 def test_merges_that_are_not_sentencepieces_are_refused(corpus):

@@ -469,6 +469,15 @@ def test_a_warm_up_longer_than_the_training_is_refused(cfg, tmp_path):
         training.arguments(dataclasses.replace(cfg, warmup_steps=500), 40, tmp_path)
 
 
+def test_a_checkpoint_of_several_processes_has_a_random_state_of_each(tmp_path):
+    assert checkpoints.random_states(tmp_path) == ["rng_state.pth"]
+    (tmp_path / "rng_state_0.pth").touch()
+    with pytest.raises(FileNotFoundError):  # not all have written theirs
+        checkpoints.random_states(tmp_path)
+    write_json(tmp_path / checkpoints.PROCESSES, {"processes": 2})
+    assert checkpoints.random_states(tmp_path) == ["rng_state_0.pth", "rng_state_1.pth"]
+
+
 def test_fingerprint_follows_rows_and_settings_but_not_the_display_language(
     cfg, rows, corpus, tokenizer, monkeypatch
 ):
@@ -480,6 +489,11 @@ def test_fingerprint_follows_rows_and_settings_but_not_the_display_language(
     assert checkpoints.fingerprint(dataclasses.replace(cfg, language="en"), rows, rows) == mark
     config = training.lora_config(cfg)
     assert checkpoints.fingerprint(cfg, rows, rows, config) != mark
+    marks = {  # where a run is logged is not what it learns
+        checkpoints.fingerprint(cfg, rows, rows, SimpleNamespace(to_dict=lambda some=some: some))
+        for some in ({"seed": 1, "run_name": "a"}, {"seed": 1, "run_name": "b"}, {"seed": 2})
+    }
+    assert len(marks) == 2
     encode = prompts.encode
     other_labels = training.ChatDataset(
         rows.chats,
