@@ -193,7 +193,7 @@ def alone(lock: Path):
 class Progress:
     """Lines for the terminal, kept in `log` too; `stderr` leaves standard output to the JSON."""
 
-    def __init__(self, log: Path, stderr: bool = False):
+    def __init__(self, log: Path, stderr: bool):
         self.console = Console(stderr=stderr, highlight=False, soft_wrap=True, markup=False)
         self.log = log
 

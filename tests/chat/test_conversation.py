@@ -320,6 +320,8 @@ def test_an_untuned_model_answers_without_an_adapter_and_reads_history_to_its_li
     talk = bot.conversation(answer_tokens=6)
     assert (talk.model, talk.models) == ("base", ("base",))
     assert talk.window == talk.limit == 1024 > cfg.max_length
+    assert cfg.quantization == "nf4", "and yet, on a CPU, in full precision:"
+    assert not any(type(layer).__name__ == "Linear4bit" for layer in bot.model.modules())
     plain = models.load_base(cfg, "none")
     for question in ("Buatkan resep Soto Ayam. " * 20, "Lagi."):
         sent, _ = talk.fit(question.strip())

@@ -142,7 +142,7 @@ def recorded(runs, stamp, tmp_path, warm=False, names=None):
     cfg = SimpleNamespace(**dict.fromkeys(("profile", "language", "data_language"), "x"))
     cfg.base_model, cfg.data_name, cfg.seed, cfg.key = "x", "own", 1, "key"
     cfg.device, cfg.artifacts = SimpleNamespace(name="CPU"), tmp_path if warm else runs / "none"
-    runner.announce(cfg, [], False, runner.Progress(folder / "run.log"))
+    runner.announce(cfg, [], False, runner.Progress(folder / "run.log", False))
     done = [
         {"name": name, "status": "passed", "seconds": 60.0 * n, "peak_memory_gb": 1.0 + n}
         for n, name in enumerate(names or [lesson["name"] for lesson in lessons()])

@@ -89,6 +89,14 @@ def test_4_bit_weights_have_their_scales_quantised_again(cfg):
     assert layers and all(layer.weight.quant_state.nested for layer in layers)
 
 
+def test_on_a_cpu_4_bit_weights_are_unpacked_when_they_are_loaded(cfg, monkeypatch):
+    unpacked = []
+    monkeypatch.setattr(models, "unpack", unpacked.append)
+    assert [models.load_base(cfg)] == unpacked
+    models.load_base(cfg, "none")
+    assert len(unpacked) == 1
+
+
 def test_padding_with_the_end_token_is_never_handed_out(cfg, tmp_path):
     tokenizer = models.load_tokenizer(cfg)
     for pad in (tokenizer.eos_token, None):
