@@ -65,7 +65,7 @@ CASES = {
     "hang": (
         HEADING,
         f"import subprocess, sys\nopen('child.pid', 'w').write(str({SLEEPER}.pid))",
-        "while open('loops', 'w'): pass",
+        "while open('on', 'w'): pass",
     ),
     "dead": (HEADING, "import os\nos._exit(7)"),
     "asks": (HEADING, "name = input('who? ')"),
@@ -89,7 +89,7 @@ def outcomes(tmp_path_factory, over_when):
     with ThreadPoolExecutor(4) as pool:
         others = [name for name in CASES if name != "hang"]
         found = dict(zip(others, pool.map(one, others)))
-    with over_when(folder / "hang" / "loops"):
+    with over_when(folder / "hang" / "on"):
         return found | {"hang": one("hang")}
 
 
@@ -107,14 +107,7 @@ def test_a_good_notebook_passes_with_its_parameters_metrics_and_memory(outcomes)
     ("name", "status", "cell", "code_cell", "source", "error"),
     [
         ("error", "failed", 5, 3, "x = 1", "ValueError: the soup is cold"),
-        (
-            "hang",
-            "timeout",
-            4,
-            3,
-            "while open('loops', 'w'): pass",
-            "longer than its limit of 90 s",
-        ),
+        ("hang", "timeout", 4, 3, "while open('on', 'w'): pass", "longer than its limit of 90 s"),
         ("dead", "failed", 3, 2, "import os", "DeadKernelError"),
         ("asks", "failed", 3, 2, "name = input('who? ')", "StdinNotImplementedError"),
         ("leaves", "failed", 4, 3, "print('never')", "ended before this cell"),
