@@ -529,6 +529,10 @@ def test_a_fingerprint_is_the_same_in_every_process(tmp_path, monkeypatch, capsy
     assert here.strip() and there == here
 
 
+def test_a_profile_for_the_processor_trains_there_even_beside_a_gpu(cfg, tmp_path):
+    assert trainer.arguments(cfg, 8, tmp_path).use_cpu
+
+
 def test_a_model_of_the_same_name_in_another_place_is_another_training(cfg, rows):
     one, other = (dataclasses.replace(cfg, base_model=f"/{place}/llama") for place in "ab")
     assert one.key != other.key
