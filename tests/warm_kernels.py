@@ -9,7 +9,6 @@ bitsandbytes is more than half of a lesson's time on the tiny model.
 
 from __future__ import annotations
 
-import array
 import json
 import os
 import selectors
@@ -63,29 +62,24 @@ def serve(address: str) -> None:
                     os.kill(kernel, signal.SIGKILL)
                 return
             if key.fileobj is not listener:  # its Jupyter side has ended
-                for kernel, connection in kernels.items():
-                    if connection is key.fileobj:
-                        os.kill(kernel, signal.SIGKILL)
+                os.kill(key.data, signal.SIGKILL)
                 chooser.unregister(key.fileobj)
                 continue
             connection, _ = listener.accept()
-            files = array.array("i")
-            size = socket.CMSG_SPACE(3 * files.itemsize)
-            text, told, *_ = connection.recvmsg(1 << 20, size)
-            files.frombytes(told[0][2])
+            text, files, *_ = socket.recv_fds(connection, 1 << 20, 3)
             while not text.endswith(b"\n"):
                 text += connection.recv(1 << 20)
             kernel = os.fork()
             if kernel == 0:
                 for other in (listener, connection, *kernels.values()):
                     other.close()
-                become_kernel(json.loads(text), list(files))
+                become_kernel(json.loads(text), files)
                 return
             for file in files:
                 os.close(file)
             kernels[kernel] = connection
             connection.sendall(f"{kernel}\n".encode())
-            chooser.register(connection, selectors.EVENT_READ)
+            chooser.register(connection, selectors.EVENT_READ, kernel)
         while kernels:
             kernel, status = os.waitpid(-1, os.WNOHANG)
             if not kernel:

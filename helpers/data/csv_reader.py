@@ -119,7 +119,7 @@ def encoding_of(path: Path, head: bytes) -> str:
     """UTF-16 by its marks or its zero bytes, UTF-8 when most of the file is, else Windows-1252."""
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return "utf-16"
-    if head.count(0) > len(head) / 3:
+    if len(head) > 3 and head.count(0) > len(head) / 3:
         return "utf-16-le" if head[1::2].count(0) > head[::2].count(0) else "utf-16-be"
     valid = broken = 0
     decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
