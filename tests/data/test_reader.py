@@ -192,6 +192,7 @@ NO_RECIPES = {
     "empty": (b"", "empty"),
     "blank": (b" \n\n", "empty"),
     "only a bom": (b"\xef\xbb\xbf", "empty"),
+    "a zero byte": (b"\0", "empty"),
     "header alone": (HEADER.encode(), "a header and no rows"),
     "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 2\n", "LFS"),
     "html": (b"<!DOCTYPE html>\n<html><body>404</body></html>", "HTML"),
