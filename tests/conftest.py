@@ -113,14 +113,13 @@ def tuned_cfg(tmp_path_factory, random_adapter):
 
 
 @pytest.fixture(scope="session")
-def warm_kernels(tmp_path_factory):
-    """Environment in which Jupyter's kernels have the libraries already, see warm_kernels.py.
+def kernel_server(tmp_path_factory):
+    """Folder for JUPYTER_PATH whose kernels have the libraries already, see warm_kernels.py.
 
-    Empty where forking with them loaded is not safe. Not for lesson 01, which sets what torch reads
-    when it is imported.
+    None where forking with them loaded is not safe.
     """
     if not sys.platform.startswith("linux"):
-        yield {}
+        yield None
         return
     folder = tmp_path_factory.mktemp("warm")
     script, address = str(Path(__file__).with_name("warm_kernels.py")), str(folder / "socket")
@@ -133,8 +132,17 @@ def warm_kernels(tmp_path_factory):
         while not os.path.exists(address):
             assert server.poll() is None, "the libraries cannot be imported"
             time.sleep(0.1)
-        yield {"JUPYTER_PATH": str(folder)}
+        yield str(folder)
         server.stdin.close()
+
+
+@pytest.fixture(scope="module")
+def warm_kernels(kernel_server):
+    """A module's notebooks run in such kernels; not for lesson 01, which sets what torch reads."""
+    with pytest.MonkeyPatch.context() as patch:
+        if kernel_server:
+            patch.setenv("JUPYTER_PATH", kernel_server)
+        yield
 
 
 @pytest.fixture(scope="session")

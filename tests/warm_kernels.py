@@ -67,8 +67,8 @@ def serve(address: str) -> None:
                 continue
             connection, _ = listener.accept()
             text, files, *_ = socket.recv_fds(connection, 1 << 20, 3)
-            while not text.endswith(b"\n"):
-                text += connection.recv(1 << 20)
+            while not text.endswith(b"\n") and (more := connection.recv(1 << 20)):
+                text += more
             kernel = os.fork()
             if kernel == 0:
                 for other in (listener, connection, *kernels.values()):

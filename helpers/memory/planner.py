@@ -110,7 +110,7 @@ class Job:
         return self.batch > 1 if self.padded is None else self.padded
 
 
-def nf4_bytes(weights: int, double_quant: bool = True) -> tuple[int, int]:
+def nf4_bytes(weights: int, double_quant: bool) -> tuple[int, int]:
     """(packed weights, constants) of one matrix in NF4: 4 bits a weight, a scale for each 64.
 
     The scale is fp32: 32/64 = 0.5 bit a weight. Double quantisation makes it 8 bits, with one fp32
@@ -156,9 +156,10 @@ def optimizer_bytes(tensors: list[int], optimizer: str) -> int:
 
     bitsandbytes keeps fp32 for tensors below 4096 values. Paged states count as on the device.
     """
-    if OPTIMIZERS[optimizer] == 8:
-        return sum(8 * n for n in tensors)
-    return sum(8 * n if n < 4096 else 2 * n + 2 * 4 * math.ceil(n / 256) for n in tensors)
+    each = OPTIMIZERS[optimizer]
+    if each == 8:
+        return 8 * sum(tensors)
+    return sum(8 * n if n < 4096 else each * n + 2 * 4 * math.ceil(n / 256) for n in tensors)
 
 
 def layer_bytes(shape: Shape, job: Job) -> int:
@@ -253,7 +254,7 @@ def _train(shape: Shape, job: Job) -> tuple[dict[str, int], dict[str, int]]:
         norms = 4 if shape.has("four_norms") else 2
         moving += s * mlp * ((stream > s) - ("down_proj" in names)) + width * (4 * (norms - 2) - 6)
         passing -= wide + 6 * width
-    passing = passing if job.checkpointing else 0
+    passing *= job.checkpointing
     base = sum(held.values())
     late = logits // (4 if shape.has("capped") else 3)  # comes in the backward pass only,
     late *= not job.fast_cpu  # but not where the loss is taken in pieces

@@ -218,19 +218,29 @@ def sentence(notebook: str, failure: dict) -> str:
     )
 
 
-def silence_output_widgets() -> None:
-    """Let nbclient keep what an Output widget shows without telling the kernel.
+def tame_papermill() -> None:
+    """Save a notebook once a cell, not twice, and keep Output widgets from hanging a run.
 
-    It would send that past its asyncio socket (jupyter_client's `Session.send` shadows it), and a
-    reply that arrives in that moment is never read: the run waits for ever beside an idle kernel.
+    What papermill saves as a cell starts it saved as the last one ended. nbclient would tell the
+    kernel what a widget shows past its asyncio socket (jupyter_client's `Session.send` shadows it);
+    a reply that arrives in that moment is never read, and the run waits beside an idle kernel.
     """
     from nbclient.output_widget import OutputWidget
+    from papermill import engines
 
+    class Manager(engines.NotebookExecutionManager):
+        def cell_start(self, *cell, **how):
+            path, self.output_path = self.output_path, None
+            super().cell_start(*cell, **how)
+            self.output_path = path
+
+    engines.NotebookExecutionManager = Manager
     OutputWidget.sync_state = lambda self: None
 
 
 def main(job_file: str) -> int:
     """Execute the notebook of a job; returns the exit code."""
+    tame_papermill()
     import papermill
 
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -258,7 +268,6 @@ def main(job_file: str) -> int:
             on_cell_start=cell_starts,
         )
 
-    silence_output_widgets()
     try:
         try:
             execute()
@@ -278,4 +287,5 @@ def main(job_file: str) -> int:
 
 
 if __name__ == "__main__":
+    sys.modules["pyarrow"] = None  # papermill would import it for Hadoop's files, for half a second
     sys.exit(main(sys.argv[1]))

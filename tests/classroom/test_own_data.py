@@ -178,8 +178,8 @@ def test_lessons_02_to_05_run_on_plants(plants, warm_kernels, tmp_path):
     assert len(names) == 4
     for name in names:
         plan = execute.Plan(name, lesson.NOTEBOOKS / f"{name}.ipynb", 300)
-        environment = runner.environment(cfg) | warm_kernels
-        done = execute.run_notebook(plan, tmp_path, runner.parameters(cfg), environment)
+        values, environment = runner.parameters(cfg), runner.environment(cfg)
+        done = execute.run_notebook(plan, tmp_path, values, environment)
         assert done.status == "passed", execute.sentence(name, done.failure)
     row = json.loads((cfg.artifacts / "data" / "test.jsonl").open(encoding="utf-8").readline())
     assert row["messages"][0]["content"] == GOOD["system"]

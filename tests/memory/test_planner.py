@@ -221,6 +221,7 @@ STEPS = {
     "checkpointing": ("qwen3", 500, HEADS, {}),
     "large vocabulary": ("llama", 12000, {}, {}),
     "gemma2": ("gemma2", 4000, HEADS, KEEP),
+    "gemma2, fp32": ("gemma2", 4000, HEADS, KEEP | {"dtype": FP32}),
     "gemma3_text": ("gemma3_text", 4000, HEADS, KEEP),
     "olmo2": ("olmo2", 4000, {"tie_word_embeddings": True}, KEEP),
     "phi3": ("phi3", 4000, {}, KEEP | {"targets": ("qkv_proj", "down_proj")}),
@@ -395,6 +396,8 @@ def test_what_the_usual_logits_cost():
             loss.backward()
     full = planner.logits_bytes(shapes.from_config(config), Job(batch=2, length=128), full=True)
     assert found.peaks["backward"] - before == pytest.approx(full, rel=0.1)
+    plan = planner.plan("rtx3060")
+    assert plan.full_logits_bytes == 12 * plan.job.tokens * shapes.find(plan.model).vocab_size
 
 
 def test_a_chat_keeps_a_cache_and_trains_nothing():
@@ -412,7 +415,38 @@ def test_recommendation_stops_exactly_at_the_border(name):
 
 
 def test_a_job_is_one_row_of_512_tokens_where_nothing_else_is_said():
-    assert (Job().batch, Job().length, Job().tokens, Job().has_padding) == (1, 512, 512, False)
+    job = Job()
+    assert (job.batch, job.length, job.tokens, job.has_padding) == (1, 512, 512, False)
+    assert job.accumulation == 1
+
+
+@pytest.mark.parametrize("name", ["batch", "length", "rank", "accumulation"])
+def test_sizes_go_from_one_to_a_million(name):
+    for size in (1, 2**20):
+        assert getattr(Job(**{name: size}), name) == size
+    for size in (0, 2**20 + 1):
+        with pytest.raises(UsageError, match=f"{name} is {size}"):
+            Job(**{name: size})
+
+
+@pytest.mark.parametrize("size", [-1, 0, 10_001, float("nan")])
+def test_a_card_of_no_sensible_size_is_refused(size):
+    with pytest.raises(UsageError, match="expected more than 0 and at most 10000"):
+        planner.recommend("gpu-8gb", size)
+
+
+def test_a_card_of_any_sensible_size_gets_an_answer_up_to_a_limit():
+    none = {"batch": 0, "length": 0, "rank": 0}
+    small, huge = (planner.recommend("gpu-8gb", size) for size in (0.5, 10_000))
+    assert not small.fits and small.largest == none
+    assert huge.fits and huge.largest == {"batch": 512, "length": 32768, "rank": 512}
+
+
+def test_measurements_are_those_of_the_profile():
+    for name in ("rtx3060", "cpu"):
+        rows = planner.measured(name)
+        assert rows and {row["profile"] for row in rows} == {name}
+    assert planner.measured("no-such") == []
 
 
 def test_a_job_as_large_as_the_card_fits():

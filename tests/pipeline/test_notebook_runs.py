@@ -39,28 +39,25 @@ class Pass:
         return nbformat.read(self.folder / f"{name}.ipynb", 4)
 
 
-def run_lesson(name, cfg, folder, strict, kernels, **values):
-    kernels = {} if name.startswith("01") else kernels  # it imports torch when it is ready for it
-    environment = (
-        runner.environment(cfg)
-        | kernels
-        | {
-            "DAPUR_EXERCISES": str(folder / f"{name}.exercises.json"),
-            "DAPUR_STRICT": "1" if strict else "0",
-        }
-    )
+def run_lesson(name, cfg, folder, strict, **values):
+    environment = runner.environment(cfg) | {
+        "DAPUR_EXERCISES": str(folder / f"{name}.exercises.json"),
+        "DAPUR_STRICT": "1" if strict else "0",
+    }
+    if name.startswith("01"):  # it imports torch when it is ready for it
+        environment["JUPYTER_PATH"] = ""
     plan = execute.Plan(name, lesson.NOTEBOOKS / f"{name}.ipynb", 600)
     return execute.run_notebook(plan, folder, runner.parameters(cfg) | values, environment)
 
 
-def run_course(run: Pass, kernels: dict[str, str]) -> Pass:
+def run_course(run: Pass) -> Pass:
     """The lessons one after the other; the first that fails ends the pass."""
     solved = run.cfg.language == "id"
     run.folder.mkdir()
     for name in NAMES:
         run.code[name] = notebooks.code_sha256(notebooks.read(lesson.NOTEBOOKS / f"{name}.ipynb"))
         values = {"RUN_SOLUTIONS": True} if solved else {}
-        run.outcomes[name] = run_lesson(name, run.cfg, run.folder, solved, kernels, **values)
+        run.outcomes[name] = run_lesson(name, run.cfg, run.folder, solved, **values)
         if run.outcomes[name].status != "passed":
             break
     return run
@@ -75,7 +72,7 @@ def passes(tmp_path_factory, warm_kernels):
     ]
     models.base_folder(runs[0].cfg)  # made once, before both passes want it
     with ThreadPoolExecutor(len(LANGUAGES)) as pool:
-        return dict(zip(LANGUAGES, pool.map(run_course, runs, [warm_kernels] * 2)))
+        return dict(zip(LANGUAGES, pool.map(run_course, runs)))
 
 
 @pytest.fixture(params=[(language, name) for language in LANGUAGES for name in NAMES], ids="-".join)
@@ -137,17 +134,15 @@ def test_lessons_hand_over_by_files_and_each_language_has_its_own_folder(passes)
             assert (folder / file).is_file()
 
 
-def test_an_unanswered_exercise_raises_in_strict_mode(passes, warm_kernels, tmp_path):
+def test_an_unanswered_exercise_raises_in_strict_mode(passes, tmp_path):
     """A whole lesson with its stubs as they are: strict mode ends it at its first check."""
-    outcome = run_lesson(NAMES[0], passes["en"].cfg, tmp_path, True, warm_kernels)
+    outcome = run_lesson(NAMES[0], passes["en"].cfg, tmp_path, True)
     assert outcome.status == "failed" and "ExerciseNotPassed" in outcome.failure["error"]
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="kernels are forked on Linux only")
-def test_a_forked_kernel_is_like_one_that_was_started(warm_kernels, tmp_path, monkeypatch):
+def test_a_forked_kernel_is_like_one_that_was_started(warm_kernels, tmp_path):
     """Own folder, environment and code; interrupted and ended through what Jupyter started."""
-    for name, value in warm_kernels.items():
-        monkeypatch.setenv(name, value)
     manager, client = start_new_kernel(cwd=str(tmp_path), env=os.environ | {"COOK": "Siti"})
     try:
         code = "import os, sys\nprint(os.getpid(), os.getcwd(), os.environ['COOK'], sys.path[0])"

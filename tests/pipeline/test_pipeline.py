@@ -17,6 +17,7 @@ import nbformat
 import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell
+from papermill import engines
 
 from helpers.course.errors import CourseError, UsageError
 from helpers.pipeline import execute, report, runner
@@ -205,9 +206,24 @@ def test_an_output_widget_sends_nothing_while_a_reply_is_awaited(monkeypatch):
     shown["content"] = {"name": "stdout", "text": "tempe"}
     with pytest.raises(AssertionError, match="session"):
         widget.output([], shown, None, 0)
-    execute.silence_output_widgets()
+    monkeypatch.setattr(engines, "NotebookExecutionManager", engines.NotebookExecutionManager)
+    execute.tame_papermill()
     widget.output([], shown, None, 0)
     assert widget.outputs[-1]["text"].endswith("tempe")
+
+
+def test_a_notebook_is_saved_when_a_cell_has_ended_and_not_again_as_the_next_starts(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(engines, "NotebookExecutionManager", engines.NotebookExecutionManager)
+    execute.tame_papermill()
+    cells = [new_code_cell("1", metadata={"papermill": {"status": "pending"}})]
+    book, file = nbformat.v4.new_notebook(cells=cells), tmp_path / "saved.ipynb"
+    manager = engines.NotebookExecutionManager(book, str(file), progress_bar=False)
+    manager.cell_start(cells[0], 0)
+    assert not file.exists() and cells[0].metadata.papermill["status"] == manager.RUNNING
+    manager.cell_complete(cells[0])
+    assert nbformat.read(file, 4).cells[0].metadata.papermill["status"] == manager.COMPLETED
 
 
 LESSON_02 = [
