@@ -471,6 +471,10 @@ def test_what_to_save_on_first():
     changes = [change for _, change in planner.memory_savings(shapes.find("sanity"), job)]
     fields = [next(iter(change)) for change in changes]
     assert list(dict.fromkeys(fields)) == ["batch", "checkpointing", "optimizer", "length", "rank"]
+    assert {"checkpointing": True} in changes
+    saved = {"checkpointing": True, "optimizer": "adamw_8bit", "batch": 1, "length": 256}
+    saved |= {"rank": 8, "targets": ("q_proj", "v_proj")}
+    assert planner.recommend("gpu-8gb", 0.1, **saved).savings == []  # none saves anything more
 
 
 @pytest.mark.parametrize(
