@@ -70,7 +70,7 @@ def rendered(name: str, **values) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
-        autoescape=lambda name: name is not None and ".html" in name,
+        autoescape=lambda name: ".html" in name,
     )
     made.filters |= {"number": number, "clock": clock, "md": markdown, "pre": preformatted}
     made.filters |= {"written": written, "status": STATUS.__getitem__}

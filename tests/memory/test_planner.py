@@ -472,6 +472,9 @@ def test_what_to_save_on_first():
     fields = [next(iter(change)) for change in changes]
     assert list(dict.fromkeys(fields)) == ["batch", "checkpointing", "optimizer", "length", "rank"]
     assert {"checkpointing": True} in changes
+    lengths = [change["length"] for change in changes if "length" in change]
+    assert lengths == [max(256, job.length // 2**n) for n in range(1, len(lengths) + 1)]
+    assert job.length > 512 and lengths[-1] == 256
     saved = {"checkpointing": True, "optimizer": "adamw_8bit", "batch": 1, "length": 256}
     saved |= {"rank": 8, "targets": ("q_proj", "v_proj")}
     assert planner.recommend("gpu-8gb", 0.1, **saved).savings == []  # none saves anything more

@@ -450,6 +450,30 @@ def test_a_clock_shows_hours_from_an_hour_on(seconds, shown):
     assert report.clock(seconds) == shown
 
 
+def test_a_metric_of_ten_thousand_is_written_out():
+    shown = [report.number(value) for value in (9999.4, 9999.5, -123456, None)]
+    assert shown == ["9999", "10,000", "-123,456", "–"]
+    assert report.number(9999.5, "id") == "10.000"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "value", "moved"),
+    [
+        (90, 110, 90, False),
+        (90, 110, 110, False),
+        (90, 110, 89.9, True),
+        (90, 110, 110.1, True),
+        (90, None, 110, False),  # no interval: a tenth of 100 either way
+        (None, 110, 90, False),
+        (None, None, 110.1, True),
+    ],
+)
+def test_a_metric_has_moved_outside_its_earlier_interval_or_by_over_a_tenth(
+    low, high, value, moved
+):
+    assert report.moved({"value": 100, "low": low, "high": high}, {"value": value}) is moved
+
+
 def test_the_report_escapes_what_a_model_or_a_notebook_wrote(tmp_path):
     evil = "<script>alert(1)</script> | `x` ![a](b)\n\n```"
     failure = {"cell": 1, "code_cell": 1, "heading": evil, "source": evil, "error": evil}
