@@ -208,8 +208,8 @@ def part(text: str, name: str, content: str | None = None) -> str:
     Raises CourseError unless the markers `<!-- name:start -->` and `<!-- name:end -->` are there.
     """
     start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
-    pieces = re.split(f"{start}|{end}", text)
-    if len(pieces) != 3 or text.find(start) > text.find(end):
+    pieces = re.split(f"{start}(.*?){end}", text, flags=re.DOTALL)
+    if len(pieces) != 3:
         raise CourseError(f"README.md: expected {start} ... {end} once. Put the markers back.")
     if content is None:
         return pieces[1].strip()

@@ -582,6 +582,26 @@ def test_readme_is_rendered_from_a_run(tmp_path):
         report.write_readme([tmp_path / "run"], page)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "<!-- a:start -->x",
+        "<!-- a:end -->x<!-- a:start -->",
+        2 * "<!-- a:start -->x<!-- a:end -->",
+    ],
+)
+def test_a_readme_whose_markers_are_not_one_pair_is_not_written(text):
+    with pytest.raises(
+        CourseError, match="README.md: expected <!-- a:start --> ... <!-- a:end -->"
+    ):
+        report.part(text, "a", "y")
+    whole = "1\n<!-- a:start -->\n\nx\n<!-- a:end -->\n2"
+    assert report.part(whole, "a") == "x" and report.part(whole, "a", " x ") == whole.replace(
+        "\n\n", "\n"
+    )
+
+
 def test_readme_shows_todays_profiles_and_lessons():
     page = (ROOT / "README.md").read_text(encoding="utf-8")
     assert report.part(page, "profiles") == report.profile_table()

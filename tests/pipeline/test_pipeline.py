@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -334,6 +335,11 @@ def test_a_red_gate_and_moved_metrics_are_named_in_the_report(course, tmp_path, 
     for words in ("| peft | 0.1 |", "0,96 → 0,2", first["stamp"]):
         assert words in text
     assert "<end>" not in text
+    (box,) = re.findall("Batas dilanggar.*?<code>(.*?)</code>", page, re.DOTALL)
+    (line,) = re.findall("(?m)^> .*Batas dilanggar.*$", text)  # the gates that hold get none
+    assert box.startswith("ended") and "ended" in line
+    green = (Path(first["folder"]) / "report.html").read_text(encoding="utf-8")
+    assert "Batas dilanggar" not in green
 
 
 @pytest.mark.parametrize(
@@ -448,6 +454,14 @@ def test_the_kernel_of_a_killed_runner_is_ended_by_the_next_run(tmp_path):
 )
 def test_a_clock_shows_hours_from_an_hour_on(seconds, shown):
     assert report.clock(seconds) == shown
+
+
+def test_versions_are_compared_with_the_newest_earlier_run():
+    old, newer = ({"stamp": day, "versions": {"peft": version}} for day, version in ("1a", "2b"))
+    now = {"versions": {"peft": "b", "torch": "c"}}
+    found = report.version_changes(now, {"02": newer, "03": old})
+    assert found == [{"name": "torch", "before": None, "after": "c"}]
+    assert report.version_changes(now, {}) == []
 
 
 def test_a_metric_of_ten_thousand_is_written_out():
