@@ -82,6 +82,19 @@ def test_logits_are_computed_for_label_positions_alone(cfg, batch):
     assert {size for _, size in shapes} == {model.config.vocab_size}
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_arithmetic_is_in_16_bits_where_asked_and_no_cache_is_kept(cfg, batch, dtype):
+    model, seen = models.load_base(cfg, "none").float(), []
+    model.get_decoder().register_forward_hook(
+        lambda decoder, given, named, out: seen.append((named["use_cache"], out.past_key_values)),
+        with_kwargs=True,
+    )
+    projection = model.get_decoder().layers[0].self_attn.q_proj
+    projection.register_forward_hook(lambda layer, given, out: seen.append(out.dtype))
+    training.label_loss(model, batch, dtype)
+    assert seen == [dtype, (False, None)]
+
+
 @pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
 @pytest.mark.parametrize("learning", ["q_proj", "lm_head"])
 def test_a_loss_in_pieces_has_the_gradient_of_the_whole(
@@ -131,6 +144,19 @@ def test_training_lowers_the_loss_and_checks_gradients_after_each_evaluation(
     assert evaluations[-1] < evaluations[0]
     assert trainer.guard.checked_after_evaluation >= len(evaluations) - 1 >= 2
     assert all(math.isfinite(v) for v in evaluations)
+
+
+def test_the_loss_of_an_evaluation_is_in_nats_a_label_token_of_its_batch(
+    cfg, rows, tokenizer, tmp_path
+):
+    model = training.attach_adapter(models.load_base(cfg, for_training=True), cfg)
+    run, losses = training.make_trainer(model, cfg, rows, rows, tokenizer, tmp_path), []
+    for start in range(0, len(rows), cfg.batch):
+        some = [rows[i] for i in range(start, min(start + cfg.batch, len(rows)))]
+        with torch.no_grad():
+            few = training.collate(some, tokenizer.pad_token_id)
+            losses += len(some) * [training.label_loss(model, few, run.dtype).item()]
+    assert run.evaluate()["eval_loss"] == pytest.approx(sum(losses) / len(rows), rel=1e-3)
 
 
 def test_a_model_that_stops_learning_after_an_evaluation_is_stopped_at_once(
