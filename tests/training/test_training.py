@@ -156,6 +156,7 @@ def test_the_loss_of_an_evaluation_is_in_nats_a_label_token_of_its_batch(
         with torch.no_grad():
             few = training.collate(some, tokenizer.pad_token_id)
             losses += len(some) * [training.label_loss(model, few, run.dtype).item()]
+            assert run.compute_loss(model, few).item() == pytest.approx(losses[-1], rel=1e-3)
     assert run.evaluate()["eval_loss"] == pytest.approx(sum(losses) / len(rows), rel=1e-3)
 
 
