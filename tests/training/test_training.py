@@ -579,9 +579,9 @@ def test_an_overflow_in_fp16_is_left_to_the_scaler_for_a_while(tmp_path):
     part = torch.nn.Linear(2, 2)
     part.weight.grad = torch.full((2, 2), float("inf"))
     model = SimpleNamespace(named_parameters=lambda: [("lora_B.weight", part.weight)])
-    state, guard = SimpleNamespace(global_step=0), training.GradientGuard()
-    guard.first, guard.evaluated, guard.skipped = True, False, 0
-    guard.checked_after_evaluation = 0
+    state, guard = SimpleNamespace(global_step=0, log_history=[]), training.GradientGuard()
+    loader = SimpleNamespace(dataset=[], collate_fn=lambda rows: {"labels": torch.tensor([])})
+    guard.on_train_begin(None, state, None, train_dataloader=loader)
     for _ in range(20):
         guard.on_pre_optimizer_step(SimpleNamespace(fp16=True), state, None, model=model)
         assert guard.first, "it must look again at the next update"
