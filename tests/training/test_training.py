@@ -17,6 +17,7 @@ from peft import PeftModel
 from transformers import EarlyStoppingCallback
 
 from helpers import training
+from helpers.course import bilingual
 from helpers.course.errors import CourseError, LabelMaskError, MissingStep, UsageError
 from helpers.course.files import write_json, write_text
 from helpers.course.settings import ROOT
@@ -301,10 +302,14 @@ def test_the_seed_decides_where_an_adapter_begins(cfg):
     assert torch.equal(once, again) and not torch.equal(once, other)
 
 
-def test_a_warm_up_as_long_as_the_training_is_refused(cfg, tmp_path):
-    steps = 12
+@pytest.mark.parametrize(
+    ("most", "steps"),
+    [(12, 12), (1, 1), (-1, 30)],  # 40 rows by fours are ten steps an epoch, of three
+)
+def test_a_warm_up_as_long_as_the_training_is_refused(cfg, tmp_path, most, steps):
+    cfg = dataclasses.replace(cfg, batch=4, accumulation=1, epochs=3, max_steps=most)
     for warmup, fine in ((steps - 1, True), (steps, False)):
-        now = dataclasses.replace(cfg, max_steps=steps, warmup_steps=warmup)
+        now = dataclasses.replace(cfg, warmup_steps=warmup)
         if fine:
             assert training.arguments(now, 40, tmp_path).warmup_steps == warmup
         else:
@@ -491,11 +496,6 @@ def test_a_checkpoint_from_a_stranger_runs_no_code_and_is_set_aside(
     assert (tmp_path / "ran").exists()
 
 
-def test_a_warm_up_longer_than_the_training_is_refused(cfg, tmp_path):
-    with pytest.raises(CourseError, match="warm-up"):
-        training.arguments(dataclasses.replace(cfg, warmup_steps=500), 40, tmp_path)
-
-
 def test_a_checkpoint_of_several_processes_has_a_random_state_of_each(tmp_path):
     assert checkpoints.random_states(tmp_path) == ["rng_state.pth"]
     (tmp_path / "rng_state_0.pth").touch()
@@ -575,13 +575,62 @@ def test_rows_that_lesson_02_wrote_anew_are_trained_on_anew(cfg, monkeypatch, tm
         assert bool(checkpoints.finished(cfg, "m")) == found
 
 
-def test_an_overflow_in_fp16_is_left_to_the_scaler_for_a_while(tmp_path):
-    part = torch.nn.Linear(2, 2)
-    part.weight.grad = torch.full((2, 2), float("inf"))
-    model = SimpleNamespace(named_parameters=lambda: [("lora_B.weight", part.weight)])
+def guarded(*gradients):
+    """(a guard as a training begins it, its state, a model with an adapter of such gradients)"""
+    named = []
+    for number, gradient in enumerate(gradients):
+        weight = torch.nn.Parameter(torch.zeros(2, 2))
+        weight.grad = torch.full((2, 2), gradient)
+        named.append((f"{number}.lora_B.weight", weight))
     state, guard = SimpleNamespace(global_step=0, log_history=[]), training.GradientGuard()
     loader = SimpleNamespace(dataset=[], collate_fn=lambda rows: {"labels": torch.tensor([])})
     guard.on_train_begin(None, state, None, train_dataloader=loader)
+    return guard, state, SimpleNamespace(named_parameters=lambda: named)
+
+
+@pytest.mark.parametrize("gradients", [(1.0, float("nan")), (float("inf"), 1.0)])
+def test_one_matrix_whose_gradient_is_not_finite_ends_the_training(gradients):
+    guard, state, model = guarded(*gradients)
+    with pytest.raises(CourseError, match="not finite at step 1:"):
+        guard.on_pre_optimizer_step(SimpleNamespace(fp16=False), state, None, model=model)
+
+
+def test_gradients_are_looked_at_first_and_once_after_each_evaluation():
+    guard, state, model = guarded(1.0)
+    (_, weight), args = *model.named_parameters(), SimpleNamespace()
+    guard.on_pre_optimizer_step(args, state, None, model=model)
+    weight.grad.zero_()
+    guard.on_pre_optimizer_step(args, state, None, model=model)  # not looked at
+    assert guard.checked_after_evaluation == 0
+    for evaluations in (1, 2):
+        weight.grad.fill_(1.0)
+        guard.on_evaluate(args, state, None)
+        for _ in range(3):
+            guard.on_pre_optimizer_step(args, state, None, model=model)
+        assert guard.checked_after_evaluation == evaluations
+    weight.grad.zero_()
+    guard.on_evaluate(args, state, None)
+    with pytest.raises(CourseError, match="no gradient at step 1, right after an evaluation"):
+        guard.on_pre_optimizer_step(args, state, None, model=model)
+
+
+def test_the_line_of_a_training_shows_its_newest_losses(monkeypatch):
+    said = []
+    line = SimpleNamespace(show=lambda text, force: said.append(text) if force else None)
+    monkeypatch.setattr(trainer, "Live", lambda every: line)
+    bilingual.set_language("id")
+    show = trainer.live_line("bank")
+    rows = [{"step": 1, "of": 1200, "loss": 9.0}, {"step": 2, "of": 1200, "eval_loss": 1.23456}]
+    show(rows)
+    show(rows + [{"step": 1100, "of": 1200, "loss": 0.5, "eval_loss": 0.25}])
+    assert said == [
+        "bank: 2/1.200, eval_loss 1,235",
+        "bank: 1.100/1.200, loss 0,500, eval_loss 0,250",
+    ]
+
+
+def test_an_overflow_in_fp16_is_left_to_the_scaler_for_a_while(tmp_path):
+    guard, state, model = guarded(float("inf"))
     for _ in range(20):
         guard.on_pre_optimizer_step(SimpleNamespace(fp16=True), state, None, model=model)
         assert guard.first, "it must look again at the next update"
