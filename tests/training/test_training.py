@@ -264,6 +264,8 @@ def test_no_number_of_steps_means_whole_epochs(cfg, tmp_path):
         training.arguments(dataclasses.replace(cfg, max_steps=n), 40, tmp_path) for n in (-1, 0)
     ]
     assert [args.eval_steps for args in without] == [5, 5]  # ten steps an epoch
+    one = dataclasses.replace(cfg, max_steps=1, warmup_steps=0)
+    assert training.arguments(one, 40, tmp_path).eval_steps == 1
     assert trainer.steps_per_epoch(1, cfg) == 1
 
 
