@@ -155,17 +155,22 @@ def _tens(watts: float) -> int:
 
 
 def readings(rows: int, seed: int = SEED) -> list[dict]:
-    """Different simulated hours in which the breaker holds, balanced over the actions, shuffled."""
+    """Different simulated hours in which the breaker holds, balanced over the actions, shuffled.
+
+    Raises ValueError, with the number of each, where some action hardly ever comes.
+    """
     chance, kept, counts = random.Random(seed), [], dict.fromkeys(ACTIONS, 0)
     most = math.ceil(rows / len(ACTIONS))
-    while len(kept) < rows:
+    for _ in range(1000 * rows + 1):
+        if len(kept) == rows:
+            return chance.sample(kept, rows)
         reading = simulate(chance)
         action = action_for(reading)
         if reading["total_w"] > reading["limit_w"] or counts[action] >= most or reading in kept:
             continue
         kept.append(reading)
         counts[action] += 1
-    return chance.sample(kept, rows)
+    raise ValueError(f"too few of an action in {1000 * rows} simulated hours: {counts}")
 
 
 def typed(**values: int) -> dict:

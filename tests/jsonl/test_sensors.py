@@ -140,6 +140,13 @@ def test_the_first_reading_is_that_of_the_modules_example():
     assert sensors.recommendation(reading, "en") in sensors.__doc__
 
 
+def test_a_rule_that_is_never_due_ends_the_search_for_readings(monkeypatch):
+    monkeypatch.setattr(sensors, "simulate", lambda chance: QUIET | {"idle_w": chance.random()})
+    with pytest.raises(ValueError, match="'cut_standby': 0, 'carry_on': 2"):
+        sensors.readings(20)
+    assert sensors.readings(0) == []
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_checks_stop_at_the_first_yes_and_the_advice_is_specific(language):
     yes, no = {"id": ("ya", "tidak"), "en": ("yes", "no")}[language]
