@@ -23,7 +23,7 @@ from pathlib import Path
 import nbformat
 
 from ..course.bilingual import tr
-from ..course.errors import UsageError
+from ..course.errors import UsageError, first_line
 from ..course.exercises import SIGNS
 from ..course.files import write_text
 from ..course.settings import ROOT, Settings
@@ -115,7 +115,7 @@ def read_marks(learner: str, path: Path, lessons: dict[str, dict]) -> Marks:
         nb = nbformat.read(path, 4)
         _read(marks, nb, lessons)
     except Exception as problem:  # whatever somebody hands in, the others want their marks
-        reason = execute.one_line(str(problem).splitlines()[0] if str(problem) else "", 120)
+        reason = execute.one_line(first_line(problem), 120)
         cannot = tr("tidak bisa dibaca", "cannot be read")
         marks.notes.append(f"{path.name}: {cannot} ({type(problem).__name__}: {reason})")
         marks.readable = False

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from ..course.errors import CourseError, UsageError
+from ..course.errors import CourseError, UsageError, first_line
 from ..course.files import write_text
 from .options import Json, tell
 
@@ -125,6 +125,6 @@ def _tokenizer(name: str):
         return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError) as problem:
         raise UsageError(
-            f"no tokenizer {name!r}: {str(problem).splitlines()[0]} "
+            f"no tokenizer {name!r}: {first_line(problem)} "
             "Give a folder with a tokenizer, or leave the option out."
         ) from None

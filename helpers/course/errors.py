@@ -31,3 +31,8 @@ class MissingStep(CourseError):
 
 class LabelMaskError(CourseError):
     """A training example whose labels would teach the wrong thing."""
+
+
+def first_line(problem: BaseException) -> str:
+    """The first line of what an exception says, or its type's name where it says nothing."""
+    return (str(problem).strip().splitlines() or [type(problem).__name__])[0]

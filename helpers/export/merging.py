@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import psutil
 
-from ..course.errors import CourseError
+from ..course.errors import CourseError, first_line
 from ..course.files import cache_key, read_json, sha256, write_folder, write_json, write_text
 from ..course.settings import Device, Settings, choice
 from ..training import models
@@ -83,8 +83,8 @@ def base_files(cfg: Settings) -> list[Path]:
         try:
             folder = Path(snapshot_download(cfg.base_model, allow_patterns=patterns))
         except OSError as problem:
-            first = str(problem).splitlines()[0]
-            raise CourseError(f"base model {cfg.base_model} cannot be loaded: {first}") from problem
+            told = f"base model {cfg.base_model} cannot be loaded: {first_line(problem)}"
+            raise CourseError(told) from problem
     if not (files := sorted(folder.glob("model*.safetensors"))):
         raise CourseError(
             f"{cfg.base_model} has no model*.safetensors, which merging reads. Save it anew with "

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from ..chat.conversation import escape_special_tokens
-from ..course.errors import CourseError, LabelMaskError
+from ..course.errors import CourseError, LabelMaskError, first_line
 from ..course.settings import Settings
 from ..training import checkpoints, models, prompts
 
@@ -135,7 +135,7 @@ def load_tuned(cfg: Settings, tokenizer, base=None):
     except (RuntimeError, IndexError, ValueError) as problem:  # other layers, shapes, rows
         raise CourseError(
             f"the adapter in {folder.name} does not belong to {cfg.base_model}: "
-            f"{str(problem).splitlines()[0]} Train again with FRESH = True."
+            f"{first_line(problem)} Train again with FRESH = True."
         ) from problem
     trained = model.peft_config["default"].trainable_token_indices  # type: ignore[attr-defined]
     if ids != trained:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import nbformat
 
-from ..course.errors import CourseError, UsageError
+from ..course.errors import CourseError, UsageError, first_line
 from ..course.files import write_text
 from ..course.lesson import NOTEBOOKS
 from ..course.settings import ROOT
@@ -36,8 +36,7 @@ def read(path: Path):
     try:
         return nbformat.read(path, 4)
     except (nbformat.reader.NotJSONError, nbformat.ValidationError, UnicodeDecodeError) as problem:
-        reason = str(problem).splitlines()[0][:120]
-        raise CourseError(f"{path} is not a notebook: {reason}") from None
+        raise CourseError(f"{path} is not a notebook: {first_line(problem)[:120]}") from None
 
 
 def write(nb, path: Path) -> None:

@@ -194,7 +194,8 @@ class Progress:
     """Lines for the terminal, kept in `log` too; `stderr` leaves standard output to the JSON."""
 
     def __init__(self, log: Path, stderr: bool):
-        self.console = Console(stderr=stderr, highlight=False, soft_wrap=True, markup=False)
+        plain = {"highlight": False, "markup": False, "emoji": False}
+        self.console = Console(stderr=stderr, soft_wrap=True, **plain)
         self.log = log
 
     def line(self, text: str, style: str = "") -> None:

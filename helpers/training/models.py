@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from ..course.device import compute_dtype
-from ..course.errors import CourseError, MissingStep
+from ..course.errors import CourseError, MissingStep, first_line
 from ..course.files import hash_files, read_json, sha256, write_folder, write_json
 from ..course.settings import PACKAGED_NAME, ROOT, Settings
 
@@ -231,8 +231,8 @@ def load_base(cfg: Settings, quantization: str | None = None, for_training: bool
     try:
         model = AutoModelForCausalLM.from_pretrained(base_folder(cfg), dtype=dtype, **options)
     except (OSError, ValueError) as problem:  # ValueError: of a kind that transformers knows not
-        first = str(problem).splitlines()[0]
-        raise CourseError(f"base model {cfg.base_model} cannot be loaded: {first}") from problem
+        told = f"base model {cfg.base_model} cannot be loaded: {first_line(problem)}"
+        raise CourseError(told) from problem
     if for_training:
         for layer in model.modules():
             if hasattr(layer, "support_avx512bf16_for_cpu"):
@@ -303,7 +303,7 @@ def torn(folder: Path) -> str | None:
             pass
         read_json(folder / "adapter_config.json")
     except (SafetensorError, CourseError, OSError) as problem:
-        return str(problem).splitlines()[0]
+        return first_line(problem)
     return None
 
 

@@ -18,7 +18,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as dist
 
-from ..course.errors import CourseError, UsageError
+from ..course.errors import CourseError, UsageError, first_line
 from ..course.files import hash_files
 from ..course.settings import ROOT
 from . import models
@@ -46,7 +46,7 @@ class Processes:
         except (RuntimeError, ValueError) as problem:  # ValueError: a variable is missing
             raise CourseError(
                 f"process {self.rank} of {self.count} did not meet the others at {host}:{port} "
-                f"within {wait:g} seconds ({str(problem).splitlines()[0]}). Start all {self.count} "
+                f"within {wait:g} seconds ({first_line(problem)}). Start all {self.count} "
                 "with torchrun, the same address and port; on several machines that port must be "
                 "open."
             ) from None
@@ -144,6 +144,6 @@ def explained(problem: Exception) -> CourseError | None:
         return None
     return CourseError(
         "another process of this training has ended or answers no more, so all of them stop "
-        f"({text.splitlines()[0][:200]}). What it said stands above. --resume goes on from the "
+        f"({first_line(problem)[:200]}). What it said stands above. --resume goes on from the "
         "newest checkpoint that is whole."
     )

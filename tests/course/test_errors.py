@@ -4,6 +4,8 @@ import nbformat
 import papermill
 import pytest
 
+from helpers.course.errors import first_line
+
 CELL = """
 from helpers.course.errors import MissingStep
 
@@ -25,3 +27,16 @@ def test_one_line_for_the_learner_and_a_failure_for_the_pipeline(tmp_path):
     (error,) = [out for out in first.outputs if out.output_type == "error"]
     assert error.ename == "MissingStep" and error.traceback == ["⚠️ Jalankan dulu pelajaran 03."]
     assert not second.outputs
+
+
+@pytest.mark.parametrize(
+    ("problem", "line"),
+    [
+        (OSError("no such file\nand more"), "no such file"),
+        (ValueError("\n  a blank line first"), "a blank line first"),
+        (TimeoutError(), "TimeoutError"),
+        (RuntimeError(" \n"), "RuntimeError"),
+    ],
+)
+def test_what_an_exception_says_has_a_first_line_even_where_it_says_nothing(problem, line):
+    assert first_line(problem) == line

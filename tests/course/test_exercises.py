@@ -295,6 +295,11 @@ def test_the_tokens_of_a_dish_are_counted_by_the_tokenizer(state, monkeypatch):
     assert "count what is in" in hint("0.1", right + 100, dict(state))
 
 
+def test_a_number_exactly_at_the_tolerance_is_near_on_either_side_of_nought():
+    assert near(110, 100, 0.1) and near(-110, -100, 0.1) and near(0, 0, 0.1)
+    assert not any((near(110.1, 100, 0.1), near(-110.1, -100, 0.1), near(0.1, 0, 0.1)))
+
+
 def judged(answer):
     return None if answer == 4 else "2 + 2"
 

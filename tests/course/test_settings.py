@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import json
 import os
 import re
 import subprocess
@@ -110,9 +111,46 @@ def test_just_enough_memory_is_enough(monkeypatch):
             settings.load("sanity")
 
 
-def test_an_empty_data_folder_is_refused(tmp_path):
+def test_a_data_folder_without_a_csv_is_refused(tmp_path):
+    (tmp_path / "recipes.txt").write_text("Title,Ingredients,Steps\n")
     with pytest.raises(UsageError, match="holds no .csv"):
         settings.load("sanity", data_dir=tmp_path)
+
+
+def test_what_is_not_given_comes_from_the_environment(tmp_path, monkeypatch):
+    given, named = tmp_path / "given", tmp_path / "named"
+    for folder in (given, named):
+        folder.mkdir()
+        (folder / "a.csv").write_text("Title,Ingredients,Steps\n")
+    for name in ("DATA_DIR", "BASE_MODEL", "DAPUR_ARTIFACTS"):
+        monkeypatch.setenv(name, str(named))
+    places = {"data_dir": given, "base_model": str(given), "artifacts_root": given}
+    for folder, arguments in ((named, {}), (given, places)):
+        cfg = settings.load("sanity", **arguments)
+        assert cfg.data_dir == cfg.artifacts_root == folder and cfg.base_model == str(folder)
+
+
+def test_a_run_without_parameters_is_the_one_that_the_notebooks_ask_for():
+    notebook = settings.ROOT / "notebooks" / "00_start.ipynb"
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    (cell,) = [c for c in cells if "parameters" in c["metadata"].get("tags", ())]
+    exec("".join(cell["source"]), asked := {})
+    cfg, names = settings.load("sanity"), ("language", "seed", "run_solutions")
+    assert [getattr(cfg, name) for name in names] == [asked[name.upper()] for name in names]
+    assert cfg.data_language == (asked["DATA_LANGUAGE"] or asked["LANGUAGE"])
+
+
+def test_reports_name_every_setting_but_no_path_of_this_machine(tmp_path):
+    (tmp_path / "model").mkdir()
+    (tmp_path / "a.csv").write_text("Title,Ingredients,Steps\n")
+    model = str(tmp_path / "model")
+    cfg = settings.load("sanity", base_model=model, data_dir=tmp_path, artifacts_root=tmp_path)
+    assert cfg.artifacts == tmp_path / cfg.key
+    told = cfg.as_dict()
+    assert str(tmp_path) not in json.dumps(told) and told["base_model"] == "model"
+    assert (told["profile"], told["seed"], told["rank"]) == ("sanity", cfg.seed, cfg.rank)
+    assert (told["data"], told["data_hash"]) == (tmp_path.name, cfg.data_hash)
+    assert told["device"] == cfg.device.name
 
 
 def test_an_unreachable_base_model_falls_back_to_the_packaged_one_and_says_so(monkeypatch):
@@ -183,6 +221,8 @@ def test_a_folder_whose_files_end_in_capital_csv_is_accepted_and_counts_in_the_k
     file = tmp_path / "AYAM.CSV"
     file.write_text("Title,Ingredients,Steps\n")
     before = settings.load("sanity", "id", data_dir=tmp_path).data_hash
+    (tmp_path / "notes.txt").write_text("Not a recipe, so no other data.")
+    assert settings.load("sanity", "id", data_dir=tmp_path).data_hash == before
     file.write_text("Title,Ingredients,Steps\nSoto,a,b\n")
     assert settings.load("sanity", "id", data_dir=tmp_path).data_hash != before
 

@@ -161,8 +161,13 @@ def in_threads(work, many):
 
 
 def test_health_is_loading_until_the_model_has_answered_a_token(start):
-    loaded = threading.Event()
-    running = start(ready=lambda: loaded.wait(10))
+    loaded, threads = threading.Event(), []
+
+    def load():
+        threads.append(threading.current_thread())
+        loaded.wait(10)
+
+    running = start(ready=load)
     early = running.health()
     assert early.status_code == 503 and early.json()["status"] == "loading"
     refused = running.ask("halo")
@@ -171,6 +176,7 @@ def test_health_is_loading_until_the_model_has_answered_a_token(start):
     loaded.set()
     facts = running.ready().health().json()
     assert running.bot.limits == [1]  # the warm-up, and nothing else, went to the model
+    assert threads[0].daemon  # a process that ends meanwhile does not wait for it
     assert facts["status"] == "ok" and facts["engine"] == "transformers"
     assert facts["profile"] == facts["model"] == "sanity"
     assert facts["waiting"] == facts["writing"] == 0
@@ -583,6 +589,33 @@ def test_of_what_a_refused_client_sends_only_so_much_is_read():
     assert asyncio.run(sends({"body": b"12345"}, part)) == 1  # its end
 
 
+def test_a_body_of_several_times_the_limit_is_read_so_that_its_sender_sees_the_answer():
+    read = 0
+
+    async def receive():
+        nonlocal read
+        read += 65536
+        return {"body": bytes(65536), "more_body": True}
+
+    asyncio.run(server.read_away(receive))
+    assert 4 * server.MOST_BYTES <= read <= 64 * server.MOST_BYTES
+
+
+def test_what_has_come_whole_is_refused_without_waiting_for_more():
+    left, sent = [{"type": "http.request", "body": b"[]"}], []
+
+    async def receive():
+        return left.pop()  # an IndexError for whoever wants more
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "path": "/gradio_api/queue/join", "method": "POST"}
+    scope["headers"] = [(b"host", b"localhost")]
+    asyncio.run(server.Gate(None)(scope, receive, send))
+    assert sent[0]["status"] == 400
+
+
 @pytest.mark.parametrize(
     "sent", [[], "x", {"data": [], "fn_index": []}, {"data": [], "fn_index": 99}, {"fn_index": "0"}]
 )
@@ -641,19 +674,26 @@ def test_a_connection_that_asks_for_nothing_is_ended_and_an_answer_is_not(start,
     assert long.text.count("kata") == 40 and long.text.rstrip().endswith("[DONE]")
 
 
-def test_idle_connections_do_not_shut_others_out(start, monkeypatch):
+def test_idle_connections_neither_shut_others_out_nor_cut_an_answer(start, monkeypatch):
     monkeypatch.setattr(server, "MOST_CONNECTIONS", 8)
     monkeypatch.setattr(server, "HEAD_S", 600)  # no clock ends them
-    running = start().ready()
+    running = start(pause=0.02).ready()
+    asked = body("kata " * 40, stream=True)
     with contextlib.ExitStack() as stack:
+        answer = stack.enter_context(httpx.stream("POST", running.url + CHAT, json=asked))
+        lines = answer.iter_lines()
+        written = [next(lines)]
         idle = [
             stack.enter_context(socket.create_connection(("127.0.0.1", running.port), 10))
             for _ in range(40)
         ]
+        idle[-1].sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert b" 200 " in idle[-1].recv(1024)
+        assert len(running.server.server_state.connections) == 8  # and not one fewer
         assert httpx.get(f"{running.url}/health").status_code == 200
-        held = running.server.server_state.connections
-        running.wait_for(lambda: len(held) <= 8, "the oldest are ended")
         assert idle[0].recv(1) == b""
+        written += lines
+        assert str(written).count("kata") == 40 and "data: [DONE]" in written
 
 
 def send_event(running, event, data, session="tab", **more):
@@ -686,11 +726,11 @@ def ask_page(running, words, session="tab", on_progress=lambda message: None):
 
 
 def test_the_page_answers(quick):
-    done = ask_page(quick, "satu <b>dua</b>")[-1]
+    done = ask_page(quick, 'satu <b>dua</b> "tiga"')[-1]
     assert done["success"]
     log = done["output"]["data"][1]
     texts = {turn["content"][0]["text"].strip() for turn in log}
-    assert len(log) == 2 and texts == {"satu &lt;b&gt;dua&lt;/b&gt;"}
+    assert len(log) == 2 and texts == {'satu &lt;b&gt;dua&lt;/b&gt; "tiga"'}  # quotes may be copied
     options = quick.bot.options[-1]
     assert (options["temperature"], options["top_p"], options["top_k"]) == (0.5, 0.8, 5)
     again = ask_page(quick, "<i>lagi</i>")[-1]  # Gradio has made the field anew in the meantime
@@ -723,6 +763,33 @@ def test_a_refused_question_of_the_page_prints_no_traceback_in_the_terminal(quic
     assert not refused["success"] and "Traceback" not in printed.out + printed.err
 
 
+def test_an_error_behind_the_page_is_told_without_details(quick, monkeypatch):
+    def broken(*_, **__):
+        raise RuntimeError("secret detail")
+
+    monkeypatch.setattr(quick.app.state.service, "conversation", broken)
+    failed = ask_page(quick, "halo", "fourth")[-1]
+    assert not failed["success"] and "secret" not in str(failed)
+
+
+def test_the_page_is_not_written_anew_for_each_piece(cfg, monkeypatch):
+    monkeypatch.setattr(server, "EVERY_S", 20)
+    service = server_api.Service(FakeBot(cfg), cfg)
+    service.load()
+    respond = server.page(service).fn
+
+    async def shown():
+        return [text async for text in respond("kata " * 100, [], "tuned", 300, 0, 0.9, 0)]
+
+    texts = asyncio.run(shown())
+    assert len(texts) <= 3 and texts[-1] == "kata " * 100
+
+
+def test_the_page_needs_no_second_server(quick):
+    """With rendering on the server Gradio starts one of Node's, where it finds that."""
+    assert quick.app.routes[-1].app.get_blocks().ssr_mode is False
+
+
 def test_the_pages_own_queue_is_the_longer_so_that_the_service_says_that_it_is_full(quick):
     service = quick.app.state.service
     assert server.page(service)._queue.max_size > service.queue + service.concurrency
@@ -731,6 +798,29 @@ def test_the_pages_own_queue_is_the_longer_so_that_the_service_says_that_it_is_f
 def test_the_mark_of_a_stopped_answer_does_not_wait_in_the_queue(quick):
     last = quick.http.get("/config").json()["dependencies"][-1]
     assert last["targets"][0][1] == "then" and last["queue"] is False
+
+
+def test_the_mark_of_a_stopped_answer_is_shown_and_what_was_written_is_remembered(quick):
+    event = quick.http.get("/config").json()["dependencies"][-1]["id"]
+    turns = [("user", "halo"), ("assistant", "sebagian")]
+    log = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in turns]
+    sent = {"data": [log], "fn_index": event, "session_hash": "marked"}
+    reply = quick.http.post("/gradio_api/run/predict", json=sent)
+    shown = [message["content"][0]["text"] for message in reply.json()["data"][0]]
+    assert shown == ["halo", "sebagian" + server.stop_mark()]
+    ask_page(quick, "lagi", "marked")
+    asked = [(message["role"], message["content"]) for message in quick.bot.asked[-1]]
+    assert asked[1:] == [*turns, ("user", "lagi")]
+
+
+def test_of_several_answers_the_last_is_marked_as_stopped():
+    roles = ("user", "assistant", "user", "assistant")
+    log = [
+        {"role": role, "content": [{"type": "text", "text": text}]}
+        for role, text in zip(roles, ("satu", "dua", "tiga", "empat"), strict=True)
+    ]
+    texts = [message["content"][0]["text"] for message in server.marked(log)]
+    assert texts == ["satu", "dua", "tiga", "empat" + server.stop_mark()]
 
 
 def test_the_page_cannot_be_installed_as_an_application(quick):
@@ -744,6 +834,7 @@ def test_the_page_offers_the_settings_that_the_api_takes_and_begins_with_its_def
     offered = [(part["minimum"], part["maximum"], part["value"]) for part in props]
     tokens = (8, server_api.MOST_TOKENS, cfg.max_new_tokens)
     assert offered == [tokens, (0, 2, 0), (0, 1, 0.9), (0, 100, 0)]
+    assert [part["step"] for part in props] == [1, 0.05, 0.05, 1]
     names = ("temperature", "top_p", "top_k")
     fields = server_api.Question.model_fields
     assert [fields[name].default for name in names] == [value for *_, value in offered[1:]]
@@ -790,10 +881,10 @@ def test_an_error_says_whose_it_is(status, kind):
 
 def test_sending_empties_and_closes_the_field_and_keeps_its_hint(quick):
     chat_page = server.page(quick.app.state.service)
-    field, message = chat_page._clear_and_save_textbox("<b>satu</b>")
+    field, message = chat_page._clear_and_save_textbox('<b>"satu"</b>')
     sent = field.constructor_args
     assert sent["value"] == "" and sent["interactive"] is False and "placeholder" not in sent
-    assert message == "&lt;b&gt;satu&lt;/b&gt;"
+    assert message == '&lt;b&gt;"satu"&lt;/b&gt;'
 
 
 def test_letters_on_coloured_ground_have_a_contrast_of_at_least_4_5():

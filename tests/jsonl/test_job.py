@@ -124,6 +124,20 @@ def test_a_killed_job_stays_running_on_paper_and_is_resumed(finished, files, cfg
     assert all(torch.equal(v, weights(finished[0])[k]) for k, v in weights(folder).items())
 
 
+def test_a_job_loads_the_base_model_for_training(files, cfg, tmp_path, monkeypatch):
+    """Loaded as for an answer, some processors give the adapter no gradient: models.load_base."""
+    asked = []
+
+    def load(cfg, quantization=None, for_training=False):
+        asked.append(for_training)
+        interrupt()
+
+    monkeypatch.setattr(models, "load_base", load)
+    with pytest.raises(KeyboardInterrupt):
+        jsonl.finetune(tmp_path / "job", *files, cfg, **TINY)
+    assert asked == [True]
+
+
 def test_a_job_that_another_process_runs_is_left_alone(finished, files, cfg):
     folder, _ = finished
     with filelock.FileLock(folder.with_name(f".{folder.name}.lock")):
@@ -160,11 +174,12 @@ def test_rows_come_in_random_order(files, cfg, tmp_path):
 def test_what_goes_wrong_is_raised_and_written(files, cfg, tmp_path, spoil, most, message):
     bad = tmp_path / "bad.jsonl"
     bad.write_text(files[0].read_text() + spoil)
+    folder = tmp_path / "first" / "lesson" / "job"  # its folders are made as well
     with pytest.raises(CourseError, match=message):
-        jsonl.finetune(tmp_path / "job", bad, files[1], cfg, **TINY | {"max_length": most})
-    job = local_job.retrieve(tmp_path / "job")
+        jsonl.finetune(folder, bad, files[1], cfg, **TINY | {"max_length": most})
+    job = local_job.retrieve(folder)
     assert job.status == "failed" and message in job.error["message"]
-    assert local_job.events(tmp_path / "job")[-1]["level"] == "error"
+    assert local_job.events(folder)[-1]["level"] == "error"
 
 
 def test_unknown_hyperparameters_and_missing_jobs_are_refused(files, cfg, tmp_path):

@@ -101,7 +101,10 @@ def test_rows_are_different_balanced_and_follow_their_reading(language):
     ],
 )
 def test_rules(values, action):
-    assert sensors.action_for({**QUIET, **values}) == action
+    reading = {**QUIET, **values}
+    assert sensors.action_for(reading) == action
+    last = sensors.checks(reading, "en").split(", ")[-1]  # the rule that is due is always in it
+    assert last.endswith("no" if action == sensors.NOTHING else "yes")
 
 
 def test_one_changed_value_undoes_an_action():
@@ -114,6 +117,22 @@ def test_one_changed_value_undoes_an_action():
     with pytest.raises(ValueError):
         sensors.undone(QUIET)
     assert sensors.changed(QUIET, fridge_w=190)["total_w"] == QUIET["total_w"] + 100
+
+
+@pytest.mark.parametrize(
+    "field, value, watts",
+    [
+        ("ac_w", 500, 500),
+        ("chores_w", 350, 350),
+        ("idle_w", 160, 100),
+        ("pump_min", 46, 170),  # 40 minutes more, 250 W while it runs, in tens
+        ("people", 5, 0),
+        ("solar_w", 900, 0),
+    ],
+)
+def test_the_total_follows_the_parts_that_draw_power(field, value, watts):
+    after = sensors.changed(QUIET, **{field: value})
+    assert after[field] == value and after["total_w"] == QUIET["total_w"] + watts
 
 
 UNDONE = {  # by the action: what its decisive value becomes
@@ -177,12 +196,33 @@ def test_an_answer_that_says_nothing_of_this_hour_is_not_specific():
     assert wrong == {"numbers": 0.5, "action": True, "reason": False}
 
 
+def test_one_number_that_the_rule_looks_at_is_a_reason():
+    reading = QUIET | {"total_w": 540, "limit_w": 600}
+    whole = {"numbers": 1.0, "action": True, "reason": True}
+    assert sensors.specificity("540 W is much. Reduce the load.", reading, "en") == whole
+
+
+def test_of_two_actions_in_an_answer_the_first_one_counts():
+    for text, action in (
+        ("Check the fridge, then open the windows.", "check_fridge"),
+        ("Open the windows, then check the fridge.", "open_windows"),
+    ):
+        assert sensors.action_of(text, "en") == action
+
+
+def test_only_the_line_of_checks_is_taken_from_an_answer():
+    text = "fridge 290/200 yes\nThe fridge draws 290 W.\nCheck the fridge."
+    assert sensors.advice_in(text) == "The fridge draws 290 W.\nCheck the fridge."
+
+
 def test_a_typed_reading_is_ordinary_but_for_what_was_typed():
     usual = sensors.typed()
     assert sensors.action_for(usual) == sensors.NOTHING
     known = usual["fridge_w"] + usual["idle_w"] + usual["pump_min"] * 250 / 60
     assert known <= usual["total_w"] < known + 100 and usual["total_w"] % 10 == 0  # lamps as well
     assert [usual[name] for name in ("ac_w", "ac_set_c", "chores_w", "solar_w")] == [0] * 4
+    assert usual["limit_w"] in (1300, 2200, 3500)  # a contract that there is
+    assert [sensors.typed(hour=hour)["hour"] for hour in (0, 23)] == [0, 23]
     reading = sensors.typed(fridge_w="280")
     assert sensors.action_for(reading) == "check_fridge"
     assert reading["total_w"] == sensors.typed()["total_w"] + 190
@@ -250,6 +290,25 @@ def test_a_torn_sensor_model_is_named(cfg, tmp_path):
     (folder / "adapter_model.safetensors").write_bytes(b"half")
     with pytest.raises(MissingStep, match="is not whole .*Run notebook 10"):
         sensors.model_advice(sensors.typed(), cfg)
+
+
+@pytest.mark.parametrize("kind, quantization", [("cpu", "none"), ("cuda", None)])
+def test_the_sensor_model_is_quantised_on_gpus_only(cfg, tmp_path, monkeypatch, kind, quantization):
+    """On a CPU 4 bits would cost precision and save nothing; None: the profile's."""
+    asked = []
+
+    def load(cfg, quantization):
+        asked.append(quantization)
+        raise MissingStep("no further")
+
+    device = dataclasses.replace(cfg.device, kind=kind)
+    cfg = dataclasses.replace(cfg, artifacts_root=tmp_path, device=device)
+    (cfg.artifacts / "jsonl" / "sensor" / "job" / "adapter").mkdir(parents=True)
+    monkeypatch.setattr(models, "torn", lambda folder: None)
+    monkeypatch.setattr(models, "load_base", load)
+    with pytest.raises(MissingStep, match="no further"):
+        sensors.model_advice(QUIET, cfg)
+    assert asked == [quantization]
 
 
 def test_the_tuned_model_advises_on_one_reading_once_it_is_there(cfg, tmp_path):

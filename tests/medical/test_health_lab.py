@@ -16,7 +16,7 @@ from helpers.course.settings import LANGUAGES
 from helpers.medical import guard as rules
 from helpers.medical import markers
 from helpers.medical import questions as health_qa
-from helpers.medical.chat import LEAST, TEXTS, HealthChat, Written, stems
+from helpers.medical.chat import LEAST, MOST_CHARACTERS, TEXTS, HealthChat, Written, stems
 from helpers.medical.guard import Guard
 from helpers.training import ChatDataset, checkpoints, models, prompts
 
@@ -55,6 +55,19 @@ def test_markers_become_one_token_each_and_the_pad_token_is_not_the_end_token(cf
     assert len(set(markers.marker_ids(tokenizer))) == 2 and len(tokenizer) == len(plain) + 2
     assert tokenizer.pad_token_id not in (None, tokenizer.eos_token_id)
     assert len(markers.add_markers(tokenizer)) == len(plain) + 2  # a second call adds nothing
+
+
+def test_what_was_a_special_token_before_the_markers_stays_one(cfg):
+    plain = models.load_tokenizer(cfg)
+    plain.add_special_tokens({"additional_special_tokens": ["<think>"]})
+    marked = markers.add_markers(plain)
+    assert {"<think>", *markers.MARKERS} <= set(marked.all_special_tokens)
+
+
+def test_a_typed_token_of_two_characters_is_broken_up_and_one_of_a_single_one_is_not(cfg):
+    other = models.load_tokenizer(cfg)
+    other.add_tokens(["é", "§§"])
+    assert markers.messages("Kafé §§?", other)[0]["content"] == "Kafé § §?"
 
 
 def test_only_answer_and_end_are_learnt_after_the_prompt_that_the_chat_sends(
@@ -341,6 +354,29 @@ def test_the_guard_for_doctors_finds_more_who_should_go_than_who_need_not(guarde
     assert sum(should) / len(should) >= sum(need_not) / len(need_not) + 0.25
 
 
+def test_the_courses_guards_learn_only_from_what_was_judged_for_their_flag():
+    """Stories and what people asked were not judged for whether to see a doctor."""
+
+    class Seen(Guard):
+        def __init__(self, questions, flag="abstain", cost=None, people=None):
+            self.given = {q.qa_id for q in questions}, flag, cost, people
+
+    parts = health_qa.library, health_qa.stories
+    written, told = ({q.qa_id for q in part("id")} for part in parts)
+    assert Seen.of("id").given == (written | told, "abstain", None, health_qa.people("id"))
+    assert Seen.of("id", "see_doctor").given == (written, "see_doctor", None, None)
+
+
+def test_words_pairs_and_pieces_of_words_are_compared_and_a_repeated_word_counts_for_less():
+    vectors = rules.text_vectors().fit(["minum minum minum obat sakit"])
+    parts = [part for _, part in vectors.transformer_list]
+    words, pieces = (part.get_feature_names_out() for part in parts)
+    assert {text.count(" ") for text in words} == {0, 1}
+    assert {len(text) for text in pieces} == {2, 3, 4, 5}
+    row = dict(zip(words, parts[0].transform(["minum minum obat"]).toarray()[0]))
+    assert row["obat"] < row["minum"] < 1.9 * row["obat"]
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_threshold_chosen_on_what_people_write_declines_fewer_of_them(language):
     rows = health_qa.library(language) + health_qa.stories(language)
@@ -388,6 +424,11 @@ def test_a_question_exactly_at_the_threshold_is_answered():
     """So the flagged one is missed at either threshold, and the higher has no false alarm."""
     chances, flagged = np.array([0.5, 0.6]), np.array([True, False])
     assert rules.cheapest(chances, flagged, cost=0.5) == 0.6
+    same = np.array([0.5, 0.5])  # and a threshold at their chance would miss the flagged one
+    assert rules.cheapest(same, flagged, cost=5) < 0.5 == rules.cheapest(same, flagged, cost=0.5)
+    guard = object.__new__(Guard)
+    guard.threshold, guard.chance = 0.5, {"at it": 0.5, "above": 0.51}.get
+    assert not guard.says("at it") and guard.says("above")
 
 
 def test_declining_everything_is_among_the_thresholds():
@@ -400,6 +441,10 @@ def test_a_guard_without_examples_of_both_kinds_says_what_it_needs(parts):
     ordinary = [q for q in parts["id"]["train"] if not q.abstain]
     with pytest.raises(CourseError, match="0 of .* have abstain: .* at least 5 of either kind"):
         Guard(ordinary)
+    flagged = [q for q in parts["id"]["train"] if q.abstain]
+    with pytest.raises(CourseError, match="4 of 9 questions have abstain"):
+        Guard(ordinary[:5] + flagged[:4])
+    assert 0 <= Guard(ordinary[:5] + flagged[:5]).threshold < 1, "five of either kind are enough"
     with pytest.raises(CourseError, match="Did you mean see_doctor|expected one of"):
         Guard(ordinary, "see_docter", 2)
 
@@ -429,6 +474,16 @@ def test_what_nobody_wrote_about_is_not_answered(room):
     nothing = {"id": "Gimana caranya, ya?", "en": "How do I do it?"}
     assert written.answer(far[language]) == written.answer(nothing[language]) == ""
     assert Written(written.questions, least=0).answer(far[language]) != ""
+
+
+def test_an_answer_exactly_as_similar_as_asked_for_is_given(room, monkeypatch):
+    _, _, written = room
+    question = written.questions[0].question
+    similarity = written.nearest(question)[1]
+    monkeypatch.setattr(written, "least", similarity)
+    assert written.answer(question) != ""
+    monkeypatch.setattr(written, "least", similarity + 0.01)
+    assert written.answer(question) == ""
 
 
 def test_the_search_reads_neither_fillers_nor_endings_of_either_language():
@@ -506,6 +561,16 @@ def test_what_the_model_wrote_is_shown_only_when_it_is_fit_to_be(talk, asked, me
     assert ("Tidur cukup." in reply.text) == (kind == "answer") and "500" not in reply.text
     assert kind != "answer" or "bukan nasihat medis" in reply.text
     assert kind != "error" or "RuntimeError: kehabisan memori" in reply.text
+
+
+def test_a_message_of_the_most_characters_is_answered_and_one_more_is_too_many(talk):
+    text = "kapan " + "a" * (MOST_CHARACTERS - 6)
+    assert [talk.reply(message).kind for message in (text, text + "a")] == ["answer", "long"]
+
+
+def test_a_chat_without_guards_of_its_own_declines_nothing_and_sends_nobody_to_a_doctor():
+    reply = HealthChat(lambda question: "Tidur cukup.").reply("Berapa butir obat ini?")
+    assert reply.kind == "answer" and reply.text.startswith("Tidur cukup.")
 
 
 def test_advice_to_see_a_doctor_is_put_before_the_models_words(talk):

@@ -1,6 +1,7 @@
 """The pipeline turns red and names the cell, whatever goes wrong; tiny notebooks, real kernels."""
 
 import dataclasses
+import io
 import json
 import os
 import re
@@ -10,6 +11,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,8 +21,10 @@ import psutil
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell
 from papermill import engines
+from rich.console import Console
 
 from helpers.course.errors import CourseError, UsageError
+from helpers.course.files import read_json, write_json
 from helpers.pipeline import execute, report, runner
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,6 +49,27 @@ def gone(pid):
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
+def test_only_other_processes_with_the_mark_are_ended(monkeypatch):
+    """First of all, before the real ones: what goes wrong here could end every process there is."""
+    own, ended, waited = os.getpid(), [], []
+
+    def process(pid, mark):
+        def environ():
+            if mark is None:
+                raise psutil.AccessDenied(pid)
+            return mark
+
+        return SimpleNamespace(pid=pid, environ=environ, kill=lambda: ended.append(pid))
+
+    marks = [{"JOB": "a"}, None, {}, {"JOB": "a"}, {"JOB": "b"}, {"OTHER": "a"}, {"JOB": "a"}]
+    processes = [process(own + i, mark) for i, mark in enumerate(marks)]
+    stand_in = SimpleNamespace(Error=psutil.Error, process_iter=lambda: processes)
+    stand_in.wait_procs = lambda those, timeout: waited.extend(one.pid for one in those)
+    monkeypatch.setattr(execute, "psutil", stand_in)
+    assert execute.end_marked("JOB", "a") == 2
+    assert ended == waited == [own + 3, own + 6]
+
+
 HEADING = "# Judul · The heading"
 RECORD = (
     "from helpers.course import results\nresults.start('{0}')\n"
@@ -58,7 +83,7 @@ CASES = {
         "import time\nballast = bytearray(150_000_000)\ntime.sleep(1)",
     ),
     "error": (
-        "1 + 1",
+        "print('tempe')",
         HEADING,
         "# a comment",
         "x = 1\nraise ValueError('the soup\\nis cold')",
@@ -148,6 +173,64 @@ def test_a_kernel_that_dies_while_starting_is_started_once_more(tmp_path, deaths
     outcome = execute.run_notebook(plan, tmp_path / "run", {}, env)
     assert outcome.status == status and not left.read_text()
     assert status == "passed" or "Kernel died" in outcome.failure["error"]
+
+
+def test_what_a_notebook_prints_stands_in_its_log(outcomes):
+    log = outcomes["error"][1] / "run" / "error.log"
+    assert "tempe" in log.read_text(encoding="utf-8").splitlines()
+
+
+def test_a_process_that_ends_before_it_begins_is_a_failure_with_its_exit_code(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("import os\nos._exit(3)")
+    (tmp_path / "run").mkdir()
+    plan = execute.Plan("early", notebook(tmp_path / "early.ipynb", HEADING, "1 + 1"), 90)
+    env = os.environ | {"PYTHONPATH": str(tmp_path)}
+    outcome = execute.run_notebook(plan, tmp_path / "run", {}, env)
+    assert (outcome.status, outcome.cells_run, outcome.cells) == ("failed", 0, 2)
+    told = "early: its process ended with exit code 3, see early.log"
+    assert execute.sentence("early", outcome.failure) == told
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["early.log"]
+
+
+def test_a_failing_cell_of_a_notebook_that_cannot_be_read_has_no_number(tmp_path):
+    (tmp_path / "cut.ipynb").write_text('{"cells": [')
+    cells = execute.read_cells(tmp_path / "cut.ipynb")
+    assert execute.describe(cells, 0)["cell"] is None, "and its error is told nevertheless"
+
+
+def test_the_running_code_cell_is_counted_without_markdown_and_the_parameters_of_the_run(
+    tmp_path, monkeypatch
+):
+    from nbclient.output_widget import OutputWidget
+
+    monkeypatch.setattr(OutputWidget, "sync_state", OutputWidget.sync_state)
+    monkeypatch.setattr(engines, "NotebookExecutionManager", engines.NotebookExecutionManager)
+    given = new_code_cell("SEED = 2", metadata={"tags": ["injected-parameters"]})
+    cells = [new_code_cell("SEED = 1"), given, new_markdown_cell(HEADING), new_code_cell("2")]
+    state, told = tmp_path / "state", []
+
+    def execute_notebook(*_, on_cell_start, **__):
+        told.append(execute.read_state(state)["code_cell"])
+        for i, cell in enumerate(cells):
+            on_cell_start(cell=cell, cell_index=i)
+            told.append(execute.read_state(state)["code_cell"])
+
+    monkeypatch.setattr("papermill.execute_notebook", execute_notebook)
+    job = {"notebook": str(tmp_path / "n.ipynb"), "output": "", "parameters": {}}
+    assert execute.main(str(write_json(tmp_path / "job", job | {"state": str(state)}))) == 0
+    assert told == [0, 1, 1, 1, 2]
+    assert read_json(state)["cell"] == 3
+
+
+def test_the_memory_of_a_notebook_counts_what_its_kernel_starts():
+    """A process, below it one as the kernel, below that one which holds 50 MB."""
+    code = "import sys\nheld = b'x' * 50_000_000\nprint('on', flush=True)\nsys.stdin.read()"
+    for _ in range(2):
+        code = f"import subprocess, sys\nsubprocess.run([sys.executable, '-S', '-c', {code!r}])"
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-S", "-c", code], **pipes) as process:
+        assert process.stdout.readline().strip() == b"on"
+        assert execute.memory_below(process.pid) > 50_000_000
 
 
 def test_a_long_text_is_cut_to_the_length_asked_for():
@@ -266,6 +349,83 @@ def test_limits_follow_the_measured_minutes_and_the_machine():
     assert short.limit == 3 * runner.LEAST
     unmeasured = runner.plan(lesson, "rtx3060")
     assert (unmeasured.limit, unmeasured.expected) == (runner.UNMEASURED, None)
+    assert unmeasured.limit > 2 * 3600, "hours: it may be the training of a large model"
+
+
+def test_the_machine_is_timed_by_work_that_it_does_meanwhile():
+    began = time.perf_counter()
+    seconds = runner.calibrate(rounds=1)
+    assert 0 < seconds <= time.perf_counter() - began
+
+
+def test_a_line_is_shown_and_kept_as_it_is_however_long(tmp_path, capsys):
+    progress = runner.Progress(tmp_path / "run.log", False)
+    text = "[1/2] [red] KeyError: '[/b]' table[:x:] " + "tempe " * 40 + "goreng"
+    progress.line(text)
+    assert capsys.readouterr().out == f"{text}\n"
+    assert (tmp_path / "run.log").read_text(encoding="utf-8")[9:] == f"{text}\n", "after the time"
+
+
+@pytest.mark.parametrize(("style", "begin"), [("red", "\x1b[31mtempe"), ("", "tempe")])
+def test_a_line_has_the_colour_asked_for_on_a_terminal(tmp_path, style, begin):
+    progress, shown = runner.Progress(tmp_path / "run.log", False), io.StringIO()
+    terminal = {"force_terminal": True, "color_system": "standard", "no_color": False}
+    progress.console = Console(file=shown, highlight=False, **terminal)
+    progress.line("tempe", style)
+    assert shown.getvalue().startswith(begin)
+
+
+@pytest.mark.parametrize(("terminal", "told"), [(False, ["at 20", "at 41"]), (True, [])])
+def test_a_running_notebook_has_a_line_every_20_seconds_where_there_is_no_terminal(
+    tmp_path, monkeypatch, terminal, told
+):
+    now = [100.0]
+    clock = SimpleNamespace(monotonic=lambda: now[0], strftime=lambda form: "12:00:00")
+    monkeypatch.setattr(runner, "time", clock)
+    progress, log = runner.Progress(tmp_path / "run.log", False), tmp_path / "run.log"
+    progress.console = Console(file=io.StringIO(), force_terminal=terminal)
+    log.touch()
+    with progress.running() as update:
+        for seconds in (0, 1, 19, 20, 21, 39, 41, 60):
+            now[0] = 100.0 + seconds
+            update(f"at {seconds}")
+    assert log.read_text().splitlines() == [f"12:00:00 {line}" for line in told]
+
+
+@pytest.mark.parametrize(("expected", "told"), [((600.0, None), "about 10:00"), ((None,), "")])
+def test_a_run_begins_with_the_time_that_its_measured_notebooks_take(cfg, expected, told):
+    lines = []
+    progress = SimpleNamespace(line=lambda text, style="": lines.append(text))
+    plans = [execute.Plan("a", ROOT, 1.0, seconds) for seconds in expected]
+    runner.announce(cfg, plans, False, progress)
+    assert lines[0].partition(f"seed {cfg.seed}")[2].removeprefix(", ") == told
+
+
+def test_a_notebooks_line_is_green_when_it_passed_and_none_is_run_after_a_failure(
+    cfg, tmp_path, monkeypatch
+):
+    done = [execute.Outcome("00_start", "passed", 61.0, 1.5, 2, 2)]
+    done += [execute.Outcome("01_gpu_memory", "failed", 2.0, 2.5, 1, 2, {"cell": None})]
+    left, told, live = list(done), [], []
+
+    def run_notebook(plan, folder, parameters, env, watch):
+        watch(2, 9.0, 1_200_000_000)
+        return left.pop(0)
+
+    monkeypatch.setattr(runner, "run_notebook", run_notebook)
+    progress = SimpleNamespace(
+        log=tmp_path / "run.log",
+        line=lambda text, style="": told.append((text, style)),
+        running=lambda: nullcontext(live.append),
+    )
+    plans = [runner.plan(item, "sanity") for item in LESSONS]
+    found = runner.run_all(cfg, plans, progress, {item["name"]: {} for item in LESSONS})
+    assert found == [*done, execute.Outcome("04_evaluation", "not run", 0.0, 0.0, 0, 0, None)]
+    assert told[1::2] == [
+        ("[1/3] 00_start: passed after 1:01, peak memory 1.5 GB", "green"),
+        ("[2/3] 01_gpu_memory: failed after 0:02, peak memory 2.5 GB", "red"),
+    ]
+    assert live[0] == "[1/3] 00_start: code cell 2 · 0:09 of about 0:12 · 1.2 GB"
 
 
 def test_simultaneous_starts_get_one_lock_and_folders_of_their_own(tmp_path):
@@ -386,6 +546,29 @@ def test_fresh_removes_the_artifacts_of_this_key_only(cfg, tmp_path):
     (tmp_path / "models").mkdir()
     runner.forget(mine)
     assert [p.name for p in tmp_path.iterdir()] == ["models"]
+
+
+def test_artifacts_are_kept_but_in_a_fresh_run_and_the_peak_is_that_of_all_notebooks(
+    cfg, tmp_path, monkeypatch
+):
+    cfg = dataclasses.replace(cfg, artifacts_root=tmp_path / "artifacts")
+    kept = cfg.artifacts / "adapter"
+    kept.mkdir(parents=True)
+    monkeypatch.setattr(runner, "calibrate", lambda: 1.0)
+    monkeypatch.setattr(runner.report, "write", lambda *_: None)
+    for item in LESSONS:
+        notebook(tmp_path / f"{item['name']}.ipynb", "1")
+
+    def run(**how):
+        peaks = iter((1.5, 2.5, 0.5))
+        ran = lambda plan, *_: execute.Outcome(plan.name, "passed", 1.0, next(peaks))
+        monkeypatch.setattr(runner, "run_notebook", ran)
+        summary = runner.run(cfg, LESSONS, [], runs=tmp_path / "runs", notebooks=tmp_path, **how)
+        return summary["peak_memory_gb"]
+
+    assert run() == 2.5 and kept.is_dir()
+    assert run(fresh=True) == 2.5 and not kept.exists()
+    assert run(fresh=True) == 2.5, "there is nothing to remove"
 
 
 SCRIPT = """

@@ -72,6 +72,7 @@ def test_the_list_has_every_kind_of_fault(call, capsys):
     [
         (1, ["GATE a / b = 1, must be 0"], [], True),
         (1, ["GATE a / c = 1, must be 0"], [], False),  # red, but not where it was expected
+        (1, ["a, code cell 2", "GATE a / b = 1, must be 0"], [], True),  # beside another fault
         (0, [], [], False),
         (1, ["GATE a / b = 1, must be 0"], ["GATE a / b = 1"], False),  # red without it as well
     ],
@@ -109,11 +110,12 @@ def test_sabotages_after_lesson_03_begin_with_its_adapter_where_there_is_one(
     known = {f"at {number}": one | {"lessons": [number]} for number in begin.split()}
     monkeypatch.setattr(sabotage, "sabotages", lambda: known)
     ran = []
-    monkeypatch.setattr(
-        sabotage.runner,
-        "run",
-        lambda now, lessons, *_, **__: ran.extend(r["name"] for r in lessons),
-    )
+
+    def run(now, lessons, table, *, runs, on_stderr):
+        assert on_stderr, "standard output is the results'"
+        ran.extend(row["name"] for row in lessons)
+
+    monkeypatch.setattr(sabotage.runner, "run", run)
     cfg = dataclasses.replace(cfg, artifacts_root=tmp_path / "artifacts")
     if adapter:
         (cfg.artifacts / "adapter").mkdir(parents=True)
@@ -121,6 +123,21 @@ def test_sabotages_after_lesson_03_begin_with_its_adapter_where_there_is_one(
     job.run_twin()
     assert [name[:2] for name in ran] == expected
     assert (job.before(begin[:2]) / cfg.key / "adapter").is_dir() == (expected == ["04"])
+
+
+def test_a_copy_of_the_course_holds_the_patch_and_the_course_does_not(tmp_path, monkeypatch):
+    root = tmp_path / "root"
+    (root / "helpers" / "__pycache__").mkdir(parents=True)
+    (root / "helpers" / "x.py").write_text("a = 1\n")
+    (root / "gates.toml").write_text("")
+    monkeypatch.setattr(sabotage, "ROOT", root)
+    monkeypatch.setattr(sabotage, "COPIED", ("helpers", "gates.toml"))
+    patch = {"file": "helpers/x.py", "old": "a = 1", "new": "a = 2"}
+    made = sabotage.copy_course(tmp_path / "job" / "name", patch)
+    found = sorted(path.relative_to(made).as_posix() for path in made.rglob("*"))
+    assert found == ["gates.toml", "helpers", "helpers/x.py"]
+    texts = [(folder / "helpers" / "x.py").read_text() for folder in (root, made)]
+    assert texts == ["a = 1\n", "a = 2\n"]
 
 
 def test_a_patch_that_fits_nowhere_or_twice_is_refused(tmp_path):

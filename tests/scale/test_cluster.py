@@ -3,7 +3,9 @@
 import itertools
 import os
 import shutil
+import sys
 import time
+import uuid
 from concurrent.futures import CancelledError
 
 import dask
@@ -57,6 +59,33 @@ def test_table_and_report_are_those_of_one_process(client, alone):
 
     agrees(recipes.load_recipes(MESSY, chunk_rows=5, each=each), alone)
     assert len(sizes) > 10 and min(sizes) < max(sizes), "chunks of different sizes"
+
+
+def test_a_worker_of_this_machine_is_a_process_of_its_own_with_one_thread(client):
+    processes = set(client.run(os.getpid).values())
+    assert len(processes) == 2 and os.getpid() not in processes
+    assert set(client.nthreads().values()) == {1}
+
+
+def test_one_worker_is_enough_and_is_sent_as_many_calls_as_asked_for(monkeypatch):
+    def inside(workers, scratch):
+        options = {"processes": False, "threads_per_worker": 1, "dashboard_address": None}
+        return LocalCluster(n_workers=workers, **options)
+
+    monkeypatch.setattr(cluster, "_local", inside)
+    taken = itertools.count()
+    with scale.connect(workers=1) as client:
+        results = scale.over(client, waiting=2)(abs, (next(taken) for _ in range(9)))
+        assert next(results) == 0 and next(taken) == 3, "two on their way, one in the hand"
+        assert len(list(results)) == 8
+
+
+def stamp(item):
+    return uuid.uuid4().hex
+
+
+def test_equal_items_are_calls_of_their_own(client):
+    assert len(set(scale.over(client)(stamp, [7] * 3))) == 3
 
 
 def test_a_record_with_line_breaks_in_its_quotes_is_never_cut(client, tmp_path):
@@ -178,6 +207,7 @@ def test_workers_with_other_code_or_packages_are_refused(client, monkeypatch):
 
 def test_every_difference_is_named():
     here = cluster.fingerprint()
+    assert here["python"] == "{}.{}".format(*sys.version_info)  # its patches change no result
     there = here | {"python": "3.9", "pandas": "1.5.0"}
     told = cluster.differences(here, there)
     assert f"python 3.9 (here {here['python']})" in told and "pandas 1.5.0" in told

@@ -4,15 +4,20 @@ One start of torchrun serves the tests of this module; trainings of one process 
 """
 
 import dataclasses
+import io
 import itertools
 import json
 import math
 import os
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import threading
+import time
+from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -68,8 +73,10 @@ def only_sixth(folder, to):
 
 @pytest.fixture(scope="module")
 def one(world):
+    began = time.perf_counter()
     distributed.main(words(world / "one", STEPS, "--keep-gradient"))
-    return read_json(world / "one" / "training.json")
+    whole = time.perf_counter() - began
+    return read_json(world / "one" / "training.json") | {"whole_call": whole}
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +123,15 @@ def test_one_process_trains_as_lesson_03_does(world, one):
     assert [r["eval_loss"] for r in plain.history if "eval_loss" in r] == [
         e["loss"] for e in one["evaluations"]
     ]
+
+
+def test_what_is_written_of_a_training_is_how_it_ended_and_how_long_it_took(one):
+    """One process talks to no other, and needs no row twice to fill a batch."""
+    assert (one["strategy"], one["backend"], one["rows_repeated"]) == ("single", None, 0)
+    assert Path(one["checkpoint"]).name == f"checkpoint-{one['steps']}" == f"checkpoint-{STEPS}"
+    assert [e["step"] for e in one["evaluations"]] == list(range(1, STEPS + 1))
+    assert one["eval_loss"] == one["evaluations"][-1]["loss"]
+    assert 0 < one["seconds"] < one["whole_call"]
 
 
 def test_an_update_has_as_many_rows_as_with_one_process(one, two):
@@ -245,33 +261,119 @@ def test_fewer_than_no_steps_are_refused(tmp_path, capsys):
     assert code == 2 and "--steps is -1: expected 0" in said and not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("rank", range(4))
-def test_the_first_process_alone_makes_the_base_model_and_the_others_wait(rank, monkeypatch):
+def test_a_training_that_has_no_place_to_write_to_is_refused_at_once(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        distributed.parser().parse_args(["--profile", "sanity"])
+    assert stopped.value.code == 2 and "required: --out" in capsys.readouterr().err
+
+
+@pytest.fixture
+def begin(monkeypatch):
+    """begin(words, rank): up to the first barrier; (base models made, what must be the same)."""
+
     class AtTheBarrier(Exception):
         pass
 
     def barrier():
         raise AtTheBarrier
 
-    group = SimpleNamespace(rank=rank, count=4, barrier=barrier, first=lambda value: value)
-    group.require_same, group.connect = lambda **values: None, lambda kind: None
-    made = []
-    monkeypatch.setattr(models, "base_folder", made.append)
-    options = distributed.parser().parse_args(words("out"))
-    with pytest.raises(AtTheBarrier):
-        distributed.run_training(options, group)
+    def run(words, rank=0):
+        made, same = [], {}
+        group = SimpleNamespace(rank=rank, count=4, barrier=barrier, first=lambda value: value)
+        group.require_same = lambda **facts: same.update(facts)
+        group.connect = lambda kind: None
+        monkeypatch.setattr(models, "base_folder", made.append)
+        with pytest.raises(AtTheBarrier):
+            distributed.run_training(distributed.parser().parse_args(words), group)
+        return made, same
+
+    return run
+
+
+@pytest.mark.parametrize("rank", range(4))
+def test_the_first_process_alone_makes_the_base_model_and_the_others_wait(begin, rank):
+    made, _ = begin(words("out"), rank)
     assert len(made) == (rank == 0)
+
+
+def test_processes_must_have_the_same_options_but_may_write_and_wait_as_they_like(begin):
+    here, there, other = (
+        begin(words(out, 5, *more))[1]
+        for out, *more in (["a"], ["b", "--wait", "5"], ["a", "--seed", "7"])
+    )
+    assert here == there != other
+
+
+def test_without_a_number_of_steps_a_training_is_as_long_as_the_profile_says(begin, cfg):
+    _, same = begin(["--profile", "sanity", "--out", "out"])
+    assert distributed.shortened(cfg, same["options"]["steps"]).max_steps == cfg.max_steps > 1
 
 
 def test_a_short_training_warms_up_for_a_quarter_of_it_at_most(cfg):
     cfg = dataclasses.replace(cfg, warmup_steps=3)
-    found = [distributed.shortened(cfg, steps).warmup_steps for steps in (4, 8, 12, 40)]
-    assert found == [1, 2, 3, 3]
+    found = [distributed.shortened(cfg, steps).warmup_steps for steps in (1, 4, 8, 12, 40)]
+    assert found == [0, 1, 2, 3, 3]
+    for uncounted in (-1, 0):  # whole epochs
+        whole = dataclasses.replace(cfg, max_steps=uncounted)
+        assert distributed.shortened(whole, 0).warmup_steps == 3
+
+
+@pytest.mark.parametrize("epochs, passes", [(1.0, 1), (3.0, 1), (2.5, 2.5 / 3), (0.5, 0.5)])
+def test_rows_that_hold_every_epoch_are_passed_over_once(cfg, epochs, passes):
+    cfg = dataclasses.replace(cfg, epochs=epochs)
+    assert distributed.shortened(cfg, 0).epochs == pytest.approx(passes)
+
+
+def test_the_batches_of_the_training_alone_are_shared_out(cfg, tmp_path):
+    cfg = dataclasses.replace(cfg, batch=4, accumulation=2)
+    args = distributed.arguments(cfg, 40, tmp_path, 4)
+    assert (args.per_device_train_batch_size, args.gradient_accumulation_steps) == (2, 1)
+    assert args.per_device_eval_batch_size == 4 and args.logging_steps == 1
+    assert args.ddp_find_unused_parameters is False, "a search in each step that finds none"
+
+
+def test_the_gradient_kept_is_that_of_the_first_whole_update_where_one_is_asked_for(monkeypatch):
+    weight = torch.nn.Parameter(torch.zeros(1))
+
+    def step(run, gradient, whole):
+        weight.grad, run.accelerator.sync_gradients = torch.tensor([gradient]), whole
+
+    monkeypatch.setattr(trainer.LabelTrainer, "training_step", step, raising=False)
+    for asked, kept in ((False, None), (True, {"a": 2.0})):
+        run = object.__new__(distributed.DistributedTrainer)
+        run.accelerator, run.model = SimpleNamespace(), torch.nn.ParameterDict({"a": weight})
+        run.keep_gradient = asked
+        for gradient, whole in ((1.0, False), (2.0, True), (3.0, False), (4.0, True)):
+            run.training_step(gradient, whole)
+        assert run.gradient == kept
+
+
+def test_an_evaluation_is_of_the_rows_that_are_given_or_of_the_validation_rows():
+    own = SimpleNamespace(eval_dataset=[1, 2, 3], data_collator=list)
+    own.args = SimpleNamespace(eval_batch_size=2, device=torch.device("cpu"))
+    loader = distributed.DistributedTrainer.get_eval_dataloader
+    assert list(loader(own)) == [[1, 2], [3]]
+    assert list(loader(own, [4, 5, 6, 7])) == [[4, 5], [6, 7]]
+
+
+def test_the_line_of_an_update_is_the_first_process_s_and_never_stays_in_a_buffer(monkeypatch):
+    class Pipe(io.StringIO):
+        def flush(self):
+            arrived.append(self.getvalue())
+
+    arrived = []
+    monkeypatch.setattr(sys, "stdout", Pipe())
+    for first in (False, True):
+        state = SimpleNamespace(is_world_process_zero=first, global_step=3, max_steps=7)
+        for logs in ({"eval_loss": 2.0}, {"loss": 1.5, "grad_norm": 0.25}):
+            distributed.Printed().on_log(None, state, None, logs=logs)
+    assert arrived == ["step 3/7 loss 1.5000 gradient 0.2500\n"]
 
 
 @pytest.mark.parametrize("saved", [(), ("train",)])
 def test_where_lesson_02_left_not_both_splits_each_part_comes_from_its_own(cfg, tmp_path, saved):
-    own = dataclasses.replace(cfg, artifacts_root=tmp_path)
+    """A recipe to learn comes once for each epoch, also for the last where that ends halfway."""
+    own = dataclasses.replace(cfg, artifacts_root=tmp_path, epochs=1.5)
     for name in saved:
         write_text(splits.split_file(own, name), "{}\n")
     table, _ = load_recipes(own.data_dir)
@@ -318,6 +420,7 @@ def test_rows_told_as_repeated_are_those_that_accelerate_repeats(rows, batch, co
     seen = list(itertools.chain(*itertools.chain(*shards)))
     assert set(seen) == set(range(rows)) and len({len(shard) for shard in shards}) == 1
     assert len(seen) - rows == distributed.repeated(rows, batch, count)
+    assert distributed.repeated(rows, batch, 1) == 0, "one process takes a short last batch"
 
 
 def test_every_process_has_a_gpu_of_its_own(cfg, monkeypatch):
@@ -362,6 +465,107 @@ def test_two_processes_on_one_gpu_are_refused(monkeypatch):
     for process in both:
         process.join()
     assert len(said) == 2
+
+
+def test_a_model_is_loaded_for_training_and_its_gpu_is_told_by_its_number(
+    world, monkeypatch, tmp_path
+):
+    loaded, args = [], SimpleNamespace(device=torch.device("cuda", 1))
+    run = SimpleNamespace(args=args, gradient=None, train=lambda **how: None)
+    monkeypatch.setattr(models, "load_base", lambda cfg, **how: loaded.append(how))
+    monkeypatch.setattr(trainer, "attach_adapter", lambda model, cfg: model)
+    monkeypatch.setattr(distributed, "make_trainer", lambda *parts: run)
+    monkeypatch.setattr(distributed, "report", lambda *parts: {})
+    distributed.main(words(tmp_path))
+    assert loaded == [{"for_training": True}]
+    assert read_json(tmp_path / "training.json")["devices"] == ["cuda:1"]
+
+
+def test_processes_with_a_gpu_each_form_a_group_on_them(monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    taken, formed = [], {}
+    cards = [SimpleNamespace(uuid=f"GPU-{n}") for n in range(2)]
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(cards))
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", cards.__getitem__)
+    monkeypatch.setattr(dist, "init_process_group", lambda on, **how: formed.update(how, on=on))
+    group = processes.Processes(1)
+    group.rank, group.count = 1, 2
+    group.gather = lambda own: [own.replace("GPU-1", "GPU-0"), own]
+    group.connect("cuda")
+    assert taken == [1] and group.backend == "nccl"
+    assert (formed["on"], formed["rank"], formed["world_size"]) == ("nccl", 1, 2)
+
+
+@pytest.mark.parametrize("rank, naps", [(0, 3), (1, 0)])
+def test_the_first_process_stays_until_all_have_read_the_answers(monkeypatch, rank, naps):
+    """Its machine may keep the store. Here the other one reads while process 0 naps again."""
+    values, counts, slept = {}, Counter(), []
+
+    def add(name, number):
+        counts[name] += number
+        return counts[name]
+
+    def nap(seconds):
+        slept.append(seconds)
+        assert len(slept) <= 3, "all have read"
+        if len(slept) == 3:
+            counts.update(list(counts))
+
+    monkeypatch.setattr(processes, "time", SimpleNamespace(sleep=nap))
+    group = processes.Processes(1)
+    group.rank, group.count = rank, 2
+    group.store = SimpleNamespace(
+        set=values.__setitem__, get=lambda name: values.get(name, '"theirs"'), add=add
+    )
+    assert sorted(group.gather("ours")) == ["ours", "theirs"] and len(slept) == naps
+
+
+def test_what_differs_is_told_of_the_first_process_that_differs():
+    group = processes.Processes(1)
+    group.gather = lambda own: [{"seed": n, "steps": 5} for n in (1, 1, 2, 3)]
+    said = "they differ in seed (process 0: 1, process 2: 2)."
+    with pytest.raises(CourseError, match=re.escape(said)):
+        group.require_same(seed=1, steps=5)
+    group.gather = lambda own: [own] * 4
+    group.require_same(seed=1, steps=5)
+
+
+def test_a_sentence_is_said_once_and_also_by_whom_the_first_process_has_left():
+    group = processes.Processes(1)
+    assert group.says_it_first("alone") and group.says_it_first("alone")
+    group.store = dist.HashStore()
+    assert [group.says_it_first(text) for text in "aaba"] == [True, False, True, False]
+
+    def gone(*question):
+        raise dist.DistNetworkError("connection reset")
+
+    group.store = SimpleNamespace(add=gone)
+    assert group.says_it_first("a")
+
+
+@pytest.mark.parametrize("name", ["MASTER_ADDR", "MASTER_PORT"])
+def test_a_variable_without_which_processes_cannot_meet_is_named(as_process, monkeypatch, name):
+    as_process(1, 2)
+    monkeypatch.delenv(name)
+    with pytest.raises(CourseError, match=rf"did not meet the others at .*\?.*variable {name} "):
+        processes.Processes(1)
+
+
+LOST = [
+    dist.DistNetworkError("the other side hung up"),
+    dist.DistBackendError("timed out\nwhere: somewhere"),
+    RuntimeError("[gloo/transport/tcp/pair.cc:547] Connection closed by peer"),
+    RuntimeError("NCCL communicator was aborted\nwhere: somewhere"),
+]
+
+
+@pytest.mark.parametrize("problem", LOST, ids=["network", "backend", "gloo", "NCCL"])
+def test_however_a_lost_process_shows_it_is_told_in_one_line(problem):
+    told = processes.explained(problem)
+    assert isinstance(told, CourseError) and "another process of this training" in str(told)
+    assert f"({str(problem).splitlines()[0]})" in str(told) and "somewhere" not in str(told)
+    assert processes.explained(RuntimeError("mat1 and mat2 cannot be multiplied")) is None
 
 
 def test_other_code_is_other_code(monkeypatch, tmp_path):

@@ -60,6 +60,22 @@ def test_without_fsdp_4_bit_weights_are_stored_in_bytes_and_adapters_in_fp32(bf1
         distributed.require_shardable(model, bf16)
 
 
+def test_a_model_of_two_dtypes_is_refused_and_one_of_one_is_cut_up_over_gpus(bf16):
+    dtypes = (torch.float32, torch.bfloat16)
+    model = torch.nn.ModuleList(torch.nn.Linear(1, 1, dtype=dtype) for dtype in dtypes)
+    cuda = dataclasses.replace(bf16, device=dataclasses.replace(bf16.device, kind="cuda"))
+    with pytest.raises(UsageError, match="and this model has bfloat16, float32:"):
+        distributed.require_shardable(model, cuda)
+    distributed.require_shardable(model.bfloat16(), cuda)
+
+
+@pytest.mark.parametrize("word", ["--resume", "--keep-gradient"])
+def test_what_is_not_made_for_a_model_that_is_cut_up_is_refused_at_once(sharded, word):
+    options = distributed.parser().parse_args(["--profile", "sanity", "--out", "out", word])
+    with pytest.raises(UsageError, match="are not made for a model cut up by FSDP"):
+        distributed.run_training(options, SimpleNamespace(rank=0, count=1))
+
+
 def test_trainer_puts_peft_s_policy_and_the_storage_dtype_into_the_plugin(bf16, sharded):
     """Each decoder layer is one piece, and each trained matrix one of its own."""
     model = training.attach_adapter(models.load_base(bf16, for_training=True), bf16)

