@@ -1,5 +1,6 @@
 """Shared fixtures: settings of the sanity profile, whose model is tiny and random."""
 
+import gc
 import json
 import os
 import re
@@ -24,6 +25,17 @@ os.environ.setdefault(
 os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 
 import pytest
+
+# What is imported stays: looking through all of it for garbage is a fifth of importing it, and as
+# much again in each collection that a test asks for.
+gc.disable()
+# As helpers/pipeline does it: jsonschema, by nbformat, would compile a grammar of addresses.
+sys.modules.setdefault("rfc3987_syntax", None)
+
+
+def pytest_collection_finish():
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -9,6 +9,7 @@ bitsandbytes is more than half of a lesson's time on the tiny model.
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import selectors
@@ -38,6 +39,7 @@ def become_kernel(call: dict, files: list[int]) -> None:
     sys.path[:] = [*paths, *(path for path in sys.path if path != own)]
     sys.argv = ["ipykernel_launcher", *call["arguments"]]
     random.seed()
+    gc.enable()
     from ipykernel.kernelapp import launch_new_instance
 
     launch_new_instance()
@@ -45,10 +47,13 @@ def become_kernel(call: dict, files: list[int]) -> None:
 
 def serve(address: str) -> None:
     """Fork a kernel for each connection, until standard input is closed."""
+    gc.disable()
+    sys.modules["rfc3987_syntax"] = None  # as in helpers/pipeline
     for name in LIBRARIES.split():
         __import__(name)
     import ipykernel.ipkernel  # noqa: F401  also what every kernel imports
 
+    gc.freeze()
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(address)
     listener.listen()

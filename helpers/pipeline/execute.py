@@ -219,11 +219,12 @@ def sentence(notebook: str, failure: dict) -> str:
 
 
 def tame_papermill() -> None:
-    """Save a notebook once a cell, not twice, and keep Output widgets from hanging a run.
+    """Save a notebook after each code cell only, and keep Output widgets from hanging a run.
 
-    What papermill saves as a cell starts it saved as the last one ended. nbclient would tell the
-    kernel what a widget shows past its asyncio socket (jupyter_client's `Session.send` shadows it);
-    a reply that arrives in that moment is never read, and the run waits beside an idle kernel.
+    papermill saves it as each cell starts and ends, whether it has anything new or not. nbclient
+    would tell the kernel what a widget shows past its asyncio socket (jupyter_client's
+    `Session.send` shadows it); a reply that arrives in that moment is never read, and the run waits
+    beside an idle kernel.
     """
     from nbclient.output_widget import OutputWidget
     from papermill import engines
@@ -232,6 +233,12 @@ def tame_papermill() -> None:
         def cell_start(self, *cell, **how):
             path, self.output_path = self.output_path, None
             super().cell_start(*cell, **how)
+            self.output_path = path
+
+        def cell_complete(self, cell, **how):
+            path = self.output_path
+            self.output_path = path if cell.cell_type == "code" else None
+            super().cell_complete(cell, **how)
             self.output_path = path
 
     engines.NotebookExecutionManager = Manager

@@ -48,6 +48,16 @@ def test_the_rule_s_answer_has_full_marks_and_the_first_answer_is_not_obedient(c
         assert nothing.keys() == best.keys() and set(nothing.values()) == {0.0}
 
 
+def test_a_request_is_one_of_the_written_sentences_with_a_capital_letter(chats):
+    for kind, some in chats.items():
+        sentences = requests.PHRASINGS["id"][kind]["train"]
+        for chat in some:
+            items = prompts.parse(chat[2]["content"]).ingredients
+            names = ingredients.names(items, "id") if kind == "without" else [""]
+            written = {one.format(items=name) for one in sentences for name in names}
+            assert chat[3]["content"] in {text[0].upper() + text[1:] for text in written}
+
+
 def test_code_obeys_and_leaves_the_steps_as_they_are(chats):
     for kind, some in chats.items():
         for chat in some:
