@@ -189,6 +189,19 @@ def call():
 
 
 @pytest.fixture
+def command(call, capsys):
+    """command(words ...): as `call`, with what it said, as `subprocess.run` gives it."""
+
+    def run(*words):
+        capsys.readouterr()
+        code = call(*words)
+        said = capsys.readouterr()
+        return SimpleNamespace(returncode=code, stdout=said.out, stderr=said.err)
+
+    return run
+
+
+@pytest.fixture
 def script(monkeypatch, capsys):
     """script("benchmarks/spread.py", words ...): run it in this process, which has torch already.
 

@@ -1,8 +1,6 @@
 """The generation benchmark: every way answers the same requests; the service's result is kept."""
 
 import json
-import os
-import subprocess
 import sys
 
 import generation_speed
@@ -37,10 +35,9 @@ def test_each_way_of_chatting_answers(name, way):
     assert found["chat_tokens_per_s"] > 0 and found["first_s"] > 0
 
 
-def test_without_an_adapter_one_sentence_names_the_lesson(tmp_path):
-    env = os.environ | {"DAPUR_ARTIFACTS": str(tmp_path)}
-    command = [sys.executable, generation_speed.__file__, "--profile", "sanity"]
-    done = subprocess.run(command, capture_output=True, text=True, env=env, timeout=300)
+def test_without_an_adapter_one_sentence_names_the_lesson(tmp_path, script, monkeypatch):
+    monkeypatch.setenv("DAPUR_ARTIFACTS", str(tmp_path))
+    done = script(generation_speed.__file__, "--profile", "sanity")
     assert done.returncode == 1 and "03_qlora_training" in done.stderr
     assert "Traceback" not in done.stderr
 

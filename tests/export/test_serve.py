@@ -994,19 +994,13 @@ def test_the_page_names_no_other_host_and_forbids_it(quick):
     assert SYSTEM["id"] in shown.text and config["theme"] == "soft"
 
 
-def command(*options, **variables):
-    """`python -m helpers serve` that is expected to end by itself."""
-    words = [sys.executable, "-m", "helpers", "serve", *options]
-    env = os.environ | variables
-    return subprocess.run(words, capture_output=True, text=True, env=env, timeout=60)
-
-
-def test_a_port_that_is_taken_is_named_before_anything_is_loaded():
+def test_a_port_that_is_taken_is_named_before_anything_is_loaded(command, monkeypatch):
     with serve.listen("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
         with pytest.raises(UsageError, match=f"port {port} is already in use"):
             serve.listen("127.0.0.1", port)
-        done = command("--profile", "sanity", PORT=str(port))
+        monkeypatch.setenv("PORT", str(port))
+        done = command("serve", "--profile", "sanity")
         assert done.returncode == 2 and done.stdout == "" and "PORT" in done.stderr
         assert done.stderr.count("\n") == 1
     serve.listen("127.0.0.1", port).close()  # free again
@@ -1025,8 +1019,11 @@ def test_a_port_that_is_taken_is_named_before_anything_is_loaded():
         (["--port", "0", "--engine", "gguf"], 1, "03_qlora_training"),
     ],
 )
-def test_wrong_options_and_missing_files_are_named(options, code, word, tmp_path):
-    done = command("--profile", "sanity", *options, DAPUR_ARTIFACTS=str(tmp_path))
+def test_wrong_options_and_missing_files_are_named(
+    options, code, word, tmp_path, command, monkeypatch
+):
+    monkeypatch.setenv("DAPUR_ARTIFACTS", str(tmp_path))
+    done = command("serve", "--profile", "sanity", *options)
     assert done.returncode == code and word in done.stderr and "Traceback" not in done.stderr
 
 

@@ -3,8 +3,6 @@
 import copy
 import dataclasses
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -595,19 +593,15 @@ def test_lesson_01_goes_on_with_a_model_that_the_planner_does_not_know(cfg, tmp_
     assert names["cfg"] is cfg and names["shape"].name == "sanity"
 
 
-def command(*arguments):
-    words = [sys.executable, "-m", "helpers", "gpu", *arguments]
-    return subprocess.run(words, capture_output=True, cwd=settings.ROOT, encoding="utf-8")
-
-
-def test_plan_command_in_json():
-    done = command("plan", "--profile", "rtx3060", "--batch", "2", "--json")
+def test_plan_command_in_json(command):
+    done = command("gpu", "plan", "--profile", "rtx3060", "--batch", "2", "--json")
     report = json.loads(done.stdout)
     total = planner.plan("rtx3060", batch=2).total_bytes
     assert report["total_bytes"] == sum(report["parts"].values()) == total
     assert report["steps_per_epoch"] == 42 and report["updates"] == 126 and report["fits"] is True
     assert report["measured"][0]["status"] in ("not yet measured", "measured")
-    report = json.loads(command("plan", "--profile", "cpu", "--rows", "8", "--json").stdout)
+    told = command("gpu", "plan", "--profile", "cpu", "--rows", "8", "--json").stdout
+    report = json.loads(told)
     assert report["updates"] == 6 and any("warm-up" in note for note in report["notes"])
 
 
@@ -618,8 +612,8 @@ def test_plan_command_in_json():
         (("--card", "3"), "fits: False|batch 1, accumulation 8|fits after: True"),
     ],
 )
-def test_plan_command_for_people_names_what_it_promises(more, promised):
-    told = " ".join(command("plan", "--profile", "gpu-8gb", *more).stdout.split())
+def test_plan_command_for_people_names_what_it_promises(more, promised, command):
+    told = " ".join(command("gpu", "plan", "--profile", "gpu-8gb", *more).stdout.split())
     assert not [part for part in promised.split("|") if part not in told]
 
 
@@ -628,8 +622,8 @@ def test_plan_command_for_people_names_what_it_promises(more, promised):
     ["plan --batch -1", "plan --profile rtx306", "plan --model no/such", "plan --card 0"]
     + ["plan --rows 0", "monitor --seconds -1"],
 )
-def test_wrong_use_is_one_line_and_exit_code_2(arguments):
-    done = command(*arguments.split())
+def test_wrong_use_is_one_line_and_exit_code_2(arguments, command):
+    done = command("gpu", *arguments.split())
     assert done.returncode == 2 and len(done.stderr.strip().splitlines()) == 1
     assert "Traceback" not in done.stderr
 
