@@ -219,12 +219,11 @@ def sentence(notebook: str, failure: dict) -> str:
 
 
 def tame_papermill() -> None:
-    """Save a notebook after each code cell only, and keep Output widgets from hanging a run.
+    """Save a notebook after its code cells only, and keep Output widgets from hanging a run.
 
-    papermill saves it as each cell starts and ends, whether it has anything new or not. nbclient
-    would tell the kernel what a widget shows past its asyncio socket (jupyter_client's
-    `Session.send` shadows it); a reply that arrives in that moment is never read, and the run waits
-    beside an idle kernel.
+    papermill would save it as each cell starts and ends. nbclient would tell the kernel what a
+    widget shows past its asyncio socket (jupyter_client's `Session.send` shadows it); a reply that
+    arrives in that moment is never read, and the run waits beside an idle kernel.
     """
     from nbclient.output_widget import OutputWidget
     from papermill import engines
