@@ -750,11 +750,12 @@ def test_the_examples_ask_by_ingredients_and_one_is_the_warm_up(quick, cfg):
     assert bot.asked[0][-1]["content"] == shown[0]
 
 
-def test_the_log_takes_no_tags_markdown_or_formulas_from_an_answer(quick):
+def test_the_log_takes_no_tags_markdown_formulas_or_files_from_an_answer(quick):
     config = quick.http.get("/config").json()
     (shown,) = [part["props"] for part in config["components"] if part["type"] == "chatbot"]
     assert shown["sanitize_html"] is True
-    assert not any(shown[name] for name in ("allow_tags", "render_markdown", "latex_delimiters"))
+    off = "allow_tags render_markdown latex_delimiters allow_file_downloads"
+    assert not any(shown[name] for name in off.split())
 
 
 def test_a_refused_question_of_the_page_prints_no_traceback_in_the_terminal(quick, capfd):
