@@ -296,18 +296,20 @@ def test_an_output_widget_sends_nothing_while_a_reply_is_awaited(monkeypatch):
     assert widget.outputs[-1]["text"].endswith("tempe")
 
 
-def test_a_notebook_is_saved_when_a_cell_has_ended_and_not_again_as_the_next_starts(
-    tmp_path, monkeypatch
-):
+def test_a_notebook_is_saved_when_a_code_cell_has_ended_and_at_no_other(tmp_path, monkeypatch):
     monkeypatch.setattr(engines, "NotebookExecutionManager", engines.NotebookExecutionManager)
     execute.tame_papermill()
-    cells = [new_code_cell("1", metadata={"papermill": {"status": "pending"}})]
+    kinds = ((new_markdown_cell, HEADING), (new_code_cell, "1"))
+    cells = [new(text, metadata={"papermill": {"status": "pending"}}) for new, text in kinds]
     book, file = nbformat.v4.new_notebook(cells=cells), tmp_path / "saved.ipynb"
     manager = engines.NotebookExecutionManager(book, str(file), progress_bar=False)
-    manager.cell_start(cells[0], 0)
-    assert not file.exists() and cells[0].metadata.papermill["status"] == manager.RUNNING
-    manager.cell_complete(cells[0])
-    assert nbformat.read(file, 4).cells[0].metadata.papermill["status"] == manager.COMPLETED
+    for index, cell in enumerate(cells):
+        manager.cell_start(cell, index)
+        assert not file.exists() and cell.metadata.papermill["status"] == manager.RUNNING
+        manager.cell_complete(cell, cell_index=index)
+        assert cell.metadata.papermill["status"] == manager.COMPLETED
+    saved = [cell.metadata.papermill["status"] for cell in nbformat.read(file, 4).cells]
+    assert saved == [manager.COMPLETED] * 2
 
 
 LESSON_02 = [
