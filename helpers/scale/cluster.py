@@ -69,6 +69,7 @@ def _local(workers: int, scratch: str) -> LocalCluster:
         threads_per_worker=1,
         processes=True,
         dashboard_address=None,
+        scheduler_kwargs={"dashboard_address": "127.0.0.1:0"},  # 8787 may be taken
         local_directory=scratch,
         silence_logs=50,  # a worker that dies is told in our own words
     )

@@ -67,6 +67,11 @@ def test_a_worker_of_this_machine_is_a_process_of_its_own_with_one_thread(client
     assert set(client.nthreads().values()) == {1}
 
 
+def test_nothing_listens_to_other_machines_or_on_a_port_that_a_second_cluster_would_want(client):
+    server = client.cluster.scheduler.http_server
+    assert server.address == "127.0.0.1" and server.port != 8787
+
+
 def test_one_worker_is_enough_and_is_sent_as_many_calls_as_asked_for(monkeypatch):
     def inside(workers, scratch):
         options = {"processes": False, "threads_per_worker": 1, "dashboard_address": None}
@@ -197,6 +202,7 @@ def test_a_scheduler_that_does_not_answer_is_named_within_its_time():
 
 def test_workers_with_other_code_or_packages_are_refused(client, monkeypatch):
     address = client.scheduler.address
+    client.wait_for_workers(2, timeout=120)  # those of the tests above that died
     with scale.connect(address, seconds=20) as again:
         assert cluster.same_everywhere(again) == 2
     monkeypatch.setattr(cluster, "ROOMS", ("data",))  # here, not on the workers
