@@ -107,7 +107,7 @@ class DistributedTrainer(trainer.LabelTrainer):
 
         Their loss is a mean over batches, and other batches would give another figure.
         """
-        rows = eval_dataset or self.eval_dataset
+        rows = self.eval_dataset if eval_dataset is None else eval_dataset
         size, device = self.args.eval_batch_size, self.args.device
         loader = DataLoader(rows, batch_size=size, collate_fn=self.data_collator)
         return prepare_data_loader(loader, device, num_processes=1, process_index=0)

@@ -354,6 +354,7 @@ def test_an_evaluation_is_of_the_rows_that_are_given_or_of_the_validation_rows()
     loader = distributed.DistributedTrainer.get_eval_dataloader
     assert list(loader(own)) == [[1, 2], [3]]
     assert list(loader(own, [4, 5, 6, 7])) == [[4, 5], [6, 7]]
+    assert list(loader(own, [])) == [], "none is not all"
 
 
 def test_the_line_of_an_update_is_the_first_process_s_and_never_stays_in_a_buffer(monkeypatch):
