@@ -26,11 +26,11 @@ os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 
 import pytest
 
+import helpers.pipeline  # noqa: F401  before a test imports nbformat, see there
+
 # What is imported stays: looking through all of it for garbage is a fifth of importing it, and as
 # much again in each collection that a test asks for.
 gc.disable()
-# As helpers/pipeline does it: jsonschema, by nbformat, would compile a grammar of addresses.
-sys.modules.setdefault("rfc3987_syntax", None)
 
 
 def pytest_collection_finish():
