@@ -5,6 +5,7 @@ import json
 import os
 import re
 import runpy
+import shlex
 import shutil
 import subprocess
 import sys
@@ -125,35 +126,42 @@ def tuned_cfg(tmp_path_factory, random_adapter):
 
 
 @pytest.fixture(scope="session")
-def kernel_server(tmp_path_factory):
-    """Folder for JUPYTER_PATH whose kernels have the libraries already, see warm_kernels.py.
+def python_server(tmp_path_factory):
+    """A Python that has the libraries already, see warm_python.py: a folder for JUPYTER_PATH.
 
-    None where forking with them loaded is not safe.
+    In it `python` and the kernel python3. None where forking with the libraries is not safe.
     """
     if not sys.platform.startswith("linux"):
         yield None
         return
     folder = tmp_path_factory.mktemp("warm")
-    script, address = str(Path(__file__).with_name("warm_kernels.py")), str(folder / "socket")
-    spec = folder / "kernels" / "python3" / "kernel.json"
+    script, address = str(Path(__file__).with_name("warm_python.py")), str(folder / "socket")
+    program, spec = folder / "python", folder / "kernels" / "python3" / "kernel.json"
+    words = [sys.executable, "-S", script, "call", address]
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+    program.chmod(0o755)
     spec.parent.mkdir(parents=True)
-    argv = [sys.executable, "-S", script, "kernel", address, "-f", "{connection_file}"]
+    argv = [str(program), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     spec.write_text(json.dumps({"argv": argv, "display_name": "Python 3", "language": "python"}))
-    words = [sys.executable, script, "serve", address]
+    words = [sys.executable, script, "serve", address, str(program)]
     with subprocess.Popen(words, stdin=subprocess.PIPE) as server:
         while not os.path.exists(address):
             assert server.poll() is None, "the libraries cannot be imported"
             time.sleep(0.1)
-        yield str(folder)
+        yield folder
         server.stdin.close()
 
 
 @pytest.fixture(scope="module")
-def warm_kernels(kernel_server):
-    """A module's notebooks run in such kernels; not for lesson 01, which sets what torch reads."""
+def warm_python(python_server):
+    """A module's notebooks, and what they start, run in such processes, but where COLD_PYTHON is.
+
+    Dask starts real ones by itself: JUPYTER_PATH is for the kernels that these start.
+    """
     with pytest.MonkeyPatch.context() as patch:
-        if kernel_server:
-            patch.setenv("JUPYTER_PATH", kernel_server)
+        if python_server:
+            patch.setattr(sys, "executable", str(python_server / "python"))
+            patch.setenv("JUPYTER_PATH", str(python_server))
         yield
 
 

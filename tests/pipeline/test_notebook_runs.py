@@ -6,6 +6,7 @@ one core busy.
 """
 
 import os
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -45,7 +46,7 @@ def run_lesson(name, cfg, folder, strict, **values):
         "DAPUR_STRICT": "1" if strict else "0",
     }
     if name.startswith("01"):  # it imports torch when it is ready for it
-        environment["JUPYTER_PATH"] = ""
+        environment["COLD_PYTHON"] = "1"
     plan = execute.Plan(name, lesson.NOTEBOOKS / f"{name}.ipynb", 600)
     return execute.run_notebook(plan, folder, runner.parameters(cfg) | values, environment)
 
@@ -64,7 +65,7 @@ def run_course(run: Pass) -> Pass:
 
 
 @pytest.fixture(scope="module")
-def passes(tmp_path_factory, warm_kernels):
+def passes(tmp_path_factory, warm_python):
     root = tmp_path_factory.mktemp("course")
     runs = [
         Pass(settings.load("sanity", language, artifacts_root=root / "artifacts"), root / language)
@@ -140,8 +141,11 @@ def test_an_unanswered_exercise_raises_in_strict_mode(passes, tmp_path):
     assert outcome.status == "failed" and "ExerciseNotPassed" in outcome.failure["error"]
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="kernels are forked on Linux only")
-def test_a_forked_kernel_is_like_one_that_was_started(warm_kernels, tmp_path):
+FORKED = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks on Linux only")
+
+
+@FORKED
+def test_a_forked_kernel_is_like_one_that_was_started(warm_python, tmp_path):
     """Own folder, environment and code; interrupted and ended through what Jupyter started."""
     manager, client = start_new_kernel(cwd=str(tmp_path), env=os.environ | {"COOK": "Siti"})
     try:
@@ -166,3 +170,40 @@ def test_a_forked_kernel_is_like_one_that_was_started(warm_kernels, tmp_path):
         manager.shutdown_kernel(now=True)
     with suppress(psutil.NoSuchProcess):
         psutil.Process(int(process)).wait(60)  # TimeoutExpired when it lives on
+
+
+ENDS = """import atexit, sys, threading, time
+atexit.register(print, "at exit")
+print(*sys.argv[1:], sys.stdin.read(), __name__, sys.path[0])
+threading.Thread(target=lambda: (time.sleep(0.2), print("thread"))).start()
+"""
+
+
+@FORKED
+@pytest.mark.parametrize(
+    "last", ["", "sys.exit(3)", "sys.exit('sold out')", "1 / 0", "sys.exit(True)"]
+)
+def test_a_forked_module_says_and_returns_what_a_started_one_does(python_server, tmp_path, last):
+    (tmp_path / "ends.py").write_text(ENDS + last, encoding="utf-8")
+    ended = [
+        subprocess.run(
+            [program, *option, "-m", "ends", "soto", "-x"],
+            **{"input": "stdin", "cwd": tmp_path, "text": True, "capture_output": True},
+        )
+        for program, option in ((sys.executable, ()), (python_server / "python", ("-u",)))
+    ]
+    started, forked = ((d.returncode, d.stdout, d.stderr.splitlines()[-1:]) for d in ended)
+    assert forked == started
+    assert started[1] == f"soto -x stdin __main__ {tmp_path}\nthread\nat exit\n"
+
+
+@FORKED
+def test_code_and_modules_that_ask_for_it_are_run_by_the_real_interpreter(python_server):
+    program, code = str(python_server / "python"), "import sys; print('torch' in sys.modules)"
+    done = subprocess.run([program, "-c", code], text=True, capture_output=True, check=True)
+    assert done.stdout == "False\n"
+    (python_server / "loaded.py").write_text(code, encoding="utf-8")
+    for more, found in (({}, "True\n"), ({"COLD_PYTHON": "1"}, "False\n")):
+        where = {"cwd": python_server, "env": os.environ | more}
+        done = subprocess.run([program, "-m", "loaded"], text=True, capture_output=True, **where)
+        assert done.stdout == found
