@@ -152,15 +152,21 @@ def python_server(tmp_path_factory):
         server.stdin.close()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def warm_python(python_server):
+    """The path of that Python; of the usual one where there is none."""
+    return str(python_server / "python") if python_server else sys.executable
+
+
+@pytest.fixture(scope="module")
+def warm_lessons(python_server, warm_python):
     """A module's notebooks, and what they start, run in such processes, but where COLD_PYTHON is.
 
     Dask starts real ones by itself: JUPYTER_PATH is for the kernels that these start.
     """
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "executable", warm_python)
         if python_server:
-            patch.setattr(sys, "executable", str(python_server / "python"))
             patch.setenv("JUPYTER_PATH", str(python_server))
         yield
 

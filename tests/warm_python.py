@@ -1,12 +1,12 @@
-"""A Python for tests that has the large libraries already: its modules are forked, not started.
+"""A Python for tests that has the large libraries already: what it runs is forked, not started.
 
 `python warm_python.py serve SOCKET PROGRAM` imports the libraries once and forks a process for each
 call. PROGRAM, a script, runs `python warm_python.py call SOCKET words ...` and stands in for
-sys.executable: of `-m MODULE ...` it passes files, folder, environment and signals on to a fork and
-ends with it, so that whoever started it sees an ordinary process. Everything else, and everything
-where COLD_PYTHON is set, is run by the real interpreter. Both ends notice when the other is killed.
-Importing torch, transformers, peft and bitsandbytes is most of the time of a lesson, or of one
-process of a training, on the tiny model.
+sys.executable: of `-m MODULE ...` or `FILE.py ...` it passes files, folder, environment and signals
+on to a fork and ends with it, so that whoever started it sees an ordinary process. Everything else,
+and everything where COLD_PYTHON is set, is run by the real interpreter. Both ends notice when the
+other is killed. Importing torch, transformers, peft and bitsandbytes is most of the time of a
+lesson, or of one process of a training, on the tiny model.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ LIBRARIES += " ipykernel.ipkernel"  # what every kernel imports
 PASSED_ON = (signal.SIGINT, signal.SIGTERM)
 
 
-def run_module(call: dict, files: list[int]) -> None:
-    """In the forked child: the caller's files, folder, environment, arguments; then its module.
+def run(call: dict, files: list[int]) -> None:
+    """In the forked child: the caller's files, folder, environment, arguments; then its code.
 
     Ends the process as Python would, but takes none of the libraries apart: half a second.
     """
@@ -52,14 +52,19 @@ def run_module(call: dict, files: list[int]) -> None:
     os.environ |= call["environment"] | {"JPY_PARENT_PID": str(os.getppid())}
     own = os.path.dirname(os.path.abspath(__file__))
     paths = filter(None, call["environment"].get("PYTHONPATH", "").split(os.pathsep))
-    sys.path[:] = [os.getcwd(), *paths, *(path for path in sys.path if path != own)]
-    sys.argv = ["-m", *call["arguments"]]
+    program = call["words"][0]
+    first = os.path.dirname(os.path.abspath(program)) if call["script"] else os.getcwd()
+    sys.path[:] = [first, *paths, *(path for path in sys.path if path != own)]
+    sys.argv = call["words"]
     sys.executable = call["program"]
     random.seed()
     gc.enable()
     code = None
     try:
-        runpy.run_module(call["module"], run_name="__main__", alter_sys=True)
+        if call["script"]:
+            runpy.run_path(program, run_name="__main__")
+        else:
+            runpy.run_module(program, run_name="__main__", alter_sys=True)
     except SystemExit as left:
         code = left.code
     except BaseException as problem:
@@ -106,7 +111,7 @@ def serve(address: str, program: str) -> None:
             if fork == 0:
                 for other in (listener, connection, *forks.values()):
                     other.close()
-                run_module(json.loads(text) | {"program": program}, files)
+                run(json.loads(text) | {"program": program}, files)
             for file in files:
                 os.close(file)
             forks[fork] = connection
@@ -127,12 +132,13 @@ def serve(address: str, program: str) -> None:
 
 
 def call(address: str, words: list[str]) -> int:
-    """Have a module forked and wait for it; returns its exit code."""
+    """Have a module or a file forked and wait for it; returns its exit code."""
     unbuffered = words[:1] == ["-u"]
-    option, module, *arguments = [*words[unbuffered:], "", ""]
-    if option != "-m" or "COLD_PYTHON" in os.environ:
+    asked = words[unbuffered:]
+    script, module = bool(asked) and asked[0].endswith(".py"), asked[:1] == ["-m"]
+    if not (script or module) or "COLD_PYTHON" in os.environ:
         os.execv(sys.executable, [sys.executable, *words])
-    call = {"module": module, "arguments": arguments[:-2], "unbuffered": unbuffered}
+    call = {"words": asked[module:], "script": script, "unbuffered": unbuffered}
     call |= {"folder": os.getcwd(), "environment": dict(os.environ)}
     server = socket.socket(socket.AF_UNIX)
     server.connect(address)

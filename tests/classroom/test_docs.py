@@ -289,7 +289,7 @@ def _both(indonesian, english):
 
 
 @pytest.mark.slow
-def test_a_lab_can_be_added_by_following_the_guide(tmp_path):
+def test_a_lab_can_be_added_by_following_the_guide(warm_python, tmp_path):
     root = tmp_path / "course"
     ignored = shutil.ignore_patterns("__pycache__", "*.ipynb")
     for folder in ("helpers", "data", "notebooks"):
@@ -299,7 +299,7 @@ def test_a_lab_can_be_added_by_following_the_guide(tmp_path):
     environment = os.environ | {"PYTHONPATH": str(root), "DAPUR_ARTIFACTS": str(root / "artifacts")}
 
     def helpers(*words):
-        command = [sys.executable, "-m", "helpers", *words]
+        command = [warm_python, "-m", "helpers", *words]
         done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout + done.stderr

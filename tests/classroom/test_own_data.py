@@ -172,7 +172,7 @@ def test_recipes_have_no_subject_and_the_template_is_a_whole_one(tmp_path, monke
 
 
 @pytest.mark.slow
-def test_lessons_02_to_05_run_on_plants(plants, warm_python, tmp_path):
+def test_lessons_02_to_05_run_on_plants(plants, warm_lessons, tmp_path):
     cfg = settings.load("sanity", "id", data_dir=plants, artifacts_root=tmp_path / "artifacts")
     names = [item["name"] for item in lesson.lessons() if item["name"][:2] in "02 03 04 05".split()]
     assert len(names) == 4

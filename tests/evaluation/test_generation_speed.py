@@ -35,8 +35,11 @@ def test_each_way_of_chatting_answers(name, way):
     assert found["chat_tokens_per_s"] > 0 and found["first_s"] > 0
 
 
-def test_without_an_adapter_one_sentence_names_the_lesson(tmp_path, script, monkeypatch):
+def test_without_an_adapter_one_sentence_names_the_lesson(
+    tmp_path, script, warm_python, monkeypatch
+):
     monkeypatch.setenv("DAPUR_ARTIFACTS", str(tmp_path))
+    monkeypatch.setattr(sys, "executable", warm_python)
     done = script(generation_speed.__file__, "--profile", "sanity")
     assert done.returncode == 1 and "03_qlora_training" in done.stderr
     assert "Traceback" not in done.stderr

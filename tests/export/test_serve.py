@@ -1056,8 +1056,11 @@ def test_an_untuned_folder_is_served_under_its_own_name(cfg):
 
 @pytest.mark.skipif(os.name == "nt", reason="a console's Ctrl-C cannot be sent to one process only")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_command_serves_the_real_model_and_ends_cleanly_while_it_writes(tuned_cfg, number):
-    words = [sys.executable, "-m", "helpers", "serve", "--profile", "sanity", "--port", "0"]
+def test_the_command_serves_the_real_model_and_ends_cleanly_while_it_writes(
+    tuned_cfg, warm_python, number
+):
+    python = warm_python if number == signal.SIGINT else sys.executable
+    words = [python, "-m", "helpers", "serve", "--profile", "sanity", "--port", "0"]
     env = os.environ | {"DAPUR_ARTIFACTS": str(tuned_cfg.artifacts_root)}
     pipe = subprocess.PIPE
     with subprocess.Popen(words, env=env, stdout=pipe, stderr=pipe, text=True) as process:

@@ -3,7 +3,6 @@
 import dataclasses
 import shutil
 import subprocess
-import sys
 
 import filelock
 import pytest
@@ -112,9 +111,12 @@ jsonl.finetune(sys.argv[1], *sys.argv[3:], cfg, callbacks=[kill], **TINY)
 """
 
 
-def test_a_killed_job_stays_running_on_paper_and_is_resumed(finished, files, cfg, tmp_path):
-    arguments = [str(tmp_path / "job"), str(cfg.artifacts_root), *map(str, files)]
-    ended = subprocess.run([sys.executable, "-c", KILLED, *arguments], cwd=ROOT, timeout=180)
+def test_a_killed_job_stays_running_on_paper_and_is_resumed(
+    finished, files, cfg, warm_python, tmp_path
+):
+    (tmp_path / "killed.py").write_text(KILLED, encoding="utf-8")
+    words = [tmp_path / "killed.py", tmp_path / "job", cfg.artifacts_root, *files]
+    ended = subprocess.run([warm_python, *map(str, words)], cwd=ROOT, timeout=180)
     folder = tmp_path / "job"
     assert ended.returncode != 0 and local_job.retrieve(folder).status == "running"
     with open(folder / "events.jsonl", "a") as handle:

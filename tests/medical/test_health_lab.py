@@ -389,8 +389,8 @@ def test_a_threshold_chosen_on_what_people_write_declines_fewer_of_them(language
     assert by_people.chance(may[0]) == pytest.approx(out_of_fold.chance(may[0]))  # the same model
 
 
-def test_the_dearer_a_miss_the_lower_the_threshold_and_the_more_is_declined(guarded):
-    rows = guarded[3]
+def test_the_dearer_a_miss_the_lower_the_threshold_and_the_more_is_declined():
+    rows = health_qa.library("id")
     guard, eager, calm = (Guard(rows, cost=cost) for cost in (None, 20, 0.2))
     assert 0 < eager.threshold < guard.threshold < calm.threshold < 1
     assert eager.expected > guard.expected > calm.expected

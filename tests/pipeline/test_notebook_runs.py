@@ -65,7 +65,7 @@ def run_course(run: Pass) -> Pass:
 
 
 @pytest.fixture(scope="module")
-def passes(tmp_path_factory, warm_python):
+def passes(tmp_path_factory, warm_lessons):
     root = tmp_path_factory.mktemp("course")
     runs = [
         Pass(settings.load("sanity", language, artifacts_root=root / "artifacts"), root / language)
@@ -145,7 +145,7 @@ FORKED = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks 
 
 
 @FORKED
-def test_a_forked_kernel_is_like_one_that_was_started(warm_python, tmp_path):
+def test_a_forked_kernel_is_like_one_that_was_started(warm_lessons, tmp_path):
     """Own folder, environment and code; interrupted and ended through what Jupyter started."""
     manager, client = start_new_kernel(cwd=str(tmp_path), env=os.environ | {"COOK": "Siti"})
     try:
@@ -183,27 +183,32 @@ threading.Thread(target=lambda: (time.sleep(0.2), print("thread"))).start()
 @pytest.mark.parametrize(
     "last", ["", "sys.exit(3)", "sys.exit('sold out')", "1 / 0", "sys.exit(True)"]
 )
-def test_a_forked_module_says_and_returns_what_a_started_one_does(python_server, tmp_path, last):
-    (tmp_path / "ends.py").write_text(ENDS + last, encoding="utf-8")
+@pytest.mark.parametrize("code", [("-m", "ends"), ("sub/ends.py",)])
+def test_a_fork_says_and_returns_what_a_started_process_does(warm_python, tmp_path, code, last):
+    file = tmp_path / ("ends.py" if code[0] == "-m" else code[0])
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(ENDS + last, encoding="utf-8")
     ended = [
         subprocess.run(
-            [program, *option, "-m", "ends", "soto", "-x"],
+            [program, "-u", *code, "soto", "-x"],
             **{"input": "stdin", "cwd": tmp_path, "text": True, "capture_output": True},
         )
-        for program, option in ((sys.executable, ()), (python_server / "python", ("-u",)))
+        for program in (sys.executable, warm_python)
     ]
     started, forked = ((d.returncode, d.stdout, d.stderr.splitlines()[-1:]) for d in ended)
     assert forked == started
-    assert started[1] == f"soto -x stdin __main__ {tmp_path}\nthread\nat exit\n"
+    assert started[1] == f"soto -x stdin __main__ {file.parent}\nthread\nat exit\n"
 
 
 @FORKED
-def test_code_and_modules_that_ask_for_it_are_run_by_the_real_interpreter(python_server):
-    program, code = str(python_server / "python"), "import sys; print('torch' in sys.modules)"
-    done = subprocess.run([program, "-c", code], text=True, capture_output=True, check=True)
-    assert done.stdout == "False\n"
-    (python_server / "loaded.py").write_text(code, encoding="utf-8")
-    for more, found in (({}, "True\n"), ({"COLD_PYTHON": "1"}, "False\n")):
-        where = {"cwd": python_server, "env": os.environ | more}
-        done = subprocess.run([program, "-m", "loaded"], text=True, capture_output=True, **where)
-        assert done.stdout == found
+def test_code_and_what_asks_for_it_are_run_by_the_real_interpreter(warm_python, tmp_path):
+    code = "import sys; print('torch' in sys.modules)"
+    (tmp_path / "loaded.py").write_text(code, encoding="utf-8")
+    for more, words, loaded in (
+        ({}, ["-m", "loaded"], True),
+        ({}, ["-c", code], False),
+        ({"COLD_PYTHON": "1"}, ["-m", "loaded"], False),
+    ):
+        where = {"cwd": tmp_path, "env": os.environ | more}
+        done = subprocess.run([warm_python, *words], text=True, capture_output=True, **where)
+        assert done.stdout == f"{loaded}\n"

@@ -23,7 +23,7 @@ IN_TESTS = [  # cheap ones, one of each kind; the others by command
 
 
 @pytest.fixture(scope="module")
-def tried(tmp_path_factory, warm_python):
+def tried(tmp_path_factory, warm_lessons):
     """Results of IN_TESTS, by name: one twin, two sabotaged runs at a time."""
     job = sabotage.Job(load("sanity", "id"), tmp_path_factory.mktemp("sabotage") / "job", IN_TESTS)
     with ThreadPoolExecutor(2) as pool:

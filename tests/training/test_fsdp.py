@@ -99,7 +99,7 @@ def test_no_paged_optimizer_is_used_for_a_model_that_is_cut_up(cfg, monkeypatch)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason=two_processes.WINDOWS)
-def test_two_processes_without_a_gpu_get_as_far_as_the_loaded_model(tmp_path):
+def test_two_processes_without_a_gpu_get_as_far_as_the_loaded_model(warm_python, tmp_path):
     """Reached: both meet, agree, and load the 4-bit model with adapters in the dtype to cut up.
 
     Not reached: cutting up (torch wants an accelerator) and a step.
@@ -108,7 +108,7 @@ def test_two_processes_without_a_gpu_get_as_far_as_the_loaded_model(tmp_path):
     command += ["--num_processes", "2", "--main_process_port", "0"]
     command += ["--module", "helpers.training.distributed", "--profile", "sanity"]
     done = subprocess.run(
-        [sys.executable, *command, "--steps", "2", "--out", str(tmp_path / "out")],
+        [warm_python, *command, "--steps", "2", "--out", str(tmp_path / "out")],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import subprocess
+import sys
 
 import nbformat
 import pytest
@@ -65,7 +66,8 @@ def test_few_recipes_over_and_over_are_memorised_and_early_stopping_ends_it(tmp_
     assert refused.returncode == 2 and "--json" in refused.stderr
 
 
-def test_the_spread_goes_on_where_it_was_interrupted(tmp_path, script, monkeypatch):
+def test_the_spread_goes_on_where_it_was_interrupted(tmp_path, script, warm_python, monkeypatch):
+    monkeypatch.setattr(sys, "executable", warm_python)
     out = tmp_path / "spread.json"
 
     def run(*options):

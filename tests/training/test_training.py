@@ -744,7 +744,7 @@ def test_a_logger_that_cannot_be_had_is_refused_before_training(monkeypatch, rep
 
 
 def test_the_plain_script_trains_an_adapter_with_the_libraries_alone(
-    cfg, corpus, tokenizer, tmp_path
+    cfg, corpus, tokenizer, warm_python, tmp_path
 ):
     source = (ROOT / "docs" / "plain_qlora.py").read_text(encoding="utf-8")
     assert "helpers" not in source and len(source.splitlines()) <= 80
@@ -752,7 +752,7 @@ def test_the_plain_script_trains_an_adapter_with_the_libraries_alone(
     lines = [json.dumps({"messages": chat}) for chat in chats(corpus[:8])]
     file.write_text("\n".join(lines), encoding="utf-8")
     done = subprocess.run(
-        [sys.executable, "docs/plain_qlora.py", models.base_folder(cfg), file, tmp_path / "out"]
+        [warm_python, "docs/plain_qlora.py", models.base_folder(cfg), file, tmp_path / "out"]
         + ["2"],
         cwd=ROOT,
         capture_output=True,
