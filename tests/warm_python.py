@@ -25,16 +25,9 @@ LIBRARIES += " ipykernel.ipkernel"  # what every kernel imports
 PASSED_ON = (signal.SIGINT, signal.SIGTERM)
 
 
-def run(call: dict, files: list[int]) -> None:
-    """In the forked child: the caller's files, folder, environment, arguments; then its code.
-
-    Ends the process as Python would, but takes none of the libraries apart: half a second.
-    """
-    import atexit
+def become(job: dict, files: list[int]) -> None:
+    """In the forked child: the caller's files, folder, environment, paths and arguments."""
     import random
-    import runpy
-    import threading
-    import traceback
 
     os.setsid()
     for number, file in enumerate(files):
@@ -44,27 +37,38 @@ def run(call: dict, files: list[int]) -> None:
         stream = open(number, "w" if number else "r", encoding="utf-8", closefd=False)
         setattr(sys, name, stream)
         setattr(sys, f"__{name}__", stream)
-    sys.stdout.reconfigure(write_through=call["unbuffered"])
+    sys.stdout.reconfigure(write_through=job["unbuffered"])
     sys.stderr.reconfigure(line_buffering=True, errors="backslashreplace")
-    os.chdir(call["folder"])
+    os.chdir(job["folder"])
     os.environ.clear()
     # ipykernel ends with its parent, which is the server here
-    os.environ |= call["environment"] | {"JPY_PARENT_PID": str(os.getppid())}
+    os.environ |= job["environment"] | {"JPY_PARENT_PID": str(os.getppid())}
     own = os.path.dirname(os.path.abspath(__file__))
-    paths = filter(None, call["environment"].get("PYTHONPATH", "").split(os.pathsep))
-    program = call["words"][0]
-    first = os.path.dirname(os.path.abspath(program)) if call["script"] else os.getcwd()
+    paths = filter(None, job["environment"].get("PYTHONPATH", "").split(os.pathsep))
+    first = os.path.dirname(os.path.abspath(job["words"][0])) if job["script"] else os.getcwd()
     sys.path[:] = [first, *paths, *(path for path in sys.path if path != own)]
-    sys.argv = call["words"]
-    sys.executable = call["program"]
+    sys.argv = job["words"]
+    sys.executable = job["program"]
     random.seed()
     gc.enable()
+
+
+def run(job: dict) -> None:
+    """Run the module or file and end the process as Python would.
+
+    But for the libraries, which are not taken apart: that would be half a second each time.
+    """
+    import atexit
+    import runpy
+    import threading
+    import traceback
+
     code = None
     try:
-        if call["script"]:
-            runpy.run_path(program, run_name="__main__")
+        if job["script"]:
+            runpy.run_path(job["words"][0], run_name="__main__")
         else:
-            runpy.run_module(program, run_name="__main__", alter_sys=True)
+            runpy.run_module(job["words"][0], run_name="__main__", alter_sys=True)
     except SystemExit as left:
         code = left.code
     except BaseException as problem:
@@ -111,7 +115,9 @@ def serve(address: str, program: str) -> None:
             if fork == 0:
                 for other in (listener, connection, *forks.values()):
                     other.close()
-                run(json.loads(text) | {"program": program}, files)
+                job = json.loads(text) | {"program": program}
+                become(job, files)
+                run(job)
             for file in files:
                 os.close(file)
             forks[fork] = connection
@@ -138,11 +144,11 @@ def call(address: str, words: list[str]) -> int:
     script, module = bool(asked) and asked[0].endswith(".py"), asked[:1] == ["-m"]
     if not (script or module) or "COLD_PYTHON" in os.environ:
         os.execv(sys.executable, [sys.executable, *words])
-    call = {"words": asked[module:], "script": script, "unbuffered": unbuffered}
-    call |= {"folder": os.getcwd(), "environment": dict(os.environ)}
+    job = {"words": asked[module:], "script": script, "unbuffered": unbuffered}
+    job |= {"folder": os.getcwd(), "environment": dict(os.environ)}
     server = socket.socket(socket.AF_UNIX)
     server.connect(address)
-    socket.send_fds(server, [json.dumps(call).encode() + b"\n"], [0, 1, 2])
+    socket.send_fds(server, [json.dumps(job).encode() + b"\n"], [0, 1, 2])
     answers = server.makefile()
     process = int(answers.readline())
     for number in PASSED_ON:

@@ -121,7 +121,7 @@ def _open(folder: Path, cfg: Settings, paths: tuple[Path, Path], fresh: bool) ->
         if known.id == identity and known.status != "failed" and whole:
             return known
     shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    folder.mkdir()
     for name, path in zip(FILES, paths):
         shutil.copyfile(path, folder / f"{name}.jsonl")
     values = {name: getattr(cfg, known) for name, known in HYPERPARAMETERS.items()}
