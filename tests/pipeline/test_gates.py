@@ -42,14 +42,15 @@ UPPER, LOW, HIGH = gate(min=None, max=0), gate(bound="low"), gate(bound="high", 
         (HIGH, {"value": -1.0, "high": 0.01}, "failed"),
         (gate(metric="endedd"), {"value": 1.0}, "unknown metric"),
         (gate(notebook="00_start"), {"value": 1.0}, "not checked"),
+        (gate(notebook="05_chatbot"), {"value": 1.0}, "unknown metric"),  # another lesson's
     ],
 )
 def test_a_gate_judges_one_number_of_its_metric(one, recorded, expected):
     metric = {"notebook": "04_evaluation", "name": "ended"} | recorded
-    verdicts = gates.check([one], [metric], {"04_evaluation"})
+    verdicts = gates.check([one], [metric], {"04_evaluation", "05_chatbot"})
     assert verdicts[0]["status"] == expected
     assert gates.hold(verdicts) is (expected in ("passed", "not checked"))
-    red = [text for text, _ in gates.lines(verdicts) if text.startswith("GATE 04_evaluation / ")]
+    red = [text for text, _ in gates.lines(verdicts) if text.startswith("GATE ")]
     assert len(red) == (not gates.hold(verdicts))
 
 
@@ -85,6 +86,7 @@ def test_every_gate_of_the_course_fails_on_the_wrong_side():
         ({"colour": "red"}, "'colour' was unexpected"),
         ({"metric": None}, "'metric' is a required property"),
         ({"profile": "cpuu"}, "profile 'cpuu' is not one of .*'sanity'"),
+        ({"data_language": "ind"}, "data_language 'ind' is not one of .*'id'"),
         ({"notebook": "99_x"}, "notebook '99_x' is not one of"),
         ({"reason": " "}, "reason ' ' does not match"),
     ],
@@ -102,6 +104,7 @@ def test_a_gate_that_makes_no_sense_is_named(tmp_path, change, message):
     [
         ("[[gate]\n", "not valid TOML"),
         ("[gate]\nmin = 1\n", "expected only"),
+        ("[[gates]]\nmin = 1\n", "expected only .* found .*gates"),
         (None, "no gate file"),
     ],
 )
