@@ -238,6 +238,26 @@ def test_a_text_that_is_changed_alone_is_named_until_its_twin_follows(tmp_path, 
     assert found() == [(8, "twin")] and lint.agree(every=True) == 1 and found() == []
 
 
+@pytest.mark.parametrize(
+    ("table", "problems"),
+    [
+        ('as_of = 2030-01-02\n[[price]]\nsource = "https://x.org/prices"', 0),
+        ('as_of = "soon"\n[[price]]\nsource = "https://x.org/prices"', 1),
+        ('as_of = 2030-01-02\n[[price]]\nsource = "a friend"', 1),
+        ("as_of = 2030-01-02\n[[price]]\nusd = 3", 1),
+        ("as_of = 2030-01-02", 1),
+    ],
+)
+def test_a_price_table_has_its_day_and_a_source_for_each_price(
+    tmp_path, monkeypatch, table, problems
+):
+    monkeypatch.setattr(lint, "ROOT", tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "prices.toml").write_text(table, encoding="utf-8")
+    cell = code('print(read("data/prices.toml")["as_of"])')
+    assert len(list(lint.dated(new_notebook(cells=[cell]), "99_test"))) == problems
+
+
 def test_labels_versions_quotations_and_terms_in_italics_are_no_wrong_wording():
     nb = good()
     nb.cells += [
@@ -467,7 +487,9 @@ def test_publish_takes_outputs_over_keeps_todays_prose_and_stale_sees_changed_co
         notebooks.publish(run, folder)
     with pytest.raises(UsageError, match="not a folder"):
         notebooks.publish(tmp_path / "none", folder)
-    nbformat.write(executed(), run / path.name)
+    ran = executed()
+    ran.cells[3].source = "# the bootstrap cell of that day"
+    nbformat.write(ran, run / path.name)
     mended = good()
     mended.cells[0].source = "# 99 · Lebih baik · Better"
     nbformat.write(mended, path)
@@ -482,8 +504,12 @@ def test_publish_takes_outputs_over_keeps_todays_prose_and_stale_sees_changed_co
     published.cells[-1].source = "print(cfg, 2)"
     nbformat.write(published, path)
     assert notebooks.stale(folder) == {path.name: "code changed after the outputs were made"}
-    with pytest.raises(CourseError, match="code differs"):
+    first = folder / "98_first.ipynb"
+    nbformat.write(good(), first)
+    shutil.copy(run / path.name, run / first.name)
+    with pytest.raises(CourseError, match="99_test.ipynb: its code differs"):
         notebooks.publish(run, folder)
+    assert notebooks.stale(folder).get(first.name) == "no outputs", "all lessons or none"
     del published.metadata["dapur"]
     nbformat.write(published, path)
     assert "hash" in notebooks.stale(folder)[path.name]
@@ -577,6 +603,10 @@ def test_readme_is_rendered_from_a_run(tmp_path):
         with pytest.raises(kind):
             report.write_readme([wrong], page)
     assert page.read_text(encoding="utf-8") == written
+    later = a_run(tmp_path / "later", seconds=1200, peak_memory_gb=8.8)
+    report.write_readme([tmp_path / "run", later], page)
+    two = page.read_text(encoding="utf-8")
+    assert report.part(two, "course") == course and report.part(two, "results") != results
     page.write_text(written.replace("<!-- results:end -->", ""), encoding="utf-8")
     with pytest.raises(CourseError, match="markers"):
         report.write_readme([tmp_path / "run"], page)

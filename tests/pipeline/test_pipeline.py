@@ -36,9 +36,10 @@ LESSONS = [
 
 def notebook(path, *cells):
     """A notebook with a parameters cell; cells that start with # become Markdown, the rest code."""
-    made = nbformat.v4.new_notebook()
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    made = nbformat.v4.new_notebook(metadata={"kernelspec": kernel})
     tags = {"tags": ["parameters"]}
-    made.cells = [new_code_cell('PROFILE = "auto"\nSEED = 1', metadata=tags)]
+    made.cells = [new_code_cell('PROFILE = "auto"\nSEED = 1\nPORTIONS = 2', metadata=tags)]
     made.cells += [(new_markdown_cell if c[:2] == "# " else new_code_cell)(c) for c in cells]
     path.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(made, path)
@@ -81,6 +82,7 @@ CASES = {
         RECORD.format("good", 0.5),
         "assert PROFILE == 'sanity' and SEED == 42",
         "import time\nballast = bytearray(150_000_000)\ntime.sleep(1)",
+        "",
     ),
     "error": (
         "print('tempe')",
@@ -94,7 +96,7 @@ CASES = {
         f"import subprocess, sys\nopen('child.pid', 'w').write(str({SLEEPER}.pid))",
         "while open('on', 'w'): pass",
     ),
-    "dead": (HEADING, "import os\nos._exit(7)"),
+    "dead": (HEADING, "import os\nopen('begun', 'a').write('x')\nos._exit(7)"),
     "asks": (HEADING, "name = input('who? ')"),
     "leaves": (HEADING, "import sys\nsys.exit()", "print('never')"),
 }
@@ -123,7 +125,7 @@ def outcomes(tmp_path_factory, over_when):
 def test_a_good_notebook_passes_with_its_parameters_metrics_and_memory(outcomes):
     outcome, folder = outcomes["good"]
     assert outcome.status == "passed" and outcome.failure is None
-    assert (outcome.cells_run, outcome.cells) == (4, 4)
+    assert (outcome.cells_run, outcome.cells) == (4, 5), "there is nothing to run in the last"
     assert 0.15 < outcome.peak_memory_gb < 1, "the kernel holds a 150 MB array"
     (row,) = runner.recorded(folder / "run", "good")
     assert (row["notebook"], row["value"], row["cell"]) == ("good", 0.5, 3), "with the parameters"
@@ -173,6 +175,10 @@ def test_a_kernel_that_dies_while_starting_is_started_once_more(tmp_path, deaths
     outcome = execute.run_notebook(plan, tmp_path / "run", {}, env)
     assert outcome.status == status and not left.read_text()
     assert status == "passed" or "Kernel died" in outcome.failure["error"]
+
+
+def test_a_notebook_whose_kernel_died_midway_is_not_begun_again(outcomes):
+    assert (outcomes["dead"][1] / "begun").read_text() == "x"
 
 
 def test_what_a_notebook_prints_stands_in_its_log(outcomes):
@@ -460,7 +466,8 @@ def course(cfg, tmp_path, monkeypatch):
         notebook(tmp_path / "00_start.ipynb", RECORD.format("00_start", 0.5), last)
         notebook(tmp_path / "04_evaluation.ipynb", RECORD.format("04_evaluation", ended))
         lessons = [item for item in LESSONS if item["name"] in only]
-        table = [GATE, GATE | {"notebook": "00_start", "min": 0}] if gated else []
+        others = [GATE | {"profile": "cpu"}, GATE | {"data_language": "en"}]
+        table = [GATE, GATE | {"notebook": "00_start", "min": 0}] if gated else others
         return runner.run(cfg, lessons, table, runs=tmp_path / "runs", notebooks=tmp_path)
 
     return call
@@ -533,7 +540,7 @@ def test_the_first_failure_stops_the_run_and_the_rest_is_listed(course, capsys):
         assert words in out
 
 
-def test_without_gates_the_run_is_red_and_says_which_lesson_nothing_judged(course, capsys):
+def test_without_gates_of_its_own_a_run_is_red_and_says_which_lesson_nothing_judged(course, capsys):
     summary = course(only=["04_evaluation"], gated=False)
     assert (summary["exit_code"], summary["status"]) == (1, "failed")
     assert "GATE 04_evaluation: gates.toml has none for it" in capsys.readouterr().out
@@ -550,27 +557,49 @@ def test_fresh_removes_the_artifacts_of_this_key_only(cfg, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["models"]
 
 
-def test_artifacts_are_kept_but_in_a_fresh_run_and_the_peak_is_that_of_all_notebooks(
-    cfg, tmp_path, monkeypatch
-):
-    cfg = dataclasses.replace(cfg, artifacts_root=tmp_path / "artifacts")
-    kept = cfg.artifacts / "adapter"
-    kept.mkdir(parents=True)
+@pytest.fixture
+def unexecuted(cfg, tmp_path, monkeypatch):
+    """Runs without kernels: `cfg`, run(how ...) -> summary, lesson -> parameters in `given`."""
+    cfg = dataclasses.replace(cfg, data_language="en", artifacts_root=tmp_path / "artifacts")
     monkeypatch.setattr(runner, "calibrate", lambda: 1.0)
-    monkeypatch.setattr(runner.report, "write", lambda *_: None)
     for item in LESSONS:
         notebook(tmp_path / f"{item['name']}.ipynb", "1")
+    given, peaks = {}, dict(zip((item["name"] for item in LESSONS), (1.5, 2.5, 0.5)))
 
-    def run(**how):
-        peaks = iter((1.5, 2.5, 0.5))
-        ran = lambda plan, *_: execute.Outcome(plan.name, "passed", 1.0, next(peaks))
-        monkeypatch.setattr(runner, "run_notebook", ran)
-        summary = runner.run(cfg, LESSONS, [], runs=tmp_path / "runs", notebooks=tmp_path, **how)
-        return summary["peak_memory_gb"]
+    def run_notebook(plan, folder, parameters, *_):
+        given[plan.name] = parameters
+        return execute.Outcome(plan.name, "passed", 1.0, peaks[plan.name])
 
-    assert run() == 2.5 and kept.is_dir()
-    assert run(fresh=True) == 2.5 and not kept.exists()
-    assert run(fresh=True) == 2.5, "there is nothing to remove"
+    monkeypatch.setattr(runner, "run_notebook", run_notebook)
+    run = partial(runner.run, cfg, LESSONS, [], runs=tmp_path / "runs", notebooks=tmp_path)
+    return SimpleNamespace(cfg=cfg, run=run, given=given)
+
+
+def test_artifacts_are_kept_but_in_a_fresh_run_and_the_peak_is_that_of_all_notebooks(unexecuted):
+    kept, run = unexecuted.cfg.artifacts / "adapter", unexecuted.run
+    kept.mkdir(parents=True)
+    assert run()["peak_memory_gb"] == 2.5 and kept.is_dir()
+    assert run(fresh=True)["peak_memory_gb"] == 2.5 and not kept.exists()
+    assert run(fresh=True)["peak_memory_gb"] == 2.5, "there is nothing to remove"
+
+
+def test_every_notebook_gets_the_settings_and_what_was_set_and_the_summary_tells_the_latter(
+    unexecuted,
+):
+    summary = unexecuted.run(given=["PORTIONS=3"])
+    options = {"PROFILE": "sanity", "LANGUAGE": "id", "DATA_LANGUAGE": "en", "SEED": 42}
+    names = [item["name"] for item in LESSONS]
+    assert unexecuted.given == dict.fromkeys(names, options | {"PORTIONS": 3})
+    assert summary["set"] == dict.fromkeys(names, {"PORTIONS": 3})
+
+
+def test_answers_that_an_earlier_run_left_are_told_as_such(unexecuted):
+    answers = dict.fromkeys(("request", "reference", "base", "tuned"), "soto")
+    file = write_json(unexecuted.cfg.artifacts / "evaluation" / "samples.json", [answers])
+    for written, earlier in ((1, True), (time.time() + 3600, False)):
+        os.utime(file, (written, written))
+        page = Path(unexecuted.run()["folder"], "report.html").read_text(encoding="utf-8")
+        assert "soto" in page and ("From an earlier run" in page) is earlier
 
 
 SCRIPT = """
@@ -649,6 +678,15 @@ def test_versions_are_compared_with_the_newest_earlier_run():
     assert report.version_changes(now, {}) == []
 
 
+def test_a_report_compares_a_run_with_earlier_ones_of_the_same_settings(tmp_path):
+    ran = {"versions": {}, "notebooks": [{"name": "04_evaluation", "status": "passed"}]}
+    for stamp, key in ("1a", "2a", "3b", "4a", "5a"):
+        write_json(tmp_path / stamp / "summary.json", ran | {"stamp": stamp, "key": key})
+        write_json(tmp_path / stamp / "metrics.json", [])
+    found = report.earlier(tmp_path / "4", ran | {"key": "a"})
+    assert [(name, run["stamp"]) for name, run in found.items()] == [("04_evaluation", "2")]
+
+
 def test_a_metric_of_ten_thousand_is_written_out():
     shown = [report.number(value) for value in (9999.4, 9999.5, -123456, None)]
     assert shown == ["9999", "10,000", "-123,456", "–"]
@@ -700,7 +738,7 @@ def test_the_report_escapes_what_a_model_or_a_notebook_wrote(tmp_path):
 
 def test_a_listing_in_the_report_keeps_its_quotes_and_its_lines_together():
     assert report.preformatted('say "hi"\n\n<b>') == 'say "hi"\n&nbsp;\n&lt;b&gt;'
-    assert report.markdown('"a"\n*b*') == '"a" \\*b\\*'
+    assert report.markdown('"a"\n*b* | c') == '"a" \\*b\\* \\| c'
 
 
 @pytest.mark.parametrize(("language", "tuned"), [("id", "94,1"), ("en", "94.1")])
