@@ -101,10 +101,23 @@ def test_why_a_gpu_is_not_used_is_one_line(call, code, words, machine):
     assert found.kind == "cpu" and words in found.note and "\n" not in found.note
     with pytest.raises(settings.UsageError, match=words):
         settings.load("gpu-8gb")
+    assert words in settings.load("sanity").reason
 
 
 def test_a_machine_without_a_driver_says_nothing(machine):
     assert machine.find(nvmlInit=machine.fail("LIBRARY_NOT_FOUND")).note == ""
+
+
+def test_a_card_that_torch_cannot_use_is_told(machine, monkeypatch):
+    monkeypatch.setattr(device, "torch_cuda_build", lambda: None)
+    found = machine.find()
+    assert found.kind == "cpu" and "Kartu is there, but the installed torch has no" in found.note
+
+
+@pytest.mark.parametrize("chosen", ["", "-1"])
+def test_cards_that_are_hidden_are_not_there(machine, chosen):
+    found = machine.find(chosen)
+    assert (found.kind, found.note) == ("cpu", "")
 
 
 def test_torch_counts_the_cards_as_nvml_does(machine, monkeypatch):

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from helpers.course import settings
+from helpers.course import lesson, read_json, results, settings
 from helpers.course.errors import UsageError
 from helpers.memory import planner
 from tests.course.test_house import ROOMS
@@ -102,13 +102,24 @@ def test_too_little_memory_is_said_before_anything_runs(monkeypatch):
         settings.load("sanity")
 
 
-def test_just_enough_memory_is_enough(monkeypatch):
-    monkeypatch.setenv("DAPUR_MIN_RAM_GB", "2.5")
-    for free, fine in ((2_500_000_000, True), (2_499_999_999, False)):
+@pytest.mark.parametrize("asked", ["2.5", None])
+def test_just_enough_memory_is_enough(monkeypatch, asked):
+    """As much as the variable asks for, else as the profile does."""
+    monkeypatch.delenv("DAPUR_MIN_RAM_GB", raising=False)
+    if asked:
+        monkeypatch.setenv("DAPUR_MIN_RAM_GB", asked)
+    need = round(1e9 * float(asked or settings.profiles()["sanity"]["min_ram_gb"]))
+    for free, fine in ((need, True), (need - 1, False)):
         found = SimpleNamespace(available=free, total=16e9)
         monkeypatch.setattr(settings.psutil, "virtual_memory", lambda found=found: found)
         with contextlib.nullcontext() if fine else pytest.raises(UsageError, match="GB of free"):
             settings.load("sanity")
+
+
+def test_the_licence_is_that_of_the_model_that_is_used(tmp_path):
+    own = settings.profiles()["sanity"]["licence"]
+    wanted = {None: own, "packaged": "Apache-2.0", str(tmp_path): "see the model's page"}
+    assert {name: settings.load("sanity", base_model=name).licence for name in wanted} == wanted
 
 
 def test_a_data_folder_without_a_csv_is_refused(tmp_path):
@@ -169,7 +180,7 @@ def test_the_reason_of_a_profile_holds_however_its_name_came(monkeypatch):
     assert settings.load("sanity", "en").reason == "asked for; automatic choice: cpu"
 
 
-def test_the_hand_over_folder_follows_the_content_of_the_data(tmp_path):
+def test_the_hand_over_folder_follows_the_content_and_the_names_of_the_data(tmp_path):
     (tmp_path / "a.csv").write_text("Title,Ingredients,Steps\n")
     first = settings.load("sanity", data_dir=tmp_path).key
     (tmp_path / "a.csv").write_text("Title,Ingredients,Steps\nx,y--z,w\n")
@@ -177,6 +188,8 @@ def test_the_hand_over_folder_follows_the_content_of_the_data(tmp_path):
     assert first != changed
     assert settings.load("sanity", data_dir=tmp_path, seed=1).key != changed
     assert settings.load("sanity", "en", data_language="id", data_dir=tmp_path).key == changed
+    (tmp_path / "a.csv").rename(tmp_path / "b.csv")  # a file's name is its recipes' category
+    assert settings.load("sanity", data_dir=tmp_path).key != changed
 
 
 def test_two_models_of_one_name_hand_over_in_different_folders(tmp_path):
@@ -188,6 +201,17 @@ def test_two_models_of_one_name_hand_over_in_different_folders(tmp_path):
     ]
     assert keys[0] != keys[1]
     assert all(re.fullmatch(r"sanity-model-[0-9a-f]{6}-own-.*", key) for key in keys)
+
+
+def test_a_lesson_has_the_settings_of_its_parameters_and_keeps_its_results(tmp_path, monkeypatch):
+    monkeypatch.setenv("DAPUR_ARTIFACTS", str(tmp_path))
+    cfg = lesson.start("00_start", "sanity", "en", "id", 7, True)
+    results.record("ended", 0.9)
+    results.start("scratch")
+    found = (cfg.profile, cfg.language, cfg.data_language, cfg.seed, cfg.run_solutions)
+    assert found == ("sanity", "en", "id", 7, True)
+    (row,) = read_json(cfg.artifacts / "results" / "00_start.json")
+    assert (row["notebook"], row["name"], row["value"]) == ("00_start", "ended", 0.9)
 
 
 def test_importing_the_package_and_settings_does_not_import_torch():
