@@ -85,11 +85,16 @@ def test_only_the_named_gate_beside_a_green_twin_counts(
     monkeypatch.setattr(sabotage, "copy_course", lambda folder, patch: tmp_path)
     monkeypatch.setattr(sabotage, "red", lambda summary: summary)
     done = sabotage.subprocess.CompletedProcess([], code, stdout=str(red).replace("'", '"'))
-    monkeypatch.setattr(sabotage.subprocess, "run", lambda *words, **how: done)
+    given, ran = [], lambda words, **how: given.extend(words) or done
+    monkeypatch.setattr(sabotage.subprocess, "run", ran)
+    cfg = dataclasses.replace(cfg, data_language="en", seed=7)
     job = sabotage.Job(cfg, tmp_path / "job", ["x"])
     job.before("02").mkdir(parents=True)
     job.twin["02"] = twin
     assert job.run("x")["caught"] is caught
+    told = dict(zip(given, given[1:]))  # the settings of its twin
+    options = {"--profile": "sanity", "--language": "id", "--data-language": "en", "--seed": "7"}
+    assert options.items() <= told.items()
     with pytest.raises(UsageError):
         sabotage.Job(cfg, tmp_path / "job", ["y"])
 
