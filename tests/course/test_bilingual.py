@@ -1,5 +1,8 @@
 """Data in Markdown: shown as it is, whatever it holds."""
 
+import re
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,6 +10,7 @@ from markdown_it import MarkdownIt
 from matplotlib.figure import Figure
 
 from helpers.course import bilingual, display, md
+from helpers.training.prompts import Encoded
 
 HOSTILE = [
     "`<img src=x onerror=alert(1)>`",
@@ -55,6 +59,17 @@ def test_numbers_are_written_as_the_display_language_writes_them(monkeypatch):
         ]
     assert written["id"] == ["75.421", "0,62", "-1.234,5", "0,0", "-", "91,4 %"]
     assert written["en"] == ["75,421", "0.62", "-1,234.5", "0.0", "-", "91.4 %"]
+
+
+def test_learnt_tokens_are_green_and_masked_ones_grey(monkeypatch):
+    shown, row = [], Encoded([0, 1, 2], [-100, 1, 2])
+    monkeypatch.setattr(display, "display", shown.append)
+    display.show_tokens(row, SimpleNamespace(decode=lambda ids: "abc"[ids[0]], eos_token_id=2))
+    colours = re.findall(r"background:#(\w{6})[^>]*>(\w)</span>", shown[0].data)
+    channels = {token: tuple(bytes.fromhex(colour)) for colour, token in colours}
+    green = [token for token, (r, g, b) in channels.items() if g > max(r, b)]
+    grey = [token for token, (r, g, b) in channels.items() if r == g == b]
+    assert (grey, green) == (["a"], ["b", "c"])
 
 
 @pytest.mark.parametrize(("language", "tick"), [("id", "0,5"), ("en", "0.5")])

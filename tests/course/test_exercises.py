@@ -316,10 +316,12 @@ def test_only_in_strict_mode_a_missing_or_wrong_answer_raises(
     assert exercises.check("9.9", answer, judged) == state
     assert ("2 + 2" in capsys.readouterr().out) == (state == "wrong")
     assert read_json(tmp_path / "states.json")["9.9"] == state
+    (tmp_path / "states.json").unlink()
     monkeypatch.setenv("DAPUR_STRICT", "1")
     if state == "correct":
         assert exercises.check("9.9", answer, judged) == state
     else:
         with pytest.raises(exercises.ExerciseNotPassed, match="9.9"):
             exercises.check("9.9", answer, judged)
+    assert read_json(tmp_path / "states.json")["9.9"] == state
     exercises.status.pop("9.9")

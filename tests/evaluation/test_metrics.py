@@ -127,3 +127,6 @@ def test_records_keep_the_last_value_and_reach_the_file(tmp_path, monkeypatch):
     assert files.read_json(tmp_path / "results" / "nb.json") == [row]
     assert (row["notebook"], row["name"], row["value"], row["unit"]) == ("nb", "a", 2.0, "x")
     assert row["low"] is None and row["high"] is None and row["n"] is None
+    results.start("other")  # is kept nowhere
+    results.record("b", 3)
+    assert [path.name for path in (tmp_path / "results").iterdir()] == ["nb.json"]
