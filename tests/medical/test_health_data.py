@@ -178,6 +178,7 @@ def test_the_library_holds_training_questions_phrasings_and_refusals_but_no_unse
     rows, parts = health_qa.library(language), health_qa.by_split(questions[language])
     unseen = {q.qa_id for q in parts["validation"] + parts["test"]}
     assert not unseen & {q.qa_id for q in rows}
+    assert all(q.see_doctor for q in rows if q.abstain), "emergencies and refusals send to one"
     answers = {}
     for q in rows:
         assert q.question.strip() and (q.answer or q.abstain)

@@ -488,6 +488,7 @@ def test_an_answer_exactly_as_similar_as_asked_for_is_given(room, monkeypatch):
 
 def test_the_search_reads_neither_fillers_nor_endings_of_either_language():
     assert stems("Bagaimana bantalnya, Bu? And the pillows?") == "bantal bu pillow"
+    assert stems("I’m ill, don’t wait") == stems("I'm ill, don't wait") == "ill wait"
     assert stems("Apa boleh?") == "" and stems("Jangan") == stems("jang") == "jang"
 
 
@@ -586,7 +587,14 @@ def test_the_loop_begins_with_the_disclaimer_survives_errors_and_ends_at_an_exit
     assert "bukan nasihat medis" in written[0] and len(written) == 4 and asked == lines[:2]
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_what_to_do_in_an_emergency_is_told_in_the_language_asked_for(language):
+    reply = HealthChat(lambda question: "", language).reply("Ayah pingsan, he can't breathe!")
+    assert reply.text == TEXTS[language]["emergency"]
+
+
 def test_both_languages_have_every_text():
+    assert TEXTS["id"]["emergency"] != TEXTS["en"]["emergency"]
     assert TEXTS["id"].keys() == TEXTS["en"].keys()
     with pytest.raises(CourseError, match="Did you mean|expected one of"):
         HealthChat(lambda q: "", "ind")

@@ -176,6 +176,10 @@ class Late:
 
 def test_a_slow_transfer_is_waited_for_and_a_lost_scheduler_is_named(client):
     assert cluster._result(client, Late(TimeoutError(), 42), 0.1) == 42
+    failed = Late(TimeoutError("the call's own"))
+    failed.status = "error"
+    with pytest.raises(TimeoutError, match="the call's own"):
+        cluster._result(client, failed, 0.1)
     with pytest.raises(CourseError, match="connection to the scheduler was lost"):
         cluster._result(client, Late(CancelledError("call-1")), 0.1)
 
@@ -209,6 +213,19 @@ def test_workers_with_other_code_or_packages_are_refused(client, monkeypatch):
     with pytest.raises(CourseError, match=r"worker tcp://\S+ has other versions: helpers \w+ "):
         with scale.connect(address, seconds=20):
             pass
+
+
+def reads_code_of(*rooms):
+    cluster.ROOMS = rooms
+
+
+def test_one_worker_that_differs_among_several_is_named(client):
+    client.wait_for_workers(2, timeout=120)
+    for worker in client.nthreads():
+        client.run(reads_code_of, "data", workers=[worker])
+        with pytest.raises(CourseError, match=f"worker {worker} has other versions: helpers "):
+            cluster.same_everywhere(client)
+        client.run(reads_code_of, *cluster.ROOMS, workers=[worker])
 
 
 def test_every_difference_is_named():
