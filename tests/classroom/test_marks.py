@@ -248,6 +248,9 @@ def small(path, *cells):
     made = nbformat.v4.new_code_cell
     nb.cells = [made("RUN_SOLUTIONS = True", metadata={"tags": ["parameters"]})]
     nb.cells += [made(ANSWERED), *map(made, cells)]
+    shown = nbformat.v4.new_output("stream", text="✅ Latihan 2.1: benar.\n")
+    for cell in nb.cells:
+        cell.outputs = [shown] if cell.source == CHECK else []
     path.parent.mkdir(parents=True, exist_ok=True)
     nbformat.write(nb, path)
 
@@ -264,7 +267,8 @@ def test_notebooks_are_executed_in_a_copy_with_a_limit_and_without_secrets(
     small(tmp_path / "kelas" / "siti.ipynb", told, *checks.values())
     loop = f"open({str(tmp_path / 'loops')!r}, 'w')\nwhile True: pass"
     small(tmp_path / "kelas" / "budi.ipynb", CHECK, loop, checks["2.2"])
-    small(tmp_path / "kelas" / "andi.ipynb", CHECK, "raise ValueError('<b>')", checks["2.2"])
+    fails = "raise ValueError('<b>')"
+    small(tmp_path / "kelas" / "andi.ipynb", "answer = 0", CHECK, fails, checks["2.2"])
     (tmp_path / "kelas" / "rusak.ipynb").write_text("{")
     cfg, said = settings.load("sanity", "en", artifacts_root=tmp_path / "artifacts"), []
     with over_when(tmp_path / "loops"):
@@ -273,8 +277,10 @@ def test_notebooks_are_executed_in_a_copy_with_a_limit_and_without_secrets(
     assert found["siti"].states == {"2.1": "correct", "2.2": "correct"}, found["siti"].notes
     assert found["siti"].notes == []
     assert found["budi"].states == {"2.1": "correct", "2.2": "not run"}
-    assert len(found["budi"].notes) == len(found["andi"].notes) == 1
+    assert len(found["budi"].notes) == 1 and len(found["andi"].notes) == 2
     assert found["budi"].notes[-1].startswith("timeout") and "limit of 90 s" in str(found["budi"])
-    assert found["andi"].states == {"2.1": "correct", "2.2": "not run"}
-    assert "ValueError" in found["andi"].notes[-1] and "cannot be read" in found["rusak"].notes[0]
+    assert found["andi"].states == {"2.1": "wrong", "2.2": "not run"}
+    assert "ValueError" in found["andi"].notes[0]
+    assert found["andi"].notes[1].endswith("other than handed in: 2.1 correct → wrong")
+    assert "cannot be read" in found["rusak"].notes[0]
     assert len(said) == 4 and not list((ROOT / "work").glob("learner*"))

@@ -1,5 +1,6 @@
 """The two static editions: whole, in one language each, and nothing asked of another host."""
 
+import html
 import json
 import re
 from urllib.parse import unquote
@@ -156,7 +157,9 @@ HOSTILE = '<script>alert(1)</script><img src=x onerror="alert(2)">'
 def test_hostile_text_stays_text():
     cells = [
         new_markdown_cell("# 99 · Uji · Test"),
-        new_markdown_cell('<div lang="id">\n\nLihat `' + HOSTILE + "`.\n\n</div>"),
+        new_markdown_cell(
+            f'<div lang="id">\n\nLihat `{HOSTILE}`, {html.escape(HOSTILE)} dan $x$.\n\n</div>'
+        ),
         new_code_cell(
             f"print({HOSTILE!r})",
             outputs=[
@@ -168,12 +171,12 @@ def test_hostile_text_stays_text():
     ]
     nb = nbformat.v4.new_notebook(cells=cells)
     page, english = site.rendered("notebooks/00_start.ipynb", ROOT, nb)
-    (html,) = site.framed([page])
+    (framed,) = site.framed([page])
     assert english.title == "99 · Test" and len(english.parts) == 2
-    parsed = BeautifulSoup(html, "html.parser")
+    parsed = BeautifulSoup(framed, "html.parser")
     assert [s.get("src") for s in parsed.select("script")] == ["../site.js"]
-    assert parsed.select("main img") == [] and "alert(3)" not in html
-    assert parsed.get_text().count(HOSTILE) == 4
+    assert [image["alt"] for image in parsed.select("main img")] == ["x"]  # the formula
+    assert "alert(3)" not in framed and parsed.get_text().count(HOSTILE) == 5
     assert HOSTILE in "".join(row["text"] for row in site.searched(page))
 
 
