@@ -128,22 +128,22 @@ def test_data_split_keeps_what_the_manifest_has_and_places_the_rest(
 
 
 @pytest.mark.parametrize(
-    ("message", "told"),
+    ("message", "told", "data"),
     [
-        ("Bapak pingsan dan kejang!", "keadaan darurat"),
-        ("Obat darah tinggi saya boleh dihentikan mulai besok?", "tidak boleh dijawab dari jauh"),
-        ("pusing", "Terlalu pendek"),
-        ("Bangun tidur leher kaku, bantalnya harus setinggi apa?", "Bantal yang pas"),
-        ("Kapan wasit sepak bola memberi kartu kuning?", "Saya tidak tahu"),
+        ("Bapak pingsan dan kejang!", "keadaan darurat", "id"),
+        ("Obat darah tinggi saya boleh dihentikan mulai besok?", "tidak boleh dijawab", "id"),
+        ("pusing", "Terlalu pendek", "id"),
+        ("I wake up with a stiff neck, how high should my pillow be?", "A good pillow", "en"),
+        ("Kapan wasit sepak bola memberi kartu kuning?", "Saya tidak tahu", "id"),
     ],
 )
 def test_health_answers_refuses_and_says_that_it_does_not_know_without_a_model(
-    call, message, told, capsys, monkeypatch
+    call, message, told, data, capsys, monkeypatch
 ):
     from helpers.medical import markers
 
     monkeypatch.setattr(markers, "load_tuned", lambda *a: pytest.fail("the model was asked"))
-    assert call("health", message, "--profile", "sanity") == 0
+    assert call("health", message, "--profile", "sanity", "--data-language", data) == 0
     assert told in capsys.readouterr().out
 
 
@@ -170,11 +170,11 @@ def test_run_leaves_one_json_object_on_standard_output(call, tmp_path, capsys, m
     for name, value in places.items():
         monkeypatch.setattr(runner, name, value)
     monkeypatch.setenv("DAPUR_ARTIFACTS", str(tmp_path / "artifacts"))
-    code = call("run", "--profile", "sanity", "--only", "04", "--json")
+    code = call("run", "--profile", "sanity", "--seed", 7, "--only", "04", "--json")
     told = capsys.readouterr()
     summary = json.loads(told.out)
     assert code == summary["exit_code"] == 1, "the course's gates are not recorded by this notebook"
-    assert summary["metrics"][0]["name"] == "ended"
+    assert summary["metrics"][0]["name"] == "ended" and summary["settings"]["seed"] == 7
     assert {v["status"] for v in summary["gates"]} == {"unknown metric", "not checked"}
     assert "[1/1] 04_evaluation" in told.err
 

@@ -265,9 +265,14 @@ def test_monitor_command_is_bounded_and_writes_csv(gpu_command, nvidia_smi, tmp_
 
 
 def test_advise_command_names_the_profile_and_the_reason(gpu_command, monkeypatch):
+    ram = types.SimpleNamespace(total=1024 * 2**30)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: ram)
     found = settings.Device("cuda", "RTX 3060", 11.6, (8, 6))
     monkeypatch.setattr(settings, "find_device", lambda: found)
     report = gpu_command("advise")
     fits = {o["profile"]: o["fits_here"] for o in report["profiles"]}
     assert report["profile"] == "rtx3060" and "RTX 3060" in report["why"]
-    assert fits["rtx3060"] and fits["gpu-4gb"] and fits["cpu"]
+    assert fits["rtx3060"] and fits["gpu-4gb"] and fits["cpu"] and not fits["gpu-24gb"]
+    monkeypatch.setattr(settings, "find_device", lambda: settings.Device("cpu", "CPU", 1024))
+    fits = {o["profile"] for o in gpu_command("advise")["profiles"] if o["fits_here"]}
+    assert fits == {"sanity", "cpu"}, "room in RAM is none on a card"
