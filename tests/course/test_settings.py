@@ -178,6 +178,9 @@ def test_the_reason_of_a_profile_holds_however_its_name_came(monkeypatch):
     chosen = [settings.load(name, "en").reason for name in ("auto", "cpu")]
     assert chosen == ["the automatic choice for CPU (16 GB)"] * 2
     assert settings.load("sanity", "en").reason == "asked for; automatic choice: cpu"
+    silent = settings.Device("cpu", "CPU", 16, note="the driver is not running")
+    monkeypatch.setattr(settings, "find_device", lambda: silent)
+    assert settings.load("auto", "en").reason == f"{chosen[0]}; the driver is not running"
 
 
 def test_the_hand_over_folder_follows_the_content_and_the_names_of_the_data(tmp_path):
