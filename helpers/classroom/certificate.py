@@ -23,7 +23,7 @@ def finished_in_runs(cfg: settings.Settings) -> set[str]:
     found = set()
     for path in runner.RUNS.glob("*/summary.json"):
         summary = read_json(path)
-        if summary["key"] == cfg.key:
+        if summary["key"] == cfg.key and not summary.get("set"):  # with its own parameters
             found |= {o["name"] for o in summary["notebooks"] if o["status"] == "passed"}
     return found
 

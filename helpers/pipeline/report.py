@@ -79,14 +79,15 @@ def rendered(name: str, **values) -> str:
 
 
 def earlier(folder: Path, summary: dict) -> dict[str, dict]:
-    """For each notebook the newest earlier run of the same key in which it passed.
+    """For each notebook the newest earlier run with the same settings in which it passed.
 
     Each value: {"stamp", "versions", "metrics" (of that notebook, by name)}.
     """
     found: dict[str, dict] = {}
     for path in sorted(folder.parent.glob("*/summary.json")):  # oldest first: the newest stays
         before = read_json(path)
-        if path.parent.name >= folder.name or before["key"] != summary["key"]:
+        other = any(before.get(name) != summary.get(name) for name in ("key", "set"))
+        if other or path.parent.name >= folder.name:
             continue
         metrics = read_json(path.with_name("metrics.json"))
         for name in (o["name"] for o in before["notebooks"] if o["status"] == "passed"):

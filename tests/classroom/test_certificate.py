@@ -80,6 +80,8 @@ def test_lessons_and_exercises_come_from_the_own_copy_and_from_runs(own):
     write_json(runner.RUNS / "a" / "summary.json", {"key": own.key, "notebooks": passed})
     elsewhere = [{"name": "05_chatbot", "status": "passed"}]
     write_json(runner.RUNS / "b" / "summary.json", {"key": "other", "notebooks": elsewhere})
+    other = {"key": own.key, "set": {"05_chatbot": {"SEEDS": 1}}, "notebooks": elsewhere}
+    write_json(runner.RUNS / "c" / "summary.json", other)
     _, page = page_of(own)
     assert f"run <strong>2 of {LESSONS}</strong> lessons" in page["en"]
     assert re.search(r"solved <strong>2 of \d\d</strong> exercises", page["en"])

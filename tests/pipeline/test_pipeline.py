@@ -680,10 +680,12 @@ def test_versions_are_compared_with_the_newest_earlier_run():
 
 def test_a_report_compares_a_run_with_earlier_ones_of_the_same_settings(tmp_path):
     ran = {"versions": {}, "notebooks": [{"name": "04_evaluation", "status": "passed"}]}
-    for stamp, key in ("1a", "2a", "3b", "4a", "5a"):
-        write_json(tmp_path / stamp / "summary.json", ran | {"stamp": stamp, "key": key})
+    given = {"3": {"04_evaluation": {"MAX_RECIPES": 60}}}  # --set MAX_RECIPES=60
+    for stamp, key in ("1a", "2a", "3a", "4b", "5a", "6a"):
+        row = {"stamp": stamp, "key": key, "set": given.get(stamp, {})}
+        write_json(tmp_path / stamp / "summary.json", ran | row)
         write_json(tmp_path / stamp / "metrics.json", [])
-    found = report.earlier(tmp_path / "4", ran | {"key": "a"})
+    found = report.earlier(tmp_path / "5", ran | {"key": "a", "set": {}})
     assert [(name, run["stamp"]) for name, run in found.items()] == [("04_evaluation", "2")]
 
 
