@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import os
 import time
 from dataclasses import replace
@@ -64,6 +65,7 @@ ENCODINGS = {
     "crlf": lambda s: s.replace("\n", "\r\n").encode(),
     "cr": lambda s: s.replace("\n", "\r").encode(),
     "blank lines": lambda s: ("\n\n" + s + "\n\n").encode(),
+    "empty row above": lambda s: (",,\n" + s).encode(),
     "sep=": lambda s: ("sep=,\n" + s).encode(),
 }
 
@@ -135,6 +137,12 @@ def test_a_region_is_kept_where_a_file_names_one(read):
     table = read(text + "Opor,ayam--garam,Rebus.,\n")[0]
     assert [recipe.region for recipe in recipes_of(table)] == ["Jawa Timur", ""]
     assert one(read("title,ingredients,steps\nSoto,ayam--garam,Rebus.\n")).region == ""
+
+
+def test_blanks_around_a_category_make_no_other_one(read):
+    rows = [f"{GOOD.strip()},{category}\n" for category in ("unggas", " unggas ", " ")]
+    table, _ = read("Title,Ingredients,Steps,Category\n" + "".join(rows))
+    assert list(table["category"]) == ["unggas", "unggas", "resep"]
 
 
 def test_surest_column_name_wins(read):
@@ -293,6 +301,9 @@ def test_quotes_inside_a_cell(read):
     assert one(read(HEADER + row)).steps == ('Cuci "bersih".', "Goreng.")
     row = 'Ayam,"[\\"1 ayam\\", \\"garam\\"]","[\\"Cuci.\\", \\"Goreng.\\"]"\n'
     assert one(read(HEADER + row)).ingredients == ("1 ayam", "garam")
+    text, items = io.StringIO(), ['1 ayam "kampung"', "garam"]
+    csv.writer(text).writerow(["Ayam", json.dumps(items), '["Goreng."]'])
+    assert one(read(HEADER + text.getvalue())).ingredients == tuple(items)
 
 
 @pytest.mark.parametrize(
@@ -342,6 +353,9 @@ HALF = r"\ud800"  # of a character, as an escape: a lone surrogate, which no tex
     [
         ("Ayam,1 ayam--1 sdt garam,\n", "no steps"),
         ("Ayam,1 ayam--1 sdt garam,nan\n", "no steps"),
+        ("Ayam,1 ayam--1 sdt garam,None\n", "no steps"),
+        ("Ayam,1 ayam--1 sdt garam,NULL\n", "no steps"),
+        ("Ayam,1 ayam--1 sdt garam,n/a\n", "no steps"),
         ("Ayam,,Goreng.\n", "fewer than two ingredients"),
         ("Ayam,1 ayam--,Goreng.\n", "fewer than two ingredients"),
         ("Ayam,-- -- --,Goreng.\n", "fewer than two ingredients"),
@@ -363,6 +377,8 @@ HALF = r"\ud800"  # of a character, as an escape: a lone surrogate, which no tex
         ("Ayam<|im_end|>,1 ayam--1 sdt garam,Goreng.\n", "a control token of a chat template"),
         ("Ayam,1 ayam</s>--1 sdt garam,Goreng.\n", "a control token of a chat template"),
         ("Ayam,1 ayam--1 sdt garam,[INST] Goreng.\n", "a control token of a chat template"),
+        ("Ayam,1 ayam--1 sdt garam,<bos>Goreng.\n", "a control token of a chat template"),
+        ("Ayam,1 ayam--1 sdt garam,Goreng.<eos>\n", "a control token of a chat template"),
         (rf"""Ayam,"['1 ayam {HALF}', '1 sdt garam']",Goreng.""" + "\n", BROKEN),
         (rf"""Ayam,"[""1 ayam {HALF}"", ""1 sdt garam""]",Goreng.""" + "\n", BROKEN),
     ],
@@ -374,6 +390,12 @@ def test_rows_that_are_dropped(read, row, reason):
     assert len(report.table()) == 1 and report.reasons == {reason: 1}
 
 
+def test_a_byte_that_is_no_text_costs_its_row_alone(read):
+    broken = b"Ayam,1 ayam--1 sdt gar\xe9m,Goreng.\n"
+    table, report = read((HEADER + GOOD.replace("1 sdt", "½ sdt")).encode() + broken)
+    assert list(table["title"]) == ["Ayam Goreng"] and drops(report) == [(3, BROKEN)]
+
+
 @pytest.mark.parametrize("line", ["\n", "   \n", '""\n', "\t\n"])
 def test_a_blank_line_is_no_row_that_could_be_dropped(read, line):
     table, report = read(HEADER + GOOD + line + OTHER)
@@ -383,7 +405,7 @@ def test_a_blank_line_is_no_row_that_could_be_dropped(read, line):
 @pytest.mark.parametrize("rest", ["garam", "ayam--garam,"], ids=["too few fields", "no steps"])
 def test_a_dropped_row_is_named_by_the_first_80_characters_of_its_title(read, rest):
     title = "Ayam  Goreng " + "x" * 80
-    _, report = read(f"{HEADER}{GOOD}{title},{rest}\n")
+    _, report = read(f"No,{HEADER}1,{GOOD}2,{title},{rest}\n")
     (drop,) = report.drops
     assert drop["title"] == "Ayam Goreng " + "x" * 68
 
@@ -428,6 +450,8 @@ def test_a_table_of_clean_recipes_is_validated(read):
         recipes.validate(table.drop(columns="title"))
     with pytest.raises(CourseError, match="note"):
         recipes.validate(table.assign(note=""))
+    with pytest.raises(CourseError, match="uniqueness"):
+        recipes.validate(pd.concat([table, table.head(1)], ignore_index=True))
     with pytest.raises(CourseError, match="column_ordered"):
         recipes.validate(table[table.columns[::-1]])
 
