@@ -231,6 +231,12 @@ def test_adding_recipes_moves_none_that_the_manifest_already_has():
     assert shares == pytest.approx(splits.FRACTIONS, abs=0.06)
 
 
+def test_a_new_recipe_like_known_ones_on_two_sides_is_trained_on():
+    known = {"r-1-0": "train", "r-1-2": "test"}
+    manifest = splits.make_manifest(table_of([(1, 0), (1, 2), (1, 4)]), known)
+    assert dict(manifest.itertuples(index=False)) == known | {"r-1-4": "train"}
+
+
 def test_own_corpus_needs_its_manifest(tmp_path):
     table = table_of([(1, 0), (2, 0)])
     (tmp_path / splits.MANIFEST).write_text("recipe_id,split\nr-1-0,test\n", encoding="utf-8")
