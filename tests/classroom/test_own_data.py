@@ -75,6 +75,14 @@ def test_a_named_column_wins_over_a_known_name(tmp_path):
     assert made.read_text(encoding="utf-8") == "Title,Ingredients,Steps\nYes,1--2,3\n"
 
 
+@pytest.mark.parametrize("separator", ["|", ".", "; "])
+def test_a_separator_is_taken_as_it_stands(tmp_path, separator):
+    file = written(tmp_path / "x.csv", [{"a": "A|B.", "b": f"1{separator}2", "c": "3"}])
+    named = {"title": "a", "ingredients": "b", "steps": "c"}
+    made, _ = subject.adapt(file, named, tmp_path / "d", separator)
+    assert made.read_text(encoding="utf-8").splitlines()[1] == "A|B.,1--2,3"
+
+
 def test_a_column_is_found_by_its_very_name_and_a_header_alone_is_named(tmp_path):
     table = [{"Name (id)": "Satu", "Name (en)": "One", "b": "1--2", "c": "3"}]
     named = {"title": "Name (en)", "ingredients": "b", "steps": "c"}
