@@ -112,6 +112,7 @@ SEPERTI_PROMPT = "Berikan rekomendasi singkat berdasarkan data berikut, maksimal
         (row(chat(assistant="Sure! " + ASK[0])), "instruction_in_answer", "contains the prompt"),
         (row(chat(assistant=LIKE_A_PROMPT)), "instruction_in_answer", "asks for one"),
         (row(chat(assistant=SEPERTI_PROMPT)), "instruction_in_answer", "asks for one"),
+        (row([*chat(assistant=LIKE_A_PROMPT), *chat()[1:]]), "instruction_in_answer", "asks"),
         (json.dumps({"messages": chat("Hi \ud83d!")}), "lone_surrogate", "message 2 (user)"),
         (row(chat(assistant="Eight.<|im_end|>")), "control_marker", "<|im_end|>"),
         (row(chat("[INST] Hi [/INST]")), "control_marker", "[INST]"),
@@ -300,10 +301,12 @@ def test_constant_answer_needs_a_majority_of_several_rows(check):
 
 def test_rows_that_are_in_the_training_file(check, tmp_path):
     train = tmp_path / "train.jsonl"
+    ends_alike = chat("And why is that?", "Nobody knows.")[1:]
+    why = [[*chat(ASK[n], TELL[n]), *ends_alike] for n in (3, 5)]
     train.write_text(
         "\n".join(row(chat(u, a)) for u, a in zip(ASK[:3], TELL))
         + '\n{"messages": 1}\nnothing\n'
-        + row(chat("Room at 21 degrees, 4 people.", "Fine.")),
+        + "\n".join([row(chat("Room at 21 degrees, 4 people.", "Fine.")), row(why[0])]),
         encoding="utf-8",
     )
     report = check(
@@ -311,6 +314,7 @@ def test_rows_that_are_in_the_training_file(check, tmp_path):
         row(chat(ASK[1].replace("Who painted", "who  painted") + "!", TELL[1])),
         row(chat(ASK[4], TELL[4])),
         row(chat("Room at 22 degrees, 4 people.", "Warm.")),
+        row(why[1]),
         train=train,
     )
     assert found(report) == [(1, "in_train"), (2, "in_train")]
