@@ -169,3 +169,8 @@ def test_a_name_that_leads_here_is_refused():
         path = f"{server.base_url}/fine_tuning/jobs"
         assert httpx.get(path).status_code == 200
         assert httpx.get(path, headers={"Host": "evil.example"}).status_code == 400
+
+
+def test_the_server_listens_to_this_machine_alone():
+    with practice(train) as server:
+        assert server.socket.getsockname()[0] == "127.0.0.1"

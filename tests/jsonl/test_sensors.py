@@ -159,6 +159,11 @@ def test_the_first_reading_is_that_of_the_modules_example():
     assert sensors.recommendation(reading, "en") in sensors.__doc__
 
 
+def test_another_seed_gives_other_readings():
+    one, again, other = (sensors.readings(20, seed=seed) for seed in (7, 7, 8))
+    assert one == again and not [reading for reading in one if reading in other]
+
+
 def test_a_rule_that_is_never_due_ends_the_search_for_readings(monkeypatch):
     monkeypatch.setattr(sensors, "simulate", lambda chance: QUIET | {"idle_w": chance.random()})
     with pytest.raises(ValueError, match="'cut_standby': 0, 'carry_on': 2"):

@@ -88,6 +88,7 @@ def test_what_is_not_exactly_a_label_pair_is_no_answer(text):
 def test_constrained_decoding_writes_one_of_the_answers(cfg, tokenizer):
     pairs = [tasks.bank_json(c, s) for c, subs in tasks.labels().items() for s in subs]
     chats = [i.question for i in tasks.load_task("bank", "id")["test"][:6]]
+    chats[0] += [{"role": "assistant", "content": pairs[0]}, chats[0][-1]]  # a second turn
     model = models.load_base(cfg)
     allowed = tasks.one_of(pairs, tokenizer, prompts.prompt_ids(chats[0], tokenizer)[-3:])
     options = {"max_new_tokens": 60, "repetition_penalty": 1.0}
