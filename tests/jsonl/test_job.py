@@ -79,13 +79,33 @@ def test_the_same_job_is_trained_once_and_another_one_anew(finished, files, cfg,
     before = told(folder)
     assert jsonl.finetune(folder, *files, cfg, **TINY) == job and told(folder) == before
 
-    def key(file=files[0], **values):
-        settings = local_job.with_hyperparameters(cfg, TINY | values)
+    def key(file=files[0], base="sanity", **values):
+        settings = dataclasses.replace(cfg, base_model=base)
+        settings = local_job.with_hyperparameters(settings, TINY | values)
         return local_job._key(settings, (file, files[1]))
 
     fewer = jsonl.write_chats(jsonl.read_chats(files[0])[:-1], tmp_path / "fewer.jsonl")
     assert key() == job.id.removeprefix("ftjob-")
-    assert len({key(), key(learning_rate=2e-2), key(seed=7), key(fewer)}) == 4
+    others = key(learning_rate=2e-2), key(seed=7), key(fewer), key(base="packaged")
+    assert len({key(), *others}) == 5
+
+
+def test_a_fresh_job_is_trained_anew_though_it_had_finished(finished, files, cfg, tmp_path):
+    folder = shutil.copytree(finished[0], tmp_path / "again")
+    with pytest.raises(KeyboardInterrupt):
+        jsonl.finetune(folder, *files, cfg, fresh=True, callbacks=[At(1, interrupt)], **TINY)
+    assert not (folder / "adapter").exists() and "completed" not in told(folder)
+
+
+def test_a_job_that_failed_and_is_run_again_has_no_error(files, cfg, tmp_path):
+    def fail():
+        raise ValueError("the disk is full")
+
+    for action, problem in ((fail, ValueError), (interrupt, KeyboardInterrupt)):
+        with pytest.raises(problem):
+            jsonl.finetune(tmp_path / "job", *files, cfg, callbacks=[At(1, action)], **TINY)
+    job = local_job.retrieve(tmp_path / "job")
+    assert (job.status, job.error, job.finished_at) == ("queued", None, None)
 
 
 def test_an_interrupted_job_goes_on_and_ends_with_the_same_weights(finished, files, cfg, tmp_path):
