@@ -20,12 +20,9 @@ OPPONENTS = (0, 3, 4)  # of report.toml: base model, nearest recipe, tuned
 
 def finished_in_runs(cfg: settings.Settings) -> set[str]:
     """Lessons that a run of the pipeline with these settings has passed."""
-    found = set()
-    for path in runner.RUNS.glob("*/summary.json"):
-        summary = read_json(path)
-        if summary["key"] == cfg.key and not summary.get("set"):  # with its own parameters
-            found |= {o["name"] for o in summary["notebooks"] if o["status"] == "passed"}
-    return found
+    summaries = map(read_json, runner.RUNS.glob("*/summary.json"))
+    own = [s for s in summaries if s["key"] == cfg.key and not s.get("set")]  # given by --set
+    return {o["name"] for s in own for o in s["notebooks"] if o["status"] == "passed"}
 
 
 def results(cfg: settings.Settings) -> tuple[list[dict], float]:

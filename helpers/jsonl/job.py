@@ -243,7 +243,8 @@ def _key(cfg: Settings, paths) -> str:
     skip = ("language", "data_language", "data", "data_hash", "device")
     settings = {k: v for k, v in cfg.as_dict().items() if k not in skip}
     hashes = [sha256(path) for path in paths]
-    return cache_key(settings, hashes, checkpoints.versions(), cfg.device.kind)
+    versions = checkpoints.versions()
+    return cache_key(settings, cfg.base_model, hashes, versions, cfg.device.kind)
 
 
 def _save(folder: Path, job: Job) -> Job:

@@ -87,7 +87,8 @@ def test_the_same_job_is_trained_once_and_another_one_anew(finished, files, cfg,
     fewer = jsonl.write_chats(jsonl.read_chats(files[0])[:-1], tmp_path / "fewer.jsonl")
     assert key() == job.id.removeprefix("ftjob-")
     others = key(learning_rate=2e-2), key(seed=7), key(fewer), key(base="packaged")
-    assert len({key(), *others}) == 5
+    named_alike = key(base="/a/model"), key(base="/b/model")
+    assert len({key(), *others, *named_alike}) == 7
 
 
 def test_a_fresh_job_is_trained_anew_though_it_had_finished(finished, files, cfg, tmp_path):
