@@ -109,8 +109,12 @@ def test_the_models_of_all_profiles_are_planned_offline():
     assert bases <= set(shapes.known())
 
 
-def test_the_made_model_has_the_shipped_shape(tmp_path):
+def test_the_made_model_is_the_same_each_time_and_has_the_shipped_shape(cfg, tmp_path):
+    torch.rand(1)  # whatever was drawn before
     models.prepare_sanity(tmp_path)
+    weights = "model.safetensors"
+    before = Path(models.base_folder(cfg), weights).read_bytes()
+    assert (tmp_path / weights).read_bytes() == before
     made = dataclasses.replace(shapes.find(str(tmp_path)), name="sanity")
     assert made == shapes.find("sanity") and made.parameters == shapes.find("sanity").parameters
 

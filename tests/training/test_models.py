@@ -3,6 +3,7 @@
 import dataclasses
 from types import SimpleNamespace
 
+import bitsandbytes as bnb
 import pytest
 import torch
 
@@ -183,6 +184,33 @@ def test_on_a_cpu_4_bit_weights_are_unpacked_when_they_are_loaded(cfg, monkeypat
     assert [models.load_base(cfg)] == unpacked
     models.load_base(cfg, "none")
     assert len(unpacked) == 1
+
+
+def test_an_unpacked_4_bit_layer_computes_what_the_packed_one_does_its_bias_too():
+    layer = bnb.nn.Linear4bit(64, 32, quant_type="nf4", compute_dtype=torch.float32).to("cpu")
+    given = torch.randn(3, 64)
+    packed = layer(given)
+    models.unpack(torch.nn.Sequential(layer))
+    assert torch.allclose(layer(given), packed, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "asked, kind", [(None, "Linear4bit"), ("nf4", "Linear4bit"), ("none", "Linear")]
+)
+def test_a_tuned_model_is_quantised_as_asked_or_as_the_profile_says(tuned_cfg, asked, kind):
+    model = models.load_tuned(tuned_cfg, asked).get_base_model()
+    assert type(model.get_decoder().layers[0].self_attn.q_proj.base_layer).__name__ == kind
+
+
+def test_a_model_is_asked_by_its_own_chat_template_where_it_has_one(cfg, tmp_path):
+    tokenizer = models.load_tokenizer(cfg)
+    write_json(tmp_path / "config.json", {"model_type": "llama"})
+    (tmp_path / "model.safetensors").touch()
+    for own in (None, "[INST] {{ messages[0]['content'] }} [/INST]"):
+        tokenizer.chat_template = own
+        tokenizer.save_pretrained(tmp_path)
+        again = models.load_tokenizer(dataclasses.replace(cfg, base_model=str(tmp_path)))
+        assert again.chat_template == (own or models.CHATML)
 
 
 def test_padding_with_the_end_token_is_never_handed_out(cfg, tmp_path):
