@@ -7,7 +7,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 from tokenizers.processors import TemplateProcessing
+from transformers import PreTrainedTokenizerFast
 
 from helpers.course.errors import LabelMaskError
 from helpers.data.recipes import Recipe
@@ -122,6 +125,23 @@ def test_rows_agree_with_the_chat_template_on_the_whole_conversation(corpus, tok
         )
 
 
+@pytest.mark.parametrize(
+    ("language", "headings", "eggs", "step"),
+    [
+        ("id", ["Bahan:", "Langkah:"], "4 butir telur", "Rebus telur."),
+        ("en", ["Ingredients:", "Steps:"], "4 eggs", "Boil the eggs."),
+    ],
+)
+def test_answers_and_follow_ups_stand_under_the_headings_of_their_language(
+    language, headings, eggs, step
+):
+    chat = prompts.messages(Recipe("Telur", (eggs, "1 tempe"), (step,)), language)
+    longer = prompts.follow_up(chat, "twice", "tempe", language)
+    for answer in (longer[2], longer[4]):
+        lines = answer["content"].splitlines()
+        assert [line for line in lines if line.endswith(":")] == headings
+
+
 def sabotages(row, prompt_length, eos):
     labels, ids = list(row.labels), list(row.input_ids)
     yield "end token", ids, [*labels[:-1], prompts.IGNORE]
@@ -136,6 +156,7 @@ def sabotages(row, prompt_length, eos):
     )
     yield "shifted", ids, [*labels[:prompt_length], *labels[prompt_length + 1 :], eos]
     yield "never saw", ids[1:], labels[1:]
+    yield "answer is empty", [*ids[:prompt_length], eos], [*labels[:prompt_length], eos]
 
 
 def test_each_way_to_break_the_label_mask_is_caught(corpus, tokenizer):
@@ -157,6 +178,14 @@ def test_a_control_token_in_a_message_is_never_learnt(corpus, tokenizer, typed, 
     chat[place] = chat[place] | {"content": f"{chat[place]['content']} {typed} lagi"}
     with pytest.raises(LabelMaskError, match="control token"):
         ChatDataset([chat], tokenizer, 512)
+
+
+def test_a_character_that_the_tokenizer_does_not_know_is_no_control_token():
+    words = Tokenizer(WordLevel({"<unk>": 0, "<pad>": 1, "</s>": 2}, unk_token="<unk>"))
+    known = {"unk_token": "<unk>", "pad_token": "<pad>", "eos_token": "</s>"}
+    rare = PreTrainedTokenizerFast(tokenizer_object=words, chat_template=models.CHATML, **known)
+    chat = [*prompts.prompt_messages("Resep?"), {"role": "assistant", "content": "Telur ½"}]
+    assert len(ChatDataset([chat], rare, 512)) == 1
 
 
 def test_a_pad_token_that_is_the_end_token_is_refused(corpus, tokenizer):

@@ -57,6 +57,12 @@ def test_words_around_a_request_are_heard_in_training_only(corpus):
     assert 0.4 < heard["train"] / len(corpus) < 0.8, "0.3 before and 0.3 after"
 
 
+def test_an_english_request_has_no_indonesian_words_around_it(corpus):
+    before, after = (tuple(PHRASINGS["id"]["around"][side]) for side in ("before", "after"))
+    texts = [requests.draw(recipe, "en").text for recipe in corpus]
+    assert not any(text.startswith(before) or text.endswith(after) for text in texts)
+
+
 def test_a_request_names_the_recipe_s_own_ingredients_in_random_order(corpus):
     orders = set()
     for recipe in corpus:
@@ -90,21 +96,31 @@ def test_of_three_ingredients_none_is_left_out_and_of_more_one_or_two(form, coun
     assert {len(set(items)) for items in drawn} == named
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_a_recipe_of_what_every_kitchen_has_is_asked_for_by_its_title(form):
+    syrup = recipes.Recipe("Air Gula", ("1 l air", "2 sdm gula"), ("Rebus.",))
+    asked = requests.draw(syrup, form=form)
+    assert (asked.form, asked.items) == ("dish", ()) and "Air Gula" in asked.text
+
+
+@pytest.mark.parametrize(("language", "joined"), [("id", " dan "), ("en", " and ")])
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_ingredients_are_listed_with_commas_and_the_last_now_and_then_with_and(count):
+def test_ingredients_are_listed_with_commas_and_the_last_now_and_then_with_and(
+    count, language, joined
+):
     recipe, heard = dataclasses.replace(SOUP, ingredients=SOUP.ingredients[:count]), set()
     for epoch in range(40):
-        asked = requests.draw(recipe, form="ingredients", phrasing="test", epoch=epoch)
+        asked = requests.draw(recipe, language, form="ingredients", phrasing="test", epoch=epoch)
         *most, last = asked.items
-        lists = {", ".join(asked.items), ", ".join(most) + " dan " * bool(most) + last}
+        lists = {", ".join(asked.items), ", ".join(most) + joined * bool(most) + last}
         listed = {
             said
             for said in lists
-            for sentence in PHRASINGS["id"]["ingredients"]["test"]
+            for sentence in PHRASINGS[language]["ingredients"]["test"]
             if asked.text == sentence.format(items=said)
         }
         assert len(listed) == 1
-        heard |= {" dan " in said for said in listed}
+        heard |= {joined in said for said in listed}
     assert heard == ({True, False} if count > 1 else {False})
 
 
@@ -241,6 +257,7 @@ def test_a_recipe_whose_title_or_steps_need_it_has_no_follow_up_without_it():
     assert requests.without(recipe, "bawang putih", "id") is None  # first of the enumeration
     measured = recipes.Recipe("A", ("1 ayam", "1 l air"), ("Tuang 200 ml air.", "Masak 5 menit."))
     assert requests.twice(measured, "id") is None
+    assert requests.twice(dataclasses.replace(measured, steps=("Pour 2 cups.",)), "en") is None
     assert requests.twice(recipe, "id").ingredients[1] == "6 cm jahe"
 
 
