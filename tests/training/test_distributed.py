@@ -34,6 +34,7 @@ from helpers.course.settings import ROOT
 from helpers.data import load_recipes, splits
 from helpers.training import checkpoints, distributed, models, processes, prompts, trainer
 
+SEED = 7  # not the one where none is given
 STEPS = 7  # an epoch of 46 rows has five updates of eight and one of six
 
 
@@ -44,7 +45,7 @@ def world(corpus, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DAPUR_ARTIFACTS", str(root / "artifacts"))
         patch.setattr(settings, "load", two_processes.load)
-        cfg = settings.load("sanity", "id")
+        cfg = settings.load("sanity", "id", seed=SEED)
         tokenizer = models.load_tokenizer(cfg)
         epochs = [[prompts.messages(r, "id", epoch=n) for r in corpus] for n in range(4)]
         fit = [
@@ -62,7 +63,8 @@ def world(corpus, tmp_path_factory):
 
 
 def words(out, steps=STEPS, *more):
-    return ["--profile", "sanity", "--steps", str(steps), "--out", str(out), *more]
+    command = ["--profile", "sanity", "--seed", str(SEED), "--steps", str(steps)]
+    return [*command, "--out", str(out), *more]
 
 
 def only_sixth(folder, to):
@@ -87,6 +89,7 @@ def started(world, one):
     only_sixth(world / "one", world / "onward")
     trainings = [
         ["version", words(world / "version")],
+        ["rows", words(world / "rows")],
         ["", words(world / "two", STEPS, "--keep-gradient")],
         ["", words(world / "onward", STEPS, "--resume")],
         ["death", words(world / "death")],
@@ -111,7 +114,7 @@ def two(world, started):
 
 def test_one_process_trains_as_lesson_03_does(world, one):
     """Exactly: the losses, gradient norms and evaluations of the trainer that the lesson shows."""
-    cfg = distributed.shortened(settings.load("sanity", "id"), STEPS)
+    cfg = distributed.shortened(settings.load("sanity", "id", seed=SEED), STEPS)
     tokenizer = models.load_tokenizer(cfg)
     rows = [trainer.ChatDataset(c, tokenizer, 256) for c in distributed.chats(cfg).values()]
     model = trainer.attach_adapter(models.load_base(cfg, for_training=True), cfg)
@@ -127,11 +130,29 @@ def test_one_process_trains_as_lesson_03_does(world, one):
 
 def test_what_is_written_of_a_training_is_how_it_ended_and_how_long_it_took(one):
     """One process talks to no other, and needs no row twice to fill a batch."""
+    assert one["seed"] == SEED
     assert (one["strategy"], one["backend"], one["rows_repeated"]) == ("single", None, 0)
     assert Path(one["checkpoint"]).name == f"checkpoint-{one['steps']}" == f"checkpoint-{STEPS}"
     assert [e["step"] for e in one["evaluations"]] == list(range(1, STEPS + 1))
     assert one["eval_loss"] == one["evaluations"][-1]["loss"]
     assert 0 < one["seconds"] < one["whole_call"]
+
+
+def test_a_second_start_without_resume_takes_every_step_anew(world, tmp_path):
+    losses = []
+    for _ in range(2):
+        distributed.main(words(tmp_path, 1))
+        losses.append(read_json(tmp_path / "training.json")["losses"])
+    assert losses[0] == losses[1] and len(losses[0]) == 1
+
+
+def test_a_resume_of_another_training_is_refused_and_keeps_its_checkpoints(
+    world, one, tmp_path, capsys
+):
+    only_sixth(world / "one", tmp_path)
+    code, said = left(words(tmp_path, STEPS + 1, "--resume"), capsys)
+    assert code == 1 and "are of another training" in said
+    assert (tmp_path / "checkpoints" / "checkpoint-6").is_dir()
 
 
 def test_an_update_has_as_many_rows_as_with_one_process(one, two):
@@ -196,12 +217,18 @@ def test_a_process_that_dies_while_saving_leaves_no_checkpoint_taken_for_whole(
     assert "checkpoint-2 is broken" in capsys.readouterr().out
 
 
-def test_processes_with_other_versions_all_stop_before_anything_is_written(world, started):
-    said = "they differ in transformers (process 0: "
-    assert started.stderr.count(said) == 1 and "process 1: 4.0.0" in started.stderr
+@pytest.mark.parametrize(
+    "fault, name", [("version", "transformers"), ("rows", "rows_and_settings")]
+)
+def test_processes_with_other_versions_or_rows_all_stop_before_anything_is_written(
+    world, started, fault, name
+):
+    said = rf"they differ in {name} \(process 0: (\S+), process 1: (\S+)\)"
+    ((ours, theirs),) = re.findall(said, started.stderr)
+    assert ours != theirs
     for rank in (0, 1):
-        assert f"process {rank}, version: exit code 1" in started.stdout
-    assert not (world / "version").exists()
+        assert f"process {rank}, {fault}: exit code 1" in started.stdout
+    assert not (world / fault).exists()
 
 
 @pytest.fixture
@@ -299,7 +326,7 @@ def test_the_first_process_alone_makes_the_base_model_and_the_others_wait(begin,
 def test_processes_must_have_the_same_options_but_may_write_and_wait_as_they_like(begin):
     here, there, other = (
         begin(words(out, 5, *more))[1]
-        for out, *more in (["a"], ["b", "--wait", "5"], ["a", "--seed", "7"])
+        for out, *more in (["a"], ["b", "--wait", "5"], ["a", "--seed", str(SEED + 1)])
     )
     assert here == there != other
 
@@ -381,6 +408,9 @@ def test_where_lesson_02_left_not_both_splits_each_part_comes_from_its_own(cfg, 
     parts = splits.assign(table, own)
     titles = {name: set(part["title"]) for name, part in parts.groupby("split")}
     found = distributed.chats(own)
+    asked = [chat[1]["content"] for chat in found["train"]]
+    again = sum(a == b for a, b in zip(asked, asked[own.max_train_rows :]))
+    assert again < own.max_train_rows / 2, "each epoch asks anew"
     assert {name: len(chats) for name, chats in found.items()} == {
         "train": own.max_train_rows * math.ceil(own.epochs),
         "validation": own.max_validation_rows,

@@ -126,17 +126,12 @@ def test_rows_agree_with_the_chat_template_on_the_whole_conversation(corpus, tok
 
 
 @pytest.mark.parametrize(
-    ("language", "headings", "eggs", "step"),
-    [
-        ("id", ["Bahan:", "Langkah:"], "4 butir telur", "Rebus telur."),
-        ("en", ["Ingredients:", "Steps:"], "4 eggs", "Boil the eggs."),
-    ],
+    ("language", "headings"),
+    [("id", ["Bahan:", "Langkah:"]), ("en", ["Ingredients:", "Steps:"])],
 )
-def test_answers_and_follow_ups_stand_under_the_headings_of_their_language(
-    language, headings, eggs, step
-):
-    chat = prompts.messages(Recipe("Telur", (eggs, "1 tempe"), (step,)), language)
-    longer = prompts.follow_up(chat, "twice", "tempe", language)
+def test_answers_and_follow_ups_stand_under_the_headings_of_their_language(language, headings):
+    chat = prompts.messages(Recipe("Tofu", ("4 tofu", "1 tempe"), ("Kukus.",)), language)
+    longer = prompts.follow_up(chat, "twice", "tofu", language)
     for answer in (longer[2], longer[4]):
         lines = answer["content"].splitlines()
         assert [line for line in lines if line.endswith(":")] == headings
