@@ -44,10 +44,15 @@ def test_title_and_main_ingredient():
     assert content.main_kept(ANSWER, "tempe", "id") and not content.main_kept(ANSWER, "udang", "id")
     assert content.main_kept(ANSWER, "tempe benguk", "id")
     assert not content.main_kept("tempe", "tempe", "id")
+    thighs = ANSWER.replace("tempe", "paha ayam")
+    assert content.main_kept(thighs, "dada ayam", "id"), "in whatever cut"
+    assert not content.main_kept(thighs, "dada bebek", "id")
 
 
 def test_what_is_listed_is_used_and_what_is_used_is_listed():
     assert content.used(ANSWER, "id") == pytest.approx(2 / 3)  # no step mentions the chilli
+    onions = ANSWER.replace("cabai merah", "bawang merah").replace("santan.", "bawang putih.")
+    assert content.used(onions, "id") == pytest.approx(2 / 3)  # garlic is no use of shallots
     known = ["santan", "santan kental", "kecap manis", "tempe", "udang"]
     assert content.unlisted(ANSWER, known, "id") == ["santan"]
     assert content.unlisted("halo santan", known, "id") == []

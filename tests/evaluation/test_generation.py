@@ -154,6 +154,23 @@ def test_a_stream_writes_what_answers_give_and_stops_within_a_token(cfg, tokeniz
     assert facts["tokens"] == 1 and not facts["ended"]
 
 
+def test_a_stream_without_options_writes_what_the_profile_says(cfg, tokenizer, model):
+    cfg = dataclasses.replace(cfg, max_new_tokens=15, repetition_penalty=1.3)
+    (whole,) = generation.answers(model, tokenizer, chats(1), cfg)
+    assert "".join(generation.stream(model, tokenizer, chats(1)[0], cfg)) == whole["text"]
+
+
+def test_who_closes_a_stream_does_not_wait_for_the_rest_of_the_answer(cfg, tokenizer, model):
+    computed, most = [], 700
+    with model.get_output_embeddings().register_forward_hook(lambda *_: computed.append(1)):
+        stream = generation.stream(
+            model, tokenizer, chats(1)[0], cfg, max_new_tokens=most, min_new_tokens=most
+        )
+        next(stream)
+        stream.close()
+    assert 0 < len(computed) < most
+
+
 def test_an_answer_being_written_does_not_keep_python_from_ending(cfg, tokenizer):
     class Noting(Scripted):
         def generate(self, input_ids, streamer, **options):

@@ -130,3 +130,12 @@ def test_records_keep_the_last_value_and_reach_the_file(tmp_path, monkeypatch):
     results.start("other")  # is kept nowhere
     results.record("b", 3)
     assert [path.name for path in (tmp_path / "results").iterdir()] == ["nb.json"]
+
+
+def test_a_recorded_share_has_its_interval_and_the_number_of_all_its_rows(tmp_path, monkeypatch):
+    monkeypatch.setenv("DAPUR_METRICS", str(tmp_path / "m.json"))
+    results.start("nb")
+    metrics.record_share("hits", iter([True, False, False, False]))
+    (row,) = files.read_json(tmp_path / "m.json")
+    found = tuple(row[name] for name in ("value", "low", "high", "n"))
+    assert found == (*metrics.share([True, False, False, False]), 4)

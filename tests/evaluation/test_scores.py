@@ -77,8 +77,9 @@ def test_the_table_compares_answers_with_their_own_rows():
 def test_each_number_of_the_table_is_of_its_own_answers():
     """Nothing here is the same the other way round, and no two rows weigh the same."""
     cut = TELUR.split("\n\nLangkah")[0]
-    steps = TEMPE + "\n2. Goreng tempe.\n3. Angkat."
-    table = evaluation.table([TELUR, cut, steps], ROWS, "id", None, [True, False, True])
+    steps = TEMPE + "\n2. Goreng tempe.\n3. Tuang santan."
+    seen = {"santan": {"ml"}}
+    table = evaluation.table([TELUR, cut, steps], ROWS, "id", seen, [True, False, True])
     assert table["ended"] == (*metrics.share([True, False, True]), 3)
     references = [row["messages"][-1]["content"] for row in ROWS]
     texts = [TELUR, cut, steps]
@@ -86,6 +87,9 @@ def test_each_number_of_the_table_is_of_its_own_answers():
         there, back = score(texts, references)[0], score(references, texts)[0]
         assert table[name][0] == there != pytest.approx(back, abs=0.01)
     assert table["distinct_steps"][0] == pytest.approx(3 / 4)  # four steps, one of them twice
+    assert table["unlisted"] == (*metrics.share([False, False, True]), 3)  # the coconut milk
+    found = [table[name][0] for name in ("used", "quantities")]
+    assert found == pytest.approx([(1 / 2 + 0 + 1 / 2) / 3, (1 + 0 + 1) / 3])
 
 
 def test_each_answer_is_read_once(monkeypatch):
