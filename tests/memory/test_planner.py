@@ -12,7 +12,7 @@ from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from helpers import training
-from helpers.course import settings
+from helpers.course import device, settings
 from helpers.course.errors import UsageError
 from helpers.memory import meter, planner, shapes
 from helpers.memory.planner import Job
@@ -338,6 +338,13 @@ def test_bf16_came_with_ampere(cfg, capability, dtype):
     assert (job.dtype, job.upcast) == (dtype, dtype == "float16")
 
 
+@pytest.mark.parametrize(("fast", "dtype"), [(True, BF16), (False, FP32)])
+def test_a_processor_is_planned_with_what_it_computes_fast(cfg, monkeypatch, fast, dtype):
+    monkeypatch.setattr(device, "fast_bf16", lambda: fast)
+    _, job, _ = planner.job_of(dataclasses.replace(cfg, compute_dtype="auto"))
+    assert (job.device, job.dtype) == ("cpu", dtype)
+
+
 def test_checkpointing_is_of_the_kind_that_stays(cfg, tmp_path, recwarn):
     changed = dataclasses.replace(cfg, gradient_checkpointing=True)
     model = training.attach_adapter(models.load_base(cfg, for_training=True), changed).train()
@@ -409,17 +416,26 @@ def test_a_chat_keeps_a_cache_and_trains_nothing():
     assert whole["weights"] == 4 * parts["weights"] and whole["nf4_constants"] == 0
 
 
+@pytest.mark.parametrize("card", [8, 4], ids=["fits as asked", "does not fit"])
 @pytest.mark.parametrize("name", ["batch", "length"])
-def test_recommendation_stops_exactly_at_the_border(name):
-    best = planner.recommend("gpu-8gb", 8).largest[name]
-    fits, too_much = (planner.plan("gpu-8gb", **{name: best + more}) for more in (0, 1))
-    assert fits.total_bytes <= 8 * 2**30 < too_much.total_bytes
+def test_recommendation_stops_exactly_at_the_border_with_the_rest_as_asked(name, card):
+    advice = planner.recommend("gpu-8gb", card)
+    assert advice.fits == (card == 8)
+    sizes = (advice.largest[name] + more for more in (0, 1))
+    fits, too_much = (planner.plan("gpu-8gb", **{name: size}) for size in sizes)
+    assert fits.total_bytes <= card * 2**30 < too_much.total_bytes
 
 
 def test_a_job_is_one_row_of_512_tokens_where_nothing_else_is_said():
     job = Job()
     assert (job.batch, job.length, job.tokens, job.has_padding) == (1, 512, 512, False)
     assert job.accumulation == 1
+
+
+def test_a_plan_of_a_job_takes_changes_as_that_of_a_profile_does():
+    job, shape = planner.plan("gpu-8gb").job, shapes.find("Qwen/Qwen3-1.7B")
+    changed = planner.plan(job, shape=shape, batch=5, length=300)
+    assert changed == planner.plan("gpu-8gb", batch=5, length=300)
 
 
 @pytest.mark.parametrize("name", ["batch", "length", "rank", "accumulation"])
@@ -471,6 +487,9 @@ def test_what_to_save_on_first():
     assert planner.recommend("rtx3060", 24).savings == []
     job = planner.plan("gpu-8gb", **wish).job
     changes = [change for _, change in planner.memory_savings(shapes.find("sanity"), job)]
+    odd = planner.memory_savings(shapes.find("sanity"), dataclasses.replace(job, batch=7))
+    rows = [now["batch"] * now["accumulation"] for _, now in odd if "batch" in now]
+    assert len(rows) == 2 and min(rows) >= 7 * job.accumulation, "an update is never smaller"
     fields = [next(iter(change)) for change in changes]
     assert list(dict.fromkeys(fields)) == ["batch", "checkpointing", "optimizer", "length", "rank"]
     assert {"checkpointing": True} in changes
