@@ -409,10 +409,9 @@ def memory_savings(shape: Shape, job: Job) -> list[tuple[str, dict]]:
     checkpointing about a third more time, 8-bit states next to nothing, shorter rows lose recipes,
     a smaller adapter learns less.
     """
-    found, batch, length = [], job.batch, job.length
-    while batch > 1:
-        batch //= 2
-        more = job.accumulation * math.ceil(job.batch / batch)
+    found, length = [], job.length
+    for batch in (n for n in range(job.batch // 2, 0, -1) if job.batch % n == 0):
+        more = job.accumulation * job.batch // batch  # an update has as many rows as before
         words = tr(
             f"batch {batch}, akumulasi {more}: hasil sama, hanya lebih lama",
             f"batch {batch}, accumulation {more}: same result, only slower",

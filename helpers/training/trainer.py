@@ -182,8 +182,8 @@ def check_collator(loader) -> None:
     kept = int((loader.collate_fn(rows)["labels"] != IGNORE).sum())
     if kept != learnt:
         raise LabelMaskError(
-            f"the collator leaves {kept} of {learnt} labels: a masked end token, and the model "
-            "would never stop. Only padding may get the label -100."
+            f"the collator leaves {kept} of {learnt} labels. Fewer: with a masked end token the "
+            "model would never stop; more: padding or the prompt is learnt. Only those get -100."
         )
 
 
