@@ -139,6 +139,13 @@ def test_turns_that_do_not_fit_the_window_are_remembered_only_on_demand():
     assert talk.last.remembered == 2
 
 
+def test_a_window_wider_than_the_model_is_as_wide_as_the_model():
+    talk = conversation(window=100, limit=60)
+    talk.say("k " * 20)
+    talk.say("lagi")
+    assert talk.last.remembered == 0  # with it 76 tokens
+
+
 @pytest.mark.parametrize("message", ["<img src=x onerror=alert(1)> & <b>", "\ud800 setengah 🍜"])
 def test_odd_text_stays_text(message):
     talk = conversation()
@@ -158,8 +165,9 @@ def test_stop_from_another_thread_keeps_what_is_written():
     worker.join(5)
     assert not worker.is_alive() and not talk.busy and not talk.stop()
     assert talk.last.stopped and talk.last.answer == "awal "
-    talk.stream = echo
-    assert talk.say("b") == "b" and talk.last.remembered == 1 and not talk.last.stopped
+    stream.go.set()
+    assert talk.say("b") == "awal akhir"  # the next one is written to its end
+    assert talk.last.remembered == 1 and not talk.last.stopped
 
 
 def test_many_threads_at_once_get_one_answer_or_a_refusal():
@@ -225,6 +233,14 @@ def test_an_answer_given_up_by_the_caller_frees_the_conversation():
     next(pieces)
     pieces.close()
     assert closed and not talk.busy and talk.last.stopped
+
+
+def test_the_time_to_the_first_word_stays_as_the_answer_goes_on():
+    talk = conversation(lambda *_, **__: iter("abc"))
+    pieces = talk.reply("a")
+    next(pieces)
+    first = talk.last.first_s
+    assert list(pieces) == ["b", "c"] and talk.last.first_s == first
 
 
 def test_empty_answers_are_not_sent_again():
@@ -305,6 +321,42 @@ def test_base_answers_with_the_adapter_off_within_the_window(cfg, tokenizer, mon
     _, asked, options = seen[0]
     assert tokenizer.eos_token not in asked
     assert options["temperature"] == 0.5 and options["max_new_tokens"] == cfg.max_new_tokens
+
+
+def test_two_conversations_with_one_bot_are_answered_one_after_the_other(cfg, monkeypatch):
+    bot, seen = chat.Bot(cfg), []
+    bot.model = Switched()
+
+    def stream(model, *asked, **options):
+        seen.append(model.on)
+        yield "ya"
+
+    monkeypatch.setattr(generation, "stream", stream)
+    base, tuned = (bot.conversation(model=model) for model in chat.MODELS)
+    pieces = base.reply("a")
+    next(pieces)
+    other = threading.Thread(target=tuned.say, args=("b",))
+    other.start()
+    other.join(0.1)  # time to answer at once, without the adapter
+    assert list(pieces) == []
+    other.join(5)
+    assert tuned.last.answer == "ya" and seen == [False, True]
+
+
+def test_a_conversation_has_the_language_of_the_data_and_the_seed_of_the_settings(cfg):
+    bot = chat.Bot(dataclasses.replace(cfg, language="en", seed=7))
+    bot.model = Switched()
+    talk = bot.conversation()
+    assert talk.messages("a")[0]["content"] == prompts.SYSTEM["id"] and talk.seed == 7
+
+
+def test_a_drawn_answer_follows_its_seed(cfg):
+    bot = chat.UntunedBot(cfg)
+
+    def say(seed):
+        return bot.conversation(temperature=1.5, seed=seed, answer_tokens=6).say("Halo")
+
+    assert say(1) == say(1) != say(2)
 
 
 @pytest.mark.parametrize("held, read", [(32_768, 4096), (2048, 2048)])
