@@ -1,6 +1,7 @@
 """The chat box without a browser."""
 
 import itertools
+import threading
 import time
 
 import pytest
@@ -102,6 +103,30 @@ def test_a_second_message_waits_in_the_field_and_stop_keeps_what_is_written():
     (turn,) = widget.conversation.turns
     assert (turn.question, turn.answer, turn.stopped) == ("satu", "awal ", True)
     assert "dihentikan" in widget.status.value and "dihentikan" in widget.log.value
+
+
+def test_a_message_typed_while_another_fails_stays_in_the_field():
+    typed = threading.Event()
+
+    def broken(messages, stop, **options):
+        yield "awal"
+        typed.wait(5)
+        raise RuntimeError("out of memory")
+
+    widget = chat_widget.ChatWidget(conversation(broken))
+    ask(widget, "satu")
+    widget.text.value = "dua"
+    typed.set()
+    finish(widget)
+    assert widget.text.value == "dua" and "out of memory" in widget.status.value
+
+
+def test_clear_button_after_an_answer(widget):
+    ask(widget, "rahasia")
+    finish(widget)
+    assert "rahasia" in widget.log.value
+    widget.clear.click()
+    assert widget.conversation.turns == [] and "rahasia" not in widget.log.value
 
 
 def test_clear_button_while_writing():
