@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import html
 import itertools
 import json
 import os
@@ -448,6 +449,19 @@ def test_a_client_that_leaves_frees_the_model(start):
     running.wait_for(lambda: running.writing() == 0, "request given up", 3)
 
 
+def test_an_answer_that_is_cut_because_the_service_closes_is_an_error_and_no_answer(cfg):
+    service = server_api.Service(FakeBot(cfg, pause=0.02), cfg)
+    service.load()
+
+    async def cut():
+        async for _ in service.answer(service.conversation(), "terus lagi"):
+            service.close()
+
+    with pytest.raises(server_api.Unavailable, match="ditutup|closing"):
+        asyncio.run(cut())
+    assert service.health()["latency"]["answers"] == 0
+
+
 def test_the_wait_has_a_limit(start, monkeypatch):
     monkeypatch.setattr(server_api, "WAIT_S", 0.3)
     running = start(pause=0.02).ready()
@@ -733,6 +747,7 @@ def test_the_page_answers(quick):
     assert len(log) == 2 and texts == {'satu &lt;b&gt;dua&lt;/b&gt; "tiga"'}  # quotes may be copied
     options = quick.bot.options[-1]
     assert (options["temperature"], options["top_p"], options["top_k"]) == (0.5, 0.8, 5)
+    assert quick.bot.limits[-1] == 300
     again = ask_page(quick, "<i>lagi</i>")[-1]  # Gradio has made the field anew in the meantime
     assert again["output"]["data"][1][-2]["content"][0]["text"] == "&lt;i&gt;lagi&lt;/i&gt;"
     refused = ask_page(quick, "x" * 10_000, "other")[-1]
@@ -803,15 +818,17 @@ def test_the_mark_of_a_stopped_answer_does_not_wait_in_the_queue(quick):
 
 def test_the_mark_of_a_stopped_answer_is_shown_and_what_was_written_is_remembered(quick):
     event = quick.http.get("/config").json()["dependencies"][-1]["id"]
-    turns = [("user", "halo"), ("assistant", "sebagian")]
-    log = [{"role": role, "content": [{"type": "text", "text": text}]} for role, text in turns]
+    turns = [("user", "gula & <b>"), ("assistant", "sebagian > separuh")]
+    texts = [html.escape(text) for _, text in turns]
+    parts = [[{"type": "text", "text": text}] for text in texts]
+    log = [{"role": role, "content": part} for (role, _), part in zip(turns, parts)]
     sent = {"data": [log], "fn_index": event, "session_hash": "marked"}
     reply = quick.http.post("/gradio_api/run/predict", json=sent)
     shown = [message["content"][0]["text"] for message in reply.json()["data"][0]]
-    assert shown == ["halo", "sebagian" + server.stop_mark()]
+    assert shown == [texts[0], texts[1] + server.stop_mark()]
     ask_page(quick, "lagi", "marked")
     asked = [(message["role"], message["content"]) for message in quick.bot.asked[-1]]
-    assert asked[1:] == [*turns, ("user", "lagi")]
+    assert asked[1:] == [*turns, ("user", "lagi")]  # as they were typed and written
 
 
 def test_of_several_answers_the_last_is_marked_as_stopped():
@@ -986,7 +1003,11 @@ def test_a_history_of_text_is_let_through():
 def test_the_page_names_no_other_host_and_forbids_it(quick):
     shown = quick.http.get("/")
     assert shown.status_code == 200
-    assert "default-src 'self'" in shown.headers["content-security-policy"]
+    rules = shown.headers["content-security-policy"].split(";")
+    policy = {name: sources for name, *sources in map(str.split, rules)}
+    assert {"default-src", "script-src"} <= policy.keys()
+    inside = {"'self'", "'none'", "'unsafe-inline'", "'unsafe-eval'", "data:", "blob:"}
+    assert set(itertools.chain(*policy.values())) <= inside
     assert re.findall(r"""(?:src|href)=["'](?:https?:)?//[^"']+""", shown.text) == []
     style = quick.http.get("/theme.css").text.replace('url("data:', "url(data:")
     assert re.findall(r"@import|@font-face|url\([\"']?(?!data:)[^)]*", style) == []
