@@ -84,6 +84,12 @@ def test_tensor_types_and_names(files, merged):
     assert sizes == sorted(sizes, reverse=True)
 
 
+def test_the_licence_is_in_the_file_and_where_none_is_known_none(files, tokenizer, tmp_path):
+    assert field(files["f16"], "general.license") == "cc0-1.0"
+    unknown = write(llama(len(tokenizer)), tokenizer, tmp_path / "x.gguf")
+    assert gguf.GGUFReader(unknown).get_field("general.license") is None
+
+
 def test_permutation_moves_halves_to_neighbours(merged, tokenizer, tmp_path, monkeypatch):
     weight = np.arange(8).reshape(8, 1)  # two heads of four rows
     assert gguf_writer.permute(weight, 2).ravel().tolist() == [0, 2, 1, 3, 4, 6, 5, 7]
