@@ -207,6 +207,23 @@ def test_second_export_reuses_and_a_change_does_not(copied):
     assert export.export(copied, ["f16"], fresh=True)["reused"] == []
 
 
+def test_after_the_base_was_exchanged_nothing_of_the_old_export_is_kept(copied):
+    export.export(copied, [])
+    (path,) = merging.base_files(copied)
+    save_file({name: w * 2 for name, w in load_file(path).items()}, path)
+    again = export.export(copied, [])
+    assert "merged/model.safetensors" in again["written"] and again["reused"] == []
+
+
+def test_a_base_that_stores_its_rotary_frequencies_is_exported_without_them(copied):
+    (path,) = merging.base_files(copied)
+    frequencies = {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(8)}
+    save_file(load_file(path) | frequencies, path)
+    export.export(copied, ["f16"])
+    saved = load_file(export.folder(copied) / "merged" / "model.safetensors")
+    assert export.gguf_path(copied, "f16").is_file() and not saved.keys() & frequencies.keys()
+
+
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
 def test_a_merged_folder_that_lost_a_file_is_written_again(copied, name):
     export.export(copied, [])
@@ -331,8 +348,9 @@ TEMPLATES = {
 def test_the_modelfile_says_what_the_chat_template_says(name, tuned_cfg):
     tokenizer = models.load_tokenizer(tuned_cfg)
     tokenizer.chat_template = TEMPLATES[name] or tokenizer.chat_template
-    text = export.modelfile(tuned_cfg, tokenizer, "x.gguf")
+    text = export.modelfile(replace(tuned_cfg, language="en"), tokenizer, "x.gguf")
     _, template, _, system, rest = text.split('"""')
+    assert system == prompts.SYSTEM[tuned_cfg.data_language]
     exchanges = [("Buatkan\n resep.", "Bahan: {{ x }}"), ('Lebih "pedas" 🌶️?', "")]
     chat = [{"role": "system", "content": system}]
     for prompt, response in exchanges:
