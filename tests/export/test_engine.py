@@ -1,6 +1,7 @@
 """llama.cpp on the exported file: transformers' tokens, the chat's interface, clear refusals."""
 
 import dataclasses
+import json
 import shutil
 import subprocess
 import sys
@@ -9,9 +10,11 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
+import gguf
 import httpx
 import pytest
 import torch
+from gguf.quants import dequantize
 from safetensors.torch import load_file, save_file
 from test_export import merged_by_peft, with_adapter
 from transformers import RepetitionPenaltyLogitsProcessor
@@ -309,6 +312,20 @@ def test_the_chats_file_is_what_the_adapter_was_trained_with(tuned_cfg):
 
 
 @needs_engine
+def test_the_chat_reads_the_same_weights_as_the_exported_file(tuned_cfg, merged):
+    bot = llamacpp.open_bot(tuned_cfg)
+    bot.load()
+    bot.close()
+    ours, exported = (
+        {t.name: dequantize(t.data, t.tensor_type) for t in gguf.GGUFReader(path).tensors}
+        for path in (bot.path, export.gguf_path(tuned_cfg, "q8_0"))
+    )
+    assert ours.keys() == exported.keys()
+    for name, weight in exported.items():
+        assert abs(ours[name] - weight).max() <= abs(weight).max() / 100, name
+
+
+@needs_engine
 def test_a_retrained_adapter_gets_its_own_file(tuned_cfg, tmp_path):
     root = tmp_path / "artifacts"
     shutil.copytree(tuned_cfg.artifacts_root, root)
@@ -336,6 +353,17 @@ def test_the_base_model_answers_through_transformers(tuned_cfg):
     for only in (llamacpp.open_bot(tuned_cfg, "gguf"), llamacpp.open_bot(tuned_cfg, parallel=2)):
         with pytest.raises(UsageError, match="tuned"):
             only.conversation(model="base")
+
+
+@needs_engine
+def test_auto_leaves_a_tokenizer_that_gguf_cannot_express_to_transformers(tuned_cfg, tmp_path):
+    base = shutil.copytree(models.base_folder(tuned_cfg), tmp_path / "base")
+    cfg = dataclasses.replace(tuned_cfg, base_model=str(base))
+    assert llamacpp.resolve(cfg, "auto") == "gguf"
+    data = json.loads((base / "tokenizer.json").read_text())
+    (base / "tokenizer.json").write_text(json.dumps(data | {"normalizer": {"type": "Lowercase"}}))
+    assert "Lowercase" in llamacpp.why_not(cfg)
+    assert llamacpp.resolve(cfg, "auto") == "transformers"
 
 
 def test_auto_falls_back_to_transformers_and_says_why(tuned_cfg, monkeypatch):
