@@ -44,6 +44,11 @@ def render(conversation: Conversation) -> str:
     )
 
 
+def outcome(talk: Conversation) -> str:
+    """What the status line says of a conversation in which nothing is being written."""
+    return facts(talk.last) if talk.turns else tr("Percakapan dihapus.", "Conversation cleared.")
+
+
 class ChatWidget:
     """Widgets around one conversation; `ui` is what to display. A thread writes the answers."""
 
@@ -120,7 +125,7 @@ class ChatWidget:
                     drawn = time.monotonic()
                     self.draw()
                     self.tell(tr("Menulis …", "Writing …"))
-            self.tell(facts(talk.last) if talk.turns else "")
+            self.tell(outcome(talk))
         except Exception as problem:
             self.text.value = self.text.value or message
             kind = "" if isinstance(problem, Refused) else f"{type(problem).__name__}: "
@@ -132,7 +137,7 @@ class ChatWidget:
         """Forget the conversation; an answer being written ends within a token."""
         self.conversation.clear()
         self.draw()
-        self.tell(tr("Percakapan dihapus.", "Conversation cleared."))
+        self.tell(outcome(self.conversation))
 
     def draw(self) -> None:
         """Bring log and buttons up to date."""

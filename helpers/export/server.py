@@ -40,6 +40,7 @@ HEAD_S = 10  # longest time for the head of a request to arrive
 BODY_S = 30  # longest time for a body to arrive
 MOST_CONNECTIONS = 128  # at once; an open page holds one or two, and a system may allow 256 files
 EVERY_S = 0.1  # shortest time between two updates of the page
+NOTHING = "…"  # shown in place of an empty answer
 
 
 def create_app(bot, cfg: Settings, *, hosts: tuple[str, ...] = (), **options) -> FastAPI:
@@ -381,7 +382,8 @@ def page(service: api.Service) -> gr.Blocks:
     async def respond(message, history, model, tokens, temperature, top_p, top_k):
         text, shown = "", 0.0
         try:
-            turns = api.earlier_turns((r, html.unescape(t)) for r, t in texts_of(history))
+            texts = [(r, html.unescape(t)) for r, t in texts_of(history)]
+            turns = api.earlier_turns(t for t in texts if t != ("assistant", NOTHING))
             options = {"temperature": temperature, "top_p": top_p, "top_k": top_k}
             talk = service.conversation(model, tokens, turns=turns, **options)
             asked = html.unescape(message)
@@ -393,7 +395,7 @@ def page(service: api.Service) -> gr.Blocks:
                         yield html.escape(text, quote=False)
         except CourseError as problem:
             raise gr.Error(html.escape(str(problem)), print_exception=False) from None
-        yield html.escape(text, quote=False) or "…"
+        yield html.escape(text, quote=False) or NOTHING
 
     chat = Chat(
         respond,

@@ -137,6 +137,7 @@ def test_clear_button_while_writing():
     widget.clear.click()
     finish(widget)
     assert widget.conversation.turns == [] and "rahasia" not in widget.log.value
+    assert "dihapus" in widget.status.value
 
 
 def test_the_chosen_model_answers_and_only_able_ones_are_offered(widget):

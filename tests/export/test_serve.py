@@ -819,13 +819,14 @@ def test_the_mark_of_a_stopped_answer_does_not_wait_in_the_queue(quick):
 def test_the_mark_of_a_stopped_answer_is_shown_and_what_was_written_is_remembered(quick):
     event = quick.http.get("/config").json()["dependencies"][-1]["id"]
     turns = [("user", "gula & <b>"), ("assistant", "sebagian > separuh")]
-    texts = [html.escape(text) for _, text in turns]
+    nothing = [("user", "kosong"), ("assistant", server.NOTHING)]
+    texts = [html.escape(text) for _, text in nothing + turns]
     parts = [[{"type": "text", "text": text}] for text in texts]
-    log = [{"role": role, "content": part} for (role, _), part in zip(turns, parts)]
+    log = [{"role": role, "content": part} for (role, _), part in zip(nothing + turns, parts)]
     sent = {"data": [log], "fn_index": event, "session_hash": "marked"}
     reply = quick.http.post("/gradio_api/run/predict", json=sent)
     shown = [message["content"][0]["text"] for message in reply.json()["data"][0]]
-    assert shown == [texts[0], texts[1] + server.stop_mark()]
+    assert shown == [*texts[:-1], texts[-1] + server.stop_mark()]
     ask_page(quick, "lagi", "marked")
     asked = [(message["role"], message["content"]) for message in quick.bot.asked[-1]]
     assert asked[1:] == [*turns, ("user", "lagi")]  # as they were typed and written
