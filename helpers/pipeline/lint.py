@@ -284,7 +284,7 @@ def dated(nb, name: str) -> Iterator[Finding]:
         for file in _PRICES.findall(cell.source) if cell.cell_type == "code" else ():
             table = tomllib.loads((ROOT / file).read_text(encoding="utf-8"))
             if not isinstance(table.get("as_of"), date) or not all(
-                row.get("source", "").startswith("https://") for row in table.get("price", [{}])
+                str(row.get("source")).startswith("https://") for row in table.get("price", [{}])
             ):
                 yield number, "date", f"{file}: as_of must be a date, and each price has a source"
             if "as_of" not in cell.source:

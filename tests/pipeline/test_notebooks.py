@@ -245,6 +245,7 @@ def test_a_text_that_is_changed_alone_is_named_until_its_twin_follows(tmp_path, 
         ('as_of = "soon"\n[[price]]\nsource = "https://x.org/prices"', 1),
         ('as_of = 2030-01-02\n[[price]]\nsource = "a friend"', 1),
         ("as_of = 2030-01-02\n[[price]]\nusd = 3", 1),
+        ("as_of = 2030-01-02\n[[price]]\nsource = 3", 1),
         ("as_of = 2030-01-02", 1),
     ],
 )
