@@ -16,7 +16,7 @@ NOTEBOOKS = ROOT / "notebooks"
 
 
 def lessons() -> list[dict]:
-    """The lessons in order: name, title {id, en}, minutes {profile: number}."""
+    """The lessons in order: name, title {id, en}, minutes and memory in GB {profile: number}."""
     table = Path(__file__).with_name("course.toml").read_text(encoding="utf-8")
     return tomllib.loads(table)["lesson"]
 

@@ -28,12 +28,13 @@ POLL = 0.25  # seconds between two looks at a running notebook
 
 @dataclass(frozen=True)
 class Plan:
-    """A notebook to run; limit and expected time in seconds (None: not measured)."""
+    """A notebook to run: limit and usual time in s, usual peak in GB (None: not measured)."""
 
     name: str
     path: Path
     limit: float
     expected: float | None = None
+    memory: float | None = None
 
 
 @dataclass

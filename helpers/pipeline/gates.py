@@ -4,10 +4,10 @@
 profile = "cpu"               # one profile of profiles.toml, or "*"
 data_language = "*"           # "id", "en" or "*"
 data = "own"                  # "own", the name of a DATA_DIR folder, or "*"
-notebook = "04_evaluation"
+notebook = "04_evaluation"    # or "*": each that has the metric
 metric = "loss_gain"
 bound = "low"                 # of the metric's interval: "low" or "high"; default "value"
-min = 0                       # or max, never both
+min = 0.05                    # or max, never both
 reason = "why this limit, in a sentence"
 """
 
@@ -35,7 +35,7 @@ def schema() -> dict:
             "profile": {"enum": [*profiles(), "*"]},
             "data_language": {"enum": [*LANGUAGES, "*"]},
             "data": text,
-            "notebook": {"enum": [item["name"] for item in lessons()]},
+            "notebook": {"enum": [*(item["name"] for item in lessons()), "*"]},
             "metric": text,
             "bound": {"enum": ["value", "low", "high"]},
             "min": number | {"minimum": -1e12},
@@ -96,19 +96,22 @@ def check(table: list[dict], metrics: list[dict], passed: set[str]) -> list[dict
     """One verdict per gate: its fields, `value` (the number judged) and `status`.
 
     `passed`: notebooks that ran to their end; a gate of any other is "not checked". A metric, or
-    the bound of it, that such a notebook did not record is "unknown metric".
+    the bound of it, that such a notebook did not record is "unknown metric". A gate of "*" gives a
+    verdict for each notebook that has its metric.
     """
     recorded = {(m["notebook"], m["name"]): m for m in metrics}
     verdicts = []
     for gate in table:
-        number = recorded.get((gate["notebook"], gate["metric"]), {}).get(gate["bound"])
-        if gate["notebook"] not in passed:
-            status = "not checked"
-        elif number is None:
-            status = "unknown metric"
-        else:
-            status = "passed" if holds(gate, number) else "failed"
-        verdicts.append(gate | {"value": number, "status": status})
+        having = [notebook for notebook, name in recorded if name == gate["metric"]]
+        for notebook in having if gate["notebook"] == "*" else [gate["notebook"]]:
+            number = recorded.get((notebook, gate["metric"]), {}).get(gate["bound"])
+            if notebook not in passed:
+                status = "not checked"
+            elif number is None:
+                status = "unknown metric"
+            else:
+                status = "passed" if holds(gate, number) else "failed"
+            verdicts.append(gate | {"notebook": notebook, "value": number, "status": status})
     return verdicts
 
 

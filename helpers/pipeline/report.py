@@ -28,7 +28,7 @@ README = ROOT / "README.md"
 MOST_SAMPLES = 6
 NOTABLE = 0.10  # relative change that is told when a metric has no interval
 NOTABLE_TIMING = 0.35  # the same for what swings with the machine's other work
-TIMING_UNITS = ("s", "ms", "min", "gb", "mb", "tokens/s", "tok/s", "rows/s")
+TIMING_UNITS = ("s", "ms", "min", "gb", "mb", "tokens/s", "tok/s", "rows/s", "times")
 _WORDS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 RESULTS, OPPONENTS, STATUS = (_WORDS[name] for name in ("results", "opponents", "status"))
 

@@ -89,7 +89,7 @@ def calibrate(rounds: int = 5) -> float:
 
 
 def plan(lesson: dict, profile: str, folder: Path = NOTEBOOKS, calibration: float = 0.0) -> Plan:
-    """Limit and expected time of a lesson, from its measured minutes.
+    """Limit, expected time and memory of a lesson, from what was measured.
 
     `calibration`: seconds of `calibrate` here. A slow machine gets more time, a fast one no less.
     """
@@ -98,7 +98,22 @@ def plan(lesson: dict, profile: str, folder: Path = NOTEBOOKS, calibration: floa
     if minutes is None:
         return Plan(lesson["name"], path, UNMEASURED)
     expected = minutes * 60 * scale
-    return Plan(lesson["name"], path, max(LEAST * scale, FACTOR * expected), expected)
+    limit, memory = max(LEAST * scale, FACTOR * expected), lesson.get("memory", {}).get(profile)
+    return Plan(lesson["name"], path, limit, expected, memory)
+
+
+def resources(item: Plan, done: Outcome) -> list[dict]:
+    """Time and peak memory of a notebook as metrics: times what was measured, where it was.
+
+    The measured time is that of a machine as fast as this one, see `calibrate`.
+    """
+    row = {"notebook": item.name, "unit": "times", "low": None, "high": None, "n": None}
+    pairs = [("time", done.seconds, item.expected), ("memory", done.peak_memory_gb, item.memory)]
+    return [
+        row | {"name": f"{name}_over_measured", "value": value / usual, "cell": None}
+        for name, value, usual in pairs
+        if usual
+    ]
 
 
 def environment(cfg: Settings) -> dict[str, str]:
@@ -286,7 +301,7 @@ def run(
         if fresh and cfg.artifacts.exists():
             forget(cfg)
         outcomes = run_all(cfg, plans, progress, values)
-        return finish(cfg, outcomes, table, progress, started, calibration, values)
+        return finish(cfg, plans, outcomes, table, progress, started, calibration, values)
 
 
 def run_all(
@@ -315,11 +330,14 @@ def run_all(
     return outcomes
 
 
-def finish(cfg: Settings, outcomes, table, progress, started, calibration, values) -> dict:
+def finish(cfg: Settings, plans, outcomes, table, progress, started, calibration, values) -> dict:
     """Check the gates; write metrics, summary and report; tell the terminal. Returns the summary"""
     folder = progress.log.parent
     passed = {o.name for o in outcomes if o.status == "passed"}
     metrics = [row for o in outcomes for row in recorded(folder, o.name)]
+    if cfg.device.kind == "cpu":  # measured without a GPU, whose libraries take memory of their own
+        pairs = (pair for pair in zip(plans, outcomes) if pair[1].name in passed)
+        metrics += [row for pair in pairs for row in resources(*pair)]
     applicable = gates.applicable(table, cfg)
     verdicts = gates.check(applicable, metrics, passed) + gates.ungated(applicable, cfg, passed)
     interrupted = any(o.status == "interrupted" for o in outcomes)

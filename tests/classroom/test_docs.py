@@ -166,6 +166,11 @@ def test_the_table_of_profiles_is_todays():
     )
 
 
+def test_where_minutes_were_measured_memory_was_too():
+    for item in lesson.lessons():
+        assert set(item["minutes"]) == set(item["memory"]) and min(item["memory"].values()) > 0
+
+
 def test_the_instructors_minutes_are_those_of_the_course():
     minutes = {item["name"][:2]: item["minutes"]["cpu"] for item in lesson.lessons()}
     text = page("docs/instructor.md")

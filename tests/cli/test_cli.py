@@ -175,7 +175,9 @@ def test_run_leaves_one_json_object_on_standard_output(call, tmp_path, capsys, m
     summary = json.loads(told.out)
     assert code == summary["exit_code"] == 1, "the course's gates are not recorded by this notebook"
     assert summary["metrics"][0]["name"] == "ended" and summary["settings"]["seed"] == 7
-    assert {v["status"] for v in summary["gates"]} == {"unknown metric", "not checked"}
+    judged = {v["metric"]: v["status"] for v in summary["gates"]}
+    assert judged.pop("memory_over_measured") == "passed", "it takes little more than a kernel"
+    assert set(judged.values()) == {"unknown metric", "not checked"}
     assert "[1/1] 04_evaluation" in told.err
 
 

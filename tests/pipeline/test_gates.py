@@ -54,6 +54,18 @@ def test_a_gate_judges_one_number_of_its_metric(one, recorded, expected):
     assert len(red) == (not gates.hold(verdicts))
 
 
+def test_a_gate_of_every_notebook_judges_each_that_has_its_metric():
+    metrics = [
+        {"notebook": "03_qlora_training", "name": "ended", "value": 0.8},
+        {"notebook": "04_evaluation", "name": "ended", "value": 1.0},
+        {"notebook": "04_evaluation", "name": "other", "value": 0.0},
+    ]
+    verdicts = gates.check([gate(notebook="*")], metrics, {"03_qlora_training", "04_evaluation"})
+    found = {v["notebook"]: v["status"] for v in verdicts}
+    assert found == {"03_qlora_training": "failed", "04_evaluation": "passed"}
+    assert gates.check([gate(notebook="*")], metrics[2:], {"04_evaluation"}) == []
+
+
 def test_gates_that_failed_are_told_with_their_bound_and_outweigh_those_that_passed():
     metric = {"notebook": "04_evaluation", "name": "ended", "value": 1.0, "low": 0.5}
     verdicts = gates.check([gate(), LOW, UPPER], [metric], {"04_evaluation"})
@@ -138,6 +150,8 @@ def test_a_lesson_that_ran_and_that_no_gate_judges_is_red(cfg):
             for i, name in enumerate(sorted(missing))
         )
         assert [gates.limit_text(v) for v in found] == ["–"] * len(missing)
+    table = [gate(notebook="*")]
+    assert len(gates.ungated(table, cfg, ran)) == 2, "time and memory say nothing of its subject"
     table = [gate(notebook=name) for name in ran]
     assert gates.ungated(table, cfg, ran) == [] and gates.ungated([], cfg, set()) == []
     foreign = dataclasses.replace(cfg, base_model="someone/other")
@@ -178,4 +192,10 @@ def test_other_peoples_data_cannot_pass_with_the_base_model(cfg):
     )
     assert not theirs.own_data
     held = [g for g in gates.applicable(gates.load(), theirs) if g["metric"] == "loss_gain"]
-    assert any(gate["notebook"] == "04_evaluation" and gate["bound"] == "low" for gate in held)
+    (gate,) = [gate for gate in held if gate["notebook"] == "04_evaluation"]
+    assert gate["bound"] == "low" and not gates.holds(gate, 0.0), "what the base model gains"
+
+
+def test_a_gain_of_nothing_is_no_gain():
+    """A paired gain over an opponent is exactly 0 for that opponent itself."""
+    assert [gate["metric"] for gate in gates.load() if gate["min"] == 0] == []

@@ -29,7 +29,7 @@ from helpers.pipeline import execute, report, runner
 
 ROOT = Path(__file__).resolve().parents[2]
 LESSONS = [
-    {"name": name, "minutes": {"sanity": 0.2}}
+    {"name": name, "minutes": {"sanity": 0.2}, "memory": {"sanity": 1.0}}
     for name in ("00_start", "01_gpu_memory", "04_evaluation")
 ]
 
@@ -497,7 +497,7 @@ def test_a_red_gate_and_moved_metrics_are_named_in_the_report(course, tmp_path, 
         "04_evaluation, sel kode · code cell 2, <code>ended</code>: 0,96 → 0,2",
         "<td>peft</td><td>0.1</td>",
         "answers &lt;end&gt;",
-        "04_evaluation: 1 metrik",
+        "04_evaluation: 3 metrik",
         '<td class="n">[2]</td>',
     ):
         assert words in page
@@ -571,8 +571,41 @@ def unexecuted(cfg, tmp_path, monkeypatch):
         return execute.Outcome(plan.name, "passed", 1.0, peaks[plan.name])
 
     monkeypatch.setattr(runner, "run_notebook", run_notebook)
-    run = partial(runner.run, cfg, LESSONS, [], runs=tmp_path / "runs", notebooks=tmp_path)
+
+    def run(table=(), lessons=LESSONS, device=cfg.device, **how):
+        places = {"runs": tmp_path / "runs", "notebooks": tmp_path}
+        here = dataclasses.replace(cfg, device=device)
+        return runner.run(here, lessons, list(table), **places, **how)
+
     return SimpleNamespace(cfg=cfg, run=run, given=given)
+
+
+def test_time_and_memory_of_every_notebook_are_judged_by_what_was_measured(unexecuted, monkeypatch):
+    """They take 1 second and 1.5, 2.5 and 0.5 GB; measured were 12 seconds and 1 GB."""
+    key = {"profile": "sanity", "data_language": "*", "data": "*", "notebook": "*"}
+    key |= {"bound": "value", "min": None, "reason": "grown"}
+    metrics, table = ("time_over_measured", "memory_over_measured"), []
+    for metric, limit in zip(metrics, (1, 2)):
+        table.append(key | {"metric": metric, "max": limit})
+
+    def red(calibration, **how):
+        monkeypatch.setattr(runner, "calibrate", lambda: calibration * runner.REFERENCE_SECONDS)
+        summary = unexecuted.run(table, **how)
+        found = [v for v in summary["gates"] if v["metric"] in metrics]
+        assert summary["status"] == "failed", "no other gate judges these"
+        return {(v["notebook"], v["metric"]) for v in found if v["status"] == "failed"}, found
+
+    failed, found = red(1)
+    assert failed == {("01_gpu_memory", "memory_over_measured")} and len(found) == 6
+    values = [round(v["value"], 3) for v in found]
+    assert values == [0.083] * 3 + [1.5, 2.5, 0.5]
+    assert [v["value"] for v in red(2)[1]][:3] == [1 / 24] * 3, "a machine half as fast"
+    for item in LESSONS:
+        item = item | {"minutes": {"sanity": 1 / 120}}
+        assert (item["name"], metrics[0]) in red(1, lessons=[item])[0], "0.5 seconds measured"
+    assert red(1, lessons=[{"name": "00_start", "minutes": {}}]) == (set(), []), "nothing measured"
+    gpu = dataclasses.replace(unexecuted.cfg.device, kind="cuda")
+    assert red(1, device=gpu) == (set(), []), "the figures are those of machines without a GPU"
 
 
 def test_artifacts_are_kept_but_in_a_fresh_run_and_the_peak_is_that_of_all_notebooks(unexecuted):
