@@ -8,6 +8,7 @@ notebook = "04_evaluation"    # or "*": each that has the metric
 metric = "loss_gain"
 bound = "low"                 # of the metric's interval: "low" or "high"; default "value"
 min = 0.05                    # or max, never both
+floors = ["swap_gain"]        # optional: what cheap opponents got, metrics of the same lesson
 reason = "why this limit, in a sentence"
 """
 
@@ -40,6 +41,7 @@ def schema() -> dict:
             "bound": {"enum": ["value", "low", "high"]},
             "min": number | {"minimum": -1e12},
             "max": number | {"minimum": -1e12},
+            "floors": {"type": "array", "items": text, "minItems": 1, "uniqueItems": True},
             "reason": text,
         },
         "required": ["profile", "data_language", "data", "notebook", "metric", "reason"],
@@ -69,7 +71,7 @@ def load(path: Path = FILE) -> list[dict]:
         if found:
             name = f"{row.get('notebook', '?')} / {row.get('metric', '?')}"
             raise CourseError(f"{path.name}, gate {number} ({name}): {'; '.join(found)}.")
-    return [{"bound": "value", "min": None, "max": None} | row for row in rows]
+    return [{"bound": "value", "min": None, "max": None, "floors": []} | row for row in rows]
 
 
 def holds(gate: dict, number: float) -> bool:
@@ -97,7 +99,8 @@ def check(table: list[dict], metrics: list[dict], passed: set[str]) -> list[dict
 
     `passed`: notebooks that ran to their end; a gate of any other is "not checked". A metric, or
     the bound of it, that such a notebook did not record is "unknown metric". A gate of "*" gives a
-    verdict for each notebook that has its metric.
+    verdict for each notebook that has its metric. A gate that one of its `floors` would pass as
+    well guards nothing: "floor passes", or "unknown metric" where the floor was not recorded.
     """
     recorded = {(m["notebook"], m["name"]): m for m in metrics}
     verdicts = []
@@ -105,13 +108,17 @@ def check(table: list[dict], metrics: list[dict], passed: set[str]) -> list[dict
         having = [notebook for notebook, name in recorded if name == gate["metric"]]
         for notebook in having if gate["notebook"] == "*" else [gate["notebook"]]:
             number = recorded.get((notebook, gate["metric"]), {}).get(gate["bound"])
+            floors = {n: recorded.get((notebook, n), {}).get("value") for n in gate["floors"]}
             if notebook not in passed:
                 status = "not checked"
-            elif number is None:
+            elif number is None or None in floors.values():
                 status = "unknown metric"
+            elif better := [name for name, floor in floors.items() if holds(gate, floor)]:
+                floors, status = better, "floor passes"
             else:
                 status = "passed" if holds(gate, number) else "failed"
-            verdicts.append(gate | {"notebook": notebook, "value": number, "status": status})
+            verdict = {"notebook": notebook, "value": number, "status": status}
+            verdicts.append(gate | verdict | {"floors": list(floors)})
     return verdicts
 
 
@@ -125,7 +132,7 @@ def ungated(table: list[dict], cfg: Settings, passed: set[str]) -> list[dict]:
         return []
     measured = {item["name"] for item in lessons() if cfg.profile in item["minutes"]}
     missing = sorted(measured & passed - {gate["notebook"] for gate in table})
-    empty = {"metric": "–", "bound": "value", "min": None, "max": None, "value": None}
+    empty = {"metric": "–", "bound": "value", "min": None, "max": None, "value": None, "floors": []}
     reason = "a lesson that nothing judges would always pass"
     return [empty | {"notebook": n, "status": "no gate", "reason": reason} for n in missing]
 
@@ -154,11 +161,14 @@ def lines(verdicts: list[dict]) -> list[tuple[str, str]]:
         return [("Gates: not gated (gates.toml has none for these settings)", "yellow")]
     texts = []
     for v in verdicts:
-        name = f"GATE {v['notebook']} / {metric_text(v)}"
+        name, floors = f"GATE {v['notebook']} / {metric_text(v)}", ", ".join(v.get("floors", []))
         if v["status"] == "failed":
             texts.append(f"{name} = {v['value']:.4g}, must be {limit_text(v)}: {v['reason']}")
         elif v["status"] == "unknown metric":
-            texts.append(f"{name}: unknown metric, the notebook ran and did not record it")
+            also = f" or one of its floors ({floors})" if floors else ""
+            texts.append(f"{name}: unknown metric, the notebook ran and did not record it{also}")
+        elif v["status"] == "floor passes":
+            texts.append(f"{name}: {floors} is {limit_text(v)} too, so it guards nothing")
         elif v["status"] == "no gate":
             texts.append(f"GATE {v['notebook']}: gates.toml has none for it; {v['reason']}")
     counts = Counter(v["status"] for v in verdicts)

@@ -92,7 +92,8 @@ def metrics_of(examined, answer) -> list[dict]:
     names |= {"evaluation": evaluation, "metrics": metrics, "words": words, "num": num}
     names |= {"percent": percent, "show": len, "say": lambda *_: None, "record": record}
     names |= {"show_side_by_side": lambda *_: None, "read_split": lambda *_: examined.train}
-    names |= {"tuned": tuned, "base": tuned["ingredients"], "told": tuned["ingredients"]}
+    babble = [{"text": "Resep untuk", "ended": False}] * len(asked)  # the base model's
+    names |= {"tuned": tuned, "base": babble, "told": babble}
     names |= {"asked": asked, "some": asked, "titles": dict.fromkeys(tests, ""), "gain_low": 1}
     names["references"] = [row["messages"][-1]["content"] for row in asked]
     for source in examined.cells:

@@ -22,7 +22,7 @@ GOOD = {
 
 
 def gate(**changes):
-    return GOOD | {"bound": "value", "min": 0.9, "max": None} | changes
+    return GOOD | {"bound": "value", "min": 0.9, "max": None, "floors": []} | changes
 
 
 UPPER, LOW, HIGH = gate(min=None, max=0), gate(bound="low"), gate(bound="high", min=None, max=0)
@@ -66,6 +66,32 @@ def test_a_gate_of_every_notebook_judges_each_that_has_its_metric():
     assert gates.check([gate(notebook="*")], metrics[2:], {"04_evaluation"}) == []
 
 
+@pytest.mark.parametrize(
+    ("one", "floors", "expected", "told"),
+    [
+        (gate(floors=["base", "near"]), {"base": 0.0, "near": 0.89}, "passed", None),
+        (gate(floors=["base", "near"]), {"base": 0.0, "near": 0.9}, "floor passes", "near is"),
+        (gate(floors=["base"]), {}, "unknown metric", "or one of its floors (base)"),
+        (gate(floors=["base"], min=None, max=1), {"base": 1.1}, "passed", None),
+        (gate(floors=["base"], min=None, max=1), {"base": 0.5}, "floor passes", "base is ≤ 1 too"),
+        (gate(floors=["base"], min=1.5), {"base": 0.0}, "failed", "must be ≥ 1.5"),
+    ],
+)
+def test_a_gate_that_a_cheap_opponent_would_pass_is_red_whatever_the_model_got(
+    one, floors, expected, told
+):
+    metric = {"notebook": "04_evaluation", "name": "ended", "value": 1.0}
+    others = [metric | {"name": name, "value": value} for name, value in floors.items()]
+    elsewhere = metric | {"notebook": "05_chatbot", "name": "base"}  # no opponent of this lesson
+    verdicts = gates.check([one], [metric, *others, elsewhere], {"04_evaluation", "05_chatbot"})
+    assert verdicts[0]["status"] == expected
+    assert gates.hold(verdicts) is (expected == "passed")
+    lines = [text for text, _ in gates.lines(verdicts) if text.startswith("GATE ")]
+    assert len(lines) == (told is not None) and all(told in line for line in lines)
+    if expected == "floor passes":
+        assert set(verdicts[0]["floors"]) == {told.split()[0]}, "the others are not to blame"
+
+
 def test_gates_that_failed_are_told_with_their_bound_and_outweigh_those_that_passed():
     metric = {"notebook": "04_evaluation", "name": "ended", "value": 1.0, "low": 0.5}
     verdicts = gates.check([gate(), LOW, UPPER], [metric], {"04_evaluation"})
@@ -84,7 +110,8 @@ def test_every_gate_of_the_course_fails_on_the_wrong_side():
         limit, step = (one["min"], -0.001) if one["max"] is None else (one["max"], 0.001)
         for number, good in ((limit, True), (limit + step, False)):
             row = {"notebook": one["notebook"], "name": one["metric"], one["bound"]: number}
-            assert gates.hold(gates.check([one], [row], {one["notebook"]})) is good, one
+            verdicts = gates.check([one | {"floors": []}], [row], {one["notebook"]})
+            assert gates.hold(verdicts) is good, one
 
 
 @pytest.mark.parametrize(
@@ -96,6 +123,8 @@ def test_every_gate_of_the_course_fails_on_the_wrong_side():
         ({"min": True}, "min True is not of type 'number'"),
         ({"min": math.inf}, "min inf is greater than the maximum"),
         ({"colour": "red"}, "'colour' was unexpected"),
+        ({"floors": "base"}, "floors 'base' is not of type 'array'"),
+        ({"floors": []}, r"floors \[\] should be non-empty"),
         ({"metric": None}, "'metric' is a required property"),
         ({"profile": "cpuu"}, "profile 'cpuu' is not one of .*'sanity'"),
         ({"data_language": "ind"}, "data_language 'ind' is not one of .*'id'"),

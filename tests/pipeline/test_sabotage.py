@@ -61,7 +61,7 @@ def test_the_list_has_every_kind_of_fault(call, capsys):
     names = capsys.readouterr().out.split()
     assert names == list(sabotage.sabotages()) and set(IN_TESTS) < set(names)
     words = "unmasked end-token learning-rate frozen leaked prompt-differs base-served characters"
-    for word in f"{words} half constant emptied not-recorded".split():
+    for word in f"{words} half constant emptied not-recorded gigabyte".split():
         assert any(word in name for name in names), word
     assert call("run", "--sabotage", "leaked-splat") == 2
     assert "Did you mean 'leaked-split'" in capsys.readouterr().err
