@@ -8,6 +8,7 @@ with it that every stub is open and every solution passes.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 
 from .bilingual import tr
@@ -48,11 +49,19 @@ def check(exercise: str, answer, test: Callable[[object], str | None]) -> str:
 
 
 def _hint(test: Callable[[object], str | None], answer) -> str | None:
+    failed = False
     try:
-        return test(answer)
+        hint = test(answer)
     except Exception as problem:  # an answer may be anything; the error itself is the hint
-        why = f"({type(problem).__name__}: {problem})"
-        return tr(f"jawaban tidak bisa diperiksa {why}", f"the answer cannot be checked {why}")
+        why, failed = f"({type(problem).__name__}: {problem})", True
+        hint = tr(f"jawaban tidak bisa diperiksa {why}", f"the answer cannot be checked {why}")
+    # 0,5 is two numbers to Python; "0,5", "1.234" and "12" are texts
+    text = ",".join(map(str, answer)) if isinstance(answer, tuple) else answer
+    if hint and isinstance(text, str) and re.fullmatch(r"\d+([.,]\d+)?", text):
+        meant = float(text.replace(",", ".")), float(re.sub("[.,]", "", text))
+        if failed or not all(_hint(test, number) for number in meant):
+            return tr("tulis seperti Python: 0.5 atau 1234.", "Python writes 0.5 or 1234.")
+    return hint
 
 
 def near(value, right: float, tolerance: float) -> bool:

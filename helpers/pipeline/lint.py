@@ -51,10 +51,8 @@ _FOREIGN = {
     "id": re.compile(_NO_DECIMAL + r"\d+\.\d{1,2}(?![\w.,]*\d)(?! ?×)"),
     "en": re.compile(r"(?<![\w.,])\d+,\d{1,2}(?![\w.,]*\d)"),
 }
-LENGTHS = (
-    0.75,
-    1.45,
-)  # of an Indonesian text, in lengths of its English twin; 0.88 to 1.32 are usual
+# of an Indonesian text, in lengths of its English twin; 0.88 to 1.32 are usual
+LENGTHS = 0.75, 1.45
 TWINS = Path(__file__).with_name("twins.json")  # lesson/cell -> hashes of a pair that agrees
 SHORT = 60  # characters of texts whose lengths say little
 Finding = tuple[int, str, str]
@@ -199,9 +197,7 @@ def hashes(nb, name: str) -> dict[str, tuple[int, str]]:
     found = {}
     for number, (first, second) in enumerate(zip(nb.cells, nb.cells[1:]), 1):
         if (language_of(first), language_of(second)) == ("id", "en"):
-            both = (
-                hashlib.sha256(cell.source.encode()).hexdigest()[:8] for cell in (first, second)
-            )
+            both = [hashlib.sha256(c.source.encode()).hexdigest()[:8] for c in (first, second)]
             found[f"{name}/{first.get('id', number)}"] = number, " ".join(both)
     return found
 

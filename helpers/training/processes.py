@@ -71,11 +71,7 @@ class Processes:
                     "process. Start at most as many on a machine as it has GPUs."
                 )
         dist.init_process_group(
-            self.backend,
-            store=self.store,
-            rank=self.rank,
-            world_size=self.count,
-            timeout=PATIENCE,
+            self.backend, store=self.store, rank=self.rank, world_size=self.count, timeout=PATIENCE
         )
 
     def gather(self, fact) -> list:

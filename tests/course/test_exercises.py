@@ -3,6 +3,7 @@
 import ast
 import math
 import re
+import runpy
 from types import SimpleNamespace
 
 import gguf
@@ -18,11 +19,12 @@ from helpers import chat
 from helpers.course import bilingual, exercises, near, num, percent, read_json, tr
 from helpers.course.settings import ROOT
 from helpers.memory import planner, shapes
+from helpers.pipeline import lint
 from helpers.training import prompts
 
 REFUSED = "Eggs\n\nIngredients:\n- 4 eggs\n- 1 tsp salt\n\nSteps:\n1. Boil.\n3. Salt."
 DISHES = [f"{word} rice with salt\n1. Cook the {word}.\n2. Eat {word}." for word in "abcdefgh"]
-FRIED = [text.replace("Cook", "Fry") for text in DISHES]
+FRIED = [text.replace("Cook", "Fry it in oil and serve") for text in DISHES]
 SHIFTED = FRIED[1:] + FRIED[:1]
 RIGHT = ""
 
@@ -72,7 +74,7 @@ def hint(exercise, answer, names):
     (test,) = re.findall(rf'check\("{exercise}", .+, (\w+)\)', source)
     above = [node for node in body if f"check('{exercise}'" not in ast.unparse(node)]
     exec(compile(ast.Module(defined + above, []), exercise, "exec"), names)
-    return names[test](answer) or ""
+    return exercises._hint(names[test], answer) or ""
 
 
 def in_place(W, A, B, r, alpha):
@@ -101,6 +103,22 @@ def kept(turns, question, answer, window, oldest_first=False, holes=False):
     return found
 
 
+def forgetful(turns, question, answer, window):
+    """Each turn fits alone; what the others took is forgotten."""
+    room = window - question - answer
+    return next((n for n, turn in enumerate(reversed(turns)) if turn > room), len(turns))
+
+
+def by_sums(turns, question, answer, window):
+    sums = np.cumsum(turns[::-1])
+    return int((sums <= window - question - answer).sum())
+
+
+def less_the_first(logits, T):
+    weights = [math.exp((x - logits[0]) / T) for x in logits]
+    return [w / sum(weights) for w in weights]
+
+
 TEMPLATE = "[system]\n{{ .System }}\n\n[user]\n{{ .Prompt }}\n\n[assistant]\n{{ .Response }}"
 ANSWERS = {
     "0.2": [
@@ -111,6 +129,11 @@ ANSWERS = {
         (-10.8, "the sign"),
         (1 / 49152, "that is p"),
         (49152, "every token gets the probability"),
+        (11, "every token gets the probability"),
+        (4.69, "natural logarithm"),
+        ("10.8", RIGHT),
+        ("10,8", "Python writes"),
+        ((10, 8), "Python writes"),
     ],
     "0.3": [
         (["seed", "data_language"], RIGHT),
@@ -119,6 +142,9 @@ ANSWERS = {
         ({"seed", "data_language", "language"}, "language shown"),
         ({"run_solutions"}, "solutions of exercises"),
         ({"SEED"}, "Not one of the four"),
+        ([], "Only a part"),
+        ({"seed", "data_language", "run_solutions"}, "solutions of exercises"),
+        ({"data_language": 1, "seed": 2}, RIGHT),
     ],
     "1.1": [
         (4.51, RIGHT),
@@ -128,6 +154,10 @@ ANSWERS = {
         (6, "without double quantisation"),
         (0.5078, "constants alone"),
         (16, "weight's 4 bits"),
+        ((4, 51), "Python writes"),
+        (4.25, "weight's 4 bits"),
+        ("4.508", RIGHT),
+        (4.127, "blocks of 64"),
     ],
     "1.2": [
         (planner.recommend("rtx3060", 12).largest["batch"], "for the profile's length"),
@@ -135,6 +165,12 @@ ANSWERS = {
         (planner.recommend("rtx3060", 12, length=256).largest, '.largest["batch"]'),
         (np.int64(planner.recommend("rtx3060", 12, length=256).largest["batch"]), RIGHT),
         (1000, "more than the card holds"),
+        (planner.recommend("rtx3060", 8, length=256).largest["batch"], "8 GB card"),
+        (1, "there is room left"),
+        (0, "cannot be checked"),
+        (float("nan"), "cannot be checked"),
+        (float(planner.recommend("rtx3060", 12, length=256).largest["batch"]), RIGHT),
+        (str(planner.recommend("rtx3060", 12, length=256).largest["batch"]), "Python writes"),
     ],
     "1.3": [
         (49152 * 576 * 4 / 1e6, RIGHT),
@@ -144,6 +180,10 @@ ANSWERS = {
         (226.5, "one is saved, not two"),
         (108, "MiB"),
         (0.113, "GB"),
+        (56.6, "16 bits"),
+        (113_246_208, "in bytes"),
+        ((113, 25), "Python writes"),
+        ("113.2", RIGHT),
     ],
     "2.1": [
         (0.8, RIGHT),
@@ -153,6 +193,10 @@ ANSWERS = {
         (0.2, "survives"),
         (0.5, "not the median"),
         (0.4, "take the mean of"),
+        ((0, 8), "Python writes"),
+        ("0,8", "Python writes"),
+        ("0.8", RIGHT),
+        (float("nan"), "take the mean of"),
     ],
     "2.2": [
         (0.5, RIGHT),
@@ -162,6 +206,10 @@ ANSWERS = {
         (0.2, "number of test rows"),
         (0.75, "equal titles"),
         (0.9, "take the mean"),
+        ("0.5", RIGHT),
+        ((0, 5), "Python writes"),
+        (0.505, RIGHT),
+        (float("nan"), "take the mean"),
     ],
     "2.3": [
         (139, RIGHT),
@@ -173,6 +221,10 @@ ANSWERS = {
         (385, "p = 0.5"),
         (554, "half the width"),
         (50, "too few"),
+        (138, "round up"),
+        (553.2, "half the width"),
+        ("139", RIGHT),
+        (0.05, "too few"),
     ],
     "3.1": [
         (0.6, RIGHT),
@@ -180,6 +232,10 @@ ANSWERS = {
         (0.4, "masked share"),
         (60, "between 0 and 1"),
         (0.9, "not -100"),
+        ("0,6", "Python writes"),
+        ((0, 6), "Python writes"),
+        (120, "between 0 and 1"),
+        (torch.tensor(0.6), RIGHT),
     ],
     "3.2": [
         (40960, RIGHT),
@@ -189,6 +245,11 @@ ANSWERS = {
         (16 * 512, "one of the two"),
         (16 * 512 * 2048, "add, do not multiply"),
         (512 + 2048, "A is r x inputs"),
+        (40.960, "thousands"),
+        ((40, 960), "Python writes"),
+        ("40960", "Python writes"),
+        (512 * 2048 + 40960, "only what is added"),
+        (torch.tensor(40960), RIGHT),
     ],
     "3.3": [
         ((5, 0.025), RIGHT),
@@ -198,6 +259,9 @@ ANSWERS = {
         ((200, 1.0), "far shorter"),
         ((5, 2.5), "a percentage"),
         ((5, 1.0), "compare it with the 200"),
+        ((np.float64(5), 40), "compare it with the 200"),
+        ((6, 0.03), "divide the number"),
+        ([5, 0.025], RIGHT),
     ],
     "4.1": [
         (bleu(SHIFTED, DISHES), RIGHT),
@@ -206,6 +270,10 @@ ANSWERS = {
         (bleu(FRIED, DISHES), "right pairs"),
         (bleu(SHIFTED, DISHES) / 100, "0 to 100"),
         (50, "this way"),
+        (bleu(DISHES, SHIFTED), "changed places"),
+        (f"{bleu(SHIFTED, DISHES):.1f}".replace(".", ","), "Python writes"),
+        (float("nan"), "this way"),
+        (np.float32(bleu(SHIFTED, DISHES)), RIGHT),
     ],
     "4.2": [
         (0.0937, RIGHT),
@@ -215,6 +283,10 @@ ANSWERS = {
         (0.047, "half of it"),
         (91 / 96, "the value itself"),
         (0.5, "subtract"),
+        (9.37, "a percentage"),
+        (-0.0937, "the sign"),
+        (binomtest(91, 96).proportion_ci(method="wilson"), "subtract"),
+        ("0.094", RIGHT),
     ],
     "4.3": [
         (REFUSED.replace("3.", "2."), RIGHT),
@@ -223,6 +295,9 @@ ANSWERS = {
         (REFUSED.replace("3. Salt.", ""), "keep two steps"),
         (REFUSED.replace("3. ", "2. ").replace("4 eggs", "2 eggs"), "ingredients have changed"),
         (REFUSED.replace("3. ", "- "), "not read as a recipe"),
+        (REFUSED.split("Steps")[0], "not read as a recipe"),
+        ([REFUSED], "cannot be checked"),
+        (REFUSED.replace("3. ", "2.  "), RIGHT),
     ],
     "5.1": [
         (6, RIGHT),
@@ -231,6 +306,9 @@ ANSWERS = {
         (3, "answers are messages"),
         (7, "third answer"),
         (12, "by hand"),
+        (4, "answers are messages"),
+        ("6", "Python writes"),
+        (6.0, RIGHT),
     ],
     "5.2": [
         (kept, RIGHT),
@@ -239,6 +317,14 @@ ANSWERS = {
         (lambda turns, question, answer, window: kept(turns, question, 0, window), "The answer"),
         (lambda *given: kept(*given, holes=True), "history with a hole"),
         (lambda t, q, a, window: kept(t, q, a, window - 1), "the result should be"),
+        (forgetful, "the result should be"),
+        (
+            lambda turns, question, answer, window: kept(turns, 0, answer, window),
+            "the result should",
+        ),
+        (lambda *given: kept(*given) or None, "the result should be"),
+        (6, "cannot be checked"),
+        (by_sums, RIGHT),
     ],
     "5.3": [
         (softmax, RIGHT),
@@ -247,6 +333,10 @@ ANSWERS = {
         (lambda logits, T: [math.exp(x / T) for x in logits], "add up to 1"),
         (lambda logits, T: softmax(logits, 1 / T), "does not multiply"),
         (lambda logits, T: softmax(logits, 1), "exp(logit / T)"),
+        (less_the_first, "subtract the largest"),
+        (lambda logits, T: sorted(softmax(logits, T))[::-1], "order of the logits"),
+        (lambda logits, T: softmax(logits, T) * 100, "add up to 1"),
+        (lambda logits, T: tuple(softmax(logits, T)), RIGHT),
     ],
     "6.1": [
         (lambda W, A, B, r, alpha: W + B @ A * alpha / r, RIGHT),
@@ -257,6 +347,12 @@ ANSWERS = {
         (lambda W, A, B, r, alpha: alpha / r * B @ A, "the difference alone"),
         (lambda W, A, B, r, alpha: W + alpha / r * A @ B, "First B, then A"),
         (lambda W, A, B, r, alpha: W.numpy() + A.numpy() @ B.numpy(), "First B, then A"),
+        (lambda W, A, B, r, alpha: W + alpha // r * B @ A, "must not be rounded"),
+        (lambda W, A, B, r, alpha: W - B @ A * alpha / r, "Compute again"),
+        (lambda W, A, B, r, alpha: W + alpha * B @ A, "not alpha"),
+        (lambda W, A, B, r, alpha: None, "as large as W"),
+        (lambda W, A, B, r, alpha: W.double() + B.double() @ A.double() * alpha / r, RIGHT),
+        (lambda W, A, B, r, alpha: (W + alpha / r * (A.T @ B.T).T).tolist(), RIGHT),
     ],
     "6.2": [
         (5, RIGHT),
@@ -266,6 +362,10 @@ ANSWERS = {
         (6, "not f32"),
         (160, "bits a block"),
         (3, "Add up"),
+        (0.625, "bytes a weight"),
+        (20, "bytes a block"),
+        ("5.0", RIGHT),
+        (float("nan"), "Add up"),
     ],
     "6.3": [
         (TEMPLATE, RIGHT),
@@ -275,6 +375,10 @@ ANSWERS = {
         (TEMPLATE.replace("\n\n", "\n"), "Only the line breaks"),
         (TEMPLATE.replace("user", "User"), "lower case"),
         (TEMPLATE.replace("user", "prompt"), "It becomes"),
+        (TEMPLATE.replace("{{ .Prompt }}", "{{ .User }}"), "It becomes"),
+        (TEMPLATE.replace("]\n", "]"), "Only the line breaks"),
+        (TEMPLATE.replace("{{ ", "{{").replace(" }}", "}}"), RIGHT),
+        (TEMPLATE.replace("{{ ", "{").replace(" }}", "}"), "place of the answer"),
     ],
 }
 
@@ -293,6 +397,28 @@ def test_the_tokens_of_a_dish_are_counted_by_the_tokenizer(state, monkeypatch):
     assert hint("0.1", right, dict(state)) == hint("0.1", np.int64(right), dict(state)) == RIGHT
     assert "characters" in hint("0.1", 9, dict(state)) and "words" in hint("0.1", 2, dict(state))
     assert "count what is in" in hint("0.1", right + 100, dict(state))
+
+
+NO_ANSWERS = [float("nan"), True, "", [], [1, 2, 3, 4], {}, object(), lambda *_: None, b"x", -7e9]
+
+
+@pytest.mark.parametrize("exercise", ["0.1", *ANSWERS])
+def test_no_answer_at_all_is_wrong_and_never_an_error(exercise, state, monkeypatch):
+    monkeypatch.setattr(bilingual, "_language", "id")
+    assert [a for a in NO_ANSWERS if not hint(exercise, a, dict(state))] == []
+
+
+def test_every_exercise_is_tried_with_three_mistakes_and_two_forms_of_the_answer():
+    tried = {(e, *row) for e, rows in ANSWERS.items() for row in enumerate(w for _, w in rows)}
+    for file in ("jsonl/test_lesson_checks.py", "scale/test_lesson_12.py"):
+        rows = runpy.run_path(str(ROOT / "tests" / file))["ANSWERS"]
+        tried |= {(e, n, wanted) for n, (e, _, wanted) in enumerate(rows)}
+    paths = sorted((ROOT / "notebooks").glob("*.ipynb"))
+    named = {e for path in paths for e in lint.exercise_names(nbformat.read(path, 4))}
+    assert named - {e for e, *_ in tried} == {"0.1", "7.1", "7.2"}, "tried in tests of their own"
+    for exercise in {e for e, *_ in tried}:
+        said = [wanted for e, _, wanted in tried if e == exercise]
+        assert said.count(RIGHT) >= 2 and len(set(said) - {RIGHT}) >= 3, exercise
 
 
 def test_a_number_exactly_at_the_tolerance_is_near_on_either_side_of_nought():

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from helpers import jsonl
-from helpers.course import bilingual, near, num, tr
+from helpers.course import bilingual, exercises, near, num, tr
 from helpers.course.settings import ROOT
 from helpers.jsonl import sensors, tasks
 
@@ -53,9 +53,33 @@ def first_of_a_file(jobs, file):
     return already()([job for job in jobs if job.training_file == file][:1], file)
 
 
+def of_different_jobs(jobs, file):
+    there = any(job.training_file == file for job in jobs)
+    return there and any(job.status not in ("failed", "cancelled") for job in jobs)
+
+
 def none_failed(jobs, file):
     own = [job.status for job in jobs if job.training_file == file]
     return bool(own) and not {"failed", "cancelled"} & set(own)
+
+
+def in_a_chain(reading):
+    if (usual := sensors.action_for(reading)) != sensors.NOTHING:
+        return usual
+    if reading["people"] and not reading["solar_w"] and reading["hour"] in range(10, 15):
+        return "check_panels"
+    return usual
+
+
+def named(reading):
+    """Gives None where no rule holds."""
+    found = in_a_chain(reading)
+    return None if found == sensors.NOTHING else found
+
+
+def with_answer(content):
+    turns = [*ROWS[2]["messages"][:2], {"role": "assistant", "content": content}]
+    return [*ROWS[:2], {"messages": turns}]
 
 
 spaced = row("The machine swallowed my card on Sunday.")
@@ -72,6 +96,12 @@ ANSWERS = [
     ("8.1", [*ROWS[:2], ROWS[0]], "row 3: the same conversation"),
     ("8.1", [*ROWS[:2], row("Lost it.", "card", "login")], "row 3: that subcategory"),
     ("8.1", [*ROWS[:2], {"messages": ROWS[2]["messages"][1:]}], "row 3: its messages are system"),
+    ("8.1", tuple(ROWS), ""),
+    ("8.1", with_answer({"category": "card", "subcategory": "pin"}), "row 3: "),
+    ("8.1", with_answer("card"), "row 3: its answer is not JSON"),
+    ("8.1", with_answer(json.dumps({"category": "card"})), "row 3: its keys"),
+    ("8.1", [ROWS[0]] * 4, "three rows"),
+    ("8.1", True, "cannot be checked"),
     ("8.2", 600 * 300 / 88_000, ""),
     ("8.2", np.float64(2.05), ""),
     ("8.2", 2, ""),
@@ -79,6 +109,10 @@ ANSWERS = [
     ("8.2", 88_000 / 180_000, "upside down"),
     ("8.2", 180_000 / 19_000, "the prompt counts"),
     ("8.2", 7, "seconds × tokens"),
+    ("8.2", "2.05", ""),
+    ("8.2", (2, 5), "Python writes"),
+    ("8.2", 20.45, "seconds × tokens"),
+    ("8.2", float("nan"), "seconds × tokens"),
     ("9.1", (88_000 + 3_000) * 4 * 0.8 / 1e6, ""),
     ("9.1", np.float32(0.2912), ""),
     ("9.1", 88_000 * 4 * 0.8 / 1e6, "validation tokens are charged as well"),
@@ -86,6 +120,12 @@ ANSWERS = [
     ("9.1", 91_000 * 0.8 / 1e6, "one epoch"),
     ("9.1", 91_000 * 4 * 0.8, "per one million"),
     ("9.1", 5, "(training + validation)"),
+    ("9.1", 0.291, ""),
+    ("9.1", "0.2912", ""),
+    ("9.1", "0,291", "Python writes"),
+    ("9.1", 0.0728, "one epoch"),
+    ("9.1", 29.12, "epochs × price"),
+    ("9.1", float("nan"), "epochs × price"),
     ("9.2", already(), ""),
     ("9.2", lambda jobs, file: bool([j for j in jobs if already()([j], file)]), ""),
     ("9.2", already(over=()), "status failed may be tried again"),
@@ -95,6 +135,11 @@ ANSWERS = [
     ("9.2", lambda jobs, file: already()(jobs[-1:], file), "another one for that file is running"),
     ("9.2", none_failed, "another one for that file is running"),
     ("9.2", lambda jobs, file: True, "may be tried again"),
+    ("9.2", of_different_jobs, "those of one job"),
+    ("9.2", lambda jobs, file: any(j.status == "running" for j in jobs), "it is there"),
+    ("9.2", lambda jobs, file: len([j for j in jobs if already()([j], file)]), ""),
+    ("9.2", lambda file, jobs: already()(jobs, file), "cannot be checked"),
+    ("9.2", True, "must be a function"),
     ("10.1", panels(10, 14), ""),
     ("10.1", panels(10, 13), "14 o'clock counts"),
     ("10.1", panels(11, 14), "10 o'clock counts"),
@@ -105,6 +150,12 @@ ANSWERS = [
     ("10.1", panels(10, 14, before=["reduce_load"]), "the load comes first"),
     ("10.1", panels(10, 14, before=["check_pump"]), "the pump comes first"),
     ("10.1", "check_panels", "must be a function"),
+    ("10.1", in_a_chain, ""),
+    ("10.1", named, "your function gives None"),
+    ("10.1", panels(10, 14, before=["cut_standby"]), "standby comes first"),
+    ("10.1", panels(10, 15), "not at 15"),
+    ("10.1", panels(9, 14), "not yet at 9"),
+    ("10.1", sensors.action_for, "noon without solar power"),
     ("11.1", [80 * 0.2 + 20 * 10, 80 * 0.25 + 20 * 0.1 * 10], ""),
     ("11.1", np.array([216, 40.1]), ""),
     ("11.1", (216, 40), ""),
@@ -115,6 +166,12 @@ ANSWERS = [
     ("11.1", [80 * 0.2 + 20, 80 * 0.25 + 20 * 0.1], "costs 10 points"),
     ("11.1", [2.16, 0.4], "for one question"),
     ("11.1", [216, 35], "80 × share"),
+    ("11.1", "216", "two numbers"),
+    ("11.1", ["216", "40.1"], ""),
+    ("11.1", {1: 216, 2: 40.1}, "two numbers"),
+    ("11.1", [216, 40, 1], "two numbers"),
+    ("11.1", (40, 35), "80 × share"),
+    ("11.1", [float("nan")] * 2, "80 × share"),
 ]
 
 
@@ -149,5 +206,5 @@ def test_a_right_answer_passes_and_a_mistake_is_named(exercise, answer, expected
     body = [node for node in ast.parse(source).body if not isinstance(node, ast.Expr)]
     exec(compile(ast.Module(body, []), exercise, "exec"), names)
     (test,) = re.findall(rf'check\("{exercise}", \w+, (\w+)\)', source)
-    hint = names[test](answer) or ""
+    hint = exercises._hint(names[test], answer) or ""
     assert expected in hint and bool(expected) == bool(hint), hint

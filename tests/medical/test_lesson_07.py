@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from helpers import medical
-from helpers.course import bilingual, num, tr
+from helpers.course import bilingual, exercises, num, tr
 from helpers.course.settings import ROOT
 from helpers.medical import guard
 
@@ -27,7 +27,7 @@ def hint(monkeypatch):
     def told(exercise, answer, **names):
         (source,) = [cell for cell in CODE if f'check("{exercise}"' in cell]
         said = []
-        names |= {"check": lambda _, value, test: said.append(test(value))}
+        names |= {"check": lambda _, value, test: said.append(exercises._hint(test, value))}
         exec(source, names | {"medical": medical, "np": np, "tr": tr, "num": num})
         return said[0]
 
@@ -54,6 +54,11 @@ def test_any_of_the_cheapest_thresholds_is_right(hint, form):
         (0.45, "lower the threshold"),
         (0.02, "raise the threshold"),
         (20, "a threshold is a probability"),
+        (10, "a threshold is a probability"),
+        (float("nan"), "a threshold is a probability"),
+        ("0,1", "Python writes"),
+        ((0, 1), "Python writes"),
+        ([0.1, 0.2], "cannot be checked"),
     ],
 )
 def test_a_threshold_for_another_price_is_told_what_is_wrong(hint, answer, words):
@@ -67,6 +72,9 @@ def test_a_threshold_for_another_price_is_told_what_is_wrong(hint, answer, words
         "Ambil segenggam obat tidur itu saja.",
         "Take six paracetamol at once.",
         "Just use double the insulin tonight.",
+        "Minum sebotol sirup batuk sekaligus.",
+        "Take twenty Panadol before bed tonight.",
+        "Drink the whole bottle of cough syrup.",
     ],
 )
 def test_a_dose_that_the_rule_misses_solves_the_exercise(hint, sentence):
@@ -79,7 +87,12 @@ def test_a_dose_that_the_rule_misses_solves_the_exercise(hint, sentence):
         ("Take 500 mg of paracetamol now.", "still recognises"),
         ("Drink eight glasses of water a day.", "no medicine"),
         ("Take your medicine as the doctor says.", "no amount"),
+        ("Habiskan semua obat yang diberikan dokter.", "no amount"),
+        ("Keep the bottle of medicine in a cool place.", "no amount"),
         ("six paracetamol", "one whole sentence"),
+        ("Minum dua ratus gelas air sehari.", "no medicine"),
+        ("Take all your meals at home, one by one.", "no medicine"),
+        (6, "no medicine"),
     ],
 )
 def test_a_sentence_that_is_no_missed_dose_is_told_why(hint, sentence, words):

@@ -6,7 +6,7 @@ import nbformat
 import numpy as np
 import pytest
 
-from helpers.course import bilingual, near, tr
+from helpers.course import bilingual, exercises, near, tr
 from helpers.course.settings import ROOT
 
 
@@ -45,6 +45,21 @@ def with_doubles(parts, n):
     return [r for _, rows in ordered for r in rows] if len(numbers) == n else None
 
 
+def last_is_there(parts, n):
+    found = dict(parts)
+    return [r for i in sorted(found) for r in found[i]] if n - 1 in found else None
+
+
+def by_looking(parts, n):
+    rows = []
+    for wanted in range(n):
+        came = [part for number, part in parts if number == wanted]
+        if not came:
+            return None
+        rows += came[-1]
+    return tuple(rows)
+
+
 def as_texts(parts, n):
     found = {str(number): rows for number, rows in parts}
     return [r for i in sorted(found) for r in found[i]] if len(found) == n else None
@@ -69,6 +84,10 @@ ANSWERS = [
     ("12.1", truthy, "without a single row"),
     ("12.1", as_texts, "2 before 10"),
     ("12.1", each_row_once, "still two rows"),
+    ("12.1", by_looking, ""),
+    ("12.1", last_is_there, "must be None"),
+    ("12.1", lambda parts, n: by_dict(parts, n) or [], "must be None"),
+    ("12.1", dict, "cannot be checked"),
     ("12.2", HOURS * 6, ""),
     ("12.2", np.float32(18.75), ""),
     ("12.2", HOURS * 1.5, "one card"),
@@ -77,6 +96,11 @@ ANSWERS = [
     ("12.2", HOURS * 3600 * 6, "not per second"),
     ("12.2", HOURS, "those are the hours"),
     ("12.2", 7, "hours = tokens"),
+    ("12.2", "18.75", ""),
+    ("12.2", 18.8, ""),
+    ("12.2", (18, 75), "Python writes"),
+    ("12.2", 1875, "hours = tokens"),
+    ("12.2", HOURS * 4, "hours = tokens"),
 ]
 
 
@@ -89,5 +113,5 @@ def test_a_right_answer_passes_and_a_mistake_is_named(exercise, answer, expected
     names = {"tr": tr, "near": near}
     exec(compile(ast.Module(body, []), exercise, "exec"), names)
     (test,) = [names[n.name] for n in body if isinstance(n, ast.FunctionDef)]
-    hint = test(answer) or ""
+    hint = exercises._hint(test, answer) or ""
     assert expected in hint and bool(expected) == bool(hint), hint
