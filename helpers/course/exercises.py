@@ -49,9 +49,8 @@ def check(exercise: str, answer, test: Callable[[object], str | None]) -> str:
 
 
 def _hint(test: Callable[[object], str | None], answer) -> str | None:
-    failed = False
     try:
-        hint = test(answer)
+        hint, failed = test(answer), False
     except Exception as problem:  # an answer may be anything; the error itself is the hint
         why, failed = f"({type(problem).__name__}: {problem})", True
         hint = tr(f"jawaban tidak bisa diperiksa {why}", f"the answer cannot be checked {why}")

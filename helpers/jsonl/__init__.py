@@ -3,8 +3,5 @@
 from .. import lazy
 
 __getattr__, __dir__ = lazy(
-    __name__,
-    validator="KINDS validate read_chats write_chats",
-    tasks="load_task",
-    job="finetune",
+    __name__, validator="KINDS validate read_chats write_chats", tasks="load_task", job="finetune"
 )

@@ -48,8 +48,8 @@ _QUOTED = re.compile(  # code, tags, addresses, quotations; terms of the field i
 # a decimal number as the other language writes it; "Gambar 1.2" and "torch 2.9" are none
 _NO_DECIMAL = r"(?<!Gambar )(?<!Latihan )(?<!torch )(?<!Python )(?<!versi )(?<![\w.,-])"
 _FOREIGN = {
-    "id": re.compile(_NO_DECIMAL + r"\d+\.\d{1,2}(?![\w.,]*\d)(?! ?×)"),
-    "en": re.compile(r"(?<![\w.,])\d+,\d{1,2}(?![\w.,]*\d)"),
+    "id": re.compile(_NO_DECIMAL + r"(?:0\.\d+|\d+\.(?:\d\d?|\d{4,}))(?![\w.,]*\d)(?! ?×)"),
+    "en": re.compile(r"(?<![\w.,])(?:0,\d+|\d+,(?:\d\d?|\d{4,}))(?![\w.,]*\d)"),
 }
 # of an Indonesian text, in lengths of its English twin; 0.88 to 1.32 are usual
 LENGTHS = 0.75, 1.45
@@ -80,9 +80,6 @@ def lint_notebook(nb, name: str) -> list[Problem]:
     checks += (first_cells, exercises, same_code, outputs)
     found = [Problem(name, *finding) for check in checks for finding in check(nb, name)]
     return sorted(found, key=lambda problem: problem.cell)
-
-
-# --- text ---------------------------------------------------------------------------------------
 
 
 def language_of(cell) -> str | None:
@@ -133,16 +130,13 @@ def headings(nb, name: str) -> Iterator[Finding]:
             continue
         match = _BILINGUAL.fullmatch(cell.source.strip())
         sides = (match[1] or match[2]).split(" · ") if match else []
-        if len(sides) < 2 or not all(re.search(r"\w", side) for side in sides):
-            found = cell.source.strip()[:60]
-            yield number, "heading", f"expected `# Indonesian · English` or a body, found {found!r}"
+        twice = len(sides) > 1 and sides[-2].endswith(sides[-1]) and " " in sides[-1]
+        if len(sides) < 2 or twice or not all(re.search(r"\w", side) for side in sides):
+            yield number, "heading", f"not `# Indonesian · English`, no body: {cell.source[:60]!r}"
 
 
 def normal_numbers(text: str, language: str) -> Counter:
-    """Numbers of a text in one notation: Indonesian 1,5 and 2.000 are English 1.5 and 2,000.
-
-    Digits in names (NF4) are left out.
-    """
+    """Numbers of a text in one notation: Indonesian 1,5 is English 1.5; NF4 holds no number."""
 
     def normal(number: str) -> str:
         with suppress(NumberFormatError, ArithmeticError):  # a version, or in the other notation
@@ -183,13 +177,15 @@ def twins(nb, name: str) -> Iterator[Finding]:
                 only = [sorted((ours - theirs[rule]).elements())]
                 only += [sorted((theirs[rule] - ours).elements())]
                 if any(only):
-                    text = f"the twins differ; only Indonesian: {only[0]}, only English: {only[1]}"
-                    yield number, rule, text
+                    yield number, rule, f"only Indonesian: {only[0]}, only English: {only[1]}"
 
             long = [len(_BODY.fullmatch(cell.source)[2]) for cell in (first, second)]
             if max(long) > SHORT and not LENGTHS[0] < long[0] / long[1] < LENGTHS[1]:
-                text = f"{long[0]} characters in Indonesian, {long[1]} in English"
-                yield number, "length", f"{text}: does one say what the other leaves out?"
+                yield number, "length", f"{long[0]} characters in Indonesian, {long[1]} in English"
+    for number, cell in numbered_code(nb):
+        for ours, theirs in spoken(cell):
+            if normal_numbers(ours, "id") != normal_numbers(theirs, "en") or ours and not theirs:
+                yield number, "numbers", f"{ours!r} and {theirs!r} differ"
 
 
 def hashes(nb, name: str) -> dict[str, tuple[int, str]]:
@@ -232,21 +228,32 @@ def alone(nb, name: str) -> Iterator[Finding]:
             yield number, "twin", f"{text} say the same: python -m helpers notebooks stamp --twins"
 
 
-def said(nb) -> Iterator[tuple[int, str, str]]:
-    """(cell, language, text) of the bodies, of `tr` and `say` in code, of Markdown outputs."""
+def spoken(cell) -> Iterator[list[str]]:
+    """Indonesian and English words of each `tr`, `say` and `show_figure` in a cell's code."""
+    for call in calls(cell, "tr") + calls(cell, "say") + calls(cell, "show_figure"):
+        nodes = [[getattr(n, "value", None) for n in ast.walk(a)] for a in call.args[-2:]]
+        if len(nodes) == 2:
+            yield [" ".join(v for v in values if isinstance(v, str)) for values in nodes]
+
+
+def said(nb) -> Iterator[tuple[int, str, str, bool]]:
+    """(cell, language, text, printed?) of bodies, headings, `tr` and `say` in code, outputs."""
     results = []
     for number, cell in enumerate(nb.cells, 1):
+        texts = [*spoken(cell)]
         if language := language_of(cell):
-            yield number, language, _BODY.fullmatch(cell.source)[2]
-        for call in calls(cell, "tr") + calls(cell, "say"):
-            for language, argument in zip(("id", "en"), call.args):
-                parts = (getattr(node, "value", None) for node in ast.walk(argument))
-                yield number, language, " ".join(p for p in parts if isinstance(p, str))
-        shown = (output.get("data", {}).get("text/markdown") for output in cell.get("outputs", ()))
-        results += ((number, text) for text in shown if text)
-    counts = {of: foreign_words(" ".join(t for _, t in results), of)[1] for of in _COMMON}
+            yield number, language, _BODY.fullmatch(cell.source)[2], False
+        elif cell.cell_type == "markdown":
+            texts.append(cell.source.strip(" #*").split(" · ")[-2:])
+        yield from ((number, *of, False) for both in texts for of in zip(("id", "en"), both))
+        for output in cell.get("outputs", ()):
+            data = output.get("data", {})
+            results.append((number, data.get("text/markdown", ""), False))
+            if cell.get("id") not in _TERMS["quoting"]["cells"]:
+                results.append((number, output.get("text", data.get("text/plain", "")), True))
+    counts = {of: foreign_words(" ".join(r[1] for r in results), of)[1] for of in _COMMON}
     language = max(counts, key=counts.get)  # outputs are in one language
-    yield from ((number, language, text) for number, text in results)
+    yield from ((number, language, text, printed) for number, text, printed in results)
 
 
 def foreign_words(text: str, language: str) -> tuple[int, int]:
@@ -258,16 +265,16 @@ def foreign_words(text: str, language: str) -> tuple[int, int]:
 
 def wording(nb, name: str) -> Iterator[Finding]:
     """Every sentence is in its language, with that language's decimals and the course's terms."""
-    for number, language, text in said(nb):
+    for number, language, text, printed in said(nb):
         text = _QUOTED.sub(" ", text)
         for sentence in re.split(r"(?<=[.!?:])\s+|\n+|\|", text):
             other, own = foreign_words(sentence, language)
-            if other > max(own, 1):
+            if other > max(own, 1 + printed):
                 yield number, "language", f"not in {language!r}: {sentence.strip()[:80]!r}"
-        if found := _FOREIGN[language].search(text):
+        if found := not printed and _FOREIGN[language].search(text):
             yield number, "notation", f"{found[0]} is no decimal of {language!r}"
-        for wrong, right in _TERMS[language].items():
-            if found := re.search(rf"\b(?:{wrong})\b", text):
+        for wrong, right in () if printed else _TERMS[language].items():
+            if found := re.search(rf"\b(?:{wrong})(?:nya|s)?\b", text, re.I):
                 yield number, "term", f"{found[0]!r}; the course writes {right!r}"
 
 
@@ -305,9 +312,6 @@ def pictures(nb, name: str) -> Iterator[Finding]:
             named = [k.value for k in call.keywords if k.arg in ("alt_id", "alt_en")]
             if sum(getattr(text, "value", "x") != "" for text in call.args[1:] + named) < 2:
                 yield number, "alt text", "show_figure needs an Indonesian and an English text"
-
-
-# --- code ---------------------------------------------------------------------------------------
 
 
 def tree(cell) -> ast.Module:
@@ -355,9 +359,8 @@ def first_cells(nb, name: str) -> Iterator[Finding]:
 
 def exercise_names(nb) -> list[str]:
     """Names of the exercises, from the calls `check("3.2", ...)`."""
-    cells = [cell for cell in nb.cells if "check" in tags(cell)]
-    checks = [call for cell in cells for call in calls(cell, "check") if call.args]
-    return [ast.literal_eval(call.args[0]) for call in checks]
+    checks = [call for c in nb.cells if "check" in tags(c) for call in calls(c, "check")]
+    return [ast.literal_eval(call.args[0]) for call in checks if call.args]
 
 
 def exercises(nb, name: str) -> Iterator[Finding]:
@@ -417,8 +420,7 @@ def same_code(nb, name: str) -> Iterator[Finding]:
         for defined, code in definitions(tree(cell)).items():
             homes = helpers_code().get(defined, {})
             if homes and code not in homes.values():
-                text = f"{defined} differs from the one in {', '.join(homes)}: align them or rename"
-                yield number, "same code", text
+                yield number, "same code", f"{defined} differs from {', '.join(homes)}; align it"
         for room in NOT_FOR_LESSONS:
             if re.search(rf"(from|import) helpers(\.| import ){room}\b", cell.source):
                 yield number, "imports", f"helpers.{room} is no room for lessons"

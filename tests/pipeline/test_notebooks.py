@@ -86,17 +86,24 @@ def more(cell, text: str) -> None:
     cell.source = cell.source.removesuffix("\n\n</div>") + text + "\n\n</div>"
 
 
+OUTPUT = "Kita lihat dan itu sudah semua.\nThese rows are not in the data."
 DOLLARS = ("dolar", "dollars")
 BROKEN = {
     "pair": [without(3), without(2), add(code("1"), at=2), add(text(ID("satu")))],
     "heading": [
         source(7, "## 1. Tanya · "),
         source(7, "Tanpa · tanda"),
+        source(7, "## 1. Pesan kita · Pesan kita"),
         source(8, ID("### Bagian\n\nAda 2.000 baris?")),
         source(2, '<div lang="id">\nTanpa baris kosong.\n</div>'),
         source(2, '<div lang="id">\n\nTanpa akhir.'),
     ],
-    "numbers": [source(8, ID("Ada 2,000 baris?")), source(8, ID("Ada baris?"))],
+    "numbers": [
+        source(8, ID("Ada 2,000 baris?")),
+        source(8, ID("Ada baris?")),
+        source(13, 'say("Nilainya 1,5 dari 20.", "It is 1.5 of 21.")'),
+        source(13, 'say(f"Semua {n} baris.", "")'),
+    ],
     "links": [
         source(3, EN("We use 1.5 GB and `cfg`, see [data](../docs).")),
         both("../data", "../nowhere"),
@@ -113,6 +120,14 @@ BROKEN = {
     "language": [
         add(text(ID("The rows that we left out.")), text(EN("The rows that we left out."))),
         add(text(ID("Baris yang kita buang.")), text(EN("Baris yang tidak kita pakai."))),
+        add(text(ID("Training takes longer.")), text(EN("Training takes longer."))),
+        add(text(ID("Model menjawab lebih cepat.")), text(EN("Model menjawab lebih cepat."))),
+        source(7, "## 1. What the model knows · What the model learns"),
+        shows(
+            "stream", text="The loss is lower than it was.\nRugi lebih rendah dari itu dan ini.\n"
+        ),
+        shows("execute_result", execution_count=1, data={"text/plain": OUTPUT}),
+        source(13, 'show_figure(fig, "What the model has seen", "What the model has seen")'),
         source(13, 'say("Ini yang kita pakai.", "Ini yang kita pakai.")'),
         source(13, 'tr(f"{n} of the rows", f"{n} of the rows")'),
         add(
@@ -127,11 +142,15 @@ BROKEN = {
     ],
     "notation": [
         add(text(ID("Nilainya 0.5 saja.")), text(EN("It is 0.5 only."))),
+        add(text(ID("Nilainya 0.512 saja.")), text(EN("It is 0.512 only."))),
+        add(text(ID("Nilainya 3,14159.")), text(EN("It is 3,14159."))),
         source(13, 'say(f"Nilainya {x} dan 0.5.", "Both 0.5.")'),
         source(13, 'say("Keduanya 0,5.", "Both 0,5.")'),
     ],
     "term": [
         add(text(ID("Setelan ini.")), text(EN("These settings."))),
+        add(text(ID("Direktori ini.")), text(EN("This folder."))),
+        add(text(ID("Lihat probabilitasnya.")), text(EN("Look at its probability."))),
         source(13, 'say("Kuantisasi.", "Quantization.")'),
     ],
     "date": [
