@@ -267,7 +267,7 @@ def wording(nb, name: str) -> Iterator[Finding]:
     """Every sentence is in its language, with that language's decimals and the course's terms."""
     for number, language, text, printed in said(nb):
         text = _QUOTED.sub(" ", text)
-        for sentence in re.split(r"(?<=[.!?:])\s+|\n+|\|", text):
+        for sentence in re.split(r"(?<=[.!?:])[)*]*\s+|\n+|\|", text):
             other, own = foreign_words(sentence, language)
             if other > max(own, 1 + printed):
                 yield number, "language", f"not in {language!r}: {sentence.strip()[:80]!r}"

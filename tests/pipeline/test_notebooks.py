@@ -122,6 +122,7 @@ BROKEN = {
         add(text(ID("Baris yang kita buang.")), text(EN("Baris yang tidak kita pakai."))),
         add(text(ID("Training takes longer.")), text(EN("Training takes longer."))),
         add(text(ID("Model menjawab lebih cepat.")), text(EN("Model menjawab lebih cepat."))),
+        add(text(ID("Ya.")), text(EN("(It is what we have seen.) Model menjawab lebih cepat."))),
         source(7, "## 1. What the model knows · What the model learns"),
         shows(
             "stream", text="The loss is lower than it was.\nRugi lebih rendah dari itu dan ini.\n"
