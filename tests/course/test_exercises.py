@@ -396,7 +396,11 @@ def test_the_tokens_of_a_dish_are_counted_by_the_tokenizer(state, monkeypatch):
     right = len(state["tokenizer"]("Soto Ayam", add_special_tokens=False)["input_ids"])
     assert hint("0.1", right, dict(state)) == hint("0.1", np.int64(right), dict(state)) == RIGHT
     assert "characters" in hint("0.1", 9, dict(state)) and "words" in hint("0.1", 2, dict(state))
-    assert "count what is in" in hint("0.1", right + 100, dict(state))
+    ids = state["tokenizer"]("Soto Ayam", add_special_tokens=False)["input_ids"]
+    for wrong in (right + 100, right + 1, ids, float("nan")):
+        assert "count what is in" in hint("0.1", wrong, dict(state))
+    assert hint("0.1", float(right), dict(state)) == RIGHT
+    assert "Python writes" in hint("0.1", str(right), dict(state))
 
 
 NO_ANSWERS = [float("nan"), True, "", [], [1, 2, 3, 4], {}, object(), lambda *_: None, b"x", -7e9]
