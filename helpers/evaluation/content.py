@@ -157,6 +157,6 @@ def fresh_steps(answers: Iterable[Answer]) -> tuple[list[float], list[int]]:
 def commonest(answers: Iterable[Answer], language: str) -> tuple[str, float]:
     """The ingredient that most answers list, pantry aside, and the share of answers with it."""
     answers = list(answers)
-    counts = Counter(name for answer in answers for name in dict.fromkeys(listed(answer, language)))
+    counts = Counter(name for answer in answers for name in listed(answer, language))
     name, times = counts.most_common(1)[0] if counts else ("", 0)
     return name, times / max(1, len(answers))

@@ -75,6 +75,15 @@ def test_an_exercise_that_was_not_run_or_ended_in_an_error_is_neither_right_nor_
     assert found.notes == [f"{LESSON}: an error: NameError: x"] and not found.whole
 
 
+def test_of_two_verdicts_in_one_cell_the_last_counts(tmp_path):
+    def twice(nb, checks):
+        text = "❌ Latihan 2.1: ...\n✅ Latihan 2.1: benar.\n"
+        checks[0].outputs = [nbformat.v4.new_output("stream", text=text)]
+
+    path = handed_in(tmp_path / f"{LESSON}.ipynb", change=twice)
+    assert of(path).states == dict(zip(EXERCISES, ("correct", "wrong", "open")))
+
+
 def removed(nb, checks):
     nb.cells.remove(checks[0])
 
@@ -262,6 +271,7 @@ def test_notebooks_are_executed_in_a_copy_with_a_limit_and_without_secrets(
     checks = {"2.1": CHECK, "2.2": 'check("2.2", RUN_SOLUTIONS, lambda a: "on" if a else None);'}
     monkeypatch.setattr(marks, "course", lambda: {LESSON: {"code": "", "checks": checks}})
     monkeypatch.setenv("HF_TOKEN", "secret")
+    monkeypatch.setenv("DAPUR_STRICT", "1")  # the teacher's own: a wrong answer ends no run here
     monkeypatch.setenv("HOME", str(tmp_path / "teacher"))
     told = "assert len(left) == 1 and left[0].endswith('home'), left"
     small(tmp_path / "kelas" / "siti.ipynb", told, *checks.values())

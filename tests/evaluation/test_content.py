@@ -39,7 +39,7 @@ def test_an_answer_outside_the_format_lists_nothing():
 
 
 def test_title_and_main_ingredient():
-    assert content.title_kept(ANSWER, "Tempe Bacem manis")
+    assert content.title_kept(ANSWER, "TEMPE BACEM MANIS")
     assert not content.title_kept(ANSWER, "Tempe Orek")
     assert content.main_kept(ANSWER, "tempe", "id") and not content.main_kept(ANSWER, "udang", "id")
     assert content.main_kept(ANSWER, "tempe benguk", "id")
@@ -104,3 +104,9 @@ def test_one_letter_in_ten_may_differ_in_a_title_one_in_nine_not(title, other, s
 def test_of_two_names_that_overlap_the_longer_is_missing():
     steps = ANSWER.replace("santan.", "santan kental.")
     assert content.unlisted(steps, ["santan", "santan kental"], "id") == ["santan kental"]
+
+
+def test_a_cut_of_what_is_listed_in_part_is_not_missing():
+    minced = ANSWER.replace("1 papan tempe", "300 g daging ayam").replace("santan.", "ayam.")
+    assert content.listed(minced, "id")[0] == "daging ayam"
+    assert content.unlisted(minced, ["ayam", "udang"], "id") == []

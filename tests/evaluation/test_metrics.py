@@ -50,6 +50,9 @@ def test_corpus_scores_and_intervals_are_those_of_resampled_rows(score):
     assert abs(value - score(real, ours)[0]) > 0.5, "answers and references are not the same"
     drawn = [chance.integers(0, 60, 60) for _ in range(80)]
     means = [alone([ours[i] for i in d], [[real[i] for i in d]]).score for d in drawn]
+    scorer = {metrics.bleu: sacrebleu.BLEU, metrics.chrf: sacrebleu.CHRF}[score]()
+    told = scorer.corpus_score(ours, [real], n_bootstrap=1000).format(width=3)
+    assert f"(μ = {(low + high) / 2:.3f} ± {(high - low) / 2:.3f})" in told
     by_hand = np.quantile(means, 0.975) - np.quantile(means, 0.025)
     assert high - low == pytest.approx(by_hand, rel=0.35)
 

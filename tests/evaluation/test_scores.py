@@ -87,6 +87,7 @@ def test_each_number_of_the_table_is_of_its_own_answers():
         there, back = score(texts, references)[0], score(references, texts)[0]
         assert table[name][0] == there != pytest.approx(back, abs=0.01)
     assert table["distinct_steps"][0] == pytest.approx(3 / 4)  # four steps, one of them twice
+    assert table["distinct_steps"][3] == 2  # answers with steps, of which the bootstrap draws
     assert table["unlisted"] == (*metrics.share([False, False, True]), 3)  # the coconut milk
     found = [table[name][0] for name in ("used", "quantities")]
     assert found == pytest.approx([(1 / 2 + 0 + 1 / 2) / 3, (1 + 0 + 1) / 3])
@@ -122,6 +123,10 @@ def test_answer_all_asks_the_questions_and_measures_the_real_answers(cfg, tokeni
         model, training.ChatDataset(chats[1:], tokenizer, 500), tokenizer, cfg
     )[0]
     assert found.nats[1] == pytest.approx(alone, rel=1e-4)
+    talk = [*chats[0], *chats[1][1:]]  # a follow-up: only the last answer is asked for
+    followed = training.ChatDataset([talk], tokenizer, 500)
+    evaluation.answer_all(model, followed, tokenizer, cfg, max_new_tokens=1)
+    assert asked[1] == [talk[:-1]]
     few = dataclasses.replace(cfg, batch=1)  # two rows a batch: three batches
     five = training.ChatDataset([*chats, *chats, chats[1]], tokenizer, 500)
     nats, labels = evaluation.row_nats(model, five, tokenizer, few)

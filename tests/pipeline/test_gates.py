@@ -159,6 +159,9 @@ def test_a_gate_file_that_cannot_be_read_is_an_error(tmp_path, text, message):
 def test_gates_apply_to_their_own_key_only(cfg, tmp_path):
     own, folder, english = gate(), gate(data="kitchen"), gate(data_language="en")
     assert gates.applicable([own, folder, english, gate(profile="cpu")], cfg) == [own]
+    for shown in settings.LANGUAGES:  # the data's language counts, not the one on the screen
+        screen = dataclasses.replace(cfg, language=shown)
+        assert gates.applicable([own, english], screen) == [own]
     other = dataclasses.replace(cfg, data_dir=tmp_path / "kitchen")
     assert gates.applicable([own, folder, gate(data="*")], other) == [folder, gate(data="*")]
     named_own = dataclasses.replace(cfg, data_dir=tmp_path / "own")
