@@ -101,3 +101,17 @@ def test_a_disk_that_is_full_or_read_only_is_one_sentence_and_leaves_nothing_hal
     *told, left = done.stdout.splitlines()
     assert done.returncode == 0 and left == "[]", done.stdout + done.stderr[-2000:]
     assert len(told) == 3 and all(why in line and "DAPUR_ARTIFACTS" in line for line in told)
+
+
+def test_a_key_depends_on_what_a_setting_is_and_not_on_the_order_of_settings():
+    assert files.cache_key({"a": 1, "b": 2}) == files.cache_key({"b": 2, "a": 1})
+    assert files.cache_key({"a": 1, "b": 2}) != files.cache_key({"a": 2, "b": 1})
+
+
+def test_a_renamed_file_is_another_folder(tmp_path):
+    first = files.write_text(tmp_path / "a.csv", "judul\n")
+    before = files.hash_files([first], tmp_path)
+    renamed = first.rename(tmp_path / "b.csv")
+    assert files.hash_files([renamed], tmp_path) != before
+    again = files.write_text(tmp_path / "copy" / "a.csv", "judul\n")
+    assert files.hash_files([again], tmp_path / "copy") == before

@@ -217,6 +217,20 @@ def test_a_lesson_has_the_settings_of_its_parameters_and_keeps_its_results(tmp_p
     assert (row["notebook"], row["name"], row["value"]) == ("00_start", "ended", 0.9)
 
 
+def test_a_lesson_opens_in_its_language_and_tells_of_minutes_that_nobody_measured(
+    tmp_path, monkeypatch
+):
+    shown = []
+    monkeypatch.setenv("DAPUR_ARTIFACTS", str(tmp_path))
+    monkeypatch.setattr("IPython.display.display", lambda what: shown.append(what.data))
+    monkeypatch.setattr(lesson, "lessons", lambda: [{"name": "00_start", "minutes": {"cpu": 3}}])
+    lesson.start("00_start", "sanity", "en", "id")
+    results.start("scratch")
+    switch, line = shown
+    assert 'value="en" checked' in switch and 'value="id" checked' not in switch
+    assert "here: **not yet measured** (measured minutes by profile: cpu: 3)" in line
+
+
 def test_importing_the_package_and_settings_does_not_import_torch():
     names = [f"helpers.{room}" for room in ROOMS if room not in ("pipeline", "cli")]
     names += [
