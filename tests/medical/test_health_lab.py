@@ -377,6 +377,17 @@ def test_words_pairs_and_pieces_of_words_are_compared_and_a_repeated_word_counts
     assert row["obat"] < row["minum"] < 1.9 * row["obat"]
 
 
+def test_a_rare_flag_weighs_as_much_as_a_frequent_one_and_the_guard_learns_as_firmly_as_chosen():
+    alike = ["boleh minum obat"] * 10
+    model = rules.text_classifier().fit(alike, [True] + [False] * 9)
+    assert model.predict_proba(alike[:1])[0, 1] == pytest.approx(0.5, abs=0.01)
+    texts = [f"{word} {n}" for n in range(6) for word in ("obat dosis", "tidur malam")]
+    rows = [health_qa.Question(text, text, "", "", True, text.startswith("obat")) for text in texts]
+    told = rules.text_classifier(rules.STRENGTH).fit(texts, [q.abstain for q in rows])
+    asked = "obat apa"
+    assert Guard(rows).chance(asked) == pytest.approx(told.predict_proba([asked])[0, 1])
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_threshold_chosen_on_what_people_write_declines_fewer_of_them(language):
     rows = health_qa.library(language) + health_qa.stories(language)
