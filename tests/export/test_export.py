@@ -92,6 +92,7 @@ def test_the_base_as_trained_gives_back_what_was_trained(tuned_cfg, both, chats)
     trained = built(tuned_cfg, "trained")
     assert logit_difference(trained, nf4, chats) < 1e-4
     assert logit_difference(both[1], nf4, chats) > 1e-2
+    assert "lm_head.weight" not in merging.as_trained(tuned_cfg), "training leaves it unrounded"
     right = merged_by_peft(tuned_cfg, "trained").state_dict()
     for name, value in trained.state_dict().items():
         assert torch.allclose(value, right[name], atol=1e-6), name
@@ -192,6 +193,9 @@ def test_second_export_reuses_and_a_change_does_not(copied):
     assert second["written"] == ["dapur-id-q8_0.gguf"] and "dapur-id-f16.gguf" in second["reused"]
     readers = [gguf.GGUFReader(export.gguf_path(copied, quant)) for quant in ("f16", "q8_0")]
     assert len(readers[0].tensors) == len(readers[1].tensors) > 0  # from the same weights
+    assert {r.get_field("general.license").contents() for r in readers} == {copied.licence}
+    advised = (export.folder(copied) / "Modelfile").read_text(encoding="utf-8")
+    assert "FROM ./dapur-id-q8_0.gguf\n" in advised, "the smaller of the two"
     path = export.gguf_path(copied, "f16")
     damaged = bytearray(path.read_bytes())
     damaged[-100] ^= 255
@@ -205,6 +209,21 @@ def test_second_export_reuses_and_a_change_does_not(copied):
     assert "merged/model.safetensors" in third["written"]
     assert not export.gguf_path(copied, "q8_0").exists()  # it was of the old adapter
     assert export.export(copied, ["f16"], fresh=True)["reused"] == []
+
+
+def test_an_export_is_of_its_adapters_settings_and_of_the_versions_that_wrote_it(
+    copied, monkeypatch
+):
+    first = fingerprint(copied)
+    assert fingerprint(replace(copied, language="en")) == first, "what is shown changes no file"
+    settings = models.adapter_folder(copied) / "adapter_config.json"
+    before = settings.read_text(encoding="utf-8")
+    settings.write_text(json.dumps(json.loads(before) | {"lora_alpha": 1}), encoding="utf-8")
+    assert fingerprint(copied) != first
+    settings.write_text(before, encoding="utf-8")
+    assert fingerprint(copied) == first
+    monkeypatch.setattr(merging.importlib.metadata, "version", lambda name: f"next {name}")
+    assert fingerprint(copied) != first
 
 
 def test_after_the_base_was_exchanged_nothing_of_the_old_export_is_kept(copied):
@@ -310,6 +329,17 @@ def test_missing_files_and_too_little_memory(copied, monkeypatch):
         export.export(copied, ["f16"])
 
 
+def test_a_greedy_answer_is_drawn_neither_by_chance_nor_against_repetition(tokenizer):
+    asked = []
+
+    def generate(input_ids, **options):
+        asked.append((options["do_sample"], options["repetition_penalty"]))
+        return torch.cat([input_ids, torch.tensor([[7, 7]])], dim=1)
+
+    model = SimpleNamespace(device="cpu", generate=generate)
+    assert export.greedy(model, [3, 4], tokenizer) == [7, 7] and asked == [(False, 1.0)]
+
+
 def test_agreement_counts_up_to_the_first_difference():
     assert export.agreement([[1, 2, 3], [4, 5]], [[1, 2, 3], [4, 5]]) == 1.0
     assert export.agreement([[1, 2, 3, 4], [9, 9]], [[1, 2, 9, 4], [9, 9]]) == 4 / 6
@@ -398,3 +428,21 @@ def test_command_line(tuned_cfg, monkeypatch, capsys, tmp_path):
     (tmp_path / "file").write_text("")
     assert call("--out", str(tmp_path / "file")) == 2
     assert call("--seed", "7") == 1 and "03_qlora_training" in capsys.readouterr().err
+
+
+def test_the_commands_options_reach_the_export(tuned_cfg, monkeypatch, tmp_path):
+    monkeypatch.setenv("DAPUR_ARTIFACTS", str(tuned_cfg.artifacts_root))
+    asked = []
+
+    def note(cfg, quants, **options):
+        asked.append((cfg.seed, cfg.data_language, quants, options["base"], options["fresh"]))
+        return {"folder": str(tmp_path), "files": {}}
+
+    monkeypatch.setattr(export, "export", note)
+    words = "--seed 7 --data-language en --quant f32 --quant q4_0 --base full --fresh".split()
+    for arguments in ([], words):
+        with pytest.raises(SystemExit) as left:
+            main.main(["export", "--profile", "sanity", *arguments])
+        assert left.value.code == 0
+    usual = (42, "id", ["f16", "q8_0"], "trained", False)
+    assert asked == [usual, (7, "en", ["f32", "q4_0"], "full", True)]

@@ -537,6 +537,7 @@ def test_no_upload_and_no_way_around_the_queue(quick):
         ({"origin": "null"}, 403),
         ({"host": "[::1]:7860", "origin": "http://evil.example"}, 403),
         ({"host": "localhost:7860", "origin": "http://localhost:7860"}, 200),
+        ({"host": "localhost:7860", "origin": "http://localhost:8888"}, 403),  # of another program
     ],
 )
 def test_other_hosts_and_origins_are_refused(quick, headers, status):
@@ -999,6 +1000,15 @@ def test_a_history_of_text_is_let_through():
     turns = server_api.earlier_turns(server.texts_of([*log, message]))
     assert [(t.question, t.answer) for t in turns] == [("halo", "halo")]
     assert server.marked([message]) == [message] and server.marked([]) == []
+
+
+@pytest.mark.parametrize("path, status", [("/", 200), ("/health", 200), ("/gradio_api/file", 404)])
+def test_no_answer_is_stored_or_guessed_at_and_no_form_leads_elsewhere(quick, path, status):
+    shown = quick.http.get(path)
+    told = [shown.headers[name] for name in ("cache-control", "referrer-policy")]
+    assert shown.status_code == status and "no-store" in told[0] and told[1] == "no-referrer"
+    assert shown.headers["x-content-type-options"] == "nosniff"
+    assert "form-action 'self'" in shown.headers["content-security-policy"]
 
 
 def test_the_page_names_no_other_host_and_forbids_it(quick):
