@@ -8,11 +8,14 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 
-from helpers.cli import main, options
+from helpers import medical
+from helpers.classroom import marks
+from helpers.cli import main, options, serve
 from helpers.course import settings
 from helpers.pipeline import runner
 from tests.pipeline.test_pipeline import RECORD, notebook
@@ -179,6 +182,55 @@ def test_run_leaves_one_json_object_on_standard_output(call, tmp_path, capsys, m
     assert judged.pop("memory_over_measured") == "passed", "it takes little more than a kernel"
     assert set(judged.values()) == {"unknown metric", "not checked"}
     assert "[1/1] 04_evaluation" in told.err
+
+
+def test_what_is_asked_of_run_reaches_the_runner_and_its_exit_code_comes_back(call, monkeypatch):
+    asked = []
+
+    def run(cfg, lessons, table, **options):
+        asked.append(((cfg.seed, cfg.data_language), [item["name"] for item in lessons], options))
+        return {"exit_code": 130}
+
+    monkeypatch.setattr(runner, "run", run)
+    words = "--profile sanity --data-language en --seed 7 --only 04 --fresh --set MAX=3".split()
+    assert call("run", *words) == 130
+    options = {"fresh": True, "given": ["MAX=3"], "on_stderr": False}
+    assert asked == [((7, "en"), ["04_evaluation"], options)]
+
+
+def test_what_is_asked_of_grade_and_serve_reaches_them(call, monkeypatch, tmp_path):
+    found = [marks.Marks("siti", tmp_path, lesson=name) for name in ("02_data_csv_qa", "03_x")]
+    asked = []
+    monkeypatch.setattr(marks, "collect", lambda folder: found)
+    monkeypatch.setattr(marks, "run", lambda some, cfg, limit, tell: asked.append(limit) or some)
+    monkeypatch.setattr(marks, "write", lambda some, *where: asked.append((some, *where)) or [])
+    assert call("grade", str(tmp_path), "--only", "03", "--run", "--limit", "7") == 0
+    assert asked == [7, (found[1:], tmp_path, "sanity")]
+    bots, served = [], []
+    bot = SimpleNamespace(cfg="settings")
+    monkeypatch.setattr(serve, "open_bot", lambda *run, **options: bots.append(options) or bot)
+    monkeypatch.setattr(serve, "run", lambda *parts, **options: served.append(options))
+    words = "--port 0 --host 127.0.0.1 --queue 5 --concurrency 2 --engine gguf --model m".split()
+    assert call("serve", *words) == 0
+    assert bots == [{"engine": "gguf", "model": "m", "parallel": 2}]
+    assert served == [{"hosts": ("127.0.0.1",), "queue": 5, "concurrency": 2}]
+
+
+def test_health_asks_the_guards_of_the_datas_language_each_for_its_own_flag(
+    call, monkeypatch, capsys
+):
+    made = []
+
+    def of(language, flag):
+        made.append((language, flag))
+        return SimpleNamespace(says=lambda question: flag == "see_doctor")
+
+    monkeypatch.setattr(medical.Guard, "of", of)
+    monkeypatch.setattr(medical.Written, "answer", lambda self, question: "Sleep.")
+    words = ("--profile", "sanity", "--language", "id", "--data-language", "en")
+    assert call("health", "Why am I so tired?", *words) == 0
+    assert made == [("en", "abstain"), ("en", "see_doctor")]
+    assert "ke dokter" in capsys.readouterr().out.splitlines()[0]
 
 
 def test_an_object_is_told_to_people_without_what_steers_a_terminal(capsys):
