@@ -718,6 +718,9 @@ def test_a_report_compares_a_run_with_earlier_ones_of_the_same_settings(tmp_path
         row = {"stamp": stamp, "key": key, "set": given.get(stamp, {})}
         write_json(tmp_path / stamp / "summary.json", ran | row)
         write_json(tmp_path / stamp / "metrics.json", [])
+    failed = {"notebooks": [{"name": "04_evaluation", "status": "failed"}], "versions": {}}
+    write_json(tmp_path / "45" / "summary.json", failed | {"stamp": "45", "key": "a", "set": {}})
+    write_json(tmp_path / "45" / "metrics.json", [])
     found = report.earlier(tmp_path / "5", ran | {"key": "a", "set": {}})
     assert [(name, run["stamp"]) for name, run in found.items()] == [("04_evaluation", "2")]
 
