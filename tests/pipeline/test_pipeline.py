@@ -338,6 +338,7 @@ def test_set_reaches_the_lessons_that_have_the_parameter():
     [
         ("MAX_RECIPES=many", "expected int"),
         ("MAX_RECIPES=0.5", "expected int"),
+        ("MAX_RECIPES=True", "expected int"),
         ("MAX_RECIPES", "expected int"),
         ("MAX_RECIPE=60", "MAX_RECIPES"),
         ("PROFILE=cpu", "one of"),
