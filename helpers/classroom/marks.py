@@ -25,7 +25,7 @@ import nbformat
 from ..course.bilingual import tr
 from ..course.errors import UsageError, first_line
 from ..course.exercises import SIGNS
-from ..course.files import write_text
+from ..course.files import harmless, write_text
 from ..course.settings import ROOT, Settings
 from ..pipeline import execute, lint, notebooks, runner
 from ..pipeline.report import rendered
@@ -41,7 +41,7 @@ STATES = {  # as the page shows them; in the CSV stands the key
 LARGEST = 50_000_000  # bytes of a notebook that is read
 NEEDED = {"02": (), "03": ("02",), "04": ("02", "03"), "05": ("02", "03"), "06": ("02", "03")}
 NEEDED |= {"09": ("08",)}  # lessons whose files a lesson reads; the others stand alone
-_SOLVED = re.compile(r"(?m)^\s*RUN_SOLUTIONS\s*=\s*True")
+_SOLVED = re.compile(r"(?m)^[ \t]*RUN_SOLUTIONS[ \t]*=[ \t]*True")
 _CALL = re.compile(r"""\bcheck\(\s*["'](\d+\.\d+)["']""")
 _SHOWN = "|".join(SIGNS.values())
 _SECRET = re.compile(r"TOKEN|KEY|SECRET|PASSWORD|CREDENTIAL", re.IGNORECASE)
@@ -324,15 +324,9 @@ def write(all_marks: list[Marks], out: Path, executed: str = "") -> tuple[Path, 
     sheet.writerow(["learner", *exercises, "correct", "of", "notes"])
     for row in rows:
         cells = [row["learner"], *row["states"].values(), row["correct"], len(exercises)]
-        sheet.writerow([_harmless(cell) for cell in [*cells, "; ".join(row["notes"])]])
+        sheet.writerow([harmless(cell) for cell in [*cells, "; ".join(row["notes"])]])
     solved = {e: sum(row["states"][e] == "correct" for row in rows) for e in exercises}
     values = {"exercises": exercises, "rows": rows, "solved": solved, "states": STATES}
     page = rendered("marks.html", executed=executed, **values)
     made = write_text(out / "marks.csv", "\ufeff" + text.getvalue())  # a spreadsheet reads UTF-8
     return made, write_text(out / "marks.html", page)
-
-
-def _harmless(cell) -> str:
-    """A cell that no spreadsheet takes for a formula, on one line."""
-    text = " ".join(str(cell).split())
-    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text

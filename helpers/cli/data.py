@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ..course.errors import CourseError, UsageError, first_line
-from ..course.files import write_text
+from ..course.files import harmless, write_text
 from .options import Json, tell
 
 app = typer.Typer(help="Recipe CSVs and chat JSONL: check them, split them.", no_args_is_help=True)
@@ -36,7 +36,7 @@ def check(
         for _ in recipes.chunks(path, report):
             pass  # only the report is wanted; the rows are let go, so memory stays flat
     if dropped is not None:
-        text = report.table().to_csv(index=False, lineterminator="\n")
+        text = report.table().map(harmless).to_csv(index=False, lineterminator="\n")
         write_text(dropped, text.encode("utf-8", "backslashreplace").decode())
     found = report.as_dict()
     if as_json:

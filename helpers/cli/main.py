@@ -151,7 +151,8 @@ def lint(paths: list[Path] = typer.Argument(None), as_json: Json = False) -> Non
     if as_json:
         tell({"notebooks": len(files), "problems": [vars(p) for p in problems]}, as_json)
     else:
-        typer.echo("\n".join(map(str, problems)) or f"{len(files)} notebooks, no problems")
+        told = "\n".join(map(str, problems)) or f"{len(files)} notebooks, no problems"
+        typer.echo(printable(told))
     raise typer.Exit(1 if problems else 0)
 
 
@@ -227,5 +228,5 @@ def main(arguments: list[str] | None = None) -> None:
 
 def fail(message: str, code: int) -> None:
     if message:  # none where the help was shown instead
-        print(f"dapur-llm: {' '.join(message.split())}", file=sys.stderr)
+        print(f"dapur-llm: {printable(' '.join(message.split()))}", file=sys.stderr)
     sys.exit(code)

@@ -13,7 +13,7 @@ import typer
 from typer import Option
 
 from ..course import settings
-from ..course.errors import UsageError
+from ..course.errors import UsageError, printable
 
 Profile = Annotated[str, Option(help="A profile of helpers/course/profiles.toml, or auto.")]
 Language = Annotated[str, Option(help="Language shown: id or en.")]
@@ -49,11 +49,6 @@ def open_bot(*run, engine: str, model: str = "", parallel: int = 1):
             "answer at a time."
         )
     return chat.UntunedBot(cfg) if model else llamacpp.open_bot(cfg, engine, parallel=parallel)
-
-
-def printable(text: str) -> str:
-    """Text without control characters: what a file or a model wrote cannot steer the terminal."""
-    return "".join(c for c in text if c.isprintable() or c in "\n\t")
 
 
 def tell(report: dict, as_json: bool = False) -> None:

@@ -33,6 +33,11 @@ class LabelMaskError(CourseError):
     """A training example whose labels would teach the wrong thing."""
 
 
+def printable(text: str) -> str:
+    """Text without control characters: what a file or a model wrote cannot steer the terminal."""
+    return "".join(c for c in text if c.isprintable() or c in "\n\t")
+
+
 def first_line(problem: BaseException) -> str:
     """The first line of what an exception says, or its type's name where it says nothing."""
     return (str(problem).strip().splitlines() or [type(problem).__name__])[0]

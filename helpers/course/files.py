@@ -111,6 +111,12 @@ def read_csv(path: str | Path) -> list[dict[str, str]]:
         return list(csv.DictReader(handle, strict=True))
 
 
+def harmless(cell) -> str:
+    """A cell of a CSV that no spreadsheet takes for a formula, on one line."""
+    text = " ".join(str(cell).split())
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+
+
 def sha256(path: str | Path) -> str:
     """Hash of a file's content, 64 hex digits."""
     with open(path, "rb") as handle:

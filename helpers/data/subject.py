@@ -7,9 +7,9 @@ code would else say of cooking: who the assistant is, its two headings, how peop
 from __future__ import annotations
 
 import os
-import re
 import tomllib
 from pathlib import Path
+from string import Formatter
 
 import pandas as pd
 
@@ -66,10 +66,10 @@ def _lacking(part: dict) -> str:
                 return f"[{form}] needs a list of sentences {kind}."
             for sentence in sentences:
                 try:
-                    sentence.format(**dict.fromkeys(needed, ""))
-                except (ValueError, KeyError, IndexError):
-                    return f"[{form}] {kind}: {sentence!r} has a brace too many or an unknown one."
-                if set(re.findall(r"{(.*?)}", sentence)) != needed:
+                    braces = {tuple(b) for _, *b in Formatter().parse(sentence) if b[0] is not None}
+                except ValueError:
+                    return f"[{form}] {kind}: {sentence!r} has a brace too many."
+                if braces != {(name, "", None) for name in needed}:  # no format, no attribute
                     names = " and ".join(f"{{{name}}}" for name in sorted(needed)) or "nothing"
                     return f"[{form}] {kind}: {sentence!r} must hold {names} in braces."
     return ""

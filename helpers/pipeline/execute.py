@@ -20,6 +20,7 @@ from pathlib import Path
 import nbformat
 import psutil
 
+from ..course.errors import printable
 from ..course.files import read_json, write_json
 from .notebooks import tags
 
@@ -203,8 +204,8 @@ def describe(cells: list, position: int | None) -> dict:
 
 
 def one_line(text: str, most: int = 300) -> str:
-    """`text` on one line, without terminal colours, cut after `most` characters."""
-    text = " ".join(re.sub(r"\x1b\[[0-9;]*m", "", text).split())
+    """`text` on one line, without what steers a terminal, cut after `most` characters."""
+    text = printable(" ".join(re.sub(r"\x1b\[[0-9;]*m", "", text).split()))
     return text if len(text) <= most else text[: most - 1] + "…"
 
 

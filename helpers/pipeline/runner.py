@@ -22,7 +22,7 @@ from pathlib import Path
 import filelock
 from rich.console import Console
 
-from ..course.errors import CourseError, UsageError
+from ..course.errors import CourseError, UsageError, printable
 from ..course.files import read_json, write_json, write_text
 from ..course.lesson import NOTEBOOKS
 from ..course.settings import ROOT, Settings
@@ -214,7 +214,7 @@ class Progress:
         self.log = log
 
     def line(self, text: str, style: str = "") -> None:
-        self.console.print(text, style=style or None)
+        self.console.print(text := printable(text), style=style or None)
         with open(self.log, "a", encoding="utf-8") as handle:
             handle.write(f"{time.strftime('%H:%M:%S')} {text}\n")
 

@@ -35,11 +35,10 @@ def sound_checkpoint(output: Path) -> str | None:
     from safetensors import safe_open
     from transformers.trainer_pt_utils import safe_globals
 
-    names = re.compile(r"checkpoint-(\d+)")
     found = {
         int(match[1]): folder
         for folder in Path(output).glob("checkpoint-*")
-        if (match := names.fullmatch(folder.name)) and folder.is_dir()
+        if (match := re.fullmatch(r"checkpoint-(\d+)", folder.name)) and folder.is_dir()
     }
     for _, folder in sorted(found.items(), reverse=True):
         try:

@@ -162,6 +162,10 @@ GOOD = tomllib.loads(subject.TEMPLATE.read_text(encoding="utf-8"))["id"]
             f"{HEAD}\n[id.dish]\ntrain = ['How?']\ntest = ['{{title}}']",
             r"must hold {title} in braces",
         ),
+        *(
+            (f"{HEAD}\n[id.dish]\ntrain = ['{piece}']\ntest = ['x']", "must hold {title} in braces")
+            for piece in ("{title:>9}", "{title.x}", "{title[0]}", "{title!r}", "{title}{other}")
+        ),
     ],
 )
 def test_a_subject_that_lacks_something_says_what(tmp_path, text, why):

@@ -1,5 +1,6 @@
 """The command line: quick help, mistakes in one line, exit codes, JSON alone on standard output."""
 
+import csv
 import errno
 import json
 import os
@@ -241,6 +242,26 @@ def test_an_object_is_told_to_people_without_what_steers_a_terminal(capsys):
     assert told[3:] == [["a[31m.csv", "2.5", "MB", "-"], ["peak", "bytes:"]] + [
         ["RAM:", "1,000.0", "MB"]
     ]
+
+
+def test_a_mistake_is_told_without_what_steers_a_terminal(call, tmp_path, capsys):
+    header = "a column \x1b]0;title\x07 of nothing \u202ethat the course reads" + 200 * " and"
+    (tmp_path / "a.csv").write_text(f"{header},x\n1,2\n", encoding="utf-8")
+    names = ["--title", "Title", "--items", "x", "--steps", "x", "--out", tmp_path / "out"]
+    assert call("data", "adapt", tmp_path / "a.csv", *names) == 1
+    told = capsys.readouterr().err
+    assert "a column ]0;title of nothing" in told and told.rstrip("\n").isprintable()
+
+
+def test_dropped_rows_are_written_as_cells_that_no_spreadsheet_computes(call, tmp_path):
+    titles = ["=HYPERLINK(1)", "+1+1", "-1+1", "@SUM(A1)", "Soto"]
+    rows = "".join(f"{title},garam,Rebus\n" for title in titles)  # one ingredient is too few
+    (tmp_path / "=1+1.csv").write_text(f"Title,Ingredients,Steps\n{rows}", encoding="utf-8")
+    assert call("data", "check", tmp_path, "--dropped", tmp_path / "dropped") == 1
+    with open(tmp_path / "dropped", encoding="utf-8", newline="") as handle:
+        cells = [cell for row in csv.reader(handle) for cell in row]
+    assert len(cells) == 4 * 6 and "'=HYPERLINK(1)" in cells and "'=1+1.csv" in cells
+    assert not [cell for cell in cells if cell.startswith(("=", "+", "-", "@"))]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="sends POSIX signals")

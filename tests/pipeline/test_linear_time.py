@@ -8,9 +8,10 @@ import time
 
 import pytest
 
+from helpers.classroom import marks
 from helpers.cli import options
 from helpers.course import md
-from helpers.data import csv_reader, item_lists, load_recipes
+from helpers.data import csv_reader, item_lists, load_recipes, subject
 from helpers.data.cleaning import break_at_numbers, repair_encoding, without_markup
 from helpers.data.ingredients import amounts, doubled, has_quantity, too_much
 from helpers.data.recipes import item_name
@@ -59,6 +60,13 @@ READER = {
     "amount": (lambda t: (amounts(t), doubled(t)), ["1", "1 ", "1/", "1,", " ", "("], "1 "),
     "much": (lambda t: (too_much(t, "id"), has_quantity(t)), ["1", " ", "-", "sampai "], "1 "),
 }
+
+
+def subject_of(sentence):
+    part = {"system": "a", "headings": ["A:", "B:"], "dish": {"train": [sentence]}}
+    assert subject._lacking(part)
+
+
 ANSWER = "Sup\nBahan:\n- garam\n- {}\nLangkah:\n1. {}"
 ANSWERS = {
     "answer": (
@@ -78,6 +86,12 @@ ANSWERS = {
     "error": (execute.one_line, ["\x1b[", "1", " "], "\x1b["),
     "markdown": (md, ["`", "\\", "\n"], ""),
     "lint": (lint.prose, ["<", "<a", "`a", "[a](", "**a", "| a "], ""),
+    "subject": (subject_of, ["{", "{a", "{}", "}", "{{"], ""),
+    "solved": (
+        lambda t: marks._SOLVED.search(4 * t),
+        ["\n", " \n", "RUN_SOLUTIONS\n", "\nRUN_SOLUTIONS ", " "],
+        "",
+    ),
     "figures": (lambda t: lint.normal_numbers(t, "id"), ["1", "1,", "1."], ""),
 }
 CASES = [

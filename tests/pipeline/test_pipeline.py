@@ -375,6 +375,15 @@ def test_a_line_is_shown_and_kept_as_it_is_however_long(tmp_path, capsys):
     assert (tmp_path / "run.log").read_text(encoding="utf-8")[9:] == f"{text}\n", "after the time"
 
 
+def test_what_a_file_is_called_cannot_steer_the_terminal(tmp_path, capsys):
+    """A cell's error names a file of other people; so does the first line of a run."""
+    error = execute.one_line("no recipe in \x1b[31ma\x1b[0m\x1b]0;b\x07\u202e.csv")
+    assert error == "no recipe in a]0;b.csv"
+    runner.Progress(tmp_path / "run.log", False).line("data \x1b]0;b\x07")
+    assert capsys.readouterr().out == "data ]0;b\n"
+    assert "\x1b" not in (tmp_path / "run.log").read_text(encoding="utf-8")
+
+
 @pytest.mark.parametrize(("style", "begin"), [("red", "\x1b[31mtempe"), ("", "tempe")])
 def test_a_line_has_the_colour_asked_for_on_a_terminal(tmp_path, style, begin):
     progress, shown = runner.Progress(tmp_path / "run.log", False), io.StringIO()
