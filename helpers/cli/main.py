@@ -147,13 +147,12 @@ def lint(paths: list[Path] = typer.Argument(None), as_json: Json = False) -> Non
     from ..pipeline import lint, notebooks
 
     files = paths or notebooks.notebook_files()
-    problems = [problem for path in files for problem in lint.lint(path)]
+    found = [problem for path in files for problem in lint.lint(path)]
     if as_json:
-        tell({"notebooks": len(files), "problems": [vars(p) for p in problems]}, as_json)
+        tell({"notebooks": len(files), "problems": [vars(p) for p in found]}, as_json)
     else:
-        told = "\n".join(map(str, problems)) or f"{len(files)} notebooks, no problems"
-        typer.echo(printable(told))
-    raise typer.Exit(1 if problems else 0)
+        typer.echo(printable("\n".join(map(str, found)) or f"{len(files)} notebooks, no problems"))
+    raise typer.Exit(1 if found else 0)
 
 
 @notebooks.command()

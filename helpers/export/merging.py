@@ -151,7 +151,7 @@ def as_trained(cfg: Settings, loaded=None) -> dict[str, Callable[[Tensor], Tenso
     if cfg.quantization != "nf4":
         return {}
     with torch.device("meta"):  # shapes without memory
-        model = AutoModelForCausalLM.from_config(models.load_config(cfg))
+        model = AutoModelForCausalLM.from_config(models.load_config(cfg), trust_remote_code=False)
     head, dtype = model.get_output_embeddings(), models.compute_dtype(cfg)
 
     def rounded_to_nf4(weight):

@@ -91,11 +91,11 @@ class Connection(H11Protocol):
         self.since = self.loop.time()
         self.loop.call_later(HEAD_S, self.look, None)
         if len(self.connections) > MOST_CONNECTIONS:
-            waiting = (c for c in self.connections if c.waits() and not c.transport.is_closing())
-            min(waiting, key=lambda c: c.since).transport.abort()  # this one, if all others work
+            idle = (c for c in self.connections if c.waits(True) and not c.transport.is_closing())
+            min(idle, key=lambda c: c.since).transport.abort()  # this one, if all others work
 
-    def waits(self) -> bool:
-        return self.cycle is None or self.cycle.response_complete
+    def waits(self, body: bool = False) -> bool:
+        return self.cycle is None or self.cycle.response_complete or body and self.cycle.more_body
 
     def look(self, before: object) -> None:
         """End it when it waited at the last look and has asked for nothing since."""
@@ -202,7 +202,7 @@ class Gate:
             return False
 
     async def whole_body(self, scope, receive):
-        """Read the body and return a `receive` that gives it again.
+        """Read the body and return a `receive` that gives it again, half a surrogate pair as "?".
 
         Raises OverflowError as soon as it is too large, ValueError when a page event is not plain.
         """
@@ -227,6 +227,7 @@ class Gate:
             for value in [*(sent.get("data") or []), sent.get("event_data")]:
                 if not isinstance(value, str):
                     check_plain(value)
+            body = json.dumps(sent, allow_nan=False, ensure_ascii=False).encode("utf-8", "replace")
         left = [{"type": "http.request", "body": body}]
 
         async def again():

@@ -159,7 +159,7 @@ def count_parameters(config) -> tuple[int, int]:
     from transformers import AutoModelForCausalLM
 
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+        model = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     model.tie_weights()
     head, linear = model.get_output_embeddings(), torch.nn.Linear
     layers = [m for m in model.modules() if isinstance(m, linear) and m is not head]

@@ -99,7 +99,7 @@ def test_no_code_of_strangers_is_run():
             wrong = name in RUNS_CODE or given.get("shell") is True
             wrong |= given.get("trust_remote_code") is True
             wrong |= name == "torch.load" and given.get("weights_only") is not True
-            if owner and owner[-1] in LOADERS and last == "from_pretrained":
+            if owner and owner[-1] in LOADERS and last in ("from_pretrained", "from_config"):
                 loads += 1
                 if path.is_relative_to(ROOT / "helpers"):
                     wrong |= given.get("trust_remote_code") is not False and None not in given

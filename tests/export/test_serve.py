@@ -20,6 +20,7 @@ import httpx
 import openai
 import pydantic
 import pytest
+import serve_load
 import uvicorn
 
 from helpers import chat
@@ -429,6 +430,16 @@ def test_thirty_at_once_are_answered_one_after_the_other_and_health_stays_quick(
     assert slowest < max(1, seconds / 2), f"/health took {slowest:.2f} of {seconds:.2f} s"
 
 
+def test_clients_who_ask_again_and_again_are_each_answered_or_turned_away(start):
+    running = start(pause=0.002, queue=3).ready()
+    running.http.timeout = 20
+    found = serve_load.measure(running.http, requests=8, tokens=4, alone=1, lasting=1.0)
+    assert found["clients"] == 8 and found["requests"] > 16 and not found["errors"]
+    assert found["answered"] + found["refused"] == found["requests"]
+    assert found["answered"] > 8 and found["refused"] > 0
+    assert found["longest_queue"] <= 3 and found["health_calls"] > 2
+
+
 def test_a_full_queue_turns_away_and_is_free_again_later(start):
     running = start(pause=0.02, queue=1).ready()
     replies = in_threads(lambda n: running.ask("kata " * 20), 6)
@@ -640,6 +651,16 @@ def test_what_is_no_event_of_the_page_is_refused(quick, sent):
         assert refused.status_code == 400 and problem(refused)["code"] == "invalid_json"
 
 
+@pytest.mark.parametrize("odd", ["NaN", "-Infinity", "1e999", '"\\ud800"'])
+@pytest.mark.parametrize("route", ["queue/join", "run/predict"])
+def test_a_value_that_json_cannot_say_back_is_no_error_of_the_service(quick, route, odd):
+    """The page's framework repeats a wrong event in its refusal."""
+    kind = {"content-type": "application/json"}
+    sent = f'{{"data": null, "fn_index": null, "session_hash": [{odd}], "other": {odd}}}'
+    reply = quick.http.post(f"/gradio_api/{route}", content=sent, headers=kind)
+    assert 400 <= reply.status_code < 500, reply.text
+
+
 def test_another_method_is_refused_in_openais_shape(quick):
     refused = quick.http.get(CHAT)
     assert refused.status_code == 405 and "does not take" in problem(refused)["message"]
@@ -709,6 +730,24 @@ def test_idle_connections_neither_shut_others_out_nor_cut_an_answer(start, monke
         assert idle[0].recv(1) == b""
         written += lines
         assert str(written).count("kata") == 40 and "data: [DONE]" in written
+
+
+def test_bodies_that_never_come_shut_nobody_out(start, monkeypatch):
+    monkeypatch.setattr(server, "MOST_CONNECTIONS", 8)
+    running = start(pause=0.02).ready()
+    head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n{{".encode()
+    with contextlib.ExitStack() as stack:
+        asked = body("kata " * 40, stream=True)
+        answer = stack.enter_context(httpx.stream("POST", running.url + CHAT, json=asked))
+        lines = answer.iter_lines()
+        written = [next(lines)]
+        for _ in range(20):
+            slow = socket.create_connection(("127.0.0.1", running.port), 10)
+            stack.enter_context(slow).sendall(head)
+        time.sleep(0.1)  # all heads are read
+        assert httpx.get(f"{running.url}/health").status_code == 200
+        written += lines
+    assert str(written).count("kata") == 40, "an answer being written is not cut off for it"
 
 
 def send_event(running, event, data, session="tab", **more):
