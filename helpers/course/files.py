@@ -80,7 +80,7 @@ def read_json(path: str | Path):
     text = patiently(Path(path).read_bytes)
     try:
         return json.loads(text)
-    except ValueError as problem:
+    except (ValueError, RecursionError) as problem:  # nested thousands deep
         where = Path(*Path(path).parts[-3:])
         raise CourseError(
             f"{where} bukan JSON yang utuh ({problem}). Hapus berkas itu, lalu jalankan lagi "

@@ -295,16 +295,16 @@ def require_adapter(cfg: Settings, folder: Path, lesson: str) -> Path:
 
 
 def torn(folder: Path) -> str | None:
-    """Why an adapter's weights or configuration cannot be read (cut off, gone); None if whole."""
+    """Why an adapter's weights or configuration are none (cut off, no LoRA); None if whole."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(folder / "adapter_model.safetensors", "np"):  # checks the file's length
             pass
-        read_json(folder / "adapter_config.json")
-    except (SafetensorError, CourseError, OSError) as problem:
+        kind = read_json(folder / "adapter_config.json")["peft_type"]
+    except (SafetensorError, CourseError, OSError, LookupError, TypeError) as problem:
         return first_line(problem)
-    return None
+    return None if kind == "LORA" else f"adapter_config.json: {kind!r}"
 
 
 def rows_hash(cfg: Settings) -> str | None:

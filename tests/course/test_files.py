@@ -49,7 +49,7 @@ def test_a_file_that_stays_closed_is_an_error_in_the_end(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("kept", ["", '{"steps": 1', "\x80"])
+@pytest.mark.parametrize("kept", ["", '{"steps": 1', "\x80", "[" * 100_000])
 def test_json_that_is_not_whole_is_named(tmp_path, kept):
     path = tmp_path / "adapter" / "training.json"
     path.parent.mkdir()

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import bitsandbytes as bnb
 import pytest
+import safetensors.torch
 import torch
 
 from helpers.course import device, files
@@ -243,6 +244,19 @@ def test_padding_is_a_token_of_the_vocabulary_that_ends_nothing(tokens, end, unk
         return
     with pytest.raises(CourseError, match="^its name: no token can serve as padding"):
         models.spare_token(own)
+
+
+@pytest.mark.parametrize(
+    "config", ["[" * 100_000, "[]", "1", "{}", '{"peft_type": "PROMPT_TUNING"}']
+)
+def test_an_adapter_that_is_no_lora_adapter_is_told_and_not_loaded(cfg, tmp_path, config):
+    """It may come from somebody else: the loader would end in a traceback of its own."""
+    safetensors.torch.save_file({"x": torch.ones(1)}, tmp_path / "adapter_model.safetensors")
+    (tmp_path / "adapter_config.json").write_text('{"peft_type": "LORA"}', encoding="utf-8")
+    assert models.require_adapter(cfg, tmp_path, "03_qlora_training") == tmp_path
+    (tmp_path / "adapter_config.json").write_text(config, encoding="utf-8")
+    with pytest.raises(MissingStep, match="not whole|tidak utuh"):
+        models.require_adapter(cfg, tmp_path, "03_qlora_training")
 
 
 def test_code_that_comes_with_a_model_is_never_run(cfg, tmp_path):
