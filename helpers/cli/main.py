@@ -210,10 +210,10 @@ def main(arguments: list[str] | None = None) -> None:
         fail(str(problem), problem.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         fail("interrupted", 130)
-    except OSError as problem:
-        if problem.errno not in UNWRITABLE:
+    except OSError as why:
+        if why.errno not in UNWRITABLE:
             raise
-        fail(f"{problem.filename or 'a file'} cannot be written: {problem.strerror}.", 1)
+        fail(f"{why.filename2 or why.filename or 'a file'} cannot be written: {why.strerror}.", 1)
     except ModuleNotFoundError as problem:
         if (problem.name or "").startswith("helpers"):
             raise

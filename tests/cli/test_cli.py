@@ -84,6 +84,19 @@ def test_a_full_disk_or_a_read_only_folder_is_one_line(call, monkeypatch, capsys
     assert "artifacts/x cannot be written" in line and os.strerror(number) in line
 
 
+def test_of_a_copy_that_finds_the_disk_full_the_place_it_goes_to_is_named(
+    call, monkeypatch, capsys
+):
+    def full(*given):  # what shutil.copy raises
+        raise OSError(errno.ENOSPC, "No space left on device", "from.txt", None, "to.txt")
+
+    monkeypatch.setattr(settings, "load", full)
+    assert call("run") == 1
+    assert (
+        capsys.readouterr().err == "dapur-llm: to.txt cannot be written: No space left on device.\n"
+    )
+
+
 def test_ctrl_c_is_code_130(call, monkeypatch, capsys):
     def interrupted(*arguments):
         raise KeyboardInterrupt
