@@ -153,7 +153,7 @@ def _text(text: pa.Array, name: str, fixes: Fixes) -> pa.Array:
 
 def _arrow(column: pd.Series) -> pa.Array:
     """The column as one Arrow array of text; missing cells are empty."""
-    array = pa.array(column.fillna(""), pa.string())
+    array = pa.array(column.fillna(""), pa.string()).cast(pa.string())  # pandas 2: large_string
     return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
 
 

@@ -246,7 +246,8 @@ def _file_chunks(path: Path, name: str, report: Report, chunk_rows: int, each: C
 
 def content_hash(table: pd.DataFrame) -> np.ndarray:
     """64 bits of each row's ingredients and steps, whatever their letter case."""
-    text = pc.utf8_lower(pa.array(table["ingredients"] + "\n\n" + table["steps"], pa.string()))
+    both = pa.array(table["ingredients"] + "\n\n" + table["steps"], pa.string())
+    text = pc.utf8_lower(both.cast(pa.string()))  # large_string with pandas 2
     return pd.util.hash_array(text.to_numpy(zero_copy_only=False), categorize=False)
 
 
