@@ -268,6 +268,30 @@ def test_a_folder_whose_files_end_in_capital_csv_is_accepted_and_counts_in_the_k
     assert settings.load("sanity", "id", data_dir=tmp_path).data_hash != before
 
 
+def test_files_come_by_name_however_the_disk_lists_them(tmp_path, monkeypatch):
+    """Their order is that of the rows, and the key of the data must be the same on every disk."""
+    for name in ("b.csv", "a.csv", "c.csv"):
+        (tmp_path / name).write_text("Title,Ingredients,Steps\n")
+    listed = [(str(tmp_path), [], ["c.csv", "a.csv", "b.csv"])]
+    monkeypatch.setattr(settings.os, "walk", lambda *_, **__: iter(listed))
+    assert [path.name for path in settings.csv_files(tmp_path)] == ["a.csv", "b.csv", "c.csv"]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_a_link_to_nowhere_is_no_file_of_the_data(tmp_path):
+    (tmp_path / "a.csv").write_text("Title,Ingredients,Steps\n")
+    (tmp_path / "gone.csv").symlink_to(tmp_path / "moved-away.csv")
+    cfg = settings.load("sanity", data_dir=tmp_path)
+    assert settings.csv_files(tmp_path) == [tmp_path / "a.csv"] and len(cfg.data_hash) == 8
+
+
+def test_the_course_s_recipes_are_its_own_data_in_the_language_asked_for_only():
+    english = settings.ROOT / "data" / "recipes" / "en"
+    cfg = settings.load("sanity", "id", data_dir=english)
+    assert not cfg.own_data and cfg.data_name == "en"
+    assert settings.load("sanity", "id", "en", data_dir=english).own_data
+
+
 def hub(answers):
     """A hub on this machine; `answers`: model -> status and headers of its config.json."""
     from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer

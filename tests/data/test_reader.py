@@ -517,5 +517,6 @@ def test_files_that_each_count_their_recipes_from_one_keep_them_apart(tmp_path):
         (tmp_path / f"{name}.csv").write_text(text, encoding="utf-8")
     table, _ = recipes.load_recipes(tmp_path)
     assert len(table) == 6 and table["recipe_id"].is_unique
+    assert not {"1", "2", "3"} & set(table["recipe_id"]), "of two, no file's rows keep the number"
     (tmp_path / "ikan.csv").unlink()
     assert list(recipes.load_recipes(tmp_path)[0]["recipe_id"]) == ["1", "2", "3"]
