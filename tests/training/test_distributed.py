@@ -32,6 +32,7 @@ from helpers.course.errors import CourseError, UsageError
 from helpers.course.files import read_json, write_text
 from helpers.course.settings import ROOT
 from helpers.data import load_recipes, splits
+from helpers.data.recipes import recipes_of
 from helpers.training import checkpoints, distributed, models, processes, prompts, trainer
 
 SEED = 7  # not the one where none is given
@@ -338,8 +339,8 @@ def test_without_a_number_of_steps_a_training_is_as_long_as_the_profile_says(beg
 
 def test_a_short_training_warms_up_for_a_quarter_of_it_at_most(cfg):
     cfg = dataclasses.replace(cfg, warmup_steps=3)
-    found = [distributed.shortened(cfg, steps).warmup_steps for steps in (1, 4, 8, 12, 40)]
-    assert found == [0, 1, 2, 3, 3]
+    found = [distributed.shortened(cfg, steps).warmup_steps for steps in (1, 3, 4, 8, 11, 12, 40)]
+    assert found == [0, 0, 1, 2, 2, 3, 3]
     for uncounted in (-1, 0):  # whole epochs
         whole = dataclasses.replace(cfg, max_steps=uncounted)
         assert distributed.shortened(whole, 0).warmup_steps == 3
@@ -417,6 +418,17 @@ def test_where_lesson_02_left_not_both_splits_each_part_comes_from_its_own(cfg, 
     }
     for name, chats in found.items():
         assert {chat[-1]["content"].splitlines()[0] for chat in chats} <= titles[name]
+
+
+def test_without_lesson_02_chats_are_drawn_by_the_seed_in_the_language_of_the_rows(cfg, tmp_path):
+    own = dataclasses.replace(cfg, artifacts_root=tmp_path, language="en", seed=7)
+    assert own.data_language == "id"
+    parts = splits.assign(load_recipes(own.data_dir)[0], own)
+    part = parts[parts["split"] == "validation"]
+    some = recipes_of(splits.sample_evenly(part, own.max_validation_rows, 7))
+    asked = [prompts.messages(recipe, "id", seed=7) for recipe in some]
+    assert distributed.chats(own)["validation"] == asked
+    assert asked != [prompts.messages(recipe, "id") for recipe in some]
 
 
 @pytest.mark.parametrize("rows, counted", [(0, 4), (1, 1), (3, 3)])
