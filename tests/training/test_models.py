@@ -195,6 +195,17 @@ def test_an_unpacked_4_bit_layer_computes_what_the_packed_one_does_its_bias_too(
     assert torch.allclose(layer(given), packed, atol=1e-5)
 
 
+def test_4_bit_layers_compute_in_the_dtype_that_was_asked_for():
+    """A copy in fp32 would fill twice the memory, and a step in it takes twice the time."""
+    config = models.nf4_config(torch.bfloat16)
+    assert config.bnb_4bit_compute_dtype == torch.bfloat16
+    layer = bnb.nn.Linear4bit(64, 32, bias=False, quant_type="nf4", compute_dtype=torch.bfloat16)
+    layer, given = layer.to("cpu"), torch.randn(3, 64)
+    weight = bnb.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+    models.unpack(torch.nn.Sequential(layer))
+    assert torch.equal(layer(given), (given.bfloat16() @ weight.bfloat16().T).float())
+
+
 @pytest.mark.parametrize(
     "asked, kind", [(None, "Linear4bit"), ("nf4", "Linear4bit"), ("none", "Linear")]
 )
