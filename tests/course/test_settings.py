@@ -14,7 +14,7 @@ import pytest
 
 from helpers.course import lesson, read_json, results, settings
 from helpers.course.errors import UsageError
-from helpers.memory import planner
+from helpers.memory import planner, shapes
 from tests.course.test_house import ROOMS
 
 
@@ -59,6 +59,29 @@ def test_every_profile_names_all_settings_and_a_licence():
     for name, values in settings.profiles().items():
         assert needed <= set(values), name
         assert values["licence"]
+
+
+def test_what_the_measured_figures_rest_on_changes_on_purpose_only():
+    values = settings.profiles()
+    wanted = {"learning_rate": 2e-3, "scheduler": "cosine", "warmup_steps": 10, "epochs": 3.0}
+    wanted |= {"batch": 4, "accumulation": 1, "max_grad_norm": 0.3, "patience": 3, "max_steps": -1}
+    wanted |= {"rank": 16, "alpha": 32, "dropout": 0.0, "targets": "all-linear", "max_length": 288}
+    wanted |= {"max_train_rows": 360, "max_validation_rows": 32, "max_test_rows": 96}
+    wanted |= {"evals_per_epoch": 2, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
+    assert {name: values["cpu"][name] for name in wanted} == wanted
+    chef = {"rank": 8, "alpha": 16, "dropout": 0.05, "targets": ["q_proj", "v_proj"]}
+    chef |= {"max_length": 512, "batch": 1, "accumulation": 4, "learning_rate": 2e-4}
+    chef |= {"max_grad_norm": 0.3, "patience": 3, "base_model": "Qwen/Qwen2-7B-Instruct"}
+    assert {name: values["rtx3060"][name] for name in chef} == chef
+
+
+def test_larger_models_learn_in_smaller_steps():
+    sizes = shapes.known()
+    rows = [row for row in settings.profiles().values() if row["base_model"] != "sanity"]
+    rows.sort(key=lambda row: sizes[row["base_model"]].parameters)
+    rates = [row["learning_rate"] for row in rows]
+    assert rates == sorted(rates, reverse=True) and rates[0] == 2e-3 and rates[-1] == 2e-4
+    assert all(row["alpha"] == 2 * row["rank"] for row in rows)
 
 
 @pytest.mark.parametrize(
