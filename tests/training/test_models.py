@@ -163,6 +163,14 @@ def test_a_model_is_loaded_ready_to_answer(cfg):
     assert not models.load_base(cfg, "none").training
 
 
+def test_what_is_drawn_after_loading_follows_the_seed(cfg):
+    drawn = []
+    for seed in (3, 4, 3):
+        models.load_base(dataclasses.replace(cfg, seed=seed), "none")
+        drawn.append(torch.rand(1).item())
+    assert drawn[0] == drawn[2] != drawn[1]
+
+
 def test_on_a_cpu_plain_attention_is_for_training_alone(cfg):
     """It is faster backwards; answers come with what transformers takes by itself."""
     cfg = dataclasses.replace(cfg, device=dataclasses.replace(cfg.device, kind="cpu"))

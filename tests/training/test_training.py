@@ -553,6 +553,22 @@ def test_fingerprint_follows_rows_and_settings_but_not_the_display_language(
     assert checkpoints.fingerprint(cfg, rows, rows) != mark
 
 
+def test_every_argument_that_changes_what_is_learnt_makes_another_training(cfg, rows, tmp_path):
+    """A stale adapter would be taken for the one with the new rate."""
+    given = training.arguments(cfg, len(rows), tmp_path).to_dict()
+
+    def mark(**changed):
+        some = SimpleNamespace(to_dict=lambda: given | changed)
+        return checkpoints.fingerprint(cfg, rows, rows, some)
+
+    learnt = "learning_rate weight_decay warmup_steps num_train_epochs max_steps max_grad_norm seed"
+    learnt += " data_seed optim lr_scheduler_type adam_beta2 fp16 per_device_train_batch_size"
+    learnt += " gradient_accumulation_steps eval_steps metric_for_best_model label_smoothing_factor"
+    assert set(learnt.split()) <= set(given)
+    marks = {mark(**{name: "another"}) for name in learnt.split()} | {mark()}
+    assert len(marks) == len(learnt.split()) + 1
+
+
 MARK = """
 from types import SimpleNamespace
 from peft import LoraConfig
