@@ -766,6 +766,21 @@ def test_a_saved_adapter_names_its_base_as_the_hub_does_and_the_language_of_its_
     assert "\nlanguage: id\n" in (tmp_path / "README.md").read_text(encoding="utf-8")
 
 
+def test_a_card_names_the_base_s_licence_and_what_a_lesson_writes_itself_stands_instead(
+    cfg, tmp_path
+):
+    cfg = dataclasses.replace(cfg, licence="Gemma", rank=7)
+    write_json(tmp_path / "adapter_config.json", {})
+    history = [{"step": 1, "loss": 3.5}, {"step": 2, "loss": 2.5}]
+    checkpoints.describe(tmp_path, cfg, {"versions": {"torch": "2.0"}, "steps": 2}, history)
+    card = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "licence (Gemma)" in card and "(rank 7)" in card
+    assert "torch 2.0" in card and "| steps | 2 |" in card
+    assert json.loads((tmp_path / "history.json").read_text(encoding="utf-8")) == history
+    checkpoints.describe(tmp_path, cfg, {"versions": {}}, [], "# My own")
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == "# My own"
+
+
 @pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_config.json"])
 @pytest.mark.parametrize("kept", [0.0, 0.5], ids=["empty", "cut in half"])
 def test_a_torn_adapter_is_said_in_a_sentence_and_trained_again(
