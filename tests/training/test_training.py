@@ -712,6 +712,9 @@ def test_checkpoints_of_another_training_are_not_trusted(cfg, artifacts_root):
     (folder / "checkpoint-5").mkdir()
     assert (checkpoints.checkpoints(cfg, "first") / "checkpoint-5").is_dir()
     assert not (checkpoints.checkpoints(cfg, "second") / "checkpoint-5").exists()
+    (folder / "checkpoint-5").mkdir()
+    (folder / "fingerprint.txt").unlink()  # of no known training
+    assert not (checkpoints.checkpoints(cfg, "second") / "checkpoint-5").exists()
 
 
 def test_a_fresh_training_does_not_go_on_from_the_finished_one(cfg, artifacts_root):
