@@ -635,4 +635,7 @@ def test_checkpoints_of_another_training_are_kept_and_named(tmp_path):
     distributed.require_its_own(tmp_path, "a")
     with pytest.raises(CourseError, match="of another training .*leave out --resume"):
         distributed.require_its_own(tmp_path, "b")
+    (tmp_path / "fingerprint.txt").unlink()  # of no known training
+    with pytest.raises(CourseError, match="of another training"):
+        distributed.require_its_own(tmp_path, "a")
     assert (tmp_path / "checkpoint-3").is_dir()
