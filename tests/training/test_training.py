@@ -275,10 +275,14 @@ def test_no_number_of_steps_means_whole_epochs(cfg, tmp_path):
     assert [trainer.steps_per_epoch(n, cfg) for n in (1, 40, 41, 43)] == [1, 10, 11, 11]
 
 
-def test_gradients_are_scaled_where_the_arithmetic_is_in_fp16_alone(cfg, tmp_path):
+def test_gradients_are_scaled_where_the_arithmetic_is_in_fp16_alone(cfg, tmp_path, monkeypatch):
     dtypes = ("float32", "bfloat16", "float16")
     made = [dataclasses.replace(cfg, compute_dtype=dtype) for dtype in dtypes]
     assert [training.arguments(c, 40, tmp_path).fp16 for c in made] == [False, False, True]
+    cfg = dataclasses.replace(cfg, compute_dtype="auto")
+    for dtype in (torch.float16, torch.bfloat16):  # what an older GPU computes fast, and a newer
+        monkeypatch.setattr(models, "compute_dtype", lambda cfg, dtype=dtype: dtype)
+        assert training.arguments(cfg, 40, tmp_path).fp16 == (dtype == torch.float16)
 
 
 @pytest.mark.parametrize("sharded", [False, True])
