@@ -721,6 +721,19 @@ def test_checkpoints_of_another_training_are_not_trusted(cfg, artifacts_root):
     assert not (checkpoints.checkpoints(cfg, "second") / "checkpoint-5").exists()
 
 
+def test_an_adapter_configuration_of_a_lesson_s_own_stands_for_the_profile_s(cfg):
+    own = training.lora_config(dataclasses.replace(cfg, rank=2, targets=["q_proj"]))
+    model = training.attach_adapter(models.load_base(cfg, "none"), cfg, own)
+    sizes = {n: p.shape[0] for n, p in model.named_parameters() if "lora_A" in n}
+    assert sizes and all("q_proj" in name and rank == 2 for name, rank in sizes.items())
+
+
+def test_a_resumed_run_knows_where_it_began_and_what_was_logged_before():
+    history, logged = trainer.History(), [{"step": 5, "loss": 2.0}]
+    history.on_train_begin(None, SimpleNamespace(global_step=5, log_history=logged), None)
+    assert history.first_step == 5 and history.rows == logged
+
+
 def test_a_fresh_training_does_not_go_on_from_the_finished_one(cfg, artifacts_root):
     (checkpoints.checkpoints(cfg, "finished") / "checkpoint-9").mkdir()
     folder = checkpoints.checkpoints(cfg, "finished", fresh=True)
