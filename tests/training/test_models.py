@@ -163,6 +163,15 @@ def test_a_model_is_loaded_ready_to_answer(cfg):
     assert not models.load_base(cfg, "none").training
 
 
+def test_an_adapter_is_taken_where_the_rows_of_lesson_02_are_gone(cfg, tmp_path, monkeypatch):
+    cfg = dataclasses.replace(cfg, artifacts_root=tmp_path)
+    folder = models.adapter_folder(cfg)
+    write_json(folder / "training.json", {"rows": "0123abcd"})
+    (folder / "adapter_model.safetensors").touch()
+    monkeypatch.setattr(models, "torn", lambda folder: None)
+    assert models.tuned_folder(cfg) == folder
+
+
 def test_what_is_drawn_after_loading_follows_the_seed(cfg):
     drawn = []
     for seed in (3, 4, 3):

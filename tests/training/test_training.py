@@ -728,6 +728,11 @@ def test_an_adapter_configuration_of_a_lesson_s_own_stands_for_the_profile_s(cfg
     assert sizes and all("q_proj" in name and rank == 2 for name, rank in sizes.items())
 
 
+def test_a_training_is_logged_where_it_was_asked_for(cfg, tmp_path):
+    asked = [training.arguments(cfg, 40, tmp_path, *to).report_to for to in ((), ("tensorboard",))]
+    assert asked == [[], ["tensorboard"]]
+
+
 def test_a_resumed_run_knows_where_it_began_and_what_was_logged_before():
     history, logged = trainer.History(), [{"step": 5, "loss": 2.0}]
     history.on_train_begin(None, SimpleNamespace(global_step=5, log_history=logged), None)
