@@ -354,3 +354,8 @@ def test_a_test_recipe_among_the_rows_to_train_on_is_refused(tmp_path):
     splits.require_held_out(cfg, map(chat, (1, 2, 3)))
     with pytest.raises(CourseError, match="1 training rows are test recipes.*Resep 5"):
         splits.require_held_out(cfg, map(chat, (1, 5, 3)))
+
+
+def test_a_recipe_is_the_same_in_whatever_order_its_request_gave_its_ingredients():
+    one, other = ([{"role": "assistant", "content": text}] for text in ("a\nb\nc", "a\nc\nb"))
+    assert splits.content(one) == splits.content(other)
