@@ -175,6 +175,17 @@ def test_a_control_token_in_a_message_is_never_learnt(corpus, tokenizer, typed, 
         ChatDataset([chat], tokenizer, 512)
 
 
+def test_a_control_token_of_the_tokenizer_s_own_is_found_whatever_it_looks_like(corpus, tokenizer):
+    own = copy.deepcopy(tokenizer)
+    chat, _ = next(rows(corpus, tokenizer))
+    chat[1] = chat[1] | {"content": f"{chat[1]['content']} [SELESAI] lagi"}
+    assert len(ChatDataset([chat], own, 512)) == 1
+    own.add_tokens(["[SELESAI]"], special_tokens=True)
+    own.pad_token = "[SELESAI]"
+    with pytest.raises(LabelMaskError, match="control token"):
+        ChatDataset([chat], own, 512)
+
+
 def test_a_character_that_the_tokenizer_does_not_know_is_no_control_token():
     words = Tokenizer(WordLevel({"<unk>": 0, "<pad>": 1, "</s>": 2}, unk_token="<unk>"))
     known = {"unk_token": "<unk>", "pad_token": "<pad>", "eos_token": "</s>"}
