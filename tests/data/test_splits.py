@@ -359,3 +359,10 @@ def test_a_test_recipe_among_the_rows_to_train_on_is_refused(tmp_path):
 def test_a_recipe_is_the_same_in_whatever_order_its_request_gave_its_ingredients():
     one, other = ([{"role": "assistant", "content": text}] for text in ("a\nb\nc", "a\nc\nb"))
     assert splits.content(one) == splits.content(other)
+
+
+def test_a_manifest_depends_on_no_order_of_rows():
+    rows = [(f"r{n:02}", "ab"[n % 2], n // 2) for n in range(30)]  # groups over two categories
+    table = pd.DataFrame(rows, columns=["recipe_id", "category", "group"])
+    turned = table[::-1].reset_index(drop=True)
+    assert splits.make_manifest(table).equals(splits.make_manifest(turned))
