@@ -3,8 +3,10 @@
 import ast
 import dataclasses
 import importlib
+import re
 from graphlib import TopologicalSorter
 
+import nbformat
 import pytest
 
 from helpers.course.settings import ROOT
@@ -107,6 +109,18 @@ def test_no_code_of_strangers_is_run():
                 found.append(f"{path.relative_to(ROOT)}, line {line}: {name}")
     assert not found, "\n".join(found)
     assert loads > 5, "the loads must be seen, or this test proves nothing"
+
+
+def test_lessons_load_models_without_the_code_that_comes_with_them():
+    """Left out, transformers asks the learner; a text that is run counts like a cell."""
+    loads = re.compile(rf"\b(?:{'|'.join(LOADERS)})\.from_(?:pretrained|config)\(")
+    found = {}
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        code = [c.source for c in nbformat.read(path, 4).cells if c.cell_type == "code"]
+        both = (loads.findall, re.compile(r"trust_remote_code=False\s*[,)]").findall)
+        found[path.stem] = tuple(sum(len(count(source)) for source in code) for count in both)
+    assert sum(number for number, _ in found.values()) > 25
+    assert all(number == refused for number, refused in found.values()), found
 
 
 def test_every_room_is_in_the_order_of_layers():
