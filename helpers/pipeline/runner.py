@@ -22,6 +22,7 @@ from pathlib import Path
 import filelock
 from rich.console import Console
 
+from ..course.device import torch_cuda_build
 from ..course.errors import CourseError, UsageError, printable
 from ..course.files import read_json, write_json, write_text
 from ..course.lesson import NOTEBOOKS
@@ -32,6 +33,7 @@ from .execute import Outcome, Plan, end_marked, run_notebook, sentence
 from .report import clock
 
 RUNS = ROOT / "runs"
+CUDA_GB = 0.35  # that a process with torch takes more where torch is a build for CUDA
 DISK_GB = 3.0  # free space a run wants for artifacts and runs
 PLAIN_EVERY = 20.0  # seconds between two lines on a running notebook where there is no terminal
 # Seconds of `calibrate` on the machine on which course.toml was measured (2-core AMD EPYC, in the
@@ -99,6 +101,8 @@ def plan(lesson: dict, profile: str, folder: Path = NOTEBOOKS, calibration: floa
         return Plan(lesson["name"], path, UNMEASURED)
     expected = minutes * 60 * scale
     limit, memory = max(LEAST * scale, FACTOR * expected), lesson.get("memory", {}).get(profile)
+    if memory and torch_cuda_build():
+        memory += CUDA_GB
     return Plan(lesson["name"], path, limit, expected, memory)
 
 

@@ -361,6 +361,14 @@ def test_limits_follow_the_measured_minutes_and_the_machine():
     assert unmeasured.limit > 2 * 3600, "hours: it may be the training of a large model"
 
 
+@pytest.mark.parametrize(("build", "more"), [(None, 0), ("12.8", runner.CUDA_GB)])
+def test_a_torch_for_cuda_may_take_its_libraries_memory(monkeypatch, build, more):
+    monkeypatch.setattr(runner, "torch_cuda_build", lambda: build)
+    lesson = {"name": "03", "minutes": {"cpu": 10, "sanity": 1}, "memory": {"cpu": 5.0}}
+    assert runner.plan(lesson, "cpu", ROOT).memory == 5.0 + more
+    assert runner.plan(lesson, "sanity", ROOT).memory is None, "not measured, so nothing to exceed"
+
+
 def test_the_machine_is_timed_by_work_that_it_does_meanwhile():
     began = time.perf_counter()
     seconds = runner.calibrate(rounds=1)
