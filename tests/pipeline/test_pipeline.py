@@ -493,6 +493,7 @@ def course(cfg, tmp_path, monkeypatch):
 
 GATE = {"profile": "sanity", "data_language": "*", "data": "own", "notebook": "04_evaluation"}
 GATE |= {"metric": "ended", "bound": "low", "min": 0.9, "max": None, "reason": "answers <end>"}
+GATE |= {"floors": []}
 
 
 def test_a_red_gate_and_moved_metrics_are_named_in_the_report(course, tmp_path, capsys):
@@ -553,6 +554,7 @@ def test_the_first_failure_stops_the_run_and_the_rest_is_listed(course, capsys):
     assert [o["status"] for o in summary["notebooks"]] == ["failed", "not run"]
     assert 0 < summary["seconds"] < 3600
     assert summary["gates"][0]["status"] == "not checked"
+    assert [m["name"] for m in summary["metrics"]] == ["ended"], "time and memory of what passed"
     out = capsys.readouterr().out
     for words in ("FAILED 00_start, code cell 3 (cell 3)", "KeyError: 'salt'", "Not run: 04_eval"):
         assert words in out
@@ -601,7 +603,7 @@ def unexecuted(cfg, tmp_path, monkeypatch):
 def test_time_and_memory_of_every_notebook_are_judged_by_what_was_measured(unexecuted, monkeypatch):
     """They take 1 second and 1.5, 2.5 and 0.5 GB; measured were 12 seconds and 1 GB."""
     key = {"profile": "sanity", "data_language": "*", "data": "*", "notebook": "*"}
-    key |= {"bound": "value", "min": None, "reason": "grown"}
+    key |= {"bound": "value", "min": None, "reason": "grown", "floors": []}
     metrics, table = ("time_over_measured", "memory_over_measured"), []
     for metric, limit in zip(metrics, (1, 2)):
         table.append(key | {"metric": metric, "max": limit})
@@ -651,6 +653,28 @@ def test_answers_that_an_earlier_run_left_are_told_as_such(unexecuted):
         os.utime(file, (written, written))
         page = Path(unexecuted.run()["folder"], "report.html").read_text(encoding="utf-8")
         assert "soto" in page and ("From an earlier run" in page) is earlier
+
+
+def test_kernels_find_this_course_first_and_only_data_of_other_people_by_its_folder(
+    cfg, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("PYTHONPATH", "mine")
+    monkeypatch.setenv("DATA_DIR", str(tmp_path / "of-another-run"))
+    values = runner.environment(cfg)
+    assert values["PYTHONPATH"].split(os.pathsep) == [str(ROOT), "mine"]
+    assert "DATA_DIR" not in values, "the lessons take the corpus of their language"
+    (tmp_path / "soup").mkdir()
+    other = dataclasses.replace(cfg, data_dir=tmp_path / "soup")
+    assert runner.environment(other)["DATA_DIR"] == str(tmp_path / "soup")
+
+
+def test_the_disks_of_the_runs_and_of_the_artifacts_are_looked_at(unexecuted, monkeypatch):
+    looked = []
+    monkeypatch.setattr(runner, "check_disk", looked.append)
+    with pytest.raises(UsageError):  # after the disks, before anything is written
+        unexecuted.run(given=["NOTHING=1"])
+    artifacts = unexecuted.cfg.artifacts_root
+    assert looked == [[artifacts.parent / "runs", artifacts]]
 
 
 SCRIPT = """
@@ -817,6 +841,12 @@ def test_the_report_opens_with_before_baselines_and_after(tmp_path, language, tu
     point = tuned[2]
     assert cells == [f"0{point}4", "–", "–", f"33{point}3", tuned]
     assert f"{tuned} ({tuned} – {tuned}) |" in text.split("##")[1]
+
+
+def test_the_results_are_those_of_the_lesson_that_evaluates():
+    rows = [{"notebook": name, "name": "bleu"} for name in ("04_evaluation", "05_hugging_face")]
+    ((_, _, found),) = report.result_rows(rows)
+    assert [m for m in found if m] == rows[:1]
 
 
 @pytest.mark.parametrize(
