@@ -264,6 +264,32 @@ def small(path, *cells):
     nbformat.write(nb, path)
 
 
+def test_a_learners_lessons_run_in_their_order_at_a_desk_that_is_cleared_for_the_next(
+    tmp_path, monkeypatch
+):
+    def prepare(top, wanted, cfg, tell):
+        assert wanted == ["02", "04"]
+        for name in ("course", "artifacts"):
+            (top / name).mkdir()
+
+    def executed(one, desk, *_):
+        ran.append((one.learner, one.lesson[:2], [p.name for p in desk.parent.glob("[0-9]*")]))
+        return one
+
+    ran = []
+    monkeypatch.setattr(marks, "_prepare", prepare)
+    monkeypatch.setattr(marks, "_executed", executed)
+    given = [("ani", "04_evaluation"), ("ani", LESSON), ("budi", LESSON), ("cici", "")]
+    found = [marks.Marks(name, tmp_path / "x.ipynb", lesson=lesson) for name, lesson in given]
+    marks.run(found, None, 90, lambda text: None)
+    assert ran == [
+        ("ani", "02", ["000"]),
+        ("ani", "04", ["000"]),
+        ("budi", "02", ["001"]),
+        ("cici", "", ["002"]),
+    ]
+
+
 @pytest.mark.slow
 def test_notebooks_are_executed_in_a_copy_with_a_limit_and_without_secrets(
     tmp_path, monkeypatch, over_when

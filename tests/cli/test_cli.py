@@ -247,6 +247,15 @@ def test_health_asks_the_guards_of_the_datas_language_each_for_its_own_flag(
     assert "ke dokter" in capsys.readouterr().out.splitlines()[0]
 
 
+def test_health_tells_by_its_exit_code_that_answering_failed(call, monkeypatch, capsys):
+    def broken(self, question):
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(medical.Written, "answer", broken)
+    assert call("health", "Why am I so tired?", "--profile", "sanity", "--data-language", "en") == 1
+    assert "RuntimeError: out of memory" in capsys.readouterr().out
+
+
 def test_an_object_is_told_to_people_without_what_steers_a_terminal(capsys):
     rows = [{"file": "a\x1b[31m.csv", "size_bytes": 2_500_000, "remarks": []}]
     options.tell({"rows_read": 2, "files": rows, "peak_bytes": {"RAM": 10**9}, "skipped": []})

@@ -206,6 +206,12 @@ def test_health_tells_why_loading_failed(start):
     assert "no adapter in here" in problem(running.ask("halo"))["message"]
 
 
+def test_a_service_that_closes_while_it_loads_stays_closed(cfg):
+    service = server_api.Service(FakeBot(cfg, ready=lambda: service.close()), cfg)
+    service.load()
+    assert service.state == "closing"
+
+
 def test_a_model_that_writes_nothing_is_not_ready(cfg):
     bot = FakeBot(cfg)
     bot.stream = lambda *_, **__: iter(())
@@ -230,6 +236,7 @@ def test_the_openai_client_lists_models_and_gets_an_answer(quick):
         cut = client.chat.completions.create(model="base", messages=asked, **limit)
         assert cut.choices[0].message.content.split() == ["satu", "dua"]
         assert cut.choices[0].finish_reason == "length" and cut.model == "base"
+    assert text(quick.ask("a b c d", max_tokens=3, max_completion_tokens=1)).split() == ["a"]
 
 
 def test_the_openai_client_streams_pieces(start):

@@ -291,6 +291,23 @@ def test_labels_versions_quotations_and_terms_in_italics_are_no_wrong_wording():
     assert lint.lint_notebook(nb, "99_test") == []
 
 
+@pytest.mark.parametrize(
+    ("indonesian", "english", "named"),
+    [(100, 70, False), (100, 68, True), (77, 100, False), (74, 100, True), (60, 20, False)],
+)
+def test_twins_are_about_as_long_as_each_other_unless_they_are_short(indonesian, english, named):
+    nb = good()
+    nb.cells += [text(ID("a" * indonesian)), text(EN("a" * english))]
+    assert [p.rule for p in lint.lint_notebook(nb, "99_test")] == ["length"] * named
+
+
+def test_one_word_of_the_other_language_is_allowed_and_two_are_not():
+    for words, named in (("yang", 0), ("yang tidak", 1)):
+        nb = good()
+        nb.cells += [text(ID("Satu.")), text(EN(f"Model {words}."))]
+        assert [p.rule for p in lint.lint_notebook(nb, "99_test")] == ["language"] * named
+
+
 def test_words_in_code_marks_may_be_translated_but_names_may_not():
     spans = ["Bahan:", "cfg", "data/x", "f(1)"]
     assert lint.neutral_names(spans, {"cfg", "tr"}) == {"cfg", "data/x", "f(1)"}
