@@ -467,6 +467,30 @@ def test_a_client_that_leaves_frees_the_model(start):
     running.wait_for(lambda: running.writing() == 0, "request given up", 3)
 
 
+def test_a_client_that_leaves_before_the_first_word_stops_the_model(cfg):
+    service, stopped = server_api.Service(FakeBot(cfg), cfg), []
+    service.load()
+
+    def silent(messages, stop, **_):
+        stopped.append(stop.wait(2))
+        yield ""
+
+    async def leave():
+        service.bot.stream = silent
+        async with asyncio.timeout(0.1):
+            await anext(service.answer(service.conversation(), "halo"))
+
+    with pytest.raises(TimeoutError):
+        asyncio.run(leave())
+    assert stopped == [True]
+
+
+def test_an_answer_of_which_nobody_knows_how_it_ended_is_not_said_to_be_cut():
+    ends = [server_api.Turn("halo", "", ended=ended) for ended in (None, True, False)]
+    replies = [server_api.Reply(types.SimpleNamespace(last=turn), "tuned") for turn in ends]
+    assert [reply.finish for reply in replies] == ["stop", "stop", "length"]
+
+
 def test_an_answer_that_is_cut_because_the_service_closes_is_an_error_and_no_answer(cfg):
     service = server_api.Service(FakeBot(cfg, pause=0.02), cfg)
     service.load()
@@ -490,6 +514,12 @@ def test_the_wait_has_a_limit(start, monkeypatch):
 def test_two_at_once_where_the_engine_can(start):
     running = start(pause=0.01, concurrency=2).ready()
     in_threads(lambda n: running.ask("kata " * 20), 4)
+    assert running.bot.most_at_once == 2
+
+
+def test_the_page_writes_two_answers_at_once_where_the_engine_can(start):
+    running = start(pause=0.02, concurrency=2).ready()
+    in_threads(lambda n: ask_page(running, "kata " * 20, f"tab {n}"), 2)
     assert running.bot.most_at_once == 2
 
 
