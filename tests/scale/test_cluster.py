@@ -156,6 +156,21 @@ def test_the_error_of_a_call_is_its_own(client):
         list(scale.over(client)(inverse, [1, 2, 0, 4]))
 
 
+def known_calls(dask_scheduler):
+    return len(dask_scheduler.tasks)
+
+
+def test_after_an_error_nothing_that_was_still_waiting_is_kept(client):
+    """Also while the error is kept, and with it all that it was raised in."""
+    most = client.run_on_scheduler(known_calls) + 1  # the call that failed
+    with pytest.raises(ZeroDivisionError) as kept:
+        list(scale.over(client, waiting=8)(inverse, [0, *range(1, 16)]))
+    end = time.monotonic() + 5
+    while (left := client.run_on_scheduler(known_calls)) > most:
+        assert time.monotonic() < end, f"{left} calls, {kept.value}"
+        time.sleep(0.05)
+
+
 class Late:
     """A call that has succeeded while its result is still on its way."""
 
