@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import transformers
 
 from helpers import evaluation, training
 from helpers.course.errors import CourseError, LabelMaskError, MissingStep
@@ -161,6 +162,16 @@ def test_new_rows_are_the_mean_of_the_old_ones_in_input_and_output(cfg, tokenize
     assert moved(old, [part[: len(old[0])] for part in new]) == [[], []]
     for part in new:
         assert torch.allclose(part[ids], old[0].mean(dim=0).expand(2, -1), atol=1e-6)
+
+
+def test_where_input_and_output_are_two_matrices_each_gets_the_mean_of_its_own_rows(cfg, tokenizer):
+    config = models.load_base(cfg, "none").config
+    config.tie_word_embeddings = False
+    model = transformers.AutoModelForCausalLM.from_config(config)
+    old = weights(model)
+    ids = markers.add_rows(model, tokenizer)
+    for before, after in zip(old, weights(model), strict=True):
+        assert torch.allclose(after[ids], before.mean(dim=0).expand(2, -1), atol=1e-6)
 
 
 @pytest.fixture(scope="module")
@@ -593,9 +604,9 @@ def test_advice_to_see_a_doctor_is_put_before_the_models_words(talk):
 
 def test_the_loop_begins_with_the_disclaimer_survives_errors_and_ends_at_an_exit_word(talk, asked):
     written = []
-    lines = ["yang rusak ini apa?", "Tidur berapa lama?", "keluar", "Tidak ditanya lagi"]
-    assert talk.run(lines, written.append) == 1
-    assert "bukan nasihat medis" in written[0] and len(written) == 4 and asked == lines[:2]
+    lines = ["yang rusak ini apa?", "Tidur berapa lama?", "ini rusak lagi"]
+    assert talk.run([*lines, "keluar", "Tidak ditanya lagi"], written.append) == 2
+    assert "bukan nasihat medis" in written[0] and len(written) == 5 and asked == lines
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

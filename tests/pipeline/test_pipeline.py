@@ -282,6 +282,13 @@ def test_what_can_be_known_before_a_run_is_told_before(cfg, tmp_path):
     assert not (tmp_path / "runs").exists()
 
 
+def test_a_training_that_the_gpu_cannot_hold_is_refused_before_anything_is_run(unexecuted, cfg):
+    small = dataclasses.replace(cfg.device, kind="cuda", name="GTX 1650", memory_gb=3.9)
+    with pytest.raises(UsageError, match="by plan, GTX 1650 has 3.9"):
+        unexecuted.run(device=small, base_model="Qwen/Qwen2-7B-Instruct")
+    assert unexecuted.given == {}
+
+
 def test_an_output_widget_sends_nothing_while_a_reply_is_awaited(monkeypatch):
     from nbclient import output_widget
 
@@ -592,9 +599,9 @@ def unexecuted(cfg, tmp_path, monkeypatch):
 
     monkeypatch.setattr(runner, "run_notebook", run_notebook)
 
-    def run(table=(), lessons=LESSONS, device=cfg.device, **how):
+    def run(table=(), lessons=LESSONS, device=cfg.device, base_model=cfg.base_model, **how):
         places = {"runs": tmp_path / "runs", "notebooks": tmp_path}
-        here = dataclasses.replace(cfg, device=device)
+        here = dataclasses.replace(cfg, device=device, base_model=base_model)
         return runner.run(here, lessons, list(table), **places, **how)
 
     return SimpleNamespace(cfg=cfg, run=run, given=given)
