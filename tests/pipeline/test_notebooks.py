@@ -215,6 +215,13 @@ def test_each_rule_sees_its_fault_and_no_fault_in_a_good_notebook(rule, change):
     assert rule in {p.rule for p in lint.lint_notebook(nb, "99_test")}
 
 
+def test_an_exercise_that_two_cells_check_is_named_though_all_else_about_it_is_right():
+    nb = good()
+    nb.cells += [text(ID("Lagi?")), text(EN("Again?")), *nb.cells[9:12]]
+    (problem,) = lint.lint_notebook(nb, "99_test")
+    assert (problem.rule, problem.text) == ("exercise", "exercise 9.1 is checked 2 times")
+
+
 def test_a_helper_shown_in_a_cell_may_have_other_annotations_and_docstring():
     module = ROOT / "helpers" / "course" / "bilingual.py"
     tree = lint.ast.parse(module.read_text(encoding="utf-8"))
@@ -552,6 +559,13 @@ def test_publish_takes_outputs_over_keeps_todays_prose_and_stale_sees_changed_co
     del published.metadata["dapur"]
     nbformat.write(published, path)
     assert "hash" in notebooks.stale(folder)[path.name]
+
+
+@pytest.mark.parametrize("found", [{"99_test.ipynb": "no outputs"}, {}])
+def test_the_command_tells_of_old_outputs_by_its_exit_code_too(call, capsys, monkeypatch, found):
+    monkeypatch.setattr(notebooks, "stale", lambda: found)
+    assert call("notebooks", "stale", "--json") == bool(found)
+    assert json.loads(capsys.readouterr().out) == found
 
 
 def test_outputs_belong_to_their_code():
