@@ -1116,6 +1116,38 @@ def test_a_port_that_is_taken_is_named_before_anything_is_loaded(command, monkey
 
 
 @pytest.mark.parametrize(
+    ("host", "address", "open_to_all"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8", False),
+        ("::1", "http://[::1]:8", False),
+        ("0.0.0.0", "http://0.0.0.0:8", True),
+        ("192.168.1.5", "http://192.168.1.5:8", True),
+    ],
+)
+def test_the_terminal_tells_the_address_and_whether_the_whole_network_may_ask(
+    cfg, monkeypatch, capsys, host, address, open_to_all
+):
+    class Server:
+        def __init__(self, config):
+            pass
+
+        async def startup(self, sockets):
+            pass
+
+        def run(self, sockets):
+            asyncio.run(self.startup(sockets))
+
+    ends = []
+    monkeypatch.setattr(uvicorn, "Server", Server)
+    monkeypatch.setattr(os, "_exit", ends.append)
+    monkeypatch.setattr(bilingual, "_language", "en")
+    serve.run(FakeBot(cfg), cfg, types.SimpleNamespace(getsockname=lambda: (host, 8, 0, 0)))
+    told = capsys.readouterr().out
+    assert f"{address} engine transformers" in told and ends == [0]
+    assert ("open to everyone in the network, without a password" in told) is open_to_all
+
+
+@pytest.mark.parametrize(
     "options, code, word",
     [
         (["--engine", "ggfu"], 2, "Did you mean 'gguf'"),

@@ -67,6 +67,13 @@ def test_the_list_has_every_kind_of_fault(call, capsys):
     assert "Did you mean 'leaked-split'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("caught", "code"), [((True, True), 0), ((True, False), 1)])
+def test_a_fault_that_was_not_caught_is_told_by_the_exit_code(call, monkeypatch, caught, code):
+    results = [{"name": "leaked-split", "caught": one} for one in caught]
+    monkeypatch.setattr(sabotage, "try_out", lambda cfg, names: results)
+    assert call("run", "--profile", "sanity", "--sabotage", "leaked-split") == code
+
+
 @pytest.mark.parametrize(
     ("code", "red", "twin", "caught"),
     [
