@@ -163,6 +163,27 @@ def test_large_models_are_merged_file_by_file(copied, monkeypatch):
     assert export.export(copied, ["f32"])["written"] == [] and report["written"]
 
 
+def test_a_small_models_files_are_written_from_the_whole_numbers_and_not_from_merged(copied):
+    export.export(copied, ["f32"], base="full")
+    reader = gguf.GGUFReader(export.gguf_path(copied, "f32"))
+    found = {t.name: torch.tensor(t.data) for t in reader.tensors}["blk.0.attn_v.weight"]
+    right = built(copied).model.layers[0].self_attn.v_proj.weight
+    assert torch.equal(found, right) and not torch.equal(found, right.bfloat16().float())
+
+
+def test_a_base_that_was_trained_in_bf16_is_rounded_to_4_bits_from_there(tuned_cfg):
+    name = "model.layers.0.mlp.up_proj.weight"
+    rounded = {
+        dtype: merging.as_trained(replace(tuned_cfg, compute_dtype=dtype))[name]
+        for dtype in ("bfloat16", "float32")
+    }
+    torch.manual_seed(0)
+    weight = torch.randn(64, 64)
+    from_bf16 = rounded["float32"](weight.bfloat16().float())
+    assert torch.equal(rounded["bfloat16"](weight), from_bf16)
+    assert not torch.equal(rounded["float32"](weight), from_bf16)
+
+
 def test_merging_holds_one_matrix_at_a_time(tuned_cfg):
     weights = merging.merged_weights(tuned_cfg)
     first, again = (weights["model.layers.0.mlp.up_proj.weight"].load() for _ in range(2))
