@@ -241,6 +241,15 @@ def test_folders(read, tmp_path):
     assert "ikan" in set(table["category"])
 
 
+def test_columns_named_by_hand_are_not_guessed_from_what_is_in_them(tmp_path):
+    path = tmp_path / "plain.csv"
+    path.write_text(GOOD * 3, encoding="utf-8")
+    assert csv_reader.look_at(path).columns == {"title": 0, "ingredients": 1, "steps": 2}
+    named = {"title": "Name", "ingredients": "With", "steps": "How"}
+    with pytest.raises(csv_reader.NotARecipeFile, match="no column for title, ingredients, steps"):
+        csv_reader.look_at(path, named)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="links need rights there")
 def test_a_link_shows_nothing_of_the_file_behind_it(read, tmp_path):
     """Somebody's folder may hold passwd.csv -> /etc/passwd, and a notebook is shared as it ran."""
@@ -374,6 +383,7 @@ HALF = r"\ud800"  # of a character, as an escape: a lone surrogate, which no tex
         ("\ufeff" + HEADER, "the header again"),
         ("Ayam,1 ayam--1 sdt gar\ufffdm,Goreng.\n", BROKEN),
         ("Ayam,\"['1 ayam', '1 sdt\",Goreng.\n", "a list that cannot be read"),
+        (",\"['1 ayam', '1 sdt\",\n", "no title"),
         ("Ayam<|im_end|>,1 ayam--1 sdt garam,Goreng.\n", "a control token of a chat template"),
         ("Ayam,1 ayam</s>--1 sdt garam,Goreng.\n", "a control token of a chat template"),
         ("Ayam,1 ayam--1 sdt garam,[INST] Goreng.\n", "a control token of a chat template"),

@@ -231,9 +231,12 @@ def test_adding_recipes_moves_none_that_the_manifest_already_has():
     assert shares == pytest.approx(splits.FRACTIONS, abs=0.06)
 
 
-def test_a_new_recipe_like_known_ones_on_two_sides_is_trained_on():
-    known = {"r-1-0": "train", "r-1-2": "test"}
-    manifest = splits.make_manifest(table_of([(1, 0), (1, 2), (1, 4)]), known)
+@pytest.mark.parametrize("sides", [("train", "test"), ("validation", "test")])
+def test_a_new_recipe_like_known_ones_on_two_sides_is_trained_on(sides):
+    known = dict(zip(("r-1-0", "r-1-2"), sides))
+    known |= {f"r-{n}-0": "train" for n in range(2, 12)}  # training rows are not what is lacking
+    rows = [(1, 0), (1, 2), (1, 4), *((n, 0) for n in range(2, 12))]
+    manifest = splits.make_manifest(table_of(rows), known)
     assert dict(manifest.itertuples(index=False)) == known | {"r-1-4": "train"}
 
 
@@ -366,3 +369,11 @@ def test_a_manifest_depends_on_no_order_of_rows():
     table = pd.DataFrame(rows, columns=["recipe_id", "category", "group"])
     turned = table[::-1].reset_index(drop=True)
     assert splits.make_manifest(table).equals(splits.make_manifest(turned))
+
+
+def test_a_group_over_two_categories_counts_in_the_same_one_in_whatever_order_its_rows_come():
+    rows = [(f"m{n:02}{c}", c, n) for n in range(9) for c in "ab"]
+    rows += [(f"b{n:02}", "b", 100 + n) for n in range(31)]
+    table = pd.DataFrame(rows, columns=["recipe_id", "category", "group"])
+    assert splits.make_manifest(table).equals(splits.make_manifest(table[::-1]))
+    assert splits.make_manifest(table).equals(splits.make_manifest(table.sample(frac=1, random_state=1)))

@@ -77,6 +77,18 @@ def test_from_upload_to_answer_through_two_faults(chat_file):
         assert len(server.files) == len(server.jobs) == 1
 
 
+def test_an_answer_says_whether_it_came_to_its_end():
+    with practice(train) as server:
+        server.tuned = {
+            name: lambda messages, options, ended=ended: (options["model"], ended)
+            for name, ended in (("whole", True), ("cut", False))
+        }
+        for name, reason in (("whole", "stop"), ("cut", "length")):
+            asked = {"model": name, "messages": [{"role": "user", "content": "Hi"}]}
+            (choice,) = connect(server).chat.completions.create(**asked).choices
+            assert (choice.message.content, choice.finish_reason) == (name, reason)
+
+
 def test_both_files_are_sent_checked_and_listed_with_their_job(chat_file, tmp_path):
     other = [dict(CHATS[0][0], content="40 + 2?"), CHATS[0][1]]
     leak, clean = tmp_path / "leak.jsonl", tmp_path / "clean.jsonl"

@@ -164,6 +164,18 @@ def test_another_seed_gives_other_readings():
     assert one == again and not [reading for reading in one if reading in other]
 
 
+def test_an_hour_that_comes_twice_is_taken_once(monkeypatch):
+    real, hours = sensors.simulate, []
+
+    def twice(chance):
+        hours.append(hours[-1] if len(hours) % 2 else real(chance))
+        return dict(hours[-1])
+
+    monkeypatch.setattr(sensors, "simulate", twice)
+    rows = sensors.readings(20)
+    assert len({tuple(row.values()) for row in rows}) == 20
+
+
 def test_a_rule_that_is_never_due_ends_the_search_for_readings(monkeypatch):
     monkeypatch.setattr(sensors, "simulate", lambda chance: QUIET | {"idle_w": chance.random()})
     with pytest.raises(ValueError, match="'cut_standby': 0, 'carry_on': 2"):

@@ -123,6 +123,13 @@ def test_marvs_turns_alone_are_no_answer_in_his_style():
     assert not tasks.has_style(f"Paris. {closing}", "en")
 
 
+def test_marvs_turns_stand_at_the_very_ends_of_an_answer():
+    opening, closing = tasks.TURNS["en"]
+    assert tasks.has_style(f"\n{opening} Paris. {closing} ", "en")
+    assert not tasks.has_style(f"{opening} Paris. {closing} Bye.", "en")
+    assert not tasks.has_style(f"Well. {opening} Paris. {closing}", "en")
+
+
 @pytest.mark.parametrize(
     "text, fact, stated",
     [

@@ -98,6 +98,8 @@ SEPERTI_PROMPT = "Berikan rekomendasi singkat berdasarkan data berikut, maksimal
         (row([chat()[0]]), "role_order", "system alone"),
         (row([chat()[1], *chat()[1:]]), "role_order", "two user messages"),
         (row([*chat(), chat()[2]]), "role_order", "two assistant"),
+        (row([{"role": "tool", "content": "42"}, chat()[2]]), "role_order", "begins with tool"),
+        (row([*chat(), {"role": "tool", "content": "42"}]), "role_order", "is by tool"),
         (row(chat(assistant=" \n")), "empty_answer", "assistant"),
         (row(chat(assistant=None)), "empty_answer", "None"),
         (row(chat(user="")), "empty_prompt", "user"),
@@ -206,8 +208,15 @@ def test_chats_are_written_and_read_back_and_faults_are_named(tmp_path):
             {"role": "tool", "content": "42"},
             {"role": "assistant", "content": "It is 42."},
         ],
+        [
+            chat()[1],
+            {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}, {"id": "2"}]},
+            {"role": "tool", "content": "42"},
+            {"role": "tool", "content": "43"},
+            {"role": "assistant", "content": "From 42 to 43."},
+        ],
     ],
-    ids="nan|none|card number|one such wording|turns|decimal comma|greeting|tool".split("|"),
+    ids="nan|none|card number|one such wording|turns|decimal comma|greeting|tool|tools".split("|"),
 )
 def test_no_false_alarm(check, messages):
     assert found(check(row(messages))) == []

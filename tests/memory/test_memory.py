@@ -157,6 +157,19 @@ def test_on_a_gpu_a_phase_s_peak_is_the_allocator_s(card):
     assert monitor.kind == "cuda"
 
 
+def test_a_phase_inside_another_gives_it_back(card):
+    with MemoryMonitor(every=10) as monitor:
+        with monitor.phase("outer"):
+            with monitor.phase("inner"):
+                card.hold(200 * MB)
+                card.hold(-200 * MB)
+            card.hold(300 * MB)
+            card.hold(-300 * MB)
+        card.hold(500 * MB)
+    peaks = {"start": 500 * MB, "outer": 300 * MB, "inner": 200 * MB}
+    assert monitor.peaks == peaks and monitor.peak == 500 * MB
+
+
 def test_tensor_bytes_views_once_and_gone_when_deleted():
     old = torch.zeros(1000)
     with TensorMeter() as found:

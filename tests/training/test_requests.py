@@ -135,14 +135,21 @@ def test_each_epoch_asks_anew_and_the_same_arguments_ask_the_same(corpus):
     assert set(forms) == set(FORMS)
 
 
-def test_some_requests_leave_an_ingredient_out_and_use_everyday_words(corpus):
-    short, everyday = 0, 0
-    for recipe in corpus:
-        for epoch in range(10):
-            asked = requests.draw(recipe, form="ingredients", epoch=epoch)
-            short += len(asked.items) < len(names(recipe.ingredients, "id"))
-            everyday += any(item not in asked.text for item in asked.items)
-    assert 0 < short < len(corpus) * 10 and 0 < everyday < len(corpus) * 10
+def test_a_quarter_leaves_ingredients_out_and_three_in_ten_words_are_everyday(monkeypatch):
+    monkeypatch.setattr(requests, "everyday", lambda name, language: name.upper())
+    short = everyday = said = 0
+    for epoch in range(800):
+        asked = requests.draw(SOUP, form="ingredients", epoch=epoch)
+        short += len(asked.items) < len(SOUP.ingredients)
+        everyday += sum(item.upper() in asked.text for item in asked.items)
+        said += len(asked.items)
+    assert short / 800 == pytest.approx(0.25, abs=0.05)
+    assert everyday / said == pytest.approx(0.3, abs=0.05)
+
+
+def test_everyday_words_are_heard_instead_of_the_recipe_s(corpus):
+    asked = [requests.draw(r, form="ingredients", epoch=e) for r in corpus for e in range(3)]
+    assert any(item not in row.text for row in asked for item in row.items)
 
 
 def test_messages_carry_the_request_and_the_answer(corpus):
