@@ -376,4 +376,6 @@ def test_a_group_over_two_categories_counts_in_the_same_one_in_whatever_order_it
     rows += [(f"b{n:02}", "b", 100 + n) for n in range(31)]
     table = pd.DataFrame(rows, columns=["recipe_id", "category", "group"])
     assert splits.make_manifest(table).equals(splits.make_manifest(table[::-1]))
-    assert splits.make_manifest(table).equals(splits.make_manifest(table.sample(frac=1, random_state=1)))
+    assert splits.make_manifest(table).equals(
+        splits.make_manifest(table.sample(frac=1, random_state=1))
+    )

@@ -139,6 +139,17 @@ def test_the_monitor_sees_the_phase_that_takes_memory():
     assert labels == {"start", "small", "large"}
 
 
+def test_a_monitor_watches_again_and_counts_its_seconds_from_each_start():
+    monitor, began = MemoryMonitor(every=0.001), time.perf_counter()
+    for _ in range(2):
+        before = len(monitor.samples)
+        with monitor:
+            time.sleep(0.05)
+        seconds = [sample[0] for sample in monitor.samples[before:]]
+        assert len(seconds) > 5, "more than those of its beginning and end"
+        assert 0 <= seconds[-1] - 0.05 < time.perf_counter() - began
+
+
 def test_the_monitor_ends_its_thread_when_the_block_fails():
     monitor = MemoryMonitor()
     with pytest.raises(ZeroDivisionError), monitor:
@@ -160,13 +171,18 @@ def test_on_a_gpu_a_phase_s_peak_is_the_allocator_s(card):
 def test_a_phase_inside_another_gives_it_back(card):
     with MemoryMonitor(every=10) as monitor:
         with monitor.phase("outer"):
+            card.hold(300 * MB)
+            card.hold(-300 * MB)
             with monitor.phase("inner"):
                 card.hold(200 * MB)
                 card.hold(-200 * MB)
-            card.hold(300 * MB)
-            card.hold(-300 * MB)
+            card.hold(400 * MB)
+            card.hold(-400 * MB)
         card.hold(500 * MB)
-    peaks = {"start": 500 * MB, "outer": 300 * MB, "inner": 200 * MB}
+        card.hold(-500 * MB)
+        with monitor.phase("inner"):
+            card.hold(50 * MB)
+    peaks = {"start": 500 * MB, "outer": 400 * MB, "inner": 200 * MB}
     assert monitor.peaks == peaks and monitor.peak == 500 * MB
 
 
@@ -183,6 +199,39 @@ def test_tensor_bytes_views_once_and_gone_when_deleted():
         assert found.live == 4000  # the view keeps it
         del view, again
         assert (found.live, found.peak, found.peaks) == (0, 6000, {"more": 6000})
+
+
+def test_a_phase_of_tensors_that_comes_again_or_goes_on_keeps_its_most():
+    with TensorMeter() as found:
+        with found.phase("outer"):
+            with found.phase("inner"):
+                torch.zeros(500)
+            torch.zeros(1000)
+        with found.phase("inner"):
+            torch.zeros(100)
+    assert found.peaks == {"outer": 4000, "inner": 2000}
+
+
+def test_a_phase_of_the_allocator_that_comes_again_keeps_its_most(card):
+    with meter() as found:
+        for size in (300 * MB, 100 * MB):
+            with found.phase("step"):
+                card.hold(size)
+                card.hold(-size)
+    assert found.peaks == {"step": 300 * MB}
+
+
+def test_what_a_function_was_given_by_name_is_not_new():
+    old = torch.zeros(1000)
+    with TensorMeter() as found:
+        torch.add(torch.ones(1000), 1, out=old)
+        assert found.live == 0
+
+
+def test_a_tensor_without_memory_takes_none():
+    with TensorMeter() as found:
+        made = torch.zeros(1000, device="meta") + 1
+    assert (made.numel(), found.live, found.peak) == (1000, 0, 0)
 
 
 def test_on_a_gpu_the_meter_reads_the_allocator(card):
@@ -214,11 +263,11 @@ NO_DRIVER = "NVIDIA-SMI has failed because it couldn't communicate with the NVID
 
 @pytest.fixture
 def nvidia_smi(monkeypatch):
-    def answers(code, output):
+    def answers(code, output, error=""):
         def run(command, **options):
             if isinstance(output, Exception):
                 raise output
-            return subprocess.CompletedProcess(command, code, output, "")
+            return subprocess.CompletedProcess(command, code, output, error)
 
         monkeypatch.setattr(measure.subprocess, "run", run)
 
@@ -246,6 +295,15 @@ def test_a_driver_that_does_not_answer_is_one_clear_line(code, output, words, nv
     nvidia_smi(code, output)
     found, [note] = memory.gpus()
     assert found == [] and words in note and "\n" not in note
+
+
+@pytest.mark.parametrize(
+    "output, error, told",
+    [("", "not found", "not found"), ("no\ndriver", "a warning", "no driver")],
+)
+def test_nvidia_smi_gives_its_reason_on_either_stream(output, error, told, nvidia_smi):
+    nvidia_smi(127, output, error)
+    assert memory.gpus() == ([], [f"nvidia-smi: {told}"])
 
 
 # The commands

@@ -585,6 +585,7 @@ LLAMA = CONFIGS["llama tied"].to_dict()
         (LLAMA | {"hidden_size": -1}, "cannot be read"),
         (LLAMA | {"vocab_size": "many"}, "cannot be read"),
         (LLAMA | {"num_hidden_layers": 10**6}, "make no model"),
+        (LLAMA | {"num_hidden_layers": 0}, "make no model"),
         (LLAMA | {"num_key_value_heads": 4}, "make no model"),
         ("{not json", "cannot be read"),
         (None, "no config.json"),
@@ -596,6 +597,31 @@ def test_unknown_shapes_are_refused(config, words, tmp_path):
         (tmp_path / "config.json").write_text(text)
     with pytest.raises(UsageError, match=words):
         shapes.find(str(tmp_path))
+
+
+def test_a_model_with_other_linear_layers_than_a_gated_mlp_is_not_planned(monkeypatch):
+    monkeypatch.setitem(shapes.MODEL_TYPES, "starcoder2", ())  # its MLP has no gate
+    with pytest.raises(UsageError, match="starcoder2: its linear layers are not those"):
+        shapes.from_config(AutoConfig.for_model("starcoder2", **SMALL))
+
+
+def test_a_shape_is_named_as_asked_or_by_where_its_config_came_from():
+    config = copy.deepcopy(CONFIGS["llama tied"])
+    assert shapes.from_config(config).name == "llama"
+    config.name_or_path = "someone/model"
+    assert shapes.from_config(config).name == "someone/model"
+    assert shapes.from_config(config, "mine").name == "mine"
+
+
+@pytest.mark.parametrize("download", [False, True])
+def test_a_config_is_fetched_only_where_that_was_asked_for(monkeypatch, download):
+    def read(model, local_files_only, trust_remote_code):
+        assert not trust_remote_code
+        raise OSError("cached only" if local_files_only else "fetched")
+
+    monkeypatch.setattr(AutoConfig, "from_pretrained", read)
+    with pytest.raises(UsageError, match="fetched" if download else "cached only"):
+        shapes.find("someone/model", download=download)
 
 
 def test_lesson_01_goes_on_with_a_model_that_the_planner_does_not_know(cfg, tmp_path, capsys):
