@@ -168,6 +168,11 @@ def test_without_a_header_more_than_half_of_the_rows_hold_lists(read, good, held
         assert "no column for" in str(found)
 
 
+def test_without_a_header_a_row_has_as_many_fields_as_most(read):
+    _, report = read(GOOD + OTHER + GOOD + "Ayam,1 ayam, 1 sdt garam,Goreng.\n")
+    assert drops(report) == [(4, "4 fields instead of 3")] and report.rows_kept == 3
+
+
 def test_a_first_recipe_that_speaks_like_a_header_is_no_header(read):
     row = "Resep Soto,bahan soto--garam,cara biasa--sajikan\n"
     table, _ = read(row + OTHER)
@@ -323,6 +328,8 @@ def test_quotes_inside_a_cell(read):
         ('a,"b ""x"" c",d,,', ["a", 'b "x" c', "d"]),
         ('a,"b "x" c",d,e', None),
         ('a,"b "x" c,d', None),
+        ('a,"b "x c",d', None),  # which of three quotes belong together is not known
+        ('a ,"b "x" c",d ', ["a", 'b "x" c', "d"]),
         ("a,,", ["a", "", ""]),
         (',"b "x" c",d', ["", 'b "x" c', "d"]),
         ('a,"b "x" c",""', ["a", 'b "x" c', ""]),

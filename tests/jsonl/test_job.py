@@ -12,7 +12,8 @@ from transformers import TrainerCallback
 
 from helpers import jsonl
 from helpers.course.errors import CourseError, MissingStep, UsageError
-from helpers.course.settings import ROOT
+from helpers.course.files import read_json, write_json
+from helpers.course.settings import ROOT, Device
 from helpers.jsonl import job as local_job
 from helpers.jsonl import tasks
 from helpers.training import ChatDataset, models
@@ -72,6 +73,70 @@ def test_a_job_succeeds_and_tells_what_it_did(finished, files, tokenizer):
     assert losses[-1] < losses[0] and any("valid_loss" in e["data"] for e in events)
     assert (folder / "adapter" / "tokenizer.json").is_file()
     assert not (folder / "checkpoints").exists()
+
+
+def test_a_job_keeps_copies_of_its_files_and_an_adapter_that_names_its_base(finished, files, cfg):
+    folder, _ = finished
+    for name, path in zip(local_job.FILES, files):
+        assert (folder / f"{name}.jsonl").read_bytes() == path.read_bytes()
+    base = read_json(folder / "adapter" / "adapter_config.json")["base_model_name_or_path"]
+    assert base and "/" not in base, "no folder of this machine"
+
+
+def test_events_are_metrics_where_they_hold_figures_and_name_each_checkpoint(finished):
+    events = local_job.events(finished[0])
+    for event in events:
+        assert event["type"] == ("metrics" if event["data"] else "message")
+    losses = [e["data"]["train_loss"] for e in events if "train_loss" in e["data"]]
+    assert any(loss % 1 for loss in losses) and losses == [round(loss, 4) for loss in losses]
+    saved = [e["data"]["step"] for e in events if e["message"].startswith("Checkpoint created")]
+    assert len(saved) > 1 and saved == sorted(saved) and saved[-1] == TINY["max_steps"]
+
+
+def test_a_job_json_of_a_later_version_is_read_without_what_is_unknown(finished, tmp_path):
+    folder = shutil.copytree(finished[0], tmp_path / "later")
+    write_json(folder / "job.json", read_json(folder / "job.json") | {"suffix": "x"})
+    assert local_job.retrieve(folder) == local_job.retrieve(finished[0])
+
+
+def test_a_job_without_a_batch_size_has_that_of_the_profile_s_updates(files, cfg, tmp_path):
+    wide = dataclasses.replace(cfg, batch=2, accumulation=4, base_model=str(tmp_path / "mine"))
+    job = local_job._open(tmp_path / "job", wide, tuple(files), False)
+    assert job.hyperparameters["batch_size"] == 8
+    assert job.model == "mine", "no folder of this machine"
+
+
+def test_the_key_of_a_job_knows_the_device_and_not_the_language_of_the_reader(files, cfg):
+    def key(**changes):
+        return local_job._key(dataclasses.replace(cfg, **changes), files)
+
+    assert key(language="en") == key(language="id")
+    assert key(device=Device("cuda", cfg.device.name, 8)) != key()
+
+
+def test_a_job_learns_from_one_file_is_validated_with_the_other_and_says_what_it_leaves_out(
+    files, cfg, tmp_path, monkeypatch, tokenizer
+):
+    begun = []
+
+    def begin(folder, model, tokenizer, cfg, rows, show, callbacks):
+        begun.append((rows, show))
+        interrupt()
+
+    monkeypatch.setattr(models, "load_base", lambda *asked, **how: None)
+    monkeypatch.setattr(local_job.training, "attach_adapter", lambda model, cfg: model)
+    monkeypatch.setattr(local_job, "_trainer", begin)
+    lengths = [[*map(len, ChatDataset(jsonl.read_chats(f), tokenizer, 512).rows)] for f in files]
+    most = max(lengths[0]) - 1
+    with pytest.raises(KeyboardInterrupt):
+        jsonl.finetune(tmp_path / "job", *files, cfg, show=print, **TINY | {"max_length": most})
+    ((rows, show),) = begun
+    fit = [sum(length <= most for length in some) for some in lengths]
+    assert [len(rows[name]) for name in local_job.FILES] == fit and show is print
+    told = f"{24 - fit[0]} rows of the training_file are longer than {most} tokens and left out"
+    assert (told, "warn") in [
+        (e["message"], e["level"]) for e in local_job.events(tmp_path / "job")
+    ]
 
 
 def test_the_same_job_is_trained_once_and_another_one_anew(finished, files, cfg, tmp_path):
@@ -176,7 +241,10 @@ def test_rows_come_in_random_order(files, cfg, tmp_path):
         for name, path in zip(local_job.FILES, files)
     }
     model = models.load_base(cfg, quantization="none")
-    trainer = local_job._trainer(tmp_path, model, tokenizer, settings, rows, None, ())
+    shown = []
+    trainer = local_job._trainer(tmp_path, model, tokenizer, settings, rows, shown.append, ())
+    trainer.log({"loss": 1.5})
+    assert shown and shown[-1][-1]["loss"] == 1.5
     train = rows["training_file"]
     order = [len(train.rows[i]) for i in trainer._get_train_sampler(train)]
     drops = sum(a > b for a, b in zip(order, order[1:]))

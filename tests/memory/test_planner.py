@@ -515,6 +515,16 @@ def test_a_small_adapter_sits_on_q_and_v_where_they_are_asked_for(targets, few):
     assert change == {"rank": 8, "targets": few}
 
 
+def test_what_is_small_already_is_neither_named_nor_made_larger():
+    small = {"batch": 1, "length": 256, "rank": 4, "optimizer": "adamw_8bit", "checkpointing": True}
+    job = dataclasses.replace(planner.plan("gpu-8gb").job, **small)
+    [(_, change)] = planner.memory_savings(shapes.find("sanity"), job)
+    assert change == {"rank": 4, "targets": ("q_proj", "v_proj")}
+    fused = dataclasses.replace(job, targets=("down_proj", "qkv_proj"))  # one matrix for q, k, v
+    [(_, change)] = planner.memory_savings(shapes.from_config(CONFIGS["phi3"]), fused)
+    assert change["targets"] == ("qkv_proj",)
+
+
 QWEN7, QWEN4 = "Qwen/Qwen2-7B-Instruct", "Qwen/Qwen3-4B-Instruct-2507"
 TINY = "TinyLlama/TinyLlama-1.1B-Chat-v1.0"
 
