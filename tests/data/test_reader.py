@@ -168,6 +168,12 @@ def test_without_a_header_more_than_half_of_the_rows_hold_lists(read, good, held
         assert "no column for" in str(found)
 
 
+def test_without_a_header_a_long_first_recipe_is_looked_at_whole(read):
+    items = "--".join(f"{n} g bumbu" for n in range(1, 1000))
+    table, _ = read(f"Rendang,{items},Rebus.--Sajikan.\n" + OTHER)
+    assert list(table["title"]) == ["Rendang", "Telur Dadar"]
+
+
 def test_without_a_header_a_row_has_as_many_fields_as_most(read):
     _, report = read(GOOD + OTHER + GOOD + "Ayam,1 ayam, 1 sdt garam,Goreng.\n")
     assert drops(report) == [(4, "4 fields instead of 3")] and report.rows_kept == 3
@@ -300,8 +306,8 @@ def test_what_cannot_be_opened_is_named(read, tmp_path, monkeypatch):
 )
 def test_quote_that_never_closes_costs_one_row(read, rest):
     broken = 'Ayam Rusak,"1 ekor ayam--1 sdt garam,Cuci.--Goreng.\n'
-    _, report = read(HEADER + OTHER + broken + rest)
-    assert report.rows_kept == 1 + rest.count("\n")
+    table, report = read(HEADER + OTHER + broken + rest)
+    assert list(table["line"]) == [2, *range(4, 4 + rest.count("\n"))]
     assert drops(report) == [(3, csv_reader.UNCLOSED)]
 
 

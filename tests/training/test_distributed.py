@@ -4,6 +4,7 @@ One start of torchrun serves the tests of this module; trainings of one process 
 """
 
 import dataclasses
+import datetime
 import io
 import itertools
 import json
@@ -307,7 +308,7 @@ def begin(monkeypatch):
 
     def run(words, rank=0):
         made, same = [], {}
-        group = SimpleNamespace(rank=rank, count=4, barrier=barrier, first=lambda value: value)
+        group = SimpleNamespace(rank=rank, count=4, barrier=barrier, first=lambda value: "float16")
         group.require_same = lambda **facts: same.update(facts)
         group.connect = lambda kind: None
         monkeypatch.setattr(models, "base_folder", made.append)
@@ -322,6 +323,13 @@ def begin(monkeypatch):
 def test_the_first_process_alone_makes_the_base_model_and_the_others_wait(begin, rank):
     made, _ = begin(words("out"), rank)
     assert len(made) == (rank == 0)
+    assert all(cfg.compute_dtype == "float16" for cfg in made), "all compute as the first does"
+
+
+def test_processes_must_run_the_same_code_and_versions_on_the_same_kind_of_device(begin, cfg):
+    _, same = begin(words("out"))
+    assert same | checkpoints.versions() == same and checkpoints.versions()
+    assert (same["code"], same["device"]) == (processes.code(), cfg.device.kind)
 
 
 def test_processes_must_have_the_same_options_but_may_write_and_wait_as_they_like(begin):
@@ -564,6 +572,36 @@ def test_the_first_process_stays_until_all_have_read_the_answers(monkeypatch, ra
     assert sorted(group.gather("ours")) == ["ours", "theirs"] and len(slept) == naps
 
 
+def test_on_a_second_machine_a_process_counts_on_and_is_patient_once_all_have_met(monkeypatch):
+    values = {"RANK": 3, "LOCAL_RANK": 1, "WORLD_SIZE": 4, "MASTER_ADDR": "a", "MASTER_PORT": 1}
+    for name, value in values.items():
+        monkeypatch.setenv(name, str(value))
+    waited, formed = [], {}
+
+    class Store(dist.HashStore):
+        def set_timeout(self, timeout):
+            waited.append(timeout)
+
+    def meet(where, timeout):
+        waited.append(timeout)
+        yield Store(), 3, 4
+
+    monkeypatch.setattr(dist, "rendezvous", meet)
+    monkeypatch.setattr(dist, "init_process_group", lambda on, **how: formed.update(how))
+    group = processes.Processes(5)
+    group.connect("cpu")
+    assert (group.rank, group.count, group.backend) == (3, 4, "gloo")
+    assert waited == [datetime.timedelta(seconds=5), processes.PATIENCE]
+    assert (formed["rank"], formed["timeout"]) == (3, processes.PATIENCE)
+
+
+def test_what_only_another_process_has_differs():
+    group = processes.Processes(1)
+    group.gather = lambda own: [own, own | {"kernels": "1.0"}]
+    with pytest.raises(CourseError, match=r"kernels \(process 0: None, process 1: 1.0\)"):
+        group.require_same(seed=1)
+
+
 def test_what_differs_is_told_of_the_first_process_that_differs():
     group = processes.Processes(1)
     group.gather = lambda own: [{"seed": n, "steps": 5} for n in (1, 1, 2, 3)]
@@ -611,13 +649,19 @@ def test_however_a_lost_process_shows_it_is_told_in_one_line(problem):
     assert processes.explained(RuntimeError("mat1 and mat2 cannot be multiplied")) is None
 
 
-def test_other_code_is_other_code(monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    "name", ["training/prompts.py", "training/requests.toml", "memory/shapes.csv", None]
+)
+def test_other_code_is_other_code(monkeypatch, tmp_path, name):
     before = processes.code()
     shutil.copytree(ROOT / "helpers", tmp_path / "helpers")
     monkeypatch.setattr(processes, "ROOT", tmp_path)
     assert processes.code() == before
-    with open(tmp_path / "helpers" / "training" / "prompts.py", "a") as module:
-        module.write("# changed\n")
+    if name:
+        with open(tmp_path / "helpers" / name, "a") as module:
+            module.write("# changed\n")
+    else:
+        monkeypatch.setattr(processes.platform, "python_version", lambda: "3.99.0")
     assert processes.code() != before
 
 
