@@ -77,10 +77,20 @@ def test_a_named_column_wins_over_a_known_name(tmp_path):
 
 @pytest.mark.parametrize("separator", ["|", ".", "; "])
 def test_a_separator_is_taken_as_it_stands(tmp_path, separator):
-    file = written(tmp_path / "x.csv", [{"a": "A|B.", "b": f"1{separator}2", "c": "3"}])
+    row = {"a": "A|B.", "b": f"1{separator}2", "c": f"3{separator}4"}
+    file = written(tmp_path / "x.csv", [row])
     named = {"title": "a", "ingredients": "b", "steps": "c"}
     made, _ = subject.adapt(file, named, tmp_path / "d", separator)
-    assert made.read_text(encoding="utf-8").splitlines()[1] == "A|B.,1--2,3"
+    assert made.read_text(encoding="utf-8").splitlines()[1] == "A|B.,1--2,3--4"
+
+
+def test_a_file_is_not_overwritten_by_whatever_way_it_is_reached(tmp_path):
+    file = written(tmp_path / "x.csv", [{"a": "A", "b": "1--2", "c": "3"}])
+    (tmp_path / "sub").mkdir()
+    named = {"title": "a", "ingredients": "b", "steps": "c"}
+    with pytest.raises(UsageError, match="would be overwritten"):
+        subject.adapt(file, named, tmp_path / "sub" / "..")
+    assert file.read_text(encoding="utf-8").startswith("a,b,c")
 
 
 def test_a_column_is_found_by_its_very_name_and_a_header_alone_is_named(tmp_path):
@@ -144,6 +154,14 @@ def test_chats_are_in_the_words_of_the_subject(plants):
 
 HEAD = "[id]\nsystem = 'x'\nheadings = ['A:', 'B:']"
 GOOD = tomllib.loads(subject.TEMPLATE.read_text(encoding="utf-8"))["id"]
+WHOLE = HEAD + "".join(
+    f"\n[id.{form}]\ntrain = ['{words}']\ntest = ['{words}?']"
+    for form, words in (
+        ("dish", "{title}"),
+        ("ingredients", "{items}"),
+        ("both", "{title} {items}"),
+    )
+)
 
 
 @pytest.mark.parametrize(
@@ -152,18 +170,24 @@ GOOD = tomllib.loads(subject.TEMPLATE.read_text(encoding="utf-8"))["id"]
         ("[id", "cannot be read"),
         ("[fr]\nsystem = 'x'", r"\[fr\] is no language"),
         ("[id]\nsystem = ''", "who the assistant is"),
+        ("[id]\nsystem = ' '", "who the assistant is"),
         ("[id]\nsystem = 'x'\nheadings = ['A:', 'A:']", "two different lines"),
         (f"{HEAD}\nbahan = 1", "bahan is unknown"),
         (HEAD, r"\[dish\] needs a list of sentences train"),
         (f"{HEAD}\ndish = ['{{title}}']", r"\[dish\] must be a table"),
         (f"{HEAD}\n[id.dish]\ntrain = ['{{title}} }}']\ntest = ['x']", "a brace too many"),
         ("[id]\nsystem = 'x'\nheadings = ['A: ', 'B:']", "single lines without a blank"),
+        ("[id]\nsystem = 'x'\nheadings = ['A', \"B\\nC\"]", "single lines without a blank"),
+        (f"{WHOLE}\n[id.twice]\ntrain = ['{{title}}']\ntest = ['x']", "must hold nothing in"),
+        (f"{WHOLE}\n[id.twice]\ntrain = ['x']\ntest = ['']", r"\[twice\] needs .* test"),
+        (f"{WHOLE}\n[id.without]\ntrain = ['No {{items}}']", r"\[without\] needs .* test"),
+        (f"{WHOLE}\n[id.around]\nbefore = ['Hi.']", r"\[around\] needs .* after"),
         (
             f"{HEAD}\n[id.dish]\ntrain = ['How?']\ntest = ['{{title}}']",
             r"must hold {title} in braces",
         ),
         *(
-            (f"{HEAD}\n[id.dish]\ntrain = ['{piece}']\ntest = ['x']", "must hold {title} in braces")
+            (f"{HEAD}\n[id.dish]\ntrain = ['{piece}']\ntest = ['x']", "train: .* hold {title} in")
             for piece in ("{title:>9}", "{title.x}", "{title[0]}", "{title!r}", "{title}{other}")
         ),
     ],
@@ -172,6 +196,11 @@ def test_a_subject_that_lacks_something_says_what(tmp_path, text, why):
     (tmp_path / "subject.toml").write_text(text, encoding="utf-8")
     with pytest.raises(UsageError, match=why):
         subject.texts(tmp_path)
+
+
+def test_a_subject_needs_no_more_than_three_ways_of_asking(tmp_path):
+    (tmp_path / "subject.toml").write_text(WHOLE, encoding="utf-8")
+    assert set(subject.texts(tmp_path)["id"]) == {"system", "headings", *subject.FORMS}
 
 
 def test_recipes_have_no_subject_and_the_template_is_a_whole_one(tmp_path, monkeypatch):
