@@ -169,6 +169,7 @@ WHOLE = HEAD + "".join(
     [
         ("[id", "cannot be read"),
         ("[fr]\nsystem = 'x'", r"\[fr\] is no language"),
+        ("id = 'x'", r"\[id\] is no language"),
         ("[id]\nsystem = ''", "who the assistant is"),
         ("[id]\nsystem = ' '", "who the assistant is"),
         ("[id]\nsystem = 'x'\nheadings = ['A:', 'A:']", "two different lines"),
