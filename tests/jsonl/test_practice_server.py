@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import time
 
 import httpx
@@ -159,6 +160,33 @@ def test_a_job_that_fails_says_why_and_the_server_lives_on(chat_file, lines, epo
         job = follow(connect(server), chat_file, epochs)
         assert job.status == "failed" and message in job.error.message and not server.tuned
         assert connect(server).fine_tuning.jobs.retrieve(job.id).status == "failed"
+
+
+def test_ten_rows_make_a_job_and_each_job_a_model_of_its_own(chat_file):
+    chat_file.write_text("\n".join(chat_file.read_text().splitlines()[:10]))
+    with practice(train) as server:
+        client = connect(server)
+        jobs = [follow(client, chat_file) for _ in range(2)]
+        assert [job.status for job in jobs] == ["succeeded"] * 2
+        assert all(job.finished_at >= job.created_at for job in jobs)
+        assert len({job.fine_tuned_model for job in jobs}) == len(server.tuned) == 2
+        for limit, more in ((1, True), (2, False), (3, False)):
+            listed = client.fine_tuning.jobs.list(limit=limit)
+            assert (len(listed.data), listed.has_more) == (min(limit, 2), more)
+
+
+def test_a_file_is_listed_with_what_it_is_for_and_how_long_it_is(chat_file):
+    with practice(train) as server:
+        file = connect(server).files.create(file=chat_file, purpose="evals")
+        assert (file.purpose, file.filename) == ("evals", chat_file.name)
+        assert file.bytes == chat_file.stat().st_size == server.path(file.id).stat().st_size
+
+
+def test_what_no_proxy_leads_to_stays_so_beside_this_machine(monkeypatch):
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.setenv(name, "school.example")
+    with practice(train):
+        assert {os.environ[n] for n in ("no_proxy", "NO_PROXY")} == {"school.example,127.0.0.1"}
 
 
 def test_unknown_models_files_and_jobs_are_refused(chat_file):
