@@ -215,6 +215,7 @@ NO_RECIPES = {
     "header alone": (HEADER.encode(), "a header and no rows"),
     "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\nsize 2\n", "LFS"),
     "html": (b"<!DOCTYPE html>\n<html><body>404</body></html>", "HTML"),
+    "xml": (b"<?xml version='1.0'?>\n<rss>404</rss>", "XML"),
     "png": (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0", "binary"),
     "control characters": (bytes(range(1, 32)) * 40, "binary"),
     "zip": (b"PK\x03\x04\x14\0\0\0\x08\0" * 20, "binary"),
@@ -454,6 +455,16 @@ def test_lines_above_the_header_are_remarked_on(read, above):
     (file,) = report.files
     assert file["remarks"] == ["lines above the header"] * bool(above)
     assert "no column for" in str(read("Resep\n" * 5 + HEADER + GOOD))  # too deep
+
+
+def test_a_mark_of_utf_8_is_remarked_on(read):
+    (file,) = read((HEADER + GOOD).encode("utf-8-sig"))[1].files
+    assert file["remarks"] == ["byte order mark"]
+
+
+def test_of_a_file_with_other_columns_the_first_eight_are_told(read):
+    told = str(read(",".join(f"c{n}" for n in range(20)) + "\n1\n"))
+    assert "c7" in told and "c8" not in told
 
 
 def test_every_row_dropped_says_why(read):

@@ -182,6 +182,13 @@ def test_a_file_is_listed_with_what_it_is_for_and_how_long_it_is(chat_file):
         assert file.bytes == chat_file.stat().st_size == server.path(file.id).stat().st_size
 
 
+def test_only_a_busy_server_says_how_long_to_wait():
+    with practice(train, faults=[429, 500]) as server:
+        told = [httpx.get(f"{server.base_url}/fine_tuning/jobs") for _ in range(3)]
+    assert [reply.status_code for reply in told] == [429, 500, 200]
+    assert [reply.headers.get("Retry-After") for reply in told] == ["1", None, None]
+
+
 def test_what_no_proxy_leads_to_stays_so_beside_this_machine(monkeypatch):
     for name in ("no_proxy", "NO_PROXY"):
         monkeypatch.setenv(name, "school.example")

@@ -3,6 +3,7 @@
 from collections import Counter
 
 import pytest
+import torch
 
 from helpers import jsonl
 from helpers.course.errors import CourseError, UsageError
@@ -97,6 +98,18 @@ def test_constrained_decoding_writes_one_of_the_answers(cfg, tokenizer):
     bound = generation.answers(model, tokenizer, chats, cfg, **options)
     assert all(tasks.bank_answer(a["text"]) and a["ended"] for a in bound)
     assert not any(tasks.bank_answer(a["text"]) for a in free)
+
+
+def test_an_answer_that_begins_a_longer_one_may_end_there():
+    class Letters:
+        eos_token_id = 0
+
+        def __call__(self, text, add_special_tokens):
+            return {"input_ids": [*map(ord, text)]}
+
+    allowed = tasks.one_of(["a", "ab"], Letters(), [1])
+    asked = [allowed(0, torch.tensor([1, *map(ord, text)])) for text in ("", "a", "ab")]
+    assert asked == [[ord("a")], [0, ord("b")], [0]]
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

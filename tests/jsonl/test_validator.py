@@ -95,6 +95,7 @@ SEPERTI_PROMPT = "Berikan rekomendasi singkat berdasarkan data berikut, maksimal
         (row(chat()[:2]), "role_order", "last message is by user"),
         (row([chat()[1], chat()[0], chat()[2]]), "role_order", "a system message after"),
         (row([chat()[0], chat()[2]]), "role_order", "begins with assistant"),
+        (row([chat()[0], *chat()]), "role_order", "a system message after"),
         (row([chat()[0]]), "role_order", "system alone"),
         (row([chat()[1], *chat()[1:]]), "role_order", "two user messages"),
         (row([*chat(), chat()[2]]), "role_order", "two assistant"),
