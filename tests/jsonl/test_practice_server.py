@@ -169,6 +169,7 @@ def test_ten_rows_make_a_job_and_each_job_a_model_of_its_own(chat_file):
         jobs = [follow(client, chat_file) for _ in range(2)]
         assert [job.status for job in jobs] == ["succeeded"] * 2
         assert all(job.finished_at >= job.created_at for job in jobs)
+        assert all(job.fine_tuned_model.endswith(job.id[-8:]) for job in jobs), "not by chance"
         assert len({job.fine_tuned_model for job in jobs}) == len(server.tuned) == 2
         for limit, more in ((1, True), (2, False), (3, False)):
             listed = client.fine_tuning.jobs.list(limit=limit)
