@@ -406,6 +406,34 @@ def test_the_tokens_of_a_dish_are_counted_by_the_tokenizer(state, monkeypatch):
 NO_ANSWERS = [float("nan"), True, "", [], [1, 2, 3, 4], {}, object(), lambda *_: None, b"x", -7e9]
 
 
+@pytest.mark.parametrize(
+    ("answer", "told"),
+    [
+        ("0,5", True),
+        ("0,7", True),  # wrong as well: first it has to be a number
+        ((0, 5), True),
+        ((0, 7), True),
+        ("1.234", True),
+        ("half", False),
+        ((0, 7, 1), False),
+        (0.7, False),
+        (0.5, False),
+    ],
+)
+def test_a_number_in_another_notation_is_told_how_python_writes_it(answer, told):
+    hint = exercises._hint(lambda number: None if abs(number - 0.5) < 0.01 else "no", answer)
+    assert ("0.5" in (hint or "")) == told
+    assert (hint is None) == (answer == 0.5)
+
+
+def test_a_text_that_the_check_understands_keeps_the_hint_of_the_check():
+    def test(answer):
+        return None if float(str(answer).replace(",", ".")) == 0.5 else "too large"
+
+    assert exercises._hint(test, "0,5") is None
+    assert exercises._hint(test, "0,7") == "too large"
+
+
 @pytest.mark.parametrize("exercise", ["0.1", *ANSWERS])
 def test_no_answer_at_all_is_wrong_and_never_an_error(exercise, state, monkeypatch):
     monkeypatch.setattr(bilingual, "_language", "id")
