@@ -313,6 +313,11 @@ def marked(log: list[dict]) -> list[dict]:
     return log
 
 
+def questions(log: list[dict]) -> int:
+    """How many messages of a Gradio history a person wrote."""
+    return sum(message["role"] == "user" for message in log)
+
+
 def texts_of(history: list[dict]) -> list[tuple[str, str]]:
     """(role, escaped text) of each message of a Gradio history, without stop marks."""
     texts = (("".join(part.get("text", "") for part in m["content"]), m) for m in history)
@@ -358,7 +363,11 @@ def components(service: api.Service) -> dict:
         gr.Slider(0, 1, 0.9, step=0.05, label="top_p"),
         gr.Slider(0, 100, 0, step=1, label=top_k),
     ]
-    return {"chatbot": chatbot, "textbox": textbox, "additional_inputs": [who, *sliders]}
+    return {
+        "chatbot": chatbot,
+        "textbox": textbox,
+        "additional_inputs": [who, *sliders, gr.State({})],
+    }
 
 
 def description(service: api.Service) -> str:
@@ -380,8 +389,9 @@ def page(service: api.Service) -> gr.Blocks:
     """The chat page. The history is kept in the browser's tab and sent with each question."""
     cfg = service.cfg
 
-    async def respond(message, history, model, tokens, temperature, top_p, top_k):
-        text, shown = "", 0.0
+    async def respond(message, history, model, tokens, temperature, top_p, top_k, stop):
+        text, shown, this = "", 0.0, questions(history) + 1
+        stop["done"] = None
         try:
             texts = [(r, html.unescape(t)) for r, t in texts_of(history)]
             turns = api.earlier_turns(t for t in texts if t != ("assistant", NOTHING))
@@ -391,12 +401,22 @@ def page(service: api.Service) -> gr.Blocks:
             async with contextlib.aclosing(service.answer(talk, asked)) as pieces:
                 async for piece in pieces:
                     text += piece
+                    if stop.get("at") == this:
+                        break
                     if time.monotonic() - shown >= EVERY_S:
                         shown = time.monotonic()
                         yield html.escape(text, quote=False)
         except CourseError as problem:
             raise gr.Error(html.escape(str(problem)), print_exception=False) from None
+        finally:
+            stop |= {"at": None, "done": this}
         yield html.escape(text, quote=False) or NOTHING
+
+    def end_answer(log, stop):
+        """Gradio itself ends only an answer whose id the page has been told."""
+        if stop.get("done") != questions(log):
+            stop["at"] = questions(log)
+        return [marked(log)] * 3
 
     chat = Chat(
         respond,
@@ -413,5 +433,6 @@ def page(service: api.Service) -> gr.Blocks:
     with chat:
         log = [chat.chatbot, chat.chatbot_state, chat.chatbot_value]
         stopped = chat.textbox.stop(None, js=AFTER_STOP)
-        stopped.then(lambda log: [marked(log)] * 3, chat.chatbot, log, queue=False)
+        inputs = [chat.chatbot, chat.additional_inputs[-1]]
+        stopped.then(end_answer, inputs, log, queue=False)
     return chat.queue(max_size=service.queue + 8, default_concurrency_limit=service.concurrency)

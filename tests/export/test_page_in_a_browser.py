@@ -1,6 +1,7 @@
 """The chat page of the service in a real browser, over a bot that is no model."""
 
 import dataclasses
+import time
 
 import pytest
 from test_serve import FakeBot, Running
@@ -56,6 +57,36 @@ def test_stop_can_be_seen_ends_the_answer_and_marks_it(chat, service, screenshot
     scheme = chat.evaluate("() => matchMedia('(prefers-color-scheme: dark)').matches")
     chat.screenshot(path=screenshots / f"service_{'dark' if scheme else 'light'}.png")
     accessible(chat)
+
+
+def test_stop_ends_an_answer_whose_question_is_still_on_its_way(chat, service):
+    def slow(route):
+        time.sleep(0.7)
+        route.continue_()
+
+    chat.route("**/queue/join**", slow)
+    ask(chat, "terus menulis")
+    chat.locator("#message .stop-button").click()  # before the page knows the answer's id
+    chat.wait_for_timeout(1500)
+    service.wait_for(lambda: service.writing() == 0, "the answer ends")
+    chat.unroute("**/queue/join**")
+    ask(chat, "tempe goreng")  # the next question is answered to its end
+    chat.wait_for_function(
+        "() => document.querySelector('#log').innerText.split('tempe').length > 2"
+    )
+
+
+def test_after_stop_and_clear_the_first_question_is_answered_again(chat, service):
+    said = "(word) => document.querySelector('#log').innerText.split(word).length - 1"
+    ask(chat, "terus menulis")
+    chat.wait_for_function(f"() => ({said})('menulis') > 1")
+    chat.locator("#message .stop-button").click()
+    service.wait_for(lambda: service.writing() == 0, "the answer ends")
+    chat.wait_for_function(f"() => ({said})('dihentikan') > 0")
+    chat.locator("#log button[aria-label=Clear], #log button[title=Clear]").first.click()
+    chat.wait_for_function(f"() => ({said})('menulis') === 0")
+    ask(chat, "tempe goreng tahu")
+    chat.wait_for_function(f"() => ({said})('tahu') === 2")
 
 
 def test_markup_in_a_question_and_in_an_answer_stays_text(chat):
