@@ -401,7 +401,7 @@ def page(service: api.Service) -> gr.Blocks:
             async with contextlib.aclosing(service.answer(talk, asked)) as pieces:
                 async for piece in pieces:
                     text += piece
-                    if stop.get("at") == this:
+                    if stop.get("at") in (this, this - 1):  # then the log held the question
                         break
                     if time.monotonic() - shown >= EVERY_S:
                         shown = time.monotonic()

@@ -803,7 +803,7 @@ def ask_page(running, words, session="tab", on_progress=lambda message: None):
     data = {"session_hash": session}
     send_event(running, event_number(running, "_clear_and_save_textbox"), [words], session)
     submit, messages = event_number(running, "_submit_fn"), []
-    joined = send_event(running, submit, [None, None, "tuned", 300, 0.5, 0.8, 5], session)
+    joined = send_event(running, submit, [None, None, "tuned", 300, 0.5, 0.8, 5, None], session)
     url = f"{running.url}/gradio_api/queue/data"
     with httpx.stream("GET", url, params=data, timeout=30) as reply:
         for line in reply.iter_lines():
@@ -871,8 +871,10 @@ def test_the_page_is_not_written_anew_for_each_piece(cfg, monkeypatch):
     service.load()
     respond = server.page(service).fn
 
+    options = "tuned", 300, 0, 0.9, 0
+
     async def shown():
-        return [text async for text in respond("kata " * 100, [], "tuned", 300, 0, 0.9, 0)]
+        return [text async for text in respond("kata " * 100, [], *options, {})]
 
     texts = asyncio.run(shown())
     assert len(texts) <= 3 and texts[-1] == "kata " * 100
@@ -900,7 +902,7 @@ def test_the_mark_of_a_stopped_answer_is_shown_and_what_was_written_is_remembere
     texts = [html.escape(text) for _, text in nothing + turns]
     parts = [[{"type": "text", "text": text}] for text in texts]
     log = [{"role": role, "content": part} for (role, _), part in zip(nothing + turns, parts)]
-    sent = {"data": [log], "fn_index": event, "session_hash": "marked"}
+    sent = {"data": [log, None], "fn_index": event, "session_hash": "marked"}
     reply = quick.http.post("/gradio_api/run/predict", json=sent)
     shown = [message["content"][0]["text"] for message in reply.json()["data"][0]]
     assert shown == [*texts[:-1], texts[-1] + server.stop_mark()]
@@ -1034,6 +1036,22 @@ def test_leaving_or_stopping_a_tab_frees_the_model(start):
 
     ask_page(running, "terus lagi", "two", on_progress=stop)
     running.wait_for(lambda: running.writing() == 0, "stopped", 3)
+
+
+def test_stop_before_an_answer_has_begun_ends_that_one_and_no_later_one(start):
+    running = start(pause=0.01).ready()
+    event = running.http.get("/config").json()["dependencies"][-1]["id"]
+    log = [{"role": "user", "content": [{"type": "text", "text": "terus lagi"}]}]
+    sent = {"data": [log, None], "fn_index": event, "session_hash": "early"}
+    assert running.http.post("/gradio_api/run/predict", json=sent).status_code == 200
+
+    def said(question):
+        log = ask_page(running, question, "early")[-1]["output"]["data"][1]
+        return log[-1]["content"][0]["text"].split()
+
+    assert len(said("terus lagi")) <= 2, "stopped; without it the answer goes on to its limit"
+    assert running.writing() == 0
+    assert said("satu dua tiga") == ["satu", "dua", "tiga"]
 
 
 FILE = {"path": "/etc/passwd", "meta": {"_type": "gradio.FileData"}}
