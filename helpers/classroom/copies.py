@@ -57,9 +57,21 @@ def source_sha256(nb) -> str:
     return hashlib.sha256(json.dumps(own, ensure_ascii=False).encode()).hexdigest()
 
 
+def kernel_facts() -> dict[str, dict]:
+    """Metadata of a notebook as the kernel on this machine will tell them to JupyterLab, which
+    marks a notebook that says anything else as changed as soon as it is opened."""
+    from ipykernel.ipkernel import IPythonKernel
+    from jupyter_client.kernelspec import get_kernel_spec
+
+    spec = get_kernel_spec("python3")
+    named = {"name": "python3", "display_name": spec.display_name, "language": spec.language}
+    return {"kernelspec": named, "language_info": IPythonKernel.language_info}
+
+
 def copy(lesson: Path, folder: Path) -> None:
     """Copy a lesson into a learner's folder: no outputs, and links one folder further up."""
     nb = notebooks.read(lesson)
+    nb.metadata.update(nbformat.from_dict(kernel_facts()))
     stored = {"copied_sha256": source_sha256(nb), "code_sha256": notebooks.code_sha256(nb)}
     nb.metadata["dapur"] = nbformat.from_dict(stored)
     for cell in nb.cells:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import base64
 import html
 import io
+import re
 import time
 
+from IPython import get_ipython
 from IPython.display import HTML, display
 
 from .bilingual import tr
 
 # Okabe-Ito: distinguishable with every common kind of colour blindness
 DPI = 180  # of a figure's pixels, which are shown at half their size: sharp on fine screens
+NUMBER = re.compile(r"\s*([-+−±~≈<>≤≥]*\s*((Rp)?\d|nan\b)|[-–—]?\s*$)", re.IGNORECASE)
 COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000"]
 
 
@@ -59,6 +62,36 @@ def side_by_side(titles: list[str], texts: list[str]) -> HTML:
 def show_side_by_side(titles: list[str], texts: list[str]) -> None:
     """Show texts in columns."""
     display(side_by_side(titles, texts))
+
+
+def frame_html(frame) -> str:
+    """HTML of a pandas DataFrame or Styler: words stand on the left, where reading begins.
+
+    JupyterLab puts every cell on the right, as numbers need it. A column is one of words when most
+    of its cells are no numbers; its own name and the names of the rows follow the same rule.
+    """
+    from bs4 import BeautifulSoup
+
+    page = BeautifulSoup(frame._repr_html_(), "html.parser")
+    rows = [row.find_all(["th", "td"]) for row in page.select("tbody tr")]
+    heads = [row.find_all("th") for row in page.select("thead tr")]
+    # places are counted from the right, since cells that span rows stand on the left
+    for place in range(1, 1 + max(map(len, rows), default=0)):
+        cells = [row[-place] for row in rows if len(row) >= place]
+        said = [text for cell in cells if (text := cell.get_text(strip=True))]
+        if said and 2 * sum(not NUMBER.match(text) for text in said) >= len(said):
+            for cell in cells + [row[-place] for row in heads if len(row) >= place]:
+                cell["style"] = "text-align: left"
+    return str(page)
+
+
+def align_tables() -> None:
+    """From now on every table of pandas that this kernel shows is written by `frame_html`."""
+    if shell := get_ipython():
+        tables = shell.display_formatter.formatters["text/html"]
+        for module in ("pandas", "pandas.core.frame"):  # from version 3 on, and before
+            tables.for_type_by_name(module, "DataFrame", frame_html)
+        tables.for_type_by_name("pandas.io.formats.style", "Styler", frame_html)
 
 
 def write_ticks(figure) -> None:

@@ -35,6 +35,8 @@ def start(
     """
     from IPython.display import HTML, display
 
+    from .display import align_tables
+
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -48,6 +50,7 @@ def start(
     results.start(name, cfg.artifacts / "results")
     base = {"packaged": PACKAGED_NAME}.get(cfg.base_model, cfg.base_model)
     display(HTML(switch_html(language)))
+    align_tables()
     measured = next(item for item in lessons() if item["name"] == name)["minutes"]
     times = "; ".join(f"{p}: {num(m)}" for p, m in measured.items())
     expected = tr("belum diukur", "not yet measured")

@@ -144,9 +144,10 @@ def clean(executed, name: str = "notebook"):
     Raises CourseError when a cell failed or was never run.
     """
     nb = copy.deepcopy(executed)
+    spec = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
     nb.metadata = {
-        "kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"},
-        "language_info": {"name": "python"},
+        "kernelspec": spec,  # as JupyterLab writes it
+        "language_info": executed.metadata.get("language_info", {"name": "python"}),
         "dapur": {"code_sha256": code_sha256(executed)},
     }
     left_out = {"injected-parameters", "papermill-error-cell-tag"}

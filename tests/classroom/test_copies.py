@@ -1,11 +1,13 @@
 """A learner's own copy: made once, never overwritten, with links and helpers that work."""
 
 import os
+import platform
 import re
 import shutil
 
 import nbformat
 import pytest
+from jupyter_client.kernelspec import get_kernel_spec
 
 from helpers.classroom import copies
 from helpers.course.errors import UsageError
@@ -91,10 +93,14 @@ def test_reset_wants_one_lesson(course, number):
 def test_copies_of_all_lessons_have_no_outputs_and_no_dead_link(tmp_path, monkeypatch):
     monkeypatch.setattr(copies, "WORK", tmp_path / "work")
     found, links = copies.open_copies("Siti"), 0
+    named = get_kernel_spec("python3").display_name
     assert len(found.made) == len(notebooks.notebook_files())
     for path in found.folder.glob("*.ipynb"):
         nb = notebooks.read(path)
         assert not any(c.outputs or c.execution_count for c in notebooks.code_cells(nb))
+        # else JupyterLab takes it for changed as soon as it is opened
+        assert nb.metadata.language_info.version == platform.python_version()
+        assert nb.metadata.kernelspec.display_name == named
         text = "\n".join(c.source for c in nb.cells if c.cell_type == "markdown")
         for target in re.findall(r"\]\(([^)\s]+)\)", text):
             if not re.match(r"[a-z]+:|#", target):

@@ -11,7 +11,7 @@ import urllib.request
 import nbformat
 import pytest
 
-from helpers.classroom import site
+from helpers.classroom import copies, site
 from helpers.course import lesson
 from helpers.course.settings import ROOT
 from helpers.pipeline import runner
@@ -32,6 +32,7 @@ def sanity_copy(folder, root):
         nb = nbformat.read(lesson.NOTEBOOKS / f"{name}.ipynb", 4)
         for cell in nb.cells:
             cell.source = cell.source.replace('PROFILE = "auto"', 'PROFILE = "sanity"')
+        nb.metadata.update(nbformat.from_dict(copies.kernel_facts()))  # as in a learner's copy
         nbformat.write(nb, folder / "notebooks" / f"{name}.ipynb")
     command = [sys.executable, "-m", "helpers", "run", "--profile", "sanity"]
     subprocess.run(
@@ -114,6 +115,25 @@ def errors(page):
     return page.locator(f'.jp-RenderedText[data-mime-type="{kind}"]').all_inner_texts()
 
 
+def broken_words(page):
+    """Words of printed text that stand on two lines although one would hold them."""
+    return page.evaluate("""() => [...document.querySelectorAll('.jp-OutputArea-output pre')]
+        .flatMap(pre => {
+          const found = [], walk = document.createTreeWalker(pre, NodeFilter.SHOW_TEXT);
+          for (let text; (text = walk.nextNode());) {
+            for (const word of text.data.matchAll(/[\\p{L}\\p{N}]+/gu)) {
+              const range = document.createRange();
+              range.setStart(text, word.index);
+              range.setEnd(text, word.index + word[0].length);
+              const lines = [...range.getClientRects()];
+              const width = lines.reduce((sum, line) => sum + line.width, 0);
+              if (lines.length > 1 && width < pre.clientWidth) found.push(word[0]);
+            }
+          }
+          return found;
+        })""")
+
+
 def shown(page, language):
     """How many Markdown cells of a language can be seen."""
     return page.locator(f".jp-MarkdownCell:visible:has([lang={language}])").count()
@@ -128,6 +148,8 @@ def test_a_lesson_opens_with_each_text_marked_as_its_language(page, lab, name, s
         assert texts.count() == sum(f'<div lang="{language}">' in c.source for c in nb.cells)
         assert texts.first.inner_text().strip(), "the mark holds its text"
     assert errors(page) == []
+    page.wait_for_timeout(1000)  # the kernel's own description has come and nothing was taken over
+    assert not page.evaluate(f"() => {WIDGET}.context.model.dirty"), "marked as changed"
     page.screenshot(path=screenshots / f"{name}.png")
 
 
@@ -162,6 +184,7 @@ def test_run_all_of_05_and_the_chat_box_answers_enter_with_markup_kept_inert(
     open_lesson(page, lab, "05_chatbot")
     run_all(page)
     assert errors(page) == []
+    assert broken_words(page) == []
     page.evaluate(
         "() => window.jupyterapp.commands.execute('apputils:change-theme', "
         "{theme: 'JupyterLab Dark'})"

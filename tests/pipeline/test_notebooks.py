@@ -464,6 +464,7 @@ def executed():
     nb = good()
     nb.cells.insert(5, code('PROFILE = "cpu"', "injected-parameters"))
     nb.metadata.update(papermill={"duration": 3}, widgets={"x": {}}, kernelspec={"name": "mine"})
+    nb.metadata["language_info"] = {"name": "python", "version": "3.11.7"}
     for number, cell in enumerate(notebooks.code_cells(nb), 5):
         cell.execution_count = number
         cell.metadata.update(papermill={"duration": 1.0}, execution={"iopub": 1}, collapsed=False)
@@ -494,6 +495,7 @@ def test_cleaning_keeps_results_in_their_order_and_drops_noise():
     nbformat.validate(nb)
     assert set(nb.metadata) == {"kernelspec", "language_info", "dapur"}
     assert nb.metadata.kernelspec.name == "python3"
+    assert nb.metadata.language_info.version == "3.11.7", "the Python its outputs are of"
     cells = notebooks.code_cells(nb)
     assert [c.execution_count for c in cells] == list(range(1, len(cells) + 1))
     assert not any("injected-parameters" in notebooks.tags(c) for c in nb.cells)
