@@ -15,7 +15,7 @@ from .bilingual import tr
 
 # Okabe-Ito: distinguishable with every common kind of colour blindness
 DPI = 180  # of a figure's pixels, which are shown at half their size: sharp on fine screens
-NUMBER = re.compile(r"\s*([-+−±~≈<>≤≥]*\s*((Rp)?\d|nan\b)|[-–—]?\s*$)", re.IGNORECASE)
+NUMBER = re.compile(r"\s*([-+−±~≈<>≤≥]*\s*((Rp)?\d+(?![\d_])|nan\b)|[-–—]?\s*$)", re.IGNORECASE)
 COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000"]
 
 

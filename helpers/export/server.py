@@ -91,11 +91,12 @@ class Connection(H11Protocol):
         self.since = self.loop.time()
         self.loop.call_later(HEAD_S, self.look, None)
         if len(self.connections) > MOST_CONNECTIONS:
-            idle = (c for c in self.connections if c.waits(True) and not c.transport.is_closing())
+            asking = [c for c in self.connections if c.waits() or c.cycle.more_body]
+            idle = (c for c in asking if not c.transport.is_closing())
             min(idle, key=lambda c: c.since).transport.abort()  # this one, if all others work
 
-    def waits(self, body: bool = False) -> bool:
-        return self.cycle is None or self.cycle.response_complete or body and self.cycle.more_body
+    def waits(self) -> bool:
+        return self.cycle is None or self.cycle.response_complete
 
     def look(self, before: object) -> None:
         """End it when it waited at the last look and has asked for nothing since."""

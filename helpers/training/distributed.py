@@ -82,6 +82,8 @@ class DistributedTrainer(trainer.LabelTrainer):
 
     keep_gradient = False
     gradient: dict[str, torch.Tensor] | None = None
+    history: list[dict]  # set by trainer.make_trainer, as is the next one
+    guard: trainer.GradientGuard
 
     def __init__(self, model, **kwargs):
         super().__init__(model=model, **kwargs)

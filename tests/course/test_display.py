@@ -23,6 +23,7 @@ def left(html):
         (["[600 g ayam]", "' tem'", "2 inti CPU"], True),
         (["GPU 4 GB", "2 inti CPU"], True),
         (["nanas", "tempe"], True),
+        (["00_start", "12_scale_out"], True),
         (["1,00  [0,96; 1,00]", "0,69  [0,66; 0,71]"], False),
         (["86,5 % (80,9 % – 90,6 %)", "-", "–"], False),
         (["< 0,0001", "−1,5", "+2", "± 3", "Rp0,2", "nan"], False),

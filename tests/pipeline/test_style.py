@@ -8,7 +8,7 @@ import pytest
 
 from helpers.course.settings import ROOT
 
-MODULES, LINES, LONGEST = 73, 15_293, 60
+MODULES, LINES, LONGEST = 73, 15_345, 60
 FILES = [p for p in sorted((ROOT / "helpers").rglob("*.py")) if "__pycache__" not in p.parts]
 
 
