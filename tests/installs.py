@@ -107,10 +107,8 @@ def main() -> int:
         else:
             python = install(kind, folder, given.torch or locked["torch"])
         found = frozen(python)
-        words = [python, "-m", "helpers", "run", "--profile", "sanity", "--json"]
-        here = os.environ | {
-            "PYTHONPATH": str(ROOT)
-        }  # the first cell of a cloud installs no helpers
+        words = [python, "-m", "helpers", "run", "--profile", "sanity", "--json", "--fresh"]
+        here = os.environ | {"PYTHONPATH": str(ROOT)}  # a cloud's first cell installs no helpers
         run = subprocess.run(words, cwd=ROOT, stdout=subprocess.PIPE, text=True, env=here)
         lines = told(json.loads(run.stdout)) if run.stdout.strip() else ["no notebook ran"]
         bad |= run.returncode != 0
