@@ -13,9 +13,9 @@ from IPython.display import HTML, display
 
 from .bilingual import tr
 
-# Okabe-Ito: distinguishable with every common kind of colour blindness
 DPI = 180  # of a figure's pixels, which are shown at half their size: sharp on fine screens
 NUMBER = re.compile(r"\s*([-+−±~≈<>≤≥]*\s*((Rp)?\d+(?![\d_])|nan\b)|[-–—]?\s*$)", re.IGNORECASE)
+# Okabe-Ito: distinguishable with every common kind of colour blindness
 COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000"]
 
 
