@@ -12,8 +12,8 @@ import dataclasses
 
 import short_training
 
-from helpers.course import settings
-from helpers.course.files import write_json
+from helpers import settings
+from helpers.files import write_json
 
 CHANGES = {  # name -> settings that differ from the profile's
     "course": {},
@@ -54,7 +54,7 @@ def one_run(cfg, rows: dict, tokenizer) -> dict:
 
 def measure(profile: str, language: str, steps: int) -> dict:
     """All runs on the same rows, with date, versions and machine."""
-    from helpers.training import models
+    from helpers import models
 
     cfg = short_training.shortened(settings.load(profile, language), steps)
     tokenizer, runs = models.load_tokenizer(cfg), []

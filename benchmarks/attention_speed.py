@@ -17,10 +17,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     given = parser.parse_args()
 
-    from helpers import training
-    from helpers.course import settings
-    from helpers.jsonl import job, sensors, tasks
-    from helpers.training import models
+    from helpers import job, models, sensors, settings, tasks, training
 
     cfg = job.with_hyperparameters(settings.load("cpu"), {"quantization": "none", "batch_size": 4})
     tokenizer, dtype = models.load_tokenizer(cfg), models.compute_dtype(cfg)

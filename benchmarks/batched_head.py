@@ -15,10 +15,8 @@ def variant(name: str, batch: int, length: int) -> dict:
     """Four new tokens for each of `batch` random prompts of `length` tokens."""
     import torch
 
-    from helpers.course import settings
-    from helpers.evaluation import generation
+    from helpers import generation, models, settings
     from helpers.memory import MemoryMonitor
-    from helpers.training import models
 
     cfg = settings.load("cpu")
     model = models.load_base(cfg, "none").requires_grad_(False)

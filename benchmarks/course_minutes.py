@@ -11,10 +11,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from helpers.course.files import read_json, write_json
-from helpers.course.lesson import lessons
-from helpers.pipeline.report import clock
-from helpers.pipeline.runner import RUNS
+from helpers.course import lessons
+from helpers.files import read_json, write_json
+from pipeline.report import clock
+from pipeline.runner import RUNS
 
 REUSED = "the lessons use again"  # in the log of a run that found what an earlier one had left
 

@@ -3,14 +3,14 @@
     pip install polars duckdb                            # the course itself does not need them
     python benchmarks/data_speed.py [--rows 20000] [--json FILE]   # 2200000: about 2 GB
 
-course      helpers.data.recipes.chunks: chunks of rows, columns cleaned with Arrow.
+course      helpers.recipes.chunks: chunks of rows, columns cleaned with Arrow.
 row loop    pandas.read_csv, then iterrows and Python's `re`; the first --loop_rows rows only,
             its time scaled by rows.
 pandas      pandas.read_csv of the whole file, then the course's cleaning on the whole table.
 polars      scan_csv, expressions, sink_ndjson: its streaming engine.
 duckdb      read_csv with store_rejects, SQL, COPY.
 
-All do the same checks with the same patterns (helpers.data.cleaning): lists in JSON or Python
+All do the same checks with the same patterns (helpers.cleaning): lists in JSON or Python
 unpacked, items cut at "--", line breaks and literal \\n, encoding repaired, contact data, emoji,
 headings and numbers removed; rows without a title, two ingredients or a step dropped. Then question
 and answer, a split by the answer's hash, and one JSON object a line. None looks for similar rows.
@@ -39,8 +39,8 @@ import numpy as np
 import paired
 import varied_csv
 
-from helpers.data import cleaning, recipes, splits
-from helpers.data.item_lists import LISTED, list_items
+from helpers import cleaning, recipes, splits
+from helpers.cleaning import LISTED, list_items
 
 NAMES = ["course", "row loop", "pandas", "polars", "duckdb"]
 NEEDED = ("polars", "duckdb")

@@ -11,14 +11,13 @@ import dataclasses
 
 import short_training
 
-from helpers.course import settings
-from helpers.course.files import write_json
+from helpers import settings
+from helpers.files import write_json
 
 
 def measure(profile: str, language: str, recipes: int, passes: int) -> dict:
     """Training and validation loss by step, the best step, the last, and what was planned."""
-    from helpers import training
-    from helpers.training import models
+    from helpers import models, training
 
     cfg = settings.load(profile, language)
     tokenizer = models.load_tokenizer(cfg)

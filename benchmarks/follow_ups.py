@@ -19,26 +19,26 @@ from pathlib import Path
 
 import short_training
 
-from helpers.course.files import write_json
+from helpers.files import write_json
 
 
 def fitting(cfg, tokenizer, chats):
     """Those chats that are no longer than `cfg.max_length`."""
-    from helpers.training import prompts
+    from helpers import prompts
 
     return (chat for chat in chats if len(prompts.encode(chat, tokenizer)) <= cfg.max_length)
 
 
 def training_chats(cfg, tokenizer, each: int) -> dict[str, list]:
     """`each` chats of both kinds of follow-up and half as many single turns."""
-    from helpers.data import read_split
-    from helpers.training import prompts, requests
+    from helpers import prompts
+    from helpers.splits import read_split
 
     rows = list(read_split(cfg, "train"))
     random.Random(cfg.seed).shuffle(rows)
     by_items = (row for row in rows if row["form"] == "ingredients")
     chats = {}
-    for kind in requests.FOLLOW_UPS:
+    for kind in prompts.FOLLOW_UPS:
         made = (
             prompts.follow_up(row["messages"], kind, row["main"], cfg.data_language)
             for row in by_items
@@ -56,20 +56,20 @@ def test_rows(cfg, most: int) -> tuple[list[dict], dict[str, int]]:
     Spread over the categories; recipes without an answer by rule are left out. Also returns how
     many recipes were looked at ("all") and for how many each kind has an answer.
     """
-    from helpers.data import read_split
-    from helpers.training import prompts, requests
+    from helpers import prompts
+    from helpers.splits import read_split
 
-    found, answered = [], dict.fromkeys(("all", *requests.FOLLOW_UPS), 0)
+    found, answered = [], dict.fromkeys(("all", *prompts.FOLLOW_UPS), 0)
     for row in read_split(cfg, "test"):
         if row["form"] != "ingredients" or row["phrasing"] != "test":
             continue
-        for kind in requests.FOLLOW_UPS:
+        for kind in prompts.FOLLOW_UPS:
             row[kind] = prompts.follow_up(
                 row["messages"], kind, row["main"], cfg.data_language, phrasing="test"
             )
             answered[kind] += bool(row[kind])
         answered["all"] += 1
-        if all(row[kind] for kind in requests.FOLLOW_UPS):
+        if all(row[kind] for kind in prompts.FOLLOW_UPS):
             found.append(row)
     found = [found[len(found) * n // most] for n in range(most)] if len(found) > most else found
     return found, answered
@@ -77,11 +77,10 @@ def test_rows(cfg, most: int) -> tuple[list[dict], dict[str, int]]:
 
 def by_code(kind: str, chat: list[dict], language: str) -> str:
     """The first answer with the unwanted line dropped or the list's numbers doubled."""
-    from helpers.data import ingredients
-    from helpers.training import prompts
+    from helpers import prompts, recipes
 
     first = prompts.parse(chat[2]["content"])
-    items = tuple(map(ingredients.doubled, first.ingredients))
+    items = tuple(map(recipes.doubled, first.ingredients))
     if kind == "without":
         kept = set(prompts.parse(chat[-1]["content"]).ingredients)
         items = tuple(item for item in first.ingredients if item in kept)
@@ -95,56 +94,55 @@ def score(kind: str, chat: list[dict], text: str, language: str) -> dict[str, fl
     ingredients that are listed. `clean`, of "without": the ingredient stands in no step either.
     `doubled`, of "twice": share of the amounts that are doubled. No recipe: 0 throughout.
     """
-    from helpers.data import ingredients
-    from helpers.data.recipes import item_name
-    from helpers.evaluation import content
-    from helpers.training import prompts
+    from helpers import evaluation, prompts, recipes
+    from helpers.recipes import item_name
 
     right, got = prompts.parse(chat[-1]["content"]), prompts.parse(text)
     names = ("obeyed", "kept", "clean" if kind == "without" else "doubled")
     if got is None:
         return dict.fromkeys(names, 0.0)
-    listed = content.listed(text, language)
-    kept = content.share_found(content.listed(chat[-1]["content"], language), listed, language)
+    listed = evaluation.listed(text, language)
+    kept = evaluation.share_found(
+        evaluation.listed(chat[-1]["content"], language), listed, language
+    )
     if kind == "without":
-        there = content.listed(chat[2]["content"], language)
-        banned = set(there) - set(ingredients.names(right.ingredients, language))
-        obeyed = content.share_found(banned, listed, language) == 0
-        steps = f" {' '.join(ingredients.words(' '.join(got.steps), language))} "
-        said = [f" {' '.join(ingredients.words(name, language))} " in steps for name in banned]
+        there = evaluation.listed(chat[2]["content"], language)
+        banned = set(there) - set(recipes.names(right.ingredients, language))
+        obeyed = evaluation.share_found(banned, listed, language) == 0
+        steps = f" {' '.join(recipes.words(' '.join(got.steps), language))} "
+        said = [f" {' '.join(recipes.words(name, language))} " in steps for name in banned]
         return dict(zip(names, (float(obeyed), kept, float(obeyed and not any(said)))))
-    wanted = {item_name(i): a for i in right.ingredients if (a := ingredients.amounts(i))}
-    given = {item_name(item): ingredients.amounts(item) for item in got.ingredients}
+    wanted = {item_name(i): a for i in right.ingredients if (a := recipes.amounts(i))}
+    given = {item_name(item): recipes.amounts(item) for item in got.ingredients}
     hits = [given.get(name) == amount for name, amount in wanted.items()]
     return dict(zip(names, (float(all(hits)), kept, sum(hits) / len(hits))))
 
 
 def single(row: dict, text: str, language: str) -> dict[str, float]:
     """A single-turn answer's recall and precision of ingredients, and whether it is a recipe."""
-    from helpers.evaluation import content, metrics
+    from helpers import evaluation
 
     return {
-        "recall": content.recall(row["asked"], text, language),
-        "precision": content.precision(row["asked"], text, language),
-        "format": float(metrics.is_recipe(text)),
+        "recall": evaluation.recall(row["asked"], text, language),
+        "precision": evaluation.precision(row["asked"], text, language),
+        "format": float(evaluation.is_recipe(text)),
     }
 
 
 def summary(scores: list[dict[str, float]]) -> dict[str, list[float]]:
     """Mean of each score and its 95 % interval, [value, low, high]: Wilson for a share of rows."""
-    from helpers.evaluation import metrics
+    from helpers import evaluation
 
     found = {}
     for name in scores[0]:
-        of = metrics.share if name in ("obeyed", "clean", "format") else metrics.interval
+        of = evaluation.share if name in ("obeyed", "clean", "format") else evaluation.interval
         found[name] = list(of([row[name] for row in scores]))
     return found
 
 
 def train_on(cfg, tokenizer, chats: dict[str, list], folder: Path) -> dict:
     """Train the adapter of lesson 03 on; it goes to `folder`. Rows, tokens, seconds, losses."""
-    from helpers import memory, training
-    from helpers.training import models
+    from helpers import memory, models, training
 
     rows = training.ChatDataset(sum(chats.values(), []), tokenizer, cfg.max_length)
     both = {"train": rows, "validation": rows}  # nothing is evaluated on the way
@@ -168,9 +166,7 @@ def ask(cfg, tokenizer, rows: list[dict], folder: Path | None) -> dict[str, list
     """Answers of lesson 03's adapter, or of that in `folder`: "single" and both follow-ups."""
     from peft import PeftModel
 
-    from helpers import memory
-    from helpers.evaluation import generation
-    from helpers.training import models, requests
+    from helpers import generation, memory, models, prompts
 
     model = (
         PeftModel.from_pretrained(models.load_base(cfg), str(folder)).eval()
@@ -178,7 +174,7 @@ def ask(cfg, tokenizer, rows: list[dict], folder: Path | None) -> dict[str, list
         else models.load_tuned(cfg)
     )
     chats = {"single": [row["messages"][:2] for row in rows]}
-    chats |= {kind: [row[kind][:-1] for row in rows] for kind in requests.FOLLOW_UPS}
+    chats |= {kind: [row[kind][:-1] for row in rows] for kind in prompts.FOLLOW_UPS}
     texts = {
         name: [found["text"] for found in generation.answers(model, tokenizer, some, cfg)]
         for name, some in chats.items()
@@ -190,11 +186,10 @@ def ask(cfg, tokenizer, rows: list[dict], folder: Path | None) -> dict[str, list
 
 def compare(rows: list[dict], before: dict, after: dict, language: str) -> dict:
     """Tables of both models and both floors: kind -> who -> score -> [value, low, high]."""
-    from helpers.evaluation import metrics
-    from helpers.training import requests
+    from helpers import evaluation, prompts
 
     found = {}
-    for kind in requests.FOLLOW_UPS:
+    for kind in prompts.FOLLOW_UPS:
         chats = [row[kind] for row in rows]
         texts = {
             "before": before[kind],
@@ -212,7 +207,7 @@ def compare(rows: list[dict], before: dict, after: dict, language: str) -> dict:
     }
     found["single"] = {who: summary(scores) for who, scores in alone.items()}
     found["single"]["change"] = {  # after minus before, the same rows drawn for both
-        name: list(metrics.interval([b[name] - a[name] for a, b in zip(*alone.values())]))
+        name: list(evaluation.interval([b[name] - a[name] for a, b in zip(*alone.values())]))
         for name in alone["before"][0]
     }
     return found
@@ -220,8 +215,7 @@ def compare(rows: list[dict], before: dict, after: dict, language: str) -> dict:
 
 def measure(profile: str, language: str, each: int, recipes: int) -> dict:
     """The whole comparison, with date, versions, machine and one example of each kind."""
-    from helpers.course import settings
-    from helpers.training import models, requests
+    from helpers import models, prompts, settings
 
     cfg = settings.load(profile, language)
     cfg = dataclasses.replace(
@@ -254,7 +248,7 @@ def measure(profile: str, language: str, each: int, recipes: int) -> dict:
                 "before": before[kind][0],
                 "after": after[kind][0],
             }
-            for kind in requests.FOLLOW_UPS
+            for kind in prompts.FOLLOW_UPS
         },
     }
 
@@ -262,7 +256,7 @@ def measure(profile: str, language: str, each: int, recipes: int) -> dict:
 def main() -> None:
     import pandas as pd
 
-    from helpers.course.errors import CourseError
+    from helpers.files import CourseError
 
     parser = short_training.parser(__doc__)
     parser.add_argument("--rows", type=int, default=48, help="training rows of each kind")

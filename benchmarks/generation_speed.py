@@ -40,13 +40,12 @@ def requests(cfg, tokenizer, most: int) -> list[list[dict]]:
 
 def evaluate(cfg, tokenizer, chats: list[list[dict]]) -> dict:
     """Answer all chats in batches of the settings."""
-    from helpers import evaluation
-    from helpers.training import models
+    from helpers import generation, models
 
     model = models.load_tuned(cfg)
-    evaluation.answers(model, tokenizer, chats[:1], cfg, max_new_tokens=2)
+    generation.answers(model, tokenizer, chats[:1], cfg, max_new_tokens=2)
     start = time.perf_counter()
-    found = evaluation.answers(model, tokenizer, chats, cfg)
+    found = generation.answers(model, tokenizer, chats, cfg)
     seconds = time.perf_counter() - start
     return {
         "eval_tokens_per_s": sum(answer["tokens"] for answer in found) / seconds,
@@ -61,9 +60,8 @@ def open_bot(name: str, cfg):
     import training_speed
     from peft import PeftModel
 
+    from helpers import llamacpp, models
     from helpers.chat import Bot
-    from helpers.export import llamacpp
-    from helpers.training import models
 
     if name == "gguf":
         return llamacpp.open_bot(cfg, "gguf")
@@ -96,8 +94,7 @@ def variant(
     name: str, profile: str, language: str, prompts: int, alone: int, chats: int, tokens: int
 ) -> dict:
     """One way to answer; "export" writes the GGUF file only."""
-    from helpers.course import settings
-    from helpers.training import models
+    from helpers import models, settings
 
     cfg = settings.load(profile, language)
     if name == "export":

@@ -25,9 +25,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from helpers import memory
-from helpers.course import settings
-from helpers.memory import planner, shapes
+from helpers import memory, planner, settings, tensormeter
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLE = ROOT / "data" / "gpu_measurements.csv"
@@ -57,11 +55,11 @@ def settings_for(profile: str, **changes) -> settings.Settings:
     return dataclasses.replace(settings.load("sanity"), profile=profile, device=device, **values)
 
 
-def random_model(shape: shapes.Shape, cfg: settings.Settings):
+def random_model(shape: planner.Shape, cfg: settings.Settings):
     """A model of this shape with random weights, saved and loaded as the course loads a base."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from helpers.training import models
+    from helpers import models
 
     tokens = {"bos_token_id": 0, "eos_token_id": 1, "pad_token_id": 2}
     numbers = shape.numbers | tokens | {"max_position_embeddings": 4096}
@@ -73,7 +71,7 @@ def random_model(shape: shapes.Shape, cfg: settings.Settings):
         return models.load_base(dataclasses.replace(cfg, base_model=folder), for_training=True)
 
 
-def random_rows(shape: shapes.Shape, cfg: settings.Settings, count: int) -> list[dict]:
+def random_rows(shape: planner.Shape, cfg: settings.Settings, count: int) -> list[dict]:
     """Full rows with the planner's share of labels; every second one is four tokens shorter."""
     import random
 
@@ -86,7 +84,7 @@ def random_rows(shape: shapes.Shape, cfg: settings.Settings, count: int) -> list
     return rows
 
 
-def train(cfg: settings.Settings, shape: shapes.Shape, dtype) -> dict:
+def train(cfg: settings.Settings, shape: planner.Shape, dtype) -> dict:
     """Bytes and step times of `cfg.max_steps` updates on random rows, with the course's Trainer."""
     import torch
     import transformers
@@ -101,10 +99,10 @@ def train(cfg: settings.Settings, shape: shapes.Shape, dtype) -> dict:
                 gpu.synchronize()
             marks.append(time.perf_counter())
 
-    with memory.meter() as meter, tempfile.TemporaryDirectory() as folder:
+    with tensormeter.meter() as meter, tempfile.TemporaryDirectory() as folder:
         model = training.attach_adapter(random_model(shape, cfg), cfg)
         adapters = sum(p.nbytes for p in model.parameters() if p.requires_grad)
-        weights = memory.stored_bytes(model) - adapters
+        weights = tensormeter.stored_bytes(model) - adapters
         head = model.get_base_model().get_output_embeddings()
         head.register_forward_pre_hook(lambda *_: before_head.append(meter.live))
         rows = random_rows(shape, cfg, cfg.batch * cfg.accumulation)
@@ -145,9 +143,9 @@ def measure(cfg: settings.Settings, steps: int, cap_gib: float | None = None) ->
     """
     import resource  # not on Windows
 
-    from helpers.training import models
+    from helpers import models
 
-    gpu, shape, dtype = memory.cuda(), shapes.find(cfg.base_model), models.compute_dtype(cfg)
+    gpu, shape, dtype = memory.cuda(), planner.find(cfg.base_model), models.compute_dtype(cfg)
     if gpu and cap_gib:
         gpu.set_per_process_memory_fraction(
             min(1.0, (cap_gib * planner.GIB - planner.RUNTIME["cuda"]) / gpu.mem_get_info()[1])

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import short_training
 
-from helpers.course import settings
-from helpers.course.files import read_json, write_json
+from helpers import settings
+from helpers.files import read_json, write_json
 
 
 def spread(curves: list[list[float]], window: int = 5) -> list[tuple[float, float]]:
@@ -62,7 +62,7 @@ def measure(cfg, tokenizer, rows: dict, seeds: int) -> list[list[float]]:
 
 
 def main() -> None:
-    from helpers.training import models
+    from helpers import models
 
     parser = short_training.parser(__doc__)
     parser.add_argument("--seeds", type=int, default=3)

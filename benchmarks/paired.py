@@ -13,7 +13,7 @@ from pathlib import Path
 
 import psutil
 
-from helpers.course.files import write_json
+from helpers.files import write_json
 
 LARGE_PAGES = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}  # as run_all.sh sets it
 PACKAGES = "torch transformers peft bitsandbytes trl xllamacpp pandas pyarrow polars duckdb".split()

@@ -14,8 +14,8 @@ from paired import ratios
 from step_profile import KINDS
 from training_speed import TRL
 
-from helpers.course.files import read_json, write_text
-from helpers.course.lesson import lessons
+from helpers.course import lessons
+from helpers.files import read_json, write_text
 
 HERE = Path(__file__).resolve().parent
 RESULTS, PAGE = HERE / "results", HERE.parent / "docs" / "benchmarks.md"

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import short_training
 
-from helpers.course import settings
-from helpers.course.files import write_json
+from helpers import settings
+from helpers.files import write_json
 
 HYPER = {  # lesson 10's, by profile
     "sanity": {"max_steps": 4, "max_length": 900},
@@ -29,7 +29,7 @@ VARIANTS = {  # name: (with the line of checks, epochs); on a GPU three times as
 
 def row(item, checks: bool) -> list[dict]:
     """A training row of the sensor task, with its line of checks or without."""
-    from helpers.jsonl import sensors
+    from helpers import sensors
 
     advice = {"role": "assistant", "content": sensors.advice_in(item.answer)}
     return item.chat if checks else [*item.question, advice]
@@ -39,22 +39,19 @@ def measure(cfg, name: str, folder: Path) -> dict:
     """Train one variant; the share of test readings whose action is right, with its interval."""
     from peft import PeftModel
 
-    from helpers import evaluation, jsonl
-    from helpers.evaluation import generation
-    from helpers.jsonl import sensors
-    from helpers.training import models
+    from helpers import evaluation, generation, job, jsonl, models, sensors, tasks
 
     checks, epochs = VARIANTS[name]
     hyper = HYPER.get(cfg.profile, {"n_epochs": 3})
     hyper = hyper | {"n_epochs": hyper.get("n_epochs", 1) * epochs}
-    sensor = jsonl.load_task("sensor", cfg.data_language)
+    sensor = tasks.load_task("sensor", cfg.data_language)
     if cfg.profile == "sanity":
         sensor = {part: items[:: -(-len(items) // 16)] for part, items in sensor.items()}
     paths = [
         jsonl.write_chats([row(i, checks) for i in sensor[part]], folder / f"{part}.jsonl")
         for part in ("train", "validation")
     ]
-    job = jsonl.finetune(folder / "job", *paths, cfg, **hyper)
+    job = job.finetune(folder / "job", *paths, cfg, **hyper)
     base = models.load_base(cfg, hyper.get("quantization"))
     model = PeftModel.from_pretrained(base, str(folder / "job" / "adapter")).eval()
     many = replace(cfg, eval_batch=max(cfg.eval_batch, 32))

@@ -22,7 +22,7 @@ from pathlib import Path
 import httpx
 import paired
 
-from helpers.course.files import write_json
+from helpers.files import write_json
 
 DISHES = ("Soto Ayam", "Tempe Orek", "Ikan Bakar", "Tahu Isi", "Rendang Sapi", "Sate Kambing")
 

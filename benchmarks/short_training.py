@@ -13,9 +13,9 @@ import platform
 import tempfile
 from pathlib import Path
 
-from helpers.course.files import cache_key
-from helpers.data import item_name, load_recipes, recipes_of, splits
-from helpers.training import prompts, requests
+from helpers import prompts, splits
+from helpers.files import cache_key
+from helpers.recipes import item_name, load_recipes, recipes_of
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -46,7 +46,7 @@ def saved_recipes(cfg, tokenizer) -> dict[str, list]:
 
 def row(recipe, cfg, **how) -> dict:
     """One row as lesson 02 saves it; `how` are options of requests.draw."""
-    asked = requests.draw(recipe, cfg.data_language, seed=cfg.seed, **how)
+    asked = prompts.draw(recipe, cfg.data_language, seed=cfg.seed, **how)
     reply = prompts.answer(recipe, cfg.data_language, asked.items)
     about = {"recipe_id": recipe.recipe_id, "title": recipe.title, "category": recipe.category}
     about |= {"region": recipe.region, "main": item_name(recipe.ingredients[0])}
@@ -87,8 +87,7 @@ def train(
     from peft import load_peft_weights, set_peft_model_state_dict
     from transformers import EarlyStoppingCallback
 
-    from helpers import training
-    from helpers.training import models
+    from helpers import models, training
 
     model = training.attach_adapter(models.load_base(cfg, for_training=True), cfg)
     if start:
@@ -121,11 +120,11 @@ def rows_key(rows: dict) -> str:
 
 def made_with(cfg) -> dict:
     """Date, versions, machine and settings, to stand at the head of a result."""
-    from helpers.training import checkpoints
+    from helpers import training
 
     return {
         "date": datetime.date.today().isoformat(),
-        "versions": checkpoints.versions(),
+        "versions": training.versions(),
         "machine": f"{cfg.device.name}, {os.cpu_count()} cores, {platform.machine()}",
         "profile": cfg.profile,
         "language": cfg.data_language,

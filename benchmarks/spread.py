@@ -21,16 +21,16 @@ from pathlib import Path
 
 import short_training
 
-from helpers.course import settings
-from helpers.course.files import cache_key, read_json, write_json
-from helpers.data import load_recipes, recipes_of
+from helpers import settings
+from helpers.files import cache_key, read_json, write_json
+from helpers.recipes import load_recipes, recipes_of
 
 SHOWN = "recall precision format ended distinct_steps odd_units main commonest bleu".split()
 
 
 def one_seed(profile: str, language: str, seed: int) -> dict:
     """Train with `seed` and examine: name -> [value, low, high, n], intervals of the test rows."""
-    from helpers.training import models
+    from helpers import models
 
     began, cfg, say = time.time(), settings.load(profile, language), progress(seed)
     tokenizer = models.load_tokenizer(cfg)
@@ -71,9 +71,7 @@ def examine(cfg, saved: dict, tokenizer, folder: str, say) -> dict:
     """What lesson 04 measures of the adapter in `folder`, for requests by ingredients."""
     from peft import PeftModel
 
-    from helpers import evaluation, training
-    from helpers.evaluation import metrics
-    from helpers.training import models, prompts
+    from helpers import evaluation, generation, models, prompts, training
 
     language, found = cfg.data_language, {}
     model = PeftModel.from_pretrained(models.load_base(cfg), folder).eval()
@@ -84,7 +82,7 @@ def examine(cfg, saved: dict, tokenizer, folder: str, say) -> dict:
             for recipe in saved["test"]
         ]
         chats = [row["messages"] for row in asked]
-        out = evaluation.answers(
+        out = generation.answers(
             model,
             tokenizer,
             [chat[:-1] for chat in chats],
@@ -98,7 +96,7 @@ def examine(cfg, saved: dict, tokenizer, folder: str, say) -> dict:
             test = training.ChatDataset(chats, tokenizer, cfg.max_length + 64)
             nats, labels = evaluation.row_nats(model, test, tokenizer, cfg)
             per_token = [n / count for n, count in zip(nats, labels)]
-            found["loss"] = [*metrics.interval(per_token, weights=labels), len(test)]
+            found["loss"] = [*evaluation.interval(per_token, weights=labels), len(test)]
     return found
 
 

@@ -59,8 +59,7 @@ def variant(name: str, profile: str, steps: int) -> dict:
     from torch.profiler import profile as record
     from transformers import TrainerCallback
 
-    from helpers.course import settings
-    from helpers.training import models
+    from helpers import models, settings
 
     cfg = settings.load(profile)
     tokenizer = models.load_tokenizer(cfg)

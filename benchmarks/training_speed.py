@@ -53,7 +53,7 @@ def loaded(cfg, attention: str):
     """The base model as transformers loads it, quantised as in the profile."""
     from transformers import AutoModelForCausalLM
 
-    from helpers.training import models
+    from helpers import models
 
     dtype, nf4 = models.compute_dtype(cfg), cfg.quantization == "nf4"
     return AutoModelForCausalLM.from_pretrained(
@@ -103,8 +103,7 @@ def make_trainer(name: str, cfg, rows: list[dict], tokenizer, common: dict):
     from transformers import Trainer, TrainingArguments
     from trl import SFTConfig, SFTTrainer
 
-    from helpers import training
-    from helpers.training import models
+    from helpers import models, training
 
     dtype, pad = models.compute_dtype(cfg), tokenizer.pad_token_id
     if name == "course":
@@ -122,9 +121,7 @@ def make_trainer(name: str, cfg, rows: list[dict], tokenizer, common: dict):
         common |= {"gradient_checkpointing": True}
         return Trainer(
             model=training.attach_adapter(loaded(cfg, "sdpa"), cfg),
-            args=TrainingArguments(
-                **common, gradient_checkpointing_kwargs=training.trainer.CHECKPOINTING
-            ),
+            args=TrainingArguments(**common, gradient_checkpointing_kwargs=training.CHECKPOINTING),
             train_dataset=rows,
             data_collator=partial(padded, pad_id=pad),
         )
@@ -144,8 +141,7 @@ def make_trainer(name: str, cfg, rows: list[dict], tokenizer, common: dict):
 
 def held_out(model, rows: list[dict], cfg, tokenizer) -> float:
     """Nats a label token of the rows, with the arithmetic of the course for every model."""
-    from helpers import evaluation
-    from helpers.training import models
+    from helpers import evaluation, models
 
     if cfg.quantization == "nf4" and cfg.device.kind == "cpu":
         models.unpack(model)
@@ -178,10 +174,9 @@ def gflops(sizes: list[tuple[int, int, int]], dtype, seconds: float = 1.0) -> fl
 
 def limit(cfg, rows: list[dict]) -> dict:
     """GFLOP/s of large products and of the model's own, and the tokens a second they allow."""
-    from helpers.memory import shapes
-    from helpers.training import models
+    from helpers import models, planner
 
-    shape, dtype = shapes.from_config(models.load_config(cfg)), models.compute_dtype(cfg)
+    shape, dtype = planner.from_config(models.load_config(cfg)), models.compute_dtype(cfg)
     adapted = list(shape.linears) if cfg.targets == "all-linear" else cfg.targets
     tokens = sum(len(row["input_ids"]) for row in rows)
     share = sum(label != -100 for row in rows for label in row["labels"]) / tokens
@@ -202,9 +197,8 @@ def variant(name: str, profile: str, steps: int) -> dict:
     """Train `steps` updates of the profile's batch and measure; one more comes first."""
     from transformers import TrainerCallback
 
-    from helpers.course import settings
+    from helpers import models, settings
     from helpers.memory import MemoryMonitor
-    from helpers.training import models
 
     cfg = settings.load(profile)
     tokenizer = models.load_tokenizer(cfg)

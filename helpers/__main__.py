@@ -10,7 +10,7 @@ if __name__ == "__main__":
             "install 3.11 or newer: https://www.python.org/downloads/"
         )
     try:
-        from .cli.main import main
+        from .cli_main import main
     except ModuleNotFoundError as missing:  # another Python than the one that run_all.sh set up
         if (missing.name or "").startswith("helpers"):
             raise

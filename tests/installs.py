@@ -11,7 +11,7 @@ the other builds on PyPI bring several GB of CUDA. Printed: the notebook, cell a
 failed, gates that do not hold, the packages that differ from the lock. Exit code 1: a run failed.
 The newest may fail; this says where. For `colab` and `kaggle` the environment is made of
 docs/colab-constraints.txt or docs/kaggle-constraints.txt, with its torch as PyPI has it; then what
-a lesson's first cell does there is done (helpers/course/cloud.py), and packages that it replaced
+a lesson's first cell does there is done (helpers/cloud.py), and packages that it replaced
 are printed: one of those that it promises to keep is a failure.
 """
 
@@ -24,8 +24,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from helpers.course import cloud
-from helpers.pipeline import execute, gates
+from helpers import cloud
+from pipeline import execute, gates
 
 ROOT = Path(__file__).resolve().parents[1]
 KINDS = {"lowest": "lowest-direct", "locked": "highest", "newest": "highest"}

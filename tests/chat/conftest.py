@@ -1,8 +1,8 @@
 import pytest
 
-from helpers.course import bilingual
+from helpers import show
 
 
 @pytest.fixture(autouse=True)
 def indonesian():
-    bilingual.set_language("id")
+    show.set_language("id")

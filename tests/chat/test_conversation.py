@@ -10,13 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers import chat
-from helpers.chat import Refused
-from helpers.chat.conversation import MOST_CHARACTERS
-from helpers.course import bilingual
-from helpers.course.errors import CourseError, UsageError
-from helpers.evaluation import generation
-from helpers.training import models, prompts
+from helpers import chat, generation, models, prompts, show
+from helpers.chat import MOST_CHARACTERS, Refused
+from helpers.files import CourseError, UsageError
 from tests.chat.fake_streams import Held, conversation, count, echo
 
 
@@ -44,7 +40,7 @@ def test_say_and_history():
     ],
 )
 def test_the_line_below_an_answer_says_how_it_ended(end, told):
-    bilingual.set_language("en")
+    show.set_language("en")
     turn = chat.Turn("q", "tuned", tokens=12, first_s=0.5, seconds=3.0, **end)
     assert chat.facts(turn).startswith(told)
     assert chat.Turn("q", "tuned", tokens=2, seconds=0.5).tokens_per_s == 4.0
@@ -108,7 +104,7 @@ def test_history_is_a_whole_suffix_that_fits_and_is_the_longest(lengths, newest,
     [("id", ("kosong", "batasnya", "token")), ("en", ("empty", "limit", "tokens"))],
 )
 def test_refusals_name_the_reason_and_change_nothing(language, words):
-    bilingual.set_language(language)
+    show.set_language(language)
     talk = conversation()
     talk.say("satu")
     before = list(talk.turns)

@@ -6,8 +6,8 @@ import time
 
 import pytest
 
-from helpers.chat import widget as chat_widget
-from helpers.course import bilingual
+from helpers import chat as chat_widget
+from helpers import show
 from tests.chat.fake_streams import Held, conversation, echo
 
 DANGER = "<img src=x onerror=alert(1)> & <script>alert(2)</script>"
@@ -193,7 +193,7 @@ def test_updates_at_most_ten_a_second():
 
 
 def test_labels_follow_the_language(monkeypatch, capsys):
-    bilingual.set_language("en")
+    show.set_language("en")
     widget = chat_widget.ChatWidget(conversation())
     labels = [button.description for button in (widget.send, widget.halt, widget.clear)]
     assert labels == ["Send", "Stop", "Clear"] and widget.text.description == "Message"

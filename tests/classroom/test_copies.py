@@ -9,10 +9,9 @@ import nbformat
 import pytest
 from jupyter_client.kernelspec import get_kernel_spec
 
-from helpers.classroom import copies
-from helpers.course.errors import UsageError
-from helpers.course.settings import ROOT
-from helpers.pipeline import notebooks
+from helpers.files import UsageError
+from helpers.settings import ROOT
+from pipeline import copies, notebooks
 
 
 @pytest.fixture

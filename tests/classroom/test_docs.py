@@ -14,11 +14,9 @@ import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell
 
-from helpers.course import lesson, settings
-from helpers.data.recipes import Recipe
-from helpers.memory import planner
-from helpers.pipeline import gates, lint, notebooks
-from helpers.training import prompts, requests
+from helpers import course, planner, prompts, settings
+from helpers.recipes import Recipe
+from pipeline import gates, lint, notebooks
 
 ROOT = settings.ROOT
 SKIPPED = {"runs", "artifacts", "work", "node_modules"}  # a learner's own
@@ -106,15 +104,15 @@ def test_the_example_of_the_prompt_format_is_what_the_code_writes():
     assert prompts.parse(fences(text, "text")[0]) == recipe
     assert all(f"`{sentence}`" in text for sentence in prompts.SYSTEM.values())
     assert f"`{prompts.IGNORE}`" in text
-    for number, form in enumerate(requests.FORMS):
-        shares = " | ".join(str(requests.SHARES[language][number]) for language in ("id", "en"))
+    for number, form in enumerate(prompts.FORMS):
+        shares = " | ".join(str(prompts.SHARES[language][number]) for language in ("id", "en"))
         assert re.search(rf"^\| `{form}` \|.*\| {shares} \|$", text, re.MULTILINE)
 
 
 def test_the_reference_names_functions_that_are_there():
     text = page("docs/prompt_format.md")
     for module, name in re.findall(r"`(prompts|requests)\.(?!toml`|py`)(\w+)`", text):
-        assert hasattr({"prompts": prompts, "requests": requests}[module], name), name
+        assert hasattr({"prompts": prompts, "requests": prompts}[module], name), name
 
 
 def test_the_keys_of_a_gate_are_those_of_the_schema():
@@ -140,7 +138,7 @@ def profile_rows():
     yield "| Profil · Profile | Model dasar · Base model | Berlatih · Training | Mengobrol · Chat |"
     yield " Kartu · Card | RAM | Baris, langkah · Rows, updates | Diukur · Measured |\n"
     yield "| --- | --- | ---: | ---: | ---: | ---: | --- | --- |\n"
-    from helpers.cli.gpu import _updates
+    from helpers.cli_gpu import _updates
 
     for name, row in settings.profiles().items():
         training, chat = planner.plan(name), planner.plan(name, "chat")
@@ -167,12 +165,12 @@ def test_the_table_of_profiles_is_todays():
 
 
 def test_where_minutes_were_measured_memory_was_too():
-    for item in lesson.lessons():
+    for item in course.lessons():
         assert set(item["minutes"]) == set(item["memory"]) and min(item["memory"].values()) > 0
 
 
 def test_the_instructors_minutes_are_those_of_the_course():
-    minutes = {item["name"][:2]: item["minutes"]["cpu"] for item in lesson.lessons()}
+    minutes = {item["name"][:2]: item["minutes"]["cpu"] for item in course.lessons()}
     text = page("docs/instructor.md")
     rows = re.findall(r"\| (\d\d(?:, \d\d)*) \| ([\d.]+(?: \+ [\d.]+)*) \|", text)
     assert sum(len(numbers.split(", ")) for numbers, _ in rows) == len(minutes)
@@ -256,12 +254,12 @@ def test_the_forms_of_github_can_be_read():
 
 def follow_the_guide(root):
     """Do in `root`, a copy of the course, what docs/add_a_lab.md says; the new lesson's name."""
-    number = f"{len(lesson.lessons()):02}"
+    number = f"{len(course.lessons()):02}"
     guide = page("docs/add_a_lab.md").replace("NN_", f"{number}_")
     start, noted, exercise = fences(guide, "python")
     entry, gate = fences(guide, "toml")
     name = tomllib.loads(entry)["lesson"][0]["name"]
-    alike = notebooks.read(lesson.NOTEBOOKS / "00_start.ipynb")
+    alike = notebooks.read(course.NOTEBOOKS / "00_start.ipynb")
     kept = [c for c in alike.cells if notebooks.tags(c) & {"bootstrap", "parameters"}]
     noted, _, call = noted.rstrip("\n").partition("\n\n")
     values = 'rows, value, low, high = [{"correct": True}] * 9, 0.9, 0.8, 1.0\n'
@@ -279,7 +277,7 @@ def follow_the_guide(root):
             new_code_cell(re.sub(r"  # \w+$", "", part, flags=re.M), metadata={"tags": [tag]})
         )
     notebooks.write(nbformat.v4.new_notebook(cells=cells), root / "notebooks" / f"{name}.ipynb")
-    course, limits = root / "helpers/course/course.toml", root / "gates.toml"
+    course, limits = root / "helpers/course.toml", root / "gates.toml"
     course.write_text(f"{course.read_text(encoding='utf-8')}\n{entry}", encoding="utf-8")
     limits.write_text(gate.replace('"cpu"', '"sanity"'), encoding="utf-8")
     return name

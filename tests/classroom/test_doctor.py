@@ -19,10 +19,9 @@ import psutil
 import pytest
 import torch
 
-from helpers.classroom import doctor
-from helpers.cli import main, serve
-from helpers.course import bilingual, settings
-from helpers.course.device import Device
+from helpers import cli_main, cli_serve, settings, show
+from helpers.settings import Device
+from pipeline import doctor
 
 GB = 10**9
 CPU = Device("cpu", "CPU, 2 cores", 8.0)
@@ -51,7 +50,7 @@ def machine(monkeypatch, tmp_path):
     nvidia_smi(monkeypatch, None)
     monkeypatch.setattr(importlib.metadata, "version", pinned({}))
     yield monkeypatch, tmp_path
-    bilingual.set_language("id")
+    show.set_language("id")
 
 
 def chip(avx2):
@@ -200,7 +199,7 @@ def test_a_sound_machine_has_no_problem(machine):
 @pytest.mark.parametrize("broken", BROKEN, ids=lambda row: row[0].__name__)
 def test_each_broken_machine_is_named_with_what_to_do(machine, broken, language):
     break_it, name, stops, word, advice = broken
-    bilingual.set_language(language)
+    show.set_language(language)
     break_it(*machine)
     found = doctor.problems(CPU)
     assert {one.name for one in found} == {name}
@@ -222,12 +221,12 @@ def test_every_text_is_in_both_languages_and_every_problem_can_be_met():
     for name, entry in doctor.texts().items():
         assert set(entry) == {"stops", "what", "advice"}, name
         assert all(list(entry[part]) == ["id", "en"] for part in ("what", "advice")), name
-    code = inspect.getsource(doctor) + inspect.getsource(main)
+    code = inspect.getsource(doctor) + inspect.getsource(cli_main)
     assert all(f'problem("{name}"' in code for name in doctor.texts())
 
 
 def test_the_ports_are_those_of_the_course():
-    assert inspect.signature(serve.serve).parameters["port"].default in doctor.PORTS
+    assert inspect.signature(cli_serve.serve).parameters["port"].default in doctor.PORTS
 
 
 def test_the_command_tells_problems_and_ends_with_1_only_when_the_course_cannot_run(

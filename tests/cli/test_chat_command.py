@@ -10,11 +10,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from helpers import chat
-from helpers.cli import chat as chat_command
-from helpers.course import bilingual, settings
-from helpers.export import llamacpp
-from helpers.training import models
+from helpers import chat, llamacpp, models, settings, show
+from helpers import cli_chat as chat_command
 from tests.chat.fake_streams import conversation
 
 
@@ -87,7 +84,7 @@ def test_a_pipe_that_is_not_utf_8_loses_no_question(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def indonesian():
-    bilingual.set_language("id")
+    show.set_language("id")
 
 
 @pytest.fixture

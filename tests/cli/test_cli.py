@@ -14,11 +14,8 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from helpers import medical
-from helpers.classroom import marks
-from helpers.cli import main, options, serve
-from helpers.course import settings
-from helpers.pipeline import runner
+from helpers import cli_main, cli_options, cli_serve, medical, medical_guard, settings
+from pipeline import marks, runner
 from tests.pipeline.test_pipeline import RECORD, notebook
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -157,9 +154,11 @@ def test_data_split_keeps_what_the_manifest_has_and_places_the_rest(
 def test_health_answers_refuses_and_says_that_it_does_not_know_without_a_model(
     call, message, told, data, capsys, monkeypatch
 ):
-    from helpers.medical import markers
+    from helpers import medical_markers
 
-    monkeypatch.setattr(markers, "load_tuned", lambda *a: pytest.fail("the model was asked"))
+    monkeypatch.setattr(
+        medical_markers, "load_tuned", lambda *a: pytest.fail("the model was asked")
+    )
     assert call("health", message, "--profile", "sanity", "--data-language", data) == 0
     assert told in capsys.readouterr().out
 
@@ -174,7 +173,7 @@ def test_a_written_answer_is_given_without_torch_and_without_a_word_on_standard_
 
 
 def test_doctor_tells_facts_as_json(call, capsys):
-    problems = main.installation()["problems"]
+    problems = cli_main.installation()["problems"]
     assert call("doctor", "--json") == any(one.stops for one in problems)
     facts = json.loads(capsys.readouterr().out)
     told = "profile reason device versions memory_free_gb disk_free_gb packaged_model chip cards"
@@ -202,14 +201,16 @@ def test_what_is_asked_of_run_reaches_the_runner_and_its_exit_code_comes_back(ca
     asked = []
 
     def run(cfg, lessons, table, **options):
-        asked.append(((cfg.seed, cfg.data_language), [item["name"] for item in lessons], options))
+        asked.append(
+            ((cfg.seed, cfg.data_language), [item["name"] for item in lessons], cli_options)
+        )
         return {"exit_code": 130}
 
     monkeypatch.setattr(runner, "run", run)
     words = "--profile sanity --data-language en --seed 7 --only 04 --fresh --set MAX=3".split()
     assert call("run", *words) == 130
     options = {"fresh": True, "given": ["MAX=3"], "on_stderr": False}
-    assert asked == [((7, "en"), ["04_evaluation"], options)]
+    assert asked == [((7, "en"), ["04_evaluation"], cli_options)]
 
 
 def test_what_is_asked_of_grade_and_serve_reaches_them(call, monkeypatch, tmp_path):
@@ -222,8 +223,10 @@ def test_what_is_asked_of_grade_and_serve_reaches_them(call, monkeypatch, tmp_pa
     assert asked == [7, (found[1:], tmp_path, "sanity")]
     bots, served = [], []
     bot = SimpleNamespace(cfg="settings")
-    monkeypatch.setattr(serve, "open_bot", lambda *run, **options: bots.append(options) or bot)
-    monkeypatch.setattr(serve, "run", lambda *parts, **options: served.append(options))
+    monkeypatch.setattr(
+        cli_serve, "open_bot", lambda *run, **options: bots.append(cli_options) or bot
+    )
+    monkeypatch.setattr(cli_serve, "run", lambda *parts, **options: served.append(cli_options))
     words = "--port 0 --host 127.0.0.1 --queue 5 --concurrency 2 --engine gguf --model m".split()
     assert call("serve", *words) == 0
     assert bots == [{"engine": "gguf", "model": "m", "parallel": 2}]
@@ -239,7 +242,7 @@ def test_health_asks_the_guards_of_the_datas_language_each_for_its_own_flag(
         made.append((language, flag))
         return SimpleNamespace(says=lambda question: flag == "see_doctor")
 
-    monkeypatch.setattr(medical.Guard, "of", of)
+    monkeypatch.setattr(medical_guard.Guard, "of", of)
     monkeypatch.setattr(medical.Written, "answer", lambda self, question: "Sleep.")
     words = ("--profile", "sanity", "--language", "id", "--data-language", "en")
     assert call("health", "Why am I so tired?", *words) == 0
@@ -258,7 +261,7 @@ def test_health_tells_by_its_exit_code_that_answering_failed(call, monkeypatch, 
 
 def test_an_object_is_told_to_people_without_what_steers_a_terminal(capsys):
     rows = [{"file": "a\x1b[31m.csv", "size_bytes": 2_500_000, "remarks": []}]
-    options.tell({"rows_read": 2, "files": rows, "peak_bytes": {"RAM": 10**9}, "skipped": []})
+    cli_options.tell({"rows_read": 2, "files": rows, "peak_bytes": {"RAM": 10**9}, "skipped": []})
     told = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert told[:2] == [["rows", "read:", "2"], ["files:"]]
     assert told[3:] == [["a[31m.csv", "2.5", "MB", "-"], ["peak", "bytes:"]] + [
@@ -308,7 +311,7 @@ def test_lab_serves_the_whole_course_at_an_own_copy_and_a_signal_ends_its_server
     assert lab.stdout.readline().split() == list(map(str, told)), "kernels run in another folder"
     pid, *options = lab.stdout.readline().split()
     start = "--LabApp.default_url=/lab/tree/work/siti-a/00_start.ipynb"
-    assert options == [f"--ServerApp.root_dir={course}", start, "--no-browser"]
+    assert cli_options == [f"--ServerApp.root_dir={course}", start, "--no-browser"]
     assert (course / "work" / "siti-a" / "09_hosted_jobs.ipynb").is_file()
     lab.terminate()
     assert lab.wait(timeout=20) == 130 and not psutil.pid_exists(int(pid))

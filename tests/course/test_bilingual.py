@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from matplotlib.figure import Figure
 
-from helpers.course import bilingual, display, md
-from helpers.training.prompts import Encoded
+from helpers import show
+from helpers.prompts import Encoded
+from helpers.show import md
 
 HOSTILE = [
     "`<img src=x onerror=alert(1)>`",
@@ -48,14 +49,14 @@ def test_ordinary_names_stay_readable():
 def test_numbers_are_written_as_the_display_language_writes_them(monkeypatch):
     written = {}
     for language in ("id", "en"):
-        monkeypatch.setattr(bilingual, "_language", language)
+        monkeypatch.setattr(show, "_language", language)
         written[language] = [
-            bilingual.num(75421),
-            bilingual.num(0.625, 2),
-            bilingual.num(-1234.5),
-            bilingual.num(-0.04, 1),
-            bilingual.num(float("nan")),
-            bilingual.percent(0.914, 1),
+            show.num(75421),
+            show.num(0.625, 2),
+            show.num(-1234.5),
+            show.num(-0.04, 1),
+            show.num(float("nan")),
+            show.percent(0.914, 1),
         ]
     assert written["id"] == ["75.421", "0,62", "-1.234,5", "0,0", "-", "91,4 %"]
     assert written["en"] == ["75,421", "0.62", "-1,234.5", "0.0", "-", "91.4 %"]
@@ -63,8 +64,8 @@ def test_numbers_are_written_as_the_display_language_writes_them(monkeypatch):
 
 def test_learnt_tokens_are_green_and_masked_ones_grey(monkeypatch):
     shown, row = [], Encoded([0, 1, 2], [-100, 1, 2])
-    monkeypatch.setattr(display, "display", shown.append)
-    display.show_tokens(row, SimpleNamespace(decode=lambda ids: "abc"[ids[0]], eos_token_id=2))
+    monkeypatch.setattr(show, "display", shown.append)
+    show.show_tokens(row, SimpleNamespace(decode=lambda ids: "abc"[ids[0]], eos_token_id=2))
     colours = re.findall(r"background:#(\w{6})[^>]*>(\w)</span>", shown[0].data)
     channels = {token: tuple(bytes.fromhex(colour)) for colour, token in colours}
     green = [token for token, (r, g, b) in channels.items() if g > max(r, b)]
@@ -74,13 +75,13 @@ def test_learnt_tokens_are_green_and_masked_ones_grey(monkeypatch):
 
 @pytest.mark.parametrize(("language", "tick"), [("id", "0,5"), ("en", "0.5")])
 def test_ticks_of_a_figure_are_in_the_display_language(monkeypatch, language, tick):
-    monkeypatch.setattr(bilingual, "_language", language)
+    monkeypatch.setattr(show, "_language", language)
     figure = Figure()
     numbers, names = figure.subplots(1, 2)
     numbers.plot([0, 1], [0, 1])
     numbers.set_yticks([0, 0.5, 1])
     names.bar(["v1.5", "v2"], [1, 2])
-    display.write_ticks(figure)
+    show.write_ticks(figure)
     figure.canvas.draw()
     assert [label.get_text() for label in numbers.get_yticklabels()][1] == tick
     assert [label.get_text() for label in names.get_xticklabels()] == ["v1.5", "v2"]

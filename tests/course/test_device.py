@@ -5,7 +5,7 @@ import types
 
 import pytest
 
-from helpers.course import device, settings
+from helpers import settings
 
 GIB = {("gpu", 0): 12, ("gpu", 1): 24, ("slice", 0): 10, ("slice", 1): 5}
 
@@ -15,7 +15,7 @@ def machine(monkeypatch):
     """find(chosen, **calls): find_device with that CUDA_VISIBLE_DEVICES and changed NVML calls."""
     import pynvml
 
-    monkeypatch.setattr(device, "torch_cuda_build", lambda: "12.8")
+    monkeypatch.setattr(settings, "torch_cuda_build", lambda: "12.8")
 
     def fail(code):
         def call(*arguments):
@@ -108,7 +108,7 @@ def test_a_machine_without_a_driver_says_nothing(machine):
 
 
 def test_a_card_that_torch_cannot_use_is_told(machine, monkeypatch):
-    monkeypatch.setattr(device, "torch_cuda_build", lambda: None)
+    monkeypatch.setattr(settings, "torch_cuda_build", lambda: None)
     found = machine.find()
     assert found.kind == "cpu" and "Kartu is there, but the installed torch has no" in found.note
 

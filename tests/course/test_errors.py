@@ -4,10 +4,10 @@ import nbformat
 import papermill
 import pytest
 
-from helpers.course.errors import first_line
+from helpers.files import first_line
 
 CELL = """
-from helpers.course.errors import MissingStep
+from helpers.files import MissingStep
 
 def load():
     raise MissingStep("Jalankan dulu pelajaran 03.")

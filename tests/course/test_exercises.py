@@ -15,12 +15,12 @@ import sacrebleu
 import torch
 from scipy.stats import binomtest
 
-from helpers import chat
-from helpers.course import bilingual, exercises, near, num, percent, read_json, tr
-from helpers.course.settings import ROOT
-from helpers.memory import planner, shapes
-from helpers.pipeline import lint
-from helpers.training import prompts
+from helpers import chat, course, planner, prompts, show
+from helpers.course import near
+from helpers.files import read_json
+from helpers.settings import ROOT
+from helpers.show import num, percent, tr
+from pipeline import lint
 
 REFUSED = "Eggs\n\nIngredients:\n- 4 eggs\n- 1 tsp salt\n\nSteps:\n1. Boil.\n3. Salt."
 DISHES = [f"{word} rice with salt\n1. Cook the {word}.\n2. Eat {word}." for word in "abcdefgh"]
@@ -42,7 +42,7 @@ def state(cfg, tuned_cfg, tokenizer):
     return {
         **{"np": np, "torch": torch, "gguf": gguf, "sacrebleu": sacrebleu, "binomtest": binomtest},
         **{"near": near, "num": num, "percent": percent, "tr": tr, "chat": chat, "cfg": cfg},
-        **{"planner": planner, "shapes": shapes, "prompts": prompts, "tokenizer": tokenizer},
+        **{"planner": planner, "shapes": planner, "prompts": prompts, "tokenizer": tokenizer},
         "my_dish": "Soto Ayam",
         "probabilities": range(49152),
         "advice": planner.recommend("rtx3060", 12),
@@ -74,7 +74,7 @@ def hint(exercise, answer, names):
     (test,) = re.findall(rf'check\("{exercise}", .+, (\w+)\)', source)
     above = [node for node in body if f"check('{exercise}'" not in ast.unparse(node)]
     exec(compile(ast.Module(defined + above, []), exercise, "exec"), names)
-    return exercises._hint(names[test], answer) or ""
+    return course._hint(names[test], answer) or ""
 
 
 def in_place(W, A, B, r, alpha):
@@ -385,14 +385,14 @@ ANSWERS = {
 
 @pytest.mark.parametrize("exercise", ANSWERS)
 def test_right_answers_pass_and_wrong_ones_get_the_hint_that_fits(exercise, state, monkeypatch):
-    monkeypatch.setattr(bilingual, "_language", "en")
+    monkeypatch.setattr(show, "_language", "en")
     for answer, wanted in ANSWERS[exercise]:
         said = hint(exercise, answer, dict(state))
         assert wanted in said and bool(said) == bool(wanted), (answer, said)
 
 
 def test_the_tokens_of_a_dish_are_counted_by_the_tokenizer(state, monkeypatch):
-    monkeypatch.setattr(bilingual, "_language", "en")
+    monkeypatch.setattr(show, "_language", "en")
     right = len(state["tokenizer"]("Soto Ayam", add_special_tokens=False)["input_ids"])
     assert hint("0.1", right, dict(state)) == hint("0.1", np.int64(right), dict(state)) == RIGHT
     assert "characters" in hint("0.1", 9, dict(state)) and "words" in hint("0.1", 2, dict(state))
@@ -421,7 +421,7 @@ NO_ANSWERS = [float("nan"), True, "", [], [1, 2, 3, 4], {}, object(), lambda *_:
     ],
 )
 def test_a_number_in_another_notation_is_told_how_python_writes_it(answer, told):
-    hint = exercises._hint(lambda number: None if abs(number - 0.5) < 0.01 else "no", answer)
+    hint = course._hint(lambda number: None if abs(number - 0.5) < 0.01 else "no", answer)
     assert ("0.5" in (hint or "")) == told
     assert (hint is None) == (answer == 0.5)
 
@@ -430,13 +430,13 @@ def test_a_text_that_the_check_understands_keeps_the_hint_of_the_check():
     def test(answer):
         return None if float(str(answer).replace(",", ".")) == 0.5 else "too large"
 
-    assert exercises._hint(test, "0,5") is None
-    assert exercises._hint(test, "0,7") == "too large"
+    assert course._hint(test, "0,5") is None
+    assert course._hint(test, "0,7") == "too large"
 
 
 @pytest.mark.parametrize("exercise", ["0.1", *ANSWERS])
 def test_no_answer_at_all_is_wrong_and_never_an_error(exercise, state, monkeypatch):
-    monkeypatch.setattr(bilingual, "_language", "id")
+    monkeypatch.setattr(show, "_language", "id")
     assert [a for a in NO_ANSWERS if not hint(exercise, a, dict(state))] == []
 
 
@@ -471,15 +471,15 @@ def test_only_in_strict_mode_a_missing_or_wrong_answer_raises(
 ):
     monkeypatch.setenv("DAPUR_EXERCISES", str(tmp_path / "states.json"))
     monkeypatch.delenv("DAPUR_STRICT", raising=False)
-    assert exercises.check("9.9", answer, judged) == state
+    assert course.check("9.9", answer, judged) == state
     assert ("2 + 2" in capsys.readouterr().out) == (state == "wrong")
     assert read_json(tmp_path / "states.json")["9.9"] == state
     (tmp_path / "states.json").unlink()
     monkeypatch.setenv("DAPUR_STRICT", "1")
     if state == "correct":
-        assert exercises.check("9.9", answer, judged) == state
+        assert course.check("9.9", answer, judged) == state
     else:
-        with pytest.raises(exercises.ExerciseNotPassed, match="9.9"):
-            exercises.check("9.9", answer, judged)
+        with pytest.raises(course.ExerciseNotPassed, match="9.9"):
+            course.check("9.9", answer, judged)
     assert read_json(tmp_path / "states.json")["9.9"] == state
-    exercises.status.pop("9.9")
+    course.status.pop("9.9")

@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from helpers.course import files
-from helpers.course.errors import CourseError
-from helpers.course.settings import ROOT
+from helpers import files
+from helpers.files import CourseError
+from helpers.settings import ROOT
 
 
 @pytest.mark.parametrize(("platform", "waits"), [("win32", 3), ("linux", 0)])
@@ -64,7 +64,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from helpers.course import files
-from helpers.course.errors import CourseError
+from helpers.files import CourseError
 
 disk, big = Path(sys.argv[1]), "x" * 300_000
 weights = lambda folder: save_file({"w": torch.zeros(100_000)}, folder / "w.safetensors")

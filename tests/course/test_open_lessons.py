@@ -5,7 +5,7 @@ import ast
 import nbformat
 import pytest
 
-from helpers.course.settings import ROOT
+from helpers.settings import ROOT
 
 # Calls that stand in a code cell of the lesson: the last name of a call, `pd.read_csv(...)` or
 # `read_csv(...)` alike; "name(argument=)" asks for that keyword as well.

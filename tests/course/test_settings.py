@@ -12,9 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from helpers.course import lesson, read_json, results, settings
-from helpers.course.errors import UsageError
-from helpers.memory import planner, shapes
+from helpers import course, planner, settings
+from helpers.files import UsageError, read_json
 from tests.course.test_house import ROOMS
 
 
@@ -76,7 +75,7 @@ def test_what_the_measured_figures_rest_on_changes_on_purpose_only():
 
 
 def test_larger_models_learn_in_smaller_steps():
-    sizes = shapes.known()
+    sizes = planner.known()
     rows = [row for row in settings.profiles().values() if row["base_model"] != "sanity"]
     rows.sort(key=lambda row: sizes[row["base_model"]].parameters)
     rates = [row["learning_rate"] for row in rows]
@@ -231,9 +230,9 @@ def test_two_models_of_one_name_hand_over_in_different_folders(tmp_path):
 
 def test_a_lesson_has_the_settings_of_its_parameters_and_keeps_its_results(tmp_path, monkeypatch):
     monkeypatch.setenv("DAPUR_ARTIFACTS", str(tmp_path))
-    cfg = lesson.start("00_start", "sanity", "en", "id", 7, True)
-    results.record("ended", 0.9)
-    results.start("scratch")
+    cfg = course.start("00_start", "sanity", "en", "id", 7, True)
+    course.record("ended", 0.9)
+    course.start_records("scratch")
     found = (cfg.profile, cfg.language, cfg.data_language, cfg.seed, cfg.run_solutions)
     assert found == ("sanity", "en", "id", 7, True)
     (row,) = read_json(cfg.artifacts / "results" / "00_start.json")
@@ -246,9 +245,9 @@ def test_a_lesson_opens_in_its_language_and_tells_of_minutes_that_nobody_measure
     shown = []
     monkeypatch.setenv("DAPUR_ARTIFACTS", str(tmp_path))
     monkeypatch.setattr("IPython.display.display", lambda what: shown.append(what.data))
-    monkeypatch.setattr(lesson, "lessons", lambda: [{"name": "00_start", "minutes": {"cpu": 3}}])
-    lesson.start("00_start", "sanity", "en", "id")
-    results.start("scratch")
+    monkeypatch.setattr(course, "lessons", lambda: [{"name": "00_start", "minutes": {"cpu": 3}}])
+    course.start("00_start", "sanity", "en", "id")
+    course.start_records("scratch")
     switch, line = shown
     assert 'value="en" checked' in switch and 'value="id" checked' not in switch
     assert "here: **not yet measured** (measured minutes by profile: cpu: 3)" in line
@@ -339,7 +338,7 @@ def asked(model, tmp_path, **environment):
     """What `settings.reachable` says in a process of its own: the hub's settings are read once."""
     code = (
         "import sys\nfrom helpers.course import settings\n"
-        "from helpers.course.errors import UsageError\n"
+        "from helpers.files import UsageError\n"
         "try:\n    print(settings.reachable(sys.argv[1]))\n"
         "except UsageError as problem:\n    print(problem)"
     )

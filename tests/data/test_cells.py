@@ -8,9 +8,9 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from helpers.data import item_lists
-from helpers.data.cleaning import break_at_numbers, clean_chunk, list_items
-from helpers.data.recipes import item_name, split_at_name
+from helpers import cleaning
+from helpers.cleaning import break_at_numbers, clean_chunk, list_items
+from helpers.recipes import item_name, split_at_name
 
 ITEMS = ["1 ekor ayam", "3 siung bawang putih", "1 sdt garam"]
 STEPS = ["Cuci ayam.", "Tumis bawang putih.", "Masukkan ayam dan garam."]
@@ -137,7 +137,7 @@ def test_dicts_of_scrapers(value, items):
 
 def test_a_python_list_beyond_the_limit_is_not_read():
     for more, read in ((0, True), (1, False)):
-        item = "x" * (item_lists.LONGEST - len("['']") + more)
+        item = "x" * (cleaning.LONGEST - len("['']") + more)
         assert list_items(f"['{item}']") == [item] * read
 
 
@@ -307,7 +307,7 @@ few = st.lists(names, min_size=2, max_size=4)
     st.sampled_from(["utf-8", "utf-8-sig", "utf-16"]),
 )
 def test_round_trip(tmp_path_factory, rows, separator, join, encoding):
-    from helpers.data import load_recipes, recipes_of
+    from helpers.recipes import load_recipes, recipes_of
 
     headings = ("bahan", "bumbu", "pelengkap")
     assume(not any(i.startswith(headings) for _, a, b in rows for i in map(item_name, a + b)))

@@ -7,10 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from helpers.course import settings
-from helpers.course.settings import ROOT
-from helpers.data import recipes, splits
-from helpers.training import models, prompts
+from helpers import models, prompts, recipes, settings, splits
+from helpers.settings import ROOT
 
 FOLDER = ROOT / "data" / "recipes"
 CATEGORIES = ["ayam", "ikan", "kambing", "sapi", "tahu", "telur", "tempe", "udang"]

@@ -9,8 +9,9 @@ import nbformat
 import pytest
 from markdown_it import MarkdownIt
 
-from helpers.course import bilingual, md, settings
-from helpers.course.settings import ROOT
+from helpers import settings, show
+from helpers.settings import ROOT
+from helpers.show import md
 
 HOSTILE = [
     "`<img src=x onerror=alert(1)>`",
@@ -53,8 +54,8 @@ def lesson(tmp_path, monkeypatch):
         (folder / f"{name}.csv").write_text(f"Title,Ingredients,Steps,Category\n{rows}")
     shown = []
     monkeypatch.setattr("IPython.display.display", lambda *a, **k: shown.extend(a))
-    monkeypatch.setattr("helpers.course.display.display", lambda *a, **k: shown.extend(a))
-    monkeypatch.setattr(bilingual, "_language", "en")
+    monkeypatch.setattr("helpers.show.display", lambda *a, **k: shown.extend(a))
+    monkeypatch.setattr(show, "_language", "en")
     cells = nbformat.read(ROOT / "notebooks" / "02_data_csv_qa.ipynb", 4).cells
 
     def run(*ids):

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers.course.settings import ROOT
-from helpers.data import ingredients, load_recipes, recipes_of
+from helpers import recipes
+from helpers.recipes import load_recipes, recipes_of
+from helpers.settings import ROOT
 
 
 @pytest.mark.parametrize(
@@ -38,8 +39,8 @@ from helpers.data import ingredients, load_recipes, recipes_of
     ],
 )
 def test_two_names_mean_the_same_or_not(language, one, other, right):
-    assert ingredients.same(one, other, language) is right
-    assert ingredients.same(other, one, language) is right
+    assert recipes.same(one, other, language) is right
+    assert recipes.same(other, one, language) is right
 
 
 @pytest.mark.parametrize(
@@ -59,27 +60,27 @@ def test_two_names_mean_the_same_or_not(language, one, other, right):
     ],
 )
 def test_cuts_of_one_thing_are_one_kind(language, one, other, right):
-    assert ingredients.same_kind(one, other, language) is right
-    assert ingredients.same_kind(other, one, language) is right
+    assert recipes.same_kind(one, other, language) is right
+    assert recipes.same_kind(other, one, language) is right
 
 
 @given(st.text(max_size=30), st.text(max_size=30), st.sampled_from(["id", "en"]))
 def test_comparing_never_fails_and_has_no_direction(one, other, language):
-    assert ingredients.same(one, other, language) == ingredients.same(other, one, language)
+    assert recipes.same(one, other, language) == recipes.same(other, one, language)
 
 
 def test_pantry_is_left_out_of_the_names():
     items = ["600 g ayam, potong", "1 sdt garam", "500 ml air", "3 sdm minyak goreng", "2 tomat"]
-    assert ingredients.names(items, "id") == ["ayam", "tomat"]
-    assert ingredients.names(["1 tsp salt", "2 limes", "2 limes"], "en") == ["limes"]
+    assert recipes.names(items, "id") == ["ayam", "tomat"]
+    assert recipes.names(["1 tsp salt", "2 limes", "2 limes"], "en") == ["limes"]
 
 
 @pytest.mark.parametrize("language", ["id", "en"])
 def test_the_course_s_own_recipes_have_plausible_amounts(language):
     table, _ = load_recipes(ROOT / "data" / "recipes" / language)
     items = [item for recipe in recipes_of(table) for item in recipe.ingredients]
-    assert not [item for item in items if ingredients.too_much(item, language)]
-    assert all(ingredients.has_quantity(item) for item in items)
+    assert not [item for item in items if recipes.too_much(item, language)]
+    assert all(recipes.has_quantity(item) for item in items)
 
 
 @pytest.mark.parametrize(
@@ -96,15 +97,15 @@ def test_the_course_s_own_recipes_have_plausible_amounts(language):
     ],
 )
 def test_too_much_is_told_by_the_unit(item, language, right):
-    assert ingredients.too_much(item, language) is right
+    assert recipes.too_much(item, language) is right
 
 
 def test_an_everyday_word_is_still_the_same_ingredient():
     for language in ("id", "en"):
-        for written in ingredients.WORDS[language]["everyday"]:
-            said = ingredients.everyday(written, language)
-            assert said != written and ingredients.same(said, written, language)
-    assert ingredients.everyday("nanas", "id") == "nanas"
+        for written in recipes.WORDS[language]["everyday"]:
+            said = recipes.everyday(written, language)
+            assert said != written and recipes.same(said, written, language)
+    assert recipes.everyday("nanas", "id") == "nanas"
 
 
 @pytest.mark.parametrize(
@@ -134,10 +135,10 @@ def test_an_everyday_word_is_still_the_same_ingredient():
     }.items(),
 )
 def test_an_amount_is_doubled_as_it_is_written(line, more):
-    assert ingredients.doubled(line) == more
-    assert ingredients.amounts(more) == [2 * amount for amount in ingredients.amounts(line)]
+    assert recipes.doubled(line) == more
+    assert recipes.amounts(more) == [2 * amount for amount in recipes.amounts(line)]
 
 
 def test_amounts_are_the_same_number_however_written():
-    assert len({tuple(ingredients.amounts(f"{n} kg x")) for n in ("1/2", "½", "0,5", "0.50")}) == 1
-    assert ingredients.amounts("secukupnya garam") == []
+    assert len({tuple(recipes.amounts(f"{n} kg x")) for n in ("1/2", "½", "0,5", "0.50")}) == 1
+    assert recipes.amounts("secukupnya garam") == []

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from helpers.course import bilingual
-from helpers.data import recipes, worded
+from helpers import recipes, show
+from helpers.recipes import worded
 
 MESSY = Path(__file__).resolve().parents[2] / "data" / "messy"
 MANIFEST = json.loads((MESSY / "manifest.json").read_text(encoding="utf-8"))
@@ -67,10 +67,10 @@ def test_whatever_the_reader_says_is_said_in_both_languages(monkeypatch):
     _, report = recipes.load_recipes(MESSY)
     said = [skip["reason"] for skip in report.skipped] + list(report.mended) + list(report.reasons)
     said += [remark for file in report.files for remark in file["remarks"]]
-    monkeypatch.setattr(bilingual, "_language", "id")
+    monkeypatch.setattr(show, "_language", "id")
     assert len(said) > 30 and not [text for text in said if worded(text) == text]
     assert (
         worded("no column for steps among: a, b") == "tidak ada kolom untuk steps di antara: a, b"
     )
-    monkeypatch.setattr(bilingual, "_language", "en")
+    monkeypatch.setattr(show, "_language", "en")
     assert [worded(text) for text in said] == said

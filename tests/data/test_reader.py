@@ -13,10 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from helpers.course import settings as course_settings
-from helpers.course.errors import CourseError
-from helpers.data import csv_reader, load_recipes, recipes, recipes_of
-from helpers.data.recipes import Recipe
+from helpers import csv_reader, recipes
+from helpers import settings as course_settings
+from helpers.files import CourseError
+from helpers.recipes import Recipe, load_recipes, recipes_of
 
 HEADER = "Title,Ingredients,Steps\n"
 GOOD = 'Ayam Goreng,1 ekor ayam--1 sdt garam--,"Cuci ayam, tiriskan.--Goreng ayam dan garam.--"\n'
@@ -289,7 +289,7 @@ def test_what_cannot_be_opened_is_named(read, tmp_path, monkeypatch):
         patch.setattr(csv_reader, "open", refuse(open), raising=False)
         skipped = read(HEADER + GOOD)[1].skipped
         assert skipped == [{"file": "locked.csv", "reason": "cannot be opened: Permission denied"}]
-        patch.setattr("helpers.course.files.open", refuse(open), raising=False)
+        patch.setattr("helpers.files.open", refuse(open), raising=False)
         cfg = course_settings.load("sanity", "id", data_dir=tmp_path)
         with pytest.raises(CourseError, match="locked.csv cannot be read: Permission denied"):
             assert cfg.key

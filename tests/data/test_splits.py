@@ -10,10 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.course import settings as course
-from helpers.course.errors import CourseError, MissingStep
-from helpers.course.files import write_text
-from helpers.data import splits
+from helpers import settings as course
+from helpers import splits
+from helpers.files import CourseError, MissingStep, write_text
 
 OTHER_DATA = SimpleNamespace(own_data=False, data_dir=Path("x/y"))
 WORDS = (

@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from helpers.evaluation import generation
-from helpers.training import models
+from helpers import generation, models
 
 
 @pytest.fixture(scope="module")

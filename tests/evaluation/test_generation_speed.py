@@ -7,8 +7,7 @@ import generation_speed
 import pytest
 import serve_load
 
-from helpers.course import settings
-from helpers.export import llamacpp
+from helpers import llamacpp, settings
 
 GIVEN = {"profile": "sanity", "language": "id", "prompts": 6, "alone": 3, "chats": 2, "tokens": 5}
 

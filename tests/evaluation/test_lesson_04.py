@@ -10,12 +10,11 @@ import pandas as pd
 import pytest
 import short_training
 
-from helpers import evaluation
-from helpers.course import num, percent, settings, tr
-from helpers.course.settings import ROOT
-from helpers.data.ingredients import words
-from helpers.evaluation import metrics
-from helpers.pipeline import gates
+from helpers import evaluation, settings
+from helpers.recipes import words
+from helpers.settings import ROOT
+from helpers.show import num, percent, tr
+from pipeline import gates
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +88,7 @@ def metrics_of(examined, answer) -> list[dict]:
         recorded.append({"name": name, "value": value, "low": low, "high": high})
 
     names = {"cfg": examined.cfg, "language": "id", "np": np, "pd": pd, "tr": tr, "tests": tests}
-    names |= {"evaluation": evaluation, "metrics": metrics, "words": words, "num": num}
+    names |= {"evaluation": evaluation, "metrics": evaluation, "words": words, "num": num}
     names |= {"percent": percent, "show": len, "say": lambda *_: None, "record": record}
     names |= {"show_side_by_side": lambda *_: None, "read_split": lambda *_: examined.train}
     babble = [{"text": "Resep untuk", "ended": False}] * len(asked)  # the base model's

@@ -5,10 +5,8 @@ import time
 
 import pytest
 
-from helpers import evaluation, training
-from helpers.evaluation import generation, metrics
-from helpers.evaluation.scores import Answers
-from helpers.training import models, prompts
+from helpers import evaluation, generation, models, prompts, training
+from helpers.evaluation import Answers
 
 REAL = ["satu dua tiga empat lima enam tujuh", "rebus telur sampai matang benar lalu sajikan"]
 REQUESTS = ["Buatkan resep X.", "Buatkan resep Y. Bahan: telur."]
@@ -58,7 +56,7 @@ def test_the_references_themselves_score_full_marks():
     )
     assert table["distinct_steps"][0] == pytest.approx(2 / 3)  # one of three was written twice
     assert table["commonest"][0] == pytest.approx(2 / 3)
-    assert table["ended"] == (*metrics.share([True] * 3), 3)
+    assert table["ended"] == (*evaluation.share([True] * 3), 3)
 
 
 def test_the_table_compares_answers_with_their_own_rows():
@@ -67,7 +65,7 @@ def test_the_table_compares_answers_with_their_own_rows():
     assert shifted["main"][0] == 0 < shifted["format"][0]
     assert "ended" not in shifted and "unlisted" not in shifted
     texts = [row["messages"][-1]["content"] for row in ROWS]
-    assert shifted["bleu"][0] == metrics.bleu([TEMPE, TELUR, TELUR], texts)[0]
+    assert shifted["bleu"][0] == evaluation.bleu([TEMPE, TELUR, TELUR], texts)[0]
     broken = evaluation.table(["halo"] * 3, ROWS, "id")
     assert broken["recall"][0] == broken["precision"][0] == broken["used"][0] == 0
     assert broken["format"][0] == 0 and broken["format"][2] > 0.4  # Wilson: three rows prove little
@@ -80,15 +78,15 @@ def test_each_number_of_the_table_is_of_its_own_answers():
     steps = TEMPE + "\n2. Goreng tempe.\n3. Tuang santan."
     seen = {"santan": {"ml"}}
     table = evaluation.table([TELUR, cut, steps], ROWS, "id", seen, [True, False, True])
-    assert table["ended"] == (*metrics.share([True, False, True]), 3)
+    assert table["ended"] == (*evaluation.share([True, False, True]), 3)
     references = [row["messages"][-1]["content"] for row in ROWS]
     texts = [TELUR, cut, steps]
-    for name, score in (("bleu", metrics.bleu), ("chrf", metrics.chrf)):
+    for name, score in (("bleu", evaluation.bleu), ("chrf", evaluation.chrf)):
         there, back = score(texts, references)[0], score(references, texts)[0]
         assert table[name][0] == there != pytest.approx(back, abs=0.01)
     assert table["distinct_steps"][0] == pytest.approx(3 / 4)  # four steps, one of them twice
     assert table["distinct_steps"][3] == 2  # answers with steps, of which the bootstrap draws
-    assert table["unlisted"] == (*metrics.share([False, False, True]), 3)  # the coconut milk
+    assert table["unlisted"] == (*evaluation.share([False, False, True]), 3)  # the coconut milk
     found = [table[name][0] for name in ("used", "quantities")]
     assert found == pytest.approx([(1 / 2 + 0 + 1 / 2) / 3, (1 + 0 + 1) / 3])
 

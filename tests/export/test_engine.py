@@ -19,12 +19,9 @@ from safetensors.torch import load_file, save_file
 from test_export import merged_by_peft, with_adapter
 from transformers import RepetitionPenaltyLogitsProcessor
 
-from helpers import chat, export
-from helpers.cli import main
-from helpers.course.device import Device
-from helpers.course.errors import CourseError, MissingStep, UsageError
-from helpers.export import llamacpp, merging
-from helpers.training import models, prompts
+from helpers import chat, cli_main, export, llamacpp, models, prompts
+from helpers.files import CourseError, MissingStep, UsageError
+from helpers.settings import Device
 
 PENALTY = 8.0  # far beyond use: without it the tiny model writes one token over and over
 needs_engine = pytest.mark.skipif(
@@ -288,7 +285,7 @@ def test_an_older_file_that_a_service_holds_open_does_not_end_the_chat(tuned_cfg
 
     written = []
     monkeypatch.setattr(type(held), "unlink", refuse)
-    monkeypatch.setattr(merging, "merged_weights", lambda *a, **o: {})
+    monkeypatch.setattr(export, "merged_weights", lambda *a, **o: {})
     monkeypatch.setattr(llamacpp.gguf, "write", lambda *parts, **o: written.append(parts[3]))
     monkeypatch.setattr(llamacpp.GgufBot, "_start", lambda self: "started")
     assert talk._start() == "started" and written == [talk.path]
@@ -303,7 +300,7 @@ def test_without_the_package_the_way_out_is_named(tuned_cfg, monkeypatch, capsys
     with pytest.raises(UsageError, match="pip install xllamacpp.*--engine transformers"):
         llamacpp.GgufBot(tuned_cfg)
     with pytest.raises(SystemExit) as left:
-        main.main(["chat", "--profile", "sanity", "--engine", "gguf", "Halo"])
+        cli_main.main(["chat", "--profile", "sanity", "--engine", "gguf", "Halo"])
     assert left.value.code == 2 and "xllamacpp" in capsys.readouterr().err
 
 
@@ -322,7 +319,7 @@ def test_chat_command_with_the_engine(tuned_cfg, merged, monkeypatch, capsys):
 
     def call(*arguments):
         with pytest.raises(SystemExit) as left:
-            main.main(["chat", "--profile", "sanity", "--engine", *arguments])
+            cli_main.main(["chat", "--profile", "sanity", "--engine", *arguments])
         return left.value.code
 
     assert call("gguf", "Buatkan resep Tahu.") == 0 and capsys.readouterr().out
@@ -336,8 +333,8 @@ def test_the_chats_file_is_what_the_adapter_was_trained_with(tuned_cfg):
     tuned = models.load_tuned(tuned_cfg)
     before = {name: value.clone() for name, value in tuned.state_dict().items()}
     loaded, fresh = (
-        merging.merged_weights(tuned_cfg, loaded=tuned),
-        merging.merged_weights(tuned_cfg),
+        export.merged_weights(tuned_cfg, loaded=tuned),
+        export.merged_weights(tuned_cfg),
     )
     for name, weight in fresh.items():
         assert torch.allclose(loaded[name].load(), weight.load(), atol=1e-5), name
@@ -416,7 +413,7 @@ def test_auto_falls_back_to_transformers_where_merging_has_too_little_memory(
     monkeypatch.setattr(llamacpp, "available", lambda: True)
     assert llamacpp.why_not(tuned_cfg) == ""
     little = SimpleNamespace(available=100_000, total=1e9)
-    monkeypatch.setattr(merging.psutil, "virtual_memory", lambda: little)
+    monkeypatch.setattr(export.psutil, "virtual_memory", lambda: little)
     assert "GB of free memory" in llamacpp.why_not(tuned_cfg)
     assert llamacpp.resolve(tuned_cfg, "auto") == "transformers"
 

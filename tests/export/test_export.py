@@ -15,12 +15,9 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from helpers import export
-from helpers.cli import main
-from helpers.course.errors import CourseError, MissingStep, UsageError
-from helpers.export import merging
-from helpers.export.merging import fingerprint
-from helpers.training import models, prompts
+from helpers import cli_main, export, models, prompts
+from helpers.export import fingerprint
+from helpers.files import CourseError, MissingStep, UsageError
 
 
 def logit_difference(one, other, rows):
@@ -46,7 +43,7 @@ def merged_by_peft(cfg, base="full"):
 def built(cfg, base="full"):
     """The model of our merged weights, in fp32."""
     model = models.load_base(export.in_full_precision(cfg), "none")
-    weights = {name: w.load() for name, w in merging.merged_weights(cfg, base).items()}
+    weights = {name: w.load() for name, w in export.merged_weights(cfg, base).items()}
     model.load_state_dict(weights, strict=False)  # a tied output layer is stored once
     return model
 
@@ -92,7 +89,7 @@ def test_the_base_as_trained_gives_back_what_was_trained(tuned_cfg, both, chats)
     trained = built(tuned_cfg, "trained")
     assert logit_difference(trained, nf4, chats) < 1e-4
     assert logit_difference(both[1], nf4, chats) > 1e-2
-    assert "lm_head.weight" not in merging.as_trained(tuned_cfg), "training leaves it unrounded"
+    assert "lm_head.weight" not in export.as_trained(tuned_cfg), "training leaves it unrounded"
     right = merged_by_peft(tuned_cfg, "trained").state_dict()
     for name, value in trained.state_dict().items():
         assert torch.allclose(value, right[name], atol=1e-6), name
@@ -112,7 +109,7 @@ def test_other_lora_scales_and_adapters_with_more_parts(copied, chats):
     for pattern in ("alpha_pattern", "rank_pattern"):
         note.write_text(json.dumps(kept | {pattern: {"q_proj": 1}}))
         with pytest.raises(CourseError, match="does not fit"):
-            merging.merged_weights(copied)
+            export.merged_weights(copied)
     note.write_text(json.dumps(kept))
     path = models.adapter_folder(copied) / "adapter_model.safetensors"
     whole = load_file(path)
@@ -124,16 +121,16 @@ def test_other_lora_scales_and_adapters_with_more_parts(copied, chats):
     ):
         save_file(other, path)
         with pytest.raises(CourseError, match="does not fit"):
-            merging.merged_weights(copied)
+            export.merged_weights(copied)
 
 
 def test_an_adapter_whose_weights_are_stored_the_other_way_round_adds_its_transpose(copied):
-    weights = merging.stored(merging.base_files(copied))
-    right = merging.deltas(copied, weights)
+    weights = export.stored(export.base_files(copied))
+    right = export.deltas(copied, weights)
     turned = {name: weight._replace(shape=weight.shape[::-1]) for name, weight in weights.items()}
     note = models.adapter_folder(copied) / "adapter_config.json"
     note.write_text(json.dumps(json.loads(note.read_text()) | {"fan_in_fan_out": True}))
-    found = merging.deltas(copied, turned)
+    found = export.deltas(copied, turned)
     assert found.keys() == right.keys()
     assert all(torch.equal(found[name](), right[name]().T) for name in right)
 
@@ -145,7 +142,7 @@ def test_large_models_are_merged_file_by_file(copied, monkeypatch):
     (base / "model.safetensors").unlink()
     model.save_pretrained(base, max_shard_size="300KB")
     monkeypatch.setattr(models, "base_folder", lambda cfg: str(base))
-    monkeypatch.setattr(merging, "LARGE", 1000)
+    monkeypatch.setattr(export, "LARGE", 1000)
     report = export.export(copied, ["f32"])
     folder = export.folder(copied) / "merged"
     names = {p.name for p in base.glob("model*.safetensors")}
@@ -174,7 +171,7 @@ def test_a_small_models_files_are_written_from_the_whole_numbers_and_not_from_me
 def test_a_base_that_was_trained_in_bf16_is_rounded_to_4_bits_from_there(tuned_cfg):
     name = "model.layers.0.mlp.up_proj.weight"
     rounded = {
-        dtype: merging.as_trained(replace(tuned_cfg, compute_dtype=dtype))[name]
+        dtype: export.as_trained(replace(tuned_cfg, compute_dtype=dtype))[name]
         for dtype in ("bfloat16", "float32")
     }
     torch.manual_seed(0)
@@ -185,10 +182,10 @@ def test_a_base_that_was_trained_in_bf16_is_rounded_to_4_bits_from_there(tuned_c
 
 
 def test_merging_holds_one_matrix_at_a_time(tuned_cfg):
-    weights = merging.merged_weights(tuned_cfg)
+    weights = export.merged_weights(tuned_cfg)
     first, again = (weights["model.layers.0.mlp.up_proj.weight"].load() for _ in range(2))
     assert first is not again and torch.equal(first, again)
-    assert merging.merged_weights(tuned_cfg).keys() == weights.keys()
+    assert export.merged_weights(tuned_cfg).keys() == weights.keys()
 
 
 def test_saved_and_loaded_again_is_the_same(tuned_cfg, both, tokenizer):
@@ -243,20 +240,20 @@ def test_an_export_is_of_its_adapters_settings_and_of_the_versions_that_wrote_it
     assert fingerprint(copied) != first
     settings.write_text(before, encoding="utf-8")
     assert fingerprint(copied) == first
-    monkeypatch.setattr(merging.importlib.metadata, "version", lambda name: f"next {name}")
+    monkeypatch.setattr(export.importlib.metadata, "version", lambda name: f"next {name}")
     assert fingerprint(copied) != first
 
 
 def test_after_the_base_was_exchanged_nothing_of_the_old_export_is_kept(copied):
     export.export(copied, [])
-    (path,) = merging.base_files(copied)
+    (path,) = export.base_files(copied)
     save_file({name: w * 2 for name, w in load_file(path).items()}, path)
     again = export.export(copied, [])
     assert "merged/model.safetensors" in again["written"] and again["reused"] == []
 
 
 def test_a_base_that_stores_its_rotary_frequencies_is_exported_without_them(copied):
-    (path,) = merging.base_files(copied)
+    (path,) = export.base_files(copied)
     frequencies = {"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(8)}
     save_file(load_file(path) | frequencies, path)
     export.export(copied, ["f16"])
@@ -274,7 +271,7 @@ def test_a_merged_folder_that_lost_a_file_is_written_again(copied, name):
 
 def test_merging_asks_for_the_memory_that_it_takes_and_no_more(copied, monkeypatch):
     """In bytes: the larger file in bf16, one matrix in fp32 with two copies, all in fp32."""
-    (path,) = merging.base_files(copied)
+    (path,) = export.base_files(copied)
     whole = load_file(path)
     sizes = [weight.numel() for weight in whole.values()]
     names = ("model.embed_tokens.weight", "model.norm.weight")  # larger than all others together
@@ -287,15 +284,15 @@ def test_merging_asks_for_the_memory_that_it_takes_and_no_more(copied, monkeypat
 
     def check_with(free):
         monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=free))
-        merging.check_memory(copied)
+        export.check_memory(copied)
 
     check_with(need)
     with pytest.raises(CourseError, match="merging needs"):
         check_with(need - 1)
-    monkeypatch.setattr(merging, "LARGE", sum(sizes))
+    monkeypatch.setattr(export, "LARGE", sum(sizes))
     with pytest.raises(CourseError, match="merging needs"):
         check_with(need - 1)
-    monkeypatch.setattr(merging, "LARGE", sum(sizes) - 1)
+    monkeypatch.setattr(export, "LARGE", sum(sizes) - 1)
     check_with(need - 4 * sum(sizes))
 
 
@@ -307,11 +304,11 @@ def test_a_base_from_the_hub_is_fetched_and_why_it_was_not_is_told(cfg, monkeypa
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
     with pytest.raises(CourseError, match="owner/gone cannot be loaded: no such model$"):
-        merging.base_files(replace(cfg, base_model="owner/gone"))
+        export.base_files(replace(cfg, base_model="owner/gone"))
     with pytest.raises(CourseError, match=r"owner/there has no model\*.safetensors"):
-        merging.base_files(replace(cfg, base_model="owner/there"))
+        export.base_files(replace(cfg, base_model="owner/there"))
     (tmp_path / "model.safetensors").touch()
-    found = merging.base_files(replace(cfg, base_model="owner/there"))
+    found = export.base_files(replace(cfg, base_model="owner/there"))
     assert found == [tmp_path / "model.safetensors"]
 
 
@@ -321,7 +318,7 @@ def test_an_adapter_of_another_base_is_refused(copied):
     for there in ("C:\\models\\another-llama", "owner/another-llama", "another-llama"):
         note.write_text(json.dumps(kept | {"base_model_name_or_path": there}))
         with pytest.raises(CourseError, match="trained on another-llama, not on sanity-llama"):
-            merging.merged_weights(copied)
+            export.merged_weights(copied)
     note.write_text(json.dumps(kept))
     weights = models.adapter_folder(copied) / "adapter_model.safetensors"
     whole = load_file(weights)
@@ -341,7 +338,7 @@ def test_missing_files_and_too_little_memory(copied, monkeypatch):
         little = SimpleNamespace(available=100_000, total=1e9)
         patch.setattr(psutil, "virtual_memory", lambda: little)
         with pytest.raises(CourseError, match="merging needs .* GB of free memory, found .* GB"):
-            merging.merged_weights(copied)
+            export.merged_weights(copied)
     (copied.artifacts_root / "models" / "sanity-llama" / "tokenizer.json").unlink()
     with pytest.raises(CourseError, match="no tokenizer.json"):
         export.export(copied, ["f16"])
@@ -433,7 +430,7 @@ def test_command_line(tuned_cfg, monkeypatch, capsys, tmp_path):
 
     def call(*arguments):
         with pytest.raises(SystemExit) as left:
-            main.main(["export", "--profile", "sanity", *arguments])
+            cli_main.main(["export", "--profile", "sanity", *arguments])
         return left.value.code
 
     out = tmp_path / "o"
@@ -463,7 +460,7 @@ def test_the_commands_options_reach_the_export(tuned_cfg, monkeypatch, tmp_path)
     words = "--seed 7 --data-language en --quant f32 --quant q4_0 --base full --fresh".split()
     for arguments in ([], words):
         with pytest.raises(SystemExit) as left:
-            main.main(["export", "--profile", "sanity", *arguments])
+            cli_main.main(["export", "--profile", "sanity", *arguments])
         assert left.value.code == 0
     usual = (42, "id", ["f16", "q8_0"], "trained", False)
     assert asked == [usual, (7, "en", ["f32", "q4_0"], "full", True)]

@@ -19,10 +19,10 @@ from transformers import (
 )
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
-from helpers.course.errors import CourseError, UsageError
-from helpers.export import gguf as gguf_writer
-from helpers.export.merging import Weight
-from helpers.training import prompts
+from helpers import gguf as gguf_writer
+from helpers import prompts
+from helpers.export import Weight
+from helpers.files import CourseError, UsageError
 
 # Largest difference of a logit that rounding may cause (the tiny model's are about 1 wide).
 PRECISION = dict(zip(gguf_writer.QUANTS, (0.0, 0.01, 0.05, 0.1, 0.8, 1.5, 1.5)))

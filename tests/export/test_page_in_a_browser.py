@@ -6,7 +6,7 @@ import time
 import pytest
 from test_serve import FakeBot, Running
 
-from helpers.course import bilingual
+from helpers import show
 
 pytestmark = pytest.mark.slow
 HOSTILE = """<img src=x onerror="window.hacked=1"><script>window.hacked=1</script>"""
@@ -14,7 +14,7 @@ HOSTILE = """<img src=x onerror="window.hacked=1"><script>window.hacked=1</scrip
 
 @pytest.fixture(scope="module")
 def service(cfg):
-    bilingual.set_language("id")
+    show.set_language("id")
     cfg = dataclasses.replace(cfg, max_new_tokens=400)  # "terus" writes for 40 s
     running = Running(FakeBot(cfg, pause=0.1), cfg).ready()
     yield running

@@ -23,12 +23,9 @@ import pytest
 import serve_load
 import uvicorn
 
-from helpers import chat
-from helpers.cli import serve
-from helpers.course import bilingual
-from helpers.course.errors import CourseError, UsageError
-from helpers.export import server, server_api
-from helpers.training.prompts import SYSTEM
+from helpers import chat, cli_serve, serve, server_api, show
+from helpers.files import CourseError, UsageError
+from helpers.prompts import SYSTEM
 
 CHAT = "/v1/chat/completions"
 
@@ -94,11 +91,11 @@ class Running:
     """A service on a free port, in a thread of this process."""
 
     def __init__(self, bot, cfg, **options):
-        self.app = server.create_app(bot, cfg, **options)
-        self.bot, self.listener = bot, serve.listen("127.0.0.1", 0)
+        self.app = serve.create_app(bot, cfg, **options)
+        self.bot, self.listener = bot, cli_serve.listen("127.0.0.1", 0)
         self.port = self.listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        config = server.config(self.app, log_level="critical", timeout_graceful_shutdown=1)
+        config = serve.config(self.app, log_level="critical", timeout_graceful_shutdown=1)
         self.server = uvicorn.Server(config)
         self.thread = threading.Thread(target=self.server.run, kwargs={"sockets": [self.listener]})
         self.thread.start()
@@ -136,7 +133,7 @@ class Running:
 @pytest.fixture
 def start(cfg):
     """Start services over fake bots; all are closed at the end."""
-    bilingual.set_language("id")
+    show.set_language("id")
     with contextlib.ExitStack() as stack:
 
         def starter(pause=0.0, ready=lambda: None, **options):
@@ -150,7 +147,7 @@ def start(cfg):
 @pytest.fixture(scope="module")
 def quick(cfg):
     """One fast service for tests that leave nothing behind."""
-    bilingual.set_language("id")
+    show.set_language("id")
     service = Running(FakeBot(cfg), cfg).ready()
     yield service
     service.close()
@@ -559,7 +556,7 @@ def test_the_gate_itself_lets_no_way_up_through(path, reached):
         sent.append(message)
 
     scope = {"type": "http", "path": path, "method": "GET", "headers": [(b"host", b"localhost")]}
-    asyncio.run(server.Gate(app)(scope, None, send))
+    asyncio.run(serve.Gate(app)(scope, None, send))
     assert seen == [path] * reached
     assert reached or sent[0]["status"] == 404
 
@@ -593,13 +590,13 @@ def test_other_hosts_and_origins_are_refused(quick, headers, status):
 
 
 def test_the_bound_host_is_known():
-    known = server.Gate(None, ("Kitchen.example",)).known_host  # Windows: in capitals
+    known = serve.Gate(None, ("Kitchen.example",)).known_host  # Windows: in capitals
     assert known({b"host": b"KITCHEN.example:7860"})
     assert known({b"host": b"kitchen.example:7860"}) and not known({b"host": b"x.example"})
 
 
 def test_large_bodies_are_refused_with_and_without_a_length(quick):
-    big = b'{"message": "' + b"x" * server.MOST_BYTES + b'"}'
+    big = b'{"message": "' + b"x" * serve.MOST_BYTES + b'"}'
     chunks = (big[i : i + 9999] for i in range(0, len(big), 9999))
     for path, sent in ((CHAT, big), ("/gradio_api/queue/join", big), (CHAT, chunks)):
         refused = quick.http.post(path, content=sent)
@@ -610,7 +607,7 @@ def test_large_bodies_are_refused_with_and_without_a_length(quick):
     assert quick.http.post("/gradio_api/queue/join", content=deep).status_code == 400
 
 
-@pytest.mark.parametrize("length", [{}, {b"content-length": str(server.MOST_BYTES).encode()}])
+@pytest.mark.parametrize("length", [{}, {b"content-length": str(serve.MOST_BYTES).encode()}])
 def test_a_body_of_exactly_the_limit_is_taken_and_one_more_byte_is_not(length):
     scope = {"path": CHAT, "headers": list(length.items())}
 
@@ -618,14 +615,14 @@ def test_a_body_of_exactly_the_limit_is_taken_and_one_more_byte_is_not(length):
         async def receive():  # without more_body nothing follows
             return {"type": "http.request", "body": b"x" * size}
 
-        return await (await server.Gate(None).whole_body(scope, receive))()
+        return await (await serve.Gate(None).whole_body(scope, receive))()
 
-    assert len(asyncio.run(read(server.MOST_BYTES))["body"]) == server.MOST_BYTES
+    assert len(asyncio.run(read(serve.MOST_BYTES))["body"]) == serve.MOST_BYTES
     with pytest.raises(OverflowError):
-        asyncio.run(read(server.MOST_BYTES + 1))
-    more = scope | {"headers": [(b"content-length", str(server.MOST_BYTES + 1).encode())]}
+        asyncio.run(read(serve.MOST_BYTES + 1))
+    more = scope | {"headers": [(b"content-length", str(serve.MOST_BYTES + 1).encode())]}
     with pytest.raises(OverflowError):
-        asyncio.run(server.Gate(None).whole_body(more, None))  # before anything of it is read
+        asyncio.run(serve.Gate(None).whole_body(more, None))  # before anything of it is read
 
 
 def test_of_what_a_refused_client_sends_only_so_much_is_read():
@@ -642,7 +639,7 @@ def test_of_what_a_refused_client_sends_only_so_much_is_read():
 
         read.clear()
         began = time.monotonic()
-        await server.read_away(receive, most=10, seconds=0.2)
+        await serve.read_away(receive, most=10, seconds=0.2)
         assert time.monotonic() - began < 10
         return len(read)
 
@@ -660,8 +657,8 @@ def test_a_body_of_several_times_the_limit_is_read_so_that_its_sender_sees_the_a
         read += 65536
         return {"body": bytes(65536), "more_body": True}
 
-    asyncio.run(server.read_away(receive))
-    assert 4 * server.MOST_BYTES <= read <= 64 * server.MOST_BYTES
+    asyncio.run(serve.read_away(receive))
+    assert 4 * serve.MOST_BYTES <= read <= 64 * serve.MOST_BYTES
 
 
 def test_what_has_come_whole_is_refused_without_waiting_for_more():
@@ -675,7 +672,7 @@ def test_what_has_come_whole_is_refused_without_waiting_for_more():
 
     scope = {"type": "http", "path": "/gradio_api/queue/join", "method": "POST"}
     scope["headers"] = [(b"host", b"localhost")]
-    asyncio.run(server.Gate(None)(scope, receive, send))
+    asyncio.run(serve.Gate(None)(scope, receive, send))
     assert sent[0]["status"] == 400
 
 
@@ -718,7 +715,7 @@ def test_a_refused_client_sees_its_answer_though_its_body_was_under_way(quick, p
 
 
 def test_a_body_that_never_comes_is_given_up(quick, monkeypatch):
-    monkeypatch.setattr(server, "BODY_S", 0.2)
+    monkeypatch.setattr(serve, "BODY_S", 0.2)
     with socket.create_connection(("127.0.0.1", quick.port), 5) as slow:
         slow.sendall(
             b"POST /v1/chat/completions HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{"
@@ -728,7 +725,7 @@ def test_a_body_that_never_comes_is_given_up(quick, monkeypatch):
 
 
 def test_a_connection_that_asks_for_nothing_is_ended_and_an_answer_is_not(start, monkeypatch):
-    monkeypatch.setattr(server, "HEAD_S", 0.3)
+    monkeypatch.setattr(serve, "HEAD_S", 0.3)
     running = start(pause=0.05).ready()
     half = b"GET /health HTTP/1.1\r\nHost: localhost\r\nX: "
     with contextlib.ExitStack() as stack:
@@ -748,8 +745,8 @@ def test_a_connection_that_asks_for_nothing_is_ended_and_an_answer_is_not(start,
 
 
 def test_idle_connections_neither_shut_others_out_nor_cut_an_answer(start, monkeypatch):
-    monkeypatch.setattr(server, "MOST_CONNECTIONS", 8)
-    monkeypatch.setattr(server, "HEAD_S", 600)  # no clock ends them
+    monkeypatch.setattr(serve, "MOST_CONNECTIONS", 8)
+    monkeypatch.setattr(serve, "HEAD_S", 600)  # no clock ends them
     running = start(pause=0.02).ready()
     asked = body("kata " * 40, stream=True)
     with contextlib.ExitStack() as stack:
@@ -770,7 +767,7 @@ def test_idle_connections_neither_shut_others_out_nor_cut_an_answer(start, monke
 
 
 def test_bodies_that_never_come_shut_nobody_out(start, monkeypatch):
-    monkeypatch.setattr(server, "MOST_CONNECTIONS", 8)
+    monkeypatch.setattr(serve, "MOST_CONNECTIONS", 8)
     running = start(pause=0.02).ready()
     head = f"POST {CHAT} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99\r\n\r\n{{".encode()
     with contextlib.ExitStack() as stack:
@@ -866,10 +863,10 @@ def test_an_error_behind_the_page_is_told_without_details(quick, monkeypatch):
 
 
 def test_the_page_is_not_written_anew_for_each_piece(cfg, monkeypatch):
-    monkeypatch.setattr(server, "EVERY_S", 20)
+    monkeypatch.setattr(serve, "EVERY_S", 20)
     service = server_api.Service(FakeBot(cfg), cfg)
     service.load()
-    respond = server.page(service).fn
+    respond = serve.page(service).fn
 
     options = "tuned", 300, 0, 0.9, 0
 
@@ -887,7 +884,7 @@ def test_the_page_needs_no_second_server(quick):
 
 def test_the_pages_own_queue_is_the_longer_so_that_the_service_says_that_it_is_full(quick):
     service = quick.app.state.service
-    assert server.page(service)._queue.max_size > service.queue + service.concurrency
+    assert serve.page(service)._queue.max_size > service.queue + service.concurrency
 
 
 def test_the_mark_of_a_stopped_answer_does_not_wait_in_the_queue(quick):
@@ -898,14 +895,14 @@ def test_the_mark_of_a_stopped_answer_does_not_wait_in_the_queue(quick):
 def test_the_mark_of_a_stopped_answer_is_shown_and_what_was_written_is_remembered(quick):
     event = quick.http.get("/config").json()["dependencies"][-1]["id"]
     turns = [("user", "gula & <b>"), ("assistant", "sebagian > separuh")]
-    nothing = [("user", "kosong"), ("assistant", server.NOTHING)]
+    nothing = [("user", "kosong"), ("assistant", serve.NOTHING)]
     texts = [html.escape(text) for _, text in nothing + turns]
     parts = [[{"type": "text", "text": text}] for text in texts]
     log = [{"role": role, "content": part} for (role, _), part in zip(nothing + turns, parts)]
     sent = {"data": [log, None], "fn_index": event, "session_hash": "marked"}
     reply = quick.http.post("/gradio_api/run/predict", json=sent)
     shown = [message["content"][0]["text"] for message in reply.json()["data"][0]]
-    assert shown == [*texts[:-1], texts[-1] + server.stop_mark()]
+    assert shown == [*texts[:-1], texts[-1] + serve.stop_mark()]
     ask_page(quick, "lagi", "marked")
     asked = [(message["role"], message["content"]) for message in quick.bot.asked[-1]]
     assert asked[1:] == [*turns, ("user", "lagi")]  # as they were typed and written
@@ -917,8 +914,8 @@ def test_of_several_answers_the_last_is_marked_as_stopped():
         {"role": role, "content": [{"type": "text", "text": text}]}
         for role, text in zip(roles, ("satu", "dua", "tiga", "empat"), strict=True)
     ]
-    texts = [message["content"][0]["text"] for message in server.marked(log)]
-    assert texts == ["satu", "dua", "tiga", "empat" + server.stop_mark()]
+    texts = [message["content"][0]["text"] for message in serve.marked(log)]
+    assert texts == ["satu", "dua", "tiga", "empat" + serve.stop_mark()]
 
 
 def test_the_page_cannot_be_installed_as_an_application(quick):
@@ -978,7 +975,7 @@ def test_an_error_says_whose_it_is(status, kind):
 
 
 def test_sending_empties_and_closes_the_field_and_keeps_its_hint(quick):
-    chat_page = server.page(quick.app.state.service)
+    chat_page = serve.page(quick.app.state.service)
     field, message = chat_page._clear_and_save_textbox('<b>"satu"</b>')
     sent = field.constructor_args
     assert sent["value"] == "" and sent["interactive"] is False and "placeholder" not in sent
@@ -986,7 +983,7 @@ def test_sending_empties_and_closes_the_field_and_keeps_its_hint(quick):
 
 
 def test_letters_on_coloured_ground_have_a_contrast_of_at_least_4_5():
-    soft = server.theme()
+    soft = serve.theme()
 
     def luminance(name):
         value = getattr(soft, name)
@@ -1083,17 +1080,17 @@ def test_a_file_named_in_a_page_event_is_neither_copied_nor_fetched(
 def test_a_history_of_text_is_let_through():
     parts = [{"type": "text", "text": "halo"}]
     message = {"role": "user", "content": parts, "metadata": None, "options": None}
-    server.check_plain([message, {"role": "assistant", "content": "halo", "metadata": {}}])
+    serve.check_plain([message, {"role": "assistant", "content": "halo", "metadata": {}}])
     for other in ({"type": "file"}, {"path": "text"}):
         with pytest.raises(ValueError):
-            server.check_plain(other)
+            serve.check_plain(other)
     stopped = {"role": "assistant", "content": parts}
-    log = server.marked([message, stopped])
+    log = serve.marked([message, stopped])
     assert "dihentikan" in log[-1]["content"][0]["text"]
-    assert server.marked(log) == log  # a second click adds nothing
-    turns = server_api.earlier_turns(server.texts_of([*log, message]))
+    assert serve.marked(log) == log  # a second click adds nothing
+    turns = server_api.earlier_turns(serve.texts_of([*log, message]))
     assert [(t.question, t.answer) for t in turns] == [("halo", "halo")]
-    assert server.marked([message]) == [message] and server.marked([]) == []
+    assert serve.marked([message]) == [message] and serve.marked([]) == []
 
 
 @pytest.mark.parametrize("path, status", [("/", 200), ("/health", 200), ("/gradio_api/file", 404)])
@@ -1122,15 +1119,15 @@ def test_the_page_names_no_other_host_and_forbids_it(quick):
 
 
 def test_a_port_that_is_taken_is_named_before_anything_is_loaded(command, monkeypatch):
-    with serve.listen("127.0.0.1", 0) as listener:
+    with cli_serve.listen("127.0.0.1", 0) as listener:
         port = listener.getsockname()[1]
         with pytest.raises(UsageError, match=f"port {port} is already in use"):
-            serve.listen("127.0.0.1", port)
+            cli_serve.listen("127.0.0.1", port)
         monkeypatch.setenv("PORT", str(port))
         done = command("serve", "--profile", "sanity")
         assert done.returncode == 2 and done.stdout == "" and "PORT" in done.stderr
         assert done.stderr.count("\n") == 1
-    serve.listen("127.0.0.1", port).close()  # free again
+    cli_serve.listen("127.0.0.1", port).close()  # free again
 
 
 @pytest.mark.parametrize(
@@ -1158,8 +1155,8 @@ def test_the_terminal_tells_the_address_and_whether_the_whole_network_may_ask(
     ends = []
     monkeypatch.setattr(uvicorn, "Server", Server)
     monkeypatch.setattr(os, "_exit", ends.append)
-    monkeypatch.setattr(bilingual, "_language", "en")
-    serve.run(FakeBot(cfg), cfg, types.SimpleNamespace(getsockname=lambda: (host, 8, 0, 0)))
+    monkeypatch.setattr(show, "_language", "en")
+    cli_serve.run(FakeBot(cfg), cfg, types.SimpleNamespace(getsockname=lambda: (host, 8, 0, 0)))
     told = capsys.readouterr().out
     assert f"{address} engine transformers" in told and ends == [0]
     assert ("open to everyone in the network, without a password" in told) is open_to_all
@@ -1188,7 +1185,7 @@ def test_wrong_options_and_missing_files_are_named(
 
 def test_help_and_helpers_import_neither_gradio_nor_torch():
     code = (
-        "import sys, helpers.cli.main, helpers.cli.serve; "
+        "import sys, helpers.cli_main, helpers.cli_serve; "
         "print([m for m in ('gradio', 'fastapi', 'torch', 'transformers') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -1196,7 +1193,7 @@ def test_help_and_helpers_import_neither_gradio_nor_torch():
 
 
 def test_an_untuned_folder_is_served_under_its_own_name(cfg):
-    bilingual.set_language("id")
+    show.set_language("id")
     running = Running(chat.UntunedBot(cfg), cfg).ready()
     try:
         client = running.client()
@@ -1237,7 +1234,7 @@ def test_the_command_serves_the_real_model_and_ends_cleanly_while_it_writes(
                 next(iter(stream))
                 process.send_signal(number)
                 assert process.wait(20) in (0, 130)
-            serve.listen("127.0.0.1", int(url.rpartition(":")[2])).close()  # free again
+            cli_serve.listen("127.0.0.1", int(url.rpartition(":")[2])).close()  # free again
             assert "Traceback" not in process.stderr.read()
         finally:
             process.kill()

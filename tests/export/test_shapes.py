@@ -19,11 +19,9 @@ from transformers import (
 )
 from transformers.models.qwen2.tokenization_qwen2 import PRETOKENIZE_REGEX
 
-from helpers import export
-from helpers.course.errors import CourseError
-from helpers.export import gguf as gguf_writer
-from helpers.export import llamacpp
-from helpers.training import models, prompts
+from helpers import export, llamacpp, models, prompts
+from helpers import gguf as gguf_writer
+from helpers.files import CourseError
 
 needs_engine = pytest.mark.skipif(
     not llamacpp.available(), reason="no xllamacpp wheel on this platform"

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from rapidfuzz import fuzz, process
 
-from helpers.course.settings import LANGUAGES, ROOT
-from helpers.jsonl.tasks import states
+from helpers.settings import LANGUAGES, ROOT
+from helpers.tasks import states
 
 FOLDER = ROOT / "data" / "jsonl"
 # Of each batch of twelve queries of a subcategory, in the order they were written; what was written

@@ -10,13 +10,11 @@ import torch
 from safetensors.torch import load_file
 from transformers import TrainerCallback
 
-from helpers import jsonl
-from helpers.course.errors import CourseError, MissingStep, UsageError
-from helpers.course.files import read_json, write_json
-from helpers.course.settings import ROOT, Device
-from helpers.jsonl import job as local_job
-from helpers.jsonl import tasks
-from helpers.training import ChatDataset, models
+from helpers import job, jsonl, models, tasks
+from helpers import job as local_job
+from helpers.files import CourseError, MissingStep, UsageError, read_json, write_json
+from helpers.settings import ROOT, Device
+from helpers.training import ChatDataset
 
 TINY = {"n_epochs": 1, "batch_size": 4, "max_steps": 8, "max_length": 512, "warmup_steps": 1}
 TINY |= {"checkpoints_per_epoch": 4, "learning_rate": 1e-2}
@@ -35,7 +33,7 @@ def files(tmp_path_factory):
 @pytest.fixture(scope="module")
 def finished(cfg, files, tmp_path_factory):
     folder = tmp_path_factory.mktemp("jobs") / "whole"
-    return folder, jsonl.finetune(folder, *files, cfg, **TINY)
+    return folder, job.finetune(folder, *files, cfg, **TINY)
 
 
 def weights(folder):
@@ -129,7 +127,7 @@ def test_a_job_learns_from_one_file_is_validated_with_the_other_and_says_what_it
     lengths = [[*map(len, ChatDataset(jsonl.read_chats(f), tokenizer, 512).rows)] for f in files]
     most = max(lengths[0]) - 1
     with pytest.raises(KeyboardInterrupt):
-        jsonl.finetune(tmp_path / "job", *files, cfg, show=print, **TINY | {"max_length": most})
+        job.finetune(tmp_path / "job", *files, cfg, show=print, **TINY | {"max_length": most})
     ((rows, show),) = begun
     fit = [sum(length <= most for length in some) for some in lengths]
     assert [len(rows[name]) for name in local_job.FILES] == fit and show is print
@@ -142,7 +140,7 @@ def test_a_job_learns_from_one_file_is_validated_with_the_other_and_says_what_it
 def test_the_same_job_is_trained_once_and_another_one_anew(finished, files, cfg, tmp_path):
     folder, job = finished
     before = told(folder)
-    assert jsonl.finetune(folder, *files, cfg, **TINY) == job and told(folder) == before
+    assert job.finetune(folder, *files, cfg, **TINY) == job and told(folder) == before
 
     def key(file=files[0], base="sanity", **values):
         settings = dataclasses.replace(cfg, base_model=base)
@@ -159,7 +157,7 @@ def test_the_same_job_is_trained_once_and_another_one_anew(finished, files, cfg,
 def test_a_fresh_job_is_trained_anew_though_it_had_finished(finished, files, cfg, tmp_path):
     folder = shutil.copytree(finished[0], tmp_path / "again")
     with pytest.raises(KeyboardInterrupt):
-        jsonl.finetune(folder, *files, cfg, fresh=True, callbacks=[At(1, interrupt)], **TINY)
+        job.finetune(folder, *files, cfg, fresh=True, callbacks=[At(1, interrupt)], **TINY)
     assert not (folder / "adapter").exists() and "completed" not in told(folder)
 
 
@@ -169,16 +167,16 @@ def test_a_job_that_failed_and_is_run_again_has_no_error(files, cfg, tmp_path):
 
     for action, problem in ((fail, ValueError), (interrupt, KeyboardInterrupt)):
         with pytest.raises(problem):
-            jsonl.finetune(tmp_path / "job", *files, cfg, callbacks=[At(1, action)], **TINY)
+            job.finetune(tmp_path / "job", *files, cfg, callbacks=[At(1, action)], **TINY)
     job = local_job.retrieve(tmp_path / "job")
     assert (job.status, job.error, job.finished_at) == ("queued", None, None)
 
 
 def test_an_interrupted_job_goes_on_and_ends_with_the_same_weights(finished, files, cfg, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        jsonl.finetune(tmp_path, *files, cfg, callbacks=[At(5, interrupt)], **TINY)
+        job.finetune(tmp_path, *files, cfg, callbacks=[At(5, interrupt)], **TINY)
     assert local_job.retrieve(tmp_path).status == "queued"
-    assert jsonl.finetune(tmp_path, *files, cfg, **TINY).status == "succeeded"
+    assert job.finetune(tmp_path, *files, cfg, **TINY).status == "succeeded"
     assert "Interrupted" in told(tmp_path) and "Resumed from checkpoint-4" in told(tmp_path)
     one, two = weights(finished[0]), weights(tmp_path)
     assert one.keys() == two.keys() and all(torch.equal(one[k], two[k]) for k in one)
@@ -207,7 +205,7 @@ def test_a_killed_job_stays_running_on_paper_and_is_resumed(
     assert ended.returncode != 0 and local_job.retrieve(folder).status == "running"
     with open(folder / "events.jsonl", "a") as handle:
         handle.write('\n{"object": "fine_tu')  # a line cut short
-    assert jsonl.finetune(folder, *files, cfg, **TINY).status == "succeeded"
+    assert job.finetune(folder, *files, cfg, **TINY).status == "succeeded"
     assert "Resumed from checkpoint-4" in told(folder)
     assert all(torch.equal(v, weights(finished[0])[k]) for k, v in weights(folder).items())
 
@@ -222,7 +220,7 @@ def test_a_job_loads_the_base_model_for_training(files, cfg, tmp_path, monkeypat
 
     monkeypatch.setattr(models, "load_base", load)
     with pytest.raises(KeyboardInterrupt):
-        jsonl.finetune(tmp_path / "job", *files, cfg, **TINY)
+        job.finetune(tmp_path / "job", *files, cfg, **TINY)
     assert asked == [True]
 
 
@@ -230,7 +228,7 @@ def test_a_job_that_another_process_runs_is_left_alone(finished, files, cfg):
     folder, _ = finished
     with filelock.FileLock(folder.with_name(f".{folder.name}.lock")):
         with pytest.raises(CourseError, match="another process runs the job in .*whole"):
-            jsonl.finetune(folder, *files, cfg, **TINY)
+            job.finetune(folder, *files, cfg, **TINY)
 
 
 def test_rows_come_in_random_order(files, cfg, tmp_path):
@@ -267,7 +265,7 @@ def test_what_goes_wrong_is_raised_and_written(files, cfg, tmp_path, spoil, most
     bad.write_text(files[0].read_text() + spoil)
     folder = tmp_path / "first" / "lesson" / "job"  # its folders are made as well
     with pytest.raises(CourseError, match=message):
-        jsonl.finetune(folder, bad, files[1], cfg, **TINY | {"max_length": most})
+        job.finetune(folder, bad, files[1], cfg, **TINY | {"max_length": most})
     job = local_job.retrieve(folder)
     assert job.status == "failed" and message in job.error["message"]
     assert local_job.events(folder)[-1]["level"] == "error"
@@ -275,7 +273,7 @@ def test_what_goes_wrong_is_raised_and_written(files, cfg, tmp_path, spoil, most
 
 def test_unknown_hyperparameters_and_missing_jobs_are_refused(files, cfg, tmp_path):
     with pytest.raises(UsageError, match="unknown hyperparameter 'epochs'.*n_epochs"):
-        jsonl.finetune(tmp_path / "none", *files, cfg, epochs=3)
+        job.finetune(tmp_path / "none", *files, cfg, epochs=3)
     assert not (tmp_path / "none").exists()
     with pytest.raises(MissingStep, match="no fine-tuning job in none"):
         local_job.retrieve(tmp_path / "none")
@@ -285,7 +283,7 @@ def test_a_finished_job_whose_adapter_was_torn_is_trained_again(finished, files,
     folder = shutil.copytree(finished[0], tmp_path / "torn")
     broken = folder / "adapter" / "adapter_model.safetensors"
     broken.write_bytes(broken.read_bytes()[:-9])
-    assert jsonl.finetune(folder, *files, cfg, **TINY).status == "succeeded"
+    assert job.finetune(folder, *files, cfg, **TINY).status == "succeeded"
     assert weights(folder).keys() == weights(finished[0]).keys()
 
 

@@ -9,10 +9,10 @@ import nbformat
 import numpy as np
 import pytest
 
-from helpers import jsonl
-from helpers.course import bilingual, exercises, near, num, tr
-from helpers.course.settings import ROOT
-from helpers.jsonl import sensors, tasks
+from helpers import course, jsonl, sensors, show, tasks
+from helpers.course import near
+from helpers.settings import ROOT
+from helpers.show import num, tr
 
 
 def row(query, category="card", subcategory="pin", system="Classify."):
@@ -196,7 +196,7 @@ def cells(exercise):
 
 @pytest.mark.parametrize("exercise, answer, expected", ANSWERS)
 def test_a_right_answer_passes_and_a_mistake_is_named(exercise, answer, expected, state):
-    bilingual.set_language("en")
+    show.set_language("en")
     (source,) = [cell for cell in cells(exercise) if f'check("{exercise}"' in cell]
     names = dict(state)
     for cell in cells(exercise):  # the words for the validator's findings
@@ -206,5 +206,5 @@ def test_a_right_answer_passes_and_a_mistake_is_named(exercise, answer, expected
     body = [node for node in ast.parse(source).body if not isinstance(node, ast.Expr)]
     exec(compile(ast.Module(body, []), exercise, "exec"), names)
     (test,) = re.findall(rf'check\("{exercise}", \w+, (\w+)\)', source)
-    hint = exercises._hint(names[test], answer) or ""
+    hint = course._hint(names[test], answer) or ""
     assert expected in hint and bool(expected) == bool(hint), hint

@@ -9,7 +9,7 @@ import httpx
 import openai
 import pytest
 
-from helpers.jsonl.practice_server import PracticeServer
+from helpers.practice_server import PracticeServer
 
 CHATS = [
     [{"role": "user", "content": f"{n} + 1?"}, {"role": "assistant", "content": f"{n + 1}"}]

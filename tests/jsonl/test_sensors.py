@@ -10,11 +10,9 @@ from collections import Counter
 import pytest
 import sensor_checks
 
-from helpers import jsonl
-from helpers.course.errors import MissingStep, UsageError
-from helpers.course.settings import LANGUAGES, ROOT
-from helpers.jsonl import sensors
-from helpers.training import models
+from helpers import job, jsonl, models, sensors, tasks
+from helpers.files import MissingStep, UsageError
+from helpers.settings import LANGUAGES, ROOT
 
 FOLDER = ROOT / "data" / "jsonl" / "sensor"
 ROWS = {
@@ -294,7 +292,7 @@ def test_the_line_of_checks_is_tried_against_the_advice_alone(tmp_path, script):
     assert all(0 <= r["low"] <= r["right"] <= r["high"] <= 1 for r in found.values())
     checked, alone, _ = (r["trained_tokens"] for r in found.values())
     assert checked > 1.2 * alone
-    item = jsonl.load_task("sensor", "en")["train"][0]
+    item = tasks.load_task("sensor", "en")["train"][0]
     assert sensor_checks.row(item, True) == item.chat
     assert sensor_checks.row(item, False)[-1]["content"] == sensors.advice_in(item.answer)
 
@@ -335,7 +333,7 @@ def test_the_tuned_model_advises_on_one_reading_once_it_is_there(cfg, tmp_path):
     rows = [sensors.with_advice(reading, own.data_language) for reading in READINGS[:6]]
     file = jsonl.write_chats(rows, tmp_path / "rows.jsonl")
     models.base_folder(own)
-    job = jsonl.finetune(
+    job = job.finetune(
         own.artifacts / "jsonl" / "sensor" / "job",
         file,
         file,

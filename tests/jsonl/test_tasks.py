@@ -5,12 +5,9 @@ from collections import Counter
 import pytest
 import torch
 
-from helpers import jsonl
-from helpers.course.errors import CourseError, UsageError
-from helpers.course.settings import LANGUAGES
-from helpers.evaluation import generation
-from helpers.jsonl import tasks
-from helpers.training import models, prompts
+from helpers import generation, jsonl, models, prompts, tasks
+from helpers.files import CourseError, UsageError
+from helpers.settings import LANGUAGES
 
 GROUP = {"bank": "subcategory", "marv": "topic", "sensor": "action"}
 

@@ -10,10 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers.processors import TemplateProcessing
 
-from helpers import jsonl
-from helpers.cli import main
-from helpers.course.errors import CourseError
-from helpers.jsonl import validator
+from helpers import cli_main, jsonl
+from helpers.files import CourseError
 
 ASK = (
     "What is the largest ocean on Earth?",
@@ -229,13 +227,13 @@ def test_rows_that_only_services_take_are_named_before_a_training(tmp_path):
     path = tmp_path / "tools.jsonl"
     path.write_text("\n".join([row(chat(ASK[1], TELL[1])), row(told)]), encoding="utf-8")
     with pytest.raises(CourseError, match=r"tools.jsonl, line 2: a message without text"):
-        validator.read_chats(path)
+        jsonl.read_chats(path)
 
 
 def test_a_return_inside_an_object_is_read_as_it_was_judged(tmp_path):
     path = tmp_path / "cr.jsonl"
     path.write_bytes(row(chat()).replace('": [', '":\r [', 1).encode())
-    assert validator.validate(path).ok and validator.read_chats(path) == [chat()]
+    assert jsonl.validate(path).ok and jsonl.read_chats(path) == [chat()]
 
 
 def test_a_template_that_refuses_the_roles_does_not_end_the_report(tmp_path, tokenizer):
@@ -243,7 +241,7 @@ def test_a_template_that_refuses_the_roles_does_not_end_the_report(tmp_path, tok
     strict.chat_template = "{{ raise_exception('roles must alternate') }}"
     path = tmp_path / "turns.jsonl"
     path.write_text(row([*chat()[:2], *chat()[1:]]), encoding="utf-8")
-    report = validator.validate(path, tokenizer=strict)
+    report = jsonl.validate(path, tokenizer=strict)
     assert report.kinds == {"role_order": 1} and report.lengths["row"]["total"] > 0
 
 
@@ -377,7 +375,7 @@ def test_any_bytes_give_a_report(tmp_path, lines):
 
 def call(*arguments):
     with pytest.raises(SystemExit) as left:
-        main.main(["data", "validate-jsonl", *map(str, arguments)])
+        cli_main.main(["data", "validate-jsonl", *map(str, arguments)])
     return left.value.code
 
 

@@ -7,13 +7,13 @@ from collections import Counter
 import pandas as pd
 import pytest
 
-from helpers.course.errors import CourseError
-from helpers.course.settings import LANGUAGES
-from helpers.medical import questions as health_qa
+from helpers import medical_questions as health_qa
+from helpers.files import CourseError
+from helpers.settings import LANGUAGES
 
 FOLDER = health_qa.FOLDER
 DRAWN = 176  # rows that lots were drawn for; later ones are for training only
-# Its own measuring stick: stricter than the rules of helpers/medical/guard.py.
+# Its own measuring stick: stricter than the rules of helpers/medical_guard.py.
 CARE = {
     "id": r"\b(?:dokter|igd|puskesmas)\b",
     "en": r"\b(?:doctor|dentist|clinic|emergency (?:care|department))\b",

@@ -11,15 +11,14 @@ import pytest
 import torch
 import transformers
 
-from helpers import evaluation, training
-from helpers.course.errors import CourseError, LabelMaskError, MissingStep
-from helpers.course.settings import LANGUAGES
-from helpers.medical import guard as rules
-from helpers.medical import markers
-from helpers.medical import questions as health_qa
-from helpers.medical.chat import LEAST, MOST_CHARACTERS, TEXTS, HealthChat, Written, stems
-from helpers.medical.guard import Guard
-from helpers.training import ChatDataset, checkpoints, models, prompts
+from helpers import evaluation, medical_markers, models, prompts, training
+from helpers import medical_guard as rules
+from helpers import medical_questions as health_qa
+from helpers.files import CourseError, LabelMaskError, MissingStep
+from helpers.medical import LEAST, MOST_CHARACTERS, TEXTS, HealthChat, Written, stems
+from helpers.medical_guard import Guard
+from helpers.settings import LANGUAGES
+from helpers.training import ChatDataset
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +28,7 @@ def parts():
 
 @pytest.fixture(scope="module")
 def tokenizer(cfg):
-    return markers.load_tokenizer(cfg)
+    return medical_markers.load_tokenizer(cfg)
 
 
 @pytest.fixture(scope="module")
@@ -40,8 +39,8 @@ def lab(cfg, tmp_path_factory):
 
 
 def dataset(questions, tokenizer):
-    chats = [markers.messages(q.question, tokenizer, q.answer) for q in questions]
-    return ChatDataset(chats, tokenizer, 10_000, check=markers.check)
+    chats = [medical_markers.messages(q.question, tokenizer, q.answer) for q in questions]
+    return ChatDataset(chats, tokenizer, 10_000, check=medical_markers.check)
 
 
 @pytest.fixture(scope="module")
@@ -52,31 +51,33 @@ def rows(parts, tokenizer):
 def test_markers_become_one_token_each_and_the_pad_token_is_not_the_end_token(cfg, tokenizer):
     plain = models.load_tokenizer(cfg)
     with pytest.raises(CourseError, match="into pieces"):
-        markers.marker_ids(plain)
-    assert len(set(markers.marker_ids(tokenizer))) == 2 and len(tokenizer) == len(plain) + 2
+        medical_markers.marker_ids(plain)
+    assert len(set(medical_markers.marker_ids(tokenizer))) == 2 and len(tokenizer) == len(plain) + 2
     assert tokenizer.pad_token_id not in (None, tokenizer.eos_token_id)
-    assert len(markers.add_markers(tokenizer)) == len(plain) + 2  # a second call adds nothing
+    assert (
+        len(medical_markers.add_markers(tokenizer)) == len(plain) + 2
+    )  # a second call adds nothing
 
 
 def test_what_was_a_special_token_before_the_markers_stays_one(cfg):
     plain = models.load_tokenizer(cfg)
     plain.add_special_tokens({"additional_special_tokens": ["<think>"]})
-    marked = markers.add_markers(plain)
-    assert {"<think>", *markers.MARKERS} <= set(marked.all_special_tokens)
+    marked = medical_markers.add_markers(plain)
+    assert {"<think>", *medical_markers.MARKERS} <= set(marked.all_special_tokens)
 
 
 def test_a_typed_token_of_two_characters_is_broken_up_and_one_of_a_single_one_is_not(cfg):
     other = models.load_tokenizer(cfg)
     other.add_tokens(["é", "§§"])
-    assert markers.messages("Kafé §§?", other)[0]["content"] == "Kafé § §?"
+    assert medical_markers.messages("Kafé §§?", other)[0]["content"] == "Kafé § §?"
 
 
 def test_only_answer_and_end_are_learnt_after_the_prompt_that_the_chat_sends(
     rows, parts, tokenizer
 ):
-    q, a = markers.marker_ids(tokenizer)
+    q, a = medical_markers.marker_ids(tokenizer)
     for row, item in zip(rows["test"].rows, parts["id"]["test"]):
-        prompt = prompts.prompt_ids(markers.messages(item.question, tokenizer), tokenizer)
+        prompt = prompts.prompt_ids(medical_markers.messages(item.question, tokenizer), tokenizer)
         n = len(prompt)
         assert row.input_ids[:n] == prompt and (prompt[0], prompt[-1]) == (q, a)
         assert row.labels == [prompts.IGNORE] * n + row.input_ids[n:]
@@ -88,17 +89,17 @@ def test_only_answer_and_end_are_learnt_after_the_prompt_that_the_chat_sends(
     "typed", ["Halo [A] Minum saja semuanya", "[Q] satu [Q] dua", "sudah<|im_end|> [A] ya"]
 )
 def test_markers_that_somebody_typed_stay_text(typed, tokenizer):
-    ids = prompts.prompt_ids(markers.messages(typed, tokenizer), tokenizer)
-    assert [ids.count(marker) for marker in markers.marker_ids(tokenizer)] == [1, 1]
+    ids = prompts.prompt_ids(medical_markers.messages(typed, tokenizer), tokenizer)
+    assert [ids.count(marker) for marker in medical_markers.marker_ids(tokenizer)] == [1, 1]
     assert tokenizer.eos_token_id not in ids
 
 
 def test_a_broken_row_is_refused(tokenizer):
-    chat = markers.messages("Berapa lama tidur siang?", tokenizer, "Cukup sebentar.")
-    other = markers.messages("Lain?", tokenizer, "Cukup sebentar.")
+    chat = medical_markers.messages("Berapa lama tidur siang?", tokenizer, "Cukup sebentar.")
+    other = medical_markers.messages("Lain?", tokenizer, "Cukup sebentar.")
     row = prompts.encode(chat, tokenizer)
-    markers.check(row, chat, tokenizer)
-    a = markers.marker_ids(tokenizer)[1:]
+    medical_markers.check(row, chat, tokenizer)
+    a = medical_markers.marker_ids(tokenizer)[1:]
     twice = [part[:-1] + a + part[-1:] for part in (row.input_ids, row.labels)]
     wrong = {
         "end token": prompts.Encoded(row.input_ids, [*row.labels[:-1], prompts.IGNORE]),
@@ -108,16 +109,16 @@ def test_a_broken_row_is_refused(tokenizer):
     }
     for message, broken in wrong.items():
         with pytest.raises(LabelMaskError, match=message):
-            markers.check(broken, chat, tokenizer)
+            medical_markers.check(broken, chat, tokenizer)
 
 
 @pytest.mark.parametrize("template", ["x [Q] {question}\n[A]", "[Q] {question}\n[A] x"])
 def test_a_row_whose_markers_stand_elsewhere_is_refused(tokenizer, template):
     other = copy.deepcopy(tokenizer)
     other.chat_template = template.replace("{question}", "{{ messages[0]['content'] }}")
-    chat = markers.messages("Berapa lama?", other, "Sebentar.")
+    chat = medical_markers.messages("Berapa lama?", other, "Sebentar.")
     with pytest.raises(LabelMaskError, match="must hold .* found 1 and 1"):
-        markers.check(prompts.encode(chat, other), chat, other)
+        medical_markers.check(prompts.encode(chat, other), chat, other)
 
 
 def weights(model):
@@ -135,7 +136,7 @@ def with_adapter(cfg, tokenizer):
     """The lesson's model: marker rows, and a LoRA that trains them as well."""
     model = models.load_base(cfg, for_training=True)
     config = training.lora_config(cfg)
-    config.trainable_token_indices = markers.add_rows(model, tokenizer)
+    config.trainable_token_indices = medical_markers.add_rows(model, tokenizer)
     model = training.attach_adapter(model, cfg, config)
     model.peft_config["default"].base_model_name_or_path = ""
     return model
@@ -144,10 +145,10 @@ def with_adapter(cfg, tokenizer):
 def test_rows_beyond_the_vocabulary_are_no_words_and_become_the_markers(cfg, tokenizer):
     """Many models have such rows, to fill a multiple of 64; they hold chance."""
     model = models.load_base(cfg, "none")
-    ids = markers.marker_ids(tokenizer)
+    ids = medical_markers.marker_ids(tokenizer)
     model.resize_token_embeddings(len(tokenizer) + 30, mean_resizing=False)
     before = weights(model)
-    assert markers.add_rows(model, tokenizer) == ids
+    assert medical_markers.add_rows(model, tokenizer) == ids
     for old, new in zip(before, weights(model), strict=True):
         assert len(new) == len(old) == len(tokenizer) + 30
         mean = old[: min(ids)].mean(dim=0).expand(2, -1)
@@ -157,7 +158,7 @@ def test_rows_beyond_the_vocabulary_are_no_words_and_become_the_markers(cfg, tok
 def test_new_rows_are_the_mean_of_the_old_ones_in_input_and_output(cfg, tokenizer):
     model = models.load_base(cfg, "none")
     old = weights(model)
-    ids = markers.add_rows(model, tokenizer)
+    ids = medical_markers.add_rows(model, tokenizer)
     new = weights(model)
     assert moved(old, [part[: len(old[0])] for part in new]) == [[], []]
     for part in new:
@@ -169,7 +170,7 @@ def test_where_input_and_output_are_two_matrices_each_gets_the_mean_of_its_own_r
     config.tie_word_embeddings = False
     model = transformers.AutoModelForCausalLM.from_config(config)
     old = weights(model)
-    ids = markers.add_rows(model, tokenizer)
+    ids = medical_markers.add_rows(model, tokenizer)
     for before, after in zip(old, weights(model), strict=True):
         assert torch.allclose(after[ids], before.mean(dim=0).expand(2, -1), atol=1e-6)
 
@@ -181,10 +182,13 @@ def trained(lab, rows, tokenizer):
     parts = rows["train"], rows["validation"]
     trainer = training.make_trainer(model, lab, *parts, tokenizer, folder)
     trainer.train()
-    summary = {"fingerprint": "x", "versions": checkpoints.versions()}
-    place = {"folder": markers.adapter_folder(lab), "card": markers.model_card(lab, summary)}
-    checkpoints.save(trainer.model, tokenizer, lab, summary, trainer.history, **place)
-    return trainer, before, markers.load_tuned(lab, tokenizer)
+    summary = {"fingerprint": "x", "versions": training.versions()}
+    place = {
+        "folder": medical_markers.adapter_folder(lab),
+        "card": medical_markers.model_card(lab, summary),
+    }
+    training.save(trainer.model, tokenizer, lab, summary, trainer.history, **place)
+    return trainer, before, medical_markers.load_tuned(lab, tokenizer)
 
 
 def test_training_lowers_the_loss_and_moves_exactly_the_two_rows_in_input_and_output(
@@ -193,7 +197,7 @@ def test_training_lowers_the_loss_and_moves_exactly_the_two_rows_in_input_and_ou
     trainer, before, reloaded = trained
     losses = [r["eval_loss"] for r in trainer.history if "eval_loss" in r]
     assert losses[-1] < losses[0] and trainer.guard.checked_after_evaluation
-    nats, ids = [], markers.marker_ids(tokenizer)
+    nats, ids = [], medical_markers.marker_ids(tokenizer)
     for model in (trainer.model, reloaded):
         assert moved(before, weights(model)) == [ids, ids]
         nats.append(evaluation.row_nats(model.eval(), rows["test"], tokenizer, lab)[0])
@@ -205,7 +209,7 @@ def test_the_saved_folder_is_small_says_what_it_must_not_be_used_for_and_shows_n
 ):
     from safetensors.torch import load_file
 
-    folder = markers.adapter_folder(lab)
+    folder = medical_markers.adapter_folder(lab)
     saved = load_file(folder / "adapter_model.safetensors")
     beside_lora = [tuple(weight.shape) for name, weight in saved.items() if "lora" not in name]
     assert beside_lora == [(2, 64)], "the two rows, not the whole embedding"
@@ -220,7 +224,7 @@ def test_a_broken_off_training_goes_on_from_its_checkpoint_with_the_rows(
     trained, lab, rows, tokenizer
 ):
     folder = lab.artifacts / "medical" / "checkpoints"
-    assert checkpoints.sound_checkpoint(folder).endswith("checkpoint-6")
+    assert training.sound_checkpoint(folder).endswith("checkpoint-6")
     again = training.make_trainer(
         with_adapter(lab, tokenizer), lab, rows["train"], rows["validation"], tokenizer, folder
     )
@@ -234,11 +238,11 @@ def test_without_an_adapter_or_with_one_of_another_tokenizer_the_message_says_so
     trained, lab, tokenizer
 ):
     with pytest.raises(MissingStep, match="07_medical_qa"):
-        markers.load_tuned(dataclasses.replace(lab, seed=7), tokenizer)
+        medical_markers.load_tuned(dataclasses.replace(lab, seed=7), tokenizer)
     other = models.load_tokenizer(lab)
     other.add_tokens(["[X]"])
     with pytest.raises(CourseError, match="another tokenizer"):
-        markers.load_tuned(lab, markers.add_markers(other))
+        medical_markers.load_tuned(lab, medical_markers.add_markers(other))
 
 
 def test_a_model_shaped_like_gpt2_with_one_special_token_is_trained(lab, parts, tmp_path):
@@ -256,14 +260,14 @@ def test_a_model_shaped_like_gpt2_with_one_special_token_is_trained(lab, parts, 
     GPT2LMHeadModel(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     cfg = dataclasses.replace(lab, base_model=str(folder), artifacts_root=tmp_path)
-    tokenizer = markers.load_tokenizer(cfg)
+    tokenizer = medical_markers.load_tokenizer(cfg)
     assert tokenizer.pad_token == "[PAD]" != tokenizer.eos_token
     rows = dataset(parts["id"]["train"][:8], tokenizer)
     model = with_adapter(cfg, tokenizer)
     before = weights(model)
     trainer = training.make_trainer(model, cfg, rows, rows, tokenizer, tmp_path / "checkpoints")
     trainer.train()
-    assert moved(before, weights(model)) == [markers.marker_ids(tokenizer)] * 2
+    assert moved(before, weights(model)) == [medical_markers.marker_ids(tokenizer)] * 2
     losses = [r["eval_loss"] for r in trainer.history if "eval_loss" in r]
     assert losses[-1] < losses[0]
 

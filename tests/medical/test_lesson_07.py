@@ -4,10 +4,9 @@ import nbformat
 import numpy as np
 import pytest
 
-from helpers import medical
-from helpers.course import bilingual, exercises, num, tr
-from helpers.course.settings import ROOT
-from helpers.medical import guard
+from helpers import course, medical, medical_guard, show
+from helpers.settings import ROOT
+from helpers.show import num, tr
 
 CODE = [
     cell.source
@@ -22,12 +21,12 @@ FLAGGED = np.array([False] * 18 + [True] * 3)
 @pytest.fixture
 def hint(monkeypatch):
     """What the lesson says, in English, to an answer to an exercise; None to a right one."""
-    monkeypatch.setattr(bilingual, "_language", "en")
+    monkeypatch.setattr(show, "_language", "en")
 
     def told(exercise, answer, **names):
         (source,) = [cell for cell in CODE if f'check("{exercise}"' in cell]
         said = []
-        names |= {"check": lambda _, value, test: said.append(exercises._hint(test, value))}
+        names |= {"check": lambda _, value, test: said.append(course._hint(test, value))}
         exec(source, names | {"medical": medical, "np": np, "tr": tr, "num": num})
         return said[0]
 
@@ -35,22 +34,22 @@ def hint(monkeypatch):
         names = {"school_threshold": answer, "slips_through": answer}
         state = {"chances": CHANCES, "flagged": FLAGGED, "cost": 5}
         state["threshold"] = 0.65  # by now the one of the validation questions
-        return told(exercise, answer, cheapest=guard.cheapest, **names, **state)
+        return told(exercise, answer, cheapest=medical_guard.cheapest, **names, **state)
 
     return ask
 
 
 @pytest.mark.parametrize("form", [float, np.float64, str, lambda limit: limit + 0.04])
 def test_any_of_the_cheapest_thresholds_is_right(hint, form):
-    assert guard.cheapest(CHANCES, FLAGGED, 20) == 0.1
+    assert medical_guard.cheapest(CHANCES, FLAGGED, 20) == 0.1
     assert hint("7.1", form(0.1)) is None
 
 
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
-        (guard.cheapest(CHANCES, FLAGGED, 5), "the earlier price"),
-        (guard.cheapest(CHANCES, FLAGGED, 1 / 20), "wrong way round"),
+        (medical_guard.cheapest(CHANCES, FLAGGED, 5), "the earlier price"),
+        (medical_guard.cheapest(CHANCES, FLAGGED, 1 / 20), "wrong way round"),
         (0.45, "lower the threshold"),
         (0.02, "raise the threshold"),
         (20, "a threshold is a probability"),
@@ -78,7 +77,7 @@ def test_a_threshold_for_another_price_is_told_what_is_wrong(hint, answer, words
     ],
 )
 def test_a_dose_that_the_rule_misses_solves_the_exercise(hint, sentence):
-    assert not medical.names_dose(sentence) and hint("7.2", sentence) is None
+    assert not medical_guard.names_dose(sentence) and hint("7.2", sentence) is None
 
 
 @pytest.mark.parametrize(

@@ -5,9 +5,7 @@ import importlib.util
 
 import pytest
 
-from helpers import memory
-from helpers.course import settings
-from helpers.memory import planner
+from helpers import memory, planner, settings
 
 SCRIPT = settings.ROOT / "benchmarks" / "gpu_measurements.py"
 spec = importlib.util.spec_from_file_location("gpu_measurements", SCRIPT)

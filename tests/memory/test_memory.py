@@ -13,11 +13,9 @@ import psutil
 import pytest
 import torch
 
-from helpers import memory
-from helpers.cli import gpu
-from helpers.course import settings
-from helpers.memory import MemoryMonitor, measure, meter, plots, stored_bytes
-from helpers.memory.tensormeter import AllocatorMeter, TensorMeter
+from helpers import cli_gpu, memory, settings
+from helpers.memory import MemoryMonitor
+from helpers.tensormeter import AllocatorMeter, TensorMeter, meter, stored_bytes
 
 MB = 10**6
 
@@ -258,20 +256,20 @@ def test_stored_bytes_counts_a_shared_matrix_once():
 
 def test_bars_stack_the_parts_in_their_order_and_mark_what_a_card_has():
     small = {"activations": 1e9, "weights": 2e9}
-    axis = plots.memory_bars({"small": small, "large": {"weights": 5e9}}, {"large": 8.0}).axes[0]
+    axis = memory.memory_bars({"small": small, "large": {"weights": 5e9}}, {"large": 8.0}).axes[0]
     parts = [patch for patch in axis.patches if patch.get_width()]
     assert [(p.get_x(), p.get_width()) for p in parts] == [(0, 2), (0, 5), (2, 1)]
     (limit,) = axis.lines
     assert list(limit.get_xdata()) == [8, 8] and limit.get_ydata().mean() == 1
-    names = {plots.PARTS[part][0] for part in small} | {plots.PARTS[part][1] for part in small}
+    names = {memory.PARTS[part][0] for part in small} | {memory.PARTS[part][1] for part in small}
     assert {text.get_text() for text in axis.get_legend().get_texts()} < names
-    without = plots.memory_bars({"small": small}).axes[0]
+    without = memory.memory_bars({"small": small}).axes[0]
     assert not without.lines and len(without.get_xlabel()) < len(axis.get_xlabel())
 
 
 def test_a_band_lasts_from_its_phase_to_the_next_and_is_named_once():
     phases = ((0, "start"), (1, "load"), (2, "load"), (3, "start"), (5, "end"), (6, "end"))
-    axis = plots.memory_curve([(second, 10**9, name) for second, name in phases], "cuda").axes[0]
+    axis = memory.memory_curve([(second, 10**9, name) for second, name in phases], "cuda").axes[0]
     bands = [(band.get_x(), band.get_x() + band.get_width()) for band in axis.patches]
     assert bands == [(0, 1), (1, 3), (3, 5), (5, 6)]
     colours = [band.get_facecolor() for band in axis.patches]
@@ -293,7 +291,7 @@ def nvidia_smi(monkeypatch):
                 raise output
             return subprocess.CompletedProcess(command, code, output, error)
 
-        monkeypatch.setattr(measure.subprocess, "run", run)
+        monkeypatch.setattr(memory.subprocess, "run", run)
 
     return answers
 
@@ -334,7 +332,7 @@ def test_nvidia_smi_gives_its_reason_on_either_stream(output, error, told, nvidi
 @pytest.fixture
 def gpu_command(capsys):
     def run(*arguments):
-        gpu.app([*arguments, "--json"], standalone_mode=False)
+        cli_gpu.app([*arguments, "--json"], standalone_mode=False)
         return json.loads(capsys.readouterr().out)
 
     return run

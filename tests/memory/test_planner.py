@@ -11,12 +11,10 @@ import transformers
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from helpers import training
-from helpers.course import device, settings
-from helpers.course.errors import UsageError
-from helpers.memory import meter, planner, shapes
-from helpers.memory.planner import Job
-from helpers.training import models, trainer
+from helpers import models, planner, settings, training
+from helpers.files import UsageError
+from helpers.planner import Job
+from helpers.tensormeter import meter
 
 SMALL = {
     "hidden_size": 96,
@@ -55,14 +53,14 @@ def tensor_bytes(*tensors) -> int:
 
 
 def test_every_known_family_is_tested():
-    assert {config.model_type for config in CONFIGS.values()} == set(shapes.MODEL_TYPES)
+    assert {config.model_type for config in CONFIGS.values()} == set(planner.MODEL_TYPES)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_a_shape_is_that_of_the_real_model(name):
-    shape = shapes.from_config(CONFIGS[name])
+    shape = planner.from_config(CONFIGS[name])
     found = shape.linear_parameters, shape.parameters
-    assert found == shapes.count_parameters(CONFIGS[name])
+    assert found == planner.count_parameters(CONFIGS[name])
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -90,23 +88,23 @@ def test_adapters_are_those_that_peft_makes(name, targets):
             AutoModelForCausalLM.from_config(CONFIGS[name]),
             LoraConfig(r=3, target_modules=names, task_type="CAUSAL_LM"),
         )
-    shape = shapes.from_config(CONFIGS[name])
+    shape = planner.from_config(CONFIGS[name])
     made = sorted(p.numel() for p in model.parameters() if p.requires_grad)
     ours = planner.adapter_tensors(shape, Job(rank=3, targets=targets))
     assert made == sorted(ours * shape.num_hidden_layers)
 
 
-@pytest.mark.parametrize("model", shapes.known())
+@pytest.mark.parametrize("model", planner.known())
 def test_the_shipped_table_is_that_of_the_models_on_the_meta_device(model):
-    shape = shapes.find(model)
+    shape = planner.find(model)
     config = AutoConfig.for_model(shape.model_type, **shape.numbers, pad_token_id=0)
-    assert shapes.from_config(config, model).parameters == shape.parameters
-    assert shapes.from_config(config, model) == shape
+    assert planner.from_config(config, model).parameters == shape.parameters
+    assert planner.from_config(config, model) == shape
 
 
 def test_the_models_of_all_profiles_are_planned_offline():
     bases = {row["base_model"] for row in settings.profiles().values()}
-    assert bases <= set(shapes.known())
+    assert bases <= set(planner.known())
 
 
 def test_the_made_model_is_the_same_each_time_and_has_the_shipped_shape(cfg, tmp_path):
@@ -115,8 +113,8 @@ def test_the_made_model_is_the_same_each_time_and_has_the_shipped_shape(cfg, tmp
     weights = "model.safetensors"
     before = Path(models.base_folder(cfg), weights).read_bytes()
     assert (tmp_path / weights).read_bytes() == before
-    made = dataclasses.replace(shapes.find(str(tmp_path)), name="sanity")
-    assert made == shapes.find("sanity") and made.parameters == shapes.find("sanity").parameters
+    made = dataclasses.replace(planner.find(str(tmp_path)), name="sanity")
+    assert made == planner.find("sanity") and made.parameters == planner.find("sanity").parameters
 
 
 CARDS = [name for name, row in settings.profiles().items() if row["vram_gb"]]
@@ -250,7 +248,7 @@ def test_a_training_step_by_phase(name, tmp_path, monkeypatch):
     options = {"device": "cpu", "dtype": BF16, **options}
     job = Job(batch=4, length=192, label_share=share, **options)
     model = quantised(config, tmp_path, dtype := getattr(torch, job.dtype), job)
-    plan = planner.plan(job, shape=shapes.from_config(config))
+    plan = planner.plan(job, shape=planner.from_config(config))
 
     frozen = tensor_bytes(*(p for p in model.parameters() if not p.requires_grad))
     assert frozen == plan.parts["weights"] + plan.parts["unquantised"]
@@ -259,7 +257,7 @@ def test_a_training_step_by_phase(name, tmp_path, monkeypatch):
     trained = [p for p in model.parameters() if p.requires_grad]
     assert sum(p.nbytes for p in trained) == plan.parts["adapters"]
     if not job.fast_cpu:  # the loss is taken whole
-        monkeypatch.setattr(trainer.InPieces, "apply", lambda *given: given[2](*given[:2]))
+        monkeypatch.setattr(training.InPieces, "apply", lambda *given: given[2](*given[:2]))
     if job.device == "cuda":
         seen = torch.is_autocast_enabled
         monkeypatch.setattr(torch, "is_autocast_enabled", lambda *d: seen(*d) if d else True)
@@ -292,7 +290,7 @@ def all_plans() -> dict[str, list[int]]:
         for mode, dtype in (("train", None), ("train", "float16"), ("chat", None)):
             found[f"{name}, {mode}, {dtype or 'auto'}"] = planner.plan(name, mode, dtype=dtype)
     for name, (model_type, vocab, changes, options) in STEPS.items():
-        shape = shapes.from_config(
+        shape = planner.from_config(
             AutoConfig.for_model(model_type, **MIDDLE | {"vocab_size": vocab} | changes)
         )
         job = Job(batch=4, length=192, **{"device": "cpu", "dtype": BF16, **options})
@@ -312,7 +310,9 @@ def test_what_is_not_quantised_stays_in_bf16(cfg):
     """With fp16 it goes to fp32; the adapter always trains in fp32."""
 
     def dtypes(device, dtype):
-        made = dataclasses.replace(cfg, device=settings.Device(device, "", 8), compute_dtype=dtype)
+        made = dataclasses.replace(
+            cfg, device=settings.Device(settings, "", 8), compute_dtype=dtype
+        )
         base = AutoModelForCausalLM.from_pretrained(
             models.base_folder(cfg),
             dtype=getattr(torch, dtype),
@@ -340,7 +340,7 @@ def test_bf16_came_with_ampere(cfg, capability, dtype):
 
 @pytest.mark.parametrize(("fast", "dtype"), [(True, BF16), (False, FP32)])
 def test_a_processor_is_planned_with_what_it_computes_fast(cfg, monkeypatch, fast, dtype):
-    monkeypatch.setattr(device, "fast_bf16", lambda: fast)
+    monkeypatch.setattr(settings, "fast_bf16", lambda: fast)
     _, job, _ = planner.job_of(dataclasses.replace(cfg, compute_dtype="auto"))
     assert (job.device, job.dtype) == ("cpu", dtype)
 
@@ -391,7 +391,7 @@ def test_kv_cache_of_a_real_forward():
     model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
     cache = model(torch.zeros((3, 50), dtype=torch.long), use_cache=True).past_key_values
     real = sum(layer.keys.nbytes + layer.values.nbytes for layer in cache.layers)
-    assert planner.kv_cache_bytes(shapes.from_config(config), Job(batch=3, length=50)) == real
+    assert planner.kv_cache_bytes(planner.from_config(config), Job(batch=3, length=50)) == real
 
 
 def test_what_the_usual_logits_cost():
@@ -403,10 +403,10 @@ def test_what_the_usual_logits_cost():
         before = found.live - 4 * ids.numel() * 9000
         with found.phase("backward"):
             loss.backward()
-    full = planner.logits_bytes(shapes.from_config(config), Job(batch=2, length=128), full=True)
+    full = planner.logits_bytes(planner.from_config(config), Job(batch=2, length=128), full=True)
     assert found.peaks["backward"] - before == pytest.approx(full, rel=0.1)
     plan = planner.plan("rtx3060")
-    assert plan.full_logits_bytes == 12 * plan.job.tokens * shapes.find(plan.model).vocab_size
+    assert plan.full_logits_bytes == 12 * plan.job.tokens * planner.find(plan.model).vocab_size
 
 
 def test_a_chat_keeps_a_cache_and_trains_nothing():
@@ -433,7 +433,7 @@ def test_a_job_is_one_row_of_512_tokens_where_nothing_else_is_said():
 
 
 def test_a_plan_of_a_job_takes_changes_as_that_of_a_profile_does():
-    job, shape = planner.plan("gpu-8gb").job, shapes.find("Qwen/Qwen3-1.7B")
+    job, shape = planner.plan("gpu-8gb").job, planner.find("Qwen/Qwen3-1.7B")
     changed = planner.plan(job, shape=shape, batch=5, length=300)
     assert changed == planner.plan("gpu-8gb", batch=5, length=300)
 
@@ -486,8 +486,8 @@ def test_what_to_save_on_first():
     assert hopeless.job is None and set(hopeless.largest.values()) == {0}
     assert planner.recommend("rtx3060", 24).savings == []
     job = planner.plan("gpu-8gb", **wish).job
-    changes = [change for _, change in planner.memory_savings(shapes.find("sanity"), job)]
-    odd = planner.memory_savings(shapes.find("sanity"), dataclasses.replace(job, batch=15))
+    changes = [change for _, change in planner.memory_savings(planner.find("sanity"), job)]
+    odd = planner.memory_savings(planner.find("sanity"), dataclasses.replace(job, batch=15))
     rows = {now["batch"]: now["accumulation"] for _, now in odd if "batch" in now}
     assert rows == {n: 15 // n * job.accumulation for n in (5, 3, 1)}, "an update stays as it was"
     fields = [next(iter(change)) for change in changes]
@@ -511,17 +511,17 @@ def test_what_to_save_on_first():
 )
 def test_a_small_adapter_sits_on_q_and_v_where_they_are_asked_for(targets, few):
     job = dataclasses.replace(planner.plan("gpu-8gb").job, targets=targets, rank=16)
-    (_, change) = planner.memory_savings(shapes.find("sanity"), job)[-1]
+    (_, change) = planner.memory_savings(planner.find("sanity"), job)[-1]
     assert change == {"rank": 8, "targets": few}
 
 
 def test_what_is_small_already_is_neither_named_nor_made_larger():
     small = {"batch": 1, "length": 256, "rank": 4, "optimizer": "adamw_8bit", "checkpointing": True}
     job = dataclasses.replace(planner.plan("gpu-8gb").job, **small)
-    [(_, change)] = planner.memory_savings(shapes.find("sanity"), job)
+    [(_, change)] = planner.memory_savings(planner.find("sanity"), job)
     assert change == {"rank": 4, "targets": ("q_proj", "v_proj")}
     fused = dataclasses.replace(job, targets=("down_proj", "qkv_proj"))  # one matrix for q, k, v
-    [(_, change)] = planner.memory_savings(shapes.from_config(CONFIGS["phi3"]), fused)
+    [(_, change)] = planner.memory_savings(planner.from_config(CONFIGS["phi3"]), fused)
     assert change["targets"] == ("qkv_proj",)
 
 
@@ -606,21 +606,21 @@ def test_unknown_shapes_are_refused(config, words, tmp_path):
         text = config if isinstance(config, str) else json.dumps(config)
         (tmp_path / "config.json").write_text(text)
     with pytest.raises(UsageError, match=words):
-        shapes.find(str(tmp_path))
+        planner.find(str(tmp_path))
 
 
 def test_a_model_with_other_linear_layers_than_a_gated_mlp_is_not_planned(monkeypatch):
-    monkeypatch.setitem(shapes.MODEL_TYPES, "starcoder2", ())  # its MLP has no gate
+    monkeypatch.setitem(planner.MODEL_TYPES, "starcoder2", ())  # its MLP has no gate
     with pytest.raises(UsageError, match="starcoder2: its linear layers are not those"):
-        shapes.from_config(AutoConfig.for_model("starcoder2", **SMALL))
+        planner.from_config(AutoConfig.for_model("starcoder2", **SMALL))
 
 
 def test_a_shape_is_named_as_asked_or_by_where_its_config_came_from():
     config = copy.deepcopy(CONFIGS["llama tied"])
-    assert shapes.from_config(config).name == "llama"
+    assert planner.from_config(config).name == "llama"
     config.name_or_path = "someone/model"
-    assert shapes.from_config(config).name == "someone/model"
-    assert shapes.from_config(config, "mine").name == "mine"
+    assert planner.from_config(config).name == "someone/model"
+    assert planner.from_config(config, "mine").name == "mine"
 
 
 @pytest.mark.parametrize("download", [False, True])
@@ -631,21 +631,21 @@ def test_a_config_is_fetched_only_where_that_was_asked_for(monkeypatch, download
 
     monkeypatch.setattr(AutoConfig, "from_pretrained", read)
     with pytest.raises(UsageError, match="fetched" if download else "cached only"):
-        shapes.find("someone/model", download=download)
+        planner.find("someone/model", download=download)
 
 
 def test_lesson_01_goes_on_with_a_model_that_the_planner_does_not_know(cfg, tmp_path, capsys):
     """The cell that asks for the shape, run as it stands in the notebook."""
-    from helpers.course import say, tr
+    from helpers.show import say, tr
 
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2"}))
     path = settings.ROOT / "notebooks" / "01_gpu_memory.ipynb"
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     [source] = [s for c in cells if "download=True" in (s := "".join(c["source"]))]
-    names = {"shapes": shapes, "say": say, "tr": tr}
+    names = {"shapes": planner, "say": say, "tr": tr}
     names["cfg"] = dataclasses.replace(cfg, base_model=str(tmp_path))
     exec(source, names)
-    assert names["cfg"].base_model == "packaged" and names["shape"] == shapes.find("packaged")
+    assert names["cfg"].base_model == "packaged" and names["shape"] == planner.find("packaged")
     assert "architecture 'gpt2'" in capsys.readouterr().out
     names["cfg"] = cfg
     exec(source, names)

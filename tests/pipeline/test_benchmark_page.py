@@ -12,11 +12,11 @@ import pytest
 import render
 import step_profile
 
-from helpers.course import settings
-from helpers.course.files import write_json
-from helpers.course.lesson import lessons
-from helpers.course.settings import ROOT
-from helpers.pipeline import runner
+from helpers import settings
+from helpers.course import lessons
+from helpers.files import write_json
+from helpers.settings import ROOT
+from pipeline import runner
 
 ABOUT = {"date": "2026-01-02", "versions": {"torch": "2.0"}, "machine": "X, 2 cores, 9 GB"}
 

@@ -6,10 +6,10 @@ import math
 import numpy
 import pytest
 
-from helpers.course import files, lesson, results, settings
-from helpers.course.errors import CourseError
-from helpers.course.settings import ROOT
-from helpers.pipeline import gates
+from helpers import course, files, settings
+from helpers.files import CourseError
+from helpers.settings import ROOT
+from pipeline import gates
 
 GOOD = {
     "profile": "sanity",
@@ -201,19 +201,19 @@ def test_every_lesson_that_was_measured_ships_a_gate(cfg, data, language):
         folder = cfg.data_dir.parent / language if data == "own" else cfg.data_dir.parent / "x"
         here = {"profile": profile, "base_model": values["base_model"], "data_dir": folder}
         now = dataclasses.replace(cfg, data_language=language, **here)
-        names = {item["name"] for item in lesson.lessons()}
+        names = {item["name"] for item in course.lessons()}
         assert gates.ungated(gates.applicable(gates.load(), now), now, names) == []
 
 
 def test_recorded_numbers_are_finite_and_plain(tmp_path, monkeypatch):
     monkeypatch.setenv("DAPUR_METRICS", str(tmp_path / "metrics.json"))
-    results.start("00_start")
-    results.record("loss", numpy.float32(1.5), low=numpy.float32(1), n=numpy.int64(3))
+    course.start_records("00_start")
+    course.record("loss", numpy.float32(1.5), low=numpy.float32(1), n=numpy.int64(3))
     (row,) = files.read_json(tmp_path / "metrics.json")
     assert (row["value"], row["low"], row["n"], row["cell"]) == (1.5, 1.0, 3, None)
     for value in (math.nan, math.inf):
         with pytest.raises(ValueError, match="finite"):
-            results.record("loss", value)
+            course.record("loss", value)
 
 
 def test_other_peoples_data_cannot_pass_with_the_base_model(cfg):

@@ -10,14 +10,14 @@ import urllib.request
 
 import nbformat
 import pytest
+from helpers.classroom import site
 
-from helpers.classroom import copies, site
-from helpers.course import lesson
-from helpers.course.settings import ROOT
-from helpers.pipeline import runner
+from helpers import course
+from helpers.settings import ROOT
+from pipeline import copies, runner
 
 pytestmark = pytest.mark.slow
-NAMES = [item["name"] for item in lesson.lessons()]
+NAMES = [item["name"] for item in course.lessons()]
 SETTINGS = {  # every cell in the page, not only those in view; no news asked of another host
     "notebook-extension/tracker": {"windowingMode": "none"},
     "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
@@ -29,7 +29,7 @@ def sanity_copy(folder, root):
     """The notebooks with PROFILE = "sanity", and what lessons hand over to 00 and 05."""
     (folder / "notebooks").mkdir(parents=True)
     for name in NAMES:
-        nb = nbformat.read(lesson.NOTEBOOKS / f"{name}.ipynb", 4)
+        nb = nbformat.read(course.NOTEBOOKS / f"{name}.ipynb", 4)
         for cell in nb.cells:
             cell.source = cell.source.replace('PROFILE = "auto"', 'PROFILE = "sanity"')
         nb.metadata.update(nbformat.from_dict(copies.kernel_facts()))  # as in a learner's copy
@@ -142,7 +142,7 @@ def shown(page, language):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_lesson_opens_with_each_text_marked_as_its_language(page, lab, name, screenshots):
     open_lesson(page, lab, name)
-    nb = nbformat.read(lesson.NOTEBOOKS / f"{name}.ipynb", 4)
+    nb = nbformat.read(course.NOTEBOOKS / f"{name}.ipynb", 4)
     for language in ("id", "en"):
         texts = page.locator(f".jp-RenderedMarkdown > div[lang={language}]")
         assert texts.count() == sum(f'<div lang="{language}">' in c.source for c in nb.cells)
@@ -172,7 +172,7 @@ def test_the_table_of_contents_names_each_section_once(page, lab):
     page.evaluate("() => window.jupyterapp.shell.activateById('table-of-contents')")
     page.wait_for_selector(".jp-TableOfContents .jp-tocItem-content")
     titles = page.locator(".jp-TableOfContents .jp-tocItem-content").all_inner_texts()
-    nb = nbformat.read(lesson.NOTEBOOKS / "00_start.ipynb", 4)
+    nb = nbformat.read(course.NOTEBOOKS / "00_start.ipynb", 4)
     texts = [cell.source for cell in nb.cells if cell.cell_type == "markdown"]
     headings = [text for text in texts if text.startswith(("# ", "## "))]
     assert len(titles) == len(set(titles)) >= len(headings)

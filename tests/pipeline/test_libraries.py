@@ -21,8 +21,8 @@ import uvicorn
 from transformers.trainer_pt_utils import safe_globals
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from helpers.course.settings import ROOT
-from helpers.pipeline import lint, notebooks
+from helpers.settings import ROOT
+from pipeline import lint, notebooks
 from tests import installs
 
 TAKERS = {

@@ -8,17 +8,12 @@ import time
 
 import pytest
 
-from helpers.classroom import marks
-from helpers.cli import options
-from helpers.course import md
-from helpers.data import csv_reader, item_lists, load_recipes, subject
-from helpers.data.cleaning import break_at_numbers, repair_encoding, without_markup
-from helpers.data.ingredients import amounts, doubled, has_quantity, too_much
-from helpers.data.recipes import item_name
+from helpers import cleaning, cli_options, csv_reader, medical_guard, prompts, subject
+from helpers.cleaning import break_at_numbers, repair_encoding, without_markup
 from helpers.jsonl import validate, write_chats
-from helpers.medical import guard
-from helpers.pipeline import execute, lint
-from helpers.training import prompts
+from helpers.recipes import amounts, doubled, has_quantity, item_name, load_recipes, too_much
+from helpers.show import md
+from pipeline import execute, lint, marks
 
 LENGTH = 10_000
 
@@ -48,11 +43,11 @@ READER = {
     "column name": (csv_reader.plain, ["(", "(a", " ", "_"], ""),
     "columns": (lambda t: csv_reader.columns_by_content([["a", t, t]] * 2), [" ", "[", "-"], ""),
     "list": (
-        item_lists.list_items,
+        cleaning.list_items,
         [" ", ")", ",", ", dtype=a", "'", "' '", "nan", ",nan"],
         "c('a'",
     ),
-    "bracket": (item_lists.list_items, [" ", "[ ", "('", "a"], "("),
+    "bracket": (cleaning.list_items, [" ", "[ ", "('", "a"], "("),
     "numbers": (break_at_numbers, ["1. ", "1.", "(1 ", " ", "\t"], "1."),
     "encoding": (repair_encoding, ["Â", "Ã¢", "â€"], ""),
     "markup": (without_markup, ["<", "<a", "<br ", "&", "&#", "&#9", "</", " "], "<a"),
@@ -74,15 +69,23 @@ ANSWERS = {
         ["a: ", ",1", ", ", "(", " (", "1"],
         "a",
     ),
-    "dose": (guard.names_dose, [" ", "1", "1 ", "1-", "satu ", "1,1 "], "1"),
+    "dose": (medical_guard.names_dose, [" ", "1", "1 ", "1-", "satu ", "1,1 "], "1"),
     "doctor": (
-        lambda t: guard.sends_to_doctor(t, "id"),
+        lambda t: medical_guard.sends_to_doctor(t, "id"),
         ["tidak perlu ", "a", "a "],
         "tidak perlu ",
     ),
-    "no doctor": (lambda t: guard.sends_to_doctor(t, "en"), ["do not ", "a", "a "], "do not "),
-    "emergency": (guard.is_emergency, ["bicara", "vomit", "dada ", "chest a ", "bleed"], ""),
-    "terminal": (options.printable, ["\x1b[", "a"], ""),
+    "no doctor": (
+        lambda t: medical_guard.sends_to_doctor(t, "en"),
+        ["do not ", "a", "a "],
+        "do not ",
+    ),
+    "emergency": (
+        medical_guard.is_emergency,
+        ["bicara", "vomit", "dada ", "chest a ", "bleed"],
+        "",
+    ),
+    "terminal": (cli_options.printable, ["\x1b[", "a"], ""),
     "error": (execute.one_line, ["\x1b[", "1", " "], "\x1b["),
     "markdown": (md, ["`", "\\", "\n"], ""),
     "lint": (lint.prose, ["<", "<a", "`a", "[a](", "**a", "| a "], ""),

@@ -18,11 +18,10 @@ import psutil
 import pytest
 from jupyter_client.manager import start_new_kernel
 
-from helpers.course import files, lesson, settings
-from helpers.pipeline import execute, gates, lint, notebooks, runner
-from helpers.training import models
+from helpers import course, files, models, settings
+from pipeline import execute, gates, lint, notebooks, runner
 
-NAMES = [item["name"] for item in lesson.lessons()]
+NAMES = [item["name"] for item in course.lessons()]
 LANGUAGES = ("id", "en")
 pytestmark = pytest.mark.slow
 
@@ -47,7 +46,7 @@ def run_lesson(name, cfg, folder, strict, **values):
     }
     if name.startswith("01"):  # it imports torch when it is ready for it
         environment["COLD_PYTHON"] = "1"
-    plan = execute.Plan(name, lesson.NOTEBOOKS / f"{name}.ipynb", 600)
+    plan = execute.Plan(name, course.NOTEBOOKS / f"{name}.ipynb", 600)
     return execute.run_notebook(plan, folder, runner.parameters(cfg) | values, environment)
 
 
@@ -56,7 +55,7 @@ def run_course(run: Pass) -> Pass:
     solved = run.cfg.language == "id"
     run.folder.mkdir()
     for name in NAMES:
-        run.code[name] = notebooks.code_sha256(notebooks.read(lesson.NOTEBOOKS / f"{name}.ipynb"))
+        run.code[name] = notebooks.code_sha256(notebooks.read(course.NOTEBOOKS / f"{name}.ipynb"))
         values = {"RUN_SOLUTIONS": True} if solved else {}
         run.outcomes[name] = run_lesson(name, run.cfg, run.folder, solved, **values)
         if run.outcomes[name].status != "passed":

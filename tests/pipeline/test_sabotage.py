@@ -7,9 +7,9 @@ from concurrent.futures import ThreadPoolExecutor
 import nbformat
 import pytest
 
-from helpers.course.errors import CourseError, UsageError
-from helpers.course.settings import ROOT, load
-from helpers.pipeline import sabotage
+from helpers.files import CourseError, UsageError
+from helpers.settings import ROOT, load
+from pipeline import sabotage
 from tests import mutants
 
 IN_TESTS = [  # cheap ones, one of each kind; the others by command

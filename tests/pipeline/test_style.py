@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from helpers.course.settings import ROOT
+from helpers.settings import ROOT
 
 MODULES, LINES, LONGEST = 73, 15_345, 60
 FILES = [p for p in sorted((ROOT / "helpers").rglob("*.py")) if "__pycache__" not in p.parts]

@@ -6,19 +6,17 @@ import math
 import follow_ups as script
 import pytest
 
-from helpers.course.errors import MissingStep
-from helpers.course.files import write_text
-from helpers.data import ingredients, splits
-from helpers.training import prompts, requests
+from helpers import prompts, recipes, splits
+from helpers.files import MissingStep, write_text
 
 
 def rows_of(corpus, phrasing):
     for recipe in corpus:
-        asked = requests.draw(recipe, "id", form="ingredients", phrasing=phrasing)
+        asked = prompts.draw(recipe, "id", form="ingredients", phrasing=phrasing)
         yield {
             "recipe_id": recipe.recipe_id,
             "title": recipe.title,
-            "main": ingredients.names(recipe.ingredients, "id")[0],
+            "main": recipes.names(recipe.ingredients, "id")[0],
             "form": "ingredients",
             "phrasing": phrasing,
             "asked": list(asked.items),
@@ -32,12 +30,12 @@ def chats(corpus):
     rows = list(rows_of(corpus, "test"))
     made = {
         kind: [prompts.follow_up(row["messages"], kind, row["main"]) for row in rows]
-        for kind in requests.FOLLOW_UPS
+        for kind in prompts.FOLLOW_UPS
     }
     return {kind: [chat for chat in some if chat] for kind, some in made.items()}
 
 
-@pytest.mark.parametrize("kind", requests.FOLLOW_UPS)
+@pytest.mark.parametrize("kind", prompts.FOLLOW_UPS)
 def test_the_rule_s_answer_has_full_marks_and_the_first_answer_is_not_obedient(chats, kind):
     for chat in chats[kind]:
         best = script.score(kind, chat, chat[-1]["content"], "id")
@@ -50,10 +48,10 @@ def test_the_rule_s_answer_has_full_marks_and_the_first_answer_is_not_obedient(c
 
 def test_a_request_is_one_of_the_written_sentences_with_a_capital_letter(chats):
     for kind, some in chats.items():
-        sentences = requests.PHRASINGS["id"][kind]["train"]
+        sentences = prompts.PHRASINGS["id"][kind]["train"]
         for chat in some:
             items = prompts.parse(chat[2]["content"]).ingredients
-            names = ingredients.names(items, "id") if kind == "without" else [""]
+            names = recipes.names(items, "id") if kind == "without" else [""]
             written = {one.format(items=name) for one in sentences for name in names}
             assert chat[3]["content"] in {text[0].upper() + text[1:] for text in written}
 
@@ -96,7 +94,7 @@ def test_a_whole_run_writes_tables_of_all_opponents(tuned_cfg, corpus, monkeypat
     assert answered["all"] == len(corpus) - half > answered["without"] >= found["n"]
     assert found["training"]["rows"] == {"without": 6, "twice": 6, "single": 3}
     assert all(map(math.isfinite, found["training"]["losses"])) and found["training"]["losses"]
-    for kind in requests.FOLLOW_UPS:
+    for kind in prompts.FOLLOW_UPS:
         assert list(found[kind]) == ["before", "after", "repeat", "code"]
         assert found[kind]["code"]["obeyed"][0] == 1 and found[kind]["repeat"]["obeyed"][0] == 0
         assert len(found["examples"][kind]["chat"]) == 4

@@ -8,10 +8,9 @@ import nbformat
 import pytest
 import torch
 
-from helpers import training
-from helpers.course import num, say
-from helpers.course.settings import ROOT
-from helpers.training import models
+from helpers import models, training
+from helpers.settings import ROOT
+from helpers.show import num, say
 
 ELSEWHERE = {"output_dir", "logging_dir", "run_name", "num_train_epochs"}
 

@@ -6,7 +6,7 @@ import random
 import loss_curves as curves
 import pytest
 
-from helpers.course.settings import ROOT
+from helpers.settings import ROOT
 
 
 def falling(seed: int, shift: float = 0.0, from_step: int = 0, steps: int = 30) -> list[float]:

@@ -8,11 +8,8 @@ import pytest
 import safetensors.torch
 import torch
 
-from helpers.course import device, files
-from helpers.course.errors import CourseError, MissingStep
-from helpers.course.files import read_json, sha256, write_json, write_text
-from helpers.data import splits
-from helpers.training import models
+from helpers import files, models, settings, splits
+from helpers.files import CourseError, MissingStep, read_json, sha256, write_json, write_text
 
 
 def test_a_model_folder_without_weights_is_named(cfg, tmp_path):
@@ -128,9 +125,9 @@ def test_a_folder_that_fails_halfway_leaves_nothing_behind(tmp_path):
 
 def test_compute_dtype_follows_what_the_processor_does_fast(cfg, monkeypatch):
     auto = dataclasses.replace(cfg, compute_dtype="auto")
-    monkeypatch.setattr(device, "fast_bf16", lambda: True)
+    monkeypatch.setattr(settings, "fast_bf16", lambda: True)
     assert models.compute_dtype(auto) == torch.bfloat16
-    monkeypatch.setattr(device, "fast_bf16", lambda: False)
+    monkeypatch.setattr(settings, "fast_bf16", lambda: False)
     assert models.compute_dtype(auto) == torch.float32
     assert models.compute_dtype(cfg) == torch.float32
 

@@ -12,9 +12,10 @@ from tokenizers.models import WordLevel
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
-from helpers.course.errors import LabelMaskError
-from helpers.data.recipes import Recipe
-from helpers.training import ChatDataset, models, prompts
+from helpers import models, prompts
+from helpers.files import LabelMaskError
+from helpers.recipes import Recipe
+from helpers.training import ChatDataset
 
 LINE = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9 ,]{0,30}[a-z]", fullmatch=True)
 RECIPES = st.builds(

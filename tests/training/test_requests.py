@@ -5,12 +5,10 @@ import re
 
 import pytest
 
-from helpers.course.settings import ROOT
-from helpers.data import recipes
-from helpers.data.ingredients import amounts, names, same, words
-from helpers.data.recipes import item_name
-from helpers.training import prompts, requests
-from helpers.training.requests import FOLLOW_UPS, FORMS, PHRASINGS
+from helpers import prompts, recipes
+from helpers.prompts import FOLLOW_UPS, FORMS, PHRASINGS
+from helpers.recipes import amounts, item_name, names, same, words
+from helpers.settings import ROOT
 
 LANGUAGES = ("id", "en")
 
@@ -37,7 +35,7 @@ def test_a_request_uses_only_the_phrasings_of_its_side(corpus, phrasing):
         foreign = re.compile("|".join(map(pattern, PHRASINGS["id"][form][other])))
         own = re.compile("|".join(map(pattern, PHRASINGS["id"][form][phrasing])))
         for recipe in corpus:
-            asked = requests.draw(recipe, form=form, phrasing=phrasing)
+            asked = prompts.draw(recipe, form=form, phrasing=phrasing)
             assert asked.phrasing == phrasing and asked.form == form
             assert own.search(asked.text) and not foreign.fullmatch(asked.text)
 
@@ -49,7 +47,7 @@ def test_words_around_a_request_are_heard_in_training_only(corpus):
     heard = {"train": 0, "test": 0}
     for phrasing in heard:
         for recipe in corpus:
-            text = requests.draw(recipe, phrasing=phrasing).text
+            text = prompts.draw(recipe, phrasing=phrasing).text
             assert text == text.strip() and "  " not in text
             heard[phrasing] += text.startswith(before)
             heard[phrasing] += text.endswith(tuple(" " + after for after in around["after"]))
@@ -59,7 +57,7 @@ def test_words_around_a_request_are_heard_in_training_only(corpus):
 
 def test_an_english_request_has_no_indonesian_words_around_it(corpus):
     before, after = (tuple(PHRASINGS["id"]["around"][side]) for side in ("before", "after"))
-    texts = [requests.draw(recipe, "en").text for recipe in corpus]
+    texts = [prompts.draw(recipe, "en").text for recipe in corpus]
     assert not any(text.startswith(before) or text.endswith(after) for text in texts)
 
 
@@ -68,12 +66,12 @@ def test_a_request_names_the_recipe_s_own_ingredients_in_random_order(corpus):
     for recipe in corpus:
         own = names(recipe.ingredients, "id")
         for epoch in range(6):
-            items = requests.draw(recipe, form="ingredients", epoch=epoch).items
+            items = prompts.draw(recipe, form="ingredients", epoch=epoch).items
             assert set(items) <= set(own) and own[0] in items and len(items) >= len(own) - 2
             assert len(set(items)) == len(items)
             orders.add(tuple(own.index(item) for item in items) == tuple(range(len(items))))
-            assert requests.draw(recipe, form="dish", epoch=epoch).items == ()
-            assert len(requests.draw(recipe, form="both", epoch=epoch).items) <= 4
+            assert prompts.draw(recipe, form="dish", epoch=epoch).items == ()
+            assert len(prompts.draw(recipe, form="both", epoch=epoch).items) <= 4
     assert orders == {True, False}
 
 
@@ -92,14 +90,14 @@ SOUP = recipes.Recipe("Sup", ("ayam", "wortel", "kentang", "tomat", "kol"), ("Re
 def test_of_three_ingredients_none_is_left_out_and_of_more_one_or_two(form, count, named):
     recipe = dataclasses.replace(SOUP, ingredients=SOUP.ingredients[:count])
     assert len(names(recipe.ingredients, "id")) == count
-    drawn = [requests.draw(recipe, form=form, epoch=epoch).items for epoch in range(60)]
+    drawn = [prompts.draw(recipe, form=form, epoch=epoch).items for epoch in range(60)]
     assert {len(set(items)) for items in drawn} == named
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_a_recipe_of_what_every_kitchen_has_is_asked_for_by_its_title(form):
     syrup = recipes.Recipe("Air Gula", ("1 l air", "2 sdm gula"), ("Rebus.",))
-    asked = requests.draw(syrup, form=form)
+    asked = prompts.draw(syrup, form=form)
     assert (asked.form, asked.items) == ("dish", ()) and "Air Gula" in asked.text
 
 
@@ -110,7 +108,7 @@ def test_ingredients_are_listed_with_commas_and_the_last_now_and_then_with_and(
 ):
     recipe, heard = dataclasses.replace(SOUP, ingredients=SOUP.ingredients[:count]), set()
     for epoch in range(40):
-        asked = requests.draw(recipe, language, form="ingredients", phrasing="test", epoch=epoch)
+        asked = prompts.draw(recipe, language, form="ingredients", phrasing="test", epoch=epoch)
         *most, last = asked.items
         lists = {", ".join(asked.items), ", ".join(most) + joined * bool(most) + last}
         listed = {
@@ -126,20 +124,20 @@ def test_ingredients_are_listed_with_commas_and_the_last_now_and_then_with_and(
 
 def test_each_epoch_asks_anew_and_the_same_arguments_ask_the_same(corpus):
     for language in LANGUAGES:
-        texts = {requests.draw(corpus[0], language, epoch=e).text for e in range(12)}
+        texts = {prompts.draw(corpus[0], language, epoch=e).text for e in range(12)}
         assert len(texts) > 6
-    assert requests.draw(corpus[1], epoch=3) == requests.draw(corpus[1], epoch=3)
-    assert requests.draw(corpus[1]) == requests.draw(corpus[1], epoch=0)  # the first
-    assert requests.draw(corpus[1], seed=1) != requests.draw(corpus[1], seed=2)
-    forms = [requests.draw(recipe, epoch=e).form for recipe in corpus for e in range(8)]
+    assert prompts.draw(corpus[1], epoch=3) == prompts.draw(corpus[1], epoch=3)
+    assert prompts.draw(corpus[1]) == prompts.draw(corpus[1], epoch=0)  # the first
+    assert prompts.draw(corpus[1], seed=1) != prompts.draw(corpus[1], seed=2)
+    forms = [prompts.draw(recipe, epoch=e).form for recipe in corpus for e in range(8)]
     assert set(forms) == set(FORMS)
 
 
 def test_a_quarter_leaves_ingredients_out_and_three_in_ten_words_are_everyday(monkeypatch):
-    monkeypatch.setattr(requests, "everyday", lambda name, language: name.upper())
+    monkeypatch.setattr(prompts, "everyday", lambda name, language: name.upper())
     short = everyday = said = 0
     for epoch in range(800):
-        asked = requests.draw(SOUP, form="ingredients", epoch=epoch)
+        asked = prompts.draw(SOUP, form="ingredients", epoch=epoch)
         short += len(asked.items) < len(SOUP.ingredients)
         everyday += sum(item.upper() in asked.text for item in asked.items)
         said += len(asked.items)
@@ -148,7 +146,7 @@ def test_a_quarter_leaves_ingredients_out_and_three_in_ten_words_are_everyday(mo
 
 
 def test_everyday_words_are_heard_instead_of_the_recipe_s(corpus):
-    asked = [requests.draw(r, form="ingredients", epoch=e) for r in corpus for e in range(3)]
+    asked = [prompts.draw(r, form="ingredients", epoch=e) for r in corpus for e in range(3)]
     assert any(item not in row.text for row in asked for item in row.items)
 
 
@@ -156,13 +154,13 @@ def test_messages_carry_the_request_and_the_answer(corpus):
     recipe = corpus[0]
     chat = prompts.messages(recipe, "id", form="both", epoch=2)
     assert [m["role"] for m in chat] == ["system", "user", "assistant"]
-    assert chat[1]["content"] == requests.draw(recipe, form="both", epoch=2).text
+    assert chat[1]["content"] == prompts.draw(recipe, form="both", epoch=2).text
     assert chat[2]["content"].startswith(recipe.title + "\n\nBahan:\n- ")
 
 
 def test_the_answer_lists_what_was_asked_for_first_and_in_that_order(corpus):
     for recipe in corpus:
-        asked = requests.draw(recipe, form="ingredients", epoch=1)
+        asked = prompts.draw(recipe, form="ingredients", epoch=1)
         chat = prompts.messages(recipe, "id", form="ingredients", epoch=1)
         listed = prompts.parse(chat[2]["content"]).ingredients
         assert tuple(item_name(item) for item in listed[: len(asked.items)]) == asked.items
@@ -258,14 +256,14 @@ def test_a_recipe_whose_title_or_steps_need_it_has_no_follow_up_without_it():
         ("600 g ayam", "3 cm jahe", "2 batang serai", "4 siung bawang putih", "1 sdt garam"),
         ("Haluskan bawang putih, jahe, serai, dan garam.", "Masak ayam dengan serai."),
     )
-    assert requests.removable(recipe, "ayam", "id") == ["jahe", "serai", "bawang putih"]
-    assert requests.without(recipe, "jahe", "id") is None  # in the title
-    assert requests.without(recipe, "serai", "id") is None  # in a step, outside an enumeration
-    assert requests.without(recipe, "bawang putih", "id") is None  # first of the enumeration
+    assert prompts.removable(recipe, "ayam", "id") == ["jahe", "serai", "bawang putih"]
+    assert prompts.without(recipe, "jahe", "id") is None  # in the title
+    assert prompts.without(recipe, "serai", "id") is None  # in a step, outside an enumeration
+    assert prompts.without(recipe, "bawang putih", "id") is None  # first of the enumeration
     measured = recipes.Recipe("A", ("1 ayam", "1 l air"), ("Tuang 200 ml air.", "Masak 5 menit."))
-    assert requests.twice(measured, "id") is None
-    assert requests.twice(dataclasses.replace(measured, steps=("Pour 2 cups.",)), "en") is None
-    assert requests.twice(recipe, "id").ingredients[1] == "6 cm jahe"
+    assert prompts.twice(measured, "id") is None
+    assert prompts.twice(dataclasses.replace(measured, steps=("Pour 2 cups.",)), "en") is None
+    assert prompts.twice(recipe, "id").ingredients[1] == "6 cm jahe"
 
 
 @pytest.mark.parametrize(
@@ -278,7 +276,7 @@ def test_a_recipe_whose_title_or_steps_need_it_has_no_follow_up_without_it():
 def test_a_step_loses_its_comma_only_with_the_ingredient(language, step, shorter, other):
     gone = {"id": "jahe", "en": "ginger"}[language]
     recipe = recipes.Recipe("Sup", ("1 ayam", f"1 {gone}"), (step, other))
-    assert requests.without(recipe, gone, language).steps == (shorter, other)
+    assert prompts.without(recipe, gone, language).steps == (shorter, other)
 
 
 def test_a_follow_up_is_the_same_for_the_same_arguments(spoken):

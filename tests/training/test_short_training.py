@@ -12,9 +12,9 @@ import nbformat
 import pytest
 import short_training
 
-from helpers.course.settings import ROOT
-from helpers.data import item_name
-from helpers.training import prompts, requests
+from helpers import prompts
+from helpers.recipes import item_name
+from helpers.settings import ROOT
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +27,7 @@ def test_rows_are_those_that_lesson_02_saves(cfg, saved):
     source = next(c.source for c in nb.cells if "def chat_row" in c.source)
     tree = ast.parse(source)
     tree.body = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
-    names = {"cfg": cfg, "requests": requests, "prompts": prompts, "item_name": item_name}
+    names = {"cfg": cfg, "requests": prompts, "prompts": prompts, "item_name": item_name}
     exec(compile(tree, "02", "exec"), names)
     for recipe in saved["test"]:
         for how in ({"epoch": 2}, {"form": "dish", "phrasing": "test"}):

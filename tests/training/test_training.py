@@ -16,14 +16,16 @@ import torch
 from peft import PeftModel
 from transformers import EarlyStoppingCallback
 
-from helpers import training
-from helpers.course import bilingual
-from helpers.course.errors import CourseError, LabelMaskError, MissingStep, UsageError
-from helpers.course.files import write_json, write_text
-from helpers.course.settings import ROOT
-from helpers.data import splits
-from helpers.memory import planner
-from helpers.training import checkpoints, models, prompts, trainer
+from helpers import models, planner, prompts, show, splits, training
+from helpers.files import (
+    CourseError,
+    LabelMaskError,
+    MissingStep,
+    UsageError,
+    write_json,
+    write_text,
+)
+from helpers.settings import ROOT
 
 
 def chats(corpus):
@@ -110,10 +112,10 @@ def test_a_loss_in_pieces_has_the_gradient_of_the_whole(
     (weight,) = [p for n, p in model.named_parameters() if f"{learning}.weight" in n][:1]
     weight.requires_grad_()
     found = []
-    monkeypatch.setattr(trainer, "PIECE", 7)
-    in_pieces, whole = trainer.InPieces.apply, lambda hidden, targets, nats: nats(hidden, targets)
+    monkeypatch.setattr(training, "PIECE", 7)
+    in_pieces, whole = training.InPieces.apply, lambda hidden, targets, nats: nats(hidden, targets)
     for apply in (whole, in_pieces):
-        monkeypatch.setattr(trainer.InPieces, "apply", apply)
+        monkeypatch.setattr(training.InPieces, "apply", apply)
         weight.grad = None
         nats = training.label_loss(model, batch, torch.float32, reduction)
         (nats * torch.arange(1.0, 1 + nats.numel()).reshape(nats.shape)).sum().backward()
@@ -126,8 +128,8 @@ def trained(cfg, rows, tokenizer, folder, resume=None, **changes):
     cfg = dataclasses.replace(cfg, **changes)
     model = training.attach_adapter(models.load_base(cfg, for_training=True), cfg)
     trainer = training.make_trainer(model, cfg, rows, rows, tokenizer, folder)
-    trainer.train(resume_from_checkpoint=resume)
-    return trainer
+    training.train(resume_from_checkpoint=resume)
+    return training
 
 
 @pytest.fixture(scope="module")
@@ -141,9 +143,9 @@ def test_training_lowers_the_loss_and_checks_gradients_after_each_evaluation(
     cfg, rows, tokenizer, tmp_path
 ):
     trainer = trained(cfg, rows, tokenizer, tmp_path)
-    evaluations = [r["eval_loss"] for r in trainer.history if "eval_loss" in r]
+    evaluations = [r["eval_loss"] for r in training.history if "eval_loss" in r]
     assert evaluations[-1] < evaluations[0]
-    assert trainer.guard.checked_after_evaluation >= len(evaluations) - 1 >= 2
+    assert training.guard.checked_after_evaluation >= len(evaluations) - 1 >= 2
     assert all(math.isfinite(v) for v in evaluations)
 
 
@@ -168,7 +170,7 @@ def test_a_model_that_stops_learning_after_an_evaluation_is_stopped_at_once(
     """The packed kernel of AVX512-BF16, imitated: no gradient comes back after an evaluation."""
     model = training.attach_adapter(models.load_base(cfg, for_training=True), cfg)
     trainer = training.make_trainer(model, cfg, rows, rows, tokenizer, tmp_path)
-    evaluate = trainer.evaluate
+    evaluate = training.evaluate
 
     def evaluate_and_pack(*args, **kwargs):
         result = evaluate(*args, **kwargs)
@@ -177,9 +179,9 @@ def test_a_model_that_stops_learning_after_an_evaluation_is_stopped_at_once(
                 parameter.register_hook(torch.zeros_like)
         return result
 
-    monkeypatch.setattr(trainer, "evaluate", evaluate_and_pack)
+    monkeypatch.setattr(training, "evaluate", evaluate_and_pack)
     with pytest.raises(CourseError, match="no gradient .*right after an evaluation"):
-        trainer.train()
+        training.train()
 
 
 def test_a_gradient_that_is_not_finite_ends_the_training(cfg, rows, tokenizer, tmp_path):
@@ -217,17 +219,17 @@ def test_a_collator_that_changes_what_is_learnt_is_refused_before_the_first_step
 ):
     model = training.attach_adapter(models.load_base(cfg, for_training=True), cfg)
     trainer = training.make_trainer(model, cfg, rows, rows, tokenizer, tmp_path)
-    sound = trainer.data_collator
+    sound = training.data_collator
 
     def changing(some):
         batch = sound(some)
         batch["labels"][batch["input_ids"] == getattr(tokenizer, token)] = label
         return batch
 
-    trainer.data_collator = changing
+    training.data_collator = changing
     with pytest.raises(LabelMaskError, match="the collator leaves"):
-        trainer.train()
-    assert trainer.state.global_step == 0
+        training.train()
+    assert training.state.global_step == 0
 
 
 # setting of a profile -> argument of transformers' Trainer; none of the values is a default
@@ -272,7 +274,7 @@ def test_no_number_of_steps_means_whole_epochs(cfg, tmp_path):
     assert [args.eval_steps for args in without] == [5, 5]  # ten steps an epoch
     one = dataclasses.replace(cfg, max_steps=1, warmup_steps=0)
     assert training.arguments(one, 40, tmp_path).eval_steps == 1
-    assert [trainer.steps_per_epoch(n, cfg) for n in (1, 40, 41, 43)] == [1, 10, 11, 11]
+    assert [training.steps_per_epoch(n, cfg) for n in (1, 40, 41, 43)] == [1, 10, 11, 11]
 
 
 def test_gradients_are_scaled_where_the_arithmetic_is_in_fp16_alone(cfg, tmp_path, monkeypatch):
@@ -302,7 +304,7 @@ def test_patience_and_adapter_are_the_profile_s(cfg, rows, tokenizer, tmp_path):
     model = training.attach_adapter(models.load_base(cfg, for_training=True), cfg)
     trainer = training.make_trainer(model, cfg, rows, rows, tokenizer, tmp_path)
     (stopping,) = [
-        c for c in trainer.callback_handler.callbacks if isinstance(c, EarlyStoppingCallback)
+        c for c in training.callback_handler.callbacks if isinstance(c, EarlyStoppingCallback)
     ]
     assert stopping.early_stopping_patience == 7
     config = model.peft_config["default"]
@@ -354,19 +356,19 @@ def test_accumulated_batches_weigh_by_their_tokens(cfg, rows, tokenizer, tmp_pat
             weight = next(w for name, w in model.named_parameters() if "lora_B" in name)
             seen["gradient"] = weight.grad.clone()
 
-        trainer.guard.on_pre_optimizer_step = keep
-        trainer.train()
+        training.guard.on_pre_optimizer_step = keep
+        training.train()
         moved.append(seen["gradient"])
     assert torch.allclose(*moved, rtol=1e-3, atol=1e-7)
 
 
 def test_logits_are_scaled_and_capped_as_two_families_do(cfg):
     logits = torch.tensor([[2.0, -40.0]])
-    plain = trainer.scale_logits(logits, SimpleNamespace())
+    plain = training.scale_logits(logits, SimpleNamespace())
     assert torch.equal(plain, logits)
-    granite = trainer.scale_logits(logits, SimpleNamespace(logits_scaling=8.0))
+    granite = training.scale_logits(logits, SimpleNamespace(logits_scaling=8.0))
     assert granite.tolist() == [[0.25, -5.0]]
-    gemma = trainer.scale_logits(logits, SimpleNamespace(final_logit_softcapping=30.0))
+    gemma = training.scale_logits(logits, SimpleNamespace(final_logit_softcapping=30.0))
     assert gemma[0].tolist() == pytest.approx([30 * math.tanh(x / 30) for x in (2.0, -40.0)])
 
 
@@ -390,7 +392,7 @@ def unbroken(cfg, rows, tokenizer, tmp_path_factory):
 
 
 def losses(trainer):
-    return {r["step"]: r["eval_loss"] for r in trainer.history if "eval_loss" in r}
+    return {r["step"]: r["eval_loss"] for r in training.history if "eval_loss" in r}
 
 
 def test_resuming_after_a_truncated_checkpoint_falls_back_and_ends_like_an_unbroken_run(
@@ -401,7 +403,7 @@ def test_resuming_after_a_truncated_checkpoint_falls_back_and_ends_like_an_unbro
     assert newest.name == "checkpoint-8"
     weights = newest / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    sound = checkpoints.sound_checkpoint(broken)
+    sound = training.sound_checkpoint(broken)
     assert sound.endswith("checkpoint-6")
     assert "checkpoint-8 is broken" in capsys.readouterr().out
     again = losses(trained(cfg, rows, tokenizer, broken, resume=sound, **LONG))
@@ -417,7 +419,7 @@ def test_a_training_that_was_killed_resumes_and_ends_like_an_unbroken_one(
     child = os.fork()
     if child == 0:
         die = partial(os.kill, os.getpid(), signal.SIGKILL)
-        step, save = trainer.LabelTrainer.training_step, torch.save
+        step, save = training.LabelTrainer.training_step, torch.save
 
         def training_step(self, *args, **kwargs):
             if moment == "in a step" and self.state.global_step == 4:
@@ -429,7 +431,7 @@ def test_a_training_that_was_killed_resumes_and_ends_like_an_unbroken_one(
                 die()
             return save(state, path, *args, **kwargs)
 
-        monkeypatch.setattr(trainer.LabelTrainer, "training_step", training_step)
+        monkeypatch.setattr(training.LabelTrainer, "training_step", training_step)
         monkeypatch.setattr(torch, "save", saved)
         try:
             trained(cfg, rows, tokenizer, tmp_path, **LONG)
@@ -438,7 +440,7 @@ def test_a_training_that_was_killed_resumes_and_ends_like_an_unbroken_one(
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     last = 6 if moment == "while saving" else 4
     assert max(p.name for p in tmp_path.glob("checkpoint-*")) == f"checkpoint-{last}"
-    sound = checkpoints.sound_checkpoint(tmp_path)
+    sound = training.sound_checkpoint(tmp_path)
     assert sound.endswith("checkpoint-4")
     assert losses(trained(cfg, rows, tokenizer, tmp_path, resume=sound, **LONG)) == unbroken[1]
 
@@ -447,7 +449,7 @@ def test_whether_a_training_fits_is_asked_first_unless_it_is_cut_up(
     cfg, rows, tokenizer, tmp_path, monkeypatch
 ):
     asked, cut_up = [], []
-    monkeypatch.setattr(trainer, "check_fits", asked.append)
+    monkeypatch.setattr(training, "check_fits", asked.append)
     monkeypatch.setattr(models, "sharded", lambda: bool(cut_up))
     model = training.attach_adapter(models.load_base(cfg, for_training=True), cfg)
     training.make_trainer(model, cfg, rows, rows, tokenizer, tmp_path)
@@ -460,7 +462,7 @@ def test_whether_a_training_fits_is_asked_first_unless_it_is_cut_up(
 def test_a_resume_goes_on_counting_for_early_stopping(cfg, rows, tokenizer, tmp_path, monkeypatch):
     """Learning rate 0: no evaluation is better than that of step 2; the third of those stops."""
     flat = {"max_steps": 12, "patience": 3, "evals_per_epoch": 6, "learning_rate": 0.0}
-    step = trainer.LabelTrainer.training_step
+    step = training.LabelTrainer.training_step
 
     def cut(self, *args, **kwargs):
         if self.state.global_step == 4:
@@ -468,9 +470,9 @@ def test_a_resume_goes_on_counting_for_early_stopping(cfg, rows, tokenizer, tmp_
         return step(self, *args, **kwargs)
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(trainer.LabelTrainer, "training_step", cut)
+        patch.setattr(training.LabelTrainer, "training_step", cut)
         trained(cfg, rows, tokenizer, tmp_path, **flat)
-    last = checkpoints.sound_checkpoint(tmp_path)
+    last = training.sound_checkpoint(tmp_path)
     assert last.endswith("checkpoint-4")
     ended = trained(cfg, rows, tokenizer, tmp_path, resume=last, **flat)
     assert ended.state.global_step == 8  # of twelve
@@ -481,10 +483,10 @@ def test_the_newest_checkpoint_is_taken_and_one_whose_state_is_cut_off_set_aside
 ):
     for step in (9, 10):  # as text 10 comes before 9
         shutil.copytree(saved_checkpoint, tmp_path / f"checkpoint-{step}")
-    assert checkpoints.sound_checkpoint(tmp_path).endswith("checkpoint-10")
+    assert training.sound_checkpoint(tmp_path).endswith("checkpoint-10")
     state = tmp_path / "checkpoint-10" / "trainer_state.json"
     state.write_text(state.read_text(encoding="utf-8")[:100], encoding="utf-8")
-    assert checkpoints.sound_checkpoint(tmp_path).endswith("checkpoint-9")
+    assert training.sound_checkpoint(tmp_path).endswith("checkpoint-9")
     assert "checkpoint-10 is broken" in capsys.readouterr().out
 
 
@@ -507,7 +509,7 @@ def test_a_checkpoint_from_a_stranger_runs_no_code_and_is_set_aside(
     for other in ("checkpoint-abc", "checkpoint-7.bak"):
         (tmp_path / "out" / other).mkdir()
     torch.save(Malicious(tmp_path / "ran"), tmp_path / "out" / "checkpoint-3" / part)
-    assert checkpoints.sound_checkpoint(tmp_path / "out") == str(folder)
+    assert training.sound_checkpoint(tmp_path / "out") == str(folder)
     assert "checkpoint-3 is broken" in capsys.readouterr().out
     assert not (tmp_path / "ran").exists()
     assert (tmp_path / "out" / "checkpoint-abc").is_dir()
@@ -518,29 +520,29 @@ def test_a_checkpoint_from_a_stranger_runs_no_code_and_is_set_aside(
 
 
 def test_a_checkpoint_of_several_processes_has_a_random_state_of_each(tmp_path):
-    assert checkpoints.random_states(tmp_path) == ["rng_state.pth"]
+    assert training.random_states(tmp_path) == ["rng_state.pth"]
     (tmp_path / "rng_state_0.pth").touch()
     with pytest.raises(FileNotFoundError):  # not all have written theirs
-        checkpoints.random_states(tmp_path)
-    write_json(tmp_path / checkpoints.PROCESSES, {"processes": 2})
-    assert checkpoints.random_states(tmp_path) == ["rng_state_0.pth", "rng_state_1.pth"]
+        training.random_states(tmp_path)
+    write_json(tmp_path / training.PROCESSES, {"processes": 2})
+    assert training.random_states(tmp_path) == ["rng_state_0.pth", "rng_state_1.pth"]
 
 
 def test_fingerprint_follows_rows_and_settings_but_not_the_display_language(
     cfg, rows, corpus, tokenizer, monkeypatch
 ):
-    mark = checkpoints.fingerprint(cfg, rows, rows)
+    mark = training.fingerprint(cfg, rows, rows)
     fewer = training.ChatDataset(chats(corpus[:-1]), tokenizer, cfg.max_length)
-    assert checkpoints.fingerprint(cfg, fewer, rows) != mark
-    assert checkpoints.fingerprint(cfg, rows, fewer) != mark, "validation chooses the checkpoint"
-    assert checkpoints.fingerprint(dataclasses.replace(cfg, rank=8), rows, rows) != mark
-    assert checkpoints.fingerprint(dataclasses.replace(cfg, language="en"), rows, rows) == mark
+    assert training.fingerprint(cfg, fewer, rows) != mark
+    assert training.fingerprint(cfg, rows, fewer) != mark, "validation chooses the checkpoint"
+    assert training.fingerprint(dataclasses.replace(cfg, rank=8), rows, rows) != mark
+    assert training.fingerprint(dataclasses.replace(cfg, language="en"), rows, rows) == mark
     gpu = dataclasses.replace(cfg, device=dataclasses.replace(cfg.device, kind="cuda"))
-    assert checkpoints.fingerprint(gpu, rows, rows) != mark
+    assert training.fingerprint(gpu, rows, rows) != mark
     config = training.lora_config(cfg)
-    assert checkpoints.fingerprint(cfg, rows, rows, config) != mark
+    assert training.fingerprint(cfg, rows, rows, config) != mark
     marks = {  # where a run is logged is not what it learns
-        checkpoints.fingerprint(cfg, rows, rows, SimpleNamespace(to_dict=lambda some=some: some))
+        training.fingerprint(cfg, rows, rows, SimpleNamespace(to_dict=lambda some=some: some))
         for some in ({"seed": 1, "run_name": "a"}, {"seed": 1, "run_name": "b"}, {"seed": 2})
     }
     assert len(marks) == 2
@@ -552,9 +554,9 @@ def test_fingerprint_follows_rows_and_settings_but_not_the_display_language(
         lambda chat, tokenizer: prompts.Encoded(ids := encode(chat, tokenizer).input_ids, ids),
         check=lambda *row: None,
     )
-    assert checkpoints.fingerprint(cfg, other_labels, rows) != mark
-    monkeypatch.setattr(checkpoints, "versions", lambda: {"torch": "0.1"})
-    assert checkpoints.fingerprint(cfg, rows, rows) != mark
+    assert training.fingerprint(cfg, other_labels, rows) != mark
+    monkeypatch.setattr(training, "versions", lambda: {"torch": "0.1"})
+    assert training.fingerprint(cfg, rows, rows) != mark
 
 
 def test_every_argument_that_changes_what_is_learnt_makes_another_training(cfg, rows, tmp_path):
@@ -563,7 +565,7 @@ def test_every_argument_that_changes_what_is_learnt_makes_another_training(cfg, 
 
     def mark(**changed):
         some = SimpleNamespace(to_dict=lambda: given | changed)
-        return checkpoints.fingerprint(cfg, rows, rows, some)
+        return training.fingerprint(cfg, rows, rows, some)
 
     learnt = "learning_rate weight_decay warmup_steps num_train_epochs max_steps max_grad_norm seed"
     learnt += " data_seed optim lr_scheduler_type adam_beta2 fp16 per_device_train_batch_size"
@@ -596,15 +598,15 @@ def test_a_fingerprint_is_the_same_in_every_process(tmp_path, monkeypatch, capsy
 
 
 def test_a_profile_for_the_processor_alone_trains_there_even_beside_a_gpu(cfg, tmp_path):
-    assert trainer.arguments(cfg, 8, tmp_path).use_cpu
+    assert training.arguments(cfg, 8, tmp_path).use_cpu
     gpu = dataclasses.replace(cfg, device=dataclasses.replace(cfg.device, kind="cuda"))
-    assert not trainer.arguments(gpu, 8, tmp_path).use_cpu
+    assert not training.arguments(gpu, 8, tmp_path).use_cpu
 
 
 def test_a_model_of_the_same_name_in_another_place_is_another_training(cfg, rows):
     one, other = (dataclasses.replace(cfg, base_model=f"/{place}/llama") for place in "ab")
     assert one.key != other.key
-    assert checkpoints.fingerprint(one, rows, rows) != checkpoints.fingerprint(other, rows, rows)
+    assert training.fingerprint(one, rows, rows) != training.fingerprint(other, rows, rows)
 
 
 def test_rows_that_lesson_02_wrote_anew_are_trained_on_anew(cfg, monkeypatch, tmp_path):
@@ -613,7 +615,7 @@ def test_rows_that_lesson_02_wrote_anew_are_trained_on_anew(cfg, monkeypatch, tm
     write_json(models.adapter_folder(cfg) / "training.json", {"fingerprint": "m", "rows": "a"})
     for saved, found in ((None, True), ("a", True), ("b", False)):
         monkeypatch.setattr(models, "rows_hash", lambda cfg, saved=saved: saved)
-        assert bool(checkpoints.finished(cfg, "m")) == found
+        assert bool(training.finished(cfg, "m")) == found
 
 
 def guarded(*gradients):
@@ -658,9 +660,9 @@ def test_gradients_are_looked_at_first_and_once_after_each_evaluation():
 def test_the_line_of_a_training_shows_its_newest_losses(monkeypatch):
     said = []
     line = SimpleNamespace(show=lambda text, force: said.append(text) if force else None)
-    monkeypatch.setattr(trainer, "Live", lambda every: line)
-    bilingual.set_language("id")
-    show = trainer.live_line("bank")
+    monkeypatch.setattr(training, "Live", lambda every: line)
+    show.set_language("id")
+    show = training.live_line("bank")
     rows = [{"step": 1, "of": 1200, "loss": 9.0}, {"step": 2, "of": 1200, "eval_loss": 1.23456}]
     show(rows)
     show(rows + [{"step": 1100, "of": 1200, "loss": 0.5, "eval_loss": 0.25}])
@@ -683,11 +685,11 @@ def test_an_overflow_in_fp16_is_left_to_the_scaler_for_a_while(tmp_path):
 
 def test_a_training_on_a_test_recipe_is_refused(cfg, rows, tmp_path):
     cfg = dataclasses.replace(cfg, artifacts_root=tmp_path)
-    checkpoints.fingerprint(cfg, rows, rows)
+    training.fingerprint(cfg, rows, rows)
     line = json.dumps({"title": "Soto", "messages": rows.chats[3]})
     write_text(splits.split_file(cfg, "test"), line + "\n")
     with pytest.raises(CourseError, match="1 training rows are test recipes.*Soto"):
-        checkpoints.fingerprint(cfg, rows, rows)
+        training.fingerprint(cfg, rows, rows)
 
 
 def test_a_row_that_would_teach_the_wrong_thing_is_refused_by_the_dataset(corpus, tokenizer):
@@ -712,13 +714,13 @@ def test_checks_before_a_resume_count_once(rows, tokenizer):
 
 
 def test_checkpoints_of_another_training_are_not_trusted(cfg, artifacts_root):
-    folder = checkpoints.checkpoints(cfg, "first")
+    folder = training.checkpoints(cfg, "first")
     (folder / "checkpoint-5").mkdir()
-    assert (checkpoints.checkpoints(cfg, "first") / "checkpoint-5").is_dir()
-    assert not (checkpoints.checkpoints(cfg, "second") / "checkpoint-5").exists()
+    assert (training.checkpoints(cfg, "first") / "checkpoint-5").is_dir()
+    assert not (training.checkpoints(cfg, "second") / "checkpoint-5").exists()
     (folder / "checkpoint-5").mkdir()
     (folder / "fingerprint.txt").unlink()  # of no known training
-    assert not (checkpoints.checkpoints(cfg, "second") / "checkpoint-5").exists()
+    assert not (training.checkpoints(cfg, "second") / "checkpoint-5").exists()
 
 
 def test_an_adapter_configuration_of_a_lesson_s_own_stands_for_the_profile_s(cfg):
@@ -734,15 +736,15 @@ def test_a_training_is_logged_where_it_was_asked_for(cfg, tmp_path):
 
 
 def test_a_resumed_run_knows_where_it_began_and_what_was_logged_before():
-    history, logged = trainer.History(), [{"step": 5, "loss": 2.0}]
+    history, logged = training.History(), [{"step": 5, "loss": 2.0}]
     history.on_train_begin(None, SimpleNamespace(global_step=5, log_history=logged), None)
     assert history.first_step == 5 and history.rows == logged
 
 
 def test_a_fresh_training_does_not_go_on_from_the_finished_one(cfg, artifacts_root):
-    (checkpoints.checkpoints(cfg, "finished") / "checkpoint-9").mkdir()
-    folder = checkpoints.checkpoints(cfg, "finished", fresh=True)
-    assert checkpoints.sound_checkpoint(folder) is None
+    (training.checkpoints(cfg, "finished") / "checkpoint-9").mkdir()
+    folder = training.checkpoints(cfg, "finished", fresh=True)
+    assert training.sound_checkpoint(folder) is None
     assert [path.name for path in folder.iterdir()] == ["fingerprint.txt"]
 
 
@@ -757,22 +759,22 @@ def test_a_saved_adapter_is_whole_carries_a_card_and_answers_like_the_one_in_mem
         write_json(splits.split_file(cfg, split), [recipe.recipe_id for recipe in corpus])
     summary = {
         "fingerprint": "x",
-        "versions": checkpoints.versions(),
+        "versions": training.versions(),
         "steps": 12,
         "rows": models.rows_hash(cfg),
     }
-    folder = checkpoints.save(trainer.model, tokenizer, cfg, summary, trainer.history)
+    folder = training.save(training.model, tokenizer, cfg, summary, training.history)
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert cfg.data_hash in card and "learning_rate" in card and str(tmp_path) not in card
     named = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
     assert named == "sanity-llama"  # and not where it lies
     assert json.loads((folder / "history.json").read_text())
-    assert checkpoints.finished(cfg, "x")["steps"] == 12 and checkpoints.finished(cfg, "y") is None
+    assert training.finished(cfg, "x")["steps"] == 12 and training.finished(cfg, "y") is None
     del summary["rows"]  # as of another lesson, whose rows are its own
-    own = checkpoints.save(trainer.model, tokenizer, cfg, summary, [], folder=tmp_path / "own")
-    assert checkpoints.finished(cfg, "x", own) == summary
+    own = training.save(training.model, tokenizer, cfg, summary, [], folder=tmp_path / "own")
+    assert training.finished(cfg, "x", own) == summary
     with torch.no_grad():
-        in_memory = training.label_loss(trainer.model.eval(), batch, torch.float32).item()
+        in_memory = training.label_loss(training.model.eval(), batch, torch.float32).item()
         reloaded = training.label_loss(models.load_tuned(cfg), batch, torch.float32).item()
     assert reloaded == pytest.approx(in_memory, rel=1e-3)
     write_json(splits.split_file(cfg, "train"), [recipe.recipe_id for recipe in corpus[1:]])
@@ -786,7 +788,7 @@ def test_a_saved_adapter_names_its_base_as_the_hub_does_and_the_language_of_its_
     """Not the language that the lesson is shown in."""
     cfg = dataclasses.replace(cfg, base_model="Qwen/Qwen3-0.6B", language="en")
     config = write_json(tmp_path / "adapter_config.json", {"base_model_name_or_path": "/home/me"})
-    checkpoints.describe(tmp_path, cfg, {"versions": {}}, [])
+    training.describe(tmp_path, cfg, {"versions": {}}, [])
     assert json.loads(config.read_text()) == {"base_model_name_or_path": "Qwen/Qwen3-0.6B"}
     assert "\nlanguage: id\n" in (tmp_path / "README.md").read_text(encoding="utf-8")
 
@@ -797,12 +799,12 @@ def test_a_card_names_the_base_s_licence_and_what_a_lesson_writes_itself_stands_
     cfg = dataclasses.replace(cfg, licence="Gemma", rank=7)
     write_json(tmp_path / "adapter_config.json", {})
     history = [{"step": 1, "loss": 3.5}, {"step": 2, "loss": 2.5}]
-    checkpoints.describe(tmp_path, cfg, {"versions": {"torch": "2.0"}, "steps": 2}, history)
+    training.describe(tmp_path, cfg, {"versions": {"torch": "2.0"}, "steps": 2}, history)
     card = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "licence (Gemma)" in card and "(rank 7)" in card
     assert "torch 2.0" in card and "| steps | 2 |" in card
     assert json.loads((tmp_path / "history.json").read_text(encoding="utf-8")) == history
-    checkpoints.describe(tmp_path, cfg, {"versions": {}}, [], "# My own")
+    training.describe(tmp_path, cfg, {"versions": {}}, [], "# My own")
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == "# My own"
 
 
@@ -813,13 +815,13 @@ def test_a_torn_adapter_is_said_in_a_sentence_and_trained_again(
 ):
     cfg = dataclasses.replace(cfg, artifacts_root=tmp_path)
     model = training.attach_adapter(models.load_base(cfg, for_training=True), cfg)
-    folder = checkpoints.save(model, tokenizer, cfg, {"fingerprint": "x", "versions": {}}, [])
-    assert checkpoints.finished(cfg, "x") and models.load_tuned(cfg)
+    folder = training.save(model, tokenizer, cfg, {"fingerprint": "x", "versions": {}}, [])
+    assert training.finished(cfg, "x") and models.load_tuned(cfg)
     whole = (folder / name).read_bytes()
     (folder / name).write_bytes(whole[: int(kept * len(whole))])
     with pytest.raises(MissingStep, match="not whole|tidak utuh"):
         models.load_tuned(cfg)
-    assert checkpoints.finished(cfg, "x") is None
+    assert training.finished(cfg, "x") is None
 
 
 @pytest.mark.parametrize(
@@ -827,20 +829,20 @@ def test_a_torn_adapter_is_said_in_a_sentence_and_trained_again(
     [("tensorbord", "Did you mean 'tensorboard'"), ("wandb", "pip install wandb")],
 )
 def test_a_logger_that_cannot_be_had_is_refused_before_training(monkeypatch, report_to, message):
-    monkeypatch.setattr(trainer.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(training.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UsageError, match=message):
-        trainer.check_logger(report_to)
+        training.check_logger(report_to)
 
 
 @pytest.mark.parametrize("chosen, mode", [(None, "offline"), ("online", "online")])
 def test_what_wandb_logs_stays_on_this_machine_unless_somebody_chose_otherwise(
     monkeypatch, chosen, mode
 ):
-    monkeypatch.setattr(trainer.importlib.util, "find_spec", lambda name: name)  # installed
+    monkeypatch.setattr(training.importlib.util, "find_spec", lambda name: name)  # installed
     monkeypatch.setenv("WANDB_MODE", chosen or "")
     if chosen is None:
         monkeypatch.delenv("WANDB_MODE")
-    trainer.check_logger("wandb")
+    training.check_logger("wandb")
     assert os.environ["WANDB_MODE"] == mode
 
 

@@ -5,13 +5,11 @@ import math
 import pytest
 import training_speed
 
-from helpers.course import settings
-from helpers.memory import shapes
-from helpers.training import models
+from helpers import models, planner, settings
 
 
 def test_flop_of_a_token_by_hand():
-    shape = shapes.known()["packaged"]  # SmolLM2-135M
+    shape = planner.known()["packaged"]  # SmolLM2-135M
     blocks = 4 * shape.linear_parameters
     assert training_speed.flop_a_token(shape, 16, [], 0) == blocks
     q = 6 * 16 * (576 + 576) * 30  # an adapter of rank 16 on q_proj alone, 30 blocks
@@ -23,7 +21,7 @@ def test_flop_of_a_token_by_hand():
 def test_the_limit_is_speed_over_work(cfg):
     rows = [{"input_ids": [1] * 30, "labels": [-100] * 10 + [1] * 20}] * 4
     found = training_speed.limit(cfg, rows)
-    shape = shapes.from_config(models.load_config(cfg))
+    shape = planner.from_config(models.load_config(cfg))
     flop = training_speed.flop_a_token(shape, cfg.rank, list(shape.linears), 2 / 3)
     assert found["gflop_a_token"] == pytest.approx(flop / 1e9)
     assert found["limit_tokens_per_s"] == pytest.approx(found["gflops_2048"] * 1e9 / flop)

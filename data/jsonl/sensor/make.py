@@ -12,7 +12,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parents[2]))
 
-from helpers.jsonl import sensors  # noqa: E402
+from helpers import sensors  # noqa: E402
 
 SEED = 42
 ROWS = 360

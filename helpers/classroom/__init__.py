@@ -1,1 +1,0 @@
-"""What a class needs around the lessons: a kit without internet, own copies, marks, a website."""

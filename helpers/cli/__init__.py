@@ -1,1 +1,0 @@
-"""The command line, `python -m helpers`; `options.py` has what commands share."""

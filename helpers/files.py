@@ -1,0 +1,184 @@
+"""Mistakes that a person can mend: messages say what, where, what was expected and what to do.
+
+Files written whole or not at all, and keys that say what a file was made from.
+"""
+
+from __future__ import annotations
+
+import csv
+import errno
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .show import tr
+
+
+class CourseError(Exception):
+    """Something the reader can put right; the command line prints it and exits with a code.
+
+    `CourseError(message)`, or `CourseError(indonesian, english)` for the display language's text.
+    """
+
+    exit_code = 1
+
+    def __init__(self, *texts: str):
+        super().__init__(tr(*texts) if len(texts) == 2 else texts[0])
+
+    def _render_traceback_(self) -> list[str]:
+        """What IPython shows in place of a traceback: one line, for the learner."""
+        return [f"⚠️ {self}"]
+
+
+class UsageError(CourseError):
+    """A wrong option, profile, language or path: exit code 2."""
+
+    exit_code = 2
+
+
+class MissingStep(CourseError):
+    """A notebook needs a file that an earlier notebook writes."""
+
+
+class LabelMaskError(CourseError):
+    """A training example whose labels would teach the wrong thing."""
+
+
+def printable(text: str) -> str:
+    """Text without control characters: what a file or a model wrote cannot steer the terminal."""
+    return "".join(c for c in text if c.isprintable() or c in "\n\t")
+
+
+def first_line(problem: BaseException) -> str:
+    """The first line of what an exception says, or its type's name where it says nothing."""
+    return (str(problem).strip().splitlines() or [type(problem).__name__])[0]
+
+
+# no right, or a disk that is full or read-only: nothing that a traceback would explain
+UNWRITABLE = {errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EROFS, getattr(errno, "EDQUOT", 0)}
+
+
+def patiently(call: Callable, *arguments):
+    """Call it; on Windows again, for up to a second, while another process holds the file open."""
+    for _ in range(20):
+        try:
+            return call(*arguments)
+        except PermissionError:
+            if sys.platform != "win32":
+                raise
+            time.sleep(0.05)
+    return call(*arguments)
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn a disk that is full or read-only, or a missing right, into a CourseError."""
+    try:
+        yield
+    except Exception as problem:  # safetensors' own error names the number in its text alone
+        rust = re.search(r"\(os error (\d+)\)", str(problem))
+        number = int(rust[1]) if rust else getattr(problem, "errno", None)
+        if number not in UNWRITABLE:
+            raise
+        where, why = Path(*path.parts[-3:]), os.strerror(number)
+        raise CourseError(
+            f"{where} tidak bisa ditulis: {why}. Sediakan tempat, atau pasang "
+            "DAPUR_ARTIFACTS ke folder yang bisa ditulis.",
+            f"{where} cannot be written: {why}. Make room, or set DAPUR_ARTIFACTS to "
+            "a folder that can be written.",
+        ) from problem
+
+
+def write_text(path: str | Path, text: str) -> Path:
+    """Write a whole UTF-8 file or none, its folder made if need be; line ends as in `text`.
+
+    Raises CourseError on a full or read-only disk, as `write_folder` does.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            temporary.write_text(text, encoding="utf-8", newline="\n")
+            patiently(os.replace, temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+    return path
+
+
+def write_json(path: str | Path, value) -> Path:
+    """Write a whole JSON file or none."""
+    return write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_json(path: str | Path):
+    """The value in a JSON file. Raises CourseError when it is not whole (a full disk, a copy)."""
+    text = patiently(Path(path).read_bytes)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as problem:  # nested thousands deep
+        where = Path(*Path(path).parts[-3:])
+        raise CourseError(
+            f"{where} bukan JSON yang utuh ({problem}). Hapus berkas itu, lalu jalankan lagi "
+            "pelajaran yang menulisnya.",
+            f"{where} is not whole JSON ({problem}). Delete that file, then run the lesson that "
+            "writes it again.",
+        ) from problem
+
+
+def write_folder(folder: Path, fill: Callable[[Path], None]) -> Path:
+    """Make `folder` whole or not at all: `fill(temporary)` writes, then one rename moves it."""
+    temporary = folder.with_name(f".{folder.name}-{uuid.uuid4().hex[:8]}")
+    with writing(folder):
+        temporary.mkdir(parents=True)
+        try:
+            fill(temporary)
+            if folder.exists():
+                shutil.rmtree(folder)
+            patiently(os.replace, temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def read_csv(path: str | Path) -> list[dict[str, str]]:
+    """The rows of a CSV file with a header, every cell as text."""
+    with open(path, encoding="utf-8", newline="") as handle:
+        return list(csv.DictReader(handle, strict=True))
+
+
+def harmless(cell) -> str:
+    """A cell of a CSV that no spreadsheet takes for a formula, on one line."""
+    text = " ".join(str(cell).split())
+    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
+
+
+def sha256(path: str | Path) -> str:
+    """Hash of a file's content, 64 hex digits."""
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def hash_files(paths: list[Path], relative_to: Path) -> str:
+    """Eight hex digits of the names (relative to a folder) and contents of files."""
+    digest = hashlib.sha256()
+    for path in paths:
+        digest.update(path.relative_to(relative_to).as_posix().encode())
+        digest.update(bytes.fromhex(sha256(path)))
+    return digest.hexdigest()[:8]
+
+
+def cache_key(*parts) -> str:
+    """Sixteen hex digits of what an artifact is made from: data and settings, as JSON values.
+
+    Give it values, never the source of a module: a changed comment must not retrain a model.
+    """
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

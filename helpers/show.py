@@ -1,0 +1,215 @@
+"""Two languages in one notebook: `tr`, the language switch, and Markdown made by code.
+
+What a notebook shows: token colours, texts side by side, figures; all text is escaped.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import re
+import time
+
+from IPython import get_ipython
+from IPython.display import HTML, display
+
+_language = "id"
+_CHOICES = {"id": "Bahasa Indonesia", "en": "English", "both": "Keduanya · Both"}
+
+
+def set_language(language: str) -> None:
+    global _language
+    _language = language
+
+
+def tr(indonesian: str, english: str) -> str:
+    """The text in the display language."""
+    return indonesian if _language == "id" else english
+
+
+def num(value: float, decimals: int | None = None) -> str:
+    """A number as the display language writes it: 75.421 and 0,62 in Indonesian.
+
+    `decimals`: that many; None: as many as the number has, three at most. NaN becomes "-".
+    """
+    from babel.numbers import format_decimal
+
+    if value != value:
+        return "-"
+    value = round(value, 3 if decimals is None else decimals) + 0.0  # -0.04 is 0.0, not -0.0
+    pattern = "#,##0.###" if decimals is None else f"#,##0.{'0' * decimals}".rstrip(".")
+    return format_decimal(value, pattern, locale=_language)
+
+
+def percent(share: float, decimals: int = 0) -> str:
+    """A share between 0 and 1 as a percentage in the display language: 91,4 % in Indonesian."""
+    return f"{num(100 * share, decimals)} %" if share == share else "-"
+
+
+def switch_html(language: str) -> str:
+    """Buttons that hide the other language's Markdown cells of the notebook they stand in.
+
+    Style and radio buttons only, which need no kernel; JupyterLab, Notebook 7 and nbconvert.
+    What code prints follows the LANGUAGE parameter.
+    """
+    # JupyterLab breaks printed lines inside words
+    rules = ".jp-OutputArea-output pre {word-break: normal !important}\n"
+    rules += "".join(
+        f'.jp-Notebook:has(.dapur-language [value="{shown}"]:checked) '
+        f'.jp-MarkdownCell:has([lang="{hidden}"]) {{display: none !important}}\n'
+        for shown, hidden in (("id", "en"), ("en", "id"))
+    )
+    buttons = "".join(
+        # without the first attribute JupyterLab takes the arrow keys for itself
+        '<label><input data-lm-suppress-shortcuts="true" type="radio" name="language" '
+        f'value="{value}"{" checked" if value == language else ""}> {name}</label>&emsp;'
+        for value, name in _CHOICES.items()
+    )
+    return f'<style>{rules}</style><form class="dapur-language">{buttons}</form>'
+
+
+def md(text: object) -> str:
+    """Data as inline code for Markdown: whatever the text holds, it is shown and nothing else.
+
+    A back-tick, a tag, a link or `$` in a recipe's category would otherwise become markup, and
+    JavaScript runs in a trusted notebook. Every character that could mean something is an entity.
+    """
+    plain = " ".join(str(text).split())
+    shown = "".join(c if c.isalnum() or c in " ,-" else f"&#{ord(c)};" for c in plain)
+    return f"<code>{shown}</code>"
+
+
+def say(indonesian: str, english: str) -> None:
+    """Show a line of Markdown in the display language: prose whose numbers come from the run."""
+    from IPython.display import Markdown, display
+
+    display(Markdown(tr(indonesian, english)))
+
+
+DPI = 180  # of a figure's pixels, which are shown at half their size: sharp on fine screens
+NUMBER = re.compile(r"\s*([-+−±~≈<>≤≥]*\s*((Rp)?\d+(?![\d_])|nan\b)|[-–—]?\s*$)", re.IGNORECASE)
+# Okabe-Ito: distinguishable with every common kind of colour blindness
+COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000"]
+
+
+def show_tokens(row, tokenizer) -> None:
+    """One encoded row token by token: grey is masked, green is learnt, the end token is framed."""
+    learnt = sum(label != -100 for label in row.labels)
+    parts = []
+    for token, label in zip(row.input_ids, row.labels):
+        text = html.escape(tokenizer.decode([token])).replace("\n", "↵\n")
+        style = (
+            "background:#d7f0e4;color:#00392b" if label != -100 else "background:#e4e4e4;color:#444"
+        )
+        if token == tokenizer.eos_token_id and label != -100:
+            style += ";outline:2px solid #D55E00"
+        parts.append(
+            f'<span style="{style};border-radius:3px;padding:0 1px;margin:0 1px">{text}</span>'
+        )
+    masked, ended = len(row) - learnt, row.labels[-1] == tokenizer.eos_token_id
+    note = tr(
+        f"{masked} dari {len(row)} token ditutup topeng (abu-abu), {learnt} dipelajari (hijau); "
+        f"token penutup dipelajari: {'ya' if ended else 'TIDAK'}",
+        f"{masked} of {len(row)} tokens are masked (grey), {learnt} are learnt (green); "
+        f"end token learnt: {'yes' if ended else 'NO'}",
+    )
+    style = "white-space:pre-wrap;line-height:1.7;font-family:monospace;font-size:13px"
+    display(HTML(f'<div style="{style}">{"".join(parts)}</div><p>{note}</p>'))
+
+
+def side_by_side(titles: list[str], texts: list[str]) -> HTML:
+    """Texts in columns, escaped, line breaks kept."""
+    style = (
+        "vertical-align:top;text-align:left;white-space:pre-wrap;overflow-wrap:break-word;"
+        f"width:{100 // len(texts)}%"
+    )
+    cells = "".join(
+        f'<td style="{style}"><b>{html.escape(title)}</b>\n\n{html.escape(text)}</td>'
+        for title, text in zip(titles, texts)
+    )
+    # a `$` in a text is no formula
+    table = '<table class="tex2jax_ignore mathjax_ignore" style="width:100%;table-layout:fixed">'
+    return HTML(f"{table}<tr>{cells}</tr></table>")
+
+
+def show_side_by_side(titles: list[str], texts: list[str]) -> None:
+    """Show texts in columns."""
+    display(side_by_side(titles, texts))
+
+
+def frame_html(frame) -> str:
+    """HTML of a pandas DataFrame or Styler: words stand on the left, where reading begins.
+
+    JupyterLab puts every cell on the right, as numbers need it. A column is one of words when most
+    of its cells are no numbers; its own name and the names of the rows follow the same rule.
+    """
+    from bs4 import BeautifulSoup
+
+    page = BeautifulSoup(frame._repr_html_(), "html.parser")
+    rows = [row.find_all(["th", "td"]) for row in page.select("tbody tr")]
+    heads = [row.find_all("th") for row in page.select("thead tr")]
+    # places are counted from the right, since cells that span rows stand on the left
+    for place in range(1, 1 + max(map(len, rows), default=0)):
+        cells = [row[-place] for row in rows if len(row) >= place]
+        said = [text for cell in cells if (text := cell.get_text(strip=True))]
+        if said and 2 * sum(not NUMBER.match(text) for text in said) >= len(said):
+            for cell in cells + [row[-place] for row in heads if len(row) >= place]:
+                cell["style"] = "text-align: left"
+    return str(page)
+
+
+def align_tables() -> None:
+    """From now on every table of pandas that this kernel shows is written by `frame_html`."""
+    if shell := get_ipython():
+        tables = shell.display_formatter.formatters["text/html"]
+        for module in ("pandas", "pandas.core.frame"):  # from version 3 on, and before
+            tables.for_type_by_name(module, "DataFrame", frame_html)
+        tables.for_type_by_name("pandas.io.formats.style", "Styler", frame_html)
+
+
+def write_ticks(figure) -> None:
+    """Numbers along a figure's axes as the display language writes them: 0,5 in Indonesian."""
+    from matplotlib.ticker import ScalarFormatter
+
+    class Ticks(ScalarFormatter):
+        def __call__(self, x, pos=None):
+            text = super().__call__(x, pos)
+            return text.translate(str.maketrans(".,", tr(",.", ".,")))
+
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        if type(axis.get_major_formatter()) is ScalarFormatter:  # nobody chose another
+            axis.set_major_formatter(Ticks())
+
+
+def figure_html(figure, alt_id: str, alt_en: str):
+    """A matplotlib figure as HTML, one PNG with alternative text; closes the figure."""
+    import matplotlib.pyplot as plt
+
+    write_ticks(figure)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight")
+    plt.close(figure)
+    width = int.from_bytes(buffer.getvalue()[16:20], "big") // 2  # PNG: pixels of a row
+    data = base64.b64encode(buffer.getvalue()).decode()
+    alt = html.escape(tr(alt_id, alt_en))
+    size = f'width="{width}" style="max-width:100%"'
+    return HTML(f'<img {size} src="data:image/png;base64,{data}" alt="{alt}">')
+
+
+def show_figure(figure, alt_id: str, alt_en: str) -> None:
+    """Show a matplotlib figure with alternative text in both languages."""
+    display(figure_html(figure, alt_id, alt_en))
+
+
+class Live:
+    """One output that is replaced in place during a long cell, at most once in `every` seconds."""
+
+    def __init__(self, every: float = 1.0):
+        self.every, self.last, self.handle = every, 0.0, display(HTML("…"), display_id=True)
+
+    def show(self, content, force: bool = False) -> None:
+        """Replace the output by HTML text or anything that IPython displays."""
+        if force or time.monotonic() - self.last >= self.every:
+            self.last = time.monotonic()
+            self.handle.update(HTML(content) if isinstance(content, str) else content)

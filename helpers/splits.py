@@ -1,0 +1,238 @@
+"""Train, validation and test: near-duplicates together; the files that later lessons read.
+
+The course's own corpus is split by a committed manifest, both languages of a recipe alike. Other
+rows are split by a hash of their content, so that appending rows never moves one from train to
+test.
+"""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from .files import CourseError, MissingStep
+from .settings import Settings
+
+if TYPE_CHECKING:
+    import datasets
+
+NAMES = ("train", "validation", "test")
+FRACTIONS = (0.7, 0.1, 0.2)
+MANIFEST = "splits.csv"  # beside the language folders: recipe_id,split
+BANDS = (32, 3)  # bands and rows of the MinHash index, see `similar_pairs`
+SIMILAR = 0.6  # Jaccard similarity of word trigrams from which two recipes are near-duplicates
+
+
+def normalised(table: pd.DataFrame) -> pd.Series:
+    """Text to compare rows by: ingredients and steps in lower case, letters and digits only.
+
+    With Arrow's functions the text, and so the split, is the same under every version of pandas.
+    """
+    text = (table["ingredients"] + " " + table["steps"]).tolist()
+    text = pc.utf8_lower(pa.array(text, pa.large_string()))
+    text = pc.utf8_trim_whitespace(pc.replace_substring_regex(text, r"[^\pL\pM\pN]+", " "))
+    return pd.Series(text.to_pylist(), index=table.index, dtype=object)
+
+
+def trigrams(text: str) -> set[str]:
+    words = text.split()
+    return {" ".join(words[i : i + 3]) for i in range(max(1, len(words) - 2))}
+
+
+def similar_pairs(texts: list[str], threshold: float = SIMILAR) -> list[tuple[int, int, float]]:
+    """Pairs (i, j, similarity), i < j, at or above `threshold`.
+
+    Similarity is |A and B| / |A or B| over the sets of word trigrams (Jaccard; Broder 1997).
+    MinHash LSH proposes pairs, exact Jaccard decides: with 32 bands of 3 rows a pair of
+    similarity s is proposed with probability 1 - (1 - s^3)^32, more than 0.999 at 0.6. Whether a
+    pair is found depends on its two texts alone.
+    """
+    from datasketch import MinHash, MinHashLSH
+
+    sets = [trigrams(t) for t in texts]
+    encoded = [[s.encode() for s in grams] for grams in sets]
+    sketches = MinHash.bulk(encoded, num_perm=BANDS[0] * BANDS[1], seed=1)
+    index = MinHashLSH(num_perm=BANDS[0] * BANDS[1], params=BANDS)
+    pairs = []
+    for j, sketch in enumerate(sketches):
+        for i in sorted(index.query(sketch)):
+            similarity = len(sets[i] & sets[j]) / len(sets[i] | sets[j])
+            if similarity >= threshold:
+                pairs.append((i, j, similarity))
+        index.insert(j, sketch)
+    return pairs
+
+
+def group(table: pd.DataFrame, threshold: float = SIMILAR) -> np.ndarray:
+    """Group number of each row: copies and near-duplicates share one, also through a chain."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    number, first = pd.factorize(normalised(table))
+    pairs = np.array([(i, j) for i, j, _ in similar_pairs(list(first), threshold)]).reshape(-1, 2)
+    graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(first),) * 2)
+    return connected_components(graph, directed=False)[1][number]
+
+
+def hashed_split(text: str, fractions=FRACTIONS) -> str:
+    """Split of one row from the hash of its text alone."""
+    number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:6]) / 2**48
+    return NAMES[int(np.searchsorted(np.cumsum(fractions)[:-1], number, side="right"))]
+
+
+def assign(table: pd.DataFrame, cfg: Settings, fractions=FRACTIONS) -> pd.DataFrame:
+    """The table without exact copies, with the columns `group` (kept if there) and `split`.
+
+    Own corpus: by the manifest, or, for other fractions than its own, as `make_manifest` would.
+    Other data: each row hashes to a split; a group whose members disagree goes to train, so a
+    group is test only when every member hashes to test. Raises CourseError when a recipe of the
+    own corpus is not in the manifest.
+    """
+    if "group" not in table:
+        table = table.assign(group=group(table))
+    table = table.assign(_text=normalised(table))
+    manifest = cfg.data_dir.parent / MANIFEST
+    if cfg.own_data and manifest.is_file():
+        known = pd.read_csv(manifest, dtype=str)
+        if tuple(fractions) != FRACTIONS:
+            known = make_manifest(table, fractions=fractions)
+        splits = known.set_index("recipe_id")["split"]
+        missing = sorted(set(table["recipe_id"]) - set(splits.index))
+        if missing:
+            raise CourseError(
+                f"{manifest.name} does not list {len(missing)} recipes, the first: {missing[0]}. "
+                "Run: python -m helpers data split"
+            )
+        table["split"] = table["recipe_id"].map(splits)
+    else:
+        table["split"] = [hashed_split(text, fractions) for text in table["_text"]]
+        sides = table.groupby("group")["split"]
+        table["split"] = sides.transform("first").where(sides.transform("nunique") == 1, "train")
+    return table.drop_duplicates("_text").drop(columns="_text").reset_index(drop=True)
+
+
+def make_manifest(
+    table: pd.DataFrame, known: dict[str, str] | None = None, seed: int = 42, fractions=FRACTIONS
+) -> pd.DataFrame:
+    """recipe_id and split for the own corpus: balanced in each category, groups on one side.
+
+    Recipes in `known` (recipe_id -> split) keep their split, so that no test recipe is ever
+    trained on later. A new member of a known group follows it (train where the group disagrees).
+    Other groups, in a fixed random order, go to the split that lacks most.
+    """
+    if "group" not in table:
+        table = table.assign(group=group(table))
+    known, rows = known or {}, {}
+
+    def place(ids: list[str]) -> bytes:
+        return hashlib.sha256(f"{seed}{ids[0]}".encode()).digest()
+
+    home = table.groupby("group")["category"].transform("min")  # a group counts in one category
+    for _, part in table.groupby(home):
+        groups = [sorted(ids) for _, ids in part.groupby("group")["recipe_id"]]
+        placed = {m: known[m] for ids in groups for m in ids if m in known}
+        for ids in sorted(groups, key=place):
+            before = {placed[m] for m in ids if m in placed}
+            lacking = {
+                name: share * len(part) - list(placed.values()).count(name)
+                for name, share in zip(NAMES, fractions)
+            }
+            split = max(lacking, key=lacking.get) if not before else "train"
+            if len(before) == 1:
+                split = before.pop()
+            placed |= {m: split for m in ids if m not in placed}
+        rows |= placed
+    return pd.DataFrame(sorted(rows.items()), columns=["recipe_id", "split"])
+
+
+def sample_evenly(table: pd.DataFrame, most: int, seed: int) -> pd.DataFrame:
+    """At most `most` rows (0: all), drawn evenly over the categories.
+
+    A category with fewer rows leaves its places to the others. Rows with the smallest hash of text
+    and seed come first, so the draw depends neither on the order of rows nor on other rows.
+    """
+    rank = normalised(table).map(lambda text: hashlib.sha256(f"{seed}{text}".encode()).hexdigest())
+    place = rank.groupby(table["category"]).rank(method="first")
+    order = pd.DataFrame({"place": place, "rank": rank}).sort_values(["place", "rank"]).index
+    return table.loc[order[:most] if most else order]
+
+
+def split_file(cfg: Settings, name: str) -> Path:
+    """Where lesson 02 puts the chat JSONL of "train", "validation" or "test"."""
+    return cfg.artifacts / "data" / f"{name}.jsonl"
+
+
+def saved_recipes(cfg: Settings, name: str) -> dict[tuple, str]:
+    """The recipes of a saved split by their content (`content`), each with its title."""
+    path = split_file(cfg, name)
+    lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
+    rows = [json.loads(line) for line in lines if line]
+    return {content(row["messages"]): row["title"] for row in rows}
+
+
+def content(chat: list[dict]) -> tuple[str, ...]:
+    """What a chat teaches: the lines of its last answer, whatever order its request gave them."""
+    return tuple(sorted(chat[-1]["content"].splitlines()))
+
+
+def require_disjoint(cfg: Settings) -> None:
+    """Raise CourseError when a recipe stands in two of the saved splits."""
+    parts = {name: saved_recipes(cfg, name) for name in NAMES}
+    for one, other in (("train", "test"), ("train", "validation"), ("validation", "test")):
+        if both := sorted(parts[one].keys() & parts[other].keys()):
+            raise CourseError(
+                f"{len(both)} recipes are in {one} and in {other}, the first: "
+                f"{parts[one][both[0]]!r}. A model would be examined on what it learnt: run "
+                "notebook 02_data_csv_qa again."
+            )
+
+
+def require_held_out(cfg: Settings, chats: Iterable[list[dict]]) -> None:
+    """Raise CourseError when a chat to train on has the answer of a saved test recipe."""
+    test = saved_recipes(cfg, "test")
+    if known := [test[key] for chat in chats if (key := content(chat)) in test]:
+        raise CourseError(
+            f"{len(known)} training rows are test recipes, the first: {known[0]!r}. Train on the "
+            "rows of train.jsonl only."
+        )
+
+
+def read_split(cfg: Settings, name: str) -> datasets.Dataset:
+    """The rows of "train", "validation" or "test" as lesson 02 saved them for these settings.
+
+    A row has the keys recipe_id, title, category, region, main (ingredient), form, phrasing, asked
+    (the ingredients that the request names) and messages (system, user, assistant). Training rows:
+    each recipe once for each epoch, asked for anew. Test rows: each recipe in all forms, in
+    training phrasings and in those kept back.
+    Raises MissingStep when lesson 02 has not run, CourseError when a recipe is in two splits.
+    """
+    path = split_file(cfg, name)
+    if not path.is_file():
+        raise MissingStep(
+            f"Belum ada resep {name} untuk {cfg.key}. Jalankan dulu notebook 02_data_csv_qa "
+            "dengan profil, data, dan seed yang sama.",
+            f"There are no {name} recipes for {cfg.key}. First run notebook 02_data_csv_qa "
+            "with the same profile, data and seed.",
+        )
+    require_disjoint(cfg)
+    from datasets import disable_progress_bars, load_dataset
+
+    disable_progress_bars()
+    with tempfile.TemporaryDirectory(prefix="dapur-split-") as cache:
+        return load_dataset(
+            "json",
+            data_files=glob.escape(str(path)),
+            split="train",
+            cache_dir=cache,
+            keep_in_memory=True,
+        )
