@@ -24,7 +24,7 @@ from helpers.course import lessons
 from helpers.files import CourseError
 from helpers.settings import LANGUAGES, ROOT, Settings, profiles
 
-FILE = ROOT / "gates.toml"
+FILE = ROOT / "pipeline" / "gates.toml"
 GOOD = ("passed", "not checked")
 
 

@@ -26,7 +26,7 @@ from helpers.settings import ROOT, choice
 
 COURSE = """
 data docs helpers notebooks tests benchmarks README.md CHANGELOG.md CONTRIBUTING.md CITATION.cff
-LICENSE gates.toml pyproject.toml requirements.lock requirements.txt run_all.sh
+LICENSE pyproject.toml requirements.lock requirements.txt run_all.sh
 """.split()
 TEMPLATES = Path(__file__).with_name("kit")
 # What markers see on each platform, and which wheels fit it (pip has names of its own for that).

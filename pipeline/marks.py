@@ -231,7 +231,7 @@ def run(
 
 def _prepare(top: Path, wanted: list[str], cfg: Settings, tell) -> None:
     """A copy of what the lessons use of the course, and in artifacts/ what the wanted ones read."""
-    for name in ("helpers", "notebooks", "data", "docs", "benchmarks"):
+    for name in ("helpers", "pipeline", "notebooks", "data", "docs", "benchmarks"):
         shutil.copytree(
             ROOT / name, top / "course" / name, ignore=shutil.ignore_patterns("__pycache__")
         )

@@ -25,7 +25,7 @@ from . import gates, runner
 from .execute import sentence
 
 FILE = Path(__file__).with_name("sabotages.toml")
-COPIED = ("helpers", "notebooks", "data", "benchmarks", "docs", "gates.toml")  # what a run reads
+COPIED = ("helpers", "notebooks", "data", "benchmarks", "docs", "pipeline")  # what a run reads
 JUNK = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints", "*.lock")
 
 
