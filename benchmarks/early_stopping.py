@@ -2,42 +2,41 @@
 
     python benchmarks/early_stopping.py [--profile cpu] [--recipes 24] [--passes 20] [--json FILE]
 
-The profile's settings, evaluated after every pass, with the early stopping and the best adapter at
-the end that lesson 03 uses. The rows of all passes are the same: nothing is asked for anew. Lesson
-03 draws the curve that this writes.
+Needs lesson 02. The profile's settings, evaluated after every pass, with the early stopping and the
+best adapter at the end that lesson 03 uses. The rows of all passes are the same: nothing is asked
+for anew. Lesson 03 draws the curve that this writes.
 """
 
 import dataclasses
+import math
 
-import short_training
+import bench
 
 from helpers import settings
-from helpers.files import write_json
 
 
-def measure(profile: str, language: str, recipes: int, passes: int) -> dict:
-    """Training and validation loss by step, the best step, the last, and what was planned."""
-    from helpers import models, training
+def main() -> None:
+    from helpers import models
 
-    cfg = settings.load(profile, language)
+    parser = bench.parser()
+    parser.add_argument("--recipes", type=int, default=24)
+    parser.add_argument("--passes", type=int, default=20, help="at most so many, at least 5")
+    given = parser.parse_args()
+    cfg = settings.load(given.profile, given.language)
     tokenizer = models.load_tokenizer(cfg)
-    saved = short_training.saved_recipes(cfg, tokenizer)
-    saved |= {"train": saved["train"][:recipes], "validation": saved["validation"][:16]}
-    rows = short_training.datasets(cfg, tokenizer, saved, over=1)
-    a_pass = training.steps_per_epoch(len(rows["train"]), cfg)
-    cfg = short_training.shortened(cfg, a_pass * passes)
-    cfg = dataclasses.replace(cfg, evals_per_epoch=passes)  # with max_steps: in the whole training
 
-    def show(history: list[dict]) -> None:
-        entry = history[-1]
-        name = "training" if "loss" in entry else "validation"
-        loss = entry.get("loss", entry.get("eval_loss"))
-        print(f"step {entry['step']:4} of {entry['of']} {name:10} {loss:.3f}", flush=True)
+    # Lesson 02's file holds one pass after the other, so its first rows are of different recipes.
+    rows = bench.saved_rows(cfg, tokenizer)
+    rows["train"].rows = rows["train"].rows[: given.recipes]
+    rows["validation"].rows = rows["validation"].rows[:16]
 
-    trainer = short_training.train(cfg, rows, tokenizer, evaluate=True, show=show)
+    # With max_steps the evaluations are counted in the whole training: one after each pass.
+    a_pass = math.ceil(given.recipes / cfg.batch / cfg.accumulation)
+    cfg = bench.shortened(cfg, a_pass * given.passes)
+    cfg = dataclasses.replace(cfg, evals_per_epoch=given.passes)
+    trainer = bench.train(cfg, rows, tokenizer, evaluate=True)
     state = trainer.state
-    return short_training.made_with(cfg) | {
-        "seed": cfg.seed,
+    found = {
         "train_rows": len(rows["train"]),
         "validation_rows": len(rows["validation"]),
         "patience": cfg.patience,
@@ -45,23 +44,11 @@ def measure(profile: str, language: str, recipes: int, passes: int) -> dict:
         "planned_steps": state.max_steps,
         "best_step": state.best_global_step,
         "stopped_step": state.global_step,
-        "minutes": short_training.losses(trainer, "train_runtime")[-1][1] / 60,
-        "training": short_training.losses(trainer),
-        "validation": short_training.losses(trainer, "eval_loss"),
+        "minutes": bench.logged(trainer, "train_runtime")[-1][1] / 60,
+        "training": bench.logged(trainer, "loss"),
+        "validation": bench.logged(trainer, "eval_loss"),
     }
-
-
-def main() -> None:
-    parser = short_training.parser(__doc__)
-    parser.add_argument("--recipes", type=int, default=24)
-    parser.add_argument("--passes", type=int, default=20, help="at most so many")
-    given = parser.parse_args()
-    if given.recipes < 4 or given.passes < 5:
-        parser.error("--recipes: at least 4; --passes: at least 5, or nothing can be stopped")
-    name = "early_stopping_cpu.json"
-    file = short_training.result_file(parser, given.json, given.profile, name)
-    found = measure(given.profile, given.language, given.recipes, given.passes)
-    write_json(file, found)
+    bench.keep(given.json, "early_stopping_cpu.json", cfg, found)
     print("best at step {best_step}, stopped at {stopped_step} of {planned_steps}".format(**found))
 
 

@@ -1,7 +1,6 @@
 """Lesson 03's own cells: its training settings are those that later lessons take from helpers."""
 
 import dataclasses
-import json
 import math
 
 import nbformat
@@ -54,23 +53,3 @@ def test_the_lesson_s_arguments_are_those_of_helpers(cfg, tmp_path, epochs, max_
         per_epoch = training.steps_per_epoch(recipes, cfg)
         assert lesson["steps"] == math.ceil(per_epoch * epochs)
         assert lesson["every"] == per_epoch // cfg.evals_per_epoch
-
-
-def test_the_ablation_writes_a_table_with_one_choice_changed_in_each_run(tmp_path, script):
-    out = tmp_path / "ablation.json"
-    words = ["benchmarks/ablation.py", "--profile", "sanity", "--steps", "4"]
-    done = script(*words, "--json", out)
-    assert done.returncode == 0, done.stderr[-2000:]
-    found = json.loads(out.read_text(encoding="utf-8"))
-    first, *others = found["runs"]
-    assert found["machine"] and found["versions"]["torch"] and found["date"]
-    for run in others:
-        if run["changed"] == "rank 4":  # the sanity profile's own
-            continue
-        changed = [k for k in ("rank", "targets", "learning_rate") if run[k] != first[k]]
-        assert len(changed) == 1, run["changed"]
-        assert all(math.isfinite(run[k]) for k in ("training_loss", "validation_loss"))
-    size = {run["changed"]: run["parameters"] for run in found["runs"]}
-    assert size["rank 64"] == 16 * size["rank 4"] and size["targets"] < size["course"]
-    refused = script(*words)
-    assert refused.returncode == 2 and "--json" in refused.stderr
