@@ -49,7 +49,7 @@ def chat(name: str, cfg, chats: list[list[dict]]) -> dict:
     bot = llamacpp.open_bot(cfg, "gguf") if name == "gguf" else Bot(cfg)
     if name == "as loaded":
         base = as_loaded(cfg, "sdpa")
-        bot.model = PeftModel.from_pretrained(base, str(models.tuned_folder(cfg))).eval()
+        bot.model = PeftModel.from_pretrained(base, str(models.require_adapter(cfg))).eval()
     turns = []
     for asked in chats:
         talk = bot.conversation(answer_tokens=cfg.max_new_tokens)

@@ -36,7 +36,7 @@ def random_rows(cfg, vocabulary: int) -> list[dict]:
     from helpers import planner
 
     draw, rows = random.Random(cfg.seed), []
-    asked = round((1 - planner.LABEL_SHARE) * cfg.max_length)
+    asked = round((1 - planner.Job.label_share) * cfg.max_length)
     for _ in range(cfg.batch * cfg.accumulation):
         ids = [draw.randrange(vocabulary) for _ in range(cfg.max_length)]
         rows.append({"input_ids": ids, "labels": [-100] * asked + ids[asked:]})

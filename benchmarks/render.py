@@ -1,8 +1,8 @@
-"""Write docs/en/benchmarks.md and docs/id/benchmarks.md from the files in benchmarks/results.
+"""Write docs/en/profiles.md and docs/id/profiles.md from the files in benchmarks/results.
 
     python benchmarks/render.py
 
-Tables, and the goals of goals.toml beside what was measured. No figure stands in this file or in
+The profiles, tables of results, and the goals of goals.toml beside what was measured. No figure stands in this file or in
 the templates.
 """
 
@@ -14,6 +14,7 @@ import bench
 import jinja2
 
 from helpers.files import read_json, write_text
+from helpers.settings import profiles
 
 HERE = Path(__file__).resolve().parent
 NAMES = ("training_speed_cpu", "generation_speed_cpu", "data_speed", "course_minutes")
@@ -66,10 +67,10 @@ def page(language: str) -> str:
     shown = [(goal, *reached(goal, found)) for goal in goals]
     signs = str.maketrans(".,", ",.") if language == "id" else {}
     made.filters["n"] = lambda text: str(text).translate(signs)
-    made.globals |= {"table": table, "language": language}
-    return made.get_template(f"benchmarks.{language}.md.j2").render(found, goals=shown) + "\n"
+    made.globals |= {"table": table, "profiles": profiles()}
+    return made.get_template(f"profiles.{language}.md.j2").render(found, goals=shown) + "\n"
 
 
 if __name__ == "__main__":
     for language in ("en", "id"):
-        write_text(HERE.parent / "docs" / language / "benchmarks.md", page(language))
+        write_text(HERE.parent / "docs" / language / "profiles.md", page(language))
