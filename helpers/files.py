@@ -1,6 +1,6 @@
-"""Mistakes that a person can mend: messages say what, where, what was expected and what to do.
+"""Mistakes that a person can mend, files written whole or not at all, and keys of their content.
 
-Files written whole or not at all, and keys that say what a file was made from.
+Messages say what, where, what was expected and what to do.
 """
 
 from __future__ import annotations
@@ -62,8 +62,26 @@ def first_line(problem: BaseException) -> str:
     return (str(problem).strip().splitlines() or [type(problem).__name__])[0]
 
 
-# no right, or a disk that is full or read-only: nothing that a traceback would explain
-UNWRITABLE = {errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EROFS, getattr(errno, "EDQUOT", 0)}
+# No right, or a disk that is full or read-only: nothing that a traceback would explain.
+UNWRITABLE = {errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EROFS}
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn a disk that is full or read-only, or a missing right, into a CourseError."""
+    try:
+        yield
+    except Exception as problem:
+        # safetensors' own error names the number in its text alone
+        rust = re.search(r"\(os error (\d+)\)", str(problem))
+        number = int(rust[1]) if rust else getattr(problem, "errno", None)
+        if number not in UNWRITABLE:
+            raise
+        why = f"{Path(*path.parts[-3:])}: {os.strerror(number)}"
+        raise CourseError(
+            f"tidak bisa ditulis: {why}. Sediakan tempat, atau pasang DAPUR_ARTIFACTS.",
+            f"cannot be written: {why}. Make room, or set DAPUR_ARTIFACTS.",
+        ) from problem
 
 
 def patiently(call: Callable, *arguments):
@@ -78,23 +96,21 @@ def patiently(call: Callable, *arguments):
     return call(*arguments)
 
 
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn a disk that is full or read-only, or a missing right, into a CourseError."""
-    try:
-        yield
-    except Exception as problem:  # safetensors' own error names the number in its text alone
-        rust = re.search(r"\(os error (\d+)\)", str(problem))
-        number = int(rust[1]) if rust else getattr(problem, "errno", None)
-        if number not in UNWRITABLE:
-            raise
-        where, why = Path(*path.parts[-3:]), os.strerror(number)
-        raise CourseError(
-            f"{where} tidak bisa ditulis: {why}. Sediakan tempat, atau pasang "
-            "DAPUR_ARTIFACTS ke folder yang bisa ditulis.",
-            f"{where} cannot be written: {why}. Make room, or set DAPUR_ARTIFACTS to "
-            "a folder that can be written.",
-        ) from problem
+def replace_whole(path: Path, make: Callable[[Path], object]) -> Path:
+    """Put a file or a folder in its place whole or not at all: `make(temporary)`, then a rename."""
+    temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            make(temporary)
+            if path.is_dir():
+                shutil.rmtree(path)
+            patiently(os.replace, temporary, path)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+            if temporary.is_file():
+                temporary.unlink()
+    return path
 
 
 def write_text(path: str | Path, text: str) -> Path:
@@ -102,16 +118,9 @@ def write_text(path: str | Path, text: str) -> Path:
 
     Raises CourseError on a full or read-only disk, as `write_folder` does.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
-    with writing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.write_text(text, encoding="utf-8", newline="\n")
-            patiently(os.replace, temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
-    return path
+    return replace_whole(
+        Path(path), lambda new: new.write_text(text, encoding="utf-8", newline="\n")
+    )
 
 
 def write_json(path: str | Path, value) -> Path:
@@ -121,32 +130,21 @@ def write_json(path: str | Path, value) -> Path:
 
 def read_json(path: str | Path):
     """The value in a JSON file. Raises CourseError when it is not whole (a full disk, a copy)."""
-    text = patiently(Path(path).read_bytes)
     try:
-        return json.loads(text)
+        return json.loads(patiently(Path(path).read_bytes))
     except (ValueError, RecursionError) as problem:  # nested thousands deep
         where = Path(*Path(path).parts[-3:])
-        raise CourseError(
-            f"{where} bukan JSON yang utuh ({problem}). Hapus berkas itu, lalu jalankan lagi "
-            "pelajaran yang menulisnya.",
-            f"{where} is not whole JSON ({problem}). Delete that file, then run the lesson that "
-            "writes it again.",
-        ) from problem
+        raise CourseError(f"{where} is not whole JSON ({problem}): delete it.") from problem
 
 
 def write_folder(folder: Path, fill: Callable[[Path], None]) -> Path:
-    """Make `folder` whole or not at all: `fill(temporary)` writes, then one rename moves it."""
-    temporary = folder.with_name(f".{folder.name}-{uuid.uuid4().hex[:8]}")
-    with writing(folder):
-        temporary.mkdir(parents=True)
-        try:
-            fill(temporary)
-            if folder.exists():
-                shutil.rmtree(folder)
-            patiently(os.replace, temporary, folder)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-    return folder
+    """Make `folder` whole or not at all: `fill(temporary)` writes into an empty folder."""
+
+    def make(new: Path) -> None:
+        new.mkdir()
+        fill(new)
+
+    return replace_whole(folder, make)
 
 
 def read_csv(path: str | Path) -> list[dict[str, str]]:

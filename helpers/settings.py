@@ -1,6 +1,4 @@
-"""What computes: the first visible GPU (or MIG slice), or the processor, and its fastest dtype.
-
-A run's settings: profile, languages and paths, from papermill parameters or the environment.
+"""A run's settings: device, profile, languages and paths, from parameters or the environment.
 
 `load` picks the profile by hardware and by what can be had, names the artifact folder through which
 the notebooks hand over, and never imports torch.
@@ -26,6 +24,11 @@ import psutil
 from .files import CourseError, UsageError, hash_files
 from .show import set_language, tr
 
+ROOT = Path(__file__).resolve().parents[1]
+LANGUAGES = ("id", "en")
+PACKAGED_NAME = "SmolLM2-135M-Instruct"
+SUBJECT = "subject.toml"  # beside the CSVs of another subject, see recipes.py
+
 
 @dataclass(frozen=True)
 class Device:
@@ -41,98 +44,37 @@ class Device:
 def torch_cuda_build() -> str | None:
     """CUDA version that the installed torch was built for, or None. Does not import torch."""
     spec = importlib.util.find_spec("torch")
-    if spec is None or not spec.origin:
-        return None
-    return runpy.run_path(str(Path(spec.origin).with_name("version.py"))).get("cuda")
+    return spec and runpy.run_path(str(Path(spec.origin).with_name("version.py"))).get("cuda")
 
 
 def find_device() -> Device:
-    """The first visible GPU or MIG slice through NVML, or the processor. Does not import torch."""
+    """The first visible GPU through NVML, or the processor. Does not import torch."""
     ram = psutil.virtual_memory().total / 1e9
     cpu = Device("cpu", f"CPU, {psutil.cpu_count(logical=False) or 1} cores", ram)
-    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")  # as NVML counts; CUDA: fastest first
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    # NVML counts cards by their place on the bus; CUDA by itself counts the fastest first.
+    os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
+    chosen = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
     if chosen in ("", "-1"):
         return cpu
     try:
         import pynvml
+
+        pynvml.nvmlInit()
+        card = pynvml.nvmlDeviceGetHandleByIndex(int(chosen) if chosen.isdigit() else 0)
+        name = pynvml.nvmlDeviceGetName(card)
+        memory = pynvml.nvmlDeviceGetMemoryInfo(card).total / 2**30
+        capability = tuple(pynvml.nvmlDeviceGetCudaComputeCapability(card))
     except ImportError:
         return cpu
-    try:
-        pynvml.nvmlInit()
     except pynvml.NVMLError as problem:
-        if getattr(problem, "value", None) == pynvml.NVML_ERROR_LIBRARY_NOT_FOUND:
-            return cpu  # no driver is no news
-        return replace(cpu, note=why_not(pynvml, problem))
-    try:
-        handle, card, name = first_visible(pynvml, chosen)
-        memory = pynvml.nvmlDeviceGetMemoryInfo(handle).total / 2**30
-        capability = tuple(pynvml.nvmlDeviceGetCudaComputeCapability(card))
-    except pynvml.NVMLError as problem:
-        return replace(cpu, note=why_not(pynvml, problem))
-    finally:
-        pynvml.nvmlShutdown()
+        # A machine without a driver is no news; a driver that does not work is.
+        if problem.value == pynvml.NVML_ERROR_LIBRARY_NOT_FOUND:
+            return cpu
+        return replace(cpu, note=f"the NVIDIA driver answers with an error: {problem}")
     if torch_cuda_build() is None:
         note = f"{name} is there, but the installed torch has no CUDA; see "
         return replace(cpu, note=note + "https://pytorch.org/get-started/locally/")
     return Device("cuda", name, memory, capability)
-
-
-def first_visible(nvml, chosen: str | None) -> tuple[object, object, str]:
-    """(handle whose memory counts, handle of its card, name) of the device that torch will use.
-
-    `chosen` is CUDA_VISIBLE_DEVICES: numbers or UUIDs, of which the first counts; without it the
-    first card. A card in MIG mode gives its first slice. Raises NVMLError where there is none.
-    """
-    first = (chosen or "0").split(",")[0].strip()
-    by_index, by_uuid = nvml.nvmlDeviceGetHandleByIndex, nvml.nvmlDeviceGetHandleByUUID
-    card = by_index(int(first)) if first.isdigit() else by_uuid(first)
-    if first.startswith("MIG-"):
-        parent = nvml.nvmlDeviceGetDeviceHandleFromMigDeviceHandle(card)
-        return card, parent, f"{nvml.nvmlDeviceGetName(parent)} (MIG)"
-    name = nvml.nvmlDeviceGetName(card)
-    mode = optional(nvml, nvml.nvmlDeviceGetMigMode, card)
-    if not mode or mode[0] != nvml.NVML_DEVICE_MIG_ENABLE:
-        return card, card, name
-    for number in range(optional(nvml, nvml.nvmlDeviceGetMaxMigDeviceCount, card) or 0):
-        part = optional(nvml, nvml.nvmlDeviceGetMigDeviceHandleByIndex, card, number)
-        if part is not None:
-            return part, card, f"{name} (MIG)"
-    raise nvml.NVMLError(nvml.NVML_ERROR_NOT_FOUND)
-
-
-def why_not(nvml, problem) -> str:
-    """One line for a person on why the driver gives nothing, and what to do."""
-    none = (
-        "the NVIDIA driver shows this user no such GPU or MIG slice: "
-        "check CUDA_VISIBLE_DEVICES, or ask who runs the machine."
-    )
-    known = {
-        nvml.NVML_ERROR_DRIVER_NOT_LOADED: "an NVIDIA driver is installed but not running: "
-        "restart the machine or reinstall the driver.",
-        nvml.NVML_ERROR_NO_PERMISSION: "the NVIDIA driver refuses this user: "
-        "ask for access to /dev/nvidia* (often the group 'video' or 'render').",
-        nvml.NVML_ERROR_NOT_FOUND: none,
-        nvml.NVML_ERROR_INVALID_ARGUMENT: none,
-    }
-    usual = f"the NVIDIA driver answers with an error: {problem}"
-    return known.get(getattr(problem, "value", None), usual)
-
-
-def optional(nvml, call, *arguments):
-    """The value of a call, or None where the device or the user may not have it (MIG, laptops)."""
-    try:
-        return call(*arguments)
-    except nvml.NVMLError as problem:
-        if problem.value in (
-            nvml.NVML_ERROR_NOT_SUPPORTED,
-            nvml.NVML_ERROR_NO_PERMISSION,
-            nvml.NVML_ERROR_INVALID_ARGUMENT,
-            nvml.NVML_ERROR_NOT_FOUND,
-            nvml.NVML_ERROR_FUNCTION_NOT_FOUND,
-        ):
-            return None
-        raise
 
 
 @functools.cache
@@ -152,23 +94,20 @@ def fast_bf16() -> bool:
     return seconds(torch.bfloat16) < seconds(torch.float32)
 
 
-def compute_dtype(cfg):
-    """torch dtype of the arithmetic: the profile's, or for "auto" what the device computes fast."""
+def dtype_name(cfg: Settings) -> str:
+    """Name of the dtype that is computed in: the profile's, or what the device is fast in."""
+    if cfg.compute_dtype != "auto":
+        return cfg.compute_dtype
+    if cfg.device.kind == "cuda":  # bf16 came with Ampere, 8.0
+        return "bfloat16" if cfg.device.capability >= (8, 0) else "float16"
+    return "bfloat16" if fast_bf16() else "float32"
+
+
+def compute_dtype(cfg: Settings):
+    """torch dtype of the arithmetic."""
     import torch
 
-    if cfg.compute_dtype != "auto":
-        return getattr(torch, cfg.compute_dtype)
-    if cfg.device.kind == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-        return torch.bfloat16 if native else torch.float16
-    return torch.bfloat16 if fast_bf16() else torch.float32
-
-
-ROOT = Path(__file__).resolve().parents[1]
-PROFILES_FILE = Path(__file__).with_name("profiles.toml")
-LANGUAGES = ("id", "en")
-PACKAGED_NAME = "SmolLM2-135M-Instruct"
-SUBJECT = "subject.toml"  # beside the CSVs of another subject, see data/subject.py
+    return getattr(torch, dtype_name(cfg))
 
 
 @dataclass(frozen=True)
@@ -212,9 +151,6 @@ class Settings:
     repetition_penalty: float
     no_repeat_ngram_size: int
     eval_batch: int
-    min_ram_gb: float
-    needs_cuda: bool
-    vram_gb: float
 
     @property
     def own_data(self) -> bool:
@@ -229,11 +165,7 @@ class Settings:
     def data_hash(self) -> str:
         """Eight hex digits of the names and contents of every CSV and subject in `data_dir`."""
         subject = self.data_dir / SUBJECT
-        try:
-            files = csv_files(self.data_dir) + [subject] * subject.is_file()
-            return hash_files(files, self.data_dir)
-        except OSError as problem:
-            raise _unreadable(problem, self.data_dir) from None
+        return hash_files(csv_files(self.data_dir) + [subject] * subject.is_file(), self.data_dir)
 
     @property
     def key(self) -> str:
@@ -250,15 +182,13 @@ class Settings:
 
     def as_dict(self) -> dict:
         """Plain values, without paths of this machine, for reports and model cards."""
-        skip = {"device", "data_dir", "artifacts_root", "run_solutions", "reason"}
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name not in skip}
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        for name in ("data_dir", "artifacts_root", "run_solutions", "reason"):
+            del values[name]
         if Path(self.base_model).is_absolute():
             values["base_model"] = Path(self.base_model).name
-        return values | {
-            "data": self.data_name,
-            "data_hash": self.data_hash,
-            "device": self.device.name,
-        }
+        values["device"] = self.device.name
+        return values | {"data": self.data_name, "data_hash": self.data_hash}
 
 
 def csv_files(folder: str | Path) -> list[Path]:
@@ -266,31 +196,21 @@ def csv_files(folder: str | Path) -> list[Path]:
 
     Raises CourseError when a sub-folder cannot be read.
     """
-    path = Path(folder)
-    if path.is_file():
-        return [path]
+    if Path(folder).is_file():
+        return [Path(folder)]
 
-    def fail(problem: OSError):
-        raise problem
+    def unreadable(problem: OSError):
+        raise CourseError(f"{problem.filename} cannot be read: {problem.strerror}.")
 
-    try:
-        walk = os.walk(path, onerror=fail)
-        found = [Path(top, name) for top, _, names in walk for name in names]
-        return sorted(p for p in found if p.suffix.lower() == ".csv" and p.is_file())
-    except OSError as problem:
-        raise _unreadable(problem, path) from None
-
-
-def _unreadable(problem: OSError, folder: Path) -> CourseError:
-    return CourseError(
-        f"{problem.filename} cannot be read: {problem.strerror}. "
-        f"Change its permissions, or move it out of {folder}."
-    )
+    found = []
+    for top, _, names in os.walk(folder, onerror=unreadable):
+        found += [Path(top, name) for name in names if name.lower().endswith(".csv")]
+    return sorted(path for path in found if path.is_file())
 
 
 def profiles() -> dict[str, dict]:
     """All profiles by name, each merged over the defaults."""
-    table = tomllib.loads(PROFILES_FILE.read_text(encoding="utf-8"))
+    table = tomllib.loads(Path(__file__).with_name("profiles.toml").read_text(encoding="utf-8"))
     defaults = table.pop("defaults")
     return {name: defaults | values for name, values in table.items()}
 
@@ -306,17 +226,13 @@ def choice(value: str, allowed, what: str) -> str:
 
 def profile_for(device: Device, table: dict[str, dict]) -> str:
     """The largest profile that the GPU's memory holds; `cpu` without a GPU of 4 GB or more."""
-    if device.kind != "cuda":
-        return "cpu"
-    room = device.memory_gb + 0.6  # a "12 GB" card reports 11.6 GiB
+    room = device.memory_gb + 0.6 if device.kind == "cuda" else 0  # a "12 GB" card reports 11.6 GiB
+    # Colab's profile is for its card only, and there it is the best one.
     if re.search(r"\bT4\b", device.name) and table["colab-t4"]["vram_gb"] <= room:
         return "colab-t4"
-    fitting = {
-        n: p["vram_gb"]
-        for n, p in table.items()
-        if p["needs_cuda"] and n != "colab-t4" and p["vram_gb"] <= room
-    }
-    return max(fitting, key=fitting.get) if fitting else "cpu"
+    sizes = {name: values["vram_gb"] for name, values in table.items() if name != "colab-t4"}
+    fitting = [name for name, size in sizes.items() if 0 < size <= room]
+    return max(fitting, key=sizes.get, default="cpu")
 
 
 def reachable(base_model: str) -> bool:
@@ -327,19 +243,17 @@ def reachable(base_model: str) -> bool:
     """
     if base_model in ("packaged", "sanity") or Path(base_model).is_dir():
         return True
-    import huggingface_hub
-    from huggingface_hub.errors import GatedRepoError
+    import huggingface_hub as hub
 
     try:
-        if isinstance(huggingface_hub.try_to_load_from_cache(base_model, "config.json"), str):
+        if isinstance(hub.try_to_load_from_cache(base_model, "config.json"), str):
             return True
-        url = huggingface_hub.hf_hub_url(base_model, "config.json")
-        huggingface_hub.get_hf_file_metadata(url, timeout=2)
+        hub.get_hf_file_metadata(hub.hf_hub_url(base_model, "config.json"), timeout=2)
         return True
-    except GatedRepoError:
+    except hub.errors.GatedRepoError:
         raise UsageError(
-            f"{base_model} is on the hub, but its licence has not been accepted for this account. "
-            "Accept it on the model's page, then run: hf auth login."
+            f"the licence of {base_model} has not been accepted for this account: accept it on "
+            "the model's page on the hub, then run: hf auth login."
         ) from None
     except Exception:  # no connection or no such model; the client's errors differ by version
         return False
@@ -358,58 +272,71 @@ def load(
     """Settings of this run.
 
     `profile` "auto" picks by hardware and by what can be had. `data_language` empty means the
-    display language. `data_dir` and `base_model` fall back to the environment variables DATA_DIR
-    and BASE_MODEL, then to the course's own corpus and the profile's model; for other data what
-    the profile says under `other_data` holds. Raises UsageError for an unknown profile or language,
-    a missing folder, or too little free memory. Whether a training fits the GPU is judged by
-    memory.check_fits.
+    display language. `data_dir`, `base_model` and `artifacts_root` fall back to the environment
+    variables DATA_DIR, BASE_MODEL and DAPUR_ARTIFACTS, then to the course's own corpus, the
+    profile's model and artifacts/; for other data what the profile says under `other_data` holds.
+    Raises UsageError for an unknown profile or language, a missing folder or model, and a machine
+    that is too small. Whether a training fits the GPU is judged by planner.check_fits.
     """
     table = profiles()
     choice(profile, ["auto", *table], "profile")
     choice(language, LANGUAGES, "language")
     data_language = choice(data_language or language, LANGUAGES, "data language")
     set_language(language)
+    # The profile: asked for, or the one for this machine. A runner that has chosen already hands
+    # its choice on by name, so the reason depends on the outcome alone.
     device = find_device()
     automatic = profile_for(device, table)
     profile = automatic if profile == "auto" else profile
     reason = tr(f"diminta; otomatis: {automatic}", f"asked for; automatic choice: {automatic}")
-    if profile == automatic:  # a runner has chosen already and hands its choice on by name
-        here = f"{device.name} ({device.memory_gb:.0f} GB)".replace("cores", tr("inti", "cores"))
+    if profile == automatic:
+        here = f"{device.name} ({device.memory_gb:.0f} GB)"
         reason = tr(f"pilihan otomatis untuk {here}", f"the automatic choice for {here}")
     values = table[profile]
-    check_device(profile, values, device)
-    base, why = _base_model(base_model or os.environ.get("BASE_MODEL"), values["base_model"])
-    licence = {values["base_model"]: values["licence"], "packaged": "Apache-2.0"}.get(
-        base, "see the model's page"
-    )
-    folder = _data_folder(data_dir or os.environ.get("DATA_DIR") or "", data_language)
-    if folder != _data_folder("", data_language):
-        values = values | values["other_data"]
-    root = Path(artifacts_root or os.environ.get("DAPUR_ARTIFACTS") or ROOT / "artifacts").resolve()
-    known = {f.name for f in fields(Settings)}
-    return Settings(
-        **{k: v for k, v in values.items() if k in known and k not in ("base_model", "licence")},
-        profile=profile,
-        reason="; ".join(filter(None, [reason, why, device.note])),
-        language=language,
-        data_language=data_language,
-        seed=int(seed),
-        run_solutions=bool(run_solutions),
-        device=device,
-        data_dir=folder,
-        base_model=base,
-        licence=licence,
-        artifacts_root=root,
-    )
+    check_machine(profile, values, device)
+    # The base model: where the profile's cannot be had, the packaged one takes its place.
+    asked = base_model or os.environ.get("BASE_MODEL")
+    base = asked or values["base_model"]
+    if not reachable(base):
+        if asked:
+            raise UsageError(
+                f"base model {asked!r} is no folder and not in the local cache, and the hub does "
+                "not answer for it. Download it once, or leave BASE_MODEL (--model) empty."
+            )
+        reason += tr(f"; tanpa {base}, yang tidak bisa diunduh", f"; {base} cannot be had")
+        base = "packaged"
+    if base != values["base_model"]:
+        values["licence"] = "Apache-2.0" if base == "packaged" else "see the model's page"
+    # The data, and what the profile says for recipes that are not the course's own.
+    own = ROOT / "data" / "recipes" / data_language
+    folder = Path(data_dir or os.environ.get("DATA_DIR") or own).expanduser().resolve()
+    if not folder.is_dir() or not csv_files(folder):
+        what = "holds no .csv file" if folder.is_dir() else "is not a folder"
+        raise UsageError(f"DATA_DIR={str(folder)!r} {what}; see data/DATA_CARD.md for the columns.")
+    if folder != own:
+        values |= values["other_data"]
+    root = Path(artifacts_root or os.environ.get("DAPUR_ARTIFACTS") or ROOT / "artifacts")
+    values |= {
+        "profile": profile,
+        "reason": f"{reason}; {device.note}" if device.note else reason,
+        "language": language,
+        "data_language": data_language,
+        "seed": int(seed),
+        "run_solutions": bool(run_solutions),
+        "device": device,
+        "data_dir": folder,
+        "base_model": base,
+        "artifacts_root": root.resolve(),
+    }
+    return Settings(**{field.name: values[field.name] for field in fields(Settings)})
 
 
-def check_device(profile: str, values: dict, device: Device) -> None:
+def check_machine(profile: str, values: dict, device: Device) -> None:
     """Raise UsageError when a profile needs a GPU that is not there or more free memory."""
     if values["needs_cuda"] and device.kind != "cuda":
         raise UsageError(
             f"profile {profile!r} needs a CUDA GPU with {values['vram_gb']} GB, found: "
-            f"{device.name}. {device.note + '. ' if device.note else ''}"
-            "Use --profile cpu, or 'auto' to let the course choose."
+            f"{device.name}. {device.note} Use 'auto' to let the course choose."
         )
     free_gb = psutil.virtual_memory().available / 1e9
     need_gb = float(os.environ.get("DAPUR_MIN_RAM_GB", values["min_ram_gb"]))
@@ -418,35 +345,3 @@ def check_device(profile: str, values: dict, device: Device) -> None:
             f"profile {profile!r} needs {need_gb:.1f} GB of free memory, found {free_gb:.1f} GB. "
             "Close other programs or use --profile sanity."
         )
-
-
-def _base_model(wanted: str | None, usual: str) -> tuple[str, str]:
-    """The base model to use, and why it is not the profile's, in the display language."""
-    if reachable(wanted or usual):
-        return wanted or usual, ""
-    if not wanted:
-        return "packaged", tr(
-            f"{usual} tidak bisa diunduh, jadi dipakai model bawaan",
-            f"{usual} cannot be had, so the packaged model is used",
-        )
-    if wanted.count("/") != 1 or wanted.startswith((".", "/", "~")) or "\\" in wanted:
-        raise UsageError(
-            f"base model {wanted!r} is neither a folder nor a hub name like 'owner/model'."
-        )
-    raise UsageError(
-        f"base model {wanted!r} is not in the local cache and the hub does not answer. Download "
-        "it once with a connection, or name none (BASE_MODEL, --model) to use the usual one."
-    )
-
-
-def _data_folder(given: str | Path, data_language: str) -> Path:
-    if not given:
-        return ROOT / "data" / "recipes" / data_language
-    folder = Path(given).expanduser().resolve()
-    if not folder.is_dir() or not csv_files(folder):
-        what = "holds no .csv file" if folder.is_dir() else "is not a folder"
-        raise UsageError(
-            f"DATA_DIR={str(given)!r} {what}. Expected a folder of recipe CSVs with a title, "
-            "ingredients and steps column; see data/DATA_CARD.md."
-        )
-    return folder

@@ -1,7 +1,4 @@
-"""Two languages in one notebook: `tr`, the language switch, and Markdown made by code.
-
-What a notebook shows: token colours, texts side by side, figures; all text is escaped.
-"""
+"""What a notebook shows: two languages, numbers, tables, token colours, figures; text escaped."""
 
 from __future__ import annotations
 
@@ -12,7 +9,7 @@ import re
 import time
 
 from IPython import get_ipython
-from IPython.display import HTML, display
+from IPython.display import HTML, Markdown, display
 
 _language = "id"
 _CHOICES = {"id": "Bahasa Indonesia", "en": "English", "both": "Keduanya · Both"}
@@ -55,17 +52,18 @@ def switch_html(language: str) -> str:
     """
     # JupyterLab breaks printed lines inside words
     rules = ".jp-OutputArea-output pre {word-break: normal !important}\n"
-    rules += "".join(
-        f'.jp-Notebook:has(.dapur-language [value="{shown}"]:checked) '
-        f'.jp-MarkdownCell:has([lang="{hidden}"]) {{display: none !important}}\n'
-        for shown, hidden in (("id", "en"), ("en", "id"))
-    )
-    buttons = "".join(
+    for shown, hidden in (("id", "en"), ("en", "id")):
+        rules += (
+            f'.jp-Notebook:has(.dapur-language [value="{shown}"]:checked) '
+            f'.jp-MarkdownCell:has([lang="{hidden}"]) {{display: none !important}}\n'
+        )
+    buttons = ""
+    for value, name in _CHOICES.items():
         # without the first attribute JupyterLab takes the arrow keys for itself
-        '<label><input data-lm-suppress-shortcuts="true" type="radio" name="language" '
-        f'value="{value}"{" checked" if value == language else ""}> {name}</label>&emsp;'
-        for value, name in _CHOICES.items()
-    )
+        buttons += (
+            '<label><input data-lm-suppress-shortcuts="true" type="radio" name="language" '
+            f'value="{value}"{" checked" if value == language else ""}> {name}</label>&emsp;'
+        )
     return f'<style>{rules}</style><form class="dapur-language">{buttons}</form>'
 
 
@@ -82,8 +80,6 @@ def md(text: object) -> str:
 
 def say(indonesian: str, english: str) -> None:
     """Show a line of Markdown in the display language: prose whose numbers come from the run."""
-    from IPython.display import Markdown, display
-
     display(Markdown(tr(indonesian, english)))
 
 
@@ -95,47 +91,35 @@ COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F
 
 def show_tokens(row, tokenizer) -> None:
     """One encoded row token by token: grey is masked, green is learnt, the end token is framed."""
-    learnt = sum(label != -100 for label in row.labels)
-    parts = []
+    spans, learnt = "", sum(label != -100 for label in row.labels)
     for token, label in zip(row.input_ids, row.labels):
+        style = "background:#e4e4e4;color:#444"
+        if label != -100:
+            style = "background:#d7f0e4;color:#00392b"
+            if token == tokenizer.eos_token_id:
+                style += ";outline:2px solid #D55E00"
         text = html.escape(tokenizer.decode([token])).replace("\n", "↵\n")
-        style = (
-            "background:#d7f0e4;color:#00392b" if label != -100 else "background:#e4e4e4;color:#444"
-        )
-        if token == tokenizer.eos_token_id and label != -100:
-            style += ";outline:2px solid #D55E00"
-        parts.append(
-            f'<span style="{style};border-radius:3px;padding:0 1px;margin:0 1px">{text}</span>'
-        )
-    masked, ended = len(row) - learnt, row.labels[-1] == tokenizer.eos_token_id
+        spans += f'<span style="{style};border-radius:3px;padding:0 1px;margin:0 1px">{text}</span>'
+    ended = row.labels[-1] == tokenizer.eos_token_id
     note = tr(
-        f"{masked} dari {len(row)} token ditutup topeng (abu-abu), {learnt} dipelajari (hijau); "
+        f"abu-abu: ditutup topeng; hijau: dipelajari, {learnt} dari {len(row)} token; "
         f"token penutup dipelajari: {'ya' if ended else 'TIDAK'}",
-        f"{masked} of {len(row)} tokens are masked (grey), {learnt} are learnt (green); "
+        f"grey: masked; green: learnt, {learnt} of {len(row)} tokens; "
         f"end token learnt: {'yes' if ended else 'NO'}",
     )
     style = "white-space:pre-wrap;line-height:1.7;font-family:monospace;font-size:13px"
-    display(HTML(f'<div style="{style}">{"".join(parts)}</div><p>{note}</p>'))
-
-
-def side_by_side(titles: list[str], texts: list[str]) -> HTML:
-    """Texts in columns, escaped, line breaks kept."""
-    style = (
-        "vertical-align:top;text-align:left;white-space:pre-wrap;overflow-wrap:break-word;"
-        f"width:{100 // len(texts)}%"
-    )
-    cells = "".join(
-        f'<td style="{style}"><b>{html.escape(title)}</b>\n\n{html.escape(text)}</td>'
-        for title, text in zip(titles, texts)
-    )
-    # a `$` in a text is no formula
-    table = '<table class="tex2jax_ignore mathjax_ignore" style="width:100%;table-layout:fixed">'
-    return HTML(f"{table}<tr>{cells}</tr></table>")
+    display(HTML(f'<div style="{style}">{spans}</div><p>{note}</p>'))
 
 
 def show_side_by_side(titles: list[str], texts: list[str]) -> None:
-    """Show texts in columns."""
-    display(side_by_side(titles, texts))
+    """Show texts in columns, line breaks kept."""
+    style = "vertical-align:top;text-align:left;white-space:pre-wrap;overflow-wrap:break-word"
+    cells = ""
+    for title, text in zip(titles, texts):
+        cells += f'<td style="{style}"><b>{html.escape(title)}</b>\n\n{html.escape(text)}</td>'
+    # a `$` in a text is no formula
+    table = '<table class="tex2jax_ignore mathjax_ignore" style="width:100%;table-layout:fixed">'
+    display(HTML(f"{table}<tr>{cells}</tr></table>"))
 
 
 def frame_html(frame) -> str:
@@ -209,7 +193,8 @@ class Live:
         self.every, self.last, self.handle = every, 0.0, display(HTML("…"), display_id=True)
 
     def show(self, content, force: bool = False) -> None:
-        """Replace the output by HTML text or anything that IPython displays."""
+        """Replace the output by HTML text, or by a matplotlib figure."""
         if force or time.monotonic() - self.last >= self.every:
             self.last = time.monotonic()
-            self.handle.update(HTML(content) if isinstance(content, str) else content)
+            drawn = not isinstance(content, str)
+            self.handle.update(figure_html(content, "gambar", "figure") if drawn else HTML(content))
