@@ -18,11 +18,11 @@ Options of a run:
   --from NN, --only NN     start at a lesson, or run just this one; --only may be repeated
   --fresh                  forget what earlier runs with the same settings left in artifacts/
   --set NAME=VALUE         a parameter of a lesson, e.g. MAX_RECIPES=500; may be repeated
-  --sabotage NAME          put a fault in and see its gate turn red; --list-sabotages names them
   --json                   one JSON object on standard output, progress on standard error
 Environment: DATA_DIR (a folder of recipe CSVs), BASE_MODEL (a folder or hub name), PYTHON (the
   interpreter to use), PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu (a smaller download
-  on Linux without a GPU). More commands, once set up: .venv/bin/python -m helpers --help
+  on Linux without a GPU). More commands, once set up: .venv/bin/python -m pipeline --help
+  and .venv/bin/python -m helpers --help
 Exit codes: 0 all notebooks ran and all gates hold, 1 something failed, 2 wrong use, 130 interrupted."
 
 say() { printf '%s\n' "$*" >&2; }
@@ -123,7 +123,7 @@ fi
 export GLIBC_TUNABLES=${GLIBC_TUNABLES-glibc.malloc.hugetlb=1}
 
 case "$COMMAND" in
-  run|lab) exec "$VENV_PYTHON" -m helpers "$COMMAND" "$@" ;;
+  run|lab) exec "$VENV_PYTHON" -m pipeline "$COMMAND" "$@" ;;
   # Two workers; the tests of one file stay together, so that lessons hand over to each other.
   test) exec "$VENV_PYTHON" -m pytest -n 2 --dist loadfile "$@" ;;
 esac

@@ -1,236 +1,146 @@
-"""What on this machine is wrong for the course and what to do about it, for `helpers doctor`.
+"""Eight things that can be wrong with a machine, and what to do about each. Nothing is changed.
 
-Each check looks at one thing and yields its problems; none changes anything. The texts are in
-doctor.toml.
+What is said stands in doctor.toml.
 """
 
-from __future__ import annotations
-
-import base64
-import csv
-import hashlib
 import importlib.metadata
 import importlib.util
 import os
+import platform
 import shutil
 import socket
-import subprocess
 import sys
-import tempfile
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import psutil
+from packaging.requirements import Requirement
 
-from helpers import cloud, models, settings
-from helpers.course import NOTEBOOKS
-from helpers.files import CourseError
-from helpers.settings import Device
+from helpers.cloud import EMBEDDED_MODEL
+from helpers.settings import ROOT, find_device, profile_for, profiles
 from helpers.show import tr
 
-from . import runner
-
+RUNS = ROOT / "runs"
+DISK_GB = 3.0  # free space a run wants for artifacts and runs
 PORTS = {8888: "JupyterLab", 7860: "python -m helpers serve"}
-# The oldest driver, on Linux and Windows, for all releases of a CUDA major version:
-# https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html
-DRIVERS = {11: 450, 12: 525, 13: 580}
+TEXTS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+PACKAGES = (
+    "torch transformers peft bitsandbytes accelerate datasets evaluate sacrebleu nltk pandas numpy "
+    "jupyterlab ipywidgets papermill"
+).split()
 
 
-@dataclass(frozen=True)
-class Problem:
-    """Something to mend, in the display language; `stops`: the course cannot run until then."""
+def problem(name: str, stops: bool, **values) -> dict:
+    """Something to mend: what, and what to do, in the display language.
 
-    name: str
-    what: str
-    advice: str
-    stops: bool
-
-
-@cache
-def texts() -> dict:
-    return tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+    `stops`: the course cannot run until then; `values`: what doctor.toml's texts are filled with.
+    """
+    # An environment that uv has made comes without pip.
+    uv, pip = "uv pip install --python " + sys.executable, sys.executable + " -m pip install"
+    values["install"] = pip if importlib.util.find_spec("pip") else uv
+    what, advice = (tr(*TEXTS[name][part].values()).format(**values) for part in ("what", "advice"))
+    return {"name": name, "stops": stops, "what": what, "advice": advice}
 
 
-def problem(name: str, **values) -> Problem:
-    """The problem of that name in doctor.toml, its texts filled in."""
-    python, entry = f'"{sys.executable}"', texts()[name]
-    pip = f"{python} -m pip install"
-    uv = "uv pip install --python " + python  # its environments have no pip
-    values |= {
-        "python": python,
-        "install": pip if importlib.util.find_spec("pip") else uv,
-        "torch_again": f"{uv} --torch-backend=auto --reinstall-package torch -r requirements.lock",
-    }
-    what, advice = (tr(*entry[part].values()).format(**values) for part in ("what", "advice"))
-    return Problem(name, what, advice, entry["stops"])
+def find_problems() -> list[dict]:
+    """All that is wrong here, what stops the course first."""
+    artifacts = Path(os.environ.get("DAPUR_ARTIFACTS") or ROOT / "artifacts").absolute()
+    found = [*room_to_write([ROOT / "work", RUNS, artifacts])]
+    for check in (memory, torch_and_gpu, ports, model, packages):
+        found += check()
+    return sorted(found, key=lambda one: not one["stops"])
 
 
-def problems(device: Device) -> list[Problem]:
-    """All that is wrong here, what stops the course first; `device`: as find_device() gives it."""
-    found = [p for check in (disk, folders, ports, model, kernel, packages) for p in check()]
-    found += memory(device)
-    try:
-        import torch
-
-        found += [*chip(torch), *graphics(torch, device)]
-    except (ImportError, OSError) as error:  # OSError: a DLL that is missing on Windows
-        if importlib.util.find_spec("torch"):  # else `packages` names it
-            found.append(problem("torch", error=error))
-    return sorted(found, key=lambda one: not one.stops)
+def room_to_write(folders: list[Path]) -> Iterator[dict]:
+    """Disk space and the right to write, of each folder where it or what it will stand in is."""
+    for wanted in folders:
+        place = next(path for path in (wanted, *wanted.parents) if path.is_dir())
+        free = shutil.disk_usage(place).free / 1e9
+        if not os.access(place, os.W_OK):
+            yield problem("folder", True, place=place)
+        if free < DISK_GB:
+            yield problem("disk", True, free=free, place=place, need=DISK_GB)
 
 
-def hardware() -> dict:
-    """Facts: the processor's features, what torch was built for, NVIDIA cards and their driver."""
-    try:
-        import torch
-    except (ImportError, OSError):
-        return {"chip": "?", "torch_build": "?", "cards": cards()}
-    known, names = features(torch), ("avx2", "avx512_f", "avx512_bf16", "amx_bf16", "bf16")
-    return {
-        "chip": ", ".join(name for name in names if known.get(name)) or "-",
-        "torch_build": f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU",
-        "cards": cards(),
-    }
-
-
-def places() -> list[Path]:
-    """Where lessons and runs write: of each folder the part of its path that is there already."""
-    artifacts = Path(os.environ.get("DAPUR_ARTIFACTS") or settings.ROOT / "artifacts").resolve()
-    wanted = [settings.ROOT / "work", NOTEBOOKS, runner.RUNS, artifacts]
-    found = [next(p for p in [path, *path.parents] if p.is_dir()) for path in wanted]
-    return list(dict.fromkeys(found))
-
-
-def disk() -> Iterator[Problem]:
-    free, place = min((shutil.disk_usage(place).free / 1e9, str(place)) for place in places())
-    if free < runner.DISK_GB:
-        yield problem("disk", free=free, place=place, need=runner.DISK_GB)
-
-
-def folders() -> Iterator[Problem]:
-    for place in places():
-        try:
-            tempfile.TemporaryFile(dir=place).close()
-        except OSError as error:
-            yield problem("folder", place=place, error=error.strerror)
-
-
-def memory(device: Device) -> Iterator[Problem]:
-    table, ram = settings.profiles(), psutil.virtual_memory()
-    profile = settings.profile_for(device, table)
-    need, free, total = table[profile]["min_ram_gb"], ram.available / 1e9, ram.total / 1e9
+def memory() -> Iterator[dict]:
+    """Free memory for the profile that this machine gets."""
+    ram, profile = psutil.virtual_memory(), profile_for(find_device(), profiles())
+    need, free = profiles()[profile]["min_ram_gb"], ram.available / 1e9
     if free < need:
-        yield problem("memory", free=free, total=total, profile=profile, need=need)
+        yield problem("memory", True, free=free, total=ram.total / 1e9, profile=profile, need=need)
 
 
-def features(torch) -> dict:
-    """What torch knows of the processor; nothing where it is too old to tell (before 2.11)."""
-    return getattr(torch.cpu, "get_capabilities", dict)()
-
-
-def chip(torch) -> Iterator[Problem]:
-    known = features(torch)
-    if known.get("architecture") == "x86_64" and not known.get("avx2"):
-        yield problem("chip", chip=known.get("cpu_name", "?"))
-
-
-def cards() -> list[dict[str, str]]:
-    """NVIDIA cards as nvidia-smi tells them; none where there is no driver or it is not running."""
-    names = ("name", "driver_version")
-    query = ["nvidia-smi", f"--query-gpu={','.join(names)}", "--format=csv,noheader"]
+def torch_and_gpu() -> Iterator[dict]:
+    """torch can be imported, and a GPU that is there is used by it."""
+    device = find_device()
+    if device.note:
+        yield problem("gpu", False, error=device.note)
     try:
-        done = subprocess.run(query, capture_output=True, text=True, timeout=20)
-    except (OSError, subprocess.TimeoutExpired):
-        return []
-    rows = csv.reader(done.stdout.splitlines(), skipinitialspace=True)
-    return [dict(zip(names, row)) for row in rows if row] if done.returncode == 0 else []
-
-
-def graphics(torch, device: Device) -> Iterator[Problem]:
-    """At most one problem of the first NVIDIA card: its torch build, its driver or its age."""
-    if os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1"):
-        return  # it is not wanted
-    found, build = cards(), torch.version.cuda
-    if not found:
-        if device.note:
-            yield problem("driver_off", error=device.note)
+        import torch
+    except (ImportError, OSError) as error:  # OSError: a DLL that is missing on Windows
+        yield problem("torch", True, error=error)
         return
-    values = {"card": found[0]["name"], "driver": found[0]["driver_version"], "build": build}
-    if build is None:
-        yield problem("build", torch=torch.__version__, **values)
-        return
-    need = DRIVERS.get(int(build.split(".")[0]), 0)
-    known = [a[3:].rstrip("af") for a in torch.cuda.get_arch_list() if a.startswith("sm_")]
-    oldest, power = min(map(int, known), default=0), 10 * device.capability[0]
-    power += device.capability[1]
-    if int(values["driver"].split(".")[0]) < need:
-        yield problem("driver", need=need, **values)
-    elif 0 < power < oldest:
-        yield problem("card", power=power / 10, need=oldest / 10, **values)
-    elif not torch.cuda.is_available():
-        yield problem("gpu", **values)
+    if device.kind == "cuda" and not torch.cuda.is_available():
+        yield problem("gpu", True, error=f"{device.name}, torch with CUDA {torch.version.cuda}")
 
 
-def ports() -> Iterator[Problem]:
+def ports() -> Iterator[dict]:
+    """JupyterLab's and the service's port are free."""
     for port, user in PORTS.items():
         try:
             socket.create_server(("127.0.0.1", port)).close()
         except OSError:
-            yield problem("port", port=port, user=user, other=port + 1)
+            yield problem("port", False, port=port, user=user, other=port + 1)
 
 
-def model() -> Iterator[Problem]:
-    """The embedded model is there, and its content has the checksum that its package notes."""
+def model() -> Iterator[dict]:
+    """The embedded model is there, and as large as its package notes."""
     try:
-        path = models.packaged_gguf()
-    except CourseError:
-        yield problem("model", model=cloud.EMBEDDED_MODEL)
-        return
-    row = next(f for f in importlib.metadata.files(models.PACKAGE) if f.name == path.name)
-    with open(path, "rb") as handle:
-        digest = hashlib.file_digest(handle, "sha256").digest()
-    if row.hash and base64.urlsafe_b64encode(digest).decode().rstrip("=") != row.hash.value:
-        values = {"file": path.name, "found": path.stat().st_size, "size": row.size}
-        yield problem("torn", model=cloud.EMBEDDED_MODEL, **values)
+        files = importlib.metadata.files(EMBEDDED_MODEL.split("==")[0])
+        whole = all(file.locate().stat().st_size == file.size for file in files if file.size)
+    except (importlib.metadata.PackageNotFoundError, OSError):
+        whole = False
+    if not whole:
+        yield problem("model", True, model=EMBEDDED_MODEL)
 
 
-def kernel() -> Iterator[Problem]:
-    """The kernel `python3`, which lessons and runs use, starts this Python."""
-    from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
-
-    try:
-        found = Path(KernelSpecManager().get_kernel_spec("python3").argv[0])
-    except NoSuchKernel:
-        yield problem("no_kernel")
-        return
-    here = Path(sys.executable).parent
-    # for a bare name jupyter_client takes sys.executable
-    if found.parent != Path() and os.path.realpath(found.parent) != os.path.realpath(here):
-        yield problem("kernel", found=found)
-
-
-def packages() -> Iterator[Problem]:
-    """requirements.lock or, on a notebook cloud, which keeps versions of its own, the ranges."""
-    from packaging.requirements import Requirement
-
+def packages() -> Iterator[dict]:
+    """What requirements.lock names is there in these versions; a cloud keeps its own."""
+    names, missing = [], False
+    for row in (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines():
+        wanted = Requirement(row) if row and row[0] != "#" else None
+        if not wanted or (wanted.marker and not wanted.marker.evaluate()):
+            continue
+        found = next(iter(importlib.metadata.distributions(name=wanted.name)), None)
+        if not found:
+            missing = True
+            names.append(wanted.name)
+        elif not wanted.specifier.contains(found.version, prereleases=True):
+            names.append(f"{wanted.name} {found.version} ({wanted.specifier})")
     hosted = os.environ.get("COLAB_RELEASE_TAG") or os.environ.get("KAGGLE_KERNEL_RUN_TYPE")
-    lock = (settings.ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines()
-    rows = cloud.requirements() if hosted else [row for row in lock if row and row[0] != "#"]
-    file, missing, other = "requirements.txt" if hosted else "requirements.lock", [], []
-    for wanted in map(Requirement, rows):
-        if wanted.marker and not wanted.marker.evaluate():
-            continue
-        try:
-            found = importlib.metadata.version(wanted.name)
-        except importlib.metadata.PackageNotFoundError:
-            missing.append(wanted.name)
-            continue
-        if not wanted.specifier.contains(found, prereleases=True):
-            other.append(f"{wanted.name} {found} ({wanted.specifier})")
-    if missing:
-        yield problem("packages", names=", ".join(missing), file=file)
-    if other:
-        yield problem("versions", names=", ".join(other), file=file)
+    if names and not hosted:
+        yield problem("packages", missing, names=", ".join(names), file="requirements.lock")
+
+
+def versions() -> dict[str, str]:
+    """Python and the packages whose change may change a result."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        for package in importlib.metadata.distributions(name=name):
+            found[name] = package.version
+    return found
+
+
+def facts() -> dict:
+    """What is here: the machine, the profile that it gets, versions."""
+    ram, device = psutil.virtual_memory(), find_device()
+    return {
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "memory_gb": round(ram.total / 1e9, 1),
+        "memory_free_gb": round(ram.available / 1e9, 1),
+        "disk_free_gb": round(shutil.disk_usage(ROOT).free / 1e9, 1),
+        "device": device.name,
+        "profile": profile_for(device, profiles()),
+        "versions": versions(),
+    }

@@ -1,0 +1,148 @@
+"""`python -m pipeline`: run the lessons, open them, check them, hand them out.
+
+Exit codes: 0 fine, 1 the thing checked is bad, 2 wrong use, 130 interrupted. Heavy modules are
+imported inside the commands, so that --help is quick.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from typer import Argument, Option
+
+from helpers import settings
+from helpers.__main__ import DataLanguage, Json, Language, Profile, Seed, main, tell
+from helpers.course import lessons
+from helpers.show import set_language
+
+First = Annotated[str, Option("--from", help="First lesson, by the beginning of its name: 03.")]
+Only = Annotated[list[str] | None, Option(help="Only this lesson; may be repeated.")]
+Set = Annotated[list[str] | None, Option("--set", help="NAME=VALUE of a lesson's parameters.")]
+Fresh = Annotated[bool, Option("--fresh", help="First remove what these settings left earlier.")]
+Name = Annotated[str, Option(help="Whose copy, work/<name>/. Empty: the login's.")]
+Learners = Annotated[Path, Argument(exists=True, file_okay=False, help="FOLDER/<learner>/*.ipynb")]
+Paths = Annotated[list[Path] | None, Argument()]
+
+app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None, no_args_is_help=True)
+
+
+@app.command()
+def run(
+    profile: Profile = "auto",
+    language: Language = "id",
+    data_language: DataLanguage = "",
+    seed: Seed = 42,
+    start: First = "",
+    only: Only = None,
+    given: Set = None,
+    fresh: Fresh = False,
+    as_json: Json = False,
+) -> None:
+    """Run the notebooks, check the gates, write runs/<time>/ with a report."""
+    from .gates import load_gates
+    from .run import run_course, select_lessons
+
+    cfg = settings.load(profile, language, data_language, seed)
+    chosen = select_lessons(lessons(), start, only)
+    # A closed terminal or a job's end is like Ctrl-C: the kernel is ended, the run incomplete.
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.default_int_handler)
+    how = {"fresh": fresh, "given": given or [], "on_stderr": as_json}
+    summary = run_course(cfg, chosen, load_gates(), **how)
+    if as_json:
+        tell(summary, as_json)
+    raise typer.Exit(summary["exit_code"])
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def lab(context: typer.Context, name: Name = "") -> None:
+    """Open JupyterLab on your own copy of the lessons; further options go to JupyterLab.
+
+    Lessons that are missing in work/<name>/ are copied there; what is there is never overwritten.
+    """
+    from .publish import copy_missing
+
+    name = name or os.environ.get("USER") or os.environ.get("USERNAME") or "saya"
+    folder = settings.ROOT / "work" / "".join(c if c.isalnum() else "-" for c in name)
+    for made in copy_missing(folder):
+        typer.echo(f"{folder / made}")
+    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={settings.ROOT}"]
+    command += [f"--LabApp.default_url=/lab/tree/work/{folder.name}/00_start.ipynb", *context.args]
+    # The kernels run in the folder of the copy and find the helpers from there.
+    environment = os.environ | {"PYTHONPATH": str(settings.ROOT)}
+    raise typer.Exit(subprocess.run(command, env=environment).returncode)
+
+
+@app.command()
+def doctor(language: Language = "id", as_json: Json = False) -> None:
+    """Tell what is here, what is wrong and what to do. Exit code 1: the course cannot run."""
+    from .doctor import facts, find_problems
+
+    set_language(settings.choice(language, settings.LANGUAGES, "language"))
+    found = find_problems()
+    tell(facts() | {"problems": found}, as_json)
+    raise typer.Exit(1 if any(one["stops"] for one in found) else 0)
+
+
+@app.command()
+def lint(paths: Paths = None, as_json: Json = False) -> None:
+    """Check notebooks, all lessons when none is given. Exit code 1: there are problems."""
+    from .lint import lint_file
+    from .publish import notebook_files
+
+    found, files = [], paths or notebook_files()
+    for path in files:
+        found += lint_file(path)
+    tell({"notebooks": len(files), "problems": found}, as_json)
+    raise typer.Exit(1 if found else 0)
+
+
+@app.command()
+def publish(run_dirs: Paths = None) -> None:
+    """Take outputs and results of runs over into notebooks/ and the READMEs; list what is stale.
+
+    The outputs are those of the first run, a table of results is made of each. Without a run: only
+    the first cells are written anew. Exit code 1: outputs that do not belong to their code.
+    """
+    from .publish import publish_run, stale_notebooks
+    from .report import write_readme
+
+    if run_dirs:
+        tell({"published": publish_run(run_dirs[0])})
+        write_readme(run_dirs)
+    stale = stale_notebooks()
+    tell({"stale": stale})
+    raise typer.Exit(1 if stale else 0)
+
+
+@app.command()
+def grade(folder: Learners, out: Path = Path("marks.csv")) -> None:
+    """Marks of many learners' notebooks, as their outputs say: exercises by learner, as a CSV."""
+    from .grade import write_marks
+
+    typer.echo(write_marks(folder, out))
+
+
+@app.command()
+def kit(folder: Path) -> None:
+    """Write the course, its wheels and the model to a new folder, for machines like this one."""
+    from .kit import write_kit
+
+    typer.echo(write_kit(folder))
+
+
+@app.command()
+def editions(out: Path) -> None:
+    """Write the lessons as web pages: one for each lesson and language, and an index."""
+    from .editions import write_editions
+
+    typer.echo(f"{write_editions(out)} pages, first {out / 'index.html'}")
+
+
+if __name__ == "__main__":
+    main(app=app, name="python -m pipeline")

@@ -1,0 +1,53 @@
+"""The lessons as web pages in one language each, by nbconvert, and an index of them."""
+
+import html
+import re
+from pathlib import Path
+
+from nbconvert import HTMLExporter
+from nbconvert.preprocessors import TagRemovePreprocessor
+from traitlets.config import Config
+
+from helpers.course import lessons
+from helpers.files import write_text
+from helpers.settings import LANGUAGES
+
+from .lint import language_of
+from .publish import REPOSITORY, notebook_files, read_notebook
+
+INDEX = '<!doctype html><meta charset="utf-8"><title>Dapur LLM</title><h1>Dapur LLM</h1>'
+
+
+def lesson_page(path: Path, language: str, title: str) -> str:
+    """One lesson in one language as a page; links to what is no lesson lead to the repository."""
+    nb, (other,) = read_notebook(path), set(LANGUAGES) - {language}
+    # A body says in its first line which language it is; nbconvert removes by tags.
+    for cell in nb.cells:
+        if language_of(cell):
+            cell.metadata["tags"] = [f"lang-{language_of(cell)}"]
+    config = Config({"TagRemovePreprocessor": {"remove_cell_tags": {f"lang-{other}"}}})
+    exporter = HTMLExporter(config=config)
+    exporter.register_preprocessor(TagRemovePreprocessor(config=config), enabled=True)
+    page, _ = exporter.from_notebook_node(nb, {"metadata": {"name": title}})
+    page = page.replace('<html lang="en">', f'<html lang="{language}">', 1)
+    # What code said in both languages is hidden, not removed.
+    page = page.replace("</head>", f'<style>[lang="{other}"] {{display: none}}</style></head>', 1)
+    page = re.sub(r'href="(\d\d_\w+)\.ipynb', r'href="\1.html', page)
+    return page.replace('href="../', f'href="{REPOSITORY}/blob/main/')
+
+
+def write_editions(out: Path) -> int:
+    """Write OUT/<language>/<lesson>.html and OUT/index.html; the number of pages."""
+    titles = {item["name"]: item["title"] for item in lessons()}
+    index, pages = INDEX, 1
+    for language in LANGUAGES:
+        index += f'<ul lang="{language}">'
+        for path in notebook_files():
+            title = f"{path.stem[:2]} · {titles[path.stem][language]}"
+            page = lesson_page(path, language, title)
+            write_text(out / language / f"{path.stem}.html", page)
+            index += f'<li><a href="{language}/{path.stem}.html">{html.escape(title)}</a>'
+            pages += 1
+        index += "</ul>"
+    write_text(out / "index.html", index)
+    return pages

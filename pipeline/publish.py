@@ -1,0 +1,173 @@
+"""Notebooks as files: read, copied for a learner, and made fit to commit after a run."""
+
+import hashlib
+import json
+import re
+import sys
+import tempfile
+from pathlib import Path
+
+import nbformat
+
+from helpers.course import NOTEBOOKS
+from helpers.files import CourseError, UsageError, first_line, read_json, write_text
+from helpers.settings import ROOT
+
+TEMPLATE = Path(__file__).with_name("bootstrap_cell.txt")
+REPOSITORY = (ROOT / "helpers" / "repository.txt").read_text(encoding="utf-8").strip()
+OF_A_RUN = {"injected-parameters", "papermill-error-cell-tag"}  # cells that papermill adds
+_WIDGET = "application/vnd.jupyter.widget-view+json"
+_SWITCH = 'class="dapur-language"'
+
+
+def notebook_files() -> list[Path]:
+    """The lessons, in order."""
+    return sorted(NOTEBOOKS.glob("[0-9][0-9]_*.ipynb"))
+
+
+def read_notebook(path: Path):
+    """The notebook in a file. Raises UsageError without a file, CourseError for anything else."""
+    if not path.is_file():
+        raise UsageError(f"{path} is not a file; expected a notebook (.ipynb).")
+    try:
+        return nbformat.read(path, 4)
+    except (ValueError, nbformat.ValidationError) as problem:
+        raise CourseError(f"{path} is not a notebook: {first_line(problem)[:120]}") from None
+
+
+def write_notebook(nb, path: Path) -> None:
+    """Write a whole, valid notebook or none, with the same bytes on every system."""
+    nbformat.validate(nb)
+    write_text(path, nbformat.writes(nb, 4) + "\n")
+
+
+def tags(cell) -> set[str]:
+    """The tags in a cell's metadata."""
+    return set(cell.metadata.get("tags", []))
+
+
+def own_cells(nb) -> list:
+    """A notebook's cells without those that papermill adds to a run."""
+    return [cell for cell in nb.cells if not tags(cell) & OF_A_RUN]
+
+
+def code_cells(nb) -> list:
+    """A notebook's own code cells."""
+    return [cell for cell in own_cells(nb) if cell.cell_type == "code"]
+
+
+def copy_missing(folder: Path) -> list[str]:
+    """Copy the lessons that a learner's folder lacks; what is there is never touched."""
+    made = [lesson for lesson in notebook_files() if not (folder / lesson.name).exists()]
+    for lesson in made:
+        nb = read_notebook(lesson)
+        # Without outputs: what stands in a copy was run by its owner, and `grade` believes it.
+        for cell in code_cells(nb):
+            cell.outputs, cell.execution_count = [], None
+        # A copy stands one folder deeper than the lesson.
+        for cell in nb.cells:
+            cell.source = cell.source.replace("](../", "](../../")
+        write_notebook(nb, folder / lesson.name)
+    return [lesson.name for lesson in made]
+
+
+def bootstrap_source() -> str:
+    """The first code cell of every notebook, with the repository's address."""
+    text = TEMPLATE.read_text(encoding="utf-8").rstrip("\n")
+    return text.replace("{repository}", REPOSITORY)
+
+
+def code_sha256(nb) -> str:
+    """Hash of the code that makes the outputs: all code cells but the bootstrap cell."""
+    own = [cell.source for cell in code_cells(nb) if "bootstrap" not in tags(cell)]
+    return hashlib.sha256(json.dumps(own, ensure_ascii=False).encode()).hexdigest()
+
+
+def without_paths(text: str) -> str:
+    """`text` without this machine's folders: the course's root becomes ".", home "~" and so on."""
+    # From the start of a word only: else a picture's long text costs the square of its length.
+    text = re.sub(r"(?<![^\s\"'<>])[^\s\"'<>]*[/\\]site-packages[/\\]", ".../", text)
+    text = re.sub(r"(?<![^\s\"'<>])[^\s\"'<>]*ipykernel_\d+[/\\]\d+\.py", "<cell>", text)
+    places = {str(ROOT): ".", sys.prefix: "<python>", str(Path.home()): "~"}
+    for folder, name in (places | {tempfile.gettempdir(): "<temp>"}).items():
+        if len(folder) > 3:  # never "/" or "C:\"
+            text = re.sub(re.escape(folder) + r"(?![\w.-])", name, text)
+    return text
+
+
+def clean_outputs(cell, number: int) -> list:
+    """A cell's outputs fit to commit: no widget, language switch, terminal colours or paths."""
+    from nbconvert.filters import strip_ansi
+
+    kept = []
+    for output in cell.outputs:
+        data = output.get("data", {})
+        # A widget needs a kernel, and committed pages show both languages.
+        if _WIDGET in data or _SWITCH in data.get("text/html", ""):
+            continue
+        if output.output_type == "stream":
+            output.text = without_paths(strip_ansi(output.text))
+        for kind, value in data.items():
+            if isinstance(value, str) and not kind.startswith("image/"):
+                data[kind] = without_paths(value)
+        output |= {"metadata": {}} if "metadata" in output else {}
+        output |= {"execution_count": number} if "execution_count" in output else {}
+        kept.append(output)
+    return kept
+
+
+def clean_notebook(nb):
+    """An executed notebook, made fit to commit, with the hash of its code in its metadata."""
+    from nbconvert.preprocessors import CoalesceStreamsPreprocessor
+
+    language = nb.metadata.get("language_info", {"name": "python"})
+    spec = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
+    metadata = {"kernelspec": spec, "language_info": language}
+    nb.metadata = nbformat.from_dict(metadata | {"dapur": {"code_sha256": code_sha256(nb)}})
+    nb.cells, nb.nbformat_minor = own_cells(nb), 5
+    CoalesceStreamsPreprocessor().preprocess(nb, {})
+    for number, cell in enumerate(code_cells(nb), 1):
+        cell.execution_count, cell.outputs = number, clean_outputs(cell, number)
+    # Times of the run go; tags and what JupyterLab folds stay.
+    for cell in nb.cells:
+        for key in set(cell.metadata) - {"tags", "jupyter"}:
+            del cell.metadata[key]
+    return nb
+
+
+def publish_run(run_dir: Path) -> list[str]:
+    """Take the outputs of a run that passed over into the committed notebooks; their names.
+
+    Text cells stay as they are now, so prose may be mended after a run. Raises CourseError, before
+    anything is written, when the run failed or is of other code.
+    """
+    if not (run_dir / "summary.json").is_file():
+        raise UsageError(f"{run_dir} is not a finished run: expected a folder like runs/<stamp>.")
+    summary, ready = read_json(run_dir / "summary.json"), {}
+    if summary["status"] != "passed" or summary["set"]:
+        raise CourseError(f"{run_dir}: expected a run that passed, with the lessons' parameters.")
+    for outcome in summary["notebooks"]:
+        path = NOTEBOOKS / f"{outcome['name']}.ipynb"
+        current, executed = read_notebook(path), read_notebook(run_dir / path.name)
+        if code_sha256(current) != code_sha256(executed):
+            raise CourseError(f"{path.name}: its code differs from what ran. Run it again.")
+        ready[path] = done = clean_notebook(executed)
+        from_run = iter(code_cells(done))
+        done.cells = [next(from_run) if c.cell_type == "code" else c for c in current.cells]
+    for path, nb in ready.items():
+        write_notebook(nb, path)
+    return [path.name for path in ready]
+
+
+def stale_notebooks() -> list[str]:
+    """Notebooks without outputs or with those of other code; their first cell is written anew."""
+    found = []
+    for path in notebook_files():
+        nb = read_notebook(path)
+        if code_cells(nb)[0].source != bootstrap_source():
+            code_cells(nb)[0].source = bootstrap_source()
+            write_notebook(nb, path)
+        shown = any(cell.outputs for cell in code_cells(nb))
+        if not shown or nb.metadata.get("dapur", {}).get("code_sha256") != code_sha256(nb):
+            found.append(path.name)
+    return found

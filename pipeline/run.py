@@ -1,0 +1,269 @@
+"""The notebooks as a batch: one process each, stopped at the first failure, then gates and report.
+
+    summary = run_course(cfg, select_lessons(lessons(), only=["04"]), load_gates())
+
+Nothing here needs bash or a POSIX call.
+"""
+
+import os
+import shutil
+import time
+from ast import literal_eval
+from contextlib import suppress
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+
+import filelock
+from rich.console import Console
+
+from helpers.course import NOTEBOOKS
+from helpers.files import CourseError, UsageError, printable, read_json, write_json, write_text
+from helpers.planner import check_fits
+from helpers.settings import ROOT, Settings, torch_cuda_build
+
+from . import gates
+from .doctor import RUNS, room_to_write, versions
+from .execute import Outcome, run_notebook, sentence
+from .report import clock, write_report
+
+PLAIN_EVERY = 20.0  # seconds between two lines on a running notebook where there is no terminal
+# Limits are there to end what hangs: another machine may be slower, and starting a kernel may take
+# a minute.
+FACTOR, LEAST = 6.0, 180.0
+UNMEASURED = 6 * 3600.0  # seconds, for a profile without measured minutes
+OPTIONS = ("PROFILE", "LANGUAGE", "DATA_LANGUAGE", "SEED")  # parameters with an option of their own
+
+
+def select_lessons(lessons: list[dict], start: str = "", only: list[str] | None = None):
+    """The lessons from the first whose name begins with `start`, or those that begin with one of
+    `only`. Raises UsageError for a beginning that no lesson has."""
+    if start and only:
+        raise UsageError("--from and --only exclude each other; give one of them.")
+    names = [item["name"] for item in lessons]
+    for prefix in [start] if start else only or []:
+        if not prefix or not any(name.startswith(prefix) for name in names):
+            raise UsageError(f"unknown lesson {prefix!r}; expected one of: {', '.join(names)}.")
+    if start:
+        first = next(i for i, name in enumerate(names) if name.startswith(start))
+        return lessons[first:]
+    return [item for item in lessons if not only or item["name"].startswith(tuple(only))]
+
+
+def kernel_environment(cfg: Settings) -> dict[str, str]:
+    """Environment of the kernels: what was resolved here holds there, in any working folder."""
+    base_model, paths = Path(cfg.base_model), [str(ROOT), os.environ.get("PYTHONPATH")]
+    values = os.environ | {
+        "DAPUR_HEADLESS": "1",
+        "MPLBACKEND": "agg",
+        "PYTHONUTF8": "1",
+        "JUPYTER_PREFER_ENV_PATH": "1",
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+        "DAPUR_ARTIFACTS": str(cfg.artifacts_root),
+        "BASE_MODEL": str(base_model.absolute()) if base_model.is_dir() else cfg.base_model,
+    }
+    # The course's own corpus follows the language, so it is not named.
+    values.pop("DATA_DIR", None)
+    return values if cfg.own_data else values | {"DATA_DIR": str(cfg.data_dir)}
+
+
+def run_parameters(cfg: Settings) -> dict[str, str | int]:
+    """What every notebook is given in place of its parameters cell's values."""
+    return {name: getattr(cfg, name.lower()) for name in OPTIONS}
+
+
+def set_parameters(given: list[str], lessons: list[dict], folder: Path = NOTEBOOKS) -> dict:
+    """Lesson -> {name: value} of `given`, a list of NAME=VALUE for parameters of the lessons.
+
+    Raises UsageError for a name that no chosen lesson has, and a value of another type.
+    """
+    from papermill import inspect_notebook
+
+    values: dict[str, dict] = {item["name"]: {} for item in lessons}
+    for lesson in values if given else ():
+        # papermill reads a lesson's parameters and their defaults, as Python writes them.
+        known = inspect_notebook(str(folder / f"{lesson}.ipynb"))
+        for name, _, value in (text.partition("=") for text in given):
+            if name in known and name not in OPTIONS:
+                default, found = literal_eval(known[name]["default"]), value
+                with suppress(ValueError, SyntaxError):
+                    found = value if isinstance(default, str) else literal_eval(value)
+                if type(found) is not type(default) and (type(default), type(found)) != (
+                    float,
+                    int,
+                ):
+                    raise UsageError(f"--set {name}={value}: expected a value like {default!r}.")
+                values[lesson][name] = found
+    for text in given:
+        if not any(text.partition("=")[0] in chosen for chosen in values.values()):
+            raise UsageError(f"--set {text}: no chosen lesson has this parameter to be set.")
+    return values
+
+
+class Progress:
+    """Lines for the terminal, kept in `log` too; `stderr` leaves standard output to the JSON."""
+
+    def __init__(self, log: Path, stderr: bool):
+        plain = {"highlight": False, "markup": False, "emoji": False}
+        self.console = Console(stderr=stderr, soft_wrap=True, **plain)
+        self.log, self.told = log, time.monotonic()
+
+    def line(self, text: str, style: str = "") -> None:
+        self.console.print(text := printable(text), style=style or None)
+        with open(self.log, "a", encoding="utf-8") as handle:
+            handle.write(f"{time.strftime('%H:%M:%S')} {text}\n")
+
+    def update(self, status, text: str) -> None:
+        """One live line on a terminal, elsewhere a line every 20 s."""
+        status.update(text)
+        if not self.console.is_terminal and time.monotonic() - self.told >= PLAIN_EVERY:
+            self.told = time.monotonic()
+            self.line(text)
+
+
+def run_course(
+    cfg: Settings,
+    lessons: list[dict],
+    table: list[dict],
+    *,
+    fresh: bool = False,
+    given: list[str] = (),
+    on_stderr: bool = False,
+    runs: Path = RUNS,
+    notebooks: Path = NOTEBOOKS,
+) -> dict:
+    """Run the lessons in order up to the first failure, check the gates, write the report.
+
+    `given`: NAME=VALUE for parameters of lessons. Returns the summary; its `exit_code`: 0 all ran
+    and all gates hold, 1 not, 130 interrupted. Raises CourseError before any kernel starts for
+    what can be known by then.
+    """
+    check_fits(cfg)
+    for problem in room_to_write([runs, cfg.artifacts_root]):
+        raise CourseError("{what}. {advice}".format(**problem))
+    values = set_parameters(given, lessons, notebooks)
+    # One run at a time on the artifacts of one key; the system frees the lock when a runner dies.
+    cfg.artifacts_root.mkdir(parents=True, exist_ok=True)
+    try:
+        lock = filelock.FileLock(cfg.artifacts_root / f".{cfg.key}.lock").acquire(timeout=0)
+    except filelock.Timeout:
+        text = "another run with the same settings is going on. Wait for it, or choose another "
+        raise CourseError(text + "--profile, --data-language or --seed.") from None
+    with lock:
+        folder, started = runs / f"{datetime.now():%Y%m%d-%H%M%S-%f}"[:-3], time.time()
+        folder.mkdir(parents=True)
+        progress = Progress(folder / "run.log", on_stderr)
+        announce(cfg, lessons, fresh, progress)
+        if fresh and cfg.artifacts.exists():
+            # One rename first, so that a kill leaves all or nothing of them.
+            aside = cfg.artifacts_root / f".old-{folder.name}"
+            os.replace(cfg.artifacts, aside)
+            shutil.rmtree(aside)
+        outcomes = run_all(cfg, lessons, progress, values, notebooks)
+        summary = judge_run(cfg, lessons, outcomes, table, folder)
+        summary |= {"set": {name: chosen for name, chosen in values.items() if chosen}}
+        summary |= {"seconds": round(time.time() - started, 1)}
+        summary |= {"started": f"{datetime.fromtimestamp(started):%Y-%m-%d %H:%M:%S}"}
+        write_json(folder / "summary.json", summary)
+        conclude(summary, progress)
+        metrics = read_json(folder / "metrics.json")
+        if summary["status"] != "interrupted":
+            write_report(folder, summary, metrics, cfg.artifacts, started)
+            progress.line(f"Report: {folder / 'report.html'}")
+            write_text(runs / "latest.txt", folder.name + "\n")
+        return summary | {"metrics": metrics, "folder": str(folder)}
+
+
+def announce(cfg: Settings, lessons: list[dict], fresh: bool, progress: Progress) -> None:
+    """The first lines: what runs on what, and what an earlier run left."""
+    minutes = sum(item["minutes"].get(cfg.profile, 0) for item in lessons)
+    progress.line(
+        f"Dapur LLM: {len(lessons)} notebooks, profile {cfg.profile} on {cfg.device.name}, base "
+        f"model {Path(cfg.base_model).name}, shown in {cfg.language}, data {cfg.data_name} "
+        f"({cfg.data_language}), seed {cfg.seed}, about {clock(60 * minutes)}",
+        "bold",
+    )
+    if cfg.artifacts.exists():
+        used = "the lessons use again what is still valid (--fresh starts anew)"
+        fate = "removed, --fresh was asked for" if fresh else used
+        progress.line(f"artifacts/{cfg.key} is there from an earlier run: {fate}.")
+
+
+def run_all(cfg, lessons, progress: Progress, values: dict, notebooks: Path) -> list[Outcome]:
+    """The notebooks one after the other; those after a failure stay "not run"."""
+    outcomes = [Outcome(item["name"], "not run") for item in lessons]
+    for i, item in enumerate(lessons):
+        name = f"[{i + 1}/{len(lessons)}] {item['name']}"
+        # Expected time and limit come from what was measured.
+        minutes = item["minutes"].get(cfg.profile)
+        limit = max(LEAST, FACTOR * 60 * minutes) if minutes else UNMEASURED
+        about = f"about {clock(60 * minutes)}" if minutes else "an unmeasured time"
+        progress.line(f"{name}: expected {about}, limit {clock(limit)}")
+        with progress.console.status("") as status:
+
+            def watch(cell, seconds, memory, name=name, about=about, status=status):
+                text = f"{name}: code cell {cell} · {clock(seconds)} of {about}"
+                progress.update(status, f"{text} · {memory / 1e9:.1f} GB")
+
+            path, chosen = notebooks / f"{item['name']}.ipynb", values[item["name"]]
+            how = run_parameters(cfg) | chosen, kernel_environment(cfg), limit, watch
+            done = run_notebook(path, progress.log.parent, *how)
+        outcomes[i], text = done, f"{name}: {done.status} after {clock(done.seconds)}"
+        style = "green" if done.status == "passed" else "red"
+        progress.line(f"{text}, peak memory {done.peak_memory_gb:.1f} GB", style)
+        if done.status != "passed":
+            break
+    return outcomes
+
+
+def recorded_metrics(folder: Path, name: str) -> list[dict]:
+    """The metrics that one notebook of this run wrote."""
+    path = folder / f"{name}.metrics.json"
+    return [row | {"notebook": name} for row in read_json(path)] if path.is_file() else []
+
+
+def judge_run(cfg: Settings, lessons, outcomes, table: list[dict], folder: Path) -> dict:
+    """Metrics of all notebooks, written down, and the gates; returns the summary of the run."""
+    metrics, passed = [], {done.name for done in outcomes if done.status == "passed"}
+    for item, done in zip(lessons, outcomes):
+        metrics += recorded_metrics(folder, done.name)
+        # The figures in course.toml were measured with a torch for the CPU, which takes less.
+        usual = item.get("memory", {}).get(cfg.profile)
+        if done.name in passed and usual and not torch_cuda_build():
+            row = {"notebook": done.name, "name": "memory_over_measured", "unit": "times"}
+            row |= dict.fromkeys(("low", "high", "n", "cell"))
+            metrics.append(row | {"value": done.peak_memory_gb / usual})
+    write_json(folder / "metrics.json", metrics)
+    mine = gates.gates_for(table, cfg)
+    verdicts = gates.judge_gates(mine, metrics, passed)
+    verdicts += gates.lessons_without_gate(mine, cfg, passed)
+    status, code = "failed", 1
+    if any(done.status == "interrupted" for done in outcomes):
+        status, code = "interrupted", 130
+    elif len(passed) == len(outcomes) and gates.all_hold(verdicts):
+        status, code = "passed", 0
+    return {
+        "stamp": folder.name,
+        "status": status,
+        "exit_code": code,
+        "key": cfg.key,
+        "peak_memory_gb": max(done.peak_memory_gb for done in outcomes),
+        "settings": cfg.as_dict(),
+        "versions": versions(),
+        "notebooks": [asdict(done) for done in outcomes],
+        "gates": verdicts,
+    }
+
+
+def conclude(summary: dict, progress: Progress) -> None:
+    """The last lines: what failed, what is incomplete, the gates."""
+    for outcome in summary["notebooks"]:
+        if outcome["failure"]:
+            progress.line(f"FAILED {sentence(outcome['name'], outcome['failure'])}", "bold red")
+        elif outcome["status"] == "not run":
+            progress.line(f"Not run: {outcome['name']}", "yellow")
+    for text in gates.gate_lines(summary["gates"]):
+        progress.line(text, "bold red" if text.startswith("GATE ") else "")
+    style = "bold green" if summary["status"] == "passed" else "bold red"
+    text = f"{summary['status'].upper()} in {clock(summary['seconds'])}"
+    progress.line(f"{text}, peak memory {summary['peak_memory_gb']:.1f} GB", style)
