@@ -3,12 +3,11 @@
     table, report = load_recipes("data/recipes/id")
     report.rows_read == report.rows_kept + report.rows_dropped        # always
 
-`chunks` keeps memory flat however long the files are.
+`recipe_chunks` keeps memory flat however long the files are.
 
-Names of ingredients: what is meant by one, which two mean the same, how much is too much.
-
-Used to draw requests by ingredients and to measure whether an answer keeps to them. The words of
-each language are in ingredients.toml.
+Below: names of ingredients. What is meant by one, which two mean the same, how much is too much:
+to draw requests by ingredients, and to measure whether an answer keeps to them. The words of each
+language are in ingredients.toml.
 """
 
 from __future__ import annotations
@@ -16,34 +15,30 @@ from __future__ import annotations
 import math
 import re
 import tomllib
+import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from fractions import Fraction
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from . import csv_reader
 from .cleaning import clean_chunk
-from .csv_reader import NotARecipeFile
 from .files import CourseError
 from .settings import csv_files
 from .show import tr
 
 COLUMNS = ["recipe_id", "title", "ingredients", "steps", "category", "region", "source", "line"]
-ITEMS = r"^\S[^\n]*(?:\n\S[^\n]*)"  # one item a line, none empty
 
 
 @dataclass(frozen=True)
 class Recipe:
     """One clean recipe; `recipe_id` is the same for its versions in several languages.
 
-    For a file that has no ids it is made from the text (`with_ids`).
+    For a file that has no ids it is made from the text (`text_ids`).
     """
 
     title: str
@@ -52,40 +47,6 @@ class Recipe:
     category: str = ""
     recipe_id: str = ""
     region: str = ""  # empty where the file names none
-
-
-_UNITS = (
-    "kg g gr gram ons ml l liter sdm sdt cm buah bh butir btr ekor siung batang btg lembar lbr "
-    "ruas ikat papan potong genggam cangkir gelas bungkus bks biji tangkai helai keping bonggol "
-    "jari kotak sachet tbsp tsp teaspoons? tablespoons? cups? c cloves? stalks? lea(?:f|ves) "
-    "pieces? slices? bunch(?:es)? handfuls? blocks? sprigs? heads? pinch oz lbs? cans? pkg "
-    "litres? ears? sheets? "
-    "secukupnya sedikit sejumput about sekitar setengah of x"
-)
-_QUANTITY = re.compile(
-    r"^(?:(?:[\d¼½¾⅓⅔⅛⅜⅝⅞.,/–-]+|(?:sendok\s+(?:makan|teh)|sendok|"
-    rf"{_UNITS.replace(' ', '|')})\b\.?)\s*)+",
-    re.IGNORECASE,
-)
-
-
-def item_name(item: str) -> str:
-    """An ingredient without quantity, unit and preparation: "3 buah cabai, iris" -> "cabai"."""
-    text = re.sub(r"\([^)]*\)?", " ", item)
-    text = re.split(r",(?!\d)", text)[0]  # a comma before a digit is a decimal one
-    parts = re.split(r"\b(?:secukupnya|sckpnya|to taste)\b", text, flags=re.IGNORECASE)
-    name = next((part.strip().lower() for part in parts if part.strip()), "")
-    return re.sub(r"\s+", " ", _QUANTITY.sub("", name)).strip(" .:-*")
-
-
-def split_at_name(item: str) -> tuple[str, str, str]:
-    """Before an ingredient's name, the name, after it: "1 cabai, iris" -> "1 ", "cabai", ", iris".
-
-    ("", "", item) where the name does not stand there in one piece.
-    """
-    name = re.escape(item_name(item))
-    found = name and re.search(rf"(?<![^\W\d_]){name}(?!\w)", item, re.IGNORECASE)
-    return (item[: found.start()], found[0], item[found.end() :]) if found else ("", "", item)
 
 
 _INDONESIAN = tomllib.loads(Path(__file__).with_name("messages.toml").read_text(encoding="utf-8"))
@@ -139,14 +100,11 @@ class Report:
 
         Titles may differ. The rows stay in the table; `assign` in `splits` lets one copy through.
         """
-        names = dict(enumerate(f["file"] for f in self.files))
         empty = pd.DataFrame({"file": [], "line": [], "hash": []})
         kept = pd.concat(self._kept or [empty], ignore_index=True)
-        repeated = kept[kept["hash"].duplicated(keep=False)]
-        first = repeated.drop_duplicates("hash")
-        again = repeated.drop(first.index).merge(
-            first.add_prefix("of_"), "left", None, "hash", "of_hash"
-        )
+        first = kept.drop_duplicates("hash").add_prefix("of_")
+        again = kept.drop(first.index).merge(first, left_on="hash", right_on="of_hash")
+        names = dict(enumerate(entry["file"] for entry in self.files))
         again = again.assign(file=again["file"].map(names), of_file=again["of_file"].map(names))
         return again[["file", "line", "of_file", "of_line"]]
 
@@ -163,164 +121,129 @@ class Report:
             "skipped": self.skipped,
         }
 
-    def table(self) -> pd.DataFrame:
-        """The dropped rows as a table one can filter and save."""
-        return pd.DataFrame(self.drops, columns=["file", "line", "reason", "title"])
 
-
-def load_recipes(folder: str | Path, **options) -> tuple[pd.DataFrame, Report]:
+def load_recipes(folder: str | Path, chunk_rows: int = 2000) -> tuple[pd.DataFrame, Report]:
     """All clean recipes below `folder` as a table of `COLUMNS`, and the report.
 
-    Ingredients and steps hold one item a line. Options as for `chunks`. Raises CourseError when no
-    file holds a recipe.
+    Ingredients and steps hold one item a line. Raises CourseError when no file holds a recipe.
     """
     report = Report()
-    kept = [table for table in chunks(folder, report, **options) if len(table)]
+    kept = [table for table in recipe_chunks(folder, report, chunk_rows) if len(table)]
     if not kept:
         found = "; ".join(f"{s['file']}: {s['reason']}" for s in report.skipped[:5])
         dropped = f"every row was dropped: {report.reasons}" if report.files else ""
         raise CourseError(
             f"no usable recipe in {folder}: {found or dropped or 'no .csv file there'}. "
-            "Expected CSVs with a title, ingredients and steps column (see data/DATA_CARD.md). "
-            "For other columns: python -m helpers data adapt."
+            "Expected CSVs with a title, ingredients and steps column (see data/DATA_CARD.md)."
         )
     table = pd.concat(kept, ignore_index=True)
-    twice = table["recipe_id"].duplicated(keep=False)  # files that each count from 1: by the text
-    table.loc[twice, "recipe_id"] = [f"{number:016x}" for number in content_hash(table[twice])]
-    return validate(table), report
+    # Files that each count from 1: their rows are told apart by the text.
+    twice = table["recipe_id"].duplicated(keep=False)
+    table.loc[twice, "recipe_id"] = text_ids(table[twice])
+    return table, report
 
 
-def chunks(
-    folder: str | Path, report: Report, *, chunk_rows: int = 2000, each: Callable = map
-) -> Iterator[pd.DataFrame]:
-    """Chunks of clean recipes of every CSV below `folder`; `report` fills as they come.
-
-    `each(function, chunks)` gives the results in order: `map`, or what `scale.over` returns.
-    """
+def recipe_chunks(folder: str | Path, report: Report, rows: int = 2000) -> Iterator[pd.DataFrame]:
+    """Chunks of clean recipes of every CSV below `folder`; `report` fills as they come."""
     root = Path(folder)
     for path in csv_files(root):
         name = path.relative_to(root).as_posix() if path != root else path.name
         try:
-            yield from _file_chunks(path, name, report, chunk_rows, each)
-        except NotARecipeFile as problem:
+            yield from _file_chunks(path, name, report, rows)
+        except csv_reader.NotARecipeFile as problem:
             report.skipped.append({"file": name, "reason": str(problem)})
 
 
-@dataclass(frozen=True)
-class Part:
-    """What became of one chunk of a file."""
-
-    table: pd.DataFrame  # the clean recipes, COLUMNS
-    rows_read: int
-    drops: list[dict]  # file, line, reason, title
-    mended: Counter
-
-
-def clean_part(chunk: tuple[pd.DataFrame, list[dict]], name: str, category: str) -> Part:
-    """Clean one chunk of `csv_reader.chunks`, wherever it runs: it sees nothing but its arguments.
-
-    `name`: the file as reports name it; `category`: of rows that have none.
-    """
-    raw, bad = chunk
-    clean, dropped, mended = clean_chunk(raw)
-    own = clean["category"].str.strip()
-    clean["category"] = own.mask(own == "", category)
-    clean["region"] = clean["region"].str.strip()
-    clean["recipe_id"] = with_ids(clean)
-    clean["source"] = pd.array([name] * len(clean), dtype="string[pyarrow]")
-    drops = [{"file": name, **d} for d in sorted([*bad, *dropped], key=lambda d: d["line"])]
-    return Part(clean[COLUMNS], len(raw) + len(bad), drops, mended)
-
-
-def _file_chunks(path: Path, name: str, report: Report, chunk_rows: int, each: Callable):
+def _file_chunks(path: Path, name: str, report: Report, rows: int) -> Iterator[pd.DataFrame]:
     """Chunks of clean recipes of one file. NotARecipeFile when it has none."""
     layout = csv_reader.look_at(path)
     entry = {"file": name, "rows_read": 0, "rows_kept": 0, "remarks": layout.remarks}
-    clean = partial(clean_part, name=name, category=category_of(path))
-    for part in each(clean, csv_reader.chunks(path, layout, chunk_rows)):
+    for raw, bad in csv_reader.raw_chunks(path, layout, rows):
+        clean, dropped, mended = clean_chunk(raw)
+        # A row without a category has its file's, one without a number that of its text.
+        clean["source"] = pd.array([name] * len(clean), dtype="string[pyarrow]")
+        clean["region"] = clean["region"].str.strip()
+        clean["category"] = clean["category"].str.strip().replace("", category_of(path))
+        ids = clean["recipe_id"].str.strip()
+        clean["recipe_id"] = ids.mask(ids == "", pd.array(text_ids(clean), "string[pyarrow]"))
+        # Each row is kept, or it is told where and why it was dropped.
         if not entry["rows_read"]:
             report.files.append(entry)
-        entry["rows_read"] += part.rows_read
-        entry["rows_kept"] += len(part.table)
-        report.drops += part.drops
-        report.mended += part.mended
+        entry["rows_read"] += len(raw) + len(bad)
+        entry["rows_kept"] += len(clean)
+        report.drops += [
+            {"file": name, **d} for d in sorted(bad + dropped, key=lambda drop: drop["line"])
+        ]
+        report.mended += mended
         assert report.rows_read == report.rows_kept + report.rows_dropped, f"{name}: a row was lost"
-        report.note_kept(part.table)
-        yield part.table
+        report.note_kept(clean)
+        yield clean[COLUMNS]
     if not entry["rows_read"]:
-        raise NotARecipeFile("a header and no rows")
+        raise csv_reader.NotARecipeFile("a header and no rows")
 
 
 def content_hash(table: pd.DataFrame) -> np.ndarray:
     """64 bits of each row's ingredients and steps, whatever their letter case."""
-    both = pa.array(table["ingredients"] + "\n\n" + table["steps"], pa.string())
-    text = pc.utf8_lower(both.cast(pa.string()))  # large_string with pandas 2
-    return pd.util.hash_array(text.to_numpy(zero_copy_only=False), categorize=False)
+    texts = [text.lower() for text in table["ingredients"] + "\n\n" + table["steps"]]
+    return pd.util.hash_array(np.array(texts, dtype=object), categorize=False)
 
 
-def with_ids(table: pd.DataFrame) -> pd.Series:
-    """The ids of the rows; where the file gives none, the hash of what the row says.
+def text_ids(table: pd.DataFrame) -> list[str]:
+    """Sixteen hex digits of what each row says: the same recipe has the same id in every file.
 
     Lessons 03 and 04 tell recipes apart by it: rows without one would all be the same recipe.
     """
-    ids = table["recipe_id"].str.strip()
-    made = pd.array([f"{number:016x}" for number in content_hash(table)], dtype="string[pyarrow]")
-    return ids.mask(ids == "", made)
+    return [f"{number:016x}" for number in content_hash(table)]
 
 
 def category_of(path: Path) -> str:
     """dataset-ayam.csv -> ayam."""
     stem = path.stem.lower()
-    for start in ("dataset", "resep", "recipes", "recipe"):
-        stem = stem.removeprefix(start).lstrip("-_ ") or stem
-    return stem
+    return re.sub(r"^(?:(?:dataset|resep|recipes?)[-_ ]*)+", "", stem) or stem
 
 
 def recipes_of(table: pd.DataFrame) -> list[Recipe]:
     """Rows of a table as Recipe objects."""
-    lists = zip(table["ingredients"].str.split("\n"), table["steps"].str.split("\n"))
-    others = table[["category", "recipe_id", "region"]].itertuples(index=False, name=None)
-    return [
-        Recipe(title, tuple(ingredients), tuple(steps), *other)
-        for title, (ingredients, steps), other in zip(table["title"], lists, others)
-    ]
+    found = []
+    for row in table.to_dict("records"):
+        items, steps = (tuple(row[name].split("\n")) for name in ("ingredients", "steps"))
+        others = row["category"], row["recipe_id"], row["region"]
+        found.append(Recipe(row["title"], items, steps, *others))
+    return found
 
 
-def validate(table: pd.DataFrame) -> pd.DataFrame:
-    """The table itself; CourseError with the first findings when its rows are not clean."""
-    import pandera.pandas as pandera
-
-    def text(*patterns: str):
-        checks = [pandera.Check.str_matches(pattern) for pattern in patterns]
-        return pandera.Column(pd.StringDtype("pyarrow"), checks)
-
-    schema = pandera.DataFrameSchema(
-        {
-            "recipe_id": text(),
-            "title": text(r"^\S[^\n]*$"),
-            "ingredients": text(ITEMS + "+$"),  # at least two items
-            "steps": text(ITEMS + "*$"),
-            "category": text(r"^\S"),
-            "region": text(),
-            "source": text(r"^\S"),
-            "line": pandera.Column("int64", pandera.Check.ge(1)),
-        },
-        strict=True,
-        ordered=True,
-        unique=["source", "line"],
-    )
-    try:
-        schema.validate(table, lazy=True)
-    except pandera.errors.SchemaErrors as problem:
-        found = problem.failure_cases[["column", "check", "failure_case", "index"]].head(3)
-        raise CourseError(
-            f"not a table of clean recipes: {found.to_dict('records')}. "
-            "Tables of load_recipes always pass; helpers/recipes.py lists the columns."
-        ) from None
-    return table
-
+# --- names of ingredients
 
 WORDS = tomllib.loads(Path(__file__).with_name("ingredients.toml").read_text(encoding="utf-8"))
+_UNITS = "|".join(table["units"].replace(" ", "|") for table in WORDS.values())
+_QUANTITY = re.compile(
+    r"^(?:(?:[\d¼½¾⅓⅔⅛⅜⅝⅞.,/–-]+|(?:sendok\s+(?:makan|teh)|sendok|"
+    rf"{_UNITS})\b\.?)\s*)+",
+    re.IGNORECASE,
+)
+_NUMBER = re.compile(  # 15 digits at most: Python refuses to convert thousands of them
+    r"(?:(\d{1,15})\s+)?(\d{1,15})/(\d{1,15})|(?:(\d{1,15})\s*)?([¼½¾⅓⅔⅛⅜⅝⅞])|"
+    r"(\d{1,15})(?:([.,])(\d{1,15}))?"
+)
+
+
+def item_name(item: str) -> str:
+    """An ingredient without quantity, unit and preparation: "3 buah cabai, iris" -> "cabai"."""
+    text = re.sub(r"\([^)]*\)?", " ", item)
+    text = re.split(r",(?!\d)", text)[0]  # a comma before a digit is a decimal one
+    parts = re.split(r"\b(?:secukupnya|sckpnya|to taste)\b", text, flags=re.IGNORECASE)
+    name = next((part.strip().lower() for part in parts if part.strip()), "")
+    return re.sub(r"\s+", " ", _QUANTITY.sub("", name)).strip(" .:-*")
+
+
+def split_at_name(item: str) -> tuple[str, str, str]:
+    """Before an ingredient's name, the name, after it: "1 cabai, iris" -> "1 ", "cabai", ", iris".
+
+    ("", "", item) where the name does not stand there in one piece.
+    """
+    name = re.escape(item_name(item))
+    found = name and re.search(rf"(?<![^\W\d_]){name}(?!\w)", item, re.IGNORECASE)
+    return (item[: found.start()], found[0], item[found.end() :]) if found else ("", "", item)
 
 
 @cache
@@ -412,65 +335,28 @@ def unit(item: str) -> str:
     return " ".join(re.findall(r"[^\W\d_]+", split_at_name(item)[0].lower()))
 
 
-_SIGNS = {"¼": Fraction(1, 4), "½": Fraction(1, 2), "¾": Fraction(3, 4)}
-_SIGNS |= {"⅓": Fraction(1, 3), "⅔": Fraction(2, 3)}
-_SIGNS |= {"⅛": Fraction(1, 8), "⅜": Fraction(3, 8), "⅝": Fraction(5, 8), "⅞": Fraction(7, 8)}
-_NUMBER = re.compile(  # 15 digits at most: Python refuses to convert thousands of them
-    r"(?:(\d{1,15})\s+)?(\d{1,15})/(\d{1,15})|(?:(\d{1,15})\s*)?([¼½¾⅓⅔⅛⅜⅝⅞])|"
-    r"(\d{1,15})(?:([.,])(\d{1,15}))?"
-)
+def number_at_start(item: str) -> tuple[float, str]:
+    """The number that a line begins with, and the rest: "1 1/2 kg ayam" -> (1.5, " kg ayam").
 
-
-def _value(found: re.Match) -> Fraction:
-    """The number that _NUMBER found; a separator before three digits groups thousands."""
+    A separator before three digits groups thousands: "1.000 ml". (0, item) without a number.
+    """
+    if not (found := _NUMBER.match(item)):
+        return 0.0, item
     whole, above, below, before, sign, digits, separator, rest = found.groups()
     if below:
-        return int(whole or 0) + Fraction(int(above), int(below) or 1)
-    if sign:
-        return int(before or 0) + _SIGNS[sign]
-    grouped = separator and len(rest) == 3 and int(digits)
-    return Fraction(digits + rest) if grouped else Fraction(f"{digits}.{rest or 0}")
+        value = int(whole or 0) + int(above) / (int(below) or 1)
+    elif sign:
+        value = int(before or 0) + unicodedata.numeric(sign)
+    elif separator and len(rest) == 3 and int(digits):
+        value = float(digits + rest)
+    else:
+        value = float(f"{digits}.{rest or 0}")
+    return value, item[found.end() :]
 
 
 def too_much(item: str, language: str) -> bool:
     """Whether an ingredient line asks for more than the table `most` allows for its unit."""
-    text = item.lower().strip()
-    if not (found := _NUMBER.match(text)):
-        return False
-    after = re.match(r"(?:\s*(?:-|–|sampai|to)\s*\d+)?\s*([^\W\d_]+)", text[found.end() :])
-    return bool(after) and _value(found) > WORDS[language]["most"].get(after[1], math.inf)
-
-
-def _amount(item: str) -> str:
-    """The start of an ingredient line that says how much: up to its name, or to a bracket, comma.
-
-    The name is the end where a number stands before it: "100 g tepung protein 12".
-    """
-    start = re.split(r"\(|,(?!\d)", item)[0]
-    before = split_at_name(start)[0]
-    return before if _NUMBER.search(before) else start
-
-
-def amounts(item: str) -> list[Fraction]:
-    """Numbers of an ingredient line's amount: "1 1/2 sdm gula" -> [3/2], "2-3 cabai" -> [2, 3]."""
-    return [_value(found) for found in _NUMBER.finditer(_amount(item))]
-
-
-def doubled(item: str) -> str:
-    """An ingredient line with its amount doubled: "1/2 sdt garam" -> "1 sdt garam".
-
-    Written as before: decimals with their separator, anything else as whole numbers and fractions.
-    A line without a number stays as it is; so do numbers of the preparation, "potong 2 cm".
-    """
-
-    def twice(found: re.Match) -> str:
-        value, separator = 2 * _value(found), found[7]
-        whole, rest = divmod(value, 1)
-        if separator and len(found[8]) == 3 and int(found[6]):
-            return f"{whole:,}".replace(",", separator)
-        if separator:
-            return f"{float(value):g}".replace(".", separator)
-        return " ".join(str(part) for part in (whole, rest) if part) or "0"
-
-    amount = _amount(item)
-    return _NUMBER.sub(twice, amount) + item[len(amount) :]
+    value, rest = number_at_start(item.lower().strip())
+    unit_after = re.match(r"(?:\s*(?:-|–|sampai|to)\s*\d+)?\s*([^\W\d_]+)", rest)
+    most = WORDS[language]["most"]
+    return bool(unit_after) and value > most.get(unit_after[1], math.inf)

@@ -7,13 +7,10 @@ test.
 
 from __future__ import annotations
 
-import glob
 import hashlib
 import json
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -22,9 +19,6 @@ import pyarrow.compute as pc
 
 from .files import CourseError, MissingStep
 from .settings import Settings
-
-if TYPE_CHECKING:
-    import datasets
 
 NAMES = ("train", "validation", "test")
 FRACTIONS = (0.7, 0.1, 0.2)
@@ -93,78 +87,29 @@ def hashed_split(text: str, fractions=FRACTIONS) -> str:
 def assign(table: pd.DataFrame, cfg: Settings, fractions=FRACTIONS) -> pd.DataFrame:
     """The table without exact copies, with the columns `group` (kept if there) and `split`.
 
-    Own corpus: by the manifest, or, for other fractions than its own, as `make_manifest` would.
-    Other data: each row hashes to a split; a group whose members disagree goes to train, so a
-    group is test only when every member hashes to test. Raises CourseError when a recipe of the
-    own corpus is not in the manifest.
+    Own corpus: by the manifest. Other data, or other fractions than the manifest's: each row
+    hashes to a split; a group whose members disagree goes to train, so a group is test only when
+    every member hashes to test. Raises CourseError for a recipe that the manifest does not list.
     """
     if "group" not in table:
         table = table.assign(group=group(table))
-    table = table.assign(_text=normalised(table))
+    text, ids = normalised(table), table["recipe_id"]
     manifest = cfg.data_dir.parent / MANIFEST
-    if cfg.own_data and manifest.is_file():
-        known = pd.read_csv(manifest, dtype=str)
-        if tuple(fractions) != FRACTIONS:
-            known = make_manifest(table, fractions=fractions)
-        splits = known.set_index("recipe_id")["split"]
-        missing = sorted(set(table["recipe_id"]) - set(splits.index))
-        if missing:
+    if cfg.own_data and manifest.is_file() and tuple(fractions) == FRACTIONS:
+        sides = pd.read_csv(manifest, dtype=str).set_index("recipe_id")["split"]
+        if missing := sorted(set(ids) - set(sides.index)):
             raise CourseError(
                 f"{manifest.name} does not list {len(missing)} recipes, the first: {missing[0]}. "
-                "Run: python -m helpers data split"
+                "Add a line for each: its recipe_id, a comma, and train, validation or test."
             )
-        table["split"] = table["recipe_id"].map(splits)
+        table = table.assign(split=ids.map(sides))
     else:
-        table["split"] = [hashed_split(text, fractions) for text in table["_text"]]
+        # Both languages of a recipe of the own corpus have one id, and so one split.
+        keys = ids if cfg.own_data else text
+        table = table.assign(split=[hashed_split(key, fractions) for key in keys])
         sides = table.groupby("group")["split"]
         table["split"] = sides.transform("first").where(sides.transform("nunique") == 1, "train")
-    return table.drop_duplicates("_text").drop(columns="_text").reset_index(drop=True)
-
-
-def make_manifest(
-    table: pd.DataFrame, known: dict[str, str] | None = None, seed: int = 42, fractions=FRACTIONS
-) -> pd.DataFrame:
-    """recipe_id and split for the own corpus: balanced in each category, groups on one side.
-
-    Recipes in `known` (recipe_id -> split) keep their split, so that no test recipe is ever
-    trained on later. A new member of a known group follows it (train where the group disagrees).
-    Other groups, in a fixed random order, go to the split that lacks most.
-    """
-    if "group" not in table:
-        table = table.assign(group=group(table))
-    known, rows = known or {}, {}
-
-    def place(ids: list[str]) -> bytes:
-        return hashlib.sha256(f"{seed}{ids[0]}".encode()).digest()
-
-    home = table.groupby("group")["category"].transform("min")  # a group counts in one category
-    for _, part in table.groupby(home):
-        groups = [sorted(ids) for _, ids in part.groupby("group")["recipe_id"]]
-        placed = {m: known[m] for ids in groups for m in ids if m in known}
-        for ids in sorted(groups, key=place):
-            before = {placed[m] for m in ids if m in placed}
-            lacking = {
-                name: share * len(part) - list(placed.values()).count(name)
-                for name, share in zip(NAMES, fractions)
-            }
-            split = max(lacking, key=lacking.get) if not before else "train"
-            if len(before) == 1:
-                split = before.pop()
-            placed |= {m: split for m in ids if m not in placed}
-        rows |= placed
-    return pd.DataFrame(sorted(rows.items()), columns=["recipe_id", "split"])
-
-
-def sample_evenly(table: pd.DataFrame, most: int, seed: int) -> pd.DataFrame:
-    """At most `most` rows (0: all), drawn evenly over the categories.
-
-    A category with fewer rows leaves its places to the others. Rows with the smallest hash of text
-    and seed come first, so the draw depends neither on the order of rows nor on other rows.
-    """
-    rank = normalised(table).map(lambda text: hashlib.sha256(f"{seed}{text}".encode()).hexdigest())
-    place = rank.groupby(table["category"]).rank(method="first")
-    order = pd.DataFrame({"place": place, "rank": rank}).sort_values(["place", "rank"]).index
-    return table.loc[order[:most] if most else order]
+    return table[~text.duplicated()].reset_index(drop=True)
 
 
 def split_file(cfg: Settings, name: str) -> Path:
@@ -172,12 +117,16 @@ def split_file(cfg: Settings, name: str) -> Path:
     return cfg.artifacts / "data" / f"{name}.jsonl"
 
 
-def saved_recipes(cfg: Settings, name: str) -> dict[tuple, str]:
-    """The recipes of a saved split by their content (`content`), each with its title."""
+def saved_rows(cfg: Settings, name: str) -> list[dict]:
+    """The rows of a saved split; none where lesson 02 has not run."""
     path = split_file(cfg, name)
     lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
-    rows = [json.loads(line) for line in lines if line]
-    return {content(row["messages"]): row["title"] for row in rows}
+    return [json.loads(line) for line in lines if line]
+
+
+def saved_recipes(cfg: Settings, name: str) -> dict[tuple, str]:
+    """The recipes of a saved split by their content (`content`), each with its title."""
+    return {content(row["messages"]): row["title"] for row in saved_rows(cfg, name)}
 
 
 def content(chat: list[dict]) -> tuple[str, ...]:
@@ -207,8 +156,8 @@ def require_held_out(cfg: Settings, chats: Iterable[list[dict]]) -> None:
         )
 
 
-def read_split(cfg: Settings, name: str) -> datasets.Dataset:
-    """The rows of "train", "validation" or "test" as lesson 02 saved them for these settings.
+def read_split(cfg: Settings, name: str):
+    """A `datasets.Dataset` of "train", "validation" or "test", as lesson 02 saved its rows.
 
     A row has the keys recipe_id, title, category, region, main (ingredient), form, phrasing, asked
     (the ingredients that the request names) and messages (system, user, assistant). Training rows:
@@ -216,8 +165,7 @@ def read_split(cfg: Settings, name: str) -> datasets.Dataset:
     training phrasings and in those kept back.
     Raises MissingStep when lesson 02 has not run, CourseError when a recipe is in two splits.
     """
-    path = split_file(cfg, name)
-    if not path.is_file():
+    if not split_file(cfg, name).is_file():
         raise MissingStep(
             f"Belum ada resep {name} untuk {cfg.key}. Jalankan dulu notebook 02_data_csv_qa "
             "dengan profil, data, dan seed yang sama.",
@@ -225,14 +173,6 @@ def read_split(cfg: Settings, name: str) -> datasets.Dataset:
             "with the same profile, data and seed.",
         )
     require_disjoint(cfg)
-    from datasets import disable_progress_bars, load_dataset
+    from datasets import Dataset
 
-    disable_progress_bars()
-    with tempfile.TemporaryDirectory(prefix="dapur-split-") as cache:
-        return load_dataset(
-            "json",
-            data_files=glob.escape(str(path)),
-            split="train",
-            cache_dir=cache,
-            keep_in_memory=True,
-        )
+    return Dataset.from_list(saved_rows(cfg, name))

@@ -15,7 +15,7 @@ RECIPE_FILES = [name for name, entry in MANIFEST["files"].items() if "skipped" n
 
 def read(path):
     report = recipes.Report()
-    tables = list(recipes.chunks(path, report))
+    tables = list(recipes.recipe_chunks(path, report))
     return report, [
         row for table in tables for row in zip(table["line"], recipes.recipes_of(table))
     ]

@@ -8,10 +8,10 @@ import time
 
 import pytest
 
-from helpers import cleaning, cli_options, csv_reader, medical_guard, prompts, subject
+from helpers import cleaning, cli_options, csv_reader, medical_guard, prompts
 from helpers.cleaning import break_at_numbers, repair_encoding, without_markup
 from helpers.jsonl import validate, write_chats
-from helpers.recipes import amounts, doubled, has_quantity, item_name, load_recipes, too_much
+from helpers.recipes import has_quantity, item_name, load_recipes, too_much
 from helpers.show import md
 from pipeline import execute, lint, marks
 
@@ -40,8 +40,12 @@ def repeated(before, filler, after=""):
 
 
 READER = {
-    "column name": (csv_reader.plain, ["(", "(a", " ", "_"], ""),
-    "columns": (lambda t: csv_reader.columns_by_content([["a", t, t]] * 2), [" ", "[", "-"], ""),
+    "column name": (csv_reader.plain_name, ["(", "(a", " ", "_"], ""),
+    "line": (
+        lambda t: csv_reader.one_line(t, ",", 3),
+        ['" ', '"x', " ", 'a "', '""', ",", '",', "\t"],
+        'Ayam,"',
+    ),
     "list": (
         cleaning.list_items,
         [" ", ")", ",", ", dtype=a", "'", "' '", "nan", ",nan"],
@@ -52,14 +56,8 @@ READER = {
     "encoding": (repair_encoding, ["Â", "Ã¢", "â€"], ""),
     "markup": (without_markup, ["<", "<a", "<br ", "&", "&#", "&#9", "</", " "], "<a"),
     "name": (item_name, ["(", "1 ", "sdm ", ",", " ", "a ", "½", "1/"], "1 "),
-    "amount": (lambda t: (amounts(t), doubled(t)), ["1", "1 ", "1/", "1,", " ", "("], "1 "),
     "much": (lambda t: (too_much(t, "id"), has_quantity(t)), ["1", " ", "-", "sampai "], "1 "),
 }
-
-
-def subject_of(sentence):
-    part = {"system": "a", "headings": ["A:", "B:"], "dish": {"train": [sentence]}}
-    assert subject._lacking(part)
 
 
 ANSWER = "Sup\nBahan:\n- garam\n- {}\nLangkah:\n1. {}"
@@ -89,7 +87,6 @@ ANSWERS = {
     "error": (execute.one_line, ["\x1b[", "1", " "], "\x1b["),
     "markdown": (md, ["`", "\\", "\n"], ""),
     "lint": (lint.prose, ["<", "<a", "`a", "[a](", "**a", "| a "], ""),
-    "subject": (subject_of, ["{", "{a", "{}", "}", "{{"], ""),
     "solved": (
         lambda t: marks._SOLVED.search(4 * t),
         ["\n", " \n", "RUN_SOLUTIONS\n", "\nRUN_SOLUTIONS ", " "],
@@ -149,4 +146,4 @@ def test_a_number_that_python_refuses_to_convert_ends_no_reading(tmp_path, cell)
     table, report = load_recipes(tmp_path)
     assert report.rows_read == 2 and "Soto" in list(table["title"])
     for item in "\n".join(table["ingredients"]).split("\n"):
-        assert too_much(item, "id") in (True, False) and isinstance(doubled(item), str)
+        assert too_much(item, "id") in (True, False)
