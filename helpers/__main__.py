@@ -1,23 +1,257 @@
-"""`python -m helpers`: the command line of the course."""
+"""`python -m helpers`: data, gpu, chat, medical, export, serve for people outside the notebooks.
 
+Heavy modules are imported inside the commands, so that --help is quick. Exit codes: 0 fine, 1 the
+thing checked is bad, 2 wrong use, 130 interrupted. `python -m pipeline` runs the course itself.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
 import sys
+import time
+import warnings
+from contextlib import suppress
+from pathlib import Path
+from typing import Annotated
+
+import psutil
+import typer
+import yaml
+from typer import Option
+
+from . import memory, planner, settings
+from .files import UNWRITABLE, CourseError, printable
+from .show import tr
+
+Profile = Annotated[str, Option(help="A profile of helpers/profiles.toml, or auto.")]
+Language = Annotated[str, Option(help="Language shown: id or en.")]
+DataLanguage = Annotated[str, Option(help="Language learnt: id or en. Empty: the one shown.")]
+Seed = Annotated[int, Option(help="Random seed, of the training run too.")]
+Json = Annotated[bool, Option("--json", help="One JSON object on standard output.")]
+Message = Annotated[str, typer.Argument(help="One question. Without it: a conversation.")]
+Model = Annotated[str, Option(help="tuned, base, owner/name on the hub, or a model's folder.")]
+Engine = Annotated[str, Option(help="gguf (llama.cpp), transformers, or auto.")]
+File = Annotated[Path, typer.Argument(exists=True, dir_okay=False)]
+
+app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None, no_args_is_help=True)
+data = typer.Typer(help="Recipe CSVs and chat JSONL: check them.", no_args_is_help=True)
+gpu = typer.Typer(help="GPU memory: predict it, read it, watch it.", no_args_is_help=True)
+app.add_typer(data, name="data")
+app.add_typer(gpu, name="gpu")
+
+
+def main(arguments: list[str] | None = None, app=app, name: str = "python -m helpers") -> None:
+    """Run a command; a mistake that a person can mend is one line on standard error."""
+    try:
+        app(arguments, prog_name=name)
+    except CourseError as problem:
+        code, told = problem.exit_code, str(problem)
+    except OSError as why:
+        if why.errno not in UNWRITABLE:
+            raise
+        code, told = 1, f"{why.filename2 or why.filename} cannot be written: {why.strerror}."
+    print(f"dapur-llm: {printable(' '.join(told.split()))}", file=sys.stderr)
+    sys.exit(code)
+
+
+def tell(report: dict, as_json: bool = False) -> None:
+    """An object as JSON, or for people as YAML: a line for each value and each row of a table."""
+    text = json.dumps(report, indent=1, ensure_ascii=False)
+    if not as_json:
+        # 1234567 as "1,234,567"
+        grouped = json.loads(text, parse_int=lambda n: f"{int(n):,}" if len(n) > 4 else int(n))
+        text = yaml.safe_dump(grouped, sort_keys=False, allow_unicode=True, width=1000)
+    print(printable(text).rstrip())
+
+
+def quiet() -> None:
+    """Keep the libraries' progress bars and advice out of the terminal."""
+    os.environ |= {"TRANSFORMERS_VERBOSITY": "error", "TQDM_DISABLE": "1"}
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning)
+
+
+def lines():
+    """What a person types, or what comes from a pipe, until its end or a word that leaves."""
+    leave = {"/exit", "/quit", "/keluar", "exit", "quit", "keluar"}
+    prompt = "> " if sys.stdin.isatty() else ""
+    with suppress(EOFError, KeyboardInterrupt):
+        while (line := input(prompt).strip()).lower() not in leave:
+            if line:
+                yield line
+
+
+def open_bot(model: str, engine: str, *run):
+    """A bot of the tuned model in the engine asked for, or of another one; `run`: settings.load."""
+    quiet()
+    from . import chat, llamacpp
+
+    if model == "tuned":
+        return llamacpp.open_bot(settings.load(*run), engine)
+    return chat.Bot(settings.load(*run, base_model=None if model == "base" else model), tuned=False)
+
+
+@data.command()
+def check(paths: Annotated[list[Path], typer.Argument(exists=True)], as_json: Json = False) -> None:
+    """Read recipe CSVs as the lessons do: what is kept, dropped and why. Code 1: nothing usable."""
+    from . import recipes
+
+    report = recipes.Report()
+    for path in paths:
+        for _ in recipes.recipe_chunks(path, report):
+            pass  # only the report is wanted; the rows are let go, so memory stays flat
+    found = report.as_dict()
+    if as_json:
+        found |= {"dropped": report.drops, "copies": report.duplicates().to_dict("records")}
+    tell(found, as_json)
+    if not report.rows_kept:
+        raise CourseError("nothing usable: no row was kept. See data/DATA_CARD.md.")
+
+
+@data.command("validate-jsonl")
+def validate_jsonl(file: File, train: Path | None = None, as_json: Json = False) -> None:
+    """Check chat JSONL before anything is trained on it. Exit code 1: there are errors.
+
+    With --train, the file that is trained on: its rows must not come again in FILE.
+    """
+    from . import jsonl
+
+    report = jsonl.validate(file, train)
+    tell(report.as_dict(), as_json)
+    raise typer.Exit(0 if report.ok else 1)
+
+
+@gpu.command()
+def plan(
+    profile: Profile = "auto", model: str = "", card: float = 0, as_json: Json = False
+) -> None:
+    """Predict the memory of a training, part by part, from the model's config alone.
+
+    --model: another base, a hub name or a folder. --card: does it fit so many GiB, and what would?
+    """
+    if profile == "auto":
+        profile = settings.profile_for(settings.find_device(), settings.profiles())
+    found = planner.plan(profile, model=model or None)
+    report = {"profile": profile, "model": found.model, "job": vars(found.job)}
+    report |= {"parts": found.parts, "total_bytes": found.total_bytes}
+    if card:
+        advice = planner.recommend(profile, card, model=model or None)
+        report |= {"fits": advice.fits, "largest": advice.largest, "savings": advice.savings}
+    tell(report, as_json)
+
+
+@gpu.command()
+def stats(as_json: Json = False) -> None:
+    """Every GPU as nvidia-smi sees it, and the machine's memory, in bytes."""
+    ram = psutil.virtual_memory()
+    tell({"gpus": memory.gpus(), "ram_bytes": [ram.total, ram.available]}, as_json)
+
+
+@gpu.command()
+def advise(as_json: Json = False) -> None:
+    """Which profile suits this machine, and what each of the others would take."""
+    device, table = settings.find_device(), settings.profiles()
+    report = {"profile": settings.profile_for(device, table), "device": device.name}
+    report["predicted_bytes"] = {name: planner.plan(name).total_bytes for name in table}
+    tell(report, as_json)
+
+
+@gpu.command()
+def monitor(seconds: float = 30, every: float = 1, as_json: Json = False) -> None:
+    """Watch memory for a while: the GPUs, or the RAM where there is none. Ctrl-C ends it early."""
+    peaks, end = {}, time.monotonic() + seconds
+    with suppress(KeyboardInterrupt):
+        while time.monotonic() < end:
+            seen = {f"GPU {card['index']}": card["used"] for card in memory.gpus()}
+            for device, used in (seen or {"RAM": psutil.virtual_memory().used}).items():
+                peaks[device] = max(peaks.get(device, 0), used)
+            time.sleep(every)
+    tell({"peak_bytes": peaks}, as_json)
+
+
+@gpu.command()
+def test(as_json: Json = False) -> None:
+    """The largest piece of GPU memory that can be had now; 0 without a GPU."""
+    tell({"largest_bytes": memory.largest_allocation()}, as_json)
+
+
+@app.command()
+def chat(
+    message: Message = "",
+    profile: Profile = "auto",
+    language: Language = "id",
+    data_language: DataLanguage = "",
+    seed: Seed = 42,
+    model: Model = "tuned",
+    temperature: Annotated[float, Option(min=0.0, max=2.0, help="0: the likeliest token.")] = 0.0,
+    engine: Engine = "auto",
+) -> None:
+    """Talk to the model that lesson 03 tuned, or to any other. Ctrl-C: stop; /exit: leave."""
+    bot = open_bot(model, engine, profile, language, data_language, seed)
+    talk = bot.conversation(temperature=temperature)
+    for line in [message] if message else lines():
+        try:
+            for piece in talk.reply(line):
+                print(printable(piece), end="", flush=True)
+            print(flush=True)
+        except KeyboardInterrupt:  # this answer is over, the conversation goes on
+            print(tr(" [dihentikan]", " [stopped]"))
+        except CourseError as problem:  # of one question, or from a pipe: the end
+            if message or not sys.stdin.isatty():
+                raise
+            print(problem)
+
+
+@app.command()
+def medical(message: Message = "", language: Language = "id") -> None:
+    """Ask a health question: the nearest written answer. Course material, not medical advice."""
+    from .medical import TEXTS, Library
+
+    library = Library(language)
+    print(TEXTS[language]["disclaimer"])
+    for question in [message] if message else lines():
+        print(printable(library.reply(question).text), flush=True)
+
+
+@app.command()
+def export(
+    profile: Profile = "auto",
+    language: Language = "id",
+    data_language: DataLanguage = "",
+    seed: Seed = 42,
+    quant: Annotated[list[str], Option(help="f16 or q8_0; may be repeated.")] = ("f16", "q8_0"),
+    base: Annotated[str, Option(help="Merge into the weights as trained on, or full.")] = "trained",
+    out: Annotated[Path | None, Option(file_okay=False, help="Instead of artifacts/.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Merge the adapter that lesson 03 trained; write GGUF files and an Ollama Modelfile."""
+    quiet()
+    from .export import export as write
+
+    cfg = settings.load(profile, language, data_language, seed)
+    tell(write(cfg, quant, base=base, out=out), as_json)
+
+
+@app.command()
+def serve(
+    profile: Profile = "auto",
+    language: Language = "id",
+    data_language: DataLanguage = "",
+    seed: Seed = 42,
+    model: Model = "tuned",
+    engine: Engine = "auto",
+    host: Annotated[str, Option(help="0.0.0.0 lets the whole network in.")] = "127.0.0.1",
+    port: Annotated[int, Option(envvar="PORT", min=0, max=65535, help="0: any.")] = 7860,
+    auth: Annotated[str, Option(help="USER:PASSWORD that the page asks for.")] = "",
+) -> None:
+    """Serve a model: a chat page with GET /health, and llama.cpp's API where it answers."""
+    from .serve import run
+
+    bot = open_bot(model, engine, profile, language, data_language, seed)
+    run(bot, host=host, port=port, auth=auth)
+
 
 if __name__ == "__main__":
-    if sys.version_info < (3, 11):  # noqa: UP036 - before anything that an older Python cannot read
-        found = f"Python {sys.version_info[0]}.{sys.version_info[1]}"
-        sys.exit(
-            f"dapur-llm: {found} terlalu lama; pasang 3.11 atau lebih baru. · {found} is too old; "
-            "install 3.11 or newer: https://www.python.org/downloads/"
-        )
-    try:
-        from .cli_main import main
-    except ModuleNotFoundError as missing:  # another Python than the one that run_all.sh set up
-        if (missing.name or "").startswith("helpers"):
-            raise
-        sys.exit(
-            f"dapur-llm: Python ini tidak punya {missing.name}; pakai Python milik kursus, "
-            ".venv/bin/python -m helpers ... (dibuat oleh: bash run_all.sh lab). · this Python has "
-            f"no {missing.name}; use the course's own, .venv/bin/python -m helpers ... (made by: "
-            "bash run_all.sh lab)."
-        )
     main()

@@ -1,36 +1,41 @@
-"""Metrics of answers with 95 % intervals: sacreBLEU over the corpus, checks of one answer.
+"""Metrics of answers with 95 % intervals, and what stands in an answer: could one cook it?
 
-What stands in an answer: does it cook what was asked for, and could one cook it?
+table = evaluation.table(texts, rows, "id")  # name -> (value, low, high, rows)
+each = evaluation.measures(texts, rows, "id")  # the same measures, one row an answer
 
-Names of ingredients are compared by `data.ingredients.same`. What every kitchen has (water, salt,
-sugar, oil, pepper) counts neither for nor against an answer. An answer is a model's text, or what
+Names of ingredients are compared by `recipes.same`. What every kitchen has (water, salt, sugar,
+oil, pepper) counts neither for nor against an answer. An answer is a model's text, or what
 `prompts.parse` made of it: a recipe, or None for a text outside the format.
-
-Base against tuned on held-out chats: the same questions, the same decoding, one table each.
 """
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 
 import numpy as np
+import pandas as pd
 import sacrebleu
 import torch
 from rapidfuzz import fuzz
 from scipy.stats import binomtest
 
-from . import generation, models, prompts, recipes, training
+from . import models, prompts, recipes, training
 from .course import record
 from .recipes import Recipe
 from .settings import Settings
 from .show import percent
 
+Answer = str | Recipe | None
+Seen = dict[str, set[str]] | None  # ingredients of the training recipes: their units
+ALIKE = 90  # rapidfuzz's ratio from which two titles are the same
+SHARES = ("format", "ended", "title", "main", "unlisted")  # measures that say yes or no
 
-def interval(values, confidence: float = 0.95, weights=None) -> tuple[float, float, float]:
-    """Mean of per-row `values` and its percentile-bootstrap interval (Efron 1979).
+
+def interval(values, weights=None) -> tuple[float, float, float]:
+    """Mean of per-row `values` and its 95 % percentile-bootstrap interval (Efron 1979).
 
     Returns (mean, low, high). With `weights` the mean is weighted, as for a loss per token over
     rows of different length. For a share of hits use `share`: where all rows are hits, every
@@ -38,10 +43,11 @@ def interval(values, confidence: float = 0.95, weights=None) -> tuple[float, flo
     """
     values = np.asarray(values, dtype=float)
     weights = np.ones_like(values) if weights is None else np.asarray(weights, dtype=float)
-    rows = len(values)
-    chosen = np.random.default_rng(0).integers(0, rows, size=(2000, rows))  # row numbers
-    means = (values * weights)[chosen].sum(axis=1) / weights[chosen].sum(axis=1)  # (2000,)
-    low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
+    # 2,000 other sets of rows, each drawn with replacement from the rows that there are
+    drawn = np.random.default_rng(0).integers(0, len(values), size=(2000, len(values)))
+    means = (values * weights)[drawn].sum(axis=1) / weights[drawn].sum(axis=1)  # (2000,)
+    # between these two lie 95 % of their means
+    low, high = np.quantile(means, [(1 - 0.95) / 2, (1 + 0.95) / 2])
     return float((values * weights).sum() / weights.sum()), float(low), float(high)
 
 
@@ -50,15 +56,15 @@ def share(hits) -> tuple[float, float, float]:
 
     Raises ValueError for an empty list.
     """
-    hits = [bool(hit) for hit in hits]
+    hits = list(map(bool, hits))
     found = binomtest(sum(hits), len(hits)).proportion_ci(0.95, method="wilson")
     return sum(hits) / len(hits), float(found.low), float(found.high)
 
 
 def share_text(hits) -> str:
     """`share` as a table shows it, in the learner's notation: "75.0 % (68.4 % – 80.6 %)"."""
-    value, low, high = (percent(v, 1) for v in share(hits))
-    return f"{value} ({low} – {high})"
+    value, low, high = share(hits)
+    return f"{percent(value, 1)} ({percent(low, 1)} – {percent(high, 1)})"
 
 
 def record_share(name: str, hits) -> None:
@@ -78,31 +84,19 @@ class _CHRF(sacrebleu.CHRF):
         return float(super()._compute_f_score(statistics))
 
 
-def _corpus(scorer, predictions: list[str], references: list[str]) -> tuple[float, float, float]:
-    """Corpus score and its bootstrap interval (Koehn 2004) by one of sacreBLEU's scorers."""
-    found = scorer.corpus_score(predictions, [references], n_bootstrap=1000)
-    if np.isnan(found._ci):
-        return found.score, found.score, found.score
-    return found.score, found._mean - found._ci, found._mean + found._ci
+def corpus_scores(texts: list[str], references: list[str]) -> dict[str, tuple]:
+    """BLEU and chrF, 0 to 100, of the whole corpus: name -> (score, low, high, rows).
 
-
-def bleu(predictions: list[str], references: list[str]) -> tuple[float, float, float]:
-    """Corpus BLEU (Papineni 2002, Post 2018), 0 to 100, one reference a prediction."""
-    return _corpus(sacrebleu.BLEU(), predictions, references)
-
-
-def chrf(predictions: list[str], references: list[str]) -> tuple[float, float, float]:
-    """Corpus chrF (Popovic 2015), the F-score of character n-grams, 0 to 100."""
-    return _corpus(_CHRF(), predictions, references)
-
-
-def is_recipe(text: str) -> bool:
-    """Whether `prompts.parse` reads the answer back as a recipe."""
-    return prompts.parse(text) is not None
-
-
-ALIKE = 90  # rapidfuzz's ratio from which two titles are the same
-Answer = str | Recipe | None
+    BLEU: Papineni 2002, Post 2018; chrF: Popovic 2015; bootstrap of 1,000 samples: Koehn 2004.
+    """
+    found = {}
+    for name, scorer in (("bleu", sacrebleu.BLEU()), ("chrf", _CHRF())):
+        result = scorer.corpus_score(texts, [references], n_bootstrap=1000)
+        middle, reach = result._mean, result._ci
+        if np.isnan(reach):  # a single row has no spread
+            middle, reach = result.score, 0.0
+        found[name] = (result.score, middle - reach, middle + reach, len(texts))
+    return found
 
 
 def read(answer: Answer) -> Recipe | None:
@@ -110,67 +104,44 @@ def read(answer: Answer) -> Recipe | None:
     return prompts.parse(answer) if isinstance(answer, str) else answer
 
 
-def listed(answer: Answer, language: str) -> list[str]:
-    """Names of the ingredients that an answer lists, pantry left out; [] for no recipe."""
+def listed(answer: Answer | list[str], language: str) -> list[str]:
+    """Names of the ingredients that an answer lists, pantry left out; [] for no recipe.
+
+    A list of such names is returned as it is, so that what was read once need not be read again.
+    """
+    if isinstance(answer, list):
+        return answer
     recipe = read(answer)
     return recipes.names(recipe.ingredients, language) if recipe else []
 
 
-def share_found(wanted: Iterable[str], among: Iterable[str], language: str) -> float:
+def mean_of(values: list) -> float:
+    """Their mean; NaN where there is nothing to average."""
+    return float(np.mean(values)) if values else float("nan")
+
+
+def share_found(wanted: Iterable[str], among: list[str], language: str) -> float:
     """Of the names in `wanted`, the share that `among` holds; NaN when nothing is wanted."""
-    wanted, among = list(wanted), list(among)
-    hits = [any(recipes.same(one, other, language) for other in among) for one in wanted]
-    return float(np.mean(hits)) if hits else float("nan")
+    hits = []
+    for name in wanted:
+        hits.append(any(recipes.same(name, other, language) for other in among))
+    return mean_of(hits)
 
 
-def recall(asked: Iterable[str], answer: Answer, language: str) -> float:
+def recall(asked: list[str], answer: Answer | list[str], language: str) -> float:
     """Of the ingredients a request names, the share that the answer lists."""
     return share_found(asked, listed(answer, language), language)
 
 
-def precision(asked: Iterable[str], answer: Answer, language: str) -> float:
+def precision(asked: list[str], answer: Answer | list[str], language: str) -> float:
     """Of the ingredients an answer lists, the share that was asked for; 0 for no recipe."""
     found = listed(answer, language)
     return share_found(found, asked, language) if found else 0.0
 
 
-def f1(asked: Iterable[str], names: Iterable[str], language: str) -> float:
-    """Harmonic mean of recall and precision of a list of names against a request."""
-    asked, names = list(asked), list(names)
-    if not asked or not names:
-        return 0.0
-    r, p = share_found(asked, names, language), share_found(names, asked, language)
-    return 2 * r * p / (r + p) if r + p else 0.0
-
-
-def title_kept(answer: Answer, title: str) -> bool:
-    """Whether an answer's title is the one asked for, up to a typing error."""
-    recipe = read(answer)
-    return recipe is not None and fuzz.ratio(recipe.title.lower(), title.lower()) >= ALIKE
-
-
-def main_kept(answer: Answer, main: str, language: str) -> bool:
-    """Whether an answer lists the main ingredient, the recipe's first, in whatever cut."""
-    return any(recipes.same_kind(main, name, language) for name in listed(answer, language))
-
-
-def quantities(answer: Answer) -> float:
-    """Share of the listed ingredients that say how much; 0 for no recipe."""
-    recipe = read(answer)
-    amounts = [recipes.has_quantity(i) for i in recipe.ingredients] if recipe else [False]
-    return float(np.mean(amounts))
-
-
-def impossible(answer: Answer, language: str) -> float:
-    """Share of the listed ingredients with more than a family's pot can take; 0 for no recipe."""
-    recipe = read(answer)
-    amounts = [recipes.too_much(i, language) for i in recipe.ingredients] if recipe else [False]
-    return float(np.mean(amounts))
-
-
-def units_of(answers: Iterable[Answer], language: str) -> dict[str, set[str]]:
+def units_of(answers: Iterable[Answer], language: str) -> Seen:
     """Every ingredient that some recipes list, pantry aside, and the units it was measured in."""
-    seen: dict[str, set[str]] = {}
+    seen = {}
     for answer in answers:
         recipe = read(answer)
         for item in recipe.ingredients if recipe else ():
@@ -179,90 +150,139 @@ def units_of(answers: Iterable[Answer], language: str) -> dict[str, set[str]]:
     return seen
 
 
-def odd_units(answer: Answer, seen: dict[str, set[str]], language: str) -> float:
+def odd_units(answer: Recipe, seen: Seen, language: str) -> float:
     """Of the listed ingredients that `seen` knows, the share in a unit never used for them.
 
     A litre of galangal is odd although a litre is no impossible amount. NaN when none is known.
     """
-    recipe = read(answer)
-    odd = [
-        recipes.unit(item) not in seen[name]
-        for item in (recipe.ingredients if recipe else ())
-        for name in recipes.names([item], language)
-        if name in seen
-    ]
-    return float(np.mean(odd)) if odd else float("nan")
+    odd = []
+    for item in answer.ingredients:
+        for name in recipes.names([item], language):
+            if name in seen:
+                odd.append(recipes.unit(item) not in seen[name])
+    return mean_of(odd)
 
 
-def used(answer: Answer, language: str) -> float:
-    """Of the listed ingredients, the share that the answer's own steps mention; 0 for no recipe."""
-    recipe = read(answer)
-    names = listed(answer, language)
-    steps = set(recipes.words(" ".join(recipe.steps), language)) if recipe else set()
+def used(answer: Recipe, language: str) -> float:
+    """Of the listed ingredients, the share that the answer's own steps mention."""
+    steps = set(recipes.words(" ".join(answer.steps), language))
+    # "bawang" in a step is no use of shallots: words that name a whole class do not count
     classes = set(recipes.WORDS[language]["classes"])
-    hits = [bool((set(recipes.words(n, language)) - classes) & steps) for n in names]
-    return float(np.mean(hits)) if hits else 0.0
+    hits = []
+    for name in listed(answer, language):
+        hits.append(bool((set(recipes.words(name, language)) - classes) & steps))
+    return mean_of(hits) if hits else 0.0
 
 
-def unlisted(answer: Answer, known: Iterable[str], language: str) -> list[str]:
+def unlisted(answer: Recipe, known: Iterable[str], language: str) -> list[str]:
     """Ingredients that the steps use and the list lacks: names of `known` that stand in a step.
 
     `known`: names of ingredients of the training recipes. Of two names that overlap the longer
     counts, so "cabai merah" is not also "cabai". Pantry and what is listed in part do not count.
     """
-    recipe = read(answer)
-    if recipe is None:
-        return []
-    steps = " " + " ".join(recipes.words(" ".join(recipe.steps), language)) + " "
-    have, found = listed(answer, language), []
-    listed_words = {word for name in have for word in recipes.words(name, language)}
+    steps = " " + " ".join(recipes.words(" ".join(answer.steps), language)) + " "
+    # what is listed in part: "ayam" in a step is the listed "daging ayam"
+    have, found = set(), []
+    for name in listed(answer, language):
+        have |= set(recipes.words(name, language))
+    # the longest first, and taken out of the steps, so that no part of it counts again
     for name in sorted(set(known), key=len, reverse=True):
         phrase = " ".join(recipes.words(name, language))
-        if f" {phrase} " in steps and phrase:
+        if phrase and f" {phrase} " in steps:
             steps = steps.replace(f" {phrase} ", " | ")
-            if not set(phrase.split()) & listed_words:
+            if not set(phrase.split()) & have:
                 found.append(name)
     return found
 
 
-def fresh_steps(answers: Iterable[Answer]) -> tuple[list[float], list[int]]:
+def measures(texts: list[str], rows: list[dict], language: str, seen: Seen = None) -> pd.DataFrame:
+    """What each answer is worth: one row an answer, NaN where a measure does not apply.
+
+    `rows`: the test rows that were asked, as lesson 02 saves them (messages, form, asked, title,
+    main). `seen`: ingredients of the training recipes and their units, see `units_of`.
+
+    recall, precision   of the ingredients asked for, listed; of those listed, asked for
+    format, title, main read as a recipe; the title asked for; the main ingredient, whatever its cut
+    quantities          share of the listed ingredients that say how much
+    impossible          share of them with more than a family's pot can take
+    odd_units           share of them in a unit that no training recipe uses for them
+    used, unlisted      share of them that a step mentions; whether a step uses one not listed
+    """
+    found = []
+    for text, row in zip(texts, rows):
+        recipe = prompts.parse(text)
+        names = listed(recipe, language)
+        main = [name for name in names if recipes.same_kind(row["main"], name, language)]
+        one = {"format": recipe is not None, "main": bool(main)}
+        one["recall"] = recall(row["asked"], names, language)
+        # a request by ingredients names no title, and the others not all of the ingredients
+        if row["form"] == "ingredients":
+            one["precision"] = precision(row["asked"], names, language)
+        else:
+            title = recipe.title.lower() if recipe else ""
+            one["title"] = fuzz.ratio(title, row["title"].lower()) >= ALIKE
+        # what is no recipe lists nothing, uses nothing, and leaves nothing out
+        one |= {"quantities": 0.0, "impossible": 0.0, "used": 0.0}
+        if seen:
+            one["unlisted"] = bool(recipe and unlisted(recipe, seen, language))
+        if recipe:
+            items = pd.Series(recipe.ingredients)
+            one["quantities"] = items.map(recipes.has_quantity).mean()
+            one["impossible"] = items.map(partial(recipes.too_much, language=language)).mean()
+            one["odd_units"] = odd_units(recipe, seen or {}, language)
+            one["used"] = used(recipe, language)
+        found.append(one)
+    return pd.DataFrame(found)
+
+
+def fresh_steps(texts: Iterable[Answer]) -> tuple[list[float], list[int]]:
     """How much each answer's steps repeat those of the others: (values, number of steps).
 
     Each step counts 1 / (times it was written in all answers). The mean of the values, weighted by
     the steps, is the number of distinct steps over all steps: 1 when none is repeated.
     """
-    recipes = [recipe for answer in answers if (recipe := read(answer))]
-    steps = [[step.lower() for step in recipe.steps] for recipe in recipes]
-    times = Counter(step for some in steps for step in some)
-    values = [float(np.mean([1 / times[step] for step in some])) for some in steps]
-    return values, [len(some) for some in steps]
+    steps = []
+    for recipe in map(read, texts):
+        if recipe:
+            steps.append(list(map(str.lower, recipe.steps)))
+    times = Counter(chain.from_iterable(steps))
+    values = []
+    for some in steps:
+        values.append(float(np.mean([1 / times[step] for step in some])))
+    return values, list(map(len, steps))
 
 
-def commonest(answers: Iterable[Answer], language: str) -> tuple[str, float]:
-    """The ingredient that most answers list, pantry aside, and the share of answers with it."""
-    answers = list(answers)
-    counts = Counter(name for answer in answers for name in listed(answer, language))
-    name, times = counts.most_common(1)[0] if counts else ("", 0)
-    return name, times / max(1, len(answers))
+def table(texts: list[str], rows: list[dict], language: str, seen: Seen = None, ended=()) -> dict:
+    """What a model's, or an opponent's, answers are worth: name -> (value, low, high, n).
 
-
-@dataclass
-class Answers:
-    """One model's answers to the test questions, in their order, and what it cost to get them."""
-
-    texts: list[str]
-    ended: list[bool]
-    tokens: list[int]
-    seconds: float
-    nats: list[float]  # summed cross entropy of the reference, a row
-    labels: list[int]  # label tokens a row
+    Arguments and measures as in `measures`; beside them BLEU, chrF, `ended`, `distinct_steps`, and
+    `commonest`, the share of answers with the ingredient that most of them list. 95 % intervals:
+    Wilson for shares of rows, a bootstrap over the rows for the others. A row without a value does
+    not count; a metric without any row is left out.
+    """
+    references = [row["messages"][-1]["content"] for row in rows]
+    found = corpus_scores(texts, references)
+    each = measures(texts, rows, language, seen)
+    if ended:
+        each["ended"] = ended
+    for name, column in each.items():
+        values = column.dropna().tolist()
+        if values:
+            found[name] = (*(share if name in SHARES else interval)(values), len(values))
+    # steps weigh alike, whoever wrote them, so an answer weighs as much as it has steps
+    fresh, steps = fresh_steps(texts)
+    if steps:
+        found["distinct_steps"] = (*interval(fresh, weights=steps), len(fresh))
+    lists = [listed(text, language) for text in texts]
+    counts = Counter(chain.from_iterable(lists))
+    most = max(counts, key=counts.get, default="")
+    found["commonest"] = (*share(most in names for names in lists), len(lists))
+    return found
 
 
 @torch.inference_mode()
-def row_nats(
-    model, rows: training.ChatDataset, tokenizer, cfg: Settings
-) -> tuple[list[float], list[int]]:
-    """Summed cross entropy in nats and number of label tokens of each row."""
+def row_nats(model, rows, tokenizer, cfg: Settings) -> tuple[list[float], list[int]]:
+    """Summed cross entropy in nats and number of label tokens of each row of a ChatDataset."""
     nats, labels = [], []
     for start in range(0, len(rows), cfg.batch * 2):
         some = [rows[i] for i in range(start, min(start + cfg.batch * 2, len(rows)))]
@@ -271,80 +291,3 @@ def row_nats(
         nats += training.label_loss(model, batch, models.compute_dtype(cfg), "none").tolist()
         labels += (batch["labels"] != prompts.IGNORE).sum(dim=1).tolist()
     return nats, labels
-
-
-def answer_all(model, rows: training.ChatDataset, tokenizer, cfg: Settings, **decoding) -> Answers:
-    """Let `model` answer the questions of `rows.chats` and measure its loss on their answers."""
-    asked = [chat[:-1] for chat in rows.chats]
-    start = time.time()
-    found = generation.answers(model, tokenizer, asked, cfg, **decoding)
-    seconds = time.time() - start
-    texts, ended, tokens = ([row[name] for row in found] for name in ("text", "ended", "tokens"))
-    return Answers(texts, ended, tokens, seconds, *row_nats(model, rows, tokenizer, cfg))
-
-
-def table(
-    texts: list[str],
-    rows: list[dict],
-    language: str,
-    seen: dict | None = None,
-    ended: list[bool] = (),
-) -> dict[str, tuple[float, float, float, int]]:
-    """What a model's, or an opponent's, answers are worth: name -> (value, low, high, n).
-
-    `rows`: the test rows that were asked, as lesson 02 saves them (messages, form, asked, title,
-    main). `seen`: ingredients of the training recipes and their units (`content.units_of`).
-    95 % intervals: Wilson for shares of rows, a bootstrap over the rows for the others. A row
-    without a value, NaN, does not count; a metric without any row is left out.
-    """
-    references = [row["messages"][-1]["content"] for row in rows]
-    answers = [prompts.parse(text) for text in texts]  # recipes, None outside the format
-    found = {
-        "bleu": (*bleu(texts, references), len(rows)),
-        "chrf": (*chrf(texts, references), len(rows)),
-    }
-    shares = {
-        "format": [answer is not None for answer in answers],
-        "ended": ended,
-        "main": [main_kept(a, row["main"], language) for a, row in zip(answers, rows)],
-        "title": [
-            title_kept(answer, row["title"])
-            for answer, row in zip(answers, rows)
-            if row["form"] != "ingredients"
-        ],
-        "unlisted": [bool(unlisted(a, seen, language)) for a in answers if seen],
-    }
-    for name, hits in shares.items():
-        if hits := list(hits):
-            found[name] = (*share(hits), len(hits))
-    values = {
-        "recall": [recall(row["asked"], a, language) for a, row in zip(answers, rows)],
-        "precision": [
-            precision(row["asked"], answer, language)
-            for answer, row in zip(answers, rows)
-            if row["form"] == "ingredients"
-        ],
-        "quantities": [quantities(answer) for answer in answers],
-        "odd_units": [odd_units(answer, seen or {}, language) for answer in answers],
-        "impossible": [impossible(answer, language) for answer in answers],
-        "used": [used(answer, language) for answer in answers],
-    }
-    for name, row_values in values.items():
-        if row_values := [value for value in row_values if not np.isnan(value)]:
-            found[name] = (*interval(row_values), len(row_values))
-    fresh, steps = fresh_steps(answers)
-    if sum(steps):
-        found["distinct_steps"] = (*interval(fresh, weights=steps), len(fresh))
-    name, _ = commonest(answers, language)
-    hits = [name in listed(answer, language) for answer in answers]
-    found["commonest"] = (*share(hits), len(hits))
-    return found
-
-
-def loss_gain(base: Answers, tuned: Answers) -> tuple[float, float, float]:
-    """Gain in nats a token, base minus tuned: (mean, low, high); above 0 the tuned one is better.
-
-    Paired: each bootstrap sample draws the same rows for both models.
-    """
-    per_token = (np.array(base.nats) - np.array(tuned.nats)) / np.array(base.labels)
-    return interval(per_token, weights=base.labels)

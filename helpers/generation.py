@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Generator
-from contextlib import contextmanager
 
 import torch
 from transformers import StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
@@ -19,15 +18,13 @@ def decoding(cfg: Settings, temperature: float = 0.0, top_p: float = 0.9, top_k:
     The logits are divided by the temperature, then all but the `top_k` likeliest tokens go (0: none
     goes), then all beyond a probability of `top_p` together.
     """
-    options = {
-        "max_new_tokens": cfg.max_new_tokens,
-        "repetition_penalty": cfg.repetition_penalty,
-        "do_sample": temperature > 0,
-    }
+    options = {"max_new_tokens": cfg.max_new_tokens, "repetition_penalty": cfg.repetition_penalty}
     if cfg.no_repeat_ngram_size:
         options["no_repeat_ngram_size"] = cfg.no_repeat_ngram_size
-    sampling = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-    return options | (sampling if temperature > 0 else {})
+    options["do_sample"] = temperature > 0
+    if temperature > 0:
+        options |= {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+    return options
 
 
 def pad_left(prompts: list[list[int]], tokenizer, device):
@@ -35,27 +32,18 @@ def pad_left(prompts: list[list[int]], tokenizer, device):
 
     Padding stands on the left, so that every answer begins at the same column.
     """
-    return tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt").to(
-        device
-    )
+    batch = tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt")
+    return batch.to(device)
 
 
-@contextmanager
-def one_head(model):
+def in_one_piece(head, given: tuple) -> tuple:
     """Give the output head contiguous input: the slice it gets makes torch's linear slow on a CPU.
 
     The prompts' last positions, `hidden[:, -1:]`, have gaps between them. With weights that need
     no gradient, torch then multiplies row by row, and in bf16 oneDNN copies the vocabulary's
-    matrix for each row: for 40 rows of SmolLM2-135M 1.5 seconds and 2.2 GB instead of 8 ms
-    (benchmarks/batched_head.py).
+    matrix for each row: for 40 rows of SmolLM2-135M 1.5 seconds and 2.2 GB instead of 8 ms.
     """
-    hook = model.get_output_embeddings().register_forward_pre_hook(
-        lambda head, given: (given[0].contiguous(), *given[1:])
-    )
-    try:
-        yield
-    finally:
-        hook.remove()
+    return (given[0].contiguous(), *given[1:])
 
 
 @torch.inference_mode()
@@ -68,24 +56,23 @@ def answers(
     counts it. Prompts are batched by length, so that little is padded. `progress(done, of)` is
     called after each batch; `overrides` are arguments of `model.generate`.
     """
-    prompts = [prompt_ids(chat, tokenizer) for chat in chats]
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
-    results: list[dict] = [{}] * len(prompts)
     end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
     options = decoding(cfg) | {"pad_token_id": pad, "eos_token_id": end} | overrides
+    prompts = [prompt_ids(chat, tokenizer) for chat in chats]
+    # the shortest first; `order` remembers where each answer belongs
+    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    results: list[dict] = [{}] * len(prompts)
     for start in range(0, len(order), cfg.eval_batch):
         chosen = order[start : start + cfg.eval_batch]
         batch = pad_left([prompts[i] for i in chosen], tokenizer, model.device)
-        with one_head(model):
+        with model.get_output_embeddings().register_forward_pre_hook(in_one_piece):
             out = model.generate(**batch, **options)  # (chosen, prompt + new tokens)
+        # each answer is what stands behind its prompt, up to the end token if there is one
         for i, row in zip(chosen, out[:, batch["input_ids"].shape[1] :].tolist()):
             ended = end in row
             row = row[: row.index(end)] if ended else row
-            results[i] = {
-                "text": tokenizer.decode(row, skip_special_tokens=True),
-                "tokens": len(row) + ended,
-                "ended": ended,
-            }
+            text = tokenizer.decode(row, skip_special_tokens=True)
+            results[i] = {"text": text, "tokens": len(row) + ended, "ended": ended}
         if progress:
             progress(min(start + cfg.eval_batch, len(order)), len(order))
     return results
@@ -95,53 +82,44 @@ class StopOn(StoppingCriteria):
     """Ends generation when `event` is set. Called after each new token, so it counts them too."""
 
     def __init__(self, event: threading.Event):
-        self.event, self.tokens, self.last = event, 0, None
+        self.event, self.left, self.tokens, self.last = event, False, 0, None
 
     def __call__(self, input_ids, scores, **kwargs):
         self.tokens, self.last = self.tokens + 1, int(input_ids[0, -1])
-        return torch.full((len(input_ids),), self.event.is_set(), device=input_ids.device)
+        over = self.left or self.event.is_set()
+        return torch.full((len(input_ids),), over, device=input_ids.device)
 
 
 def stream(
-    model,
-    tokenizer,
-    chat: list[dict],
-    cfg: Settings,
-    stop: threading.Event | None = None,
-    **options,
+    model, tokenizer, chat: list[dict], cfg: Settings, stop=None, **options
 ) -> Generator[str, None, dict]:
     """Pieces of one answer as the model writes them; ends within a token after `stop` is set.
 
-    Generation runs in a thread; its error is raised here. The generator's return value is
-    {"tokens", "ended"}, as in `answers`.
+    `stop`: a threading.Event. Generation runs in a thread; its error is raised here. The
+    generator's return value is {"tokens", "ended"}, as in `answers`.
     """
-    stop = stop or threading.Event()
-    watch = StopOn(stop)
-    batch = pad_left([prompt_ids(chat, tokenizer)], tokenizer, model.device)
+    watch, failure = StopOn(stop or threading.Event()), []
     streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
-    failure = []
+    batch = pad_left([prompt_ids(chat, tokenizer)], tokenizer, model.device)
+    options = decoding(cfg) | options
+    options |= {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
+    options |= {"streamer": streamer, "stopping_criteria": StoppingCriteriaList([watch])}
 
-    def run():
+    def write():
         try:
             with torch.inference_mode():
-                model.generate(
-                    **batch,
-                    **(decoding(cfg) | options),
-                    streamer=streamer,
-                    stopping_criteria=StoppingCriteriaList([watch]),
-                    pad_token_id=tokenizer.pad_token_id,
-                    eos_token_id=tokenizer.eos_token_id,
-                )
-        except Exception as problem:  # raised by the caller below
+                model.generate(**batch, **options)
+        except Exception as problem:  # told below, to who reads the pieces
             failure.append(problem)
             streamer.end()
 
-    worker = threading.Thread(target=run, daemon=True)
+    worker = threading.Thread(target=write, daemon=True)
     worker.start()
     try:
-        yield from (piece for piece in streamer if piece)
+        # waits for each piece; a reader who has had enough leaves by the `finally`
+        yield from filter(None, streamer)
     finally:
-        stop.set()
+        watch.left = True
         worker.join()
     if failure:
         raise failure[0]

@@ -189,11 +189,11 @@ def over_when():
 @pytest.fixture
 def call():
     """`python -m helpers` in this process: call(words ...) -> exit code."""
-    from helpers import cli_main
+    from helpers.__main__ import main
 
     def command(*words):
         with pytest.raises(SystemExit) as left:
-            cli_main.main(list(map(str, words)))
+            main(list(map(str, words)))
         return left.value.code
 
     return command
