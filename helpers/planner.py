@@ -1,4 +1,4 @@
-"""Memory before the run: every part of a training step or a chat, in bytes, from a model's sizes.
+"""Memory before the run: every part of a training step, in bytes, from a model's sizes.
 
 The formulas count what PyTorch keeps for this course's training: a frozen NF4 base with double
 quantisation, fp32 adapters, autocast. On a processor the 4-bit weights are kept unpacked beside,
@@ -18,7 +18,7 @@ import functools
 import math
 import tomllib
 from bisect import bisect_right
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from . import settings
@@ -93,7 +93,7 @@ def upcasts(dtype: str) -> bool:
 
 @dataclass(frozen=True)
 class Job:
-    """What will run: one training step, or one chat. Lengths in tokens."""
+    """The training step that will run. Lengths in tokens."""
 
     device: str = "cuda"  # or "cpu"
     dtype: str = "bfloat16"  # of the arithmetic
@@ -103,7 +103,6 @@ class Job:
     dropout: float = 0.0
     batch: int = 1
     length: int = 512
-    accumulation: int = 1
     checkpointing: bool = True
     optimizer: str = "adamw_torch"
     label_share: float = 0.83  # of the tokens is learnt: the median of the course's own rows
@@ -194,11 +193,8 @@ def layer_bytes(shape: Shape, job: Job) -> int:
     return job.batch * job.length * token + mask
 
 
-Sizes = tuple[dict[str, int], dict[str, int]]  # bytes by part at the fullest moment, and by phase
-
-
-def train_bytes(shape: Shape, job: Job) -> Sizes:
-    """(parts, phases) of a training step."""
+def step_bytes(shape: Shape, job: Job) -> tuple[dict[str, int], dict[str, int]]:
+    """Bytes of a training step: (by part at the fullest moment, by phase)."""
     s, stream, cuda = job.compute_bytes, job.rest_bytes, job.device == "cuda"
     model, tokens, targets = shape.config, job.batch * job.length, targeted(shape, job)
     layers, tensors = model.num_hidden_layers, adapter_tensors(shape, job)
@@ -239,26 +235,9 @@ def train_bytes(shape: Shape, job: Job) -> Sizes:
         "forward": base + kept + max(head + logits - late, passing),
         "loss": base + kept + head + logits,
         "backward": base + kept + moving,
-        "update": base + 4 * adapters,
     }
     loss, work = (logits, head) if logits + head >= moving else (0, moving)
-    return {**held, "activations": kept, "logits": loss, "workspace": work, "kv_cache": 0}, phases
-
-
-def chat_bytes(shape: Shape, job: Job) -> Sizes:
-    """(parts, phases) of a conversation of `job.length` tokens."""
-    s, tokens, model = job.compute_bytes, job.batch * job.length, shape.config
-    adapters = 4 * model.num_hidden_layers * sum(adapter_tensors(shape, job))
-    held = {**base_bytes(shape, replace(job, upcast=False)), "adapters": adapters}
-    held |= {"gradients": 0, "optimizer": 0, "activations": 0}
-    base = sum(held.values())
-    # Keys and values of every layer for every token; logits of the last position only.
-    cache = 2 * model.num_hidden_layers * shape.linears["k_proj"][1] * s * tokens
-    last = 12 * job.batch * model.vocab_size
-    wide = s * max(a * b for a, b in shape.linears.values()) if job.device == "cuda" else 0
-    prompt = wide + tokens * s * (3 * model.intermediate_size + 4 * model.hidden_size)
-    parts = {**held, "logits": last, "workspace": prompt, "kv_cache": cache}
-    return parts, {"loaded": base, "prompt": base + cache + prompt + last}
+    return {**held, "activations": kept, "logits": loss, "workspace": work}, phases
 
 
 @dataclass(frozen=True)
@@ -275,8 +254,8 @@ class Plan:
         return sum(self.parts.values())
 
 
-def plan(source, mode: str = "train", **changes) -> Plan:
-    """Bytes by part for a profile's name or a lesson's Settings, to train or to chat.
+def plan(source, **changes) -> Plan:
+    """Bytes by part of a training step, for a profile's name or a lesson's Settings.
 
     `changes` are fields of Job, or `model` for another base; None changes nothing. Raises
     UsageError for an unknown profile and an unknown model.
@@ -289,76 +268,35 @@ def plan(source, mode: str = "train", **changes) -> Plan:
         dtype = dtype if values["compute_dtype"] == "auto" else values["compute_dtype"]
     else:
         values, device, dtype = vars(source), source.device.kind, settings.dtype_name(source)
-    same = ("rank", "targets", "dropout", "batch", "accumulation", "optimizer")
+    same = ("rank", "targets", "dropout", "batch", "optimizer")
     known = {name: values[name] for name in same}
     known |= {"device": device, "dtype": dtype, "length": values["max_length"]}
     known["checkpointing"] = values["gradient_checkpointing"]
-    if mode == "chat":  # one full request and one full answer
-        known |= {"batch": 1, "length": values["max_length"] + values["max_new_tokens"]}
     model = changes.pop("model", None) or values["base_model"]
     known |= {name: value for name, value in changes.items() if value is not None}
     known.setdefault("upcast", upcasts(known["dtype"]))
     job = Job(**known)
-    parts, phases = (train_bytes if mode == "train" else chat_bytes)(find(model), job)
+    parts, phases = step_bytes(find(model), job)
     # What no formula gives: the process or the CUDA context, and what the allocator holds unused.
-    changing = sum(parts[name] for name in ("activations", "logits", "workspace", "kv_cache"))
+    changing = parts["activations"] + parts["logits"] + parts["workspace"]
     parts |= {"runtime": RUNTIME[job.device], "allocator_slack": int(SLACK[job.device] * changing)}
     return Plan(model, job, parts, phases)
 
 
-@dataclass(frozen=True)
-class Recommendation:
-    """What fits a card. `largest`: batch, length and rank, each with the rest as asked; 0: none."""
+def recommend(source, card_gib: float, **changes) -> dict[str, int]:
+    """The largest batch, length and rank that fit `card_gib` GiB, each with the rest as asked.
 
-    fits: bool
-    total_bytes: int  # of the job as asked
-    largest: dict[str, int]
-    savings: list[dict]  # in order: what, saved_bytes, total_bytes; empty if it fits as asked
-    job: Job | None  # the job after these savings, or None when nothing of it fits
-
-
-def recommend(source, card_gib: float, **changes) -> Recommendation:
-    """The largest batch, length and rank that fit `card_gib` GiB, and what to save on if none does.
-
-    `source` and `changes` as for `plan`.
+    0 where not even the smallest fits. `source` and `changes` as for `plan`.
     """
-    card, asked = int(card_gib * GIB), plan(source, **changes)
-
-    def total(**sizes) -> int:
-        return plan(source, **changes | sizes).total_bytes
-
-    # The total grows with each of the three, so halving finds the border.
-    largest = {}
+    found = {}
     for name, limit in (("batch", 512), ("length", 32768), ("rank", 512)):
-        sizes = range(1, limit + 1)
-        largest[name] = bisect_right(sizes, card, key=lambda size: total(**{name: size}))
-    # Savings one after the other, until it fits.
-    now, done, savings = asked.total_bytes, {}, []
-    for change in cheaper(asked.job):
-        after = total(**done | change)
-        if now > card and after < now:
-            what = ", ".join(f"{name} {value}" for name, value in change.items())
-            savings.append({"what": what, "saved_bytes": now - after, "total_bytes": after})
-            now, done = after, done | change
-    job = replace(asked.job, **done) if now <= card else None
-    return Recommendation(asked.total_bytes <= card, asked.total_bytes, largest, savings, job)
 
+        def total(size: int, name: str = name) -> int:
+            return plan(source, **changes | {name: size}).total_bytes
 
-def cheaper(job: Job) -> list[dict]:
-    """Changes of a job that save memory, cheapest first by what they cost the result.
-
-    A smaller batch with more accumulation costs only time, checkpointing about a third more time,
-    8-bit states next to nothing, shorter rows lose recipes, a smaller adapter learns less.
-    """
-    found, length = [], job.length
-    for batch in range(job.batch // 2, 0, -1):
-        if job.batch % batch == 0:  # an update has as many rows as before
-            found.append({"batch": batch, "accumulation": job.accumulation * job.batch // batch})
-    found += [{"checkpointing": True}, {"optimizer": "paged_adamw_8bit"}]
-    while length > 256:
-        length = max(256, length // 2)
-        found.append({"length": length})
-    return [*found, {"rank": min(job.rank, 8), "targets": ("q_proj", "v_proj")}]
+        # The total grows with each of the three, so halving finds the border.
+        found[name] = bisect_right(range(1, limit + 1), int(card_gib * GIB), key=total)
+    return found
 
 
 def check_fits(cfg: settings.Settings) -> None:
@@ -369,12 +307,13 @@ def check_fits(cfg: settings.Settings) -> None:
     if cfg.device.kind != "cuda":
         return
     try:
-        advice = recommend(cfg, cfg.device.memory_gb)
+        need = plan(cfg).total_bytes / GIB
     except UsageError:  # the other lessons still run, and lesson 01 says so
         return
-    if not advice.fits:
+    if need > cfg.device.memory_gb:
+        largest = recommend(cfg, cfg.device.memory_gb)
         raise UsageError(
-            f"profile {cfg.profile!r} with {cfg.base_model} needs {advice.total_bytes / GIB:.1f} "
-            f"GiB by plan, {cfg.device.name} has {cfg.device.memory_gb:.1f}; what would fit: "
-            f"{advice.job}. Use PROFILE 'auto' without BASE_MODEL, or see: helpers gpu plan."
+            f"profile {cfg.profile!r} with {cfg.base_model} needs {need:.1f} GiB by plan, "
+            f"{cfg.device.name} has {cfg.device.memory_gb:.1f}. What would fit, with the rest as "
+            f"it is: {largest}. Use PROFILE 'auto' without BASE_MODEL."
         )

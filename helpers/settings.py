@@ -294,19 +294,12 @@ def load(
         reason = tr(f"pilihan otomatis untuk {here}", f"the automatic choice for {here}")
     values = table[profile]
     check_machine(profile, values, device)
-    # The base model: where the profile's cannot be had, the packaged one takes its place.
-    asked = base_model or os.environ.get("BASE_MODEL")
-    base = asked or values["base_model"]
-    if not reachable(base):
-        if asked:
-            raise UsageError(
-                f"base model {asked!r} is no folder and not in the local cache, and the hub does "
-                "not answer for it. Download it once, or leave BASE_MODEL (--model) empty."
-            )
-        reason += tr(f"; tanpa {base}, yang tidak bisa diunduh", f"; {base} cannot be had")
-        base = "packaged"
-    if base != values["base_model"]:
+    # The base model.
+    usual = values["base_model"]
+    base = _base_model(base_model or os.environ.get("BASE_MODEL"), usual)
+    if base != usual:
         values["licence"] = "Apache-2.0" if base == "packaged" else "see the model's page"
+        reason += tr(f"; {base} menggantikan {usual}", f"; {base} takes the place of {usual}")
     # The data, and what the profile says for recipes that are not the course's own.
     own = ROOT / "data" / "recipes" / data_language
     folder = Path(data_dir or os.environ.get("DATA_DIR") or own).expanduser().resolve()
@@ -316,18 +309,10 @@ def load(
     if folder != own:
         values |= values["other_data"]
     root = Path(artifacts_root or os.environ.get("DAPUR_ARTIFACTS") or ROOT / "artifacts")
-    values |= {
-        "profile": profile,
-        "reason": f"{reason}; {device.note}" if device.note else reason,
-        "language": language,
-        "data_language": data_language,
-        "seed": int(seed),
-        "run_solutions": bool(run_solutions),
-        "device": device,
-        "data_dir": folder,
-        "base_model": base,
-        "artifacts_root": root.resolve(),
-    }
+    values |= {"profile": profile, "device": device, "base_model": base, "data_dir": folder}
+    values |= {"language": language, "data_language": data_language, "seed": int(seed)}
+    values |= {"run_solutions": bool(run_solutions), "artifacts_root": root.resolve()}
+    values["reason"] = f"{reason}; {device.note}" if device.note else reason
     return Settings(**{field.name: values[field.name] for field in fields(Settings)})
 
 
@@ -345,3 +330,15 @@ def check_machine(profile: str, values: dict, device: Device) -> None:
             f"profile {profile!r} needs {need_gb:.1f} GB of free memory, found {free_gb:.1f} GB. "
             "Close other programs or use --profile sanity."
         )
+
+
+def _base_model(asked: str | None, usual: str) -> str:
+    """The base model asked for, or the usual one; where that cannot be had, the packaged one."""
+    if reachable(asked or usual):
+        return asked or usual
+    if asked:
+        raise UsageError(
+            f"base model {asked!r} is no folder and not in the local cache, and the hub does not "
+            "answer for it. Download it once, or leave BASE_MODEL (--model) empty."
+        )
+    return "packaged"

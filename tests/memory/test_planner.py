@@ -157,61 +157,43 @@ def test_8_bit_optimizer_state():
 
 # Bytes that these plans had when they agreed with an op-exact count within 0.2 %.
 TOTALS = {
-    "colab-t4": [9_098_553_968, 9_098_553_968, 3_722_645_334],
-    "cpu": [3_794_745_976, 3_624_150_443, 1_213_970_142],
-    "gpu-10gb": [7_107_079_792, 9_098_553_968, 3_722_645_334],
-    "gpu-12gb": [7_107_079_792, 9_098_553_968, 3_722_645_334],
-    "gpu-16gb": [10_779_930_736, 13_167_766_640, 3_722_645_334],
-    "gpu-24gb": [14_808_911_932, 19_874_098_032, 7_291_885_756],
-    "gpu-4gb": [2_783_235_472, 3_482_910_915, 1_172_910_761],
-    "gpu-6gb": [3_734_024_592, 5_133_361_142, 2_058_683_254],
-    "gpu-8gb": [5_493_379_728, 7_016_028_816, 2_219_498_768],
-    "rtx3060": [6_952_283_536, 10_385_332_624, 6_366_349_712],
-    "sanity": [580_333_910, 583_125_744, 552_056_764],
-    "tinyllama": [4_029_363_764, 5_010_648_219, 1_391_834_011],
+    "colab-t4": [9_098_553_968, 9_098_553_968],
+    "cpu": [3_794_745_976, 3_624_150_443],
+    "gpu-10gb": [7_107_079_792, 9_098_553_968],
+    "gpu-12gb": [7_107_079_792, 9_098_553_968],
+    "gpu-16gb": [10_779_930_736, 13_167_766_640],
+    "gpu-24gb": [14_808_911_932, 19_874_098_032],
+    "gpu-4gb": [2_783_235_472, 3_482_910_915],
+    "gpu-6gb": [3_734_024_592, 5_133_361_142],
+    "gpu-8gb": [5_493_379_728, 7_016_028_816],
+    "rtx3060": [6_952_283_536, 10_385_332_624],
+    "sanity": [580_333_910, 583_125_744],
+    "tinyllama": [4_029_363_764, 5_010_648_219],
 }
 
 
 @pytest.mark.parametrize("name", TOTALS)
 def test_a_plan_changes_on_purpose_only(name):
     """Measurements hold a plan within some per cent; a slip in a small term hides in there."""
-    plans = [planner.plan(name), planner.plan(name, dtype="float16"), planner.plan(name, "chat")]
+    plans = planner.plan(name), planner.plan(name, dtype="float16")
     assert [plan.total_bytes for plan in plans] == TOTALS[name]
 
 
 @pytest.mark.parametrize("dtype", [None, "float16"])
 @pytest.mark.parametrize("name", [n for n, p in settings.profiles().items() if p["needs_cuda"]])
 def test_every_profile_leaves_a_tenth_of_its_card(name, dtype):
-    """In training, in chat and in lesson 04's batched answers; with fp16 as well."""
+    """With fp16 as well."""
     row = settings.profiles()[name]
     card = row["vram_gb"] * planner.GIB
-    train = planner.plan(name, dtype=dtype).total_bytes
-    chat = planner.plan(name, "chat", dtype=dtype, batch=row["eval_batch"]).total_bytes
-    assert 0.5 * card <= train <= 0.9 * card and chat <= 0.9 * card
+    assert 0.5 * card <= planner.plan(name, dtype=dtype).total_bytes <= 0.9 * card
 
 
 @pytest.mark.parametrize("card", [8, 4])
 @pytest.mark.parametrize("name", ["batch", "length"])
 def test_a_recommendation_stops_exactly_at_the_border(name, card):
-    advice = planner.recommend("gpu-8gb", card)
-    sizes = (advice.largest[name] + more for more in (0, 1))
-    fits, too_much = (planner.plan("gpu-8gb", **{name: size}).total_bytes for size in sizes)
-    assert fits <= card * planner.GIB < too_much and advice.fits == (card == 8)
-
-
-def test_savings_come_in_the_order_of_what_they_cost_and_end_where_it_fits():
-    wish = {"batch": 16, "checkpointing": False, "optimizer": "adamw_torch"}
-    advice = planner.recommend("gpu-8gb", 3, **wish)
-    assert not advice.fits and advice.job.batch * advice.job.accumulation == 16 * 4
-    totals = [advice.total_bytes, *(step["total_bytes"] for step in advice.savings)]
-    assert [a - b for a, b in zip(totals, totals[1:])] == [s["saved_bytes"] for s in advice.savings]
-    assert totals[-1] <= 3 * planner.GIB < totals[-2]
-    changes = planner.cheaper(planner.plan("gpu-8gb", **wish).job)
-    order = list(dict.fromkeys(next(iter(change)) for change in changes))
-    assert order == ["batch", "checkpointing", "optimizer", "length", "rank"]
-    hopeless = planner.recommend("rtx3060", 4)
-    assert hopeless.job is None and set(hopeless.largest.values()) == {0}
-    assert planner.recommend("rtx3060", 24).savings == []
+    largest = planner.recommend("gpu-8gb", card)[name]
+    fits, too_much = (planner.plan("gpu-8gb", **{name: largest + more}) for more in (0, 1))
+    assert fits.total_bytes <= card * planner.GIB < too_much.total_bytes
 
 
 @pytest.mark.parametrize(
@@ -219,7 +201,7 @@ def test_savings_come_in_the_order_of_what_they_cost_and_end_where_it_fits():
     [
         ("RTX 3060", 11.6, (8, 6), "rtx3060", None),
         ("RTX 2060", 5.8, (7, 5), "rtx3060", "6.5 GiB by plan, RTX 2060 has 5.8"),
-        ("GTX 1650", 3.9, (7, 5), "tinyllama", "batch=4, length=768, accumulation=2"),
+        ("GTX 1650", 3.9, (7, 5), "tinyllama", "'batch': 5"),
     ],
 )
 def test_a_profile_that_cannot_fit_the_gpu_is_refused_with_advice(

@@ -1,0 +1,57 @@
+"""The house: two flat packages, imports that go one way, and no code of strangers that is run."""
+
+import ast
+import re
+from graphlib import TopologicalSorter
+
+import nbformat
+import pytest
+
+from helpers.settings import ROOT
+
+MODULES = sorted([*(ROOT / "helpers").glob("**/*.py"), *(ROOT / "pipeline").glob("**/*.py")])
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+
+
+def imported(path):
+    """Dotted names of our own modules that a module imports, also inside a function."""
+    package = path.parent.name
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            base = f"{package}.{node.module or ''}".strip(".") if node.level else node.module
+            yield from (base, *(f"{base}.{alias.name}" for alias in node.names))
+
+
+def test_packages_are_flat_and_imports_go_one_way():
+    assert {path.parent.parent for path in MODULES} == {ROOT}
+    names = {f"{path.parent.name}.{path.stem}": path for path in MODULES}
+    graph = {name: set(imported(path)) & set(names) - {name} for name, path in names.items()}
+    assert sum(map(len, graph.values())) > len(graph), "no edges: this would prove nothing"
+    for name, uses in graph.items():
+        assert name.startswith("pipeline") or not [u for u in uses if u.startswith("pipeline")]
+    list(TopologicalSorter(graph).static_order())  # raises CycleError
+
+
+# Of a text or a file, that may come from anybody: checkpoints, adapters, configurations, cells.
+RUNS_CODE = r"(eval|exec|os\.system|os\.popen|(pickle|marshal|joblib|dill)\.loads?)"
+LOADS_MODEL = r".*\b(AutoTokenizer|AutoConfig|AutoModelForCausalLM)\.from_(pretrained|config)"
+SOURCES = [*MODULES, *(p for d in ("benchmarks", "docs") for p in (ROOT / d).rglob("*.py"))]
+
+
+@pytest.mark.parametrize("path", [*SOURCES, *NOTEBOOKS], ids=lambda path: path.name)
+def test_no_code_of_strangers_is_run(path):
+    source = path.read_text(encoding="utf-8")
+    if path in NOTEBOOKS:
+        cells = nbformat.reads(source, 4).cells
+        source = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call):
+            name = ast.unparse(node.func)
+            given = {key.arg: getattr(key.value, "value", None) for key in node.keywords}
+            where = f"line {node.lineno}: {name}"
+            assert not re.fullmatch(RUNS_CODE, name) and given.get("shell") is not True, where
+            assert name != "torch.load" or given.get("weights_only") is True, where
+            assert given.get("trust_remote_code") in (None, False), where
+            if path.parent.name in ("helpers", "notebooks") and re.fullmatch(LOADS_MODEL, name):
+                # left out, transformers would ask the learner
+                assert given.get("trust_remote_code") is False or None in given, where
