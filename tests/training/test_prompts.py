@@ -4,7 +4,6 @@ import copy
 import re
 
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
@@ -105,37 +104,10 @@ def test_only_the_answer_and_its_end_token_are_learnt(corpus, tokenizer):
         prompts.check(row, chat, tokenizer)
 
 
-def test_masked_labels_count_for_nothing_in_the_loss_of_pytorch():
-    scores = torch.arange(12.0).reshape(4, 3) % 5
-    labels = torch.tensor(prompts.label_mask([0, 1], [2, 1]))
-    loss = torch.nn.functional.cross_entropy
-    assert loss(scores, labels) == loss(scores[2:], labels[2:])
-
-
 def test_the_training_prompt_is_what_the_chat_sends(corpus, tokenizer):
     for chat, row in rows(corpus, tokenizer):
         sent = prompts.prompt_ids(prompts.prompt_messages(chat[1]["content"], "id"), tokenizer)
         assert row.input_ids[: len(sent)] == sent
-
-
-def test_rows_agree_with_the_chat_template_on_the_whole_conversation(corpus, tokenizer):
-    for chat, row in rows(corpus, tokenizer):
-        assert (
-            tokenizer.apply_chat_template(chat, tokenize=False).strip()
-            == tokenizer.decode(row.input_ids).strip()
-        )
-
-
-@pytest.mark.parametrize(
-    ("language", "headings"),
-    [("id", ["Bahan:", "Langkah:"]), ("en", ["Ingredients:", "Steps:"])],
-)
-def test_answers_and_follow_ups_stand_under_the_headings_of_their_language(language, headings):
-    chat = prompts.messages(Recipe("Tofu", ("4 tofu", "1 tempe"), ("Kukus.",)), language)
-    longer = prompts.follow_up(chat, "twice", "tofu", language)
-    for answer in (longer[2], longer[4]):
-        lines = answer["content"].splitlines()
-        assert [line for line in lines if line.endswith(":")] == headings
 
 
 def sabotages(row, prompt_length, eos):
@@ -206,33 +178,25 @@ def test_a_pad_token_that_is_the_end_token_is_refused(corpus, tokenizer):
         tokenizer.pad_token = pad
 
 
-def test_a_doubled_beginning_token_is_refused(corpus, tokenizer):
-    chat, row = next(rows(corpus, tokenizer))
-    doubled = prompts.Encoded(
-        [tokenizer.bos_token_id, *row.input_ids], [prompts.IGNORE, *row.labels]
-    )
+def test_one_beginning_token_or_one_a_turn_is_right_and_a_second_one_is_not(tokenizer):
+    chat = [{"role": "user", "content": "Resep?"}, {"role": "assistant", "content": "Telur"}]
+    row, bos = prompts.encode(chat, tokenizer), tokenizer.bos_token_id
+    prompts.check(row, chat, tokenizer)  # ChatML: one a turn
     with pytest.raises(LabelMaskError):
-        prompts.check(doubled, chat, tokenizer)
-
-
-@pytest.mark.parametrize(
-    ("template", "answer", "named"),
-    [  # the tokenizer's template has its own beginning token; one in the text is as bad
-        ("{{ bos_token }}" + models.CHATML, "Telur", "more than one beginning token"),
-        (models.CHATML, "a<|im_start|>b", "control token"),
-    ],
-)
-def test_a_second_beginning_token_is_named_where_prompt_and_row_agree(
-    tokenizer, template, answer, named
-):
+        prompts.check(
+            prompts.Encoded([bos, *row.input_ids], [prompts.IGNORE, *row.labels]), chat, tokenizer
+        )
     other = copy.deepcopy(tokenizer)
-    other.chat_template = template
-    chat = [*prompts.prompt_messages("Resep?"), {"role": "assistant", "content": answer}]
-    with pytest.raises(LabelMaskError, match=named):
+    other.chat_template = "{{ bos_token }}{% for m in messages %}{{ m['content'] }}\n{% endfor %}"
+    row, prompt = prompts.encode(chat, other), prompts.prompt_ids(chat[:-1], other)
+    prompts.check(row, chat, other)  # one at the start
+    reply = [bos, *row.input_ids[len(prompt) :]]
+    twice = prompts.Encoded(prompt + reply, prompts.label_mask(prompt, reply))
+    with pytest.raises(LabelMaskError, match="more than one beginning token"):
+        prompts.check(twice, chat, other)
+    other.chat_template = "{{ bos_token }}" + models.CHATML  # the tokenizer's own comes with it
+    with pytest.raises(LabelMaskError, match="more than one beginning token"):
         prompts.check(prompts.encode(chat, other), chat, other)
-    other.chat_template = models.CHATML
-    fine = [*chat[:-1], {"role": "assistant", "content": "Telur"}]
-    prompts.check(prompts.encode(fine, other), fine, other)
 
 
 def test_a_tokenizer_that_begins_each_text_itself_gives_the_same_rows(corpus, tokenizer):
@@ -244,16 +208,3 @@ def test_a_tokenizer_that_begins_each_text_itself_gives_the_same_rows(corpus, to
     (chat, row), *_ = rows(corpus, tokenizer)
     assert prompts.encode(chat, other) == row
     prompts.check(row, chat, other)
-
-
-def test_one_beginning_token_or_one_a_turn_is_right_and_one_before_the_answer_is_not(tokenizer):
-    chat = [{"role": "user", "content": "Resep?"}, {"role": "assistant", "content": "Telur"}]
-    prompts.check(prompts.encode(chat, tokenizer), chat, tokenizer)  # one a turn
-    other = copy.deepcopy(tokenizer)
-    other.chat_template = "{{ bos_token }}{% for m in messages %}{{ m['content'] }}\n{% endfor %}"
-    row, prompt = prompts.encode(chat, other), prompts.prompt_ids(chat[:-1], other)
-    prompts.check(row, chat, other)  # one at the start
-    reply = [other.bos_token_id, *row.input_ids[len(prompt) :]]
-    twice = prompts.Encoded(prompt + reply, prompts.label_mask(prompt, reply))
-    with pytest.raises(LabelMaskError, match="more than one beginning token"):
-        prompts.check(twice, chat, other)
