@@ -30,7 +30,7 @@ Language = Annotated[str, Option(help="Language shown: id or en.")]
 DataLanguage = Annotated[str, Option(help="Language learnt: id or en. Empty: the one shown.")]
 Seed = Annotated[int, Option(help="Random seed, of the training run too.")]
 Json = Annotated[bool, Option("--json", help="One JSON object on standard output.")]
-Message = Annotated[str, typer.Argument(help="One question. Without it: a conversation.")]
+Message = Annotated[str | None, typer.Argument(help="One question. Without it: a conversation.")]
 Model = Annotated[str, Option(help="tuned, base, owner/name on the hub, or a model's folder.")]
 Engine = Annotated[str, Option(help="gguf (llama.cpp), transformers, or auto.")]
 File = Annotated[Path, typer.Argument(exists=True, dir_okay=False)]
@@ -133,12 +133,14 @@ def plan(
     """
     if profile == "auto":
         profile = settings.profile_for(settings.find_device(), settings.profiles())
+    if model:
+        planner.find(model, download=True)
     found = planner.plan(profile, model=model or None)
     report = {"profile": profile, "model": found.model, "job": vars(found.job)}
     report |= {"parts": found.parts, "total_bytes": found.total_bytes}
     if card:
-        advice = planner.recommend(profile, card, model=model or None)
-        report |= {"fits": advice.fits, "largest": advice.largest, "savings": advice.savings}
+        report["fits"] = found.total_bytes <= card * planner.GIB
+        report["largest"] = planner.recommend(profile, card, model=model or None)
     tell(report, as_json)
 
 
@@ -164,7 +166,8 @@ def monitor(seconds: float = 30, every: float = 1, as_json: Json = False) -> Non
     peaks, end = {}, time.monotonic() + seconds
     with suppress(KeyboardInterrupt):
         while time.monotonic() < end:
-            seen = {f"GPU {card['index']}": card["used"] for card in memory.gpus()}
+            cards = memory.gpus()
+            seen = {f"GPU {card['index']}": int(card["memory.used"]) * 2**20 for card in cards}
             for device, used in (seen or {"RAM": psutil.virtual_memory().used}).items():
                 peaks[device] = max(peaks.get(device, 0), used)
             time.sleep(every)
@@ -179,7 +182,7 @@ def test(as_json: Json = False) -> None:
 
 @app.command()
 def chat(
-    message: Message = "",
+    message: Message = None,
     profile: Profile = "auto",
     language: Language = "id",
     data_language: DataLanguage = "",
@@ -191,27 +194,28 @@ def chat(
     """Talk to the model that lesson 03 tuned, or to any other. Ctrl-C: stop; /exit: leave."""
     bot = open_bot(model, engine, profile, language, data_language, seed)
     talk = bot.conversation(temperature=temperature)
-    for line in [message] if message else lines():
+    refused = 0
+    for line in lines() if message is None else [message]:
         try:
             for piece in talk.reply(line):
                 print(printable(piece), end="", flush=True)
             print(flush=True)
         except KeyboardInterrupt:  # this answer is over, the conversation goes on
             print(tr(" [dihentikan]", " [stopped]"))
-        except CourseError as problem:  # of one question, or from a pipe: the end
-            if message or not sys.stdin.isatty():
-                raise
-            print(problem)
+        except CourseError as problem:  # the next question may be shorter
+            refused = 2
+            print(problem, file=sys.stderr)
+    raise typer.Exit(refused)
 
 
 @app.command()
-def medical(message: Message = "", language: Language = "id") -> None:
+def medical(message: Message = None, language: Language = "id") -> None:
     """Ask a health question: the nearest written answer. Course material, not medical advice."""
     from .medical import TEXTS, Library
 
     library = Library(language)
     print(TEXTS[language]["disclaimer"])
-    for question in [message] if message else lines():
+    for question in lines() if message is None else [message]:
         print(printable(library.reply(question).text), flush=True)
 
 

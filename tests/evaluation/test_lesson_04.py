@@ -2,26 +2,25 @@
 
 import ast
 from contextlib import suppress
-from types import SimpleNamespace
 
 import nbformat
 import numpy as np
 import pandas as pd
 import pytest
-import short_training
 
-from helpers import evaluation, settings
-from helpers.recipes import words
+from helpers import evaluation, prompts, recipes, settings
 from helpers.settings import ROOT
 from helpers.show import num, percent, tr
 from pipeline import gates
+
+SPLITS = ROOT / "data" / "recipes" / "splits.csv"
+CELLS = [cell.source for cell in nbformat.read(ROOT / "notebooks" / "04_evaluation.ipynb", 4).cells]
 
 
 @pytest.fixture(scope="module")
 def lesson():
     """The functions of the cell on groups, for 40 requests of two regions and a few of others."""
-    nb = nbformat.read(ROOT / "notebooks" / "04_evaluation.ipynb", 4)
-    tree = ast.parse(next(c.source for c in nb.cells if "def as_far_apart" in c.source))
+    tree = ast.parse(next(source for source in CELLS if "def as_far_apart" in source))
     tree.body = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
     regions = ["Aceh"] * 18 + ["Bali"] * 15 + ["Riau"] * 3 + [""] * 2 + [None] * 2
     asked = [{"region": region} for region in regions]
@@ -30,15 +29,10 @@ def lesson():
     return names
 
 
-def test_small_and_nameless_groups_are_put_together(lesson):
-    groups = list(lesson["groups_of"]("region"))
-    assert groups == ["Aceh"] * 18 + ["Bali"] * 15 + [tr("lainnya", "others")] * 7
-    assert len(set(lesson["groups_of"]("category"))) == 1  # rows without that key
-
-
 def test_shuffled_labels_tell_a_real_difference_from_chance(lesson):
-    groups = lesson["groups_of"]("region")
-    chance = np.random.default_rng(5)
+    groups, chance = lesson["groups_of"]("region"), np.random.default_rng(5)
+    others = tr("lainnya", "others")  # small and nameless groups are put together
+    assert list(groups) == ["Aceh"] * 18 + ["Bali"] * 15 + [others] * 7
     apart = np.where(groups == "Bali", 0.3, 0.9) + chance.normal(0, 0.1, len(groups))
     assert lesson["as_far_apart"](apart, groups) == 0
     shares = [lesson["as_far_apart"](chance.random(len(groups)), groups) for _ in range(200)]
@@ -57,70 +51,73 @@ DEAD = {
 
 
 @pytest.fixture(scope="module")
-def examined(artifacts_root, tokenizer):
-    """Indonesian test requests of the profile cpu, and the lesson's cells that judge answers."""
-    cfg = settings.load("cpu", "id", artifacts_root=artifacts_root)
-    saved = short_training.saved_recipes(cfg, tokenizer)
+def rows():
+    """rows(split, form, phrasing): test or training rows as lesson 02 saves them."""
+    split = pd.read_csv(SPLITS, index_col="recipe_id")["split"]
+    table, _ = recipes.load_recipes(ROOT / "data" / "recipes" / "id")
 
-    def rows(form, phrasing):
-        some = saved["test"][:40]
-        return [short_training.row(r, cfg, form=form, phrasing=phrasing) for r in some]
+    def made(name, form="ingredients", phrasing="train"):
+        some = recipes.recipes_of(table[table["recipe_id"].map(split) == name])
+        found = []
+        for recipe in some[:: 3 if name == "train" else 2]:
+            asked = prompts.draw(recipe, "id", form=form, phrasing=phrasing)
+            chat = prompts.messages(recipe, "id", form=form, phrasing=phrasing)
+            row = {"recipe_id": recipe.recipe_id, "title": recipe.title, "messages": chat}
+            row |= {"form": asked.form, "asked": list(asked.items)}
+            found.append(row | {"main": recipes.item_name(recipe.ingredients[0])})
+        return found
 
+    return made
+
+
+def metrics_of(rows, answer, cfg) -> list[dict]:
+    """What lesson 04 would record of a model that answers a request (its row) with `answer`."""
     ways = {"ingredients": ("ingredients", "train"), "kept": ("ingredients", "test")}
     ways |= {"both": ("both", "train"), "dish": ("dish", "train")}
-    tests = {name: rows(*how) for name, how in ways.items()}
-    train = [short_training.row(recipe, cfg, form="ingredients") for recipe in saved["train"]]
-    nb = nbformat.read(ROOT / "notebooks" / "04_evaluation.ipynb", 4)
-    begins = ("library =", "ended =", "units =", "from sklearn", "recorded =", "swap_gain,")
-    cells = [next(c.source for c in nb.cells if c.source.startswith(text)) for text in begins]
-    return SimpleNamespace(cfg=cfg, tests=tests, train=train, cells=cells)
-
-
-def metrics_of(examined, answer) -> list[dict]:
-    """What lesson 04 would record of a model that answers a request (its row) with `answer`."""
-    tests, recorded = examined.tests, []
-    asked = tests["ingredients"]
-    tuned = {
-        name: [{"text": answer(row), "ended": True} for row in some] for name, some in tests.items()
-    }
+    tests, tuned, recorded = {}, {}, []
+    for name, (form, phrasing) in ways.items():
+        tests[name] = rows("test", form, phrasing)
+        tuned[name] = [{"text": answer(row), "ended": True} for row in tests[name]]
 
     def record(name, value, unit, low=None, high=None, n=None):
-        recorded.append({"name": name, "value": value, "low": low, "high": high})
+        about = {"notebook": "04_evaluation", "name": name}
+        recorded.append(about | {"value": value, "low": low, "high": high})
 
-    names = {"cfg": examined.cfg, "language": "id", "np": np, "pd": pd, "tr": tr, "tests": tests}
-    names |= {"evaluation": evaluation, "metrics": evaluation, "words": words, "num": num}
-    names |= {"percent": percent, "show": len, "say": lambda *_: None, "record": record}
-    names |= {"show_side_by_side": lambda *_: None, "read_split": lambda *_: examined.train}
+    asked = tests["ingredients"]
+    names = {"cfg": cfg, "language": "id", "np": np, "pd": pd, "tr": tr, "tests": tests}
+    names |= {"evaluation": evaluation, "words": recipes.words, "num": num, "percent": percent}
+    names |= {"show": len, "say": lambda *_: None, "record": record, "gain_low": 1}
+    names |= {"show_side_by_side": lambda *_: None, "read_split": lambda *_: rows("train")}
     babble = [{"text": "Resep untuk", "ended": False}] * len(asked)  # the base model's
-    names |= {"tuned": tuned, "base": babble, "told": babble}
-    names |= {"asked": asked, "some": asked, "titles": dict.fromkeys(tests, ""), "gain_low": 1}
+    names |= {"tuned": tuned, "base": babble, "told": babble, "asked": asked, "some": asked}
+    names |= {"titles": dict.fromkeys(tests, "")}
     names["references"] = [row["messages"][-1]["content"] for row in asked]
-    for source in examined.cells:
+    begins = ("library =", "ended =", "units =", "from sklearn", "recorded =", "swap_gain,")
+    for text in begins:
         with suppress(AssertionError):  # the last cell's own, after it has recorded
-            exec(source, names)
-    return [row | {"notebook": "04_evaluation"} for row in recorded]
+            exec(next(source for source in CELLS if source.startswith(text)), names)
+    return recorded
 
 
 @pytest.mark.parametrize("who", DEAD)
-def test_a_dead_model_passes_no_gate_of_content(examined, who):
-    table = [g for g in gates.applicable(gates.load(), examined.cfg) if g["notebook"][:2] == "04"]
+def test_a_dead_model_passes_no_gate_of_content(rows, who, artifacts_root):
+    cfg = settings.load("cpu", "id", artifacts_root=artifacts_root)
+    table = [g for g in gates.gates_for(gates.load_gates(), cfg) if g["notebook"][:2] == "04"]
     ruler = {"real_recall", "real_format", "random_recall", "random_bleu"}
     loss = {"loss_gain", "loss_reduction"}  # of the model itself, not of its answers
-    table = [g for g in table if g["metric"] not in ruler | loss]
-    library = [row["messages"][-1]["content"] for row in examined.train]
-    names = [evaluation.listed(text, "id") for text in library]
+    table = [gate for gate in table if gate["metric"] not in ruler | loss]
+    library = [row["messages"][-1]["content"] for row in rows("train")]
+    lists = [evaluation.listed(text, "id") for text in library]
 
     def nearest(row):
-        fits = [evaluation.f1(row["asked"], some, "id") for some in names]
+        found = [evaluation.recall(row["asked"], names, "id") for names in lists]
+        fits = [r + evaluation.recall(n, row["asked"], "id") for r, n in zip(found, lists)]
         return library[int(np.argmax(fits))]
 
-    answer = {
-        "prose": lambda row: "Here is a simple recipe you can try at home with your ingredients.",
-        "constant": lambda row: library[0],
-        "nearest": nearest,
-    }[who]
-    verdicts = gates.check(table, metrics_of(examined, answer), {"04_evaluation"})
-    judged = {v["metric"]: v["status"] for v in verdicts}
+    answers = {"constant": lambda row: library[0], "nearest": nearest}
+    answers["prose"] = lambda row: "Here is a simple recipe you can try with your ingredients."
+    verdicts = gates.judge_gates(table, metrics_of(rows, answers[who], cfg), {"04_evaluation"})
+    judged = {verdict["metric"]: verdict["status"] for verdict in verdicts}
     assert {name for name, status in judged.items() if status == "passed"} == DEAD[who], judged
     content = {"recall_gain", "precision_gain", "recall_over_shifted", "unseen_recall"}
     assert content | FORM | {"distinct_steps"} == set(judged), "another gate: say who passes it"

@@ -1,0 +1,222 @@
+"""Metrics against values worked out by hand, and the intervals' behaviour."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import sacrebleu
+from scipy import stats
+
+from helpers import course, evaluation, models, prompts, show, training
+
+ANSWER = (
+    "Tempe Bacem Manis\n\nBahan:\n- 1 papan tempe\n- 3 sdm kecap manis\n- cabai merah\n"
+    "- 1 sdt garam\n\nLangkah:\n1. Rebus tempe dengan kecap dan santan.\n2. Goreng sebentar."
+)
+TELUR = (
+    "Telur Rebus\n\nBahan:\n- 4 butir telur\n- 2 siung bawang putih\n\nLangkah:\n1. Rebus telur."
+)
+TEMPE = "Tempe Orek\n\nBahan:\n- 1 papan tempe\n- 2 sdm kecap manis\n\nLangkah:\n1. Goreng tempe."
+
+
+def row(text, form="ingredients", asked=()):
+    """A test row whose real recipe is `text`."""
+    chat = [*prompts.prompt_messages("?"), {"role": "assistant", "content": text}]
+    title = text.partition("\n")[0]
+    about = {"title": title, "main": title.split()[0].lower(), "form": form, "asked": list(asked)}
+    return about | {"messages": chat}
+
+
+ROWS = [
+    row(TELUR, "ingredients", ["telur", "bawang putih"]),
+    row(TEMPE, "both", ["tempe"]),
+    row(TEMPE, "dish"),
+]
+
+
+def measured(text, name, seen=None, **about):
+    return evaluation.measures([text], [row(ANSWER) | about], "id", seen)[name][0]
+
+
+def test_recall_and_precision_look_from_both_sides():
+    assert evaluation.listed(ANSWER, "id") == ["tempe", "kecap manis", "cabai merah"]
+    asked = ["kecap", "tempe", "udang", "cabe"]
+    assert evaluation.recall(asked, ANSWER, "id") == 3 / 4
+    assert evaluation.recall(asked, ["tempe", "cabai"], "id") == 2 / 4  # names, read already
+    assert evaluation.precision(asked, ANSWER, "id") == 1
+    assert evaluation.precision(["tempe"], prompts.parse(ANSWER), "id") == pytest.approx(1 / 3)
+    assert evaluation.recall(["tempe"], "tempe, kecap", "id") == 0  # outside the format
+    assert evaluation.precision(["tempe"], "tempe, kecap", "id") == 0
+    assert math.isnan(evaluation.recall([], ANSWER, "id"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "answered", "same"),
+    [
+        ("TEMPE BACEM MANIS", "Tempe Bacem Manis", True),
+        ("Tempe Bacem Pedas Manado", "Tempe Bacem Manis", False),
+        ("Tempe Orek", "Tempe Orak", True),  # one letter in ten
+        ("Soto Ayam", "Soto Ayat", False),  # one letter in nine
+    ],
+)
+def test_a_title_may_have_a_typing_error(asked, answered, same):
+    text = ANSWER.replace("Tempe Bacem Manis", answered)
+    assert measured(text, "title", form="dish", title=asked) == same
+
+
+@pytest.mark.parametrize(
+    ("main", "listed", "kept"),
+    [
+        ("tempe benguk", "tempe", True),
+        ("dada ayam", "paha ayam", True),  # in whatever cut
+        ("dada bebek", "paha ayam", False),
+        ("udang", "tempe", False),
+    ],
+)
+def test_the_main_ingredient_counts_in_whatever_cut(main, listed, kept):
+    assert measured(ANSWER.replace("tempe", listed), "main", main=main) == kept
+    assert not measured(listed, "main", main=main)  # no recipe
+
+
+def test_what_is_listed_is_used_and_what_is_used_is_listed():
+    assert measured(ANSWER, "used") == pytest.approx(2 / 3)  # no step mentions the chilli
+    onions = ANSWER.replace("cabai merah", "bawang merah").replace("santan.", "bawang putih.")
+    assert measured(onions, "used") == pytest.approx(2 / 3)  # garlic is no use of shallots
+    known = ["santan", "santan kental", "kecap manis", "tempe", "udang"]
+    assert evaluation.unlisted(prompts.parse(ANSWER), known, "id") == ["santan"]
+    thick = prompts.parse(ANSWER.replace("santan.", "santan kental."))
+    assert evaluation.unlisted(thick, known, "id") == ["santan kental"]  # the longer name
+    minced = ANSWER.replace("1 papan tempe", "300 g daging ayam").replace("santan.", "ayam.")
+    assert evaluation.unlisted(prompts.parse(minced), ["ayam", "udang"], "id") == []
+
+
+def test_quantities_impossible_amounts_and_odd_units():
+    assert measured(ANSWER, "quantities") == 3 / 4
+    assert measured(ANSWER, "impossible") == 0
+    assert measured(ANSWER.replace("3 sdm", "90 sdm"), "impossible") == 1 / 4
+    seen = evaluation.units_of([ANSWER, "halo"], "id")
+    assert seen == {"tempe": {"papan"}, "kecap manis": {"sdm"}, "cabai merah": {""}}
+    assert measured(ANSWER, "odd_units", seen) == 0
+    litres = ANSWER.replace("1 papan tempe", "1000 ml tempe")
+    assert measured(litres, "odd_units", seen) == pytest.approx(1 / 3)
+    assert math.isnan(measured(ANSWER, "odd_units"))
+
+
+def test_repeated_steps_count_once_over_all_answers():
+    other = ANSWER.replace("Goreng sebentar.", "Bakar sampai harum.")
+    values, steps = evaluation.fresh_steps([ANSWER, other, "halo"])
+    assert steps == [2, 2] and values == [0.75, 0.75]  # one step of each stands in both: 3 of 4
+
+
+@pytest.mark.parametrize("name, alone", [("bleu", "corpus_bleu"), ("chrf", "corpus_chrf")])
+def test_corpus_scores_are_sacrebleus_with_the_bootstrap_that_it_prints(name, alone):
+    """Half of each reference is right; answers and references are not the same."""
+    chance = np.random.default_rng(2)
+    real = [" ".join(chance.choice(list("abcdefgh"), 12)) for _ in range(60)]
+    ours = [" ".join(text.split()[: chance.integers(4, 12)]) for text in real]
+    value, low, high, n = evaluation.corpus_scores(ours, real)[name]
+    assert value == pytest.approx(getattr(sacrebleu, alone)(ours, [real]).score) and n == 60
+    assert abs(value - evaluation.corpus_scores(real, ours)[name][0]) > 0.5
+    scorer = {"bleu": sacrebleu.BLEU, "chrf": sacrebleu.CHRF}[name]()
+    told = scorer.corpus_score(ours, [real], n_bootstrap=1000).format(width=3)
+    assert f"(μ = {(low + high) / 2:.3f} ± {(high - low) / 2:.3f})" in told
+    same = evaluation.corpus_scores([ANSWER, TELUR], [ANSWER, TELUR])[name]
+    assert same[0] == pytest.approx(100)
+    half = evaluation.corpus_scores(["abcdef", "zzz"], ["abcdef", "qqq"])[name]
+    assert half[1] <= half[0] <= half[2]  # where a sample may match nothing at all
+
+
+def test_an_interval_is_the_one_of_the_normal_distribution_for_many_rows():
+    values = np.random.default_rng(3).normal(2.0, 1.0, size=4000)
+    reach = stats.norm.ppf(0.975) * values.std() / math.sqrt(len(values))
+    mean, low, high = evaluation.interval(values)
+    assert mean == pytest.approx(values.mean())
+    assert (low, high) == pytest.approx((mean - reach, mean + reach), abs=0.1 * reach)
+    # another way to draw would move the last digit of every published interval
+    assert evaluation.interval(range(20)) == (9.5, 6.9, 11.9)
+
+
+def test_a_weighted_interval_is_that_of_the_rows_repeated():
+    values, weights = np.array([0.0, 1.0, 4.0] * 30), np.array([1.0, 2.0, 5.0] * 30)
+    mean, low, high = evaluation.interval(values, weights=weights)
+    assert mean == pytest.approx(np.average(values, weights=weights)) == 22 / 8
+    assert low < mean < high and low > evaluation.interval(values)[2]  # the plain mean is 5 / 3
+
+
+@pytest.mark.parametrize(
+    ("hits", "n", "low", "high"),
+    [
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (29, 29, 0.883, 1),
+    ],
+)
+def test_a_share_has_a_wilson_interval(hits, n, low, high):
+    """Newcombe 1998, table I."""
+    found = evaluation.share([True] * hits + [False] * (n - hits))
+    assert found == pytest.approx((hits / n, low, high), abs=1e-4)
+
+
+def test_a_share_is_told_and_recorded_with_its_interval(tmp_path, monkeypatch):
+    show.set_language("id")
+    hits = [True, False, True, True]
+    assert evaluation.share_text(hits) == "75,0 % (30,1 % – 95,4 %)"
+    monkeypatch.setenv("DAPUR_METRICS", str(tmp_path / "m.json"))
+    course.start_records("nb")
+    evaluation.record_share("hits", iter(hits))
+    (found,) = json.loads((tmp_path / "m.json").read_text(encoding="utf-8"))
+    told = tuple(found[name] for name in ("value", "low", "high", "n"))
+    assert told == (*evaluation.share(hits), 4)
+
+
+def test_the_references_themselves_score_full_marks():
+    seen = {"telur": {"butir"}, "santan": {"ml"}}
+    table = evaluation.table([TELUR, TEMPE, TEMPE], ROWS, "id", seen, [True] * 3)
+    for name in ("recall", "precision", "title", "main", "format", "ended", "quantities"):
+        assert table[name][0] == 1, name
+    assert [table[name][3] for name in ("recall", "precision", "title", "main")] == [2, 1, 2, 3]
+    assert table["bleu"][0] == pytest.approx(100)
+    assert table["impossible"][0] == table["odd_units"][0] == 0
+    assert table["distinct_steps"][0] == pytest.approx(2 / 3)  # one of three was written twice
+    assert table["commonest"][0] == pytest.approx(2 / 3)
+    assert table["ended"] == (*evaluation.share([True] * 3), 3)
+
+
+def test_the_table_compares_answers_with_their_own_rows():
+    shifted = evaluation.table([TEMPE, TELUR, TELUR], ROWS, "id")
+    assert shifted["recall"][0] == shifted["precision"][0] == shifted["title"][0] == 0
+    assert shifted["main"][0] == 0 < shifted["format"][0]
+    assert "ended" not in shifted and "unlisted" not in shifted
+    broken = evaluation.table(["halo"] * 3, ROWS, "id")
+    assert broken["recall"][0] == broken["precision"][0] == broken["used"][0] == 0
+    assert broken["format"][0] == 0 and broken["format"][2] > 0.4  # Wilson: three rows prove little
+    assert "distinct_steps" not in broken
+
+
+def test_each_number_of_the_table_is_of_its_own_answers():
+    """Nothing here is the same the other way round, and no two rows weigh the same."""
+    texts = [TELUR, TELUR.split("\n\nLangkah")[0], TEMPE + "\n2. Goreng tempe.\n3. Tuang santan."]
+    ended, seen = [True, False, True], {"santan": {"ml"}}
+    table = evaluation.table(texts, ROWS, "id", seen, ended)
+    assert table["ended"] == (*evaluation.share(ended), 3)
+    references = [row["messages"][-1]["content"] for row in ROWS]
+    assert table["bleu"] == evaluation.corpus_scores(texts, references)["bleu"]
+    assert table["distinct_steps"][0] == pytest.approx(3 / 4)  # four steps, one of them twice
+    assert table["distinct_steps"][3] == 2  # answers with steps, of which the bootstrap draws
+    assert table["unlisted"] == (*evaluation.share([False, False, True]), 3)  # the coconut milk
+    found = [table[name][0] for name in ("used", "quantities")]
+    assert found == pytest.approx([(1 / 2 + 0 + 1 / 2) / 3, (1 + 0 + 1) / 3])
+
+
+def test_loss_of_the_real_answers_is_that_of_each_row_alone(cfg, tokenizer):
+    model = models.load_base(cfg, "none").requires_grad_(False)
+    chats = [row["messages"] for row in ROWS]
+    rows = training.ChatDataset(chats, tokenizer, 500)
+    nats, labels = evaluation.row_nats(model, rows, tokenizer, cfg)
+    assert labels == [sum(label != -100 for label in one["labels"]) for one in rows]
+    alone = training.ChatDataset(chats[1:2], tokenizer, 500)
+    assert nats[1] == pytest.approx(
+        evaluation.row_nats(model, alone, tokenizer, cfg)[0][0], rel=1e-4
+    )
