@@ -22,7 +22,7 @@ import yaml
 from typer import Option
 
 from . import memory, planner, settings
-from .files import UNWRITABLE, CourseError, printable
+from .files import CourseError, printable
 from .show import tr
 
 Profile = Annotated[str, Option(help="A profile of helpers/profiles.toml, or auto.")]
@@ -33,7 +33,6 @@ Json = Annotated[bool, Option("--json", help="One JSON object on standard output
 Message = Annotated[str | None, typer.Argument(help="One question. Without it: a conversation.")]
 Model = Annotated[str, Option(help="tuned, base, owner/name on the hub, or a model's folder.")]
 Engine = Annotated[str, Option(help="gguf (llama.cpp), transformers, or auto.")]
-File = Annotated[Path, typer.Argument(exists=True, dir_okay=False)]
 
 app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None, no_args_is_help=True)
 data = typer.Typer(help="Recipe CSVs and chat JSONL: check them.", no_args_is_help=True)
@@ -46,14 +45,10 @@ def main(arguments: list[str] | None = None, app=app, name: str = "python -m hel
     """Run a command; a mistake that a person can mend is one line on standard error."""
     try:
         app(arguments, prog_name=name)
-    except CourseError as problem:
-        code, told = problem.exit_code, str(problem)
-    except OSError as why:
-        if why.errno not in UNWRITABLE:
-            raise
-        code, told = 1, f"{why.filename2 or why.filename} cannot be written: {why.strerror}."
-    print(f"dapur-llm: {printable(' '.join(told.split()))}", file=sys.stderr)
-    sys.exit(code)
+    except (CourseError, OSError) as problem:  # OSError: a full disk, no right, no network
+        told = printable(" ".join(str(problem).split()))
+        print(f"dapur-llm: {told}", file=sys.stderr)
+        sys.exit(getattr(problem, "exit_code", 1))
 
 
 def tell(report: dict, as_json: bool = False) -> None:
@@ -111,22 +106,22 @@ def check(paths: Annotated[list[Path], typer.Argument(exists=True)], as_json: Js
 
 
 @data.command("validate-jsonl")
-def validate_jsonl(file: File, train: Path | None = None, as_json: Json = False) -> None:
+def validate_jsonl(file: Path, train: Path | None = None, as_json: Json = False) -> None:
     """Check chat JSONL before anything is trained on it. Exit code 1: there are errors.
 
     With --train, the file that is trained on: its rows must not come again in FILE.
     """
     from . import jsonl
 
-    report = jsonl.validate(file, train)
-    tell(report.as_dict(), as_json)
-    raise typer.Exit(0 if report.ok else 1)
+    found = jsonl.validate(file, train)
+    report = {"file": str(file), "ok": not found["error"].any()}
+    report["kinds"] = found["kind"].value_counts().to_dict()
+    tell(report | {"findings": found.to_dict("records")}, as_json)
+    raise typer.Exit(0 if report["ok"] else 1)
 
 
 @gpu.command()
-def plan(
-    profile: Profile = "auto", model: str = "", card: float = 0, as_json: Json = False
-) -> None:
+def plan(profile: Profile = "auto", model: str = "", card: float = 0, as_json: Json = False):
     """Predict the memory of a training, part by part, from the model's config alone.
 
     --model: another base, a hub name or a folder. --card: does it fit so many GiB, and what would?
@@ -147,8 +142,7 @@ def plan(
 @gpu.command()
 def stats(as_json: Json = False) -> None:
     """Every GPU as nvidia-smi sees it, and the machine's memory, in bytes."""
-    ram = psutil.virtual_memory()
-    tell({"gpus": memory.gpus(), "ram_bytes": [ram.total, ram.available]}, as_json)
+    tell({"gpus": memory.gpus(), "ram": psutil.virtual_memory()._asdict()}, as_json)
 
 
 @gpu.command()
