@@ -1,128 +1,159 @@
-"""Validate chat JSONL: one `{"messages": [{"role": ..., "content": ...}, ...]}` a line.
+"""Chat JSONL: one `{"messages": [{"role": ..., "content": ...}, ...]}` a line.
 
-    report = jsonl.validate("test.jsonl", train="train.jsonl")
-    report.ok, report.kinds, report.problems[0].line
-
-`read_chats` and `write_chats` read and write such files.
+found = jsonl.validate("test.jsonl", train="train.jsonl")  # a table, empty where all is well
+rows = jsonl.load_task("bank", "id")                       # of lessons 08 to 11, by split
+jsonl.finetune("job", "train.jsonl", "validation.jsonl", cfg)
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import math
 import re
-import statistics
 import tomllib
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from jinja2 import TemplateError
+import pandas as pd
 from rapidfuzz import fuzz, process
 
+from . import splits
 from .cleaning import MARKER
 from .files import CourseError, write_text
+from .settings import ROOT, Settings, choice
+from .show import tr
 
+FOLDER = ROOT / "data" / "jsonl"
+KINDS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+# Roles by their first letters: at most one system message, then turns of user and assistant, and
+# within a turn an assistant may call tools.
 ROLES = ("system", "user", "assistant", "tool")
-CONSTANT = 0.5  # report an answer that more than this share of the rows gives
-FEWEST = 5  # rows from which on an answer can be called constant
-NEAR = 90  # percent of rapidfuzz.fuzz.ratio from which two prompts count as the same
-QUOTED = 5  # words of an instruction that an answer must contain to be called its copy
-
-_WORDS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
-KINDS = _WORDS["kinds"]
-_NAN = re.compile(
-    r"(?:^|[:=,(\[|;])[ \t]*['\"]?"
-    r"(?:nan|NaN|NAN|NaT|<NA>|None|null|undefined|-?inf)"
-    r"['\"]?[ \t]*(?:$|[,;)\]|}\n]|\.(?:\s|$))"
-)
-_HUGE = re.compile(r"(?<!\d)\d{13,}\.\d")  # the lookbehind keeps it linear in the text's length
-_SURROGATE = re.compile("[\ud800-\udfff]")
-_MARKER = re.compile(MARKER)
-_ASKING = re.compile(_WORDS["asking"])
+ORDER = re.compile(r"s?(u(at+)*a)+")
+MISSING = re.compile(r"[:=] *(nan|none|null|undefined)\b")
+NEAR = 90  # percent of rapidfuzz.fuzz.ratio from which two prompts are nearly the same
+BANK_SYSTEM = {"id": "Klasifikasi.", "en": "Classify."}  # short on purpose: every row pays for it
 
 
-@dataclass(frozen=True)
-class Problem:
-    """One finding: line from 1 (0: the file as a whole), a kind of `KINDS`, what was found."""
+def validate(file: str | Path, train: str | Path | None = None, tokenizer=None) -> pd.DataFrame:
+    """What is wrong with a chat JSONL file: line (0: the whole file), kind, error, meaning, detail.
 
-    line: int
-    kind: str
-    detail: str
-
-
-@dataclass
-class Report:
-    """Findings of one file. Rows are lines that are not blank; a row without a problem is good.
-
-    Lengths are words, or tokens when `validate` was given a tokenizer.
+    Where `error` is true the row cannot be trained on; the others are warnings, which refuse
+    nothing. `train` is a training file that must not share a prompt with this one. With a
+    `tokenizer` a row that is longer than its model can read is an error.
     """
+    found, known, answers, prompts = [], {}, Counter(), {}
+    for line, raw in numbered_lines(file):
+        chat, kind, detail = first_fault(raw, tokenizer)
+        # a conversation is the same whatever its case and spaces
+        key = tuple((message["role"], plain(message)) for message in chat)
+        if chat and known.setdefault(key, line) != line:
+            kind, detail = "duplicate", f"the same as line {known[key]}"
+        if kind:
+            found.append((line, kind, detail))
+            continue
+        # warnings: what a tokenizer reads as something else than text, and a value that is none
+        prompts[line] = prompt_of(chat)
+        answers[plain(chat[-1])] += 1
+        if marker := re.search(MARKER, " ".join(str(m.get("content")) for m in chat)):
+            found.append((line, "control_marker", marker[0]))
+        if missing := MISSING.search(prompts[line]):
+            found.append((line, "missing_value", missing[0]))
+    if not known and not found:
+        found.append((0, "no_messages", "the file holds no row"))
+    for answer, times in answers.most_common(1):
+        if times > max(4, len(prompts) / 2):
+            found.append((0, "same_answer", f"{times} times {answer[:60]!r}"))
+    if train:
+        found += shared_prompts(prompts, Path(train))
+    table = pd.DataFrame(sorted(found), columns=["line", "kind", "detail"])
+    table.insert(2, "error", [KINDS[kind]["error"] for kind in table["kind"]])
+    meanings = [tr(KINDS[kind]["id"], KINDS[kind]["en"]) for kind in table["kind"]]
+    table.insert(3, "meaning", meanings)
+    return table
 
-    file: str
-    rows: int = 0
-    problems: list[Problem] = field(default_factory=list)
-    shapes: Counter = field(default_factory=Counter)  # "system user assistant" -> rows
-    answers: Counter = field(default_factory=Counter)  # last answer -> rows
-    unit: str = "words"
-    lengths: dict[str, dict[str, float]] = field(default_factory=dict)
 
-    @property
-    def ok(self) -> bool:
-        return not self.problems
+def numbered_lines(path: str | Path) -> Iterator[tuple[int, bytes]]:
+    """Lines that are not blank; as bytes they end at \\n alone, not at U+2028 in a text."""
+    with open(path, "rb") as handle:
+        for line, raw in enumerate(handle, 1):
+            raw = raw.removeprefix(b"\xef\xbb\xbf") if line == 1 else raw
+            if raw.strip():
+                yield line, raw
 
-    @property
-    def rows_good(self) -> int:
-        return self.rows - len({p.line for p in self.problems} - {0})
 
-    @property
-    def kinds(self) -> dict[str, int]:
-        """Kind of problem -> how often, the most frequent first."""
-        return dict(Counter(p.kind for p in self.problems).most_common())
+def first_fault(raw: bytes, tokenizer=None) -> tuple[list[dict], str, str]:
+    """A line's conversation, and kind and detail of its first error: [] and both, or "" and ""."""
+    try:
+        value = json.loads(raw.decode())
+        json.dumps(value, ensure_ascii=False).encode()  # half a character is no text
+    except UnicodeError as problem:
+        return [], "bad_text", problem.reason
+    except (ValueError, RecursionError) as problem:
+        return [], "bad_json", str(problem)
+    # shape: an object with a list of messages, each with a role and a text
+    chat = value.get("messages") if isinstance(value, dict) else None
+    if not isinstance(chat, list) or not chat:
+        return [], "no_messages", f"found {raw.decode()[:60]!r}"
+    for number, message in enumerate(chat, 1):
+        message = message if isinstance(message, dict) else {}
+        role, text = message.get("role"), message.get("content")
+        if role not in ROLES:
+            return [], "unknown_role", f"message {number}: {role!r}, known: {', '.join(ROLES)}"
+        whole = isinstance(text, str) and text.strip()
+        if not whole and not message.get("tool_calls"):
+            return [], "no_text", f"message {number} ({role}): {text!r}"
+    # order and end
+    roles = [message["role"] for message in chat]
+    if roles[-1] != "assistant":
+        return [], "no_answer", f"the last message is by {roles[-1]}"
+    if not ORDER.fullmatch("".join(role[0] for role in roles)):
+        return [], "role_order", " ".join(roles)
+    # length, the template not counted
+    tokens = len(tokenizer(" ".join(map(plain, chat)))["input_ids"]) if tokenizer else 0
+    if tokenizer and tokens > tokenizer.model_max_length:
+        return [], "too_long", f"{tokens} tokens of {tokenizer.model_max_length}"
+    return chat, "", ""
 
-    def as_dict(self) -> dict:
-        return {
-            "file": self.file,
-            "ok": self.ok,
-            "rows": self.rows,
-            "rows_good": self.rows_good,
-            "kinds": self.kinds,
-            "shapes": dict(self.shapes),
-            "different_answers": len(self.answers),
-            "unit": self.unit,
-            "lengths": self.lengths,
-            "problems": [asdict(p) for p in self.problems],
-        }
 
-    def summary(self, most: int = 3) -> str:
-        """The first problems, each with its line, as one sentence."""
-        told = [
-            f"{f'line {p.line}' if p.line else 'the whole file'}: {p.kind} ({p.detail})"
-            for p in self.problems[:most]
-        ]
-        rest = len(self.problems) - len(told)
-        told += [f"and {rest} more"] if rest > 0 else []
-        return f"{Path(self.file).name}: {'; '.join(told)}"
+def shared_prompts(prompts: dict[int, str], train: Path) -> Iterator[tuple[int, str, str]]:
+    """Findings of prompts (by line) that the training file has, or nearly has.
+
+    Only prompts with the same numbers are near each other: a reading differs by its figures.
+    """
+    known: dict[tuple, dict[str, int]] = {}  # numbers -> prompt -> line
+    for line, raw in numbered_lines(train):
+        text = prompt_of(first_fault(raw)[0])
+        known.setdefault(tuple(re.findall(r"\d+", text)), {}).setdefault(text, line)
+    for line, text in prompts.items():
+        alike = known.get(tuple(re.findall(r"\d+", text)), {})
+        near = process.extractOne(text, list(alike), scorer=fuzz.ratio, score_cutoff=NEAR)
+        if near:
+            kind = "in_train" if text in alike else "near_train"
+            yield line, kind, f"{near[1]:.0f} % line {alike[near[0]]} of {train.name}"
+
+
+def plain(message: dict) -> str:
+    """A message's text in lower case, with single spaces."""
+    return " ".join(str(message.get("content")).lower().split())
+
+
+def prompt_of(chat: list[dict]) -> str:
+    """All that the user says in a conversation."""
+    return "\n".join(plain(message) for message in chat if message["role"] == "user")
 
 
 def read_chats(path: str | Path) -> list[list[dict]]:
-    """The conversations of a chat JSONL file. Raises CourseError that names the faulty lines."""
-    report = validate(path)
-    if not report.ok:
+    """The conversations of a chat JSONL file. Raises CourseError for a file with errors."""
+    found = validate(path)
+    if found["error"].any():
+        first = found[found["error"]].iloc[0]
         raise CourseError(
-            f"this file cannot be trained on. {report.summary()}. Correct these lines and validate "
-            f"again: python -m helpers data validate-jsonl {Path(path).name}"
+            f"{Path(path).name} has {found['error'].sum()} errors, the first in line "
+            f"{first['line']}: {first['meaning']} ({first['detail']}). See "
+            f"python -m helpers data validate-jsonl {path}"
         )
-    lines = Path(path).read_bytes().decode("utf-8-sig").split("\n")
-    chats = {n: json.loads(line)["messages"] for n, line in enumerate(lines, 1) if line.strip()}
-    for number, chat in chats.items():
-        if not all(isinstance(message.get("content"), str) for message in chat):
-            raise CourseError(
-                f"{Path(path).name}, line {number}: a message without text (tool_calls). Hosted "
-                "services take it, the training here does not: leave such rows out."
-            )
-    return list(chats.values())
+    return [json.loads(raw)["messages"] for _, raw in numbered_lines(path)]
 
 
 def write_chats(chats: list[list[dict]], path: str | Path) -> Path:
@@ -131,264 +162,89 @@ def write_chats(chats: list[list[dict]], path: str | Path) -> Path:
     return write_text(path, "".join(rows))
 
 
-def validate(file: str | Path, *, train: str | Path | None = None, tokenizer=None) -> Report:
-    """Find everything that is wrong with a chat JSONL file.
+@dataclass(frozen=True)
+class Item:
+    """One row of a task: the conversation with its answer, and what an answer is judged by."""
 
-    `train` is a training file that must not share a row with this one: two prompts count as the
-    same when they hold the same numbers and are at least `NEAR` percent alike. With a `tokenizer`
-    lengths are its tokens, chat template included, and its special tokens count as markers.
+    key: str
+    chat: list[dict]
+    facts: dict = field(hash=False)
+
+    @property
+    def question(self) -> list[dict]:
+        """The conversation up to the model's turn."""
+        return self.chat[:-1]
+
+    @property
+    def answer(self) -> str:
+        return self.chat[-1]["content"]
+
+
+def load_task(task: str, language: str) -> dict[str, list[Item]]:
+    """Rows of "bank", "marv" or "sensor" by split, in the order of the file.
+
+    `facts` of bank: query, category, subcategory; the answer is the latter two as compact JSON. Of
+    marv: topic, fact. Of sensor: reading, action.
     """
-    report = Report(str(file), unit="tokens" if tokenizer else "words")
-    markers = set(getattr(tokenizer, "all_special_tokens", ()))
-    good, seen = [], {}
-    for line, chat in _rows(Path(file), report.problems):
-        report.rows += 1
-        if chat is None:
-            continue
-        problems = list(_problems(line, chat, markers))
-        report.problems += problems
-        if any(p.kind in ("no_object", "bad_message") for p in problems):
-            continue
-        report.shapes[" ".join(m["role"] for m in chat)] += 1
-        key = tuple((m["role"], _plain(m["content"])) for m in chat)
-        if key in seen:
-            report.problems.append(Problem(line, "duplicate", f"the same as line {seen[key]}"))
-        seen.setdefault(key, line)
-        good.append((line, chat))
-    if not report.rows and not report.problems:
-        report.problems.append(Problem(0, "no_object", "the file holds no row"))
-    report.problems += _constant(good, report.answers)
-    if train is not None:
-        report.problems += _leaks(good, Path(train))
-    report.problems.sort(key=lambda p: p.line)
-    report.lengths = _lengths([chat for _, chat in good], tokenizer)
-    return report
+    folder = FOLDER / choice(task, ("bank", "marv", "sensor"), "task")
+    items = []
+    if task == "bank":
+        table = pd.read_csv(folder / f"{language}.csv", dtype=str)
+        for row in table.to_dict("records"):
+            label = {name: row[name] for name in ("category", "subcategory")}
+            chat = [
+                {"role": "system", "content": BANK_SYSTEM[language]},
+                {"role": "user", "content": row["query"]},
+                {"role": "assistant", "content": json.dumps(label, separators=(",", ":"))},
+            ]
+            items.append(Item(row.pop("query_id"), chat, row))
+    else:
+        for _, raw in numbered_lines(folder / f"{language}.jsonl"):
+            row = json.loads(raw)
+            items.append(Item(row.pop("id"), row.pop("messages"), row))
+    sides = dict(pd.read_csv(folder / "splits.csv", dtype=str).itertuples(index=False))
+    return {name: [item for item in items if sides[item.key] == name] for name in splits.NAMES}
 
 
-def _rows(path: Path, problems: list[Problem]) -> Iterator[tuple[int, list | None]]:
-    """(line, messages) of each line that is not blank; None, and a problem, where it has none."""
-    with open(path, "rb") as handle:  # as bytes a line ends at \n alone, not at U+2028 in a text
-        for line, raw in enumerate(handle, 1):
-            raw = raw.removeprefix(b"\xef\xbb\xbf") if line == 1 else raw
-            if not raw.strip():
-                continue
-            value, found = _parse(raw)
-            problems += (Problem(line, kind, _utf8(detail)) for kind, detail in found)
-            if found and found[0][0] in ("bad_json", "bad_text"):
-                yield line, None
-                continue
-            chat = value.get("messages") if isinstance(value, dict) else None
-            if isinstance(chat, list) and chat:
-                yield line, chat
-                continue
-            what = f"a {type(value).__name__}"
-            if isinstance(value, dict):
-                what = f"the keys {', '.join(value)[:60] or '(none)'}"
-            told = f'expected an object with a list "messages" that is not empty, found {what}'
-            problems.append(Problem(line, "no_object", _utf8(told)))
-            yield line, None
+def finetune(
+    folder: str | Path,
+    train_file: str | Path,
+    validation_file: str | Path,
+    cfg: Settings,
+    fresh=False,
+) -> dict:
+    """Train on a chat JSONL file; the adapter stands in `folder`/adapter. Returns its summary.
 
+    The same rows, settings and model are trained once: a finished training is used again, one that
+    was interrupted goes on from its last checkpoint, unless `fresh`. It trains for as long as was
+    asked, without early stopping, and in random order: sorted by length, where length goes with
+    the label, the last steps see one label only, and the sensor task fell from 64 to 19 %.
 
-def _parse(raw: bytes) -> tuple[object, list[tuple[str, str]]]:
-    """The JSON value of a line, None when it cannot be read, and problems as (kind, detail)."""
-    found: list[tuple[str, str]] = []
-
-    def constant(name: str) -> float:
-        found.append(("json_nan", f"{name} is not JSON: strict readers refuse the line"))
-        return float("nan")
-
-    def pairs(items: list[tuple[str, object]]) -> dict:
-        names = Counter(name for name, _ in items)
-        found.extend(
-            ("repeated_key", f"{name!r} stands {times} times in one object")
-            for name, times in names.items()
-            if times > 1
-        )
-        return dict(items)
-
-    try:
-        text = raw.decode("utf-8")
-        value = json.loads(text, parse_constant=constant, object_pairs_hook=pairs)
-    except UnicodeDecodeError as problem:
-        told = f"byte {problem.start + 1} is not UTF-8; save the file as UTF-8"
-        return None, [("bad_text", told)]
-    except RecursionError:
-        return None, [("bad_json", "nested too deeply")]
-    except ValueError as problem:
-        told = str(problem).split(": line")[0]
-        if isinstance(problem, json.JSONDecodeError):
-            told += f" at character {problem.pos + 1}"
-        if raw.strip() in (b"[", b"]", b"{", b"}", b"},"):
-            told += "; is this one JSON array over many lines? Write one object a line"
-        return None, [("bad_json", told)]
-    return value, list(dict.fromkeys(found))[:3]
-
-
-def _utf8(text: str) -> str:
-    """The text with lone surrogates written as escapes, so that it can be printed and encoded."""
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def _problems(line: int, chat: list, markers: set[str]) -> Iterator[Problem]:
-    """What is wrong with one conversation on its own. Empty and odd contents become texts."""
-    for number, message in enumerate(chat, 1):
-        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-            yield Problem(line, "bad_message", f"message {number} is no object with a role")
-            return
-        message["role"] = _utf8(message["role"])
-    roles = [m["role"] for m in chat]
-    unknown = dict.fromkeys(r for r in roles if r not in ROLES)
-    for role in unknown:
-        yield Problem(line, "unknown_role", f"{role!r}; known: {', '.join(ROLES)}")
-    if not unknown and (wrong := _order(roles)):
-        yield Problem(line, "role_order", wrong)
-    for number, message in enumerate(chat, 1):
-        where, content = f"message {number} ({message['role']})", message.get("content")
-        if content is None and message.get("tool_calls"):
-            content = json.dumps(message["tool_calls"])
-        if content is None or content != content or content == "" or str(content).isspace():
-            kind = "empty_answer" if message["role"] == "assistant" else "empty_prompt"
-            yield Problem(line, kind, f"{where} holds {str(content)!r}")
-            content = ""
-        if not isinstance(content, str):
-            told = f"the content of message {number} is a {type(content).__name__}, expected a text"
-            yield Problem(line, "bad_message", told)
-            return
-        if found := _SURROGATE.search(content):
-            yield Problem(line, "lone_surrogate", f"{where} holds {found[0]!r}")
-            content = _utf8(content)
-        marker = _MARKER.search(content)
-        if name := marker[0] if marker else next((m for m in markers if m in content), ""):
-            yield Problem(line, "control_marker", f"{where} holds {name}")
-        message["content"] = content
-    yield from _contents(line, chat)
-
-
-def _contents(line: int, chat: list[dict]) -> Iterator[Problem]:
-    """Missing values and lost decimal points in the prompt, and answers that are instructions."""
-    prompt = [m["content"] for m in chat if m["role"] in ("system", "user")]
-    for kind, pattern in (("nan_in_prompt", _NAN), ("huge_number", _HUGE)):
-        if found := next(filter(None, map(pattern.search, prompt)), None):
-            told = found.string[max(0, found.start() - 30) : found.end()].strip()[:80]
-            yield Problem(line, kind, f"...{told}")
-    answers = (m["content"] for m in chat if m["role"] == "assistant")
-    if why := next(filter(None, (_instruction(text, prompt) for text in answers)), ""):
-        yield Problem(line, "instruction_in_answer", why)
-
-
-def _order(roles: list[str]) -> str:
-    """What is wrong with the order, or nothing.
-
-    At most one system message, and first; then user and assistant take turns, assistant last.
+    Raises CourseError for a file with errors and for a folder with other files in it.
     """
-    turns = roles[1:] if roles[0] == "system" else roles
-    first = turns[0] if turns else "system alone"
-    if "system" in turns:
-        return "a system message after the first message"
-    if first != "user":
-        return f"the conversation begins with {first}, expected user"
-    if turns[-1] != "assistant":
-        return f"the last message is by {turns[-1]}, expected assistant: nothing would be learnt"
-    if "tool" not in turns:
-        for before, after in zip(turns, turns[1:]):
-            if before == after:
-                return f"two {after} messages in a row"
-    return ""
+    from transformers import EarlyStoppingCallback
 
+    from . import models, training
 
-def _instruction(answer: str, prompt: list[str]) -> str:
-    """Why an answer is an instruction and no answer, or nothing."""
-    plain = _plain(answer)
-    for text in map(_plain, prompt):
-        if plain and plain == text and len(plain.split()) > 1:
-            return f"the answer repeats the prompt: {answer[:60]!r}"
-        if len(text.split()) >= QUOTED and f" {text} " in f" {plain} ":
-            return f"the answer contains the prompt: {text[:60]!r}"
-    found = list(dict.fromkeys(m[0].lower() for m in _ASKING.finditer(answer)))
-    return f"the answer asks for one: {' ... '.join(found)[:80]!r}" if len(found) > 1 else ""
-
-
-def _constant(rows: list[tuple[int, list]], answers: Counter) -> Iterator[Problem]:
-    """A problem when more than `CONSTANT` of the rows share one answer; fills `answers`."""
-    last = [
-        (line, chat[-1]["content"])
-        for line, chat in rows
-        if chat[-1]["role"] == "assistant" and chat[-1]["content"].strip()
-    ]
-    answers.update(text for _, text in last)
-    plain = Counter(_plain(text) for _, text in last)
-    often = max(plain, key=plain.get, default="")
-    if len(last) >= FEWEST and plain[often] > CONSTANT * len(last):
-        told = f"{plain[often]} of {len(last)} answers are {often[:60]!r}"
-        yield Problem(0, "constant_answer", told)
-
-
-def _leaks(rows: list[tuple[int, list]], train: Path) -> Iterator[Problem]:
-    """Rows whose prompt is in the training file, or nearly so with the same numbers."""
-    known: dict[tuple, dict[str, int]] = {}
-    for line, chat in _rows(train, []):
-        if chat and (text := _asked(chat)):
-            known.setdefault(_numbers(text), {}).setdefault(text, line)
-    for line, chat in rows:
-        text = _asked(chat)
-        alike = known.get(_numbers(text), {}) if text else {}
-        told = ""
-        if text in alike:
-            told = f"the prompt of line {alike[text]} of {train.name}"
-        elif found := process.extractOne(text, list(alike), scorer=fuzz.ratio, score_cutoff=NEAR):
-            told = f"{found[1]:.0f} % the prompt of line {alike[found[0]]} of {train.name}"
-        if told:
-            yield Problem(line, "in_train", told)
-
-
-def _asked(chat: list) -> str:
-    """What the user says in a conversation, in the form to compare by."""
-    texts = [m.get("content") for m in chat if isinstance(m, dict) and m.get("role") == "user"]
-    return _plain("\n".join(t for t in texts if isinstance(t, str)))
-
-
-def _plain(text: str) -> str:
-    """The text in lower case, its words and marks separated by one space; linear in its length."""
-    words = []
-    for found in re.findall(r"[\w.,%+-]+|[^\w\s]", text.lower()):
-        word = found.rstrip(".,%+-")  # "2.5%" -> "2.5", "%"
-        words += [word, *found[len(word) :]] if word else found
-    return " ".join(words)
-
-
-def _numbers(text: str) -> tuple[str, ...]:
-    return tuple(re.findall(r"\d+(?:[.,]\d+)*", text))
-
-
-def _lengths(chats: list[list], tokenizer) -> dict[str, dict[str, float]]:
-    """Total, mean, median, 95th percentile and longest of answers and whole rows."""
-
-    def size(text: str) -> int:
-        if tokenizer:
-            return len(tokenizer(text, add_special_tokens=False)["input_ids"])
-        return len(text.split())
-
-    def whole(chat: list) -> int:
-        if getattr(tokenizer, "chat_template", None):
-            with contextlib.suppress(TemplateError):  # a template that refuses these roles
-                return size(tokenizer.apply_chat_template(chat, tokenize=False))
-        return sum(size(m["content"]) for m in chat)
-
-    chats = [
-        [{"role": m["role"], "content": m["content"]} for m in chat]
-        for chat in chats
-        if all(m["role"] in ROLES for m in chat)
-    ]
-    answers = [sum(size(m["content"]) for m in c if m["role"] == "assistant") for c in chats]
-    parts = {"answer": answers, "row": [whole(chat) for chat in chats]}
-    return {
-        part: {
-            "total": sum(sizes),
-            "mean": statistics.fmean(sizes),
-            "median": statistics.median(sizes),
-            "p95": sorted(sizes)[math.ceil(0.95 * len(sizes)) - 1],
-            "longest": max(sizes),
-        }
-        for part, sizes in parts.items()
-        if sizes
-    }
+    # a folder that somebody else filled is left alone
+    folder, adapter, output = (Path(folder, name) for name in ("", "adapter", "checkpoints"))
+    others = {path.name for path in folder.glob("*")} - {"adapter", "checkpoints"}
+    if others or (adapter.exists() and not (adapter / "training.json").is_file()):
+        raise CourseError(f"{folder} holds other files. Name a new folder for this training.")
+    # the rows of both files that fit
+    tokenizer, rows = models.load_tokenizer(cfg), []
+    for file in (train_file, validation_file):
+        rows.append(training.ChatDataset(read_chats(file), tokenizer, cfg.max_length))
+        assert len(rows[-1]), f"no row of {file} fits max_length={cfg.max_length}"
+    # the same training is not repeated
+    mark = training.fingerprint(cfg, *rows)
+    done = None if fresh else training.finished(adapter, mark)
+    if not done:
+        model = training.attach_adapter(models.load_base(cfg, for_training=True), cfg)
+        trainer = training.make_trainer(model, cfg, *rows, tokenizer, output, title=folder.name)
+        trainer.args.load_best_model_at_end = False
+        trainer.remove_callback(EarlyStoppingCallback)
+        done = training.run(trainer, mark, fresh)
+        done["trained_tokens"] = round(rows[0].tokens * trainer.state.epoch)
+        training.save(adapter, trainer, tokenizer, cfg, done)
+    return done

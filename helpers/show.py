@@ -194,7 +194,7 @@ class Live:
 
     def show(self, content, force: bool = False) -> None:
         """Replace the output by HTML text, or by a matplotlib figure."""
-        if force or time.monotonic() - self.last >= self.every:
+        if self.handle and (force or time.monotonic() - self.last >= self.every):
             self.last = time.monotonic()
             drawn = not isinstance(content, str)
             self.handle.update(figure_html(content, "gambar", "figure") if drawn else HTML(content))

@@ -1,25 +1,23 @@
-"""The committed rows of bank and Marv: parallel, balanced, clean, all different, no leakage."""
+"""The committed rows of bank, Marv and sensor: parallel, balanced, clean, without leakage."""
 
 import csv
-import hashlib
 import json
+import random
 import re
+import runpy
 import tomllib
 import unicodedata
 from collections import Counter
 
 import numpy as np
+import pandas as pd
 import pytest
 from rapidfuzz import fuzz, process
 
 from helpers.settings import LANGUAGES, ROOT
-from helpers.tasks import states
 
 FOLDER = ROOT / "data" / "jsonl"
-# Of each batch of twelve queries of a subcategory, in the order they were written; what was written
-# after the second batch is for training only, so the test stays as it is.
-SIZES = {"train": 8, "validation": 1, "test": 3}
-BATCHES = 2
+DRAWN = 24  # queries a subcategory for which sides were drawn; later ones only train
 LATER = range(26, 42)  # later queries a subcategory
 SIMILAR, SIMILAR_ACROSS = 88, 75  # highest token_sort_ratio of two queries, and across the split
 # Institutions, contact data and numbers that a real customer's message could carry.
@@ -73,10 +71,9 @@ def test_labels_are_known_and_balanced():
     known = [(name, sub) for name, entry in labels.items() for sub in entry["subcategories"]]
     assert len(labels) == 8 and all(len(entry["subcategories"]) == 4 for entry in labels.values())
     assert len({sub for _, sub in known} | set(labels)) == 8 + 32
-    drawn = BATCHES * sum(SIZES.values())
     rows = [(row["category"], row["subcategory"]) for row in BANK["id"]]
-    assert Counter(rows[: drawn * len(known)]) == dict.fromkeys(known, drawn)
-    later = Counter(rows[drawn * len(known) :])
+    assert Counter(rows[: DRAWN * len(known)]) == dict.fromkeys(known, DRAWN)
+    later = Counter(rows[DRAWN * len(known) :])
     assert later.keys() == set(known) and all(count in LATER for count in later.values())
     topics = Counter(row["topic"] for row in MARV["id"])
     assert len(topics) == 10 and set(topics.values()) == {14}
@@ -107,18 +104,33 @@ def test_no_two_queries_are_alike_least_of_all_across_the_split(language):
     assert openings.most_common(1)[0][1] <= 3  # no fill-in templates
 
 
-def test_split_follows_the_hash_of_the_id():
-    assert list(SIDES) == [row["query_id"] for row in BANK["id"]]
-    groups: dict[str, list[str]] = {}
-    for row in BANK["id"]:
-        groups.setdefault(row["subcategory"], []).append(row["query_id"])
-    order = [side for side, size in SIZES.items() for _ in range(size)]
-    for ids in groups.values():  # batch by batch: a new batch moves no old query
-        for start in range(0, BATCHES * len(order), len(order)):
-            batch = ids[start : start + len(order)]
-            batch.sort(key=lambda i: hashlib.sha256(i.encode()).hexdigest())
-            assert [SIDES[i] for i in batch] == order
-        assert {SIDES[i] for i in ids[BATCHES * len(order) :]} == {"train"}
+def test_the_committed_sensor_rows_are_what_their_script_makes_and_parallel(tmp_path):
+    made = runpy.run_path(str(FOLDER / "sensor" / "make.py"))
+    made["main"](tmp_path)
+    rows = {}
+    for language in LANGUAGES:
+        path = FOLDER / "sensor" / f"{language}.jsonl"
+        assert (tmp_path / path.name).read_bytes() == path.read_bytes(), "run make.py"
+        rows[language] = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+    counts = Counter(row["action"] for row in rows["id"])
+    assert len(counts) == 10 and set(counts.values()) == {36}
+    for ours, theirs in zip(*rows.values(), strict=True):
+        assert ours["reading"] == theirs["reading"]
+        for mine, other in zip(ours["messages"], theirs["messages"]):
+            assert digits(mine["content"]) == digits(other["content"])
+    asked = {row["messages"][1]["content"] for row in rows["en"]}
+    assert len(asked) == 360
+
+
+def test_the_line_of_checks_says_yes_to_the_rule_that_is_due_and_to_it_alone():
+    make = runpy.run_path(str(FOLDER / "sensor" / "make.py"))
+    chance = random.Random(3)
+    for _ in range(400):
+        reading = make["simulate"](chance)
+        *others, last = make["checks"](reading, "en").split(", ")
+        due = make["action_for"](reading) != make["NOTHING"]
+        assert last.endswith(" yes" if due else " no")
+        assert all(check.endswith(" no") for check in others)
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -136,7 +148,7 @@ def test_marv_is_short_and_each_row_is_its_own(language):
     assert len({t.lower() for t in asked}) == len({t.lower() for t in told}) == len(rows)
     openings = Counter(tuple(re.findall(r"\w+", text.lower())[:3]) for text in told)
     assert max(openings.values()) <= 5
-    # The fact does not always come first, or the set would teach one mould.
-    heads = [" ".join(t.split()[: len(r["fact"].split()) + 1]) for r, t in zip(rows, told)]
-    first = [states(head, row["fact"]) for head, row in zip(heads, rows)]
-    assert sum(first) <= 0.75 * len(rows)
+    plain = pd.read_csv(FOLDER / "marv" / "plain.csv", index_col="id")[f"plain_{language}"]
+    for row, answer in zip(rows, told):
+        for text in (answer, plain[row["id"]]):  # as a whole word
+            assert re.search(rf"(?<!\w){re.escape(row['fact'])}(?!\w)", text, re.I), row["id"]
