@@ -1,7 +1,6 @@
 """`python -m pipeline`: run the lessons, open them, check them, hand them out.
 
-Exit codes: 0 fine, 1 the thing checked is bad, 2 wrong use, 130 interrupted. Heavy modules are
-imported inside the commands, so that --help is quick.
+Exit codes: 0 fine, 1 the thing checked is bad, 2 wrong use, 130 interrupted.
 """
 
 import os
@@ -18,6 +17,13 @@ from helpers import settings
 from helpers.__main__ import DataLanguage, Json, Language, Profile, Seed, main, tell
 from helpers.course import lessons
 from helpers.show import set_language
+
+from .doctor import facts, find_problems
+from .gates import load_gates
+from .kit import write_kit
+from .publish import copy_missing, notebook_files, publish_run, stale_notebooks
+from .report import write_readme
+from .run import run_course, select_lessons
 
 First = Annotated[str, Option("--from", help="First lesson, by the beginning of its name: 03.")]
 Only = Annotated[list[str] | None, Option(help="Only this lesson; may be repeated.")]
@@ -43,9 +49,6 @@ def run(
     as_json: Json = False,
 ) -> None:
     """Run the notebooks, check the gates, write runs/<time>/ with a report."""
-    from .gates import load_gates
-    from .run import run_course, select_lessons
-
     cfg = settings.load(profile, language, data_language, seed)
     chosen = select_lessons(lessons(), start, only)
     # A closed terminal or a job's end is like Ctrl-C: the kernel is ended, the run incomplete.
@@ -65,8 +68,6 @@ def lab(context: typer.Context, name: Name = "") -> None:
 
     Lessons that are missing in work/<name>/ are copied there; what is there is never overwritten.
     """
-    from .publish import copy_missing
-
     name = name or os.environ.get("USER") or os.environ.get("USERNAME") or "saya"
     folder = settings.ROOT / "work" / "".join(c if c.isalnum() else "-" for c in name)
     for made in copy_missing(folder):
@@ -81,8 +82,6 @@ def lab(context: typer.Context, name: Name = "") -> None:
 @app.command()
 def doctor(language: Language = "id", as_json: Json = False) -> None:
     """Tell what is here, what is wrong and what to do. Exit code 1: the course cannot run."""
-    from .doctor import facts, find_problems
-
     set_language(settings.choice(language, settings.LANGUAGES, "language"))
     found = find_problems()
     tell(facts() | {"problems": found}, as_json)
@@ -93,7 +92,6 @@ def doctor(language: Language = "id", as_json: Json = False) -> None:
 def lint(paths: Paths = None, as_json: Json = False) -> None:
     """Check notebooks, all lessons when none is given. Exit code 1: there are problems."""
     from .lint import lint_file
-    from .publish import notebook_files
 
     found, files = [], paths or notebook_files()
     for path in files:
@@ -103,18 +101,15 @@ def lint(paths: Paths = None, as_json: Json = False) -> None:
 
 
 @app.command()
-def publish(run_dirs: Paths = None) -> None:
-    """Take outputs and results of runs over into notebooks/ and the READMEs; list what is stale.
+def publish(run_dir: Annotated[Path | None, Argument()] = None) -> None:
+    """Take a run's outputs and results over into notebooks/ and the READMEs; list what is stale.
 
-    The outputs are those of the first run, a table of results is made of each. Without a run: only
-    the first cells are written anew. Exit code 1: outputs that do not belong to their code.
+    Without a run only the first cells are written anew. Exit code 1: outputs that do not belong
+    to their code.
     """
-    from .publish import publish_run, stale_notebooks
-    from .report import write_readme
-
-    if run_dirs:
-        tell({"published": publish_run(run_dirs[0])})
-        write_readme(run_dirs)
+    if run_dir:
+        tell({"published": publish_run(run_dir)})
+        write_readme(run_dir)
     stale = stale_notebooks()
     tell({"stale": stale})
     raise typer.Exit(1 if stale else 0)
@@ -131,8 +126,6 @@ def grade(folder: Learners, out: Path = Path("marks.csv")) -> None:
 @app.command()
 def kit(folder: Path) -> None:
     """Write the course, its wheels and the model to a new folder, for machines like this one."""
-    from .kit import write_kit
-
     typer.echo(write_kit(folder))
 
 

@@ -16,19 +16,15 @@ from pathlib import Path
 
 import psutil
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from helpers.cloud import EMBEDDED_MODEL
 from helpers.settings import ROOT, find_device, profile_for, profiles
 from helpers.show import tr
 
-RUNS = ROOT / "runs"
 DISK_GB = 3.0  # free space a run wants for artifacts and runs
 PORTS = {8888: "JupyterLab", 7860: "python -m helpers serve"}
 TEXTS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
-PACKAGES = (
-    "torch transformers peft bitsandbytes accelerate datasets evaluate sacrebleu nltk pandas numpy "
-    "jupyterlab ipywidgets papermill"
-).split()
 
 
 def problem(name: str, stops: bool, **values) -> dict:
@@ -46,7 +42,7 @@ def problem(name: str, stops: bool, **values) -> dict:
 def find_problems() -> list[dict]:
     """All that is wrong here, what stops the course first."""
     artifacts = Path(os.environ.get("DAPUR_ARTIFACTS") or ROOT / "artifacts").absolute()
-    found = [*room_to_write([ROOT / "work", RUNS, artifacts])]
+    found = [*room_to_write([ROOT / "work", ROOT / "runs", artifacts])]
     for check in (memory, torch_and_gpu, ports, model, packages):
         found += check()
     return sorted(found, key=lambda one: not one["stops"])
@@ -107,40 +103,35 @@ def model() -> Iterator[dict]:
 
 def packages() -> Iterator[dict]:
     """What requirements.lock names is there in these versions; a cloud keeps its own."""
-    names, missing = [], False
+    found, names = versions(), []
     for row in (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines():
         wanted = Requirement(row) if row and row[0] != "#" else None
-        if not wanted or (wanted.marker and not wanted.marker.evaluate()):
-            continue
-        found = next(iter(importlib.metadata.distributions(name=wanted.name)), None)
-        if not found:
-            missing = True
-            names.append(wanted.name)
-        elif not wanted.specifier.contains(found.version, prereleases=True):
-            names.append(f"{wanted.name} {found.version} ({wanted.specifier})")
+        if wanted and (not wanted.marker or wanted.marker.evaluate()):
+            version = found.get(canonicalize_name(wanted.name))
+            if not version or not wanted.specifier.contains(version, prereleases=True):
+                names.append(f"{wanted.name} {version or '–'} ({wanted.specifier})")
     hosted = os.environ.get("COLAB_RELEASE_TAG") or os.environ.get("KAGGLE_KERNEL_RUN_TYPE")
     if names and not hosted:
+        missing = any(" – (" in name for name in names)
         yield problem("packages", missing, names=", ".join(names), file="requirements.lock")
 
 
 def versions() -> dict[str, str]:
-    """Python and the packages whose change may change a result."""
+    """Python and every installed package: a change of one may change a result."""
     found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        for package in importlib.metadata.distributions(name=name):
-            found[name] = package.version
+    for package in importlib.metadata.distributions():
+        found[canonicalize_name(package.name)] = package.version
     return found
 
 
 def facts() -> dict:
-    """What is here: the machine, the profile that it gets, versions."""
+    """What is here: the machine and the profile that it gets."""
     ram, device = psutil.virtual_memory(), find_device()
     return {
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "memory_gb": round(ram.total / 1e9, 1),
         "memory_free_gb": round(ram.available / 1e9, 1),
-        "disk_free_gb": round(shutil.disk_usage(ROOT).free / 1e9, 1),
         "device": device.name,
         "profile": profile_for(device, profiles()),
-        "versions": versions(),
+        "versions": {name: versions().get(name) for name in ("python", "torch", "transformers")},
     }

@@ -1,6 +1,5 @@
 """The lessons as web pages in one language each, by nbconvert, and an index of them."""
 
-import html
 import re
 from pathlib import Path
 
@@ -38,16 +37,11 @@ def lesson_page(path: Path, language: str, title: str) -> str:
 
 def write_editions(out: Path) -> int:
     """Write OUT/<language>/<lesson>.html and OUT/index.html; the number of pages."""
-    titles = {item["name"]: item["title"] for item in lessons()}
-    index, pages = INDEX, 1
+    index, files = INDEX, notebook_files()
     for language in LANGUAGES:
-        index += f'<ul lang="{language}">'
-        for path in notebook_files():
-            title = f"{path.stem[:2]} · {titles[path.stem][language]}"
-            page = lesson_page(path, language, title)
-            write_text(out / language / f"{path.stem}.html", page)
-            index += f'<li><a href="{language}/{path.stem}.html">{html.escape(title)}</a>'
-            pages += 1
-        index += "</ul>"
+        for path, lesson in zip(files, lessons()):
+            title = f"{path.stem[:2]} · {lesson['title'][language]}"
+            write_text(out / language / f"{path.stem}.html", lesson_page(path, language, title))
+            index += f'<p lang="{language}"><a href="{language}/{path.stem}.html">{title}</a></p>'
     write_text(out / "index.html", index)
-    return pages
+    return 1 + len(files) * len(LANGUAGES)

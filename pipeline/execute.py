@@ -20,10 +20,9 @@ import psutil
 
 from helpers.files import printable, read_json, write_json
 
-from .publish import own_cells, tags
+from .publish import own_cells
 
 POLL = 0.25  # seconds between two looks at a running notebook
-NOT_BEGUN = {"cell": None, "code_cell": 0, "error": ""}
 
 
 @dataclass
@@ -37,8 +36,6 @@ class Outcome:
     status: str
     seconds: float = 0.0
     peak_memory_gb: float = 0.0
-    cells_run: int = 0
-    cells: int = 0
     failure: dict | None = None
 
 
@@ -47,17 +44,17 @@ def run_notebook(
 ) -> Outcome:
     """Run one notebook; its executed copy, log and metrics go to `folder`.
 
-    `limit`: seconds for the notebook; one cell may take four fifths of it. Never raises for what
+    `limit`: seconds for the notebook; one cell may take half of it. Never raises for what
     the notebook does. `watch(code_cell, seconds, bytes)` is called a few times a second. Ctrl-C
     ends the kernel and gives the status "interrupted".
     """
     place = folder.resolve() / path.stem
     state, log = Path(f"{place}.state"), Path(f"{place}.log")
     job = {"notebook": str(path.resolve()), "output": f"{place}.ipynb", "state": str(state)}
-    job |= {"parameters": parameters, "cell_limit": round(0.8 * limit)}
+    job |= {"parameters": parameters, "cell_limit": round(limit / 2)}
     command = [sys.executable, "-m", "pipeline.execute", json.dumps(job)]
     env = env | {"DAPUR_METRICS": f"{place}.metrics.json"}
-    began, status, peak, seen = time.monotonic(), "", 0, []
+    began, status, peak, seen, cells = time.monotonic(), "", 0, [], read_cells(path)
     with open(log, "w", encoding="utf-8") as file:
         pipes = {"stdin": subprocess.DEVNULL, "stdout": file, "stderr": subprocess.STDOUT}
         child = subprocess.Popen(command, env=env, **pipes)
@@ -70,7 +67,7 @@ def run_notebook(
                 seen = psutil.Process(child.pid).children(recursive=True)
                 memory = sum(process.memory_info().rss for process in seen)
             peak = max(peak, memory)
-            watch(read_state(state)["code_cell"], seconds, memory)
+            watch(describe_cell(cells, read_state(state)["cell"])["code_cell"], seconds, memory)
             status = "timeout" if seconds > limit else ""
             time.sleep(POLL)
     except KeyboardInterrupt:
@@ -85,15 +82,13 @@ def run_notebook(
     elif status == "interrupted":
         found["error"] = "interrupted"
     # papermill writes the notebook at its end; of one that was stopped the lesson itself is left.
-    judge_outcome(outcome, code, found, read_cells(Path(f"{place}.ipynb")), read_cells(path))
+    judge_outcome(outcome, code, found, read_cells(Path(f"{place}.ipynb")), cells)
     state.unlink(missing_ok=True)
     return outcome
 
 
 def end_processes(child: subprocess.Popen, seen: list[psutil.Process]) -> None:
     """End the child and what was seen below it: a kernel lives in a process group of its own."""
-    with suppress(psutil.Error):
-        seen = seen + psutil.Process(child.pid).children(recursive=True)
     child.kill()
     for process in seen:
         with suppress(psutil.Error):
@@ -102,17 +97,12 @@ def end_processes(child: subprocess.Popen, seen: list[psutil.Process]) -> None:
 
 
 def judge_outcome(outcome: Outcome, code: int, state: dict, executed: list, cells: list) -> None:
-    """Fill in status, counts and the failing cell: from the exit code, the state and the outputs.
+    """Fill in status and failing cell: from the exit code, the state and the outputs.
 
     papermill's metadata calls hung and never-run cells "completed", so it is not read.
     """
-    where, reason, skipped = state["cell"], state["error"], None
-    outcome.cells = sum(cell.cell_type == "code" for cell in cells)
-    for cell in executed:
-        if cell.cell_type == "code" and cell.execution_count is not None:
-            outcome.cells_run += 1
-        elif cell.cell_type == "code" and cell.source.strip() and not skipped:
-            skipped = cell.id
+    where, reason = state["cell"], state["error"]
+    skipped = next((cell.id for cell in executed if not has_run(cell)), None)
     if code == 0 and executed and not skipped:
         outcome.status = "passed"
         return
@@ -123,9 +113,14 @@ def judge_outcome(outcome: Outcome, code: int, state: dict, executed: list, cell
     outcome.failure = describe_cell(cells, where) | {"error": one_line(reason)}
 
 
+def has_run(cell) -> bool:
+    """False for a code cell with text that has no execution count."""
+    return cell.cell_type != "code" or not cell.source.strip() or cell.execution_count is not None
+
+
 def read_state(path: Path) -> dict:
-    """What the child wrote: id of the running cell, which code cell it is (from 1), error."""
-    return read_json(path) if path.is_file() else dict(NOT_BEGUN)
+    """What the child wrote: id of the running cell, error."""
+    return read_json(path) if path.is_file() else {"cell": None, "error": ""}
 
 
 def read_cells(notebook: Path) -> list:
@@ -147,7 +142,7 @@ def describe_cell(cells: list, where: str | None) -> dict:
         if cell.get("id") == where:
             source = cell.source.strip().partition("\n")[0]
             return {"cell": number, "code_cell": code_cell, "heading": heading, "source": source}
-    return {"cell": None, "code_cell": None, "heading": "", "source": ""}
+    return {"cell": None, "code_cell": 0, "heading": "", "source": ""}
 
 
 def one_line(text: str, most: int = 300) -> str:
@@ -174,13 +169,11 @@ def main(job: dict) -> int:
     # arrives in that moment is never read, and the run waits beside an idle kernel.
     OutputWidget.sync_state = lambda self: None
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    state = dict(NOT_BEGUN)
+    state = {"cell": None, "error": ""}
 
     def cell_starts(cell, cell_index: int) -> None:
-        if "injected-parameters" not in tags(cell):
-            state["cell"] = cell.get("id")
-            state["code_cell"] += cell.cell_type == "code"
-            write_json(job["state"], state)
+        state["cell"] = cell.get("id")
+        write_json(job["state"], state)
 
     # Written once, at the end: to write the notebook at every cell takes longer than the cells do.
     how = {"parameters": job["parameters"], "request_save_on_cell_execute": False}

@@ -12,7 +12,6 @@ floors = ["swap_gain"]        # optional: what cheap opponents got, metrics of t
 reason = "why this limit, in a sentence"
 """
 
-import math
 import tomllib
 from collections import Counter
 from pathlib import Path
@@ -34,24 +33,19 @@ WHY = {  # what is red about a verdict
 
 def load_gates(path: Path = GATES) -> list[dict]:
     """The gates of a file. Raises CourseError that names the gate that cannot be understood."""
-    rows = tomllib.loads(path.read_text(encoding="utf-8")).get("gate", [])
-    allowed = {"profile": [*profiles(), "*"], "data_language": [*LANGUAGES, "*"]}
-    allowed |= {"notebook": [*(item["name"] for item in lessons()), "*"]}
-    # A key or a name that is misspelt would switch its gate off without a word, so each is checked.
+    rows = tomllib.loads(path.read_text(encoding="utf-8"))["gate"]
+    names = [item["name"] for item in lessons()]
     for number, row in enumerate(rows, start=1):
-        wrong = (set(row) - KEYS - {"bound", "floors", "min", "max"}) | (KEYS - set(row))
-        for key, values in allowed.items():
-            wrong |= {key} if row.get(key) not in values else set()
-        limit = row.get("min", row.get("max"))
-        if ("min" in row) == ("max" in row) or type(limit) not in (int, float):
-            wrong.add("min or max")
-        if row.get("bound", "value") not in ("value", "low", "high"):
-            wrong.add("bound")
-        if wrong or not math.isfinite(limit):
-            name = f"{row.get('notebook')} / {row.get('metric')}"
+        # A key or a name that is misspelt would switch its gate off without a word.
+        good = KEYS <= set(row) <= KEYS | {"bound", "floors", "min", "max"}
+        good = good and row["profile"] in (*profiles(), "*") and row["notebook"] in (*names, "*")
+        good = good and row["data_language"] in (*LANGUAGES, "*")
+        good = good and row.get("bound", "value") in ("value", "low", "high")
+        limits = [row[key] for key in ("min", "max") if key in row]
+        if not good or len(limits) != 1 or type(limits[0]) not in (int, float):
             raise CourseError(
-                f"{path.name}, gate {number} ({name}): mend {', '.join(sorted(wrong))}; "
-                "pipeline/gates.py names the keys and what they hold."
+                f"{path.name}, gate {number}: {row} cannot be understood; pipeline/gates.py names "
+                "the keys and what they hold."
             )
     return [{"bound": "value", "min": None, "max": None, "floors": []} | row for row in rows]
 
@@ -67,12 +61,8 @@ def gates_for(table: list[dict], cfg: Settings) -> list[dict]:
         return []
     # A folder of the reader's that is called "own" is not the course's corpus.
     data = "own" if cfg.own_data else cfg.data_name if cfg.data_name != "own" else None
-    found = []
-    for gate in table:
-        here = gate["profile"] in (cfg.profile, "*") and gate["data"] in (data, "*")
-        if here and gate["data_language"] in (cfg.data_language, "*"):
-            found.append(gate)
-    return found
+    wanted = {"profile": cfg.profile, "data_language": cfg.data_language, "data": data}
+    return [g for g in table if all(g[key] in (value, "*") for key, value in wanted.items())]
 
 
 def judge_gates(table: list[dict], metrics: list[dict], passed: set[str]) -> list[dict]:

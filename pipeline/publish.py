@@ -118,20 +118,17 @@ def clean_outputs(cell, number: int) -> list:
 
 def clean_notebook(nb):
     """An executed notebook, made fit to commit, with the hash of its code in its metadata."""
-    from nbconvert.preprocessors import CoalesceStreamsPreprocessor
+    from nbconvert.preprocessors import ClearMetadataPreprocessor, CoalesceStreamsPreprocessor
 
-    language = nb.metadata.get("language_info", {"name": "python"})
-    spec = {"name": "python3", "display_name": "Python 3 (ipykernel)", "language": "python"}
-    metadata = {"kernelspec": spec, "language_info": language}
-    nb.metadata = nbformat.from_dict(metadata | {"dapur": {"code_sha256": code_sha256(nb)}})
+    kept = {key: nb.metadata[key] for key in ("kernelspec", "language_info")}
+    nb.metadata = nbformat.from_dict(kept | {"dapur": {"code_sha256": code_sha256(nb)}})
     nb.cells, nb.nbformat_minor = own_cells(nb), 5
     CoalesceStreamsPreprocessor().preprocess(nb, {})
     for number, cell in enumerate(code_cells(nb), 1):
         cell.execution_count, cell.outputs = number, clean_outputs(cell, number)
     # Times of the run go; tags and what JupyterLab folds stay.
-    for cell in nb.cells:
-        for key in set(cell.metadata) - {"tags", "jupyter"}:
-            del cell.metadata[key]
+    mask = {"preserve_cell_metadata_mask": {"tags", "jupyter"}, "clear_notebook_metadata": False}
+    ClearMetadataPreprocessor(enabled=True, **mask).preprocess(nb, {})
     return nb
 
 

@@ -59,13 +59,11 @@ def preformatted(value) -> str:
 
 def rendered(name: str, **values) -> str:
     """The template `name`.j2 with these values; everything is escaped in HTML."""
+    loader, escape = jinja2.FileSystemLoader(TEMPLATES, encoding="utf-8"), name.endswith("html")
     made = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES, encoding="utf-8"),
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-        autoescape=lambda name: ".html" in name,
+        loader=loader, autoescape=escape, trim_blocks=True, undefined=jinja2.StrictUndefined
     )
+    made.lstrip_blocks = True
     made.filters |= {"number": four_digits, "clock": clock, "md": markdown_text}
     made.filters |= {"pre": preformatted, "written": written, "status": STATUS.__getitem__}
     made.globals |= {"limit_text": gates.limit_text, "metric_text": gates.metric_text}
@@ -121,37 +119,22 @@ def write_report(
         write_text(folder / name, rendered(name, **values))
 
 
-def with_part(text: str, name: str, content: str) -> str:
-    """The text with `content` between `<!-- name:start -->` and `<!-- name:end -->`, once there."""
-    start, end = f"<!-- {name}:start -->", f"<!-- {name}:end -->"
-    pieces = re.split(f"{start}.*?{end}", text, flags=re.DOTALL)
-    assert len(pieces) == 2, f"README: expected {start} ... {end} once. Put the markers back."
-    return f"{pieces[0]}{start}\n{content.strip()}\n{end}{pieces[1]}"
+def write_readme(run_dir: Path) -> None:
+    """Write the results and the course map of a run into both READMEs.
 
-
-def write_readme(run_dirs: list[Path]) -> None:
-    """Write the results of runs, and the first one's course map, into both READMEs.
-
-    Raises CourseError unless these are runs of all lessons.
+    Raises CourseError unless it is a run of all lessons.
     """
-    runs = []
-    for folder in run_dirs:
-        runs.append((read_json(folder / "summary.json"), read_json(folder / "metrics.json")))
-        if len(runs[-1][0]["notebooks"]) < len(lessons()):
-            raise CourseError(f"{folder}: only a run of all lessons goes into the README.")
-    address = REPOSITORY + "/blob/main/notebooks"
-    values = {
-        "lessons": lessons(),
-        "opponents": OPPONENTS,
-        "colab": address.replace("https://github.com", "https://colab.research.google.com/github"),
-        "kaggle": f"https://kaggle.com/kernels/welcome?src={address}",
-        "outcomes": {o["name"]: o for o in runs[0][0]["notebooks"]},
-    }
+    summary = read_json(run_dir / "summary.json")
+    outcomes = {outcome["name"]: outcome for outcome in summary["notebooks"]}
+    if len(outcomes) < len(lessons()):
+        raise CourseError(f"{run_dir}: only a run of all lessons goes into the README.")
+    values = {"run": summary, "outcomes": outcomes, "lessons": lessons(), "repository": REPOSITORY}
+    values |= {"rows": result_rows(read_json(run_dir / "metrics.json")), "opponents": OPPONENTS}
     for language, readme in READMES.items():
-        tables = []
-        for run, metrics in runs:
-            shown = values | {"run": run, "rows": result_rows(metrics), "language": language}
-            tables.append(rendered("readme.md", part="results", **shown))
-        shown = values | {"run": runs[0][0], "language": language}
-        text = with_part(readme.read_text(encoding="utf-8"), "results", "\n\n".join(tables))
-        write_text(readme, with_part(text, "course", rendered("readme.md", part="course", **shown)))
+        text = readme.read_text(encoding="utf-8")
+        for part in ("results", "course"):
+            start, end = f"<!-- {part}:start -->", f"<!-- {part}:end -->"
+            before, rest = text.split(start)
+            made = rendered("readme.md", part=part, language=language, **values).strip()
+            text = f"{before}{start}\n{made}\n{end}{rest.split(end)[1]}"
+        write_text(readme, text)

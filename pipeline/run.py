@@ -17,14 +17,12 @@ from pathlib import Path
 import filelock
 from rich.console import Console
 
-from helpers.course import NOTEBOOKS
 from helpers.files import CourseError, UsageError, printable, read_json, write_json, write_text
-from helpers.planner import check_fits
 from helpers.settings import ROOT, Settings, torch_cuda_build
 
 from . import gates
-from .doctor import RUNS, room_to_write, versions
-from .execute import Outcome, run_notebook, sentence
+from .doctor import room_to_write, versions
+from .execute import POLL, Outcome, run_notebook, sentence
 from .report import clock, write_report
 
 PLAIN_EVERY = 20.0  # seconds between two lines on a running notebook where there is no terminal
@@ -41,27 +39,20 @@ def select_lessons(lessons: list[dict], start: str = "", only: list[str] | None 
     if start and only:
         raise UsageError("--from and --only exclude each other; give one of them.")
     names = [item["name"] for item in lessons]
-    for prefix in [start] if start else only or []:
-        if not prefix or not any(name.startswith(prefix) for name in names):
+    for prefix in only or [start]:
+        if not any(name.startswith(prefix) for name in names):
             raise UsageError(f"unknown lesson {prefix!r}; expected one of: {', '.join(names)}.")
-    if start:
-        first = next(i for i, name in enumerate(names) if name.startswith(start))
-        return lessons[first:]
-    return [item for item in lessons if not only or item["name"].startswith(tuple(only))]
+    first = next(number for number, name in enumerate(names) if name.startswith(start))
+    return [item for item in lessons[first:] if item["name"].startswith(tuple(only or [""]))]
 
 
 def kernel_environment(cfg: Settings) -> dict[str, str]:
     """Environment of the kernels: what was resolved here holds there, in any working folder."""
     base_model, paths = Path(cfg.base_model), [str(ROOT), os.environ.get("PYTHONPATH")]
-    values = os.environ | {
-        "DAPUR_HEADLESS": "1",
-        "MPLBACKEND": "agg",
-        "PYTHONUTF8": "1",
-        "JUPYTER_PREFER_ENV_PATH": "1",
-        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
-        "DAPUR_ARTIFACTS": str(cfg.artifacts_root),
-        "BASE_MODEL": str(base_model.absolute()) if base_model.is_dir() else cfg.base_model,
-    }
+    values = os.environ | {"DAPUR_HEADLESS": "1", "MPLBACKEND": "agg", "PYTHONUTF8": "1"}
+    values |= {"JUPYTER_PREFER_ENV_PATH": "1", "DAPUR_ARTIFACTS": str(cfg.artifacts_root)}
+    values["BASE_MODEL"] = str(base_model.absolute()) if base_model.is_dir() else cfg.base_model
+    values["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
     # The course's own corpus follows the language, so it is not named.
     values.pop("DATA_DIR", None)
     return values if cfg.own_data else values | {"DATA_DIR": str(cfg.data_dir)}
@@ -72,7 +63,7 @@ def run_parameters(cfg: Settings) -> dict[str, str | int]:
     return {name: getattr(cfg, name.lower()) for name in OPTIONS}
 
 
-def set_parameters(given: list[str], lessons: list[dict], folder: Path = NOTEBOOKS) -> dict:
+def set_parameters(given: list[str], lessons: list[dict], folder: Path) -> dict:
     """Lesson -> {name: value} of `given`, a list of NAME=VALUE for parameters of the lessons.
 
     Raises UsageError for a name that no chosen lesson has, and a value of another type.
@@ -80,22 +71,21 @@ def set_parameters(given: list[str], lessons: list[dict], folder: Path = NOTEBOO
     from papermill import inspect_notebook
 
     values: dict[str, dict] = {item["name"]: {} for item in lessons}
-    for lesson in values if given else ():
-        # papermill reads a lesson's parameters and their defaults, as Python writes them.
-        known = inspect_notebook(str(folder / f"{lesson}.ipynb"))
-        for name, _, value in (text.partition("=") for text in given):
-            if name in known and name not in OPTIONS:
-                default, found = literal_eval(known[name]["default"]), value
-                with suppress(ValueError, SyntaxError):
-                    found = value if isinstance(default, str) else literal_eval(value)
-                if type(found) is not type(default) and (type(default), type(found)) != (
-                    float,
-                    int,
-                ):
-                    raise UsageError(f"--set {name}={value}: expected a value like {default!r}.")
-                values[lesson][name] = found
     for text in given:
-        if not any(text.partition("=")[0] in chosen for chosen in values.values()):
+        name, _, value = text.partition("=")
+        for lesson, chosen in values.items():
+            # papermill reads a lesson's parameters and their defaults, as Python writes them.
+            known = inspect_notebook(str(folder / f"{lesson}.ipynb"))
+            if name in known and name not in OPTIONS:
+                default = literal_eval(known[name]["default"])
+                with suppress(ValueError, SyntaxError):
+                    value = value if isinstance(default, str) else literal_eval(value)
+                if not isinstance(
+                    value, (int, float) if isinstance(default, float) else type(default)
+                ):
+                    raise UsageError(f"--set {text}: expected a value like {default!r}.")
+                chosen[name] = value
+        if not any(name in chosen for chosen in values.values()):
             raise UsageError(f"--set {text}: no chosen lesson has this parameter to be set.")
     return values
 
@@ -104,21 +94,13 @@ class Progress:
     """Lines for the terminal, kept in `log` too; `stderr` leaves standard output to the JSON."""
 
     def __init__(self, log: Path, stderr: bool):
-        plain = {"highlight": False, "markup": False, "emoji": False}
-        self.console = Console(stderr=stderr, soft_wrap=True, **plain)
-        self.log, self.told = log, time.monotonic()
+        self.log = log
+        self.console = Console(stderr=stderr, soft_wrap=True, markup=False, emoji=False)
 
     def line(self, text: str, style: str = "") -> None:
         self.console.print(text := printable(text), style=style or None)
         with open(self.log, "a", encoding="utf-8") as handle:
             handle.write(f"{time.strftime('%H:%M:%S')} {text}\n")
-
-    def update(self, status, text: str) -> None:
-        """One live line on a terminal, elsewhere a line every 20 s."""
-        status.update(text)
-        if not self.console.is_terminal and time.monotonic() - self.told >= PLAIN_EVERY:
-            self.told = time.monotonic()
-            self.line(text)
 
 
 def run_course(
@@ -129,16 +111,15 @@ def run_course(
     fresh: bool = False,
     given: list[str] = (),
     on_stderr: bool = False,
-    runs: Path = RUNS,
-    notebooks: Path = NOTEBOOKS,
+    place: Path = ROOT,
 ) -> dict:
     """Run the lessons in order up to the first failure, check the gates, write the report.
 
-    `given`: NAME=VALUE for parameters of lessons. Returns the summary; its `exit_code`: 0 all ran
-    and all gates hold, 1 not, 130 interrupted. Raises CourseError before any kernel starts for
-    what can be known by then.
+    `given`: NAME=VALUE for parameters of lessons; `place`: where notebooks/ is and runs/ goes.
+    Returns the summary; its `exit_code`: 0 all ran and all gates hold, 1 not, 130 interrupted.
+    Raises CourseError before any kernel starts for what can be known by then.
     """
-    check_fits(cfg)
+    runs, notebooks = place / "runs", place / "notebooks"
     for problem in room_to_write([runs, cfg.artifacts_root]):
         raise CourseError("{what}. {advice}".format(**problem))
     values = set_parameters(given, lessons, notebooks)
@@ -154,11 +135,8 @@ def run_course(
         folder.mkdir(parents=True)
         progress = Progress(folder / "run.log", on_stderr)
         announce(cfg, lessons, fresh, progress)
-        if fresh and cfg.artifacts.exists():
-            # One rename first, so that a kill leaves all or nothing of them.
-            aside = cfg.artifacts_root / f".old-{folder.name}"
-            os.replace(cfg.artifacts, aside)
-            shutil.rmtree(aside)
+        if fresh:
+            shutil.rmtree(cfg.artifacts, ignore_errors=True)
         outcomes = run_all(cfg, lessons, progress, values, notebooks)
         summary = judge_run(cfg, lessons, outcomes, table, folder)
         summary |= {"set": {name: chosen for name, chosen in values.items() if chosen}}
@@ -180,8 +158,7 @@ def announce(cfg: Settings, lessons: list[dict], fresh: bool, progress: Progress
     progress.line(
         f"Dapur LLM: {len(lessons)} notebooks, profile {cfg.profile} on {cfg.device.name}, base "
         f"model {Path(cfg.base_model).name}, shown in {cfg.language}, data {cfg.data_name} "
-        f"({cfg.data_language}), seed {cfg.seed}, about {clock(60 * minutes)}",
-        "bold",
+        f"({cfg.data_language}), seed {cfg.seed}, about {clock(60 * minutes)}"
     )
     if cfg.artifacts.exists():
         used = "the lessons use again what is still valid (--fresh starts anew)"
@@ -203,7 +180,11 @@ def run_all(cfg, lessons, progress: Progress, values: dict, notebooks: Path) -> 
 
             def watch(cell, seconds, memory, name=name, about=about, status=status):
                 text = f"{name}: code cell {cell} · {clock(seconds)} of {about}"
-                progress.update(status, f"{text} · {memory / 1e9:.1f} GB")
+                text += f" · {memory / 1e9:.1f} GB"
+                status.update(text)
+                # Where there is no terminal the status is not seen: a line now and then.
+                if not progress.console.is_terminal and PLAIN_EVERY - seconds % PLAIN_EVERY < POLL:
+                    progress.line(text)
 
             path, chosen = notebooks / f"{item['name']}.ipynb", values[item["name"]]
             how = run_parameters(cfg) | chosen, kernel_environment(cfg), limit, watch
@@ -237,15 +218,13 @@ def judge_run(cfg: Settings, lessons, outcomes, table: list[dict], folder: Path)
     mine = gates.gates_for(table, cfg)
     verdicts = gates.judge_gates(mine, metrics, passed)
     verdicts += gates.lessons_without_gate(mine, cfg, passed)
-    status, code = "failed", 1
+    status = "passed" if len(passed) == len(outcomes) and gates.all_hold(verdicts) else "failed"
     if any(done.status == "interrupted" for done in outcomes):
-        status, code = "interrupted", 130
-    elif len(passed) == len(outcomes) and gates.all_hold(verdicts):
-        status, code = "passed", 0
+        status = "interrupted"
     return {
         "stamp": folder.name,
         "status": status,
-        "exit_code": code,
+        "exit_code": {"passed": 0, "failed": 1, "interrupted": 130}[status],
         "key": cfg.key,
         "peak_memory_gb": max(done.peak_memory_gb for done in outcomes),
         "settings": cfg.as_dict(),

@@ -3,15 +3,12 @@
 import gc
 import json
 import os
-import re
 import runpy
 import shlex
-import shutil
 import subprocess
 import sys
 import time
 from collections import Counter
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -168,24 +165,6 @@ def warm_lessons(python_server, warm_python):
         yield
 
 
-@pytest.fixture(scope="session")
-def over_when():
-    """with over_when(file): a notebook's time limit is over as soon as that file is there."""
-    from pipeline import execute
-
-    @contextmanager
-    def hurried(file):
-        jump = 10_000  # seconds
-        clock = SimpleNamespace(
-            monotonic=lambda: time.monotonic() + jump * file.exists(), sleep=time.sleep
-        )
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(execute, "time", clock)
-            yield
-
-    return hurried
-
-
 @pytest.fixture
 def call():
     """`python -m helpers` in this process: call(words ...) -> exit code."""
@@ -235,62 +214,3 @@ def script(monkeypatch, capsys):
         return SimpleNamespace(returncode=code, stdout=said.out, stderr=said.err)
 
     return run
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    """A headless Chromium; the test is skipped, with what is missing, where there is none.
-
-    It ends with its module: Playwright keeps an event loop running in the main thread.
-    """
-    why = "no playwright: pip install -r requirements-browser.txt"
-    api = pytest.importorskip("playwright.sync_api", reason=why)
-    names = ("chromium", "chromium-browser", "google-chrome")
-    if not (binary := next(filter(None, map(shutil.which, names)), None)):
-        pytest.skip("no Chromium on the PATH: apt install chromium")
-    with api.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=binary, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(chromium):
-    """A fresh tab. At the end nothing may have failed in it or been asked of another host."""
-    tab = chromium.new_page(viewport={"width": 1280, "height": 900})
-    problems, asked = [], []
-    tab.on("pageerror", lambda error: problems.append(str(error)))
-    tab.on("request", lambda request: asked.append(request.url))
-    tab.set_default_timeout(120_000)
-    yield tab
-    tab.close()
-    here = re.compile(r"(https?|wss?)://(127\.0\.0\.1|localhost)[:/]|file:|data:|blob:")
-    foreign = [url for url in asked if not here.match(url)]
-    assert not foreign and not problems, (foreign, problems)
-
-
-@pytest.fixture
-def accessible():
-    """accessible(page): no finding of axe-core that it calls serious or critical."""
-    from axe_playwright_python.sync_playwright import Axe
-
-    def judge(page):
-        found = Axe().run(page).response["violations"]
-        bad = {
-            rule["id"]: [node["html"][:200] for node in rule["nodes"][:3]]
-            for rule in found
-            if rule["impact"] in ("serious", "critical")
-        }
-        assert not bad, bad
-
-    return judge
-
-
-@pytest.fixture(scope="session")
-def screenshots():
-    """A folder for what the browser showed: runs/browser/."""
-    from pipeline.runner import RUNS
-
-    folder = RUNS / "browser"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder

@@ -87,7 +87,7 @@ def run(job: dict) -> None:
 def serve(address: str, program: str) -> None:
     """Fork a process for each connection, until standard input is closed."""
     gc.disable()
-    sys.modules["rfc3987_syntax"] = None  # as in helpers/pipeline
+    sys.modules["rfc3987_syntax"] = None  # as in pipeline/__init__.py
     for name in LIBRARIES.split():
         __import__(name)
     gc.freeze()

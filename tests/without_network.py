@@ -4,7 +4,7 @@
 
 In a network namespace of its own the kernels and the practice server still find each other over
 the loopback device, which this script switches on, and nothing else answers. Options go to
-`python -m helpers run`.
+`python -m pipeline run`.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ def main() -> int:
         with contextlib.suppress(OSError), socket.create_connection((host, 443), timeout=5):
             raise SystemExit(f"{host} answers: there is a network")
     os.chdir(Path(__file__).resolve().parents[1])
-    run = [sys.executable, "-m", "helpers", "run", "--profile", "sanity"]
+    run = [sys.executable, "-m", "pipeline", "run", "--profile", "sanity"]
     return subprocess.run([*run, *sys.argv[1:]]).returncode
 
 
