@@ -1,0 +1,29 @@
+"""The packaged base, the only one that becomes a GGUF file, with a random adapter, exported."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from helpers import export, models, settings, training
+
+
+@pytest.fixture(scope="session")
+def packaged_cfg(packaged_root):
+    """Settings of the packaged base, in fp32 over NF4, with an adapter that changes its answers."""
+    cfg = settings.load("sanity", "id", base_model="packaged", artifacts_root=packaged_root)
+    cfg = replace(cfg, quantization="nf4", compute_dtype="float32", max_length=512)
+    torch.manual_seed(3)
+    model = training.attach_adapter(models.load_base(cfg, "none"), cfg)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.03)
+    model.save_pretrained(models.adapter_folder(cfg))
+    return cfg
+
+
+@pytest.fixture(scope="session")
+def exported(packaged_cfg):
+    """The folder of an export of it."""
+    report = export.export(packaged_cfg)
+    return export.gguf_path(packaged_cfg).parent if report["bytes"] else None
