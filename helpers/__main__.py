@@ -83,6 +83,7 @@ def open_bot(model: str, engine: str, *run):
     quiet()
     from . import chat, llamacpp
 
+    # only the tuned model has a GGUF file, so only there is an engine to choose
     if model == "tuned":
         return llamacpp.open_bot(settings.load(*run), engine)
     return chat.Bot(settings.load(*run, base_model=None if model == "base" else model), tuned=False)
@@ -113,6 +114,7 @@ def validate_jsonl(file: Path, train: Path | None = None, as_json: Json = False)
     """
     from . import jsonl
 
+    # a table, one row for each finding; warnings refuse nothing
     found = jsonl.validate(file, train)
     report = {"file": str(file), "ok": not found["error"].any()}
     report["kinds"] = found["kind"].value_counts().to_dict()
@@ -133,6 +135,7 @@ def plan(profile: Profile = "auto", model: str = "", card: float = 0, as_json: J
     found = planner.plan(profile, model=model or None)
     report = {"profile": profile, "model": found.model, "job": vars(found.job)}
     report |= {"parts": found.parts, "total_bytes": found.total_bytes}
+    # with a card: does it fit there, and how far could batch, length or rank go?
     if card:
         report["fits"] = found.total_bytes <= card * planner.GIB
         report["largest"] = planner.recommend(profile, card, model=model or None)
@@ -245,9 +248,9 @@ def serve(
     auth: Annotated[str, Option(help="USER:PASSWORD that the page asks for.")] = "",
 ) -> None:
     """Serve a model: a chat page with GET /health, and llama.cpp's API where it answers."""
+    bot = open_bot(model, engine, profile, language, data_language, seed)
     from .serve import run
 
-    bot = open_bot(model, engine, profile, language, data_language, seed)
     run(bot, host=host, port=port, auth=auth)
 
 

@@ -96,12 +96,13 @@ class Conversation:
         """
         if not question:
             raise UsageError("Pesannya masih kosong.", "The message is empty.")
+        # the newest question always goes, and has to fit alone
         chat, kept = self.messages(question), 0
         used, room = self.bot.count(chat), self.bot.limit - self.answer_tokens
         if used > room:
             indonesian = f"Pesan ini {num(used)} token; batasnya {num(room)}."
             raise UsageError(indonesian, f"This message has {num(used)} tokens, limit {num(room)}.")
-        # one more turn, the newest first, as long as there is one and it fits
+        # then one earlier turn more, the newest first, as long as there is one and it fits
         room = min(self.window - self.answer_tokens, room)
         earlier = [turn for turn in self.turns if turn.answer]
         while kept < len(earlier):
@@ -123,15 +124,18 @@ class Conversation:
         # from here to the end of the answer nobody else writes
         try:
             self._stop, start = threading.Event(), time.perf_counter()
+            # half an emoji, which some terminals send, becomes a question mark
             question = message.encode("utf-8", "replace").decode().strip()
             chat, kept = self.fit(question)
             turn = Turn(question, self.model, remembered=kept)
+            # closed also when the reader leaves: the model must not go on writing for nobody
             with contextlib.closing(self._pieces(turn, chat)) as pieces:
                 for piece in pieces:
                     turn.seconds = time.perf_counter() - start
                     turn.first_s = turn.first_s or turn.seconds
                     turn.answer, turn.tokens = turn.answer + piece, turn.tokens + 1
                     yield piece
+            # only a turn that came to its end is remembered
             turn.stopped = self._stop.is_set()
             self.turns.append(turn)
         finally:
@@ -227,6 +231,7 @@ class Bot:
     def stream(self, chat, stop, *, model, seed, max_new_tokens, **drawing) -> Generator:
         """Pieces of one answer. One at a time: the adapter is switched off in the whole model."""
         options = generation.decoding(self.cfg, **drawing) | {"max_new_tokens": max_new_tokens}
+        # the base model is the tuned one without its adapter
         plain = model == "base" and "tuned" in self.models
         with self._one, self.model.disable_adapter() if plain else contextlib.nullcontext():
             torch.manual_seed(seed)

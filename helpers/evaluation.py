@@ -26,7 +26,6 @@ from . import models, prompts, recipes, training
 from .course import record
 from .recipes import Recipe
 from .settings import Settings
-from .show import percent
 
 Answer = str | Recipe | None
 Seen = dict[str, set[str]] | None  # ingredients of the training recipes: their units
@@ -59,12 +58,6 @@ def share(hits) -> tuple[float, float, float]:
     hits = list(map(bool, hits))
     found = binomtest(sum(hits), len(hits)).proportion_ci(0.95, method="wilson")
     return sum(hits) / len(hits), float(found.low), float(found.high)
-
-
-def share_text(hits) -> str:
-    """`share` as a table shows it, in the learner's notation: "75.0 % (68.4 % – 80.6 %)"."""
-    value, low, high = share(hits)
-    return f"{percent(value, 1)} ({percent(low, 1)} – {percent(high, 1)})"
 
 
 def record_share(name: str, hits) -> None:
@@ -143,6 +136,7 @@ def units_of(answers: Iterable[Answer], language: str) -> Seen:
     """Every ingredient that some recipes list, pantry aside, and the units it was measured in."""
     seen = {}
     for answer in answers:
+        # "3 sdm kecap manis": the name is kecap manis, the unit sdm
         recipe = read(answer)
         for item in recipe.ingredients if recipe else ():
             for name in recipes.names([item], language):
@@ -211,6 +205,7 @@ def measures(texts: list[str], rows: list[dict], language: str, seen: Seen = Non
     found = []
     for text, row in zip(texts, rows):
         recipe = prompts.parse(text)
+        # its names are read once, and compared with the request from both sides
         names = listed(recipe, language)
         main = [name for name in names if recipes.same_kind(row["main"], name, language)]
         one = {"format": recipe is not None, "main": bool(main)}
@@ -262,6 +257,7 @@ def table(texts: list[str], rows: list[dict], language: str, seen: Seen = None, 
     """
     references = [row["messages"][-1]["content"] for row in rows]
     found = corpus_scores(texts, references)
+    # one column a measure, with one value an answer: a mean and its interval each
     each = measures(texts, rows, language, seen)
     if ended:
         each["ended"] = ended
@@ -273,6 +269,7 @@ def table(texts: list[str], rows: list[dict], language: str, seen: Seen = None, 
     fresh, steps = fresh_steps(texts)
     if steps:
         found["distinct_steps"] = (*interval(fresh, weights=steps), len(fresh))
+    # the ingredient that most answers list, whatever was asked for
     lists = [listed(text, language) for text in texts]
     counts = Counter(chain.from_iterable(lists))
     most = max(counts, key=counts.get, default="")
@@ -285,6 +282,7 @@ def row_nats(model, rows, tokenizer, cfg: Settings) -> tuple[list[float], list[i
     """Summed cross entropy in nats and number of label tokens of each row of a ChatDataset."""
     nats, labels = [], []
     for start in range(0, len(rows), cfg.batch * 2):
+        # twice as many rows as in training: nothing is kept for a backward pass
         some = [rows[i] for i in range(start, min(start + cfg.batch * 2, len(rows)))]
         batch = training.collate(some, tokenizer.pad_token_id)  # each (rows, longest row)
         batch = {name: tensor.to(model.device) for name, tensor in batch.items()}

@@ -73,12 +73,13 @@ def answers(
             row = row[: row.index(end)] if ended else row
             text = tokenizer.decode(row, skip_special_tokens=True)
             results[i] = {"text": text, "tokens": len(row) + ended, "ended": ended}
+        # told after each batch: a page of answers takes minutes on a CPU
         if progress:
             progress(min(start + cfg.eval_batch, len(order)), len(order))
     return results
 
 
-class StopOn(StoppingCriteria):
+class StopSignal(StoppingCriteria):
     """Ends generation when `event` is set. Called after each new token, so it counts them too."""
 
     def __init__(self, event: threading.Event):
@@ -98,13 +99,14 @@ def stream(
     `stop`: a threading.Event. Generation runs in a thread; its error is raised here. The
     generator's return value is {"tokens", "ended"}, as in `answers`.
     """
-    watch, failure = StopOn(stop or threading.Event()), []
+    watch, failure = StopSignal(stop or threading.Event()), []
     streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
     batch = pad_left([prompt_ids(chat, tokenizer)], tokenizer, model.device)
     options = decoding(cfg) | options
     options |= {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
     options |= {"streamer": streamer, "stopping_criteria": StoppingCriteriaList([watch])}
 
+    # `generate` returns only when the answer is complete, so it runs beside us
     def write():
         try:
             with torch.inference_mode():

@@ -8,7 +8,7 @@ import pytest
 import sacrebleu
 from scipy import stats
 
-from helpers import course, evaluation, models, prompts, show, training
+from helpers import course, evaluation, models, prompts, training
 
 ANSWER = (
     "Tempe Bacem Manis\n\nBahan:\n- 1 papan tempe\n- 3 sdm kecap manis\n- cabai merah\n"
@@ -159,10 +159,8 @@ def test_a_share_has_a_wilson_interval(hits, n, low, high):
     assert found == pytest.approx((hits / n, low, high), abs=1e-4)
 
 
-def test_a_share_is_told_and_recorded_with_its_interval(tmp_path, monkeypatch):
-    show.set_language("id")
+def test_a_recorded_share_has_its_interval_and_the_number_of_its_rows(tmp_path, monkeypatch):
     hits = [True, False, True, True]
-    assert evaluation.share_text(hits) == "75,0 % (30,1 % – 95,4 %)"
     monkeypatch.setenv("DAPUR_METRICS", str(tmp_path / "m.json"))
     course.start_records("nb")
     evaluation.record_share("hits", iter(hits))
