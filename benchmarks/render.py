@@ -2,8 +2,8 @@
 
     python benchmarks/render.py
 
-The profiles, tables of results, and the goals of goals.toml beside what was measured. No figure stands in this file or in
-the templates.
+The profiles, tables of results, and the goals of goals.toml beside what was measured. No figure
+stands in this file or in the templates.
 """
 
 import statistics
