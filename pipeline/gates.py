@@ -42,7 +42,7 @@ def load_gates(path: Path = GATES) -> list[dict]:
         good = good and row["data_language"] in (*LANGUAGES, "*")
         good = good and row.get("bound", "value") in ("value", "low", "high")
         limits = [row[key] for key in ("min", "max") if key in row]
-        if not good or len(limits) != 1 or type(limits[0]) not in (int, float):
+        if not good or len(limits) != 1 or not -1e9 < float(limits[0]) < 1e9:
             raise CourseError(
                 f"{path.name}, gate {number}: {row} cannot be understood; pipeline/gates.py names "
                 "the keys and what they hold."
