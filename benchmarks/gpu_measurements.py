@@ -49,10 +49,13 @@ def variant(name: str, profile: str, language: str, steps: int) -> dict:
 
     from helpers import models, planner
 
-    card = settings.profiles()[name]["vram_gb"] * 2**30
-    total = torch.cuda.mem_get_info()[1]
+    row = settings.profiles()[name]
+    card, total = row["vram_gb"] * 2**30, torch.cuda.mem_get_info()[1]
     torch.cuda.set_per_process_memory_fraction(min(1.0, card / total))
+
+    # The profile's own base model, where it cannot be downloaded too: only its sizes are needed.
     cfg = bench.shortened(settings.load(name), steps)
+    cfg = dataclasses.replace(cfg, base_model=row["base_model"])
     plan = planner.plan(cfg)
     predicted = plan.total_bytes - plan.parts["runtime"] - plan.parts["allocator_slack"]
     with tempfile.TemporaryDirectory() as folder:
