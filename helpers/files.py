@@ -5,7 +5,6 @@ Messages say what, where, what was expected and what to do.
 
 from __future__ import annotations
 
-import csv
 import errno
 import hashlib
 import json
@@ -145,18 +144,6 @@ def write_folder(folder: Path, fill: Callable[[Path], None]) -> Path:
         fill(new)
 
     return replace_whole(folder, make)
-
-
-def read_csv(path: str | Path) -> list[dict[str, str]]:
-    """The rows of a CSV file with a header, every cell as text."""
-    with open(path, encoding="utf-8", newline="") as handle:
-        return list(csv.DictReader(handle, strict=True))
-
-
-def harmless(cell) -> str:
-    """A cell of a CSV that no spreadsheet takes for a formula, on one line."""
-    text = " ".join(str(cell).split())
-    return f"'{text}" if text.startswith(("=", "+", "-", "@")) else text
 
 
 def sha256(path: str | Path) -> str:

@@ -1,0 +1,105 @@
+"""What a notebook shows: data inert, numbers in the language shown, words on the left."""
+
+import re
+from types import SimpleNamespace
+
+import pandas as pd
+import pytest
+from bs4 import BeautifulSoup
+from hypothesis import given
+from hypothesis import strategies as st
+from IPython.core.formatters import DisplayFormatter
+from markdown_it import MarkdownIt
+from matplotlib.figure import Figure
+
+from helpers import show
+from helpers.prompts import Encoded
+
+HOSTILE = [
+    "a` <script>alert(1)</script> `b",
+    "$\\href{javascript:alert(1)}{x}$",
+    "[x](javascript:alert(1)) ![y](http://host/z.png)",
+    "| a | b |\n|---|---|\n# heading",
+    "</code><b onclick=x>**bold** _it_ ~~s~~ <!-- --> &lt;img&gt; https://host/x",
+]
+
+
+def rendered(text):
+    page = MarkdownIt("gfm-like", {"html": True, "linkify": False})
+    return page.render(f"Category {show.md(text)} has rows.")
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_hostile_data_becomes_nothing_but_code(text):
+    page = rendered(text)
+    assert page.startswith("<p>Category <code>") and page.endswith("</code> has rows.</p>\n")
+    assert page.count("<") == 4 and "$" not in show.md(text)  # no mathematics before rendering
+
+
+@given(st.text(max_size=60))
+def test_any_data_is_one_piece_of_code(text):
+    assert rendered(text).count("<") == 4
+
+
+@pytest.mark.parametrize(
+    ("language", "written"),
+    [
+        ("id", ["75.421", "0,62", "-1.234,5", "0,0", "-", "91,4 %"]),
+        ("en", ["75,421", "0.62", "-1,234.5", "0.0", "-", "91.4 %"]),
+    ],
+)
+def test_numbers_and_ticks_are_written_in_the_language_shown(monkeypatch, language, written):
+    monkeypatch.setattr(show, "_language", language)
+    values = ((75421,), (0.625, 2), (-1234.5,), (-0.04, 1), (float("nan"),))
+    assert [*(show.num(*value) for value in values), show.percent(0.914, 1)] == written
+    figure = Figure()
+    axis = figure.subplots()
+    axis.set_yticks([0, 0.5, 1])
+    axis.bar(["v1.5", "v2"], [1, 2])
+    show.write_ticks(figure)
+    figure.canvas.draw()
+    assert axis.get_yticklabels()[1].get_text() == show.num(0.5)
+    assert axis.get_xticklabels()[0].get_text() == "v1.5"
+
+
+def test_learnt_tokens_are_green_and_masked_ones_grey(monkeypatch):
+    shown, row = [], Encoded([0, 1, 2], [-100, 1, 2])
+    monkeypatch.setattr(show, "display", shown.append)
+    show.show_tokens(row, SimpleNamespace(decode=lambda ids: "abc"[ids[0]], eos_token_id=2))
+    colours = re.findall(r"background:#(\w{6})[^>]*>(\w)</span>", shown[0].data)
+    assert colours == [("e4e4e4", "a"), ("d7f0e4", "b"), ("d7f0e4", "c")]
+
+
+def left(html):
+    """Texts of the cells, heads included, that stand on the left."""
+    cells = BeautifulSoup(html, "html.parser").find_all(["th", "td"])
+    return [c.get_text() for c in cells if "text-align: left" in c.get("style", "")]
+
+
+@pytest.mark.parametrize(
+    ("cells", "words"),
+    [
+        (["[600 g ayam]", "' tem'", "2 inti CPU"], True),
+        (["00_start", "12_scale_out"], True),
+        (["1,00  [0,96; 1,00]", "0,69  [0,66; 0,71]"], False),
+        (["86,5 % (80,9 % – 90,6 %)", "-", "–"], False),
+        (["< 0,0001", "−1,5", "+2", "± 3", "Rp0,2", "nan"], False),
+        ([1.5, None], False),
+        (["", ""], False),
+    ],
+)
+def test_words_stand_on_the_left_and_numbers_on_the_right(monkeypatch, cells, words):
+    shell = SimpleNamespace(display_formatter=DisplayFormatter())
+    monkeypatch.setattr(show, "get_ipython", lambda: shell)
+    show.align_tables()
+    table = pd.DataFrame({"nama": cells, "berapa": range(len(cells))})
+    for shown in (table, table.style.hide(axis="index")):
+        data, _ = shell.display_formatter.format(shown)
+        assert left(data["text/html"]) == (["nama", *cells] if words else [])
+
+
+def test_markup_in_a_cell_a_name_and_a_head_stays_text():
+    tag = "<img src=x onerror=alert(1)>&lt;b&gt;"
+    table = pd.DataFrame({tag: [tag, "a"]}, index=[tag, "b"])
+    soup = BeautifulSoup(show.frame_html(table), "html.parser")
+    assert [c.get_text() for c in soup.find_all(["th", "td"])] == ["", tag, tag, tag, "b", "a"]
