@@ -110,7 +110,7 @@ set_up() {
 }
 
 locate
-if [ -f .venv/offline ]; then   # by install.py of an offline kit: there is no network to do better
+if [ -f .venv/offline ]; then   # by install.sh of an offline kit: there is no network to do better
   say "Using the offline set-up in .venv."
 elif [ -f .venv/complete ] && [ "$(state)" = "$(cat .venv/complete)" ]; then
   say "Using the finished set-up in .venv."
