@@ -18,7 +18,7 @@ CALLS = {
     "05_chatbot": "TextIteratorStreamer Thread generate on_click",
     "06_export_and_serve": "PeftModel.from_pretrained merge_and_unload save_pretrained",
     "07_medical_qa": "add_special_tokens resize_token_embeddings TfidfVectorizer",
-    "08_jsonl_finetuning": "train_test_split LoraConfig TrainingArguments train load_dataset",
+    "08_jsonl_finetuning": "train_test_split LoraConfig TrainingArguments load_dataset",
     "09_hosted_jobs": "files.create jobs.create jobs.retrieve completions.create OpenAI",
     "10_sensor_advice": "finetune DecisionTreeClassifier generate",
     "11_second_round": "finetune binomtest",
