@@ -3,7 +3,6 @@
 import gc
 import json
 import os
-import runpy
 import shlex
 import subprocess
 import sys
@@ -16,14 +15,14 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MPLBACKEND", "agg")
-os.environ.setdefault(
-    "OMP_NUM_THREADS", "1"
-)  # tiny models: threads cost more than they bring, and tests run side by side
+# Tiny models: threads cost more than they bring, and tests run side by side.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Nothing here is compiled, and bitsandbytes alone imports the compiler: 2 of 6 seconds a process.
 os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 
-import pipeline  # noqa: F401  before a test imports nbformat, see there
 import pytest
+
+import pipeline  # noqa: F401  before a test imports nbformat, see there
 
 # What is imported stays: looking through all of it for garbage is a fifth of importing it, and as
 # much again in each collection that a test asks for.
@@ -186,31 +185,6 @@ def command(call, capsys):
         capsys.readouterr()
         code = call(*words)
         said = capsys.readouterr()
-        return SimpleNamespace(returncode=code, stdout=said.out, stderr=said.err)
-
-    return run
-
-
-@pytest.fixture
-def script(monkeypatch, capsys):
-    """script("benchmarks/spread.py", words ...): run it in this process, which has torch already.
-
-    Returns `returncode`, `stdout` and `stderr` as `subprocess.run` does.
-    """
-    from helpers.settings import ROOT
-
-    def run(path, *words):
-        monkeypatch.chdir(ROOT)
-        monkeypatch.setattr(sys, "argv", [path, *map(str, words)])
-        capsys.readouterr()
-        code = 0
-        try:
-            runpy.run_path(str(ROOT / path), run_name="__main__")
-        except SystemExit as left:
-            code = left.code or 0
-        said = capsys.readouterr()
-        if isinstance(code, str):  # what sys.exit prints
-            return SimpleNamespace(returncode=1, stdout=said.out, stderr=said.err + code)
         return SimpleNamespace(returncode=code, stdout=said.out, stderr=said.err)
 
     return run
