@@ -147,7 +147,7 @@ class Conversation:
         drawing |= {"seed": self.seed + len(self.turns), "max_new_tokens": self.answer_tokens}
         found = yield from self.bot.stream(chat, self._stop, model=turn.model, **drawing)
         if found:
-            turn.tokens, turn.ended = found["tokens"], found["ended"]
+            turn.tokens, turn.ended = found.get("tokens", turn.tokens), found.get("ended", False)
 
     def say(self, message: str) -> str:
         """The whole answer at once."""
