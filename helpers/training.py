@@ -180,13 +180,14 @@ class GradientGuard(tf.TrainerCallback):
         kept = (train_dataloader.collate_fn(rows)["labels"] != IGNORE).sum().item()
         if kept != learnt:
             raise LabelMaskError(f"the collator leaves {kept} of {learnt} labels of the first rows")
-        self.look, self.evaluated, self.overflows = True, False, 0
-        # The evaluation at the step that is resumed has not been followed by a step yet.
+        self.look, self.overflows = True, 0
+        # The look at the first step is after no evaluation. Those before a resume count too, but
+        # the evaluation at the step that is resumed has not been followed by a step yet.
         before = [row for row in state.log_history if "eval_loss" in row]
-        self.checked_after_evaluation = sum(row["step"] < state.global_step for row in before)
+        self.checked_after_evaluation = sum(row["step"] < state.global_step for row in before) - 1
 
     def on_evaluate(self, args, state, control, **kwargs):
-        self.look = self.evaluated = True
+        self.look = True
 
     def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
         if not self.look:
@@ -195,44 +196,39 @@ class GradientGuard(tf.TrainerCallback):
         for name, weight in model.named_parameters():
             if "lora_B" in name and weight.requires_grad:
                 norms.append(0.0 if weight.grad is None else weight.grad.norm().item())
-        when = f"at step {state.global_step + 1}" + ", after an evaluation" * self.evaluated
+        step = state.global_step + 1
         if not any(norms):
             raise CourseError(
-                f"the adapters get no gradient {when}: training has silently stopped. On a CPU "
-                "set support_avx512bf16_for_cpu = False on every Linear4bit before training."
+                f"the adapters get no gradient at step {step}: see lesson 03, part 4."
             )
         if not all(map(math.isfinite, norms)):
             self.overflows += 1
             if args.fp16 and self.overflows <= 20:
                 return  # the scaler skips this update and halves its factor: look again
-            raise CourseError(f"a gradient is not finite {when}: lower the learning rate.")
-        self.checked_after_evaluation += self.evaluated
-        self.look = self.evaluated = False
+            raise CourseError(f"a gradient is not finite at step {step}: lower the learning rate.")
+        self.checked_after_evaluation += 1
+        self.look = False
 
 
 class History(tf.TrainerCallback):
-    """Keep Trainer's log in `rows`, with memory in GB, that of an interrupted run included.
+    """Note the memory in GB beside each entry of Trainer's log, and show the log as it grows.
 
-    With a `title` it shows the newest losses on one line, replaced in place.
+    With a `title` the newest losses stand on one line, replaced in place.
     """
 
     def __init__(self, title: str = ""):
-        self.rows, self.title, self.live = [], title, Live(every=2) if title else None
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.rows = list(state.log_history)
+        self.title, self.live = title, Live(every=2) if title else None
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if "loss" in logs or "eval_loss" in logs:  # not the summary at the end
-            row = state.log_history[-1]  # Trainer has just put it there
-            row |= {"of": state.max_steps, "memory_gb": round(used_gb(), 2)}
-            self.rows.append(row)
-            self.show()
+            # Trainer has just put the entry there.
+            state.log_history[-1] |= {"of": state.max_steps, "memory_gb": round(used_gb(), 2)}
+            self.show(state.log_history)
 
-    def show(self) -> None:
+    def show(self, rows: list[dict]) -> None:
         """Called after each entry; lesson 03 puts a curve in its place."""
         if self.live:
-            last = self.rows[-1]
+            last = rows[-1]
             losses = [f"{k} {num(last[k], 3)}" for k in ("loss", "eval_loss") if k in last]
             text = f"{self.title}: {num(last['step'])}/{num(last['of'])}, {', '.join(losses)}"
             self.live.show(text, force=True)
@@ -309,11 +305,10 @@ def arguments(cfg: Settings, rows: int, output: Path) -> tf.TrainingArguments:
 
 
 def make_trainer(
-    model, cfg: Settings, train, validation, tokenizer, output: Path, title="", callbacks=()
+    model, cfg: Settings, train, validation, tokenizer, output: Path, title=""
 ) -> LabelTrainer:
     """A LabelTrainer with early stopping, gradient guard and history (`title`: see History)."""
     check_fits(cfg)
-    watching = [tf.EarlyStoppingCallback(cfg.patience), GradientGuard(), History(title)]
     trainer = LabelTrainer(
         model=model,
         dtype=models.compute_dtype(cfg),
@@ -321,7 +316,7 @@ def make_trainer(
         train_dataset=train,
         eval_dataset=validation,
         data_collator=partial(collate, pad_id=tokenizer.pad_token_id),
-        callbacks=[*watching, *callbacks],
+        callbacks=[tf.EarlyStoppingCallback(cfg.patience), GradientGuard(), History(title)],
     )
     trainer.remove_callback(tf.PrinterCallback)
     return trainer
@@ -329,14 +324,9 @@ def make_trainer(
 
 # What a training leaves on disk: checkpoints to resume from, and the finished adapter.
 
-# of TrainingArguments: where and how a run is logged, not what is learnt
-UNLEARNT = ("output_dir", "logging_dir", "run_name", "report_to", "disable_tqdm", "log_level")
-
-
-def versions() -> dict[str, str]:
-    """Versions of the libraries that a training's result depends on."""
-    names = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
-    return {name: importlib.metadata.version(name) for name in names}
+# Of the libraries that a training's result depends on.
+LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
+VERSIONS = {name: importlib.metadata.version(name) for name in LIBRARIES}
 
 
 def fingerprint(cfg: Settings, train: ChatDataset, validation: ChatDataset, *configs) -> str:
@@ -349,24 +339,21 @@ def fingerprint(cfg: Settings, train: ChatDataset, validation: ChatDataset, *con
     splits.require_held_out(cfg, train.chats)
     rows = [[[row.input_ids, row.labels] for row in part.rows] for part in (train, validation)]
     settings = {k: v for k, v in cfg.as_dict().items() if k not in ("language", "device")}
+    settings |= {"base": cfg.base_model, "kind": cfg.device.kind, "saved": models.rows_hash(cfg)}
     shown = []
     for config in configs:
         for name, value in sorted(config.to_dict().items()):
             # A set, such as PEFT's target modules, has another order in every process.
             value = sorted(value) if isinstance(value, set) else value
-            shown += [name, str(value)] if name not in UNLEARNT else []
-    saved = models.rows_hash(cfg)
-    return files.cache_key(
-        rows, saved, settings, cfg.base_model, cfg.device.kind, versions(), shown
-    )
+            shown += [name, str(value)] if name != "output_dir" else []
+    return files.cache_key(rows, settings, VERSIONS, shown)
 
 
 def finished(folder: Path, mark: str) -> dict | None:
     """Summary of the training with this fingerprint whose adapter is in `folder`, or None."""
-    note = folder / "training.json"
-    if models.torn(folder) or not note.is_file():  # trained again, as where nothing is there
-        return None
-    summary = files.read_json(note)
+    if models.torn(folder) or not (folder / "training.json").is_file():
+        return None  # it is trained again, as where nothing is there
+    summary = files.read_json(folder / "training.json")
     return summary if summary.get("fingerprint") == mark else None
 
 
@@ -418,7 +405,6 @@ def run(trainer: Trainer, mark: str, fresh: bool = False) -> dict:
         "best_validation_loss": state.best_metric,
         "best_step": state.best_global_step,
         "gradient_checks_after_evaluation": guard.checked_after_evaluation,
-        "train_rows": len(trainer.train_dataset),
     }
 
 
@@ -429,7 +415,7 @@ def save(folder: Path, trainer, tokenizer, cfg: Settings, summary: dict, text=""
     """
     base = models.base_folder(cfg)
     base = Path(base).name if Path(base).is_dir() else base  # not where it lies on this machine
-    summary = summary | {"versions": versions(), "rows": models.rows_hash(cfg)}
+    summary = summary | {"versions": VERSIONS, "rows": models.rows_hash(cfg)}
     head = f"language: {cfg.data_language}\nlibrary_name: peft\ntags: [qlora, dapur-llm]"
     text += f"\n\nThe base model's licence ({cfg.licence}) applies to the base model."
     table = pd.Series(cfg.as_dict() | summary, name="value").to_markdown()
