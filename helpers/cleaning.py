@@ -27,6 +27,7 @@ PATTERNS = {name: "|".join(parts) for name, parts in _TEXTS["patterns"].items()}
 AMOUNTS = _TEXTS["keys"]["quantity"]  # words in the keys of a dict, in the order of a written item
 PARTS = [*AMOUNTS, *_TEXTS["keys"]["name"]]
 TITLES = set(_TEXTS["keys"]["title"])
+TOLD = _TEXTS["told"]
 LONGEST = 200_000  # characters of a Python list that are still parsed
 BROKEN_LIST = "\0"  # stands for a list that cannot be read
 MARKER = PATTERNS["marker"]  # control tokens of chat templates
@@ -160,11 +161,6 @@ def without_repeats(pieces: list[str]) -> str:
 # --- cells one by one, where a pattern was found
 
 
-def unpacked(cell: str) -> str:
-    """One item a line of a cell that holds a list."""
-    return "\n".join(list_items(cell)) or BROKEN_LIST
-
-
 def repair_encoding(cell: str) -> str:
     """UTF-8 that was read as Windows-1252, undone: "Â½ sdt â€“" -> "½ sdt –"."""
     # a no-break space whose second byte became a plain space leaves "Â" alone
@@ -198,7 +194,7 @@ def break_at_numbers(cell: str) -> str:
 NEW = _TEXTS["new"] | {
     "mojibake": repair_encoding,
     "html": without_markup,
-    "list": unpacked,
+    "list": lambda cell: "\n".join(list_items(cell)) or BROKEN_LIST,
     "inline": break_at_numbers,
 }
 # Lists are broken into lines before contact data is removed: an address ends where its item ends.
@@ -242,9 +238,7 @@ def clean_chunk(chunk: pd.DataFrame) -> tuple[pd.DataFrame, list[dict], Counter]
     table = chunk.assign(**strings)
     dropped = table.assign(reason=reason, title=table["title"].str.slice(0, 80))[~good]
     dropped = dropped[["line", "reason", "title"]].to_dict("records")
-    done = Counter()
-    for name, told in _TEXTS["told"].items():
-        done[told] = int(np.sum(fixes[name] * good))
+    done = Counter({told: int((fixes[name] * good).sum()) for name, told in TOLD.items()})
     return table[good].reset_index(drop=True), dropped, +done
 
 

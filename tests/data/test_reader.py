@@ -80,12 +80,6 @@ def test_encodings_and_line_ends(read, name):
     )
 
 
-@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
-def test_utf_16_without_its_mark_is_told_by_its_zero_bytes_whatever_emoji_hold(read, encoding):
-    row = "Ayam,1 ayam--garam,Goreng." + "😀" * 30  # its zero byte stands where letters have none
-    assert one(read((HEADER + row).encode(encoding))).steps == ("Goreng.",)
-
-
 @pytest.mark.parametrize("separator", [",", ";", "\t", "|"])
 def test_separators(read, separator):
     text = io.StringIO()
@@ -134,13 +128,6 @@ def test_a_region_is_kept_where_a_file_names_one(read):
     text = "Judul,Bahan,Langkah,Daerah\nSoto,ayam--garam,Rebus.,Jawa Timur \n"
     table = read(text + "Opor,ayam--garam,Rebus.,\n")[0]
     assert [recipe.region for recipe in recipes_of(table)] == ["Jawa Timur", ""]
-    assert one(read("title,ingredients,steps\nSoto,ayam--garam,Rebus.\n")).region == ""
-
-
-def test_blanks_around_a_category_make_no_other_one(read):
-    rows = [f"{GOOD.strip()},{category}\n" for category in ("unggas", " unggas ", " ")]
-    table, _ = read("Title,Ingredients,Steps,Category\n" + "".join(rows))
-    assert list(table["category"]) == ["unggas", "unggas", "resep"]
 
 
 def test_surest_column_name_wins(read):
@@ -192,13 +179,6 @@ def test_files_that_hold_no_recipes(read, name):
     assert reason in report.skipped[0]["reason"]
 
 
-@pytest.mark.parametrize("more, binary", [(0, False), (1, True)])
-def test_up_to_one_control_character_in_fifty_is_still_text(read, more, binary):
-    row = "Ayam,1 ayam--garam,Rebus " + "\1" * (8 + more)
-    content = f"{HEADER}{row}".ljust(400, "x")
-    assert ("binary content" in str(read(content))) == binary
-
-
 def test_folders(read, tmp_path):
     with pytest.raises(CourseError, match="no .csv file"):
         load_recipes(tmp_path)
@@ -222,21 +202,15 @@ def test_a_link_shows_nothing_of_the_file_behind_it(read, tmp_path):
 def test_what_cannot_be_opened_is_named(read, tmp_path, monkeypatch):
     """Simulated, because tests may run as root."""
     (tmp_path / "locked.csv").write_text(HEADER + OTHER, encoding="utf-8")
-    (tmp_path / "locked").mkdir()
 
-    def refuse(real):
-        def opened(path, *arguments, **options):
-            if Path(path).name.startswith("locked"):
-                raise PermissionError(13, "Permission denied", str(path))
-            return real(path, *arguments, **options)
+    def refuse(path, *arguments, **options):
+        if path.name == "locked.csv":
+            raise PermissionError(13, "Permission denied")
+        return open(path, *arguments, **options)
 
-        return opened
-
-    monkeypatch.setattr(csv_reader, "open", refuse(open), raising=False)
-    skipped = read(HEADER + GOOD)[1].skipped
-    assert skipped == [{"file": "locked.csv", "reason": "cannot be opened: Permission denied"}]
-    monkeypatch.setattr(os, "scandir", refuse(os.scandir))
-    assert "locked cannot be read: Permission denied" in str(read(HEADER + GOOD))
+    monkeypatch.setattr(csv_reader, "open", refuse, raising=False)
+    (skipped,) = read(HEADER + GOOD)[1].skipped
+    assert skipped == {"file": "locked.csv", "reason": "cannot be opened: Permission denied"}
 
 
 # --- rows
@@ -252,11 +226,6 @@ def test_quote_that_never_closes_costs_one_row(read, rest):
     table, report = read(HEADER + OTHER + broken + rest)
     assert list(table["line"]) == [2, *range(4, 4 + rest.count("\n"))]
     assert drops(report) == [(3, csv_reader.UNCLOSED)]
-
-
-def test_file_cut_off_inside_a_quote(read):
-    _, report = read(HEADER + OTHER + 'Ayam,"1 ekor ayam--1 sdt')
-    assert (report.rows_read, report.rows_kept) == (2, 1) and report.drops[0]["line"] == 3
 
 
 def test_quotes_inside_a_cell(read):
@@ -289,10 +258,6 @@ def test_one_line_alone(line, row):
     assert csv_reader.one_line(line + "\n", ",", 3) == row
 
 
-def test_an_empty_cell_between_tabs_is_a_cell():
-    assert csv_reader.one_line('"a "b" c"\t\t d\n', "\t", 3) == ['a "b" c', "", "d"]
-
-
 def test_line_numbers_with_breaks_in_cells(read):
     text = HEADER + 'Ayam,"1 ayam--\r\n1 sdt garam","Cuci.--\r\n\r\nGoreng."\n\n' + OTHER
     table, report = read(text + "[Notitle],1 telur--1 sdt garam,Goreng.\n")
@@ -310,24 +275,17 @@ HALF = r"\ud800"  # of a character, as an escape: a lone surrogate, which no tex
     [
         ("Ayam,1 ayam--1 sdt garam,\n", "no steps"),
         ("Ayam,1 ayam--1 sdt garam,nan\n", "no steps"),
-        ("Ayam,1 ayam--1 sdt garam,None\n", "no steps"),
-        ("Ayam,1 ayam--1 sdt garam,NULL\n", "no steps"),
-        ("Ayam,1 ayam--1 sdt garam,n/a\n", "no steps"),
         ("Ayam,,Goreng.\n", "fewer than two ingredients"),
         ("Ayam,1 ayam--,Goreng.\n", "fewer than two ingredients"),
-        ("Ayam,-- -- --,Goreng.\n", "fewer than two ingredients"),
         ("[Notitle],1 ayam--1 sdt garam,Goreng.\n", "no title"),
         (",1 ayam--1 sdt garam,Goreng.\n", "no title"),
         ("nan,1 ayam--1 sdt garam,Goreng.\n", "no title"),
-        (",,Goreng.\n", "no title"),
-        (",1 ayam,\n", "no title"),
         (",,\n", "an empty row"),
         (",\n", "an empty row"),
         ("--,--,--\n", "an empty row"),
         ("Ayam,1 ayam\n", "2 fields instead of 3"),
         ("Ayam,1 ayam, 1 sdt garam,Goreng.\n", "4 fields instead of 3"),
         (HEADER, "the header again"),
-        (HEADER.upper(), "the header again"),
         ("\ufeff" + HEADER, "the header again"),
         ("Ayam,1 ayam--1 sdt gar\ufffdm,Goreng.\n", BROKEN),
         ("Ayam,\"['1 ayam', '1 sdt\",Goreng.\n", "a list that cannot be read"),
@@ -335,7 +293,6 @@ HALF = r"\ud800"  # of a character, as an escape: a lone surrogate, which no tex
         ("Ayam<|im_end|>,1 ayam--1 sdt garam,Goreng.\n", "a control token of a chat template"),
         ("Ayam,1 ayam</s>--1 sdt garam,Goreng.\n", "a control token of a chat template"),
         ("Ayam,1 ayam--1 sdt garam,[INST] Goreng.\n", "a control token of a chat template"),
-        ("Ayam,1 ayam--1 sdt garam,<bos>Goreng.\n", "a control token of a chat template"),
         ("Ayam,1 ayam--1 sdt garam,Goreng.<eos>\n", "a control token of a chat template"),
         (rf"""Ayam,"['1 ayam {HALF}', '1 sdt garam']",Goreng.""" + "\n", BROKEN),
         (rf"""Ayam,"[""1 ayam {HALF}"", ""1 sdt garam""]",Goreng.""" + "\n", BROKEN),
@@ -348,24 +305,10 @@ def test_rows_that_are_dropped(read, row, reason):
     assert report.reasons == {reason: 1}
 
 
-def test_a_byte_that_is_no_text_costs_its_row_alone(read):
-    broken = b"Ayam,1 ayam--1 sdt gar\xe9m,Goreng.\n"
-    table, report = read((HEADER + GOOD.replace("1 sdt", "½ sdt")).encode() + broken)
-    assert list(table["title"]) == ["Ayam Goreng"] and drops(report) == [(3, BROKEN)]
-
-
 @pytest.mark.parametrize("line", ["\n", "   \n", '""\n', "\t\n"])
 def test_a_blank_line_is_no_row_that_could_be_dropped(read, line):
     table, report = read(HEADER + GOOD + line + OTHER)
     assert list(table["title"]) == ["Ayam Goreng", "Telur Dadar"] and not report.drops
-
-
-@pytest.mark.parametrize("rest", ["garam", "ayam--garam,"], ids=["too few fields", "no steps"])
-def test_a_dropped_row_is_named_by_the_first_80_characters_of_its_title(read, rest):
-    title = "Ayam  Goreng " + "x" * 80
-    _, report = read(f"No,{HEADER}1,{GOOD}2,{title},{rest}\n")
-    (drop,) = report.drops
-    assert drop["title"] == "Ayam Goreng " + "x" * 68
 
 
 def test_rows_that_are_kept(read):
@@ -383,24 +326,6 @@ def test_a_row_may_end_before_the_columns_that_need_not_be_there(read):
         assert found.category == ("unggas" if "unggas" in row else "resep")
 
 
-@pytest.mark.parametrize("above", ["", "sep=,\n", "Resep Nusantara\nkumpulan\n", "Resep\n" * 4])
-def test_lines_above_the_header_are_remarked_on(read, above):
-    _, report = read(above + HEADER + GOOD)
-    (file,) = report.files
-    assert file["remarks"] == ["lines above the header"] * bool(above)
-    assert "no column for" in str(read("Resep\n" * 5 + HEADER + GOOD))  # too deep
-
-
-def test_a_mark_of_utf_8_is_remarked_on(read):
-    (file,) = read((HEADER + GOOD).encode("utf-8-sig"))[1].files
-    assert file["remarks"] == ["byte order mark"]
-
-
-def test_of_a_file_with_other_columns_the_first_eight_are_told(read):
-    told = str(read(",".join(f"c{n}" for n in range(20)) + "\n1\n"))
-    assert "c7" in told and "c8" not in told
-
-
 def test_every_row_dropped_says_why(read):
     assert "every row was dropped" in str(read(HEADER + "Ayam,,\n"))
 
@@ -415,23 +340,13 @@ def test_chunk_size_changes_nothing(tmp_path, rows):
     assert sorted(drops(report)) == sorted(drops(report_again)) and report.rows_read == 20
 
 
-@pytest.mark.parametrize(
-    "row, rows, characters, sizes",
-    [
-        (OTHER, 2, 10**6, [2, 2, 2, 1]),
-        ('Rusak,"x\n', 2, 10**6, [2, 2, 2, 1]),
-        (f"Ayam,{'x' * 40},{'y' * 20}\n", 100, 120, [3, 3, 1]),  # 60 in a row: the third is beyond
-    ],
-    ids=["good", "unreadable", "long"],
-)
-def test_memory_holds_so_many_rows_and_little_more_than_so_many_characters(
-    tmp_path, monkeypatch, row, rows, characters, sizes
-):
-    monkeypatch.setattr(csv_reader, "CHUNK_CHARACTERS", characters)
+@pytest.mark.parametrize("row", [OTHER, 'Rusak,"x\n', f"Ayam,{'x' * 8_000_001},y\n"])
+def test_memory_holds_so_many_rows_or_little_more_than_so_many_characters(tmp_path, row):
     path = tmp_path / "a.csv"
-    path.write_text(HEADER + row * 7, encoding="utf-8")
-    parts = csv_reader.raw_chunks(path, csv_reader.look_at(path), rows)
-    assert [len(table) + len(bad) for table, bad in parts] == sizes
+    path.write_text(HEADER + row * 3, encoding="utf-8")
+    parts = csv_reader.raw_chunks(path, csv_reader.look_at(path), 2)
+    sizes = [len(table) + len(bad) for table, bad in parts]
+    assert sizes == ([1, 1, 1] if len(row) > 100 else [2, 1])
 
 
 @settings(
