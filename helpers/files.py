@@ -14,8 +14,7 @@ import shutil
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from .show import tr
@@ -65,24 +64,6 @@ def first_line(problem: BaseException) -> str:
 UNWRITABLE = {errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EROFS}
 
 
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn a disk that is full or read-only, or a missing right, into a CourseError."""
-    try:
-        yield
-    except Exception as problem:
-        # safetensors' own error names the number in its text alone
-        rust = re.search(r"\(os error (\d+)\)", str(problem))
-        number = int(rust[1]) if rust else getattr(problem, "errno", None)
-        if number not in UNWRITABLE:
-            raise
-        why = f"{Path(*path.parts[-3:])}: {os.strerror(number)}"
-        raise CourseError(
-            f"tidak bisa ditulis: {why}. Sediakan tempat, atau pasang DAPUR_ARTIFACTS.",
-            f"cannot be written: {why}. Make room, or set DAPUR_ARTIFACTS.",
-        ) from problem
-
-
 def patiently(call: Callable, *arguments):
     """Call it; on Windows again, for up to a second, while another process holds the file open."""
     for _ in range(20):
@@ -96,26 +77,41 @@ def patiently(call: Callable, *arguments):
 
 
 def replace_whole(path: Path, make: Callable[[Path], object]) -> Path:
-    """Put a file or a folder in its place whole or not at all: `make(temporary)`, then a rename."""
+    """Put a file or a folder in its place whole or not at all: `make(temporary)`, then a rename.
+
+    Raises CourseError on a disk that is full or read-only, and where a right is missing.
+    """
     temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
-    with writing(path):
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            make(temporary)
-            if path.is_dir():
-                shutil.rmtree(path)
-            patiently(os.replace, temporary, path)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-            if temporary.is_file():
-                temporary.unlink()
+        make(temporary)
+        # A rename replaces a file, but no folder that holds something.
+        if path.is_dir():
+            shutil.rmtree(path)
+        patiently(os.replace, temporary, path)
+    except Exception as problem:
+        # safetensors' own error names the system's number in its text alone
+        rust = re.search(r"\(os error (\d+)\)", str(problem))
+        number = int(rust[1]) if rust else getattr(problem, "errno", None)
+        if number not in UNWRITABLE:
+            raise
+        why = f"{Path(*path.parts[-3:])}: {os.strerror(number)}"
+        raise CourseError(
+            f"tidak bisa ditulis: {why}. Sediakan tempat, atau pasang DAPUR_ARTIFACTS.",
+            f"cannot be written: {why}. Make room, or set DAPUR_ARTIFACTS.",
+        ) from problem
+    finally:
+        # After a success there is nothing left of it, after a failure perhaps a half.
+        shutil.rmtree(temporary, ignore_errors=True)
+        if temporary.is_file():
+            temporary.unlink()
     return path
 
 
 def write_text(path: str | Path, text: str) -> Path:
     """Write a whole UTF-8 file or none, its folder made if need be; line ends as in `text`.
 
-    Raises CourseError on a full or read-only disk, as `write_folder` does.
+    Raises CourseError on a full or read-only disk.
     """
     return replace_whole(
         Path(path), lambda new: new.write_text(text, encoding="utf-8", newline="\n")

@@ -27,7 +27,6 @@ from .show import set_language, tr
 ROOT = Path(__file__).resolve().parents[1]
 LANGUAGES = ("id", "en")
 PACKAGED_NAME = "SmolLM2-135M-Instruct"
-SUBJECT = "subject.toml"  # beside the CSVs of another subject, see recipes.py
 
 
 @dataclass(frozen=True)
@@ -68,12 +67,13 @@ def find_device() -> Device:
         return cpu
     except pynvml.NVMLError as problem:
         # A machine without a driver is no news; a driver that does not work is.
-        if problem.value == pynvml.NVML_ERROR_LIBRARY_NOT_FOUND:
-            return cpu
-        return replace(cpu, note=f"the NVIDIA driver answers with an error: {problem}")
+        silent = problem.value == pynvml.NVML_ERROR_LIBRARY_NOT_FOUND
+        note = "" if silent else f"the NVIDIA driver answers with an error: {problem}"
+        return replace(cpu, note=note)
+    # Windows gets a torch without CUDA unless it is asked for another.
     if torch_cuda_build() is None:
-        note = f"{name} is there, but the installed torch has no CUDA; see "
-        return replace(cpu, note=note + "https://pytorch.org/get-started/locally/")
+        why = "is there, but the installed torch has no CUDA: https://pytorch.org/get-started"
+        return replace(cpu, note=f"{name} {why}")
     return Device("cuda", name, memory, capability)
 
 
@@ -163,9 +163,8 @@ class Settings:
 
     @cached_property
     def data_hash(self) -> str:
-        """Eight hex digits of the names and contents of every CSV and subject in `data_dir`."""
-        subject = self.data_dir / SUBJECT
-        return hash_files(csv_files(self.data_dir) + [subject] * subject.is_file(), self.data_dir)
+        """Eight hex digits of the names and contents of every CSV in `data_dir`."""
+        return hash_files(csv_files(self.data_dir), self.data_dir)
 
     @property
     def key(self) -> str:
@@ -182,13 +181,13 @@ class Settings:
 
     def as_dict(self) -> dict:
         """Plain values, without paths of this machine, for reports and model cards."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values = vars(self) | {"data": self.data_name, "data_hash": self.data_hash}
         for name in ("data_dir", "artifacts_root", "run_solutions", "reason"):
             del values[name]
+        # A model's own folder is named, its place on this machine is not.
         if Path(self.base_model).is_absolute():
             values["base_model"] = Path(self.base_model).name
-        values["device"] = self.device.name
-        return values | {"data": self.data_name, "data_hash": self.data_hash}
+        return values | {"device": self.device.name}
 
 
 def csv_files(folder: str | Path) -> list[Path]:
@@ -252,8 +251,7 @@ def reachable(base_model: str) -> bool:
         return True
     except hub.errors.GatedRepoError:
         raise UsageError(
-            f"the licence of {base_model} has not been accepted for this account: accept it on "
-            "the model's page on the hub, then run: hf auth login."
+            f"accept the licence of {base_model} on its page on the hub, then run: hf auth login."
         ) from None
     except Exception:  # no connection or no such model; the client's errors differ by version
         return False
@@ -327,8 +325,8 @@ def check_machine(profile: str, values: dict, device: Device) -> None:
     need_gb = float(os.environ.get("DAPUR_MIN_RAM_GB", values["min_ram_gb"]))
     if free_gb < need_gb:
         raise UsageError(
-            f"profile {profile!r} needs {need_gb:.1f} GB of free memory, found {free_gb:.1f} GB. "
-            "Close other programs or use --profile sanity."
+            f"profile {profile!r} needs {need_gb:.1f} GB of free memory, found {free_gb:.1f} GB: "
+            "close other programs."
         )
 
 
@@ -338,7 +336,7 @@ def _base_model(asked: str | None, usual: str) -> str:
         return asked or usual
     if asked:
         raise UsageError(
-            f"base model {asked!r} is no folder and not in the local cache, and the hub does not "
-            "answer for it. Download it once, or leave BASE_MODEL (--model) empty."
+            f"base model {asked!r} is no folder, not in the local cache, and the hub does not "
+            "answer for it. Download it once, or leave BASE_MODEL empty."
         )
     return "packaged"

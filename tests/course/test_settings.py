@@ -110,7 +110,7 @@ def test_what_the_measured_figures_rest_on_changes_on_purpose_only():
         ({"data_language": "fr"}, "unknown data language"),
         ({"data_dir": "/no/such/folder"}, "is not a folder"),
         ({"data_dir": settings.ROOT / "docs"}, "holds no .csv"),
-        ({"base_model": "./nowhere"}, "is no folder and not in the local cache"),
+        ({"base_model": "./nowhere"}, "is no folder, not in the local cache"),
     ],
 )
 def test_bad_settings_are_refused_with_what_was_expected(arguments, message):
@@ -257,7 +257,7 @@ def test_a_model_is_looked_for_in_the_hubs_cache_and_at_the_hub(tmp_path):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     there = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}"}
-    words = {"cached": "True", "open": "True", "none": "False", "gated": "has not been accepted"}
+    words = {"cached": "True", "open": "True", "none": "False", "gated": "accept the licence"}
     for name, said in words.items():
         done = asked(f"owner/{name}", tmp_path, **there)
         assert said in done.stdout, (name, done.stdout, done.stderr)
