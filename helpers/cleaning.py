@@ -135,12 +135,14 @@ def entry_texts(key: str, item) -> Iterator[str]:
     if parts and parts[-1][0] < len(AMOUNTS):
         # {"ayam": {"jumlah": 1, "satuan": "ekor"}}
         yield " ".join([*(amount for _, amount in parts), key])
-    elif re.search(r"\d", key):
-        # {"1": "Cuci."}, {"Langkah 1": "Cuci."}
-        yield from [text] if text else texts(item)
     elif isinstance(item, list | dict):
-        yield f"{key}:"
+        # A section; the number of a step is no heading.
+        if not re.search(r"\d", key):
+            yield f"{key}:"
         yield from texts(item)
+    elif re.search(r"\d", key):
+        # {"1": "Cuci."}, {"Langkah 1": "Cuci."}, {"2 butir telur": null}
+        yield text or key
     elif not words & set(_TEXTS["keys"]["aside"]):
         # {"ayam": "1 ekor", "garam": null}
         known = text and words <= {*PARTS, *TITLES}

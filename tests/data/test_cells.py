@@ -102,7 +102,7 @@ HOW_TO = {"@type": "HowToStep", "name": "Cuci", "text": "Cuci ayam.", "url": "ht
             ["Cuci.", "Aduk."],
         ),
         ([{"position": 1, "content": "Cuci."}], ["Cuci."]),
-        ({"Langkah 1": "Cuci.", "Langkah 2": "Goreng."}, ["Cuci.", "Goreng."]),
+        ({"Langkah 1": "Cuci.", "2 butir telur": None}, ["Cuci.", "2 butir telur"]),
         ([HOW_TO | {"image": "a.jpg"}], ["Cuci ayam."]),
         ([{"name": "Saus", "itemListElement": [{"text": "Aduk."}]}], ["Saus:", "Aduk."]),
         ([{"title": "Isi", "ingredients": [AYAM]}], ["Isi:", "1 ekor ayam"]),
