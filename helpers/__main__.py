@@ -46,8 +46,7 @@ def main(arguments: list[str] | None = None, app=app, name: str = "python -m hel
     try:
         app(arguments, prog_name=name)
     except (CourseError, OSError) as problem:  # OSError: a full disk, no right, no network
-        told = printable(" ".join(str(problem).split()))
-        print(f"dapur-llm: {told}", file=sys.stderr)
+        print("dapur-llm:", printable(" ".join(str(problem).split())), file=sys.stderr)
         sys.exit(getattr(problem, "exit_code", 1))
 
 
@@ -163,8 +162,7 @@ def monitor(seconds: float = 30, every: float = 1, as_json: Json = False) -> Non
     peaks, end = {}, time.monotonic() + seconds
     with suppress(KeyboardInterrupt):
         while time.monotonic() < end:
-            cards = memory.gpus()
-            seen = {f"GPU {card['index']}": int(card["memory.used"]) * 2**20 for card in cards}
+            seen = {f"GPU {c['index']}": int(c["memory.used"]) * 2**20 for c in memory.gpus()}
             for device, used in (seen or {"RAM": psutil.virtual_memory().used}).items():
                 peaks[device] = max(peaks.get(device, 0), used)
             time.sleep(every)
