@@ -1,81 +1,140 @@
-"""A guarded question-and-answer loop, and the nearest written answer that it gives.
+"""Questions on health and the guarded answers to them: lesson 07 in the form of a library.
 
-written = Written(library("id"))
-talk = HealthChat(written.answer, "id")      # or any other ask(question) -> text
-talk.reply("Kenapa saya mengantuk?")         # Reply(kind="answer", text="...")
-talk.run(["Halo dunia, apa kabar?", "keluar"], print)
+    library = Library("id")
+    library.reply("Kenapa saya mengantuk?")  # Reply(kind="answer", text="...")
+
+Course material, not medical advice. A model is not needed: who asks gets the nearest written
+answer, unless one of the guards stops the question or the answer.
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
 import re
 import tomllib
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from . import medical_guard as rules
-from .medical_questions import Question
-from .settings import LANGUAGES, choice
-from .show import num
+import pandas as pd
 
+from .files import CourseError
+from .settings import LANGUAGES, ROOT, choice
+
+FOLDER = ROOT / "data" / "health_qa"
+RULES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+TEXTS = {language: RULES[language]["texts"] for language in LANGUAGES}
+EXIT = {"exit", "quit", "keluar", "selesai", "/exit", "/quit", "/keluar"}
 LEAST = 0.29  # similarity below which there is no answer; lesson 07 chooses it
 FEWEST_WORDS, MOST_CHARACTERS = 2, 600
-EXIT = {"exit", "quit", "keluar", "selesai", "/exit", "/quit", "/keluar"}
-_SEARCH = tomllib.loads(Path(__file__).with_name("search.toml").read_text(encoding="utf-8"))
-ENDINGS, FILLERS = re.compile(_SEARCH["endings"]), set(_SEARCH["fillers"].split())
-TEXTS = tomllib.loads(Path(__file__).with_name("medical_texts.toml").read_text(encoding="utf-8"))
+NEAR = 8  # words that may stand between two parts of a rule for emergencies
+SHELF = ("train", "more", "phrasing", "decline")  # what guard and search learn from
 
 
-def _one_line(message: str) -> str:
-    """One line, without the lone surrogates that some terminals send."""
-    return " ".join(message.encode("utf-8", "replace").decode().split())
+def questions(language: str, folder: Path = FOLDER) -> pd.DataFrame:
+    """All questions in one language: qa_id, question, answer, topic, see_doctor, abstain, split.
+
+    `abstain`: what is asked must be declined; `see_doctor`: the answer sends to one. `split`:
+    train, validation and test as committed, and from data/health_qa/more, which no model is tuned
+    on: "more" written answers, "phrasing" (a question in other words, with the qa_id and the answer
+    of what it rephrases), "decline" and "story" (no answer is written; told as people tell them).
+    Raises CourseError for an empty cell, a flag that is not yes or no, or a question without split.
+    """
+    choice(language, LANGUAGES, "data language")
+    read = functools.partial(pd.read_csv, dtype=str, keep_default_na=False)
+    more = folder / "more"
+    # the committed questions, and answers that were written later
+    own = read(folder / f"{language}.csv").merge(read(folder / "splits.csv"), how="left")
+    written = pd.concat([own, read(more / f"{language}.csv").assign(split="more")])
+    flags = written[["see_doctor", "abstain"]].isin(["yes", "no"]).all(axis=1)
+    wrong = written[~flags | written.isna().any(axis=1) | (written == "").any(axis=1)]
+    if len(wrong):
+        raise CourseError(
+            f"data/health_qa, {wrong['qa_id'].iloc[0]}: an empty cell, a flag that is not yes or "
+            "no, or no line in splits.csv."
+        )
+    for flag in ("see_doctor", "abstain"):
+        written[flag] = written[flag] == "yes"
+    # the same questions in other words
+    phrasings = read(more / "phrasings.csv").rename(columns={language: "question"})
+    known = written.drop(columns="question")
+    phrasings = phrasings[["qa_id", "question"]].merge(known, how="left").assign(split="phrasing")
+    # questions without a written answer, numbered by their split
+    unwritten = []
+    for name, split in (("refusals", "decline"), ("emergencies", "decline"), ("stories", "story")):
+        rows = read(more / f"{name}.csv")
+        must = rows["asks_for"] != "" if split == "story" else True
+        rows = pd.DataFrame({"question": rows[language], "split": split, "answer": "", "topic": ""})
+        unwritten.append(rows.assign(see_doctor=must, abstain=must))
+    unwritten = pd.concat(unwritten, ignore_index=True)
+    numbers = unwritten.groupby("split").cumcount().astype(str)
+    unwritten["qa_id"] = unwritten["split"] + "-" + numbers
+    return pd.concat([written, phrasings, unwritten], ignore_index=True)
+
+
+def text_vectors(preprocessor=None):
+    """TF-IDF of words, word pairs and pieces of words (2 to 5 letters), side by side.
+
+    `preprocessor(text)` makes a text ready instead of lower-casing it.
+    """
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.pipeline import make_union
+
+    options = {"preprocessor": preprocessor, "sublinear_tf": True}
+    words = TfidfVectorizer(ngram_range=(1, 2), **options)
+    pieces = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), **options)
+    return make_union(words, pieces)
+
+
+def text_classifier():
+    """Logistic regression on `text_vectors`; rare kinds weigh as much as frequent ones."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    logistic = LogisticRegression(C=5, class_weight="balanced", max_iter=2000)
+    return make_pipeline(text_vectors(), logistic)
 
 
 def stems(text: str) -> str:
-    """Words in lower case without fillers and common endings (search.toml), for the search."""
+    """Words in lower case without fillers and common endings (medical.toml), for the search."""
+    fillers = RULES["fillers"].split()
     words = re.findall(r"[\w'-]+", text.lower().replace("’", "'"))
-    return " ".join(ENDINGS.sub("", word) for word in words if word not in FILLERS)
+    return " ".join(re.sub(RULES["endings"], "", word) for word in words if word not in fillers)
 
 
-class Written:
-    """The written answers of `questions`, found by similarity; refusals are left out.
+@functools.cache  # compiled when first needed
+def emergency_rules() -> re.Pattern:
+    """emergency.toml as one pattern: the parts of a rule near each other, in any order.
 
-    A similarity is the mean of two cosines, 0 to 1: between TF-IDF vectors of what is asked and of
-    the written question, and of its answer. Of rows with one qa_id the first is used: lesson 07
-    measures that other phrasings in the index do not help.
+    Rules of both languages together: people mix them.
     """
+    headings = tomllib.loads(Path(__file__).with_name("emergency.toml").read_text("utf-8"))
+    words, between = headings.pop("words"), rf"(?:\W+\w+){{0,{NEAR}}}?\W+"
+    found = []
+    for by_language in headings.values():
+        for rule in itertools.chain(*by_language.values()):
+            for name, alternatives in words.items():
+                rule = rule.replace(f"<{name}>", alternatives)
+            parts = [rf"\b(?:{part})\w{{0,9}}" for part in rule.split(" ~ ")]
+            found += map(between.join, itertools.permutations(parts))
+    return re.compile("|".join(found), re.I)
 
-    def __init__(self, questions: list[Question], least: float = LEAST):
-        from sklearn.preprocessing import normalize
 
-        first = {q.qa_id: q for q in reversed(questions) if not q.abstain}
-        self.questions, self.least = list(first.values())[::-1], least
-        vectors = rules.text_vectors(stems)
-        vectors.fit([f"{q.question} {q.answer}" for q in self.questions])
-        # rows of length 1: their products are cosines
-        self.vectors = lambda texts: normalize(vectors.transform(texts))
-        self.asked = self.vectors([q.question for q in self.questions])  # (questions, terms)
-        self.answers = self.vectors([q.answer for q in self.questions])
+def is_emergency(text: str) -> bool:
+    """Whether a message falls under the list of emergencies, in either language; no triage."""
+    return emergency_rules().search(text.replace("’", "'")) is not None
 
-    def nearest(self, question: str, hidden: Collection[str] = ()) -> tuple[Question, float]:
-        """The written question nearest to what is asked, and their similarity.
 
-        `hidden`: ids of answers to leave out, as if nobody had written them.
-        """
-        asked = self.vectors([question])
-        similar = (asked @ (self.asked + self.answers).T / 2).toarray()[0]
-        similar[[q.qa_id in hidden for q in self.questions]] = -1
-        return self.questions[similar.argmax()], float(similar.max())
+def names_dose(text: str) -> bool:
+    """Whether a text holds a quantity of a medicine, in either language."""
+    return re.search(RULES["dose"], text, re.I) is not None
 
-    def about(self, answer: str) -> Question:
-        """The written question whose answer is nearest to `answer`."""
-        return self.questions[(self.vectors([answer]) @ self.answers.T).toarray()[0].argmax()]
 
-    def answer(self, question: str) -> str:
-        """The nearest written question with its answer, or "" below `least`."""
-        found, similarity = self.nearest(question)
-        return f"[{found.question}]\n{found.answer}" if similarity >= self.least else ""
+def sends_to_doctor(text: str, language: str) -> bool:
+    """Whether an answer names a health service, other than to say that none is needed."""
+    text = re.sub(RULES[language]["no_need"], " ", text, flags=re.I)
+    return re.search(RULES[language]["doctor"], text, re.I) is not None
 
 
 @dataclass(frozen=True)
@@ -86,66 +145,59 @@ class Reply:
     text: str
 
 
-class HealthChat:
-    """One question, one reply; nothing is remembered.
+class Library:
+    """The written answers in one language behind the guards that lesson 07 makes and measures."""
 
-    `ask(question)` is called only for questions that pass `guard`; it returns "" where it does not
-    know. `declines(question)` says what must not be answered at all, `doctor(question)` where
-    advice to see one goes before the answer; see guard.Guard.
-    """
+    def __init__(self, language: str):
+        from sklearn.preprocessing import normalize
 
-    def __init__(
-        self,
-        ask: Callable[[str], str],
-        language: str = "id",
-        declines: Callable[[str], bool] = lambda question: False,
-        doctor: Callable[[str], bool] = lambda question: False,
-    ):
-        self.ask, self.declines, self.doctor = ask, declines, doctor
-        self.texts = TEXTS[choice(language, LANGUAGES, "language")]
+        rows = questions(language)
+        shelf, told = (rows[rows["split"].isin(part)] for part in (SHELF, [*SHELF, "story"]))
+        self.rules, self.texts = RULES[language], TEXTS[language]
+        # two guards: is this to be declined, and should somebody see a doctor with it?
+        self.declines = text_classifier().fit(told["question"], told["abstain"])
+        self.doctors = text_classifier().fit(shelf["question"], shelf["see_doctor"])
+        # the search: vectors of length 1, so that their products are cosines
+        self.written = shelf[~shelf["abstain"]].drop_duplicates("qa_id")
+        vectors = text_vectors(stems)
+        vectors.fit(self.written["question"] + " " + self.written["answer"])
+        self.vectors = lambda texts: normalize(vectors.transform(texts))
+        self.index = self.vectors(self.written["question"]) + self.vectors(self.written["answer"])
 
-    def _reply(self, kind: str, **values) -> Reply:
-        return Reply(kind, self.texts[kind].format(**values))
+    def nearest(self, question: str, hidden: Collection[str] = ()):
+        """The row of `written` nearest to what is asked, and their similarity, 0 to 1.
 
-    def guard(self, message: str) -> Reply | None:
-        """The reply that needs no answer, or None; emergency words are looked for first of all."""
-        question = _one_line(message)
-        if rules.is_emergency(question):
-            return self._reply("emergency")
-        if question.lower() in EXIT:
-            return self._reply("exit")
-        if not question:
-            return self._reply("empty")
-        if len(question) > MOST_CHARACTERS:
-            return self._reply("long", n=num(len(question)), most=MOST_CHARACTERS)
-        if sum(any(c.isalpha() for c in word) for word in question.split()) < FEWEST_WORDS:
-            return self._reply("short")
-        return self._reply("decline") if self.declines(question) else None
+        It is the mean of two cosines, to the written question and to its answer. `hidden`: ids of
+        answers to leave out, as if nobody had written them.
+        """
+        similar = (self.vectors([question]) @ self.index.T / 2).toarray()[0]  # (answers,)
+        similar[self.written["qa_id"].isin(hidden)] = -1
+        return self.written.iloc[similar.argmax()], float(similar.max())
 
     def reply(self, message: str) -> Reply:
-        """The guard's reply, or an answer with the disclaimer; a dose is not shown."""
-        if guarded := self.guard(message):
-            return guarded
-        question = _one_line(message)
-        try:
-            text = self.ask(question).strip()
-        except Exception as problem:  # whatever broke, the person is told and can go on
-            return self._reply("error", problem=f"{type(problem).__name__}: {problem}")
-        if not text:
-            return self._reply("unknown")
-        if rules.names_dose(text):
-            return self._reply("dose")
-        advice = self.texts["doctor"] + "\n" if self.doctor(question) else ""
-        return Reply("answer", f"{advice}{text}\n— {self.texts['disclaimer']}")
-
-    def run(self, lines: Iterable[str], write: Callable[[str], None]) -> int:
-        """Answer line by line until an exit word or the end; returns the number of errors."""
-        write(self.texts["disclaimer"])
-        errors = 0
-        for line in lines:
-            reply = self.reply(line)
-            write(reply.text)
-            errors += reply.kind == "error"
-            if reply.kind == "exit":
-                break
-        return errors
+        """The guard's reply, or a written answer with the disclaimer; a dose is not shown."""
+        # one line, without the lone surrogates that some terminals send
+        question = " ".join(message.encode("utf-8", "replace").decode().split())
+        words = re.findall(r"\S*[^\W\d_]\S*", question)
+        # what may be an emergency comes before everything else
+        if is_emergency(question):
+            return Reply("emergency", self.texts["emergency"])
+        if question.lower() in EXIT:
+            return Reply("exit", self.texts["exit"])
+        if len(question) > MOST_CHARACTERS:
+            return Reply("long", self.texts["long"].format(n=len(question), most=MOST_CHARACTERS))
+        if len(words) < FEWEST_WORDS:
+            return Reply("short", self.texts["short"])
+        # what must not be answered from afar
+        if self.declines.predict_proba([question])[0, 1] > self.rules["declined"]:
+            return Reply("decline", self.texts["decline"])
+        row, similarity = self.nearest(question)
+        if similarity < LEAST:
+            return Reply("unknown", self.texts["unknown"])
+        # the answer has a guard of its own
+        if names_dose(row["answer"]):
+            return Reply("dose", self.texts["dose"])
+        text = f"[{row['question']}]\n{row['answer']}\n— {self.texts['disclaimer']}"
+        if self.doctors.predict_proba([question])[0, 1] > self.rules["sent_to_doctor"]:
+            text = f"{self.texts['doctor']}\n{text}"
+        return Reply("answer", text)
