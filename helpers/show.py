@@ -34,7 +34,8 @@ def num(value: float, decimals: int | None = None) -> str:
 
     if value != value:
         return "-"
-    value = round(value, 3 if decimals is None else decimals) + 0.0  # -0.04 is 0.0, not -0.0
+    # Rounded first, plus nought: -0.04 is 0.0 and not -0.0.
+    value = round(value, 3 if decimals is None else decimals) + 0.0
     pattern = "#,##0.###" if decimals is None else f"#,##0.{'0' * decimals}".rstrip(".")
     return format_decimal(value, pattern, locale=_language)
 
@@ -130,10 +131,11 @@ def frame_html(frame) -> str:
     """
     from bs4 import BeautifulSoup
 
+    # What pandas writes, cell by cell.
     page = BeautifulSoup(frame._repr_html_(), "html.parser")
     rows = [row.find_all(["th", "td"]) for row in page.select("tbody tr")]
     heads = [row.find_all("th") for row in page.select("thead tr")]
-    # places are counted from the right, since cells that span rows stand on the left
+    # Column by column, counted from the right, since cells that span rows stand on the left.
     for place in range(1, 1 + max(map(len, rows), default=0)):
         cells = [row[-place] for row in rows if len(row) >= place]
         said = [text for cell in cells if (text := cell.get_text(strip=True))]
@@ -161,15 +163,17 @@ def write_ticks(figure) -> None:
             text = super().__call__(x, pos)
             return text.translate(str.maketrans(".,", tr(",.", ".,")))
 
-    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
-        if type(axis.get_major_formatter()) is ScalarFormatter:  # nobody chose another
-            axis.set_major_formatter(Ticks())
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            if type(axis.get_major_formatter()) is ScalarFormatter:  # nobody chose another
+                axis.set_major_formatter(Ticks())
 
 
 def figure_html(figure, alt_id: str, alt_en: str):
     """A matplotlib figure as HTML, one PNG with alternative text; closes the figure."""
     import matplotlib.pyplot as plt
 
+    # The figure as the bytes of a PNG, then as text that stands in the page itself.
     write_ticks(figure)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=DPI, bbox_inches="tight")
