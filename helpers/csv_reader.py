@@ -67,6 +67,7 @@ def look_at(path: Path) -> Layout:
         encoding = encoding_of(path, head)
     except OSError as problem:
         raise NotARecipeFile(f"cannot be opened: {problem.strerror}") from None
+    # Is it text, and a table at all?
     text = head.decode(encoding, errors="replace")
     if why := no_table(text):
         raise NotARecipeFile(why)
@@ -198,6 +199,7 @@ def records(path: Path, layout: Layout) -> Iterator[tuple[int, list[str], str]]:
             except StopIteration:
                 return
             except csv.Error:
+                # A quote where none may stand: this line alone, then the next ones as if new.
                 row = one_line(lines.give_back_all_but_first(), layout.separator, width)
             if row is None:
                 problem = UNCLOSED
@@ -263,6 +265,7 @@ def raw_chunks(path: Path, layout: Layout, rows: int) -> Iterator[tuple[pd.DataF
         return frame.reindex(columns=[*FIELDS, "line"], fill_value="").astype({"line": "int64"})
 
     for line, row, problem in records(path, layout):
+        # A record is a row or a problem; never is it nothing.
         if problem:
             told = row[title] if len(row) > title else ""
             bad.append({"line": line, "reason": problem, "title": " ".join(told.split())[:80]})
@@ -271,6 +274,7 @@ def raw_chunks(path: Path, layout: Layout, rows: int) -> Iterator[tuple[pd.DataF
             row += [""] * (last + 1 - len(row))
             good.append((line, *pick(row)))
             size += len(row[layout.columns["ingredients"]]) + len(row[layout.columns["steps"]])
+        # So many rows, or so many characters, are held at a time.
         if len(good) >= rows or len(bad) >= rows or size > CHUNK_CHARACTERS:
             yield table(), bad
             good, bad, size = [], [], 0

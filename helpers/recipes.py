@@ -246,6 +246,7 @@ def split_at_name(item: str) -> tuple[str, str, str]:
 @cache
 def words(name: str, language: str) -> tuple[str, ...]:
     """The words of a name in one spelling: lower case, no plural in English, "cabe" -> "cabai"."""
+    # "bawang daun" and "daun bawang" are two ways to write one thing, "cabe" is "cabai".
     text = name.lower()
     for said, written in WORDS[language]["phrases"].items():
         text = text.replace(said, written)

@@ -53,10 +53,12 @@ def similar_pairs(texts: list[str], threshold: float = SIMILAR) -> list[tuple[in
     """
     from datasketch import MinHash, MinHashLSH
 
+    # A sketch of each text: its hash values agree as often as the two sets are similar.
     sets = [trigrams(t) for t in texts]
     encoded = [[s.encode() for s in grams] for grams in sets]
     sketches = MinHash.bulk(encoded, num_perm=BANDS[0] * BANDS[1], seed=1)
     index = MinHashLSH(num_perm=BANDS[0] * BANDS[1], params=BANDS)
+    # Each text is compared with those before it that share a band of its sketch.
     pairs = []
     for j, sketch in enumerate(sketches):
         for i in sorted(index.query(sketch)):
@@ -72,6 +74,7 @@ def group(table: pd.DataFrame, threshold: float = SIMILAR) -> np.ndarray:
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
+    # Exact copies are one text; texts are joined by pairs, and a group is what hangs together.
     number, first = pd.factorize(normalised(table))
     pairs = np.array([(i, j) for i, j, _ in similar_pairs(list(first), threshold)]).reshape(-1, 2)
     graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(first),) * 2)
@@ -91,6 +94,7 @@ def assign(table: pd.DataFrame, cfg: Settings, fractions=FRACTIONS) -> pd.DataFr
     hashes to a split; a group whose members disagree goes to train, so a group is test only when
     every member hashes to test. Raises CourseError for a recipe that the manifest does not list.
     """
+    # Whatever looks alike is one group.
     if "group" not in table:
         table = table.assign(group=group(table))
     text, ids = normalised(table), table["recipe_id"]
@@ -109,6 +113,7 @@ def assign(table: pd.DataFrame, cfg: Settings, fractions=FRACTIONS) -> pd.DataFr
         table = table.assign(split=[hashed_split(key, fractions) for key in keys])
         sides = table.groupby("group")["split"]
         table["split"] = sides.transform("first").where(sides.transform("nunique") == 1, "train")
+    # Of exact copies the first stays.
     return table[~text.duplicated()].reset_index(drop=True)
 
 
