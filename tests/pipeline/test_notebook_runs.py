@@ -2,24 +2,23 @@
 
 The Indonesian pass runs every solution in strict mode; the English one is a learner's first Run
 All, with nothing answered. Both run side by side: starting a kernel and importing torch keep only
-one core busy.
+one core busy. Then faults are put into lessons, and each must turn red where it is looked for.
 """
 
-import os
+import dataclasses
+import re
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import nbformat
-import psutil
 import pytest
-from jupyter_client.manager import start_new_kernel
 
 from helpers import course, files, models, settings
-from pipeline import execute, gates, lint, notebooks, runner
+from pipeline import execute, gates, lint, publish, run
 
 NAMES = [item["name"] for item in course.lessons()]
 LANGUAGES = ("id", "en")
@@ -33,142 +32,153 @@ class Pass:
     cfg: settings.Settings
     folder: Path
     outcomes: dict[str, execute.Outcome] = field(default_factory=dict)
-    code: dict[str, str] = field(default_factory=dict)  # hash of each lesson's code at its start
 
-    def notebook(self, name):
-        return nbformat.read(self.folder / f"{name}.ipynb", 4)
+    def lesson(self, path, strict, **values):
+        """Run one notebook; what it left is in `folder`."""
+        environment = run.kernel_environment(self.cfg) | {"DAPUR_STRICT": "1" if strict else "0"}
+        environment["DAPUR_EXERCISES"] = str(self.folder / f"{path.stem}.exercises.json")
+        if path.stem.startswith("01"):  # it imports torch when it is ready for it
+            environment["COLD_PYTHON"] = "1"
+        values = run.run_parameters(self.cfg) | values
+        done = execute.run_notebook(path, self.folder, values, environment, 600)
+        self.outcomes[path.stem] = done
+        return done
+
+    def verdicts(self, table):
+        """What gates say of the lessons that passed."""
+        passed = {name for name, done in self.outcomes.items() if done.status == "passed"}
+        metrics = [row for name in passed for row in run.recorded_metrics(self.folder, name)]
+        mine = gates.gates_for(table, self.cfg)
+        told = gates.judge_gates(mine, metrics, passed)
+        return told + gates.lessons_without_gate(mine, self.cfg, passed)
 
 
-def run_lesson(name, cfg, folder, strict, **values):
-    environment = runner.environment(cfg) | {
-        "DAPUR_EXERCISES": str(folder / f"{name}.exercises.json"),
-        "DAPUR_STRICT": "1" if strict else "0",
-    }
-    if name.startswith("01"):  # it imports torch when it is ready for it
-        environment["COLD_PYTHON"] = "1"
-    plan = execute.Plan(name, course.NOTEBOOKS / f"{name}.ipynb", 600)
-    return execute.run_notebook(plan, folder, runner.parameters(cfg) | values, environment)
-
-
-def run_course(run: Pass) -> Pass:
+def run_pass(one: Pass) -> Pass:
     """The lessons one after the other; the first that fails ends the pass."""
-    solved = run.cfg.language == "id"
-    run.folder.mkdir()
+    solved = one.cfg.language == "id"
+    one.folder.mkdir()
     for name in NAMES:
-        run.code[name] = notebooks.code_sha256(notebooks.read(course.NOTEBOOKS / f"{name}.ipynb"))
-        values = {"RUN_SOLUTIONS": True} if solved else {}
-        run.outcomes[name] = run_lesson(name, run.cfg, run.folder, solved, **values)
-        if run.outcomes[name].status != "passed":
+        path = course.NOTEBOOKS / f"{name}.ipynb"
+        if one.lesson(path, solved, RUN_SOLUTIONS=solved).status != "passed":
             break
-    return run
+    return one
 
 
 @pytest.fixture(scope="module")
 def passes(tmp_path_factory, warm_lessons):
     root = tmp_path_factory.mktemp("course")
-    runs = [
-        Pass(settings.load("sanity", language, artifacts_root=root / "artifacts"), root / language)
-        for language in LANGUAGES
-    ]
+    runs = []
+    for language in LANGUAGES:
+        cfg = settings.load("sanity", language, artifacts_root=root / "artifacts")
+        runs.append(Pass(cfg, root / language))
     models.base_folder(runs[0].cfg)  # made once, before both passes want it
     with ThreadPoolExecutor(len(LANGUAGES)) as pool:
-        return dict(zip(LANGUAGES, pool.map(run_course, runs)))
+        return dict(zip(LANGUAGES, pool.map(run_pass, runs)))
 
 
-@pytest.fixture(params=[(language, name) for language in LANGUAGES for name in NAMES], ids="-".join)
-def ran(request, passes):
-    """One lesson in one language, which must have run to its end."""
-    language, name = request.param
-    outcome = passes[language].outcomes.get(name)
-    assert outcome, f"not run: {list(passes[language].outcomes)[-1]} failed"
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_lesson_runs_records_and_checks_its_exercises(passes, language, name):
+    one = passes[language]
+    outcome = one.outcomes.get(name)
+    assert outcome, f"not run: {list(one.outcomes)[-1]} failed"
     assert outcome.status == "passed", execute.sentence(name, outcome.failure)
-    return language, name, passes[language]
-
-
-def test_lesson_runs_records_and_checks_its_exercises(ran):
-    language, name, run = ran
-    recorded = files.read_json(run.folder / f"{name}.metrics.json")
-    assert recorded and all(row["notebook"] == name and row["cell"] for row in recorded)
-    expected = lint.exercise_names(run.notebook(name))
-    assert expected, "a lesson without exercises"
-    states = files.read_json(run.folder / f"{name}.exercises.json")
-    assert states == dict.fromkeys(expected, "correct" if language == "id" else "open")
-
-
-def test_executed_lesson_can_be_committed(ran):
-    _, name, run = ran
-    cleaned = notebooks.clean(run.notebook(name), name)
-    found = [p for p in lint.lint_notebook(cleaned, name) if p.rule in ("output", "alt text")]
-    assert not found, "\n" + "\n".join(map(str, found))
-    assert cleaned.metadata["dapur"]["code_sha256"] == run.code[name]
+    assert run.recorded_metrics(one.folder, name), "nothing is recorded"
+    nb = nbformat.read(one.folder / f"{name}.ipynb", 4)
+    expected = lint.exercise_names(publish.code_cells(nb))
+    states = files.read_json(one.folder / f"{name}.exercises.json")
+    assert states and states == dict.fromkeys(expected, "correct" if language == "id" else "open")
+    (cell,) = [cell for cell in nb.cells if "setup" in publish.tags(cell)]
+    shown = "".join(output.get("data", {}).get("text/markdown", "") for output in cell.outputs)
+    assert {"id": "perkiraan waktu di sini", "en": "expected time here"}[language] in shown
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_every_gate_of_the_profile_holds(passes, language):
-    run = passes[language]
-    ran = {name for name, outcome in run.outcomes.items() if outcome.status == "passed"}
-    metrics = [row for name in ran for row in runner.recorded(run.folder, name)]
-    table = gates.applicable(gates.load(), run.cfg)
-    verdicts = gates.check(table, metrics, ran) + gates.ungated(table, run.cfg, ran)
-    assert gates.hold(verdicts), "\n".join(text for text, _ in gates.lines(verdicts))
+def test_every_gate_of_the_profile_holds_and_an_emptied_file_is_red(passes, language):
+    verdicts = passes[language].verdicts(gates.load_gates())
+    assert gates.all_hold(verdicts), "\n".join(gates.gate_lines(verdicts))
     assert {v["notebook"] for v in verdicts if v["status"] == "passed"} == set(NAMES)
+    emptied = passes[language].verdicts([])
+    assert {v["notebook"] for v in emptied} == set(NAMES) and not gates.all_hold(emptied)
 
 
-def test_what_code_shows_follows_the_language(passes):
-    """The set-up cell's line on the profile: Indonesian in one pass, English in the other."""
-    words = {"id": "perkiraan waktu di sini", "en": "expected time here"}
-    for language, other in (LANGUAGES, LANGUAGES[::-1]):
-        run = passes[language]
-        for name in run.outcomes:
-            (cell,) = [c for c in run.notebook(name).cells if "setup" in notebooks.tags(c)]
-            data = [output.get("data", {}) for output in cell.outputs]
-            shown = "".join(d.get("text/markdown", "") for d in data)
-            assert words[language] in shown and words[other] not in shown, (language, name)
-
-
-def test_lessons_hand_over_by_files_and_each_language_has_its_own_folder(passes):
-    folders = {run.cfg.artifacts for run in passes.values()}
+def test_each_language_has_its_own_folder_and_an_open_exercise_raises_in_strict_mode(
+    passes, tmp_path
+):
+    folders = {one.cfg.artifacts for one in passes.values()}
     assert len(folders) == len(LANGUAGES)
-    for folder in folders:
-        for file in ("data/test.jsonl", "adapter/adapter_model.safetensors"):
-            assert (folder / file).is_file()
-
-
-def test_an_unanswered_exercise_raises_in_strict_mode(passes, tmp_path):
-    """A whole lesson with its stubs as they are: strict mode ends it at its first check."""
-    outcome = run_lesson(NAMES[0], passes["en"].cfg, tmp_path, True)
+    assert all((folder / "data" / "test.jsonl").is_file() for folder in folders)
+    strict = Pass(passes["en"].cfg, tmp_path)
+    outcome = strict.lesson(course.NOTEBOOKS / f"{NAMES[0]}.ipynb", True)
     assert outcome.status == "failed" and "ExerciseNotPassed" in outcome.failure["error"]
 
 
-FORKED = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks on Linux only")
+SABOTAGES = {  # lesson, code of one cell, what it becomes, what must turn red
+    "prompt unmasked": (
+        "03_qlora_training",
+        "    return [IGNORE] * len(prompt) + list(reply)",
+        "    return list(prompt) + list(reply)",
+        "03_qlora_training, .*LabelMaskError: position 0 of the prompt has a label",
+    ),
+    "end token masked": (
+        "03_qlora_training",
+        "    return Encoded(prompt + reply, label_mask(prompt, reply))",
+        "    return Encoded(prompt + reply, [*label_mask(prompt, reply)[:-1], IGNORE])",
+        "03_qlora_training, .*LabelMaskError: the end token.* is masked or missing",
+    ),
+    "learning rate 0": (
+        "03_qlora_training",
+        "    learning_rate=cfg.learning_rate,",
+        "    learning_rate=0.0,",
+        "GATE 04_evaluation / loss_gain",
+    ),
+    "leaked split": (
+        "02_data_csv_qa",
+        'divided[divided["split"] == name]',
+        'divided[divided["split"].isin([name]) | (name == "train")]',
+        "02_data_csv_qa, .*AssertionError|GATE 02_data_csv_qa / leakage_after: ",
+    ),
+    "base model served": (
+        "04_evaluation",
+        "model = models.load_tuned(cfg)",
+        "model = models.load_tuned(cfg)\nfor layer in model.modules():\n"
+        '    if hasattr(layer, "set_scale"):\n        layer.set_scale("default", 0)',
+        "GATE 04_evaluation / loss_gain",
+    ),
+}
 
 
-@FORKED
-def test_a_forked_kernel_is_like_one_that_was_started(warm_lessons, tmp_path):
-    """Own folder, environment and code; interrupted and ended through what Jupyter started."""
-    manager, client = start_new_kernel(cwd=str(tmp_path), env=os.environ | {"COOK": "Siti"})
-    try:
-        code = "import os, sys\nprint(os.getpid(), os.getcwd(), os.environ['COOK'], sys.path[0])"
-        said = []
-        client.execute_interactive(
-            f"{code}\nassert 'torch' in sys.modules and 'helpers' not in sys.modules",
-            output_hook=lambda message: said.append(message["content"].get("text", "")),
-            timeout=60,
-        )
-        process, folder, cook, *_ = "".join(said).split()
-        assert (folder, cook) == (str(tmp_path), "Siti")
-        looping = client.execute("print('on')\nwhile True: pass")
-        while client.get_iopub_msg(timeout=60)["content"].get("text") != "on\n":
-            pass
-        manager.interrupt_kernel()
-        while (reply := client.get_shell_msg(timeout=60))["parent_header"]["msg_id"] != looping:
-            pass
-        assert reply["content"]["ename"] == "KeyboardInterrupt"
-    finally:
-        client.stop_channels()
-        manager.shutdown_kernel(now=True)
-    with suppress(psutil.NoSuchProcess):
-        psutil.Process(int(process)).wait(60)  # TimeoutExpired when it lives on
+@pytest.fixture(scope="module")
+def sabotaged(passes, tmp_path_factory):
+    """Name -> what turned red, from what the lessons before had left in the green pass."""
+
+    def one(name):
+        lesson, old, new, _ = SABOTAGES[name]
+        place = tmp_path_factory.mktemp("sabotage")
+        cfg = dataclasses.replace(passes["id"].cfg, artifacts_root=place / "artifacts")
+        kept = {"02": (), "03": ("data",)}.get(lesson[:2])
+        for folder in passes["id"].cfg.artifacts.iterdir():
+            if folder.is_dir() and (kept is None or folder.name in kept):
+                shutil.copytree(folder, cfg.artifacts / folder.name)
+        nb = publish.read_notebook(course.NOTEBOOKS / f"{lesson}.ipynb")
+        (cell,) = [cell for cell in nb.cells if old in cell.source]
+        cell.source = cell.source.replace(old, new)
+        nbformat.write(nb, place / f"{lesson}.ipynb")
+        (place / "run").mkdir()
+        broken = Pass(cfg, place / "run")
+        done = broken.lesson(place / f"{lesson}.ipynb", False)
+        red = [execute.sentence(lesson, done.failure)] if done.failure else []
+        if name == "learning rate 0":  # lesson 04 sees it
+            broken.lesson(course.NOTEBOOKS / "04_evaluation.ipynb", False)
+        return "\n".join(red + gates.gate_lines(broken.verdicts(gates.load_gates())))
+
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(SABOTAGES, pool.map(one, SABOTAGES)))
+
+
+@pytest.mark.parametrize("name", SABOTAGES)
+def test_a_fault_turns_red_where_it_is_looked_for(sabotaged, name):
+    assert re.search(SABOTAGES[name][-1], sabotaged[name]), sabotaged[name]
 
 
 ENDS = """import atexit, sys, threading, time
@@ -178,36 +188,14 @@ threading.Thread(target=lambda: (time.sleep(0.2), print("thread"))).start()
 """
 
 
-@FORKED
-@pytest.mark.parametrize(
-    "last", ["", "sys.exit(3)", "sys.exit('sold out')", "1 / 0", "sys.exit(True)"]
-)
-@pytest.mark.parametrize("code", [("-m", "ends"), ("sub/ends.py",)])
-def test_a_fork_says_and_returns_what_a_started_process_does(warm_python, tmp_path, code, last):
-    file = tmp_path / ("ends.py" if code[0] == "-m" else code[0])
-    file.parent.mkdir(exist_ok=True)
-    file.write_text(ENDS + last, encoding="utf-8")
-    ended = [
-        subprocess.run(
-            [program, "-u", *code, "soto", "-x"],
-            **{"input": "stdin", "cwd": tmp_path, "text": True, "capture_output": True},
-        )
-        for program in (sys.executable, warm_python)
-    ]
-    started, forked = ((d.returncode, d.stdout, d.stderr.splitlines()[-1:]) for d in ended)
-    assert forked == started
-    assert started[1] == f"soto -x stdin __main__ {file.parent}\nthread\nat exit\n"
-
-
-@FORKED
-def test_code_and_what_asks_for_it_are_run_by_the_real_interpreter(warm_python, tmp_path):
-    code = "import sys; print('torch' in sys.modules)"
-    (tmp_path / "loaded.py").write_text(code, encoding="utf-8")
-    for more, words, loaded in (
-        ({}, ["-m", "loaded"], True),
-        ({}, ["-c", code], False),
-        ({"COLD_PYTHON": "1"}, ["-m", "loaded"], False),
-    ):
-        where = {"cwd": tmp_path, "env": os.environ | more}
-        done = subprocess.run([warm_python, *words], text=True, capture_output=True, **where)
-        assert done.stdout == f"{loaded}\n"
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks on Linux only")
+@pytest.mark.parametrize("last", ["", "sys.exit(3)", "sys.exit('sold out')", "1 / 0"])
+def test_a_fork_says_and_returns_what_a_started_process_does(warm_python, tmp_path, last):
+    (tmp_path / "ends.py").write_text(ENDS + last, encoding="utf-8")
+    how = {"input": "stdin", "cwd": tmp_path, "text": True, "capture_output": True}
+    ended = []
+    for program in (sys.executable, warm_python):
+        done = subprocess.run([program, "-u", "-m", "ends", "soto"], **how)
+        ended.append((done.returncode, done.stdout, done.stderr.splitlines()[-1:]))
+    assert ended[0] == ended[1]
+    assert ended[0][1] == f"soto stdin __main__ {tmp_path}\nthread\nat exit\n"
