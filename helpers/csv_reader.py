@@ -200,7 +200,7 @@ def records(path: Path, layout: Layout) -> Iterator[tuple[int, list[str], str]]:
                 return
             except csv.Error:
                 # A quote where none may stand: this line alone, then the next ones as if new.
-                row = one_line(lines.give_back_all_but_first(), layout.separator, width)
+                row = fields_of_line(lines.give_back_all_but_first(), layout.separator, width)
             if row is None:
                 problem = UNCLOSED
             elif (row and row[0].strip()) or any(map(str.strip, row)):
@@ -229,7 +229,7 @@ def problem_of(row: list[str], layout: Layout) -> str:
     return ""
 
 
-def one_line(line: str, separator: str, width: int) -> list[str] | None:
+def fields_of_line(line: str, separator: str, width: int) -> list[str] | None:
     """Fields of one line whose quoted cells hold bare quotes, in time linear in its length.
 
     A quoted cell ends at the first quote before a separator. None when that gives no row.

@@ -255,7 +255,7 @@ def test_quotes_inside_a_cell(read):
     ],
 )
 def test_one_line_alone(line, row):
-    assert csv_reader.one_line(line + "\n", ",", 3) == row
+    assert csv_reader.fields_of_line(line + "\n", ",", 3) == row
 
 
 def test_line_numbers_with_breaks_in_cells(read):
