@@ -198,6 +198,7 @@ class Live:
 
     def show(self, content, force: bool = False) -> None:
         """Replace the output by HTML text, or by a matplotlib figure."""
+        # Outside a notebook there is no output to replace.
         if self.handle and (force or time.monotonic() - self.last >= self.every):
             self.last = time.monotonic()
             drawn = not isinstance(content, str)

@@ -11,7 +11,7 @@ import papermill
 import pytest
 
 from helpers import files
-from helpers.files import CourseError, first_line
+from helpers.files import CourseError
 from helpers.settings import ROOT
 
 CELL = """
@@ -33,17 +33,6 @@ def test_one_line_for_the_learner_and_a_failure_for_the_pipeline(tmp_path):
     first, second = nbformat.read(result, 4).cells[-2:]
     (error,) = [out for out in first.outputs if out.output_type == "error"]
     assert error.traceback == ["⚠️ Jalankan dulu pelajaran 03."] and not second.outputs
-
-
-@pytest.mark.parametrize(
-    ("problem", "line"),
-    [
-        (ValueError("\n  a blank line first\nand more"), "a blank line first"),
-        (OSError(), "OSError"),
-    ],
-)
-def test_what_an_exception_says_has_a_first_line_even_where_it_says_nothing(problem, line):
-    assert first_line(problem) == line
 
 
 @pytest.mark.parametrize(("platform", "tries"), [("win32", 4), ("linux", 1)])

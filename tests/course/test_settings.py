@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from helpers import course, settings
+from helpers import cloud, course, settings
 from helpers.files import UsageError, read_json
 from helpers.settings import Device
 
@@ -262,3 +262,10 @@ def test_a_model_is_looked_for_in_the_hubs_cache_and_at_the_hub(tmp_path):
         done = asked(f"owner/{name}", tmp_path, **there)
         assert said in done.stdout, (name, done.stdout, done.stderr)
     server.shutdown()
+
+
+def test_a_cloud_keeps_its_own_torch_and_its_notebook_page():
+    assert any(pin.startswith("torch==") for pin in cloud.constraints())
+    wanted = cloud.requirements()
+    assert any(line.startswith("peft>=") for line in wanted)
+    assert not [line for line in wanted if line.startswith(("jupyterlab", "trl", "pytest", "#"))]
