@@ -108,18 +108,16 @@ def train(cfg, rows: dict, tokenizer, evaluate: bool = False):
 
     `evaluate`: with evaluations, early stopping and the best adapter at the end, as in lesson 03.
     """
-    from transformers import EarlyStoppingCallback
-
     from helpers import models, training
 
     model = training.attach_adapter(models.load_base(cfg, for_training=True), cfg)
     with tempfile.TemporaryDirectory() as folder:
         parts = rows["train"], rows["validation"]
-        trainer = training.make_trainer(model, cfg, *parts, tokenizer, Path(folder))
+        args = training.arguments(cfg, len(rows["train"]), Path(folder))
         if not evaluate:
-            trainer.args.load_best_model_at_end = False
-            trainer.args.eval_strategy = trainer.args.save_strategy = "no"
-            trainer.remove_callback(EarlyStoppingCallback)
+            args.load_best_model_at_end = False
+            args.eval_strategy = args.save_strategy = "no"
+        trainer = training.make_trainer(model, cfg, *parts, tokenizer, args)
         trainer.train()
     return trainer
 

@@ -222,8 +222,6 @@ def finetune(
 
     Raises CourseError for a file with errors and for a folder with other files in it.
     """
-    from transformers import EarlyStoppingCallback
-
     from . import models, training
 
     # a folder that somebody else filled is left alone
@@ -241,9 +239,9 @@ def finetune(
     done = None if fresh else training.finished(adapter, mark)
     if not done:
         model = training.attach_adapter(models.load_base(cfg, for_training=True), cfg)
-        trainer = training.make_trainer(model, cfg, *rows, tokenizer, output, title=folder.name)
-        trainer.args.load_best_model_at_end = False
-        trainer.remove_callback(EarlyStoppingCallback)
+        args = training.arguments(cfg, len(rows[0]), output)
+        args.load_best_model_at_end = False
+        trainer = training.make_trainer(model, cfg, *rows, tokenizer, args, folder.name)
         done = training.run(trainer, mark, fresh)
         done["trained_tokens"] = round(rows[0].tokens * trainer.state.epoch)
         training.save(adapter, trainer, tokenizer, cfg, done)

@@ -2,8 +2,9 @@
 
 Lesson 03 writes the same calls in its cells; later lessons and benchmarks take them from here:
 
-    trainer = make_trainer(model, cfg, train, validation, tokenizer, folder / "checkpoints")
-    mark = fingerprint(cfg, train, validation)
+    args = arguments(cfg, len(train), folder / "checkpoints")
+    trainer = make_trainer(model, cfg, train, validation, tokenizer, args)
+    mark = fingerprint(cfg, train, validation, args)
     if not finished(folder / "adapter", mark):
         save(folder / "adapter", trainer, tokenizer, cfg, run(trainer, mark))
 """
@@ -305,20 +306,25 @@ def arguments(cfg: Settings, rows: int, output: Path) -> tf.TrainingArguments:
 
 
 def make_trainer(
-    model, cfg: Settings, train, validation, tokenizer, output: Path, title=""
+    model, cfg: Settings, train, validation, tokenizer, args: tf.TrainingArguments, title=""
 ) -> LabelTrainer:
-    """A LabelTrainer with early stopping, gradient guard and history (`title`: see History)."""
+    """A LabelTrainer with gradient guard and history (`title`: see History).
+
+    It stops early where the best adapter is kept at the end. `args`: see `arguments`.
+    """
     check_fits(cfg)
     trainer = LabelTrainer(
         model=model,
         dtype=models.compute_dtype(cfg),
-        args=arguments(cfg, len(train), output),
+        args=args,
         train_dataset=train,
         eval_dataset=validation,
         data_collator=partial(collate, pad_id=tokenizer.pad_token_id),
-        callbacks=[tf.EarlyStoppingCallback(cfg.patience), GradientGuard(), History(title)],
+        callbacks=[GradientGuard(), History(title)],
     )
     trainer.remove_callback(tf.PrinterCallback)
+    if args.load_best_model_at_end:
+        trainer.add_callback(tf.EarlyStoppingCallback(cfg.patience))
     return trainer
 
 

@@ -38,7 +38,8 @@ def prepared(cfg, rows, tokenizer, folder, **changes):
     """A trainer that has not begun; `changes` of the settings."""
     cfg = dataclasses.replace(cfg, **changes)
     model = training.attach_adapter(models.load_base(cfg, for_training=True), cfg)
-    return training.make_trainer(model, cfg, rows, rows, tokenizer, folder)
+    args = training.arguments(cfg, len(rows), folder)
+    return training.make_trainer(model, cfg, rows, rows, tokenizer, args)
 
 
 def trained(cfg, rows, tokenizer, folder, **changes):
