@@ -21,7 +21,7 @@ from helpers.show import set_language
 from .doctor import facts, find_problems
 from .gates import load_gates
 from .kit import write_kit
-from .publish import copy_missing, notebook_files, publish_run, stale_notebooks
+from .publish import copy_missing, notebook_files, publish_run, read_notebook, stale_notebooks
 from .report import write_readme
 from .run import run_course, select_lessons
 
@@ -30,7 +30,6 @@ Only = Annotated[list[str] | None, Option(help="Only this lesson; may be repeate
 Set = Annotated[list[str] | None, Option("--set", help="NAME=VALUE of a lesson's parameters.")]
 Fresh = Annotated[bool, Option("--fresh", help="First remove what these settings left earlier.")]
 Name = Annotated[str, Option(help="Whose copy, work/<name>/. Empty: the login's.")]
-Learners = Annotated[Path, Argument(exists=True, file_okay=False, help="FOLDER/<learner>/*.ipynb")]
 Paths = Annotated[list[Path] | None, Argument()]
 
 app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None, no_args_is_help=True)
@@ -52,9 +51,8 @@ def run(
     cfg = settings.load(profile, language, data_language, seed)
     chosen = select_lessons(lessons(), start, only)
     # A closed terminal or a job's end is like Ctrl-C: the kernel is ended, the run incomplete.
-    for name in ("SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), signal.default_int_handler)
+    for name in {"SIGTERM", "SIGHUP"} & set(dir(signal)):
+        signal.signal(getattr(signal, name), signal.default_int_handler)
     how = {"fresh": fresh, "given": given or [], "on_stderr": as_json}
     summary = run_course(cfg, chosen, load_gates(), **how)
     if as_json:
@@ -91,11 +89,11 @@ def doctor(language: Language = "id", as_json: Json = False) -> None:
 @app.command()
 def lint(paths: Paths = None, as_json: Json = False) -> None:
     """Check notebooks, all lessons when none is given. Exit code 1: there are problems."""
-    from .lint import lint_file
+    from .lint import lint_notebook
 
     found, files = [], paths or notebook_files()
     for path in files:
-        found += lint_file(path)
+        found += lint_notebook(read_notebook(path), path.stem)
     tell({"notebooks": len(files), "problems": found}, as_json)
     raise typer.Exit(1 if found else 0)
 
@@ -104,8 +102,7 @@ def lint(paths: Paths = None, as_json: Json = False) -> None:
 def publish(run_dir: Annotated[Path | None, Argument()] = None) -> None:
     """Take a run's outputs and results over into notebooks/ and the READMEs; list what is stale.
 
-    Without a run only the first cells are written anew. Exit code 1: outputs that do not belong
-    to their code.
+    Exit code 1: outputs that do not belong to their code.
     """
     if run_dir:
         tell({"published": publish_run(run_dir)})
@@ -116,8 +113,8 @@ def publish(run_dir: Annotated[Path | None, Argument()] = None) -> None:
 
 
 @app.command()
-def grade(folder: Learners, out: Path = Path("marks.csv")) -> None:
-    """Marks of many learners' notebooks, as their outputs say: exercises by learner, as a CSV."""
+def grade(folder: Path, out: Path = Path("marks.csv")) -> None:
+    """Marks as the outputs say, FOLDER/<learner>/*.ipynb: exercises by learner, as a CSV."""
     from .grade import write_marks
 
     typer.echo(write_marks(folder, out))

@@ -128,7 +128,7 @@ def facts() -> dict:
     """What is here: the machine and the profile that it gets."""
     ram, device = psutil.virtual_memory(), find_device()
     return {
-        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "system": platform.platform(),
         "memory_gb": round(ram.total / 1e9, 1),
         "memory_free_gb": round(ram.available / 1e9, 1),
         "device": device.name,

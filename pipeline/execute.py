@@ -73,8 +73,12 @@ def run_notebook(
     except KeyboardInterrupt:
         status = "interrupted"
     finally:
+        # A kernel lives in a process group of its own, so each process is ended by itself.
         code = child.poll()
-        end_processes(child, seen)
+        for process in [child, *seen]:
+            with suppress(psutil.Error):
+                process.kill()
+        child.wait()
     outcome = Outcome(path.stem, status, round(time.monotonic() - began, 1), round(peak / 1e9, 2))
     found = read_state(state)
     if status == "timeout":
@@ -85,15 +89,6 @@ def run_notebook(
     judge_outcome(outcome, code, found, read_cells(Path(f"{place}.ipynb")), cells)
     state.unlink(missing_ok=True)
     return outcome
-
-
-def end_processes(child: subprocess.Popen, seen: list[psutil.Process]) -> None:
-    """End the child and what was seen below it: a kernel lives in a process group of its own."""
-    child.kill()
-    for process in seen:
-        with suppress(psutil.Error):
-            process.kill()
-    child.wait()
 
 
 def judge_outcome(outcome: Outcome, code: int, state: dict, executed: list, cells: list) -> None:

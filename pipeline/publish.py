@@ -26,13 +26,11 @@ def notebook_files() -> list[Path]:
 
 
 def read_notebook(path: Path):
-    """The notebook in a file. Raises UsageError without a file, CourseError for anything else."""
-    if not path.is_file():
-        raise UsageError(f"{path} is not a file; expected a notebook (.ipynb).")
+    """The notebook in a file. Raises UsageError for anything else."""
     try:
         return nbformat.read(path, 4)
-    except (ValueError, nbformat.ValidationError) as problem:
-        raise CourseError(f"{path} is not a notebook: {first_line(problem)[:120]}") from None
+    except (OSError, ValueError, nbformat.ValidationError) as problem:
+        raise UsageError(f"{path} is not a notebook: {first_line(problem)[:120]}") from None
 
 
 def write_notebook(nb, path: Path) -> None:
@@ -89,7 +87,8 @@ def without_paths(text: str) -> str:
     text = re.sub(r"(?<![^\s\"'<>])[^\s\"'<>]*[/\\]site-packages[/\\]", ".../", text)
     text = re.sub(r"(?<![^\s\"'<>])[^\s\"'<>]*ipykernel_\d+[/\\]\d+\.py", "<cell>", text)
     places = {str(ROOT): ".", sys.prefix: "<python>", str(Path.home()): "~"}
-    for folder, name in (places | {tempfile.gettempdir(): "<temp>"}).items():
+    places[tempfile.gettempdir()] = "<temp>"
+    for folder, name in places.items():
         if len(folder) > 3:  # never "/" or "C:\"
             text = re.sub(re.escape(folder) + r"(?![\w.-])", name, text)
     return text
@@ -157,13 +156,10 @@ def publish_run(run_dir: Path) -> list[str]:
 
 
 def stale_notebooks() -> list[str]:
-    """Notebooks without outputs or with those of other code; their first cell is written anew."""
+    """Notebooks without outputs, or with those of other code."""
     found = []
     for path in notebook_files():
         nb = read_notebook(path)
-        if code_cells(nb)[0].source != bootstrap_source():
-            code_cells(nb)[0].source = bootstrap_source()
-            write_notebook(nb, path)
         shown = any(cell.outputs for cell in code_cells(nb))
         if not shown or nb.metadata.get("dapur", {}).get("code_sha256") != code_sha256(nb):
             found.append(path.name)

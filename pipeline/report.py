@@ -22,7 +22,6 @@ from .publish import REPOSITORY
 
 TEMPLATES = Path(__file__).with_name("templates")
 READMES = {"en": ROOT / "README.md", "id": ROOT / "README.id.md"}
-MOST_SAMPLES = 6
 _WORDS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 RESULTS, OPPONENTS, STATUS = (_WORDS[name] for name in ("results", "opponents", "status"))
 
@@ -111,7 +110,7 @@ def write_report(
     png = loss_curve(curve) if curve else b""
     if png:
         (folder / "loss.png").write_bytes(png)
-    values = {"run": summary, "metrics": metrics, "samples": samples[:MOST_SAMPLES], "curve": curve}
+    values = {"run": summary, "metrics": metrics, "samples": samples[:6], "curve": curve}
     values |= {"results": result_rows(metrics), "opponents": OPPONENTS, "old": old}
     values |= {"png": base64.b64encode(png).decode(), "sentence": sentence, "good": gates.GOOD}
     values |= {"files": [path.stem for path in folder.glob("*.ipynb")]}

@@ -34,12 +34,10 @@ OPTIONS = ("PROFILE", "LANGUAGE", "DATA_LANGUAGE", "SEED")  # parameters with an
 
 
 def select_lessons(lessons: list[dict], start: str = "", only: list[str] | None = None):
-    """The lessons from the first whose name begins with `start`, or those that begin with one of
-    `only`. Raises UsageError for a beginning that no lesson has."""
-    if start and only:
-        raise UsageError("--from and --only exclude each other; give one of them.")
+    """The lessons from the first whose name begins with `start`, of these those that begin with one
+    of `only`. Raises UsageError for a beginning that no lesson has."""
     names = [item["name"] for item in lessons]
-    for prefix in only or [start]:
+    for prefix in [start, *(only or [])]:
         if not any(name.startswith(prefix) for name in names):
             raise UsageError(f"unknown lesson {prefix!r}; expected one of: {', '.join(names)}.")
     first = next(number for number, name in enumerate(names) if name.startswith(start))

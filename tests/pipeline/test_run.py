@@ -136,8 +136,8 @@ def test_lessons_are_selected_by_the_beginning_of_their_name():
         return [item["name"][:2] for item in select_lessons(LESSONS, *arguments)]
 
     assert names() == ["00", "01"] and names("01") == ["01"] and names("", ["01", "00"]) == names()
-    for arguments in (("07",), ("", ["start"]), ("01", ["00"])):
-        with pytest.raises(UsageError, match="00_start|exclude"):
+    for arguments in (("07",), ("", ["start"])):
+        with pytest.raises(UsageError, match="00_start"):
             names(*arguments)
 
 
