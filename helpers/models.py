@@ -111,9 +111,8 @@ def prepare_sanity(folder: Path) -> None:
 
 def load_tokenizer(cfg: Settings):
     """The base model's tokenizer with a chat template and a pad token other than the end token."""
-    tokenizer = transformers.AutoTokenizer.from_pretrained(
-        base_folder(cfg), trust_remote_code=False
-    )
+    where = base_folder(cfg)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(where, trust_remote_code=False)
     if tokenizer.chat_template is None:
         tokenizer.chat_template = CHATML
     if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):

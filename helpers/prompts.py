@@ -134,7 +134,17 @@ def draw(recipe: Recipe, language="id", *, form="", phrasing="train", epoch=0, s
     drawn = rng.choices(FORMS, SHARES[language])[0]
     known = names(recipe.ingredients, language)
     form = (form or drawn) if known else "dish"
-    items = _choose(known, form, rng)
+    # The main ingredient, first in line, is always named; some of the others are left out.
+    items = []
+    if form != "dish":
+        others = known[1:]
+        rng.shuffle(others)
+        if form == "both":
+            others = others[: rng.randint(1, 3)]
+        elif rng.random() < INCOMPLETE and len(others) > 2:
+            others = others[: -rng.randint(1, 2)]
+        items = [*known[:1], *others]
+        rng.shuffle(items)
     # Some names are said as people say them: "cabe" for "cabai".
     said = [everyday(i, language) if rng.random() < COLLOQUIAL else i for i in items]
     # "a, b, c" or "a, b dan c", in one of the sentences of this form.
@@ -148,21 +158,6 @@ def draw(recipe: Recipe, language="id", *, form="", phrasing="train", epoch=0, s
         after = rng.choice(around["after"]) if rng.random() < CHATTY else ""
         text = f"{before} {text} {after}".strip()
     return Request(text, form, phrasing, tuple(items))
-
-
-def _choose(known: list[str], form: str, rng: random.Random) -> list[str]:
-    """Which ingredients a request names, in random order; the main one, first in line, is kept."""
-    if form == "dish":
-        return []
-    others = known[1:]
-    rng.shuffle(others)
-    if form == "both":
-        others = others[: rng.randint(1, 3)]
-    elif rng.random() < INCOMPLETE and len(others) > 2:
-        others = others[: -rng.randint(1, 2)]
-    items = [*known[:1], *others]
-    rng.shuffle(items)
-    return items
 
 
 # Chats as messages, ids and labels.

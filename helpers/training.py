@@ -33,10 +33,6 @@ from .prompts import IGNORE
 from .settings import Settings
 from .show import Live, num
 
-# the other way of checkpointing needs inputs with a gradient and is on its way out of torch
-CHECKPOINTING = {"use_reentrant": False}
-
-
 # Rows and batches.
 
 
@@ -199,9 +195,7 @@ class GradientGuard(tf.TrainerCallback):
                 norms.append(0.0 if weight.grad is None else weight.grad.norm().item())
         step = state.global_step + 1
         if not any(norms):
-            raise CourseError(
-                f"the adapters get no gradient at step {step}: see lesson 03, part 4."
-            )
+            raise CourseError(f"adapters get no gradient at step {step}: see lesson 03, part 4.")
         if not all(map(math.isfinite, norms)):
             self.overflows += 1
             if args.fp16 and self.overflows <= 20:
@@ -248,7 +242,7 @@ def attach_adapter(model, cfg: Settings, lora: peft.LoraConfig | None = None):
         model = peft.prepare_model_for_kbit_training(
             model,
             use_gradient_checkpointing=cfg.gradient_checkpointing,
-            gradient_checkpointing_kwargs=CHECKPOINTING,
+            gradient_checkpointing_kwargs={"use_reentrant": False},
         )
     lora = lora or peft.LoraConfig(
         r=cfg.rank,
@@ -286,7 +280,7 @@ def arguments(cfg: Settings, rows: int, output: Path) -> tf.TrainingArguments:
         data_seed=cfg.seed,
         fp16=models.compute_dtype(cfg) == torch.float16,
         gradient_checkpointing=cfg.gradient_checkpointing,
-        gradient_checkpointing_kwargs=CHECKPOINTING,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
         use_cpu=cfg.device.kind == "cpu",
         dataloader_pin_memory=cfg.device.kind == "cuda",
         prediction_loss_only=True,
@@ -387,9 +381,8 @@ def resume(output: Path, mark: str, fresh: bool = False) -> str | None:
                     torch.load(part, weights_only=True, map_location="cpu")
             return last
         except Exception as problem:  # a damaged file can raise nearly anything
-            aside = folder.with_name(f"broken-{folder.name}-{int(time.time())}")
-            folder.rename(aside)
-            print(f"checkpoint {folder.name} is broken ({problem}), moved to {aside.name}")
+            folder.rename(folder.with_name(f"broken-{folder.name}-{int(time.time())}"))
+            print(f"checkpoint {folder.name} is broken and set aside: {problem}")
     return None
 
 

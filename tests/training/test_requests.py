@@ -71,22 +71,6 @@ def test_a_request_names_the_recipe_s_own_ingredients_in_random_order(corpus):
 SOUP = recipes.Recipe("Sup", ("ayam", "wortel", "kentang", "tomat", "kol"), ("Rebus.",))
 
 
-@pytest.mark.parametrize(
-    ("form", "count", "named"),
-    [  # the main one and one to three others; by ingredients all, or all but one or two
-        ("both", 5, {2, 3, 4}),
-        ("ingredients", 5, {5, 4, 3}),
-        ("ingredients", 4, {4, 3, 2}),
-        ("ingredients", 3, {3}),
-    ],
-)
-def test_of_three_ingredients_none_is_left_out_and_of_more_one_or_two(form, count, named):
-    recipe = dataclasses.replace(SOUP, ingredients=SOUP.ingredients[:count])
-    assert len(names(recipe.ingredients, "id")) == count
-    drawn = [prompts.draw(recipe, form=form, epoch=epoch).items for epoch in range(60)]
-    assert {len(set(items)) for items in drawn} == named
-
-
 @pytest.mark.parametrize("form", FORMS)
 def test_a_recipe_of_what_every_kitchen_has_is_asked_for_by_its_title(form):
     syrup = recipes.Recipe("Air Gula", ("1 l air", "2 sdm gula"), ("Rebus.",))
