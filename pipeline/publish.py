@@ -13,7 +13,6 @@ from helpers.course import NOTEBOOKS
 from helpers.files import CourseError, UsageError, first_line, read_json, write_text
 from helpers.settings import ROOT
 
-TEMPLATE = Path(__file__).with_name("bootstrap_cell.txt")
 REPOSITORY = (ROOT / "helpers" / "repository.txt").read_text(encoding="utf-8").strip()
 OF_A_RUN = {"injected-parameters", "papermill-error-cell-tag"}  # cells that papermill adds
 _WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -71,8 +70,8 @@ def copy_missing(folder: Path) -> list[str]:
 
 def bootstrap_source() -> str:
     """The first code cell of every notebook, with the repository's address."""
-    text = TEMPLATE.read_text(encoding="utf-8").rstrip("\n")
-    return text.replace("{repository}", REPOSITORY)
+    text = Path(__file__).with_name("bootstrap_cell.txt").read_text(encoding="utf-8")
+    return text.rstrip("\n").replace("{repository}", REPOSITORY)
 
 
 def code_sha256(nb) -> str:

@@ -54,7 +54,7 @@ def wheels(tmp_path, monkeypatch):
     """A folder of tiny wheels, all that pip finds, and a lock file and a model made of them."""
     folder = tmp_path / "index"
     folder.mkdir()
-    for name in ("tinya", "tinymodel"):
+    for name in ("torch", "tinymodel"):
         with zipfile.ZipFile(folder / f"{name}-1-py3-none-any.whl", "w") as file:
             about = f"Metadata-Version: 2.1\nName: {name}\nVersion: 1\n"
             file.writestr(f"{name}-1.dist-info/METADATA", about)
@@ -63,7 +63,7 @@ def wheels(tmp_path, monkeypatch):
             file.writestr(f"{name}-1.dist-info/RECORD", "")
     course = tmp_path / "course"
     course.mkdir()
-    (course / "requirements.lock").write_text("tinya==1\n")
+    (course / "requirements.lock").write_text("# pins\ntorch==1\n")
     monkeypatch.setattr(kit, "ROOT", course)
     monkeypatch.setattr(kit, "LOCK", course / "requirements.lock")
     monkeypatch.setattr(kit, "EMBEDDED_MODEL", "tinymodel==1")
@@ -84,7 +84,7 @@ def test_a_kit_installs_without_an_index_and_is_written_whole_or_not_at_all(
     assert done.returncode == 0, done.stderr.decode()
     python = tmp_path / "elsewhere" / "course" / ".venv" / "bin" / "python"
     listed = subprocess.run([python, "-m", "pip", "list"], capture_output=True, text=True).stdout
-    assert "tinya" in listed and "tinymodel" in listed
+    assert "torch" in listed and "tinymodel" in listed
     assert (tmp_path / "elsewhere" / "course" / ".venv" / "offline").exists()
     with pytest.raises(UsageError, match="there already"):
         kit.write_kit(tmp_path / "elsewhere")
