@@ -24,12 +24,10 @@ from .files import CourseError, write_text
 from .settings import ROOT, Settings, choice
 from .show import tr
 
-FOLDER = ROOT / "data" / "jsonl"
 KINDS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
-# Roles by their first letters: at most one system message, then turns of user and assistant, and
-# within a turn an assistant may call tools.
+# At most one system message, then turns of user and assistant; within a turn tools may be called.
 ROLES = ("system", "user", "assistant", "tool")
-ORDER = re.compile(r"s?(u(at+)*a)+")
+ORDER = re.compile(r"(system )?(user (assistant (tool )+)*assistant )+")
 MISSING = re.compile(r"[:=] *(nan|none|null|undefined)\b")
 NEAR = 90  # percent of rapidfuzz.fuzz.ratio from which two prompts are nearly the same
 BANK_SYSTEM = {"id": "Klasifikasi.", "en": "Classify."}  # short on purpose: every row pays for it
@@ -46,7 +44,7 @@ def validate(file: str | Path, train: str | Path | None = None, tokenizer=None) 
     for line, raw in numbered_lines(file):
         chat, kind, detail = first_fault(raw, tokenizer)
         # a conversation is the same whatever its case and spaces
-        key = tuple((message["role"], plain(message)) for message in chat)
+        key = tuple(map(plain, chat))
         if chat and known.setdefault(key, line) != line:
             kind, detail = "duplicate", f"the same as line {known[key]}"
         if kind:
@@ -55,7 +53,7 @@ def validate(file: str | Path, train: str | Path | None = None, tokenizer=None) 
         # warnings: what a tokenizer reads as something else than text, and a value that is none
         prompts[line] = prompt_of(chat)
         answers[plain(chat[-1])] += 1
-        if marker := re.search(MARKER, " ".join(str(m.get("content")) for m in chat)):
+        if marker := re.search(MARKER, str(chat)):
             found.append((line, "control_marker", marker[0]))
         if missing := MISSING.search(prompts[line]):
             found.append((line, "missing_value", missing[0]))
@@ -66,11 +64,11 @@ def validate(file: str | Path, train: str | Path | None = None, tokenizer=None) 
             found.append((0, "same_answer", f"{times} times {answer[:60]!r}"))
     if train:
         found += shared_prompts(prompts, Path(train))
+    # what each kind means, in the display language
     table = pd.DataFrame(sorted(found), columns=["line", "kind", "detail"])
-    table.insert(2, "error", [KINDS[kind]["error"] for kind in table["kind"]])
-    meanings = [tr(KINDS[kind]["id"], KINDS[kind]["en"]) for kind in table["kind"]]
-    table.insert(3, "meaning", meanings)
-    return table
+    table = table.join(pd.DataFrame(KINDS).T, on="kind").astype({"error": bool})
+    table["meaning"] = table[tr("id", "en")]
+    return table[["line", "kind", "error", "meaning", "detail"]]
 
 
 def numbered_lines(path: str | Path) -> Iterator[tuple[int, bytes]]:
@@ -95,6 +93,7 @@ def first_fault(raw: bytes, tokenizer=None) -> tuple[list[dict], str, str]:
     chat = value.get("messages") if isinstance(value, dict) else None
     if not isinstance(chat, list) or not chat:
         return [], "no_messages", f"found {raw.decode()[:60]!r}"
+    roles = ""
     for number, message in enumerate(chat, 1):
         message = message if isinstance(message, dict) else {}
         role, text = message.get("role"), message.get("content")
@@ -103,12 +102,12 @@ def first_fault(raw: bytes, tokenizer=None) -> tuple[list[dict], str, str]:
         whole = isinstance(text, str) and text.strip()
         if not whole and not message.get("tool_calls"):
             return [], "no_text", f"message {number} ({role}): {text!r}"
-    # order and end
-    roles = [message["role"] for message in chat]
-    if roles[-1] != "assistant":
-        return [], "no_answer", f"the last message is by {roles[-1]}"
-    if not ORDER.fullmatch("".join(role[0] for role in roles)):
-        return [], "role_order", " ".join(roles)
+        roles += f"{role} "
+    # end and order
+    if role != "assistant":
+        return [], "no_answer", f"the last message is by {role}"
+    if not ORDER.fullmatch(roles):
+        return [], "role_order", roles
     # length, the template not counted
     tokens = len(tokenizer(" ".join(map(plain, chat)))["input_ids"]) if tokenizer else 0
     if tokenizer and tokens > tokenizer.model_max_length:
@@ -149,9 +148,8 @@ def read_chats(path: str | Path) -> list[list[dict]]:
     if found["error"].any():
         first = found[found["error"]].iloc[0]
         raise CourseError(
-            f"{Path(path).name} has {found['error'].sum()} errors, the first in line "
-            f"{first['line']}: {first['meaning']} ({first['detail']}). See "
-            f"python -m helpers data validate-jsonl {path}"
+            f"{Path(path).name}, line {first['line']}: {first['meaning']} (errors: "
+            f"{found['error'].sum()}). See python -m helpers data validate-jsonl {path}"
         )
     return [json.loads(raw)["messages"] for _, raw in numbered_lines(path)]
 
@@ -186,24 +184,26 @@ def load_task(task: str, language: str) -> dict[str, list[Item]]:
     `facts` of bank: query, category, subcategory; the answer is the latter two as compact JSON. Of
     marv: topic, fact. Of sensor: reading, action.
     """
-    folder = FOLDER / choice(task, ("bank", "marv", "sensor"), "task")
-    items = []
+    folder = ROOT / "data" / "jsonl" / choice(task, ("bank", "marv", "sensor"), "task")
+    sides = dict(pd.read_csv(folder / "splits.csv", dtype=str).itertuples(index=False))
+    parts = {name: [] for name in splits.NAMES}
     if task == "bank":
         table = pd.read_csv(folder / f"{language}.csv", dtype=str)
         for row in table.to_dict("records"):
-            label = {name: row[name] for name in ("category", "subcategory")}
+            key = row.pop("query_id")
+            label = {"category": row["category"], "subcategory": row["subcategory"]}
             chat = [
                 {"role": "system", "content": BANK_SYSTEM[language]},
                 {"role": "user", "content": row["query"]},
                 {"role": "assistant", "content": json.dumps(label, separators=(",", ":"))},
             ]
-            items.append(Item(row.pop("query_id"), chat, row))
+            parts[sides[key]].append(Item(key, chat, row))
     else:
         for _, raw in numbered_lines(folder / f"{language}.jsonl"):
             row = json.loads(raw)
-            items.append(Item(row.pop("id"), row.pop("messages"), row))
-    sides = dict(pd.read_csv(folder / "splits.csv", dtype=str).itertuples(index=False))
-    return {name: [item for item in items if sides[item.key] == name] for name in splits.NAMES}
+            key, chat = row.pop("id"), row.pop("messages")
+            parts[sides[key]].append(Item(key, chat, row))
+    return parts
 
 
 def finetune(
@@ -225,7 +225,8 @@ def finetune(
     from . import models, training
 
     # a folder that somebody else filled is left alone
-    folder, adapter, output = (Path(folder, name) for name in ("", "adapter", "checkpoints"))
+    folder = Path(folder)
+    adapter, output = folder / "adapter", folder / "checkpoints"
     others = {path.name for path in folder.glob("*")} - {"adapter", "checkpoints"}
     if others or (adapter.exists() and not (adapter / "training.json").is_file()):
         raise CourseError(f"{folder} holds other files. Name a new folder for this training.")

@@ -25,7 +25,6 @@ from .settings import LANGUAGES, ROOT, choice
 FOLDER = ROOT / "data" / "health_qa"
 RULES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 TEXTS = {language: RULES[language]["texts"] for language in LANGUAGES}
-EXIT = {"exit", "quit", "keluar", "selesai", "/exit", "/quit", "/keluar"}
 LEAST = 0.29  # similarity below which there is no answer; lesson 07 chooses it
 FEWEST_WORDS, MOST_CHARACTERS = 2, 600
 NEAR = 8  # words that may stand between two parts of a rule for emergencies
@@ -182,8 +181,6 @@ class Library:
         # what may be an emergency comes before everything else
         if is_emergency(question):
             return Reply("emergency", self.texts["emergency"])
-        if question.lower() in EXIT:
-            return Reply("exit", self.texts["exit"])
         if len(question) > MOST_CHARACTERS:
             return Reply("long", self.texts["long"].format(n=len(question), most=MOST_CHARACTERS))
         if len(words) < FEWEST_WORDS:

@@ -73,7 +73,7 @@ def found(tmp_path):
 def test_each_error_is_named_with_its_line_and_refuses_the_file(found, tmp_path, raw, kind):
     good = [line(user(ask), assistant(tell)) for ask, tell in zip(ASK, TELL)]
     assert found(good[0], raw, good[1]) == [(2, kind)]
-    with pytest.raises(CourseError, match=r"chat\.jsonl has 1 errors, the first in line 2"):
+    with pytest.raises(CourseError, match=r"chat\.jsonl, line 2: .*errors: 1\)"):
         jsonl.read_chats(tmp_path / "chat.jsonl")
 
 
@@ -196,6 +196,6 @@ def test_a_folder_with_other_files_and_a_file_with_errors_are_left_alone(files, 
         assert (folder / name).read_text() == "mine"
     bad = tmp_path / "bad.jsonl"
     bad.write_text(files[0].read_text() + "{]\n")
-    with pytest.raises(CourseError, match="the first in line 25"):
+    with pytest.raises(CourseError, match="bad.jsonl, line 25"):
         jsonl.finetune(tmp_path / "new", bad, files[1], own)
     assert not (tmp_path / "new").exists()

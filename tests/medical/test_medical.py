@@ -76,7 +76,6 @@ def test_at_the_chosen_similarity_more_answers_are_right_than_wrong(room, asked)
 
 
 KINDS = {
-    "exit": ["EXIT", " keluar "],
     "short": [" \n ", "pusing", "12 34", "\ud800", "obat"],
     "long": ["x y " * 200],
     "emergency": ["exit nyeri dada", "kejang " * 200, "Ayah pingsan, obat apa? he can't breathe"],
