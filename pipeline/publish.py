@@ -16,7 +16,6 @@ from helpers.settings import ROOT
 REPOSITORY = (ROOT / "helpers" / "repository.txt").read_text(encoding="utf-8").strip()
 OF_A_RUN = {"injected-parameters", "papermill-error-cell-tag"}  # cells that papermill adds
 _WIDGET = "application/vnd.jupyter.widget-view+json"
-_SWITCH = 'class="dapur-language"'
 
 
 def notebook_files() -> list[Path]:
@@ -101,7 +100,7 @@ def clean_outputs(cell, number: int) -> list:
     for output in cell.outputs:
         data = output.get("data", {})
         # A widget needs a kernel, and committed pages show both languages.
-        if _WIDGET in data or _SWITCH in data.get("text/html", ""):
+        if _WIDGET in data or 'class="dapur-language"' in data.get("text/html", ""):
             continue
         if output.output_type == "stream":
             output.text = without_paths(strip_ansi(output.text))

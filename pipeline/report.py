@@ -20,7 +20,6 @@ from . import gates
 from .execute import sentence
 from .publish import REPOSITORY
 
-TEMPLATES = Path(__file__).with_name("templates")
 READMES = {"en": ROOT / "README.md", "id": ROOT / "README.id.md"}
 _WORDS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 RESULTS, OPPONENTS, STATUS = (_WORDS[name] for name in ("results", "opponents", "status"))
@@ -58,7 +57,7 @@ def preformatted(value) -> str:
 
 def rendered(name: str, **values) -> str:
     """The template `name`.j2 with these values; everything is escaped in HTML."""
-    loader, escape = jinja2.FileSystemLoader(TEMPLATES, encoding="utf-8"), name.endswith("html")
+    loader, escape = jinja2.PackageLoader("pipeline"), name.endswith("html")
     made = jinja2.Environment(
         loader=loader, autoescape=escape, trim_blocks=True, undefined=jinja2.StrictUndefined
     )
