@@ -123,12 +123,13 @@ def test_numbers_compare_across_notations(indonesian, english, same):
 
 
 def definitions(module):
-    """Name -> code of the functions and classes at the top, without docstrings and annotations."""
+    """Name -> code of functions and classes, without docstrings, annotations and imports."""
     found = {}
     for node in ast.walk(module):
         node.annotation = node.returns = None
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and ast.get_docstring(node):
-            del node.body[0]
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            own = node.body[1:] if ast.get_docstring(node) else node.body
+            node.body = [line for line in own if not isinstance(line, (ast.Import, ast.ImportFrom))]
     for node in module.body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
             found[node.name] = ast.dump(node)
