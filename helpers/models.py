@@ -68,6 +68,7 @@ def prepare_packaged(folder: Path) -> None:
     model = transformers.AutoModelForCausalLM.from_pretrained(
         gguf.parent, dtype=torch.bfloat16, **options
     )
+    # Padding gets a token of its own, and the model's configuration says so too.
     tokenizer.pad_token = "<|endoftext|>"
     for config in (model.config, model.generation_config):
         config.pad_token_id, config.eos_token_id = tokenizer.pad_token_id, tokenizer.eos_token_id
@@ -83,6 +84,7 @@ def prepare_sanity(folder: Path) -> None:
     """A two-layer random Llama and a BPE tokenizer trained on the course's recipes, in a second."""
     from tokenizers import ByteLevelBPETokenizer
 
+    # A tokenizer of 2048 pieces, with the three tokens that a chat template needs.
     special = {"pad_token": "<|endoftext|>", "bos_token": "<|im_start|>", "eos_token": "<|im_end|>"}
     bpe = ByteLevelBPETokenizer()
     recipes = [str(path) for path in sorted((ROOT / "data" / "recipes").rglob("*.csv"))]
@@ -101,6 +103,7 @@ def prepare_sanity(folder: Path) -> None:
         tie_word_embeddings=True,
         pad_token_id=tokenizer.pad_token_id,  # 0; Llama's beginning and end are 1 and 2, as here
     )
+    # Weights at random, but always the same ones.
     torch.manual_seed(0)
     transformers.LlamaForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -154,6 +157,7 @@ def load_base(cfg: Settings, quantization: str | None = None, for_training: bool
     except (OSError, ValueError) as problem:  # ValueError: of a kind that transformers knows not
         told = f"base model {cfg.base_model} cannot be loaded: {first_line(problem)}"
         raise CourseError(told) from problem
+    # What a processor does differently: see lesson 03, section 4.
     if cfg.device.kind == "cpu" and quantization == "nf4":
         unpack(model)
     if cfg.device.kind == "cpu" and for_training:
@@ -186,11 +190,6 @@ def unpack(model):
 # Adapters.
 
 
-def adapter_folder(cfg: Settings) -> Path:
-    """Where lesson 03 saves its adapter."""
-    return cfg.artifacts / "adapter"
-
-
 def torn(folder: Path) -> str | None:
     """Why a folder holds no whole LoRA adapter (none there, cut off, another kind); None if so."""
     from safetensors import SafetensorError, safe_open
@@ -216,7 +215,7 @@ def require_adapter(cfg: Settings, folder=None, lesson="03_qlora_training") -> P
     Also when it learnt other rows than lesson 02 has saved last: a new split moves recipes from
     train to test, and the model would be examined on what it learnt.
     """
-    folder = folder or adapter_folder(cfg)
+    folder = folder or cfg.artifacts / "adapter"
     why, note, rows = torn(folder), folder / "training.json", rows_hash(cfg)
     if not why and rows and note.is_file() and read_json(note).get("rows", rows) != rows:
         why = tr("dilatih dengan baris lain", "trained on other rows")

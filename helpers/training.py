@@ -90,6 +90,7 @@ def label_loss(model, batch, dtype, reduction="mean"):
     `dtype`: of the arithmetic (models.compute_dtype). `reduction`: "mean" or "sum" over all label
     tokens, or "none" for one sum of nats a row, shape (batch,).
     """
+    # Without the adapter's wrapper: the decoder gives hidden states, the head makes logits of them.
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
     head = causal.get_output_embeddings()
     targets = batch["labels"][:, 1:]  # position t predicts token t + 1: (batch, length - 1)
@@ -102,10 +103,12 @@ def label_loss(model, batch, dtype, reduction="mean"):
         hidden = causal.get_decoder()(
             input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
         ).last_hidden_state[:, :-1]  # (batch, length - 1, width)
+        # A processor takes them in pieces; an output layer that learns needs its own gradient.
         if targets.is_cpu and not any(p.requires_grad for p in head.parameters()):
             nats = InPieces.apply(hidden[keep], targets[keep], nats_of)
         else:
             nats = nats_of(hidden[keep], targets[keep])
+    # One number, or the nats put back at their places and added up by row.
     if reduction != "none":
         return nats.mean() if reduction == "mean" else nats.sum()
     by_row = torch.zeros(targets.shape, device=nats.device)
@@ -125,6 +128,7 @@ class InPieces(torch.autograd.Function):
     @staticmethod
     def forward(ctx, hidden, targets, nats_of):
         found, gradients = [], []
+        # Piece by piece: the loss, and at once its gradient, as long as the logits are there.
         for part, wanted in zip(hidden.split(PIECE), targets.split(PIECE)):
             with torch.set_grad_enabled(ctx.needs_input_grad[0]):
                 part = part.detach().requires_grad_(ctx.needs_input_grad[0])
@@ -137,6 +141,7 @@ class InPieces(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, by_nats):
+        # The chain rule: what each position's loss counts for, times its own gradient.
         by_hidden = torch.cat(ctx.saved_tensors)
         return (by_hidden.float() * by_nats[:, None]).to(by_hidden.dtype), None, None
 
@@ -171,6 +176,7 @@ class GradientGuard(tf.TrainerCallback):
     """
 
     def on_train_begin(self, args, state, control, train_dataloader=None, **kwargs):
+        # As many labels must come out of the collator as stand in the rows.
         data = train_dataloader.dataset
         rows = [data[i] for i in range(min(4, len(data)))]
         learnt = sum(label != IGNORE for row in rows for label in row["labels"])
@@ -189,6 +195,7 @@ class GradientGuard(tf.TrainerCallback):
     def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
         if not self.look:
             return
+        # B begins at zero, so its gradient is the one that moves first.
         norms = []
         for name, weight in model.named_parameters():
             if "lora_B" in name and weight.requires_grad:
@@ -261,6 +268,7 @@ def arguments(cfg: Settings, rows: int, output: Path) -> tf.TrainingArguments:
     Raises CourseError when the warm-up is longer than the training: the learning rate would never
     arrive, and the model would stay as it was.
     """
+    # Steps in a pass over the rows, in all, and from one evaluation to the next.
     per_epoch = max(1, math.ceil(rows / (cfg.batch * cfg.accumulation)))
     steps = cfg.max_steps if cfg.max_steps > 0 else math.ceil(per_epoch * cfg.epochs)
     if cfg.warmup_steps >= steps:
@@ -292,8 +300,6 @@ def arguments(cfg: Settings, rows: int, output: Path) -> tf.TrainingArguments:
         restore_callback_states_from_checkpoint=True,
         logging_steps=min(10, every),
         disable_tqdm=True,
-        log_level="error",
-        remove_unused_columns=False,
     )
     args._n_gpu = min(args.n_gpu, 1)  # the model sits on one card, even where there are two
     return args
@@ -366,11 +372,13 @@ def resume(output: Path, mark: str, fresh: bool = False) -> str | None:
     renamed to `broken-...` and named on standard output. `weights_only=True` runs no code: a
     checkpoint may come from somebody else.
     """
+    # The folder belongs to one training at a time.
     note = output / "fingerprint.txt"
     if fresh or not note.is_file() or note.read_text() != mark:
         for old in output.glob("checkpoint-*"):
             shutil.rmtree(old)
     files.write_text(note, mark)
+    # From the newest one backwards, until one loads.
     while last := tf.trainer_utils.get_last_checkpoint(output):
         folder = Path(last)
         try:
@@ -412,6 +420,7 @@ def save(folder: Path, trainer, tokenizer, cfg: Settings, summary: dict, text=""
 
     `summary`: what `run` gave; `text`: what the card says before its table.
     """
+    # What people read: whose model it is, what it is for, how it was made.
     base = models.base_folder(cfg)
     base = Path(base).name if Path(base).is_dir() else base  # not where it lies on this machine
     summary = summary | {"versions": VERSIONS, "rows": models.rows_hash(cfg)}
@@ -421,6 +430,7 @@ def save(folder: Path, trainer, tokenizer, cfg: Settings, summary: dict, text=""
     card = f"---\n{head}\n---\n\n# Adapter for {base}\n\n{text}\n\n{table}\n"
 
     def fill(new: Path) -> None:
+        # The adapter and its tokenizer, then what belongs beside them.
         trainer.model.save_pretrained(new)
         tokenizer.save_pretrained(new)
         config = files.read_json(new / "adapter_config.json") | {"base_model_name_or_path": base}

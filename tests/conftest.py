@@ -103,7 +103,7 @@ def random_adapter():
         for name, weight in model.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.normal_(weight, std=0.1)
-        model.save_pretrained(models.adapter_folder(cfg))
+        model.save_pretrained(cfg.artifacts / "adapter")
         return cfg
 
     return save

@@ -18,7 +18,7 @@ def packaged_cfg(packaged_root):
     for name, weight in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.03)
-    model.save_pretrained(models.adapter_folder(cfg))
+    model.save_pretrained(cfg.artifacts / "adapter")
     return cfg
 
 

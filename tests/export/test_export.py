@@ -32,7 +32,7 @@ def with_adapter(cfg, base="full"):
     """PEFT's own model in fp32: the base, as published or rounded to NF4 and back, and adapter."""
     model = models.load_base(cfg, "none" if base == "full" else "nf4")
     model = model if base == "full" else model.dequantize(dtype=torch.float32)
-    return PeftModel.from_pretrained(model, str(models.adapter_folder(cfg))).eval()
+    return PeftModel.from_pretrained(model, str(cfg.artifacts / "adapter")).eval()
 
 
 def merged_model(cfg, folder, base="full"):
@@ -83,7 +83,7 @@ def test_a_large_model_is_merged_file_by_file(copied, random_adapter, tmp_path):
 def test_what_must_not_be_merged_is_refused(copied, tmp_path):
     with pytest.raises(UsageError, match="trained, full"):
         list(export.merged_weights(copied, "nf4"))
-    adapter = models.adapter_folder(copied) / "adapter_model.safetensors"
+    adapter = copied.artifacts / "adapter" / "adapter_model.safetensors"
     whole = load_file(adapter)
     save_file({name.replace("layers.1", "layers.9"): w for name, w in whole.items()}, adapter)
     with pytest.raises(AssertionError, match="does not fit.*layers.9"):

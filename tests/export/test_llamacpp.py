@@ -138,9 +138,9 @@ def test_its_server_is_for_nobody_else_and_asks_through_no_proxy(bot, monkeypatc
 def test_a_retrained_adapter_gets_its_own_file(packaged_cfg, tmp_path):
     shutil.copytree(packaged_cfg.artifacts_root / "models", tmp_path / "models")
     cfg = replace(packaged_cfg, artifacts_root=tmp_path)
-    shutil.copytree(models.adapter_folder(packaged_cfg), models.adapter_folder(cfg))
+    shutil.copytree(packaged_cfg.artifacts / "adapter", cfg.artifacts / "adapter")
     first = llamacpp.open_bot(cfg, "gguf").conversation(answer_tokens=8).say(QUESTION)
-    adapter = models.adapter_folder(cfg) / "adapter_model.safetensors"
+    adapter = cfg.artifacts / "adapter" / "adapter_model.safetensors"
     weights = load_file(adapter)
     save_file({name: -w if "lora_B" in name else w for name, w in weights.items()}, adapter)
     second = llamacpp.open_bot(cfg, "gguf").conversation(answer_tokens=8).say(QUESTION)
@@ -151,7 +151,7 @@ def test_what_it_cannot_load_is_named(tmp_path, exported, packaged_cfg):
     whole = export.gguf_path(packaged_cfg, "q8_0").read_bytes()
     for content in (whole[: len(whole) // 2], b"MZ" * 500, b""):
         (tmp_path / "x.gguf").write_bytes(content)
-        with pytest.raises(CourseError, match="cannot load x.gguf"):
+        with pytest.raises(CourseError, match="cannot serve x.gguf"):
             llamacpp.start(tmp_path / "x.gguf")
 
 

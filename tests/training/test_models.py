@@ -151,7 +151,7 @@ def test_an_adapter_that_learnt_other_rows_than_were_saved_last_is_refused(
     cfg = here(cfg, tmp_path)
     with pytest.raises(MissingStep, match="03_qlora_training"):
         models.load_tuned(cfg)
-    folder = models.adapter_folder(random_adapter(cfg))
+    folder = random_adapter(cfg).artifacts / "adapter"
     write_json(folder / "training.json", {"rows": "0123abcd"})
     assert models.require_adapter(cfg) == folder, "the rows of lesson 02 are gone: it is taken"
     for name in ("train", "validation"):

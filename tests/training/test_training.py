@@ -541,7 +541,7 @@ def test_a_saved_adapter_is_whole_carries_a_card_and_answers_like_the_one_in_mem
     cfg = dataclasses.replace(
         cfg, artifacts_root=tmp_path, compute_dtype="float32", licence="Gemma", language="en"
     )
-    folder = models.adapter_folder(cfg)
+    folder = cfg.artifacts / "adapter"
     trainer, summary = trained(cfg, rows, tokenizer, tmp_path / "checkpoints")
     training.save(folder, trainer, tokenizer, cfg, summary, "What it is for.")
     card = (folder / "README.md").read_text(encoding="utf-8")
