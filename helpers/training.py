@@ -425,7 +425,6 @@ def save(folder: Path, trainer, tokenizer, cfg: Settings, summary: dict, text=""
     base = Path(base).name if Path(base).is_dir() else base  # not where it lies on this machine
     summary = summary | {"versions": VERSIONS, "rows": models.rows_hash(cfg)}
     head = f"language: {cfg.data_language}\nlibrary_name: peft\ntags: [qlora, dapur-llm]"
-    text += f"\n\nThe base model's licence ({cfg.licence}) applies to the base model."
     table = pd.Series(cfg.as_dict() | summary, name="value").to_markdown()
     card = f"---\n{head}\n---\n\n# Adapter for {base}\n\n{text}\n\n{table}\n"
 

@@ -546,7 +546,7 @@ def test_a_saved_adapter_is_whole_carries_a_card_and_answers_like_the_one_in_mem
     training.save(folder, trainer, tokenizer, cfg, summary, "What it is for.")
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert card.startswith("---\nlanguage: id\n"), "of its recipes, not of the lesson"
-    for part in (cfg.data_hash, "learning_rate", "licence (Gemma)", "What it is for.", "'torch'"):
+    for part in (cfg.data_hash, "learning_rate", "Gemma", "What it is for.", "'torch'"):
         assert part in card
     assert str(tmp_path) not in card
     named = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
