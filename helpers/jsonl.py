@@ -206,13 +206,7 @@ def load_task(task: str, language: str) -> dict[str, list[Item]]:
     return parts
 
 
-def finetune(
-    folder: str | Path,
-    train_file: str | Path,
-    validation_file: str | Path,
-    cfg: Settings,
-    fresh=False,
-) -> dict:
+def finetune(folder: Path, train_file: Path, validation_file: Path, cfg: Settings, fresh=False):
     """Train on a chat JSONL file; the adapter stands in `folder`/adapter. Returns its summary.
 
     The same rows, settings and model are trained once: a finished training is used again, one that
@@ -227,9 +221,10 @@ def finetune(
     # a folder that somebody else filled is left alone
     folder = Path(folder)
     adapter, output = folder / "adapter", folder / "checkpoints"
-    others = {path.name for path in folder.glob("*")} - {"adapter", "checkpoints"}
-    if others or (adapter.exists() and not (adapter / "training.json").is_file()):
-        raise CourseError(f"{folder} holds other files. Name a new folder for this training.")
+    ours = {adapter: "training.json", output: "fingerprint.txt"}
+    for path in folder.glob("*"):
+        if not (path / ours.get(path, "nothing of ours")).is_file():
+            raise CourseError(f"{folder} holds other files. Name a new folder for this training.")
     # the rows of both files that fit
     tokenizer, rows = models.load_tokenizer(cfg), []
     for file in (train_file, validation_file):

@@ -1,6 +1,7 @@
 """Chat JSONL: what the validator finds, the three tasks, and a training from a file."""
 
 import json
+import time
 from collections import Counter
 from dataclasses import replace
 
@@ -125,12 +126,22 @@ def test_with_a_tokenizer_a_row_must_fit_its_model(found, tokenizer):
     assert found(*rows, tokenizer=tokenizer) == []
 
 
-def test_an_empty_file_and_the_meanings(found):
+def test_an_empty_file_and_the_meanings(found, tmp_path):
     assert found(b" ") == [(0, "no_messages")]
-    for texts in jsonl.KINDS.values():
-        assert texts["id"] != texts["en"] and isinstance(texts["error"], bool)
-    show.set_language("en")
-    assert jsonl.validate.__doc__
+    for language in LANGUAGES:
+        show.set_language(language)
+        (told,) = jsonl.validate(tmp_path / "chat.jsonl")["meaning"]
+        assert told == jsonl.KINDS["no_messages"][language]
+    assert all(texts["id"] != texts["en"] for texts in jsonl.KINDS.values())
+
+
+@pytest.mark.parametrize("text", ["9" * 200_000, ": " * 99_000, "<|" * 99_000, "an " * 66_000])
+def test_time_grows_with_the_length_and_not_with_its_square(found, tmp_path, text):
+    row = line(user(text), assistant(text + "."))
+    (tmp_path / "train.jsonl").write_bytes(row)
+    start = time.process_time()
+    assert (1, "in_train") in found(row, train=tmp_path / "train.jsonl")
+    assert time.process_time() - start < 5
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -187,7 +198,7 @@ def test_a_training_runs_once_and_anew_where_the_rows_or_fresh_say_so(files, own
 
 
 def test_a_folder_with_other_files_and_a_file_with_errors_are_left_alone(files, own, tmp_path):
-    for name in ("thesis.doc", "adapter/notes.txt"):
+    for name in ("thesis.doc", "adapter/notes.txt", "checkpoints/checkpoint-9/mine"):
         folder = tmp_path / name.replace("/", "-")
         (folder / name).parent.mkdir(parents=True)
         (folder / name).write_text("mine")
