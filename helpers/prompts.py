@@ -102,9 +102,8 @@ def parse(text: str) -> Recipe | None:
         middle = lines.index(second)
         items = [_ITEM.fullmatch(line) for line in lines[1:middle]]
         steps = [_STEP.fullmatch(line) for line in lines[middle + 1 :]]
-        if len(items) < 2 or not steps or not all(items) or not all(steps):
-            return None
-        if [int(step[1]) for step in steps] != list(range(1, len(steps) + 1)):
+        numbers = [int(step[1]) for step in steps if step]
+        if len(items) < 2 or not all(items) or not steps or numbers != [*range(1, len(steps) + 1)]:
             return None
         ingredients = tuple(quantity_first(item[1]) for item in items)
         return Recipe(title, ingredients, tuple(step[2] for step in steps))

@@ -111,9 +111,7 @@ def label_loss(model, batch, dtype, reduction="mean"):
     # One number, or the nats put back at their places and added up by row.
     if reduction != "none":
         return nats.mean() if reduction == "mean" else nats.sum()
-    by_row = torch.zeros(targets.shape, device=nats.device)
-    by_row[keep] = nats
-    return by_row.sum(dim=1)
+    return torch.zeros(targets.shape, device=nats.device).masked_scatter(keep, nats).sum(dim=1)
 
 
 class InPieces(torch.autograd.Function):
@@ -348,10 +346,10 @@ def fingerprint(cfg: Settings, train: ChatDataset, validation: ChatDataset, *con
     settings |= {"base": cfg.base_model, "kind": cfg.device.kind, "saved": models.rows_hash(cfg)}
     shown = []
     for config in configs:
-        for name, value in sorted(config.to_dict().items()):
-            # A set, such as PEFT's target modules, has another order in every process.
-            value = sorted(value) if isinstance(value, set) else value
-            shown += [name, str(value)] if name != "output_dir" else []
+        values = config.to_dict() | {"output_dir": ""}
+        # A set, such as PEFT's target modules, has another order in every process.
+        sets = {name: sorted(value) for name, value in values.items() if isinstance(value, set)}
+        shown.append({name: str(value) for name, value in (values | sets).items()})
     return files.cache_key(rows, settings, VERSIONS, shown)
 
 
