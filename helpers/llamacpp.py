@@ -10,7 +10,7 @@ it. The chat's GGUF file is written at the first question, once for each adapter
 from __future__ import annotations
 
 import importlib.util
-import secrets
+import os
 from collections.abc import Generator
 from pathlib import Path
 
@@ -36,6 +36,9 @@ def start(path: Path, key: str = "", host: str = "127.0.0.1", port: int = 0):
 
     params = xllamacpp.CommonParams()
     params.model.path, params.model_alias, params.n_ctx = str(path), {path.stem}, CONTEXT
+    # As many threads as PyTorch would take: one for each core, unless it is told otherwise.
+    threads = int(os.environ.get("OMP_NUM_THREADS", -1))
+    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
     # Nothing but the answers: no page, no list of conversations, no log, no cache beside the model.
     params.ui = params.endpoint_slots = params.warmup = False
     params.verbosity, params.cache_ram_mib = -1, 0
@@ -44,7 +47,7 @@ def start(path: Path, key: str = "", host: str = "127.0.0.1", port: int = 0):
     try:
         return xllamacpp.Server(params)
     except RuntimeError as problem:
-        told = f"llama.cpp cannot load {path.name} and serve it at {host}, port {port}: {problem}"
+        told = f"llama.cpp cannot serve {path.name} at {host}, port {port}: {problem}"
         raise CourseError(told) from problem
 
 
@@ -59,7 +62,7 @@ class GgufBot(Bot):
 
     def __init__(self, plain: Bot, **address):
         super().__init__(plain.cfg)
-        self.plain, self.address = plain, {"key": secrets.token_hex(16)} | address
+        self.plain, self.address = plain, {"key": os.urandom(16).hex()} | address
 
     def load(self) -> None:
         """Start the engine and an `openai` client of it, `client`, if that has not been done."""
