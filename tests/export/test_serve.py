@@ -197,7 +197,7 @@ def test_help_imports_neither_gradio_nor_torch():
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGTERM")
-def test_the_command_serves_page_and_api_and_ends_while_it_writes(packaged_cfg, exported):
+def test_the_command_serves_page_and_api_and_ends_while_it_writes(packaged_cfg):
     pytest.importorskip("xllamacpp")
     command = [sys.executable, "-m", "helpers", "serve", "--profile", "sanity", "--port", "0"]
     own = {"BASE_MODEL": "packaged", "DAPUR_ARTIFACTS": str(packaged_cfg.artifacts_root)}
