@@ -155,12 +155,13 @@ def warm_python(python_server):
 def warm_lessons(python_server, warm_python):
     """A module's notebooks, and what they start, run in such processes, but where COLD_PYTHON is.
 
-    Dask starts real ones by itself: JUPYTER_PATH is for the kernels that these start.
+    JUPYTER_PATH is for the kernels that these start, and Dask forks its workers from a kernel.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "executable", warm_python)
         if python_server:
             patch.setenv("JUPYTER_PATH", str(python_server))
+            patch.setenv("DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD", "fork")
         yield
 
 
