@@ -247,9 +247,9 @@ def serve(
 ) -> None:
     """Serve a model: a chat page with GET /health, and llama.cpp's API where it answers."""
     bot = open_bot(model, engine, profile, language, data_language, seed)
-    from .serve import run
+    from .serve import run_service
 
-    run(bot, host=host, port=port, auth=auth)
+    run_service(bot, host=host, port=port, auth=auth)
 
 
 if __name__ == "__main__":

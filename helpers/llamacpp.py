@@ -25,7 +25,7 @@ ENGINES = ("auto", "gguf", "transformers")
 CONTEXT = 2048  # tokens of prompt and answer together; a recipe with its request takes about 300
 
 
-def start(path: Path, key: str = "", host: str = "127.0.0.1", port: int = 0):
+def start_engine(path: Path, key: str = "", host: str = "127.0.0.1", port: int = 0):
     """llama.cpp's server with the model of a GGUF file; port 0: any free one.
 
     It has OpenAI's routes under /v1, /health and a few of its own; `listening_address` tells where.
@@ -54,8 +54,8 @@ def start(path: Path, key: str = "", host: str = "127.0.0.1", port: int = 0):
 class GgufBot(Bot):
     """The tuned model as llama.cpp runs it; the base model answers through `plain`.
 
-    `address`: key, host and port as in `start`, for who wants to ask the same server; without a key
-    it has a random one, and nobody else can.
+    `address`: key, host and port as in `start_engine`, for who wants to ask the same server;
+    without a key it has a random one, and nobody else can.
     """
 
     engine, limit, client = "gguf", CONTEXT, None
@@ -75,7 +75,7 @@ class GgufBot(Bot):
         folder = self.cfg.artifacts / "chat" / weights[:16]
         if not folder.is_dir():
             write_folder(folder, lambda place: export.write_gguf(self.cfg, place / "tuned.gguf"))
-        self.server = start(folder / "tuned.gguf", **self.address)
+        self.server = start_engine(folder / "tuned.gguf", **self.address)
         # Nothing between the two goes by a proxy, and no key means any.
         direct = openai.DefaultHttpxClient(trust_env=False)
         url, key = f"{self.server.listening_address}/v1", self.address["key"] or "-"

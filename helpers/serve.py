@@ -1,6 +1,6 @@
 """The tuned model as a service: a chat page, GET /health, and the address of an OpenAI-like API.
 
-run(llamacpp.open_bot(cfg), port=7860)
+run_service(llamacpp.open_bot(cfg), port=7860)
 
 Gradio's ChatInterface does the page, llama.cpp's own server the API. Importing this module imports
 Gradio.
@@ -108,7 +108,7 @@ def create_app(bot: Bot, auth: str = "") -> FastAPI:
     )
 
 
-def run(bot: Bot, host: str = "127.0.0.1", port: int = 7860, auth: str = "") -> None:
+def run_service(bot: Bot, host: str = "127.0.0.1", port: int = 7860, auth: str = "") -> None:
     """Serve until Ctrl-C. Prints the addresses; the API's key is the password, if there is one.
 
     Raises UsageError for a port that is taken, before anything is loaded.

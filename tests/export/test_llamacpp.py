@@ -22,7 +22,7 @@ QUESTION = "Buatkan resep Soto Ayam."
 @pytest.fixture(scope="module")
 def server(packaged_cfg, exported):
     """llama.cpp with the f16 file, open to anybody on this machine."""
-    return llamacpp.start(export.gguf_path(packaged_cfg, "f16"))
+    return llamacpp.start_engine(export.gguf_path(packaged_cfg, "f16"))
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +152,7 @@ def test_what_it_cannot_load_is_named(tmp_path, exported, packaged_cfg):
     for content in (whole[: len(whole) // 2], b"MZ" * 500, b""):
         (tmp_path / "x.gguf").write_bytes(content)
         with pytest.raises(CourseError, match="cannot serve x.gguf"):
-            llamacpp.start(tmp_path / "x.gguf")
+            llamacpp.start_engine(tmp_path / "x.gguf")
 
 
 @pytest.mark.parametrize(

@@ -185,9 +185,9 @@ def test_the_page_asks_no_other_host(address):
 def test_what_it_cannot_listen_on_is_named_before_anything_is_loaded(bot, address):
     port = int(address.rpartition(":")[2])
     with pytest.raises(UsageError, match=f"port {port}.*--port"):
-        serve.run(bot, port=port)
+        serve.run_service(bot, port=port)
     with pytest.raises(UsageError, match="USER:PASSWORD"):
-        serve.run(bot, port=0, auth="siti")
+        serve.run_service(bot, port=0, auth="siti")
 
 
 def test_help_imports_neither_gradio_nor_torch():
