@@ -1,5 +1,6 @@
 """llama.cpp on the exported file: transformers' tokens, the chat's interface, closed to others."""
 
+import os
 import shutil
 import threading
 from dataclasses import replace
@@ -135,13 +136,14 @@ def test_its_server_is_for_nobody_else_and_asks_through_no_proxy(bot, monkeypatc
     assert told.headers["access-control-allow-origin"] not in ("*", "http://x.example")
 
 
-def test_a_retrained_adapter_gets_its_own_file(packaged_cfg, tmp_path):
-    shutil.copytree(packaged_cfg.artifacts_root / "models", tmp_path / "models")
-    cfg = replace(packaged_cfg, artifacts_root=tmp_path)
-    shutil.copytree(packaged_cfg.artifacts / "adapter", cfg.artifacts / "adapter")
-    first = llamacpp.open_bot(cfg, "gguf").conversation(answer_tokens=8).say(QUESTION)
-    adapter = cfg.artifacts / "adapter" / "adapter_model.safetensors"
+def test_a_retrained_adapter_gets_its_own_file(bot, packaged_cfg, tmp_path):
+    first = bot.conversation(answer_tokens=8).say(QUESTION)
+    root = packaged_cfg.artifacts_root
+    shutil.copytree(root, tmp_path / "a", copy_function=os.link)
+    cfg = replace(packaged_cfg, artifacts_root=tmp_path / "a")
+    adapter = models.adapter_folder(cfg) / "adapter_model.safetensors"
     weights = load_file(adapter)
+    adapter.unlink()  # the other name of the same file stays as it was
     save_file({name: -w if "lora_B" in name else w for name, w in weights.items()}, adapter)
     second = llamacpp.open_bot(cfg, "gguf").conversation(answer_tokens=8).say(QUESTION)
     assert first != second and len(list((cfg.artifacts / "chat").iterdir())) == 2
