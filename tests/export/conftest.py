@@ -29,5 +29,5 @@ def packaged_cfg(packaged_root, tmp_path_factory):
 @pytest.fixture(scope="session")
 def exported(packaged_cfg):
     """The folder of an export of it."""
-    export.export(packaged_cfg)
+    export.export(packaged_cfg, ["f16"])
     return export.gguf_path(packaged_cfg).parent

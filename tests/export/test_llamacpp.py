@@ -5,6 +5,7 @@ import shutil
 import threading
 from dataclasses import replace
 
+import gguf
 import httpx
 import openai
 import pytest
@@ -63,6 +64,18 @@ def test_it_answers_as_transformers_and_its_api_in_openais_form_too(server, pack
         )
     assert reply.choices[0].message.content == theirs["content"]
     assert reply.model == export.gguf_path(packaged_cfg, "f16").stem  # and no path of this machine
+
+
+def test_the_chats_file_holds_the_same_weights_in_8_bits(bot, packaged_cfg, exported):
+    bot.load()
+    chats_file = next((packaged_cfg.artifacts / "chat").glob("*/tuned.gguf"))
+    weights = []
+    for path in (export.gguf_path(packaged_cfg, "f16"), chats_file):
+        tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
+        query = tensors["blk.7.attn_q.weight"]
+        weights.append(gguf.quants.dequantize(query.data, query.tensor_type))
+    assert query.tensor_type.name == "Q8_0"
+    assert 0 < abs(weights[0] - weights[1]).max() < abs(weights[0]).max() / 127
 
 
 def test_a_conversation_with_it_is_one_with_any_bot(bot):
@@ -141,7 +154,7 @@ def test_a_retrained_adapter_gets_its_own_file(bot, packaged_cfg, tmp_path):
     root = packaged_cfg.artifacts_root
     shutil.copytree(root, tmp_path / "a", copy_function=os.link)
     cfg = replace(packaged_cfg, artifacts_root=tmp_path / "a")
-    adapter = models.adapter_folder(cfg) / "adapter_model.safetensors"
+    adapter = cfg.artifacts / "adapter" / "adapter_model.safetensors"
     weights = load_file(adapter)
     adapter.unlink()  # the other name of the same file stays as it was
     save_file({name: -w if "lora_B" in name else w for name, w in weights.items()}, adapter)
@@ -150,7 +163,7 @@ def test_a_retrained_adapter_gets_its_own_file(bot, packaged_cfg, tmp_path):
 
 
 def test_what_it_cannot_load_is_named(tmp_path, exported, packaged_cfg):
-    whole = export.gguf_path(packaged_cfg, "q8_0").read_bytes()
+    whole = export.gguf_path(packaged_cfg, "f16").read_bytes()
     for content in (whole[: len(whole) // 2], b"MZ" * 500, b""):
         (tmp_path / "x.gguf").write_bytes(content)
         with pytest.raises(CourseError, match="cannot serve x.gguf"):

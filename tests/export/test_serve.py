@@ -57,15 +57,17 @@ def started(bot):
         app = serve.create_app(bot, **options)
         server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
         server.config.timeout_graceful_shutdown = 1
-        threading.Thread(target=server.run, daemon=True).start()
-        servers.append(server)
+        thread = threading.Thread(target=server.run, daemon=True)
+        thread.start()
+        servers.append((server, thread))
         while not server.started:
             time.sleep(0.05)
         return f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
 
     yield start
-    for server in servers:
+    for server, thread in servers:
         server.should_exit = True
+        thread.join(10)
 
 
 @pytest.fixture(scope="module")
