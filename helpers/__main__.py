@@ -77,7 +77,7 @@ def lines():
                 yield line
 
 
-def open_bot(model: str, engine: str, *run):
+def chosen_bot(model: str, engine: str, *run):
     """A bot of the tuned model in the engine asked for, or of another one; `run`: settings.load."""
     quiet()
     from . import chat, llamacpp
@@ -187,7 +187,7 @@ def chat(
     engine: Engine = "auto",
 ) -> None:
     """Talk to the model that lesson 03 tuned, or to any other. Ctrl-C: stop; /exit: leave."""
-    bot = open_bot(model, engine, profile, language, data_language, seed)
+    bot = chosen_bot(model, engine, profile, language, data_language, seed)
     talk = bot.conversation(temperature=temperature)
     refused = 0
     for line in lines() if message is None else [message]:
@@ -246,7 +246,7 @@ def serve(
     auth: Annotated[str, Option(help="USER:PASSWORD that the page asks for.")] = "",
 ) -> None:
     """Serve a model: a chat page with GET /health, and llama.cpp's API where it answers."""
-    bot = open_bot(model, engine, profile, language, data_language, seed)
+    bot = chosen_bot(model, engine, profile, language, data_language, seed)
     from .serve import run_service
 
     run_service(bot, host=host, port=port, auth=auth)

@@ -204,7 +204,7 @@ def encode(chat: list[dict], tokenizer) -> Encoded:
     return Encoded(prompt + reply, label_mask(prompt, reply))
 
 
-def check(row: Encoded, chat: list[dict], tokenizer) -> None:
+def check_labels(row: Encoded, chat: list[dict], tokenizer) -> None:
     """Raise LabelMaskError when a row made from `chat` would teach the wrong thing.
 
     All of these hold for a sound row: no message holds a control token; the pad token is not the

@@ -44,7 +44,9 @@ class ChatDataset(torch.utils.data.Dataset):
     LabelMaskError for a row that would teach the wrong thing. `rows[i]` was made of `chats[i]`.
     """
 
-    def __init__(self, chats, tokenizer, max_length, encode=prompts.encode, check=prompts.check):
+    def __init__(
+        self, chats, tokenizer, max_length, encode=prompts.encode, check=prompts.check_labels
+    ):
         self.chats, self.rows, self.too_long = [], [], []
         for chat in chats:
             row = encode(chat, tokenizer)

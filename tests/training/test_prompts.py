@@ -101,7 +101,7 @@ def test_only_the_answer_and_its_end_token_are_learnt(corpus, tokenizer):
         learnt = [t for t, label in zip(row.input_ids, row.labels) if label != prompts.IGNORE]
         assert tokenizer.decode(learnt[:-1]) == chat[-1]["content"]
         assert learnt[-1] == tokenizer.eos_token_id
-        prompts.check(row, chat, tokenizer)
+        prompts.check_labels(row, chat, tokenizer)
 
 
 def test_the_training_prompt_is_what_the_chat_sends(corpus, tokenizer):
@@ -132,7 +132,7 @@ def test_each_way_to_break_the_label_mask_is_caught(corpus, tokenizer):
     prompt_length = len(prompts.prompt_ids(chat[:-1], tokenizer))
     for message, ids, labels in sabotages(row, prompt_length, tokenizer.eos_token_id):
         with pytest.raises(LabelMaskError, match=re.escape(message)):
-            prompts.check(prompts.Encoded(ids, labels), chat, tokenizer)
+            prompts.check_labels(prompts.Encoded(ids, labels), chat, tokenizer)
 
 
 @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ def test_each_way_to_break_the_label_mask_is_caught(corpus, tokenizer):
 def test_a_control_token_in_a_message_is_never_learnt(corpus, tokenizer, typed, place):
     """The tokenizer takes it for a real one: a request would close itself, an answer end twice."""
     chat, row = next(rows(corpus, tokenizer))
-    prompts.check(row, chat, tokenizer)
+    prompts.check_labels(row, chat, tokenizer)
     chat[place] = chat[place] | {"content": f"{chat[place]['content']} {typed} lagi"}
     with pytest.raises(LabelMaskError, match="control token"):
         ChatDataset([chat], tokenizer, 512)
@@ -173,7 +173,7 @@ def test_a_pad_token_that_is_the_end_token_is_refused(corpus, tokenizer):
     try:
         tokenizer.pad_token = tokenizer.eos_token
         with pytest.raises(LabelMaskError, match="pad token is the end token"):
-            prompts.check(row, chat, tokenizer)
+            prompts.check_labels(row, chat, tokenizer)
     finally:
         tokenizer.pad_token = pad
 
@@ -181,22 +181,22 @@ def test_a_pad_token_that_is_the_end_token_is_refused(corpus, tokenizer):
 def test_one_beginning_token_or_one_a_turn_is_right_and_a_second_one_is_not(tokenizer):
     chat = [{"role": "user", "content": "Resep?"}, {"role": "assistant", "content": "Telur"}]
     row, bos = prompts.encode(chat, tokenizer), tokenizer.bos_token_id
-    prompts.check(row, chat, tokenizer)  # ChatML: one a turn
+    prompts.check_labels(row, chat, tokenizer)  # ChatML: one a turn
     with pytest.raises(LabelMaskError):
-        prompts.check(
+        prompts.check_labels(
             prompts.Encoded([bos, *row.input_ids], [prompts.IGNORE, *row.labels]), chat, tokenizer
         )
     other = copy.deepcopy(tokenizer)
     other.chat_template = "{{ bos_token }}{% for m in messages %}{{ m['content'] }}\n{% endfor %}"
     row, prompt = prompts.encode(chat, other), prompts.prompt_ids(chat[:-1], other)
-    prompts.check(row, chat, other)  # one at the start
+    prompts.check_labels(row, chat, other)  # one at the start
     reply = [bos, *row.input_ids[len(prompt) :]]
     twice = prompts.Encoded(prompt + reply, prompts.label_mask(prompt, reply))
     with pytest.raises(LabelMaskError, match="more than one beginning token"):
-        prompts.check(twice, chat, other)
+        prompts.check_labels(twice, chat, other)
     other.chat_template = "{{ bos_token }}" + models.CHATML  # the tokenizer's own comes with it
     with pytest.raises(LabelMaskError, match="more than one beginning token"):
-        prompts.check(prompts.encode(chat, other), chat, other)
+        prompts.check_labels(prompts.encode(chat, other), chat, other)
 
 
 def test_a_tokenizer_that_begins_each_text_itself_gives_the_same_rows(corpus, tokenizer):
@@ -207,4 +207,4 @@ def test_a_tokenizer_that_begins_each_text_itself_gives_the_same_rows(corpus, to
     assert other("Telur")["input_ids"] == [tokenizer.bos_token_id, *tokenizer("Telur")["input_ids"]]
     (chat, row), *_ = rows(corpus, tokenizer)
     assert prompts.encode(chat, other) == row
-    prompts.check(row, chat, other)
+    prompts.check_labels(row, chat, other)
