@@ -44,9 +44,12 @@ def free() -> int:
     Frees nothing that a variable still refers to, `_` and the traceback of an error included.
     """
     gpu = cuda()
+    # Measured where the system sees it: CUDA's reserved blocks, or the resident set of the process.
     held = gpu.memory_reserved if gpu else used_bytes
     before = held()
+    # Objects that refer to each other in a circle go only now, and their tensors with them.
     gc.collect()
+    # Their blocks stay with the allocator until it is told to give them up.
     if gpu:
         gpu.empty_cache()
     elif platform.libc_ver()[0] == "glibc":  # a training leaves gaps that it would keep for later
@@ -75,12 +78,15 @@ class MemoryMonitor:
     def start(self) -> MemoryMonitor:
         self._began = time.perf_counter()
         self._stop.clear()
+        # The first sample is the base line, before the program has done anything.
         self._enter("start")
+        # A daemon thread: a monitor that nobody stops does not keep the program from ending.
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
         return self
 
     def stop(self) -> None:
+        # The thread first, so that two never write at the same time; then the last phase is closed.
         self._stop.set()
         self._thread.join()
         self._enter(self.current)
@@ -92,10 +98,12 @@ class MemoryMonitor:
         self.stop()
 
     def _watch(self):
+        # The event is the clock too: `wait` lasts one interval, or ends at once when it is set.
         while not self._stop.wait(self.interval):
             self._sample(used_bytes())
 
     def _sample(self, size: int) -> None:
+        # A peak by phase for the table, and every sample with its time for the curve.
         name = self.current
         self.peaks[name] = max(self.peaks.get(name, 0), size)
         self.samples.append((time.perf_counter() - self._began, size, name))
@@ -103,19 +111,24 @@ class MemoryMonitor:
     def _enter(self, name: str) -> None:
         """End the phase before, by the allocator's own peak on CUDA, and begin this one."""
         gpu = cuda()
+        # The allocator's counter has seen the peaks between two samples. Before the first sample it
+        # still holds what earlier work needed, so there the memory of this moment counts.
         self._sample(gpu.max_memory_allocated() if gpu and self.samples else used_bytes())
         if gpu:
+            # The counter begins anew, so that the next phase is told its own peak alone.
             gpu.reset_peak_memory_stats()
         self.current = name
 
     @contextmanager
     def phase(self, name: str):
         """Phase `name` for the length of the block; then the phase before goes on."""
+        # Phases may stand inside each other, so the outer one is remembered.
         before = self.current
         self._enter(name)
         try:
             yield self
         finally:
+            # After an error too: later samples are none of this phase's.
             self._enter(before)
 
     @property
@@ -128,13 +141,16 @@ def gpus() -> list[dict[str, str]]:
 
     Empty where there is no driver. Raises CourseError with the words of one that does not answer.
     """
+    # The names in the query are also the keys of what comes back.
     query = "index,name,memory.total,memory.used,memory.free,utilization.gpu,temperature.gpu"
     command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,noheader,nounits"]
+    # Without a driver there is no such program, and that is no mistake.
     if not shutil.which(command[0]):
         return []
     done = subprocess.run(command, capture_output=True, text=True, timeout=30)
     if done.returncode:
         raise CourseError("nvidia-smi: " + " ".join((done.stdout or done.stderr).split()))
+    # One line a card, its values in the order of the query.
     lines = done.stdout.splitlines()
     return list(csv.DictReader(lines, fieldnames=query.split(","), skipinitialspace=True))
 
@@ -148,13 +164,17 @@ def largest_allocation() -> int:
 
     if not cuda():
         return 0
+    # `fits` can be had, `fails` cannot: at first nothing, and the whole card. Halving brings the
+    # two together, to within 1 MiB.
     fits, fails = 0, torch.cuda.mem_get_info()[1]
     while fails - fits > 2**20:
         size = (fits + fails) // 2
         try:
+            # The tensor gets no name, so it is dropped in the same line.
             torch.empty(size, dtype=torch.uint8, device="cuda")
             fits = size
         except torch.cuda.OutOfMemoryError:
             fails = size
+        # And its block goes back, or the allocator would hold it while the next size is tried.
         torch.cuda.empty_cache()
     return fits

@@ -24,6 +24,7 @@ from pathlib import Path
 from . import settings
 from .files import UsageError
 
+# Their blocks are alike but for biases (Qwen2) and a norm over queries and keys (Qwen3).
 FAMILIES = ("llama", "qwen2", "qwen3")
 GIB = 2**30
 # Allowances, not formulas. CUDA context: "around 400MB if CUDA >= 11.7" (pytorch/pytorch#109888)
@@ -73,7 +74,9 @@ def find(model: str, download: bool = False) -> Shape:
     except Exception as problem:  # the libraries' errors differ by version and by what is wrong
         why = " ".join(str(problem).split())[:200]
         raise UsageError(f"{model} cannot be planned; measure it instead: {why}") from problem
+    # A head tied to the embedding is one matrix, and is counted once.
     empty.tie_weights()
+    # All blocks are alike, so the first tells the layers of each: q_proj, k_proj, ... down_proj.
     linears = {
         name.rpartition(".")[2]: (layer.in_features, layer.out_features)
         for name, layer in empty.model.layers[0].named_modules()
@@ -132,8 +135,10 @@ def nf4_bytes(weights: int, double_quant: bool = True) -> tuple[int, int]:
 
 def base_bytes(shape: Shape, job: Job) -> dict[str, int]:
     """The base model: 4-bit weights, their constants, what is not quantised, what is unpacked."""
+    # Matrix by matrix, since each rounds its last block up; then all layers together.
     matrices = [nf4_bytes(a * b) for a, b in shape.linears.values()]
     packed, constants = (shape.config.num_hidden_layers * sum(column) for column in zip(*matrices))
+    # A processor keeps an unpacked copy beside the 4-bit weights; a GPU unpacks as it multiplies.
     return {
         "weights": packed,
         "nf4_constants": constants,
@@ -164,20 +169,26 @@ def optimizer_bytes(tensors: list[int], optimizer: str) -> int:
 
 def layer_bytes(shape: Shape, job: Job) -> int:
     """Activations that one block keeps for the backward pass, for the whole batch."""
+    # Bytes of a number: `s` in the arithmetic, `stream` in what goes from layer to layer.
     s, stream, cuda = job.compute_bytes, job.rest_bytes, job.device == "cuda"
     heads = shape.config.num_attention_heads
+    # Rows of different length need a padding mask; a batch of one row has nothing to pad.
     padding = job.batch > 1 if job.padded is None else job.padded
+    # Widths of queries and of keys: in grouped attention several query heads share one key head.
     q, kv = shape.linears["q_proj"][1], shape.linears["k_proj"][1]
     inputs = {name: shape.linears[name][0] for name in targeted(shape, job)}
+    # From here on `token` adds up the bytes that one token leaves, part by part.
     # Two norms of the stream in fp32, and in Qwen3 one over queries and keys.
     token = 8 * shape.config.hidden_size + 8
     token += 4 * (q + kv) * (shape.config.model_type == "qwen3")
     # Queries, keys, values, output of attention; with a padding mask keys and values are repeated
     # for each query head.
+    # The last term is one fp32 number for each head, the sum in its softmax (its log-sum-exp).
     token += s * 2 * (q + (q if padding else kv)) + 4 * heads
     # The gated MLP: gate, its activation, up.
     token += 3 * shape.config.intermediate_size * stream
     # What the adapters read.
+    # They keep it because the gradient of A is computed from it.
     if job.dropout:  # the dropped input of each, and its mask
         token += sum(n * (s + (1 if cuda else stream)) for n in inputs.values())
     elif s < 4 and (stream == 4 or not cuda):  # each adapter's own 16-bit copy
@@ -189,6 +200,7 @@ def layer_bytes(shape: Shape, job: Job) -> int:
     # Plain attention keeps the scores of every head: softmax in fp32, and cast for the product.
     if not cuda:
         token += (4 + s * (s < 4)) * heads * job.length
+    # The mask is no matter of one token: a number for each pair of positions in each row.
     mask = job.batch * job.length**2 * s if padding else 0
     return job.batch * job.length * token + mask
 
@@ -198,6 +210,7 @@ def step_bytes(shape: Shape, job: Job) -> tuple[dict[str, int], dict[str, int]]:
     s, stream, cuda = job.compute_bytes, job.rest_bytes, job.device == "cuda"
     model, tokens, targets = shape.config, job.batch * job.length, targeted(shape, job)
     layers, tensors = model.num_hidden_layers, adapter_tensors(shape, job)
+    # Numbers in all adapters; they are trained in fp32, as are their gradients: 4 bytes each.
     adapters = layers * sum(tensors)
     # What is there from the beginning to the end of a step.
     held = {
@@ -216,6 +229,7 @@ def step_bytes(shape: Shape, job: Job) -> tuple[dict[str, int], dict[str, int]]:
     kept, rebuilt = layers * layer_bytes(shape, job) + casts, 0
     if job.checkpointing:
         kept, rebuilt = layers * stream * width, layer_bytes(shape, job) + casts
+    # The norm behind the last layer keeps its input in fp32.
     kept += 4 * width
     # At the loss: log-probabilities, their gradient and the logits' gradient, in fp32; and a 16-bit
     # copy of an fp32 head while its gradient is due.
@@ -229,13 +243,17 @@ def step_bytes(shape: Shape, job: Job) -> tuple[dict[str, int], dict[str, int]]:
     passing = (4 if "up_proj" in targets else 3) * stream * mlp + copies if job.checkpointing else 0
     # One layer's backward pass: two gradients as wide as the MLP.
     moving = wide + rebuilt + 2 * stream * mlp + copies
+    # On a GPU also a 16-bit tensor of that width where the stream is fp32; and what down_proj's
+    # adapter has kept goes while its gradient comes.
     moving += s * mlp * ((stream > s) - ("down_proj" in targets)) if cuda else 0
+    # Each moment: what is there anyway, what forward has kept, and what this moment adds.
     phases = {
         "loaded": base - held["gradients"] - held["optimizer"],
         "forward": base + kept + max(head + logits - late, passing),
         "loss": base + kept + head + logits,
         "backward": base + kept + moving,
     }
+    # The fullest moment is the loss or a layer's backward pass; only the larger is told by part.
     loss, work = (logits, head) if logits + head >= moving else (0, moving)
     return {**held, "activations": kept, "logits": loss, "workspace": work}, phases
 
@@ -260,6 +278,7 @@ def plan(source, **changes) -> Plan:
     `changes` are fields of Job, or `model` for another base; None changes nothing. Raises
     UsageError for an unknown profile and an unknown model.
     """
+    # A profile's row as it stands in profiles.toml, or a lesson's settings, whose device is known.
     if isinstance(source, str):
         profiles = settings.profiles()
         values = profiles[settings.choice(source, profiles, "profile")]
@@ -268,12 +287,14 @@ def plan(source, **changes) -> Plan:
         dtype = dtype if values["compute_dtype"] == "auto" else values["compute_dtype"]
     else:
         values, device, dtype = vars(source), source.device.kind, settings.dtype_name(source)
+    # The fields of Job, under the names that a profile gives them; then what the caller changes.
     same = ("rank", "targets", "dropout", "batch", "optimizer")
     known = {name: values[name] for name in same}
     known |= {"device": device, "dtype": dtype, "length": values["max_length"]}
     known["checkpointing"] = values["gradient_checkpointing"]
     model = changes.pop("model", None) or values["base_model"]
     known |= {name: value for name, value in changes.items() if value is not None}
+    # Asked last, since a changed dtype changes the answer.
     known.setdefault("upcast", upcasts(known["dtype"]))
     job = Job(**known)
     parts, phases = step_bytes(find(model), job)
