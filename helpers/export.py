@@ -46,12 +46,15 @@ def merged_weights(cfg: Settings, base: str = "trained"):
         folder = Path(snapshot_download(cfg.base_model, allow_patterns=["*.json", "*.safetensors"]))
     for path in sorted(folder.glob("model*.safetensors")):
         for name, published in load_file(path).items():
+            # Weights in 4 bits are packed into bytes: there is no number to add anything to.
             assert published.is_floating_point(), (
                 "packed in 4 bits already: take the original model"
             )
+            # The sum is made in fp32, where a small change of a large weight is not rounded away.
             weight = published.float()
             # QLoRA rounds the matrices inside the layers; embeddings, norms and head stay.
             if to_nf4 and weight.ndim == 2 and ".layers." in name:
+                # Training loaded W in its compute dtype, then quantised it, the scales as well.
                 seen = weight.to(models.compute_dtype(cfg)).float()
                 packed = quantize_4bit(seen, quant_type="nf4", compress_statistics=True)
                 weight = dequantize_4bit(*packed)
@@ -67,12 +70,14 @@ def merged_weights(cfg: Settings, base: str = "trained"):
 
 def save_merged(cfg: Settings, folder: Path, base: str = "trained") -> None:
     """Write a model folder in the base's own precision, with tokenizer and chat template."""
+    # One output for each file of the base, under the same name: only one of them is in memory.
     for path, weights in groupby(merged_weights(cfg, base), key=lambda weight: weight[0]):
         shard = {name: weight.to(dtype) for _, name, weight, dtype in weights}
         save_file(shard, folder / path.name, metadata={"format": "pt"})
     # Configuration and index hold for the merged model too: same shapes, same names, same files.
     for file in path.parent.glob("*.json"):
         shutil.copy(file, folder)
+    # Last, over the copies: the tokenizer with the chat template and pad token of the training.
     models.load_tokenizer(cfg).save_pretrained(folder)
 
 
@@ -95,6 +100,8 @@ def write_gguf(cfg: Settings, path: Path, quant: str = "q8_0", base: str = "trai
         "tokenizer.ggml.padding_token_id": models.load_tokenizer(cfg).pad_token_id,
     }
     writer = gguf.GGUFWriter(path, "llama")
+    # All other fields are copied with their types. The writer sets the architecture itself; what
+    # begins with "GGUF." is the reader's account of the file and no field.
     for name, field in reader.fields.items():
         if not name.startswith("GGUF.") and name != "general.architecture":
             writer.add_key_value(name, changed.get(name, field.contents()), *field.types)
@@ -102,15 +109,19 @@ def write_gguf(cfg: Settings, path: Path, quant: str = "q8_0", base: str = "trai
     # transformers rotates the two halves of a head together, llama.cpp neighbours: row i of a head
     # goes to 2i, row i + half to 2i + 1 (RoFormer, section 3.4.2).
     half = reader.get_field("llama.rope.dimension_count").contents() // 2
+    # llama.cpp has names of its own, "blk.0.attn_q.weight"; the map wants a number of layers, and
+    # there are never more of them than tensors.
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, len(reader.tensors))
     for _, hf_name, weight, _ in merged_weights(cfg, base):
         name, values = names.get_name(hf_name, try_suffixes=(".weight",)), weight.numpy()
         if name.endswith(("attn_q.weight", "attn_k.weight")):
+            # (heads, 2, half, inputs) becomes (heads, half, 2, inputs): pairs become neighbours.
             halves = values.reshape(-1, 2, half, values.shape[1])
             values = halves.swapaxes(1, 2).reshape(values.shape)
         # Vectors stay fp32: they are small, and every rounding of a norm changes all of a layer.
         own = gguf.GGMLQuantizationType.F32 if values.ndim == 1 else kind
         writer.add_tensor(name, gguf.quants.quantize(values, own), raw_dtype=own)
+    # A GGUF file has its parts in this order: header, fields, tensors.
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -128,6 +139,7 @@ def modelfile(cfg: Settings, source: str) -> str:
     chat = [{"role": role, "content": field} for role, field in fields.items()]
     # Ollama repeats the template for each turn, and only the first has a system message.
     first = tokenizer.apply_chat_template(chat[:1], tokenize=False)
+    # Up to the marker that opens the model's turn; then whatever stands behind an answer.
     asked = tokenizer.apply_chat_template(chat[:2], tokenize=False, add_generation_prompt=True)
     ended = tokenizer.apply_chat_template(chat, tokenize=False).partition(fields["assistant"])[2]
     assert asked.startswith(first), "Ollama cannot say this chat template: write it by hand"
@@ -145,6 +157,7 @@ def export(cfg, quants=("f16", "q8_0"), base: str = "trained", out: Path | None 
     """
     folder, source = Path(out or gguf_path(cfg).parent), "merged"
     write_folder(folder / "merged", lambda place: save_merged(cfg, place, base))
+    # Of the packaged base GGUF files too; the Modelfile names the last one that was written.
     for quant in quants if cfg.base_model == "packaged" else ():
         source = gguf_path(cfg, quant).name
         write_gguf(cfg, folder / source, quant, base)

@@ -34,6 +34,7 @@ def start_engine(path: Path, key: str = "", host: str = "127.0.0.1", port: int =
     """
     import xllamacpp
 
+    # Answers name the model by the file's stem: its path would tell about this machine.
     params = xllamacpp.CommonParams()
     params.model.path, params.model_alias, params.n_ctx = str(path), {path.stem}, CONTEXT
     # As many threads as PyTorch would take: one for each core, unless it is told otherwise.
@@ -42,8 +43,10 @@ def start_engine(path: Path, key: str = "", host: str = "127.0.0.1", port: int =
     # Nothing but the answers: no page, no list of conversations, no log, no cache beside the model.
     params.ui = params.endpoint_slots = params.warmup = False
     params.verbosity, params.cache_ram_mib = -1, 0
+    # Where it listens and who may ask; without a key that is everybody who reaches the port.
     params.hostnames, params.port, params.cors_origins = [host], port, "http://localhost"
     params.api_keys = [key] if key else []
+    # A file that is no model and a port that is taken both come as a RuntimeError.
     try:
         return xllamacpp.Server(params)
     except RuntimeError as problem:
@@ -73,6 +76,7 @@ class GgufBot(Bot):
         # The chat's file is named after the adapter's content: a retrained one gets its own.
         weights = sha256(models.require_adapter(self.cfg) / "adapter_model.safetensors")
         folder = self.cfg.artifacts / "chat" / weights[:16]
+        # A folder is written whole or not at all, so one that is there can be used.
         if not folder.is_dir():
             write_folder(folder, lambda place: export.write_gguf(self.cfg, place / "tuned.gguf"))
         self.server = start_engine(folder / "tuned.gguf", **self.address)
@@ -83,6 +87,7 @@ class GgufBot(Bot):
 
     def stream(self, chat, stop, *, model, **drawing) -> Generator:
         """Pieces of one answer, until its end or `stop`; returns {"tokens", "ended"}."""
+        # The GGUF file holds merged weights: from them the base model cannot be had any more.
         if model == "base":
             return (yield from self.plain.stream(chat, stop, model=model, **drawing))
         self.load()
@@ -94,7 +99,9 @@ class GgufBot(Bot):
             # Sequences are cut where a message ends; llama.cpp refuses an empty list.
             options |= {"dry_multiplier": 1e4, "dry_sequence_breakers": ["<|im_end|>"]}
             options["dry_allowed_length"] = self.cfg.no_repeat_ngram_size - 1
+        # What is left in `drawing` has the same names there: temperature, top_p, seed.
         most = drawing.pop("max_new_tokens")
+        # The prompt goes as token ids: template and tokenizer are those of the training.
         reply = self.client.completions.create(
             model=model,
             prompt=prompt_ids(self.escape(chat), self.tokenizer),
@@ -104,9 +111,12 @@ class GgufBot(Bot):
             extra_body=options,
             **drawing,
         )
+        # The count of tokens comes once, at the end. The last piece tells why it is the last one:
+        # "stop" at the end token, "length" at the limit.
         facts = {}
         with reply:  # closing the connection frees the engine
             for event in reply:
+                # Without facts the conversation keeps its own count of the pieces.
                 if stop.is_set():
                     return {}
                 if event.usage:
@@ -136,6 +146,7 @@ def open_bot(cfg: Settings, engine: str = "auto", plain: Bot | None = None, **op
     without a tuned model, UsageError where "gguf" is asked for and cannot be.
     """
     plain, reason = plain or Bot(cfg), why_not(cfg)
+    # Whatever is wrong is told now: a bot loads its model only at the first question.
     models.require_adapter(cfg)
     if choice(engine, ENGINES, "engine") == "gguf" and reason:
         raise UsageError(f"--engine gguf: {reason}")
