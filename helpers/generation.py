@@ -21,6 +21,8 @@ def decoding(cfg: Settings, temperature: float = 0.0, top_p: float = 0.9, top_k:
     options = {"max_new_tokens": cfg.max_new_tokens, "repetition_penalty": cfg.repetition_penalty}
     if cfg.no_repeat_ngram_size:
         options["no_repeat_ngram_size"] = cfg.no_repeat_ngram_size
+    # Logits cannot be divided by 0: that temperature stands for the likeliest token, always. The
+    # settings of sampling then stay unnamed, as transformers warns of settings without use.
     options["do_sample"] = temperature > 0
     if temperature > 0:
         options |= {"temperature": temperature, "top_k": top_k, "top_p": top_p}
@@ -56,24 +58,30 @@ def answers(
     counts it. Prompts are batched by length, so that little is padded. `progress(done, of)` is
     called after each batch; `overrides` are arguments of `model.generate`.
     """
+    # End and padding as in training, whatever the model's own generation settings say.
     end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
     options = decoding(cfg) | {"pad_token_id": pad, "eos_token_id": end} | overrides
+    # Built by the function that built the training rows, so the model is asked as it was taught.
     prompts = [prompt_ids(chat, tokenizer) for chat in chats]
-    # the shortest first; `order` remembers where each answer belongs
+    # The shortest first, so that a batch holds prompts of like length; `order` remembers where
+    # each answer belongs.
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    # Filled batch by batch, out of order; given back in the order of the chats.
     results: list[dict] = [{}] * len(prompts)
     for start in range(0, len(order), cfg.eval_batch):
         chosen = order[start : start + cfg.eval_batch]
         batch = pad_left([prompts[i] for i in chosen], tokenizer, model.device)
         with model.get_output_embeddings().register_forward_pre_hook(in_one_piece):
             out = model.generate(**batch, **options)  # (chosen, prompt + new tokens)
-        # each answer is what stands behind its prompt, up to the end token if there is one
+        # Each answer is what stands behind its prompt, up to the end token if there is one. Rows
+        # that ended early are filled up with padding until the longest has ended.
         for i, row in zip(chosen, out[:, batch["input_ids"].shape[1] :].tolist()):
             ended = end in row
             row = row[: row.index(end)] if ended else row
+            # The end token is cut off above, yet the model wrote it: it counts as one token more.
             text = tokenizer.decode(row, skip_special_tokens=True)
             results[i] = {"text": text, "tokens": len(row) + ended, "ended": ended}
-        # told after each batch: a page of answers takes minutes on a CPU
+        # Told after each batch: a page of answers takes minutes on a CPU.
         if progress:
             progress(min(start + cfg.eval_batch, len(order)), len(order))
     return results
@@ -86,6 +94,7 @@ class StopSignal(StoppingCriteria):
         self.event, self.left, self.tokens, self.last = event, False, 0, None
 
     def __call__(self, input_ids, scores, **kwargs):
+        # `input_ids` is (1, prompt and answer so far); the newest token stands last.
         self.tokens, self.last = self.tokens + 1, int(input_ids[0, -1])
         over = self.left or self.event.is_set()
         return torch.full((len(input_ids),), over, device=input_ids.device)
@@ -99,28 +108,34 @@ def stream(
     `stop`: a threading.Event. Generation runs in a thread; its error is raised here. The
     generator's return value is {"tokens", "ended"}, as in `answers`.
     """
+    # `watch` ends the generation and counts its tokens; `failure` brings an error over here.
     watch, failure = StopSignal(stop or threading.Event()), []
+    # The streamer gives text out word by word: a token can be a part of a word, or of a letter.
     streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
     batch = pad_left([prompt_ids(chat, tokenizer)], tokenizer, model.device)
+    # What the caller asks for goes before the profile.
     options = decoding(cfg) | options
     options |= {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
     options |= {"streamer": streamer, "stopping_criteria": StoppingCriteriaList([watch])}
 
-    # `generate` returns only when the answer is complete, so it runs beside us
+    # `generate` returns only when the answer is complete, so it runs in a thread of its own.
     def write():
         try:
             with torch.inference_mode():
                 model.generate(**batch, **options)
         except Exception as problem:  # told below, to who reads the pieces
+            # Without the end mark the reader below would wait for the next piece for ever.
             failure.append(problem)
             streamer.end()
 
     worker = threading.Thread(target=write, daemon=True)
     worker.start()
     try:
-        # waits for each piece; a reader who has had enough leaves by the `finally`
+        # Waits for each piece and leaves out empty ones. A reader who has had enough leaves this
+        # generator by the `finally`.
         yield from filter(None, streamer)
     finally:
+        # This ends only when the thread has ended: nobody gets a model that is still writing.
         watch.left = True
         worker.join()
     if failure:

@@ -50,9 +50,11 @@ class ChatDataset(torch.utils.data.Dataset):
         self.chats, self.rows, self.too_long = [], [], []
         for chat in chats:
             row = encode(chat, tokenizer)
+            # Cut, a long row would lose its end token, and the model would not learn to stop.
             if len(row) > max_length:
                 self.too_long.append(chat)
                 continue
+            # One bad row stops everything here. In training it would do its harm in silence.
             check(row, chat, tokenizer)
             self.chats.append(chat)
             self.rows.append(row)
@@ -74,9 +76,12 @@ def collate(rows: list[dict], pad_id: int) -> dict[str, torch.Tensor]:
 
     Ids are padded with `pad_id`, labels with -100, attention with 0.
     """
+    # Rows differ in length and a tensor cannot: the longest row of the batch sets the width.
     ids = [torch.tensor(row["input_ids"]) for row in rows]
     labels = [torch.tensor(row["labels"]) for row in rows]
     return {
+        # On the right, so that every row's first token stands at position 0. The mask keeps tokens
+        # from looking at the padding, the label keeps the loss from counting it.
         "input_ids": pad_sequence(ids, batch_first=True, padding_value=pad_id),
         "attention_mask": pad_sequence([torch.ones_like(i) for i in ids], batch_first=True),
         "labels": pad_sequence(labels, batch_first=True, padding_value=IGNORE),
@@ -92,16 +97,22 @@ def label_loss(model, batch, dtype, reduction="mean"):
     `dtype`: of the arithmetic (models.compute_dtype). `reduction`: "mean" or "sum" over all label
     tokens, or "none" for one sum of nats a row, shape (batch,).
     """
-    # Without the adapter's wrapper: the decoder gives hidden states, the head makes logits of them.
+    # PEFT's wrapper is set aside; the adapter's layers sit inside the model and go on working.
+    # The decoder gives hidden states, the head makes logits of them.
     causal = model.get_base_model() if hasattr(model, "get_base_model") else model
     head = causal.get_output_embeddings()
+    # Labels come as long as the ids and unshifted: the shift by one happens here and nowhere else.
     targets = batch["labels"][:, 1:]  # position t predicts token t + 1: (batch, length - 1)
     keep = targets != IGNORE  # (batch, length - 1), True at the label positions
 
+    # In fp32: a softmax over tens of thousands of tokens is too coarse in 16 bits.
     def nats_of(hidden, targets):  # (positions, width), (positions,) -> (positions,)
         return torch.nn.functional.cross_entropy(head(hidden).float(), targets, reduction="none")
 
+    # Matrix products run in `dtype`, whatever dtype the weights are kept in.
     with torch.autocast(targets.device.type, dtype=dtype, enabled=dtype != torch.float32):
+        # The last position would predict a token that no row has, so it is left out. Of the others,
+        # only the label positions go on to the head: logits elsewhere would be thrown away.
         hidden = causal.get_decoder()(
             input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
         ).last_hidden_state[:, :-1]  # (batch, length - 1, width)
@@ -130,9 +141,14 @@ class InPieces(torch.autograd.Function):
         found, gradients = [], []
         # Piece by piece: the loss, and at once its gradient, as long as the logits are there.
         for part, wanted in zip(hidden.split(PIECE), targets.split(PIECE)):
+            # Autograd is off inside a Function. It is switched on for the piece where the hidden
+            # states need a gradient: in training, not in evaluation.
             with torch.set_grad_enabled(ctx.needs_input_grad[0]):
+                # A leaf of its own: the piece's graph begins here, and goes when its logits go.
                 part = part.detach().requires_grad_(ctx.needs_input_grad[0])
                 nats = nats_of(part, wanted)
+                # The sum will do: a position's loss depends on its own hidden state alone, so each
+                # row of this gradient, (positions, width), belongs to one position's nats.
                 if ctx.needs_input_grad[0]:
                     gradients += torch.autograd.grad(nats.sum(), part)
             found.append(nats.detach())
@@ -143,6 +159,7 @@ class InPieces(torch.autograd.Function):
     def backward(ctx, by_nats):
         # The chain rule: what each position's loss counts for, times its own gradient.
         by_hidden = torch.cat(ctx.saved_tensors)
+        # One gradient for each argument of `forward`; targets and the function have none.
         return (by_hidden.float() * by_nats[:, None]).to(by_hidden.dtype), None, None
 
 
@@ -158,7 +175,10 @@ class LabelTrainer(Trainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         if num_items_in_batch is None:  # in evaluation: the tokens of this batch
             num_items_in_batch = (inputs["labels"][:, 1:] != IGNORE).sum()
+        # A sum over this batch, divided by the tokens of the whole update: each token then weighs
+        # the same, however the rows fell into batches.
         loss = label_loss(model, inputs, self.dtype, reduction="sum") / num_items_in_batch
+        # Evaluation asks for outputs as well; there are no logits, only the loss once more.
         return (loss, {"loss": loss}) if return_outputs else loss
 
 
@@ -195,14 +215,17 @@ class GradientGuard(tf.TrainerCallback):
     def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
         if not self.look:
             return
-        # B begins at zero, so its gradient is the one that moves first.
+        # B begins at zero, and A's gradient passes through B: at the first step only B has one.
         norms = []
         for name, weight in model.named_parameters():
             if "lora_B" in name and weight.requires_grad:
                 norms.append(0.0 if weight.grad is None else weight.grad.norm().item())
         step = state.global_step + 1
+        # All zero, or no gradient at all: the loss would stand still without an error.
         if not any(norms):
             raise CourseError(f"adapters get no gradient at step {step}: see lesson 03, part 4.")
+        # Infinite or NaN. In fp16 that is normal while the loss scaler looks for its factor, which
+        # begins high; in the other dtypes it is a training that falls apart.
         if not all(map(math.isfinite, norms)):
             self.overflows += 1
             if args.fp16 and self.overflows <= 20:
@@ -223,7 +246,7 @@ class History(tf.TrainerCallback):
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         if "loss" in logs or "eval_loss" in logs:  # not the summary at the end
-            # Trainer has just put the entry there.
+            # Trainer has just put the entry there; what is added goes into checkpoints with it.
             state.log_history[-1] |= {"of": state.max_steps, "memory_gb": round(used_gb(), 2)}
             self.show(state.log_history)
 
@@ -246,11 +269,16 @@ def attach_adapter(model, cfg: Settings, lora: peft.LoraConfig | None = None):
     arithmetic is in bf16, which has the range of fp32. Low-rank adapters: Hu et al. 2021.
     """
     if cfg.quantization == "nf4" and models.compute_dtype(cfg) != torch.bfloat16:
+        # PEFT's own preparation: freeze the base, lift what is left in 16 bits to fp32, and set up
+        # checkpointing. The re-entrant kind of checkpointing would need an input that requires a
+        # gradient, and that of a frozen base does not.
         model = peft.prepare_model_for_kbit_training(
             model,
             use_gradient_checkpointing=cfg.gradient_checkpointing,
             gradient_checkpointing_kwargs={"use_reentrant": False},
         )
+    # A frozen weight (outputs, inputs) gets alpha / rank * B @ A added: A (rank, inputs) and B
+    # (outputs, rank) are all that learns.
     lora = lora or peft.LoraConfig(
         r=cfg.rank,
         lora_alpha=cfg.alpha,
@@ -268,11 +296,12 @@ def arguments(cfg: Settings, rows: int, output: Path) -> tf.TrainingArguments:
     Raises CourseError when the warm-up is longer than the training: the learning rate would never
     arrive, and the model would stay as it was.
     """
-    # Steps in a pass over the rows, in all, and from one evaluation to the next.
+    # Steps in a pass over the rows (an update takes batch * accumulation of them), and in all.
     per_epoch = max(1, math.ceil(rows / (cfg.batch * cfg.accumulation)))
     steps = cfg.max_steps if cfg.max_steps > 0 else math.ceil(per_epoch * cfg.epochs)
     if cfg.warmup_steps >= steps:
         raise CourseError(f"{cfg.warmup_steps} warm-up steps in {steps} steps: lower warmup_steps.")
+    # Steps between evaluations: so many in a pass, or in the whole run where steps are capped.
     every = max(1, (steps if cfg.max_steps > 0 else per_epoch) // cfg.evals_per_epoch)
     # What profile and Trainer call by the same name.
     alike = ("learning_rate", "warmup_steps", "max_grad_norm", "max_steps", "seed")
@@ -286,17 +315,22 @@ def arguments(cfg: Settings, rows: int, output: Path) -> tf.TrainingArguments:
         lr_scheduler_type=cfg.scheduler,
         optim=cfg.optimizer,
         data_seed=cfg.seed,
+        # fp16 alone needs Trainer: its loss scaler keeps small gradients from becoming zero.
+        # `label_loss` sets the dtype of the arithmetic itself.
         fp16=models.compute_dtype(cfg) == torch.float16,
         gradient_checkpointing=cfg.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False},
         use_cpu=cfg.device.kind == "cpu",
         dataloader_pin_memory=cfg.device.kind == "cuda",
         prediction_loss_only=True,
+        # Evaluated and saved at the same steps, so that the best adapter seen is always on disk.
+        # Two checkpoints stay: the best one, and the newest to resume from.
         eval_strategy="steps",
         eval_steps=every,
         save_steps=every,
         save_total_limit=2,
         load_best_model_at_end=True,
+        # After a resume, early stopping goes on counting where it was.
         restore_callback_states_from_checkpoint=True,
         logging_steps=min(10, every),
         disable_tqdm=True,
@@ -312,6 +346,8 @@ def make_trainer(
 
     It stops early where the best adapter is kept at the end. `args`: see `arguments`.
     """
+    # A training that is too large for the GPU is refused here, by plan, with advice. Otherwise CUDA
+    # would refuse it in the middle of a step.
     check_fits(cfg)
     trainer = LabelTrainer(
         model=model,
@@ -322,7 +358,9 @@ def make_trainer(
         data_collator=partial(collate, pad_id=tokenizer.pad_token_id),
         callbacks=[GradientGuard(), History(title)],
     )
+    # Without tqdm Trainer prints every entry of its log; History shows them already.
     trainer.remove_callback(tf.PrinterCallback)
+    # The last adapter is then `patience` evaluations past the best, which has to come back.
     if args.load_best_model_at_end:
         trainer.add_callback(tf.EarlyStoppingCallback(cfg.patience))
     return trainer
@@ -342,12 +380,17 @@ def fingerprint(cfg: Settings, train: ChatDataset, validation: ChatDataset, *con
     before the training changes them. Raises CourseError when a test recipe of lesson 02 is among
     the rows to train on.
     """
+    # Before anything else: what the model is examined on must not be learnt.
     splits.require_held_out(cfg, train.chats)
+    # Ids and labels themselves: another tokenizer, template or mask gives another key.
     rows = [[[row.input_ids, row.labels] for row in part.rows] for part in (train, validation)]
+    # Display language and device name teach the model nothing. What the model card leaves out is
+    # added: the base model's full path, the kind of device, and lesson 02's rows.
     settings = {k: v for k, v in cfg.as_dict().items() if k not in ("language", "device")}
     settings |= {"base": cfg.base_model, "kind": cfg.device.kind, "saved": models.rows_hash(cfg)}
     shown = []
     for config in configs:
+        # The output folder differs from machine to machine and changes no result.
         values = config.to_dict() | {"output_dir": ""}
         # A set, such as PEFT's target modules, has another order in every process.
         sets = {name: sorted(value) for name, value in values.items() if isinstance(value, set)}
@@ -377,6 +420,7 @@ def resume(output: Path, mark: str, fresh: bool = False) -> str | None:
     if fresh or not note.is_file() or note.read_text() != mark:
         for old in output.glob("checkpoint-*"):
             shutil.rmtree(old)
+    # Noted before the first step, so that a run killed later finds its own checkpoints.
     files.write_text(note, mark)
     # From the newest one backwards, until one loads.
     while last := tf.trainer_utils.get_last_checkpoint(output):
@@ -389,6 +433,7 @@ def resume(output: Path, mark: str, fresh: bool = False) -> str | None:
                     torch.load(part, weights_only=True, map_location="cpu")
             return last
         except Exception as problem:  # a damaged file can raise nearly anything
+            # Under its new name it is not found again, and the loop goes on to the next older one.
             folder.rename(folder.with_name(f"broken-{folder.name}-{int(time.time())}"))
             print(f"checkpoint {folder.name} is broken and set aside: {problem}")
     return None
@@ -396,12 +441,14 @@ def resume(output: Path, mark: str, fresh: bool = False) -> str | None:
 
 def run(trainer: Trainer, mark: str, fresh: bool = False) -> dict:
     """Train, or go on with the training of this fingerprint (see `resume`); its summary."""
+    # From a checkpoint of this very training if one loads, else from step 0.
     checkpoint, started = resume(Path(trainer.args.output_dir), mark, fresh), time.time()
     trainer.train(resume_from_checkpoint=checkpoint)
     seconds, state = time.time() - started, trainer.state
     # Its speed is that of what this run has trained, not of what stood in the checkpoint.
     began = int(checkpoint.rpartition("-")[2]) if checkpoint else 0
     tokens = trainer.train_dataset.tokens * state.epoch * (1 - began / state.global_step)
+    # The guard's count is evidence: gradients still flowed after that many evaluations.
     (guard,) = [c for c in trainer.callback_handler.callbacks if isinstance(c, GradientGuard)]
     return {
         "fingerprint": mark,
@@ -423,7 +470,9 @@ def save(folder: Path, trainer, tokenizer, cfg: Settings, summary: dict, text=""
     # What people read: whose model it is, what it is for, how it was made.
     base = models.base_folder(cfg)
     base = Path(base).name if Path(base).is_dir() else base  # not where it lies on this machine
+    # With the hash of lesson 02's rows, by which `require_adapter` finds an adapter out of date.
     summary = summary | {"versions": VERSIONS, "rows": models.rows_hash(cfg)}
+    # The card as the hub wants it: YAML between two lines of dashes, then text and a table.
     head = f"language: {cfg.data_language}\nlibrary_name: peft\ntags: [qlora, dapur-llm]"
     table = pd.Series(cfg.as_dict() | summary, name="value").to_markdown()
     card = f"---\n{head}\n---\n\n# Adapter for {base}\n\n{text}\n\n{table}\n"
@@ -432,6 +481,7 @@ def save(folder: Path, trainer, tokenizer, cfg: Settings, summary: dict, text=""
         # The adapter and its tokenizer, then what belongs beside them.
         trainer.model.save_pretrained(new)
         tokenizer.save_pretrained(new)
+        # PEFT has noted where the base model lies on this machine; others need its name.
         config = files.read_json(new / "adapter_config.json") | {"base_model_name_or_path": base}
         files.write_json(new / "adapter_config.json", config)
         files.write_json(new / "training.json", summary)
@@ -439,4 +489,5 @@ def save(folder: Path, trainer, tokenizer, cfg: Settings, summary: dict, text=""
         files.write_json(new / "history.json", history)
         files.write_text(new / "README.md", card)
 
+    # Filled beside its place and then renamed, so that no half adapter is ever found there.
     return files.write_folder(folder, fill)
