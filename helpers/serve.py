@@ -49,14 +49,17 @@ def page(bot: Bot) -> gr.ChatInterface:
             if said["role"] == "assistant":
                 turns.append(Turn(question, bot.models[-1], content))
             question = content
+        # Gradio shows the last value that came, so each one is the answer from its beginning.
         text = ""
         try:
             for piece in bot.conversation(turns=turns).reply(message):
                 text += piece
                 yield text
         except CourseError as problem:
+            # A message that is too long or empty: the page says so, and the conversation goes on.
             raise gr.Error(str(problem), print_exception=False) from None
 
+    # Nothing is written to disk: no example is answered in advance, no answer can be flagged.
     return gr.ChatInterface(
         respond,
         title="Dapur LLM",
@@ -72,7 +75,9 @@ def page(bot: Bot) -> gr.ChatInterface:
 
 def create_app(bot: Bot, auth: str = "") -> FastAPI:
     """Page and /health as one app; the model is loaded meanwhile. `auth`: "USER:PASSWORD"."""
+    # Without FastAPI's pages about its API: this app has a page and /health, no more.
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    # Written by the thread that loads, read by /health.
     state = {"ready": False, "problem": ""}
 
     def load() -> None:
@@ -85,16 +90,20 @@ def create_app(bot: Bot, auth: str = "") -> FastAPI:
             state["problem"] = first_line(problem)
             print(f"⚠️ {state['problem']}", flush=True)
 
+    # `async`, so it runs in the event loop and need not wait for a thread that writes an answer.
     @app.get("/health")
     async def health() -> JSONResponse:
         """200 once the model answers, 503 before; what answers, where, in how much memory."""
         facts = {"model": bot.models[-1], "base_model": bot.cfg.base_model, "engine": bot.engine}
+        # The resident set: model, engine and page together, but nothing that lies on a GPU.
         facts |= {"device": bot.cfg.device.name, "ram_bytes": psutil.Process().memory_info().rss}
         return JSONResponse(state | facts, 200 if state["ready"] else 503)
 
+    # The page is there at once and the model some seconds later; /health tells when.
     threading.Thread(target=load, daemon=True).start()
     # The visitor's own fonts ask no other host; no files but Gradio's own are served or taken.
     fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["monospace"]}
+    # At most 32 questions wait in line. A password may hold colons: only the first one is cut.
     return gr.mount_gradio_app(
         app,
         page(bot).queue(max_size=32),
@@ -115,11 +124,13 @@ def run_service(bot: Bot, host: str = "127.0.0.1", port: int = 7860, auth: str =
     """
     if auth and ":" not in auth:
         raise UsageError("--auth wants USER:PASSWORD")
+    # The port is taken now and handed to uvicorn below, so nobody else can take it meanwhile.
     try:
         listener = socket.create_server((host, port))
     except OSError as problem:
         told = f"{problem.strerror}: choose another --port (or PORT), or another --host"
         raise UsageError(f"cannot listen on {host}, port {port}: {told}") from problem
+    # With port 0 the system has chosen one.
     port = listener.getsockname()[1]
     # llama.cpp brings its own server; transformers has a command for the same thing.
     merged = gguf_path(bot.cfg).with_name("merged")
@@ -127,8 +138,10 @@ def run_service(bot: Bot, host: str = "127.0.0.1", port: int = 7860, auth: str =
     if isinstance(bot, GgufBot):
         bot.address = {"key": auth.partition(":")[2], "host": host, "port": port + 1}
         api = f"http://{host}:{port + 1}/v1"
+    # Where to look, told before the model is loaded.
     wait = tr("memuat model; Ctrl-C: berhenti", "loading the model; Ctrl-C: stop")
     print(f"Dapur LLM: http://{host}:{port} ({bot.engine}; {wait})\nAPI: {api}", flush=True)
+    # Other machines come in, and nothing asks them who they are.
     if not auth and not host.startswith(("127.", "localhost")):
         print(
             tr(
@@ -137,6 +150,7 @@ def run_service(bot: Bot, host: str = "127.0.0.1", port: int = 7860, auth: str =
             )
         )
     app = create_app(bot, auth)
+    # At Ctrl-C answers that are being written have three seconds to end.
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3)
     with suppress(KeyboardInterrupt):
         uvicorn.Server(config).run(sockets=[listener])

@@ -32,10 +32,12 @@ def num(value: float, decimals: int | None = None) -> str:
     """
     from babel.numbers import format_decimal
 
+    # Only NaN differs from itself.
     if value != value:
         return "-"
     # Rounded first, plus nought: -0.04 is 0.0 and not -0.0.
     value = round(value, 3 if decimals is None else decimals) + 0.0
+    # Babel's pattern: thousands in groups, then as many noughts as decimals were asked for.
     pattern = "#,##0.###" if decimals is None else f"#,##0.{'0' * decimals}".rstrip(".")
     return format_decimal(value, pattern, locale=_language)
 
@@ -53,6 +55,7 @@ def switch_html(language: str) -> str:
     """
     # JupyterLab breaks printed lines inside words
     rules = ".jp-OutputArea-output pre {word-break: normal !important}\n"
+    # While a language's button is checked, Markdown cells that hold the other language are gone.
     for shown, hidden in (("id", "en"), ("en", "id")):
         rules += (
             f'.jp-Notebook:has(.dapur-language [value="{shown}"]:checked) '
@@ -74,7 +77,9 @@ def md(text: object) -> str:
     A back-tick, a tag, a link or `$` in a recipe's category would otherwise become markup, and
     JavaScript runs in a trusted notebook. Every character that could mean something is an entity.
     """
+    # One line: inline code ends at an empty line.
     plain = " ".join(str(text).split())
+    # Letters and digits of every script stay as they are.
     shown = "".join(c if c.isalnum() or c in " ,-" else f"&#{ord(c)};" for c in plain)
     return f"<code>{shown}</code>"
 
@@ -85,6 +90,8 @@ def say(indonesian: str, english: str) -> None:
 
 
 DPI = 180  # of a figure's pixels, which are shown at half their size: sharp on fine screens
+# What begins like a number, with signs or "Rp" before it; nan, nothing or a lone dash stand for a
+# number that is missing. A name like "03_training" is a word.
 NUMBER = re.compile(r"\s*([-+−±~≈<>≤≥]*\s*((Rp)?\d+(?![\d_])|nan\b)|[-–—]?\s*$)", re.IGNORECASE)
 # Okabe-Ito: distinguishable with every common kind of colour blindness
 COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000"]
@@ -93,14 +100,17 @@ COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F
 def show_tokens(row, tokenizer) -> None:
     """One encoded row token by token: grey is masked, green is learnt, the end token is framed."""
     spans, learnt = "", sum(label != -100 for label in row.labels)
+    # Each token is decoded alone: one that holds part of a character shows as �.
     for token, label in zip(row.input_ids, row.labels):
         style = "background:#e4e4e4;color:#444"
         if label != -100:
             style = "background:#d7f0e4;color:#00392b"
             if token == tokenizer.eos_token_id:
                 style += ";outline:2px solid #D55E00"
+        # A line break is a token too, or part of one, so it gets a sign that is seen.
         text = html.escape(tokenizer.decode([token])).replace("\n", "↵\n")
         spans += f'<span style="{style};border-radius:3px;padding:0 1px;margin:0 1px">{text}</span>'
+    # In words too: how much of the row is learnt, and whether its end token is.
     ended = row.labels[-1] == tokenizer.eos_token_id
     note = tr(
         f"abu-abu: ditutup topeng; hijau: dipelajari, {learnt} dari {len(row)} token; "
@@ -139,6 +149,7 @@ def frame_html(frame) -> str:
     for place in range(1, 1 + max(map(len, rows), default=0)):
         cells = [row[-place] for row in rows if len(row) >= place]
         said = [text for cell in cells if (text := cell.get_text(strip=True))]
+        # At least half of what stands there begins like a word, so it is a column of words.
         if said and 2 * sum(not NUMBER.match(text) for text in said) >= len(said):
             for cell in cells + [row[-place] for row in heads if len(row) >= place]:
                 cell["style"] = "text-align: left"
@@ -158,6 +169,7 @@ def write_ticks(figure) -> None:
     """Numbers along a figure's axes as the display language writes them: 0,5 in Indonesian."""
     from matplotlib.ticker import ScalarFormatter
 
+    # matplotlib's own text, with point and comma exchanged where Indonesian is shown.
     class Ticks(ScalarFormatter):
         def __call__(self, x, pos=None):
             text = super().__call__(x, pos)
