@@ -25,6 +25,7 @@ from . import memory, planner, settings
 from .files import CourseError, printable
 from .show import tr
 
+# Options that several commands share, so that each has one name and one text.
 Profile = Annotated[str, Option(help="A profile of helpers/profiles.toml, or auto.")]
 Language = Annotated[str, Option(help="Language shown: id or en.")]
 DataLanguage = Annotated[str, Option(help="Language learnt: id or en. Empty: the one shown.")]
@@ -44,6 +45,7 @@ app.add_typer(gpu, name="gpu")
 def main(arguments: list[str] | None = None, app=app, name: str = "python -m helpers") -> None:
     """Run a command; a mistake that a person can mend is one line on standard error."""
     try:
+        # typer itself answers wrong options, with exit code 2, and Ctrl-C with 130.
         app(arguments, prog_name=name)
     except (CourseError, OSError) as problem:  # OSError: a full disk, no right, no network
         print("dapur-llm:", printable(" ".join(str(problem).split())), file=sys.stderr)
@@ -52,6 +54,7 @@ def main(arguments: list[str] | None = None, app=app, name: str = "python -m hel
 
 def tell(report: dict, as_json: bool = False) -> None:
     """An object as JSON, or for people as YAML: a line for each value and each row of a table."""
+    # Through JSON in both cases, so that YAML gets plain values: a tuple has become a list.
     text = json.dumps(report, indent=1, ensure_ascii=False)
     if not as_json:
         # 1234567 as "1,234,567"
@@ -62,6 +65,7 @@ def tell(report: dict, as_json: bool = False) -> None:
 
 def quiet() -> None:
     """Keep the libraries' progress bars and advice out of the terminal."""
+    # Before the libraries are imported, since some of them read it only then.
     os.environ |= {"TRANSFORMERS_VERBOSITY": "error", "TQDM_DISABLE": "1"}
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)
@@ -69,6 +73,7 @@ def quiet() -> None:
 
 def lines():
     """What a person types, or what comes from a pipe, until its end or a word that leaves."""
+    # Ctrl-D, Ctrl-C and the end of a pipe leave as well; a pipe is shown no prompt.
     leave = {"/exit", "/quit", "/keluar", "exit", "quit", "keluar"}
     prompt = "> " if sys.stdin.isatty() else ""
     with suppress(EOFError, KeyboardInterrupt):
@@ -93,6 +98,7 @@ def check(paths: Annotated[list[Path], typer.Argument(exists=True)], as_json: Js
     """Read recipe CSVs as the lessons do: what is kept, dropped and why. Code 1: nothing usable."""
     from . import recipes
 
+    # One report for all files: copies are found across them too.
     report = recipes.Report()
     for path in paths:
         for _ in recipes.recipe_chunks(path, report):
@@ -127,8 +133,10 @@ def plan(profile: Profile = "auto", model: str = "", card: float = 0, as_json: J
 
     --model: another base, a hub name or a folder. --card: does it fit so many GiB, and what would?
     """
+    # "auto" is what a lesson would take on this machine.
     if profile == "auto":
         profile = settings.profile_for(settings.find_device(), settings.profiles())
+    # Of a model that is named the config may be fetched, which `plan` then finds at hand.
     if model:
         planner.find(model, download=True)
     found = planner.plan(profile, model=model or None)
@@ -152,6 +160,7 @@ def advise(as_json: Json = False) -> None:
     """Which profile suits this machine, and what each of the others would take."""
     device, table = settings.find_device(), settings.profiles()
     report = {"profile": settings.profile_for(device, table), "device": device.name}
+    # By plan, each profile with its own base model, whether or not this machine could hold it.
     report["predicted_bytes"] = {name: planner.plan(name).total_bytes for name in table}
     tell(report, as_json)
 
@@ -161,6 +170,7 @@ def monitor(seconds: float = 30, every: float = 1, as_json: Json = False) -> Non
     """Watch memory for a while: the GPUs, or the RAM where there is none. Ctrl-C ends it early."""
     peaks, end = {}, time.monotonic() + seconds
     with suppress(KeyboardInterrupt):
+        # nvidia-smi counts in MiB. Where it knows no card, the machine's RAM is watched.
         while time.monotonic() < end:
             seen = {f"GPU {c['index']}": int(c["memory.used"]) * 2**20 for c in memory.gpus()}
             for device, used in (seen or {"RAM": psutil.virtual_memory().used}).items():
@@ -190,6 +200,7 @@ def chat(
     bot = chosen_bot(model, engine, profile, language, data_language, seed)
     talk = bot.conversation(temperature=temperature)
     refused = 0
+    # A message on the command line is the whole conversation.
     for line in lines() if message is None else [message]:
         try:
             for piece in talk.reply(line):
@@ -229,6 +240,7 @@ def export(
     quiet()
     from .export import export as write
 
+    # The settings name the adapter: they must be those that lesson 03 ran with.
     cfg = settings.load(profile, language, data_language, seed)
     tell(write(cfg, quant, base=base, out=out), as_json)
 

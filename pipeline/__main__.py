@@ -25,6 +25,7 @@ from .publish import copy_missing, notebook_files, publish_run, read_notebook, s
 from .report import write_readme
 from .run import run_course, select_lessons
 
+# Options of these commands alone; the others come from the helpers' command line.
 First = Annotated[str, Option("--from", help="First lesson, by the beginning of its name: 03.")]
 Only = Annotated[list[str] | None, Option(help="Only this lesson; may be repeated.")]
 Set = Annotated[list[str] | None, Option("--set", help="NAME=VALUE of a lesson's parameters.")]
@@ -55,6 +56,7 @@ def run(
         signal.signal(getattr(signal, name), signal.default_int_handler)
     how = {"fresh": fresh, "given": given or [], "on_stderr": as_json}
     summary = run_course(cfg, chosen, load_gates(), **how)
+    # Standard output then holds the object and nothing else.
     if as_json:
         tell(summary, as_json)
     raise typer.Exit(summary["exit_code"])
@@ -66,6 +68,7 @@ def lab(context: typer.Context, name: Name = "") -> None:
 
     Lessons that are missing in work/<name>/ are copied there; what is there is never overwritten.
     """
+    # Whatever the login's name holds, what comes of it is one folder below work/.
     name = name or os.environ.get("USER") or os.environ.get("USERNAME") or "saya"
     folder = settings.ROOT / "work" / "".join(c if c.isalnum() else "-" for c in name)
     for made in copy_missing(folder):
@@ -80,9 +83,11 @@ def lab(context: typer.Context, name: Name = "") -> None:
 @app.command()
 def doctor(language: Language = "id", as_json: Json = False) -> None:
     """Tell what is here, what is wrong and what to do. Exit code 1: the course cannot run."""
+    # Not by `settings.load`, which refuses a machine that is too small.
     set_language(settings.choice(language, settings.LANGUAGES, "language"))
     found = find_problems()
     tell(facts() | ({"problems": found} if as_json else {}), as_json)
+    # For people each problem with its advice below it; ✗ stops the course, ! does not.
     for one in [] if as_json else found:
         typer.echo(f"{'✗' if one['stops'] else '!'} {one['name']}: {one['what']}")
         typer.echo(f"  → {one['advice']}")
@@ -94,6 +99,7 @@ def lint(paths: Paths = None, as_json: Json = False) -> None:
     """Check notebooks, all lessons when none is given. Exit code 1: there are problems."""
     from .lint import lint_notebook
 
+    # Notebooks of one's own may be checked too, as the lesson that their file is named after.
     found, files = [], paths or notebook_files()
     for path in files:
         found += lint_notebook(read_notebook(path), path.stem)
@@ -107,6 +113,7 @@ def publish(run_dir: Annotated[Path | None, Argument()] = None) -> None:
 
     Exit code 1: outputs that do not belong to their code.
     """
+    # Without a run it only tells what is stale.
     if run_dir:
         tell({"published": publish_run(run_dir)})
         write_readme(run_dir)
