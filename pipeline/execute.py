@@ -48,17 +48,21 @@ def run_notebook(
     the notebook does. `watch(code_cell, seconds, bytes)` is called a few times a second. Ctrl-C
     ends the kernel and gives the status "interrupted".
     """
+    # All that the notebook leaves lies in the run's folder, under names that begin with its own.
     place = folder.resolve() / path.stem
     state, log = Path(f"{place}.state"), Path(f"{place}.log")
     job = {"notebook": str(path.resolve()), "output": f"{place}.ipynb", "state": str(state)}
     job |= {"parameters": parameters, "cell_limit": round(limit / 2)}
+    # The child is this module again, with the job as argument; `record` writes to DAPUR_METRICS.
     command = [sys.executable, "-m", "pipeline.execute", json.dumps(job)]
     env = env | {"DAPUR_METRICS": f"{place}.metrics.json"}
     began, status, peak, seen, cells = time.monotonic(), "", 0, [], read_cells(path)
+    # Nobody is there to type, so it gets no input; what it says goes to its log.
     with open(log, "w", encoding="utf-8") as file:
         pipes = {"stdin": subprocess.DEVNULL, "stdout": file, "stderr": subprocess.STDOUT}
         child = subprocess.Popen(command, env=env, **pipes)
     try:
+        # A few times a second, until it has ended or its time is over.
         while child.poll() is None and not status:
             seconds, memory = time.monotonic() - began, 0
             # The kernel and what it starts, while they are there: their resident bytes together,
@@ -79,6 +83,7 @@ def run_notebook(
             with suppress(psutil.Error):
                 process.kill()
         child.wait()
+    # What the child has written last: the cell that it was in, and its error if it had one.
     outcome = Outcome(path.stem, status, round(time.monotonic() - began, 1), round(peak / 1e9, 2))
     found = read_state(state)
     if status == "timeout":
@@ -96,14 +101,17 @@ def judge_outcome(outcome: Outcome, code: int, state: dict, executed: list, cell
 
     papermill's metadata calls hung and never-run cells "completed", so it is not read.
     """
+    # Passed is only what ended well and has run every code cell.
     where, reason = state["cell"], state["error"]
     skipped = next((cell.id for cell in executed if not has_run(cell)), None)
     if code == 0 and executed and not skipped:
         outcome.status = "passed"
         return
+    # Exit code 0 and a cell that has not run: something above it has ended the notebook early.
     if code == 0:
         where, reason = skipped, "the notebook ended before this cell; does one above call exit()?"
     reason = reason or f"its process ended with exit code {code}, see {outcome.name}.log"
+    # A timeout or an interruption is known already, and stays.
     outcome.status = outcome.status or "failed"
     outcome.failure = describe_cell(cells, where) | {"error": one_line(reason)}
 
@@ -128,6 +136,7 @@ def read_cells(notebook: Path) -> list:
 def describe_cell(cells: list, where: str | None) -> dict:
     """A cell as the reader sees it: its numbers among all cells and code cells, from 1, the last
     heading above it, and its first line."""
+    # Counted from the top, with the last heading on the way kept in mind.
     code_cell, heading = 0, ""
     for number, cell in enumerate(cells, 1):
         if cell.cell_type == "code":
@@ -142,12 +151,14 @@ def describe_cell(cells: list, where: str | None) -> dict:
 
 def one_line(text: str, most: int = 300) -> str:
     """`text` on one line, without what steers a terminal, cut after `most` characters."""
+    # Colour codes go first: without their first character, the rest would stay as text.
     text = printable(" ".join(re.sub(r"\x1b\[[0-9;]*m", "", text).split()))
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
 def sentence(notebook: str, failure: dict) -> str:
     """One line for the terminal: notebook, cell, heading, first line, error."""
+    # Without a cell it failed before the first, or as a whole.
     if failure["cell"] is None:
         return f"{notebook}: {failure['error']}"
     heading = f" under “{failure['heading']}”" if failure["heading"] else ""
@@ -167,6 +178,7 @@ def main(job: dict) -> int:
     state = {"cell": None, "error": ""}
 
     def cell_starts(cell, cell_index: int) -> None:
+        # Written before the cell begins, so that a cell that hangs can be named.
         state["cell"] = cell.get("id")
         write_json(job["state"], state)
 

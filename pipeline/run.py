@@ -36,6 +36,7 @@ OPTIONS = ("PROFILE", "LANGUAGE", "DATA_LANGUAGE", "SEED")  # parameters with an
 def select_lessons(lessons: list[dict], start: str = "", only: list[str] | None = None):
     """The lessons from the first whose name begins with `start`, of these those that begin with one
     of `only`. Raises UsageError for a beginning that no lesson has."""
+    # A beginning that is misspelt is refused: it would leave out a lesson, without a word.
     names = [item["name"] for item in lessons]
     for prefix in [start, *(only or [])]:
         if not any(name.startswith(prefix) for name in names):
@@ -47,7 +48,9 @@ def select_lessons(lessons: list[dict], start: str = "", only: list[str] | None 
 def kernel_environment(cfg: Settings) -> dict[str, str]:
     """Environment of the kernels: what was resolved here holds there, in any working folder."""
     base_model, paths = Path(cfg.base_model), [str(ROOT), os.environ.get("PYTHONPATH")]
+    # No person at the keyboard, no window, UTF-8 on Windows too.
     values = os.environ | {"DAPUR_HEADLESS": "1", "MPLBACKEND": "agg", "PYTHONUTF8": "1"}
+    # The kernel of this environment; and whole paths, since a kernel works in another folder.
     values |= {"JUPYTER_PREFER_ENV_PATH": "1", "DAPUR_ARTIFACTS": str(cfg.artifacts_root)}
     values["BASE_MODEL"] = str(base_model.absolute()) if base_model.is_dir() else cfg.base_model
     values["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
@@ -76,6 +79,8 @@ def set_parameters(given: list[str], lessons: list[dict], folder: Path) -> dict:
             known = inspect_notebook(str(folder / f"{lesson}.ipynb"))
             if name in known and name not in OPTIONS:
                 default = literal_eval(known[name]["default"])
+                # Read as Python writes it, unless the default is a text. What cannot be read stays
+                # a text, and is refused for its type.
                 with suppress(ValueError, SyntaxError):
                     value = value if isinstance(default, str) else literal_eval(value)
                 if not isinstance(
@@ -83,6 +88,7 @@ def set_parameters(given: list[str], lessons: list[dict], folder: Path) -> dict:
                 ):
                     raise UsageError(f"--set {text}: expected a value like {default!r}.")
                 chosen[name] = value
+        # A misspelt name would change nothing, without a word.
         if not any(name in chosen for chosen in values.values()):
             raise UsageError(f"--set {text}: no chosen lesson has this parameter to be set.")
     return values
@@ -96,6 +102,7 @@ class Progress:
         self.console = Console(stderr=stderr, soft_wrap=True, markup=False, emoji=False)
 
     def line(self, text: str, style: str = "") -> None:
+        # Cleaned first: a notebook's error may hold anything, and it goes to a terminal.
         self.console.print(text := printable(text), style=style or None)
         with open(self.log, "a", encoding="utf-8") as handle:
             handle.write(f"{time.strftime('%H:%M:%S')} {text}\n")
@@ -117,6 +124,7 @@ def run_course(
     Returns the summary; its `exit_code`: 0 all ran and all gates hold, 1 not, 130 interrupted.
     Raises CourseError before any kernel starts for what can be known by then.
     """
+    # What can be known now is told now: room on the disk, then the parameters.
     runs, notebooks = place / "runs", place / "notebooks"
     for problem in room_to_write([runs, cfg.artifacts_root]):
         raise CourseError("{what}. {advice}".format(**problem))
@@ -129,12 +137,14 @@ def run_course(
         text = "another run with the same settings is going on. Wait for it, or choose another "
         raise CourseError(text + "--profile, --data-language or --seed.") from None
     with lock:
+        # A folder for this run, named after its moment, so that runs sort by time.
         folder, started = runs / f"{datetime.now():%Y%m%d-%H%M%S-%f}"[:-3], time.time()
         folder.mkdir(parents=True)
         progress = Progress(folder / "run.log", on_stderr)
         announce(cfg, lessons, fresh, progress)
         if fresh:
             shutil.rmtree(cfg.artifacts, ignore_errors=True)
+        # The lessons, their verdict, and the summary, written down before a report is made of it.
         outcomes = run_all(cfg, lessons, progress, values, notebooks)
         summary = judge_run(cfg, lessons, outcomes, table, folder)
         summary |= {"set": {name: chosen for name, chosen in values.items() if chosen}}
@@ -143,6 +153,7 @@ def run_course(
         write_json(folder / "summary.json", summary)
         conclude(summary, progress)
         metrics = read_json(folder / "metrics.json")
+        # A run that was interrupted is not reported, nor is it the latest.
         if summary["status"] != "interrupted":
             write_report(folder, summary, metrics, cfg.artifacts, started)
             progress.line(f"Report: {folder / 'report.html'}")
@@ -152,6 +163,7 @@ def run_course(
 
 def announce(cfg: Settings, lessons: list[dict], fresh: bool, progress: Progress) -> None:
     """The first lines: what runs on what, and what an earlier run left."""
+    # A lesson that was never measured on this profile counts as nothing.
     minutes = sum(item["minutes"].get(cfg.profile, 0) for item in lessons)
     progress.line(
         f"Dapur LLM: {len(lessons)} notebooks, profile {cfg.profile} on {cfg.device.name}, base "
@@ -174,6 +186,7 @@ def run_all(cfg, lessons, progress: Progress, values: dict, notebooks: Path) -> 
         limit = max(LEAST, FACTOR * 60 * minutes) if minutes else UNMEASURED
         about = f"about {clock(60 * minutes)}" if minutes else "an unmeasured time"
         progress.line(f"{name}: expected {about}, limit {clock(limit)}")
+        # `watch` shows how it goes on one line that is written over.
         with progress.console.status("") as status:
 
             def watch(cell, seconds, memory, name=name, about=about, status=status):
@@ -184,12 +197,14 @@ def run_all(cfg, lessons, progress: Progress, values: dict, notebooks: Path) -> 
                 if not progress.console.is_terminal and PLAIN_EVERY - seconds % PLAIN_EVERY < POLL:
                     progress.line(text)
 
+            # The notebook in a process of its own, with the run's options and what --set chose.
             path, chosen = notebooks / f"{item['name']}.ipynb", values[item["name"]]
             how = run_parameters(cfg) | chosen, kernel_environment(cfg), limit, watch
             done = run_notebook(path, progress.log.parent, *how)
         outcomes[i], text = done, f"{name}: {done.status} after {clock(done.seconds)}"
         style = "green" if done.status == "passed" else "red"
         progress.line(f"{text}, peak memory {done.peak_memory_gb:.1f} GB", style)
+        # Later lessons read what this one should have left.
         if done.status != "passed":
             break
     return outcomes
@@ -203,6 +218,7 @@ def recorded_metrics(folder: Path, name: str) -> list[dict]:
 
 def judge_run(cfg: Settings, lessons, outcomes, table: list[dict], folder: Path) -> dict:
     """Metrics of all notebooks, written down, and the gates; returns the summary of the run."""
+    # Numbers that the lessons recorded, and one that no lesson can know: its peak memory.
     metrics, passed = [], {done.name for done in outcomes if done.status == "passed"}
     for item, done in zip(lessons, outcomes):
         metrics += recorded_metrics(folder, done.name)
@@ -213,10 +229,12 @@ def judge_run(cfg: Settings, lessons, outcomes, table: list[dict], folder: Path)
             row |= dict.fromkeys(("low", "high", "n", "cell"))
             metrics.append(row | {"value": done.peak_memory_gb / usual})
     write_json(folder / "metrics.json", metrics)
+    # The run is red where a lesson failed, a gate does not hold, or a measured lesson has none.
     mine = gates.gates_for(table, cfg)
     verdicts = gates.judge_gates(mine, metrics, passed)
     verdicts += gates.lessons_without_gate(mine, cfg, passed)
     status = "passed" if len(passed) == len(outcomes) and gates.all_hold(verdicts) else "failed"
+    # An interrupted run has not failed: nobody knows how it would have ended.
     if any(done.status == "interrupted" for done in outcomes):
         status = "interrupted"
     return {
@@ -234,6 +252,7 @@ def judge_run(cfg: Settings, lessons, outcomes, table: list[dict], folder: Path)
 
 def conclude(summary: dict, progress: Progress) -> None:
     """The last lines: what failed, what is incomplete, the gates."""
+    # First the lessons in which something went wrong, then the gates, then one word on it all.
     for outcome in summary["notebooks"]:
         if outcome["failure"]:
             progress.line(f"FAILED {sentence(outcome['name'], outcome['failure'])}", "bold red")
