@@ -35,22 +35,26 @@ def problem(name: str, stops: bool, **values) -> dict:
     # An environment that uv has made comes without pip.
     uv, pip = "uv pip install --python " + sys.executable, sys.executable + " -m pip install"
     values["install"] = pip if importlib.util.find_spec("pip") else uv
+    # Two texts, each in Indonesian and English; they name the values that they need.
     what, advice = (tr(*TEXTS[name][part].values()).format(**values) for part in ("what", "advice"))
     return {"name": name, "stops": stops, "what": what, "advice": advice}
 
 
 def find_problems() -> list[dict]:
     """All that is wrong here, what stops the course first."""
+    # The course writes to three folders; the variable may move the last one to another disk.
     artifacts = Path(os.environ.get("DAPUR_ARTIFACTS") or ROOT / "artifacts").absolute()
     found = [*room_to_write([ROOT / "work", ROOT / "runs", artifacts])]
     for check in (memory, torch_and_gpu, ports, model, packages):
         found += check()
+    # False sorts before True, and within both groups the order of the checks stays.
     return sorted(found, key=lambda one: not one["stops"])
 
 
 def room_to_write(folders: list[Path]) -> Iterator[dict]:
     """Disk space and the right to write, of each folder where it or what it will stand in is."""
     for wanted in folders:
+        # A folder that is not there yet will be made in the nearest one that is.
         place = next(path for path in (wanted, *wanted.parents) if path.is_dir())
         free = shutil.disk_usage(place).free / 1e9
         if not os.access(place, os.W_OK):
@@ -70,6 +74,7 @@ def memory() -> Iterator[dict]:
 def torch_and_gpu() -> Iterator[dict]:
     """torch can be imported, and a GPU that is there is used by it."""
     device = find_device()
+    # NVML sees a card that torch cannot use: the course goes on without it.
     if device.note:
         yield problem("gpu", False, error=device.note)
     try:
@@ -77,6 +82,7 @@ def torch_and_gpu() -> Iterator[dict]:
     except (ImportError, OSError) as error:  # OSError: a DLL that is missing on Windows
         yield problem("torch", True, error=error)
         return
+    # A card and a torch with CUDA that do not fit each other, as with a driver that is too old.
     if device.kind == "cuda" and not torch.cuda.is_available():
         yield problem("gpu", True, error=f"{device.name}, torch with CUDA {torch.version.cuda}")
 
@@ -85,6 +91,7 @@ def ports() -> Iterator[dict]:
     """JupyterLab's and the service's port are free."""
     for port, user in PORTS.items():
         try:
+            # Who can listen there finds the port free; it is given back at once.
             socket.create_server(("127.0.0.1", port)).close()
         except OSError:
             yield problem("port", False, port=port, user=user, other=port + 1)
@@ -93,6 +100,7 @@ def ports() -> Iterator[dict]:
 def model() -> Iterator[dict]:
     """The embedded model is there, and as large as its package notes."""
     try:
+        # A download that broke off leaves a file that is shorter than its package says.
         files = importlib.metadata.files(EMBEDDED_MODEL.split("==")[0])
         whole = all(file.locate().stat().st_size == file.size for file in files if file.size)
     except (importlib.metadata.PackageNotFoundError, OSError):
@@ -105,13 +113,16 @@ def packages() -> Iterator[dict]:
     """What requirements.lock names is there in these versions; a cloud keeps its own."""
     found, names = versions(), []
     for row in (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines():
+        # Not the rows that are comments, nor those for another system.
         wanted = Requirement(row) if row and row[0] != "#" else None
         if wanted and (not wanted.marker or wanted.marker.evaluate()):
+            # Missing, or there in another version: an en dash stands for the missing one.
             version = found.get(canonicalize_name(wanted.name))
             if not version or not wanted.specifier.contains(version, prereleases=True):
                 names.append(f"{wanted.name} {version or '–'} ({wanted.specifier})")
     hosted = os.environ.get("COLAB_RELEASE_TAG") or os.environ.get("KAGGLE_KERNEL_RUN_TYPE")
     if names and not hosted:
+        # Another version may give other results, a package that is missing stops the course.
         missing = any(" – (" in name for name in names)
         yield problem("packages", missing, names=", ".join(names), file="requirements.lock")
 

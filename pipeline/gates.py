@@ -21,6 +21,7 @@ from helpers.files import CourseError
 from helpers.settings import LANGUAGES, Settings, profiles
 
 GATES = Path(__file__).with_name("gates.toml")
+# Keys that every gate has; four more are allowed beside them.
 KEYS = {"profile", "data_language", "data", "notebook", "metric", "reason"}
 GOOD = ("passed", "not checked")
 WHY = {  # what is red about a verdict
@@ -41,6 +42,7 @@ def load_gates(path: Path = GATES) -> list[dict]:
         good = good and row["profile"] in (*profiles(), "*") and row["notebook"] in (*names, "*")
         good = good and row["data_language"] in (*LANGUAGES, "*")
         good = good and row.get("bound", "value") in ("value", "low", "high")
+        # Exactly one limit. The comparison also refuses NaN and infinity.
         limits = [row[key] for key in ("min", "max") if key in row]
         if not good or len(limits) != 1 or not -1e9 < float(limits[0]) < 1e9:
             raise CourseError(
@@ -62,6 +64,7 @@ def gates_for(table: list[dict], cfg: Settings) -> list[dict]:
     # A folder of the reader's that is called "own" is not the course's corpus.
     data = "own" if cfg.own_data else cfg.data_name if cfg.data_name != "own" else None
     wanted = {"profile": cfg.profile, "data_language": cfg.data_language, "data": data}
+    # A gate holds where each of the three is named, or "*".
     return [g for g in table if all(g[key] in (value, "*") for key, value in wanted.items())]
 
 
@@ -73,13 +76,18 @@ def judge_gates(table: list[dict], metrics: list[dict], passed: set[str]) -> lis
     verdict for each notebook that has its metric. A gate that one of its `floors` would pass as
     well guards nothing: "floor passes", or "unknown metric" where the floor was not recorded.
     """
+    # By lesson and name: lessons may record different numbers under the same name.
     recorded = {(m["notebook"], m["name"]): m for m in metrics}
     verdicts = []
     for gate in table:
+        # A gate of "*" judges each lesson that has recorded its metric.
         having = [notebook for notebook, name in recorded if name == gate["metric"]]
         for notebook in having if gate["notebook"] == "*" else [gate["notebook"]]:
+            # The number that is judged, and what the cheap opponents got, None where there is none.
             number = recorded.get((notebook, gate["metric"]), {}).get(gate["bound"])
             floors = {n: recorded.get((notebook, n), {}).get("value") for n in gate["floors"]}
+            # In this order: a lesson that did not run says nothing; one that ran and is silent is
+            # red; a limit that an opponent meets too is no limit; then the number itself counts.
             if notebook not in passed:
                 status = "not checked"
             elif number is None or None in floors.values():
@@ -101,6 +109,8 @@ def lessons_without_gate(table: list[dict], cfg: Settings, passed: set[str]) -> 
     """
     if cfg.base_model != profiles()[cfg.profile]["base_model"]:
         return []
+    # Measured on this profile is what has minutes for it in course.toml. A gate of "*" does not
+    # count here, since it speaks of no lesson by name.
     measured = {item["name"] for item in lessons() if cfg.profile in item["minutes"]}
     missing = sorted(measured & passed - {gate["notebook"] for gate in table})
     empty = {"metric": "–", "bound": "value", "min": None, "max": None, "value": None, "floors": []}
@@ -131,6 +141,7 @@ def gate_lines(verdicts: list[dict]) -> list[str]:
     if not verdicts:
         return ["Gates: not gated (gates.toml has none for these settings)"]
     texts = []
+    # Red ones one by one, with their reason; all of them as a count.
     for v in verdicts:
         if v["status"] not in GOOD:
             limit, value = limit_text(v), "-" if v["value"] is None else f"{v['value']:.4g}"

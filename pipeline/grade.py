@@ -15,15 +15,18 @@ from helpers.files import UsageError, first_line
 from .lint import exercise_names
 from .publish import code_cells, notebook_files, read_notebook
 
+# What `check` prints, "✅ Latihan 3.2: ...", in either language.
 _SAID = re.compile(rf"({'|'.join(SIGNS.values())}) (?:Latihan|Exercise) (\d+\.\d+):")
 
 
 def exercise_states(nb) -> dict[str, str]:
     """Exercise -> correct, wrong, open, error or not run, as the outputs of a notebook say."""
+    # Exercises count by their cells, so one that was never run is marked as such.
     states, meaning = {}, {sign: state for state, sign in SIGNS.items()}
     for cell in code_cells(nb):
         for name in exercise_names([cell]):
             states[name] = "not run"
+            # In the order in which they were printed: the last word counts, an error too.
             for output in cell.outputs:
                 for sign, said in _SAID.findall(output.get("text", "")):
                     states[name] = meaning[sign] if said == name else states[name]
@@ -50,6 +53,7 @@ def write_marks(folder: Path, out: Path) -> Path:
         raise UsageError(
             f"{folder} holds no notebooks; expected {folder.name}/<learner>/NN_*.ipynb"
         )
+    # Columns for all exercises of the course, in its order, tried or not.
     for lesson in notebook_files():
         exercises += exercise_names(read_notebook(lesson).cells)
     # A learner's notebooks side by side; the byte-order mark tells a spreadsheet of UTF-8.

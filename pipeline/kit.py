@@ -25,8 +25,10 @@ def write_kit(folder: Path) -> Path:
         raise UsageError(f"{folder} is there already; name a new folder.")
 
     def fill(kit: Path) -> None:
+        # Wheels only: on the other machine nothing is compiled.
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary", ":all:"]
         command += ["--dest", str(kit / "wheels")]
+        # torch first and alone, in its small build; the second call then finds it in the folder.
         for wanted in (
             ["--no-deps", "torch", "--constraint", str(LOCK), "--extra-index-url", TORCH_CPU],
             ["--requirement", str(LOCK), "--find-links", str(kit / "wheels")],
@@ -35,9 +37,11 @@ def write_kit(folder: Path) -> Path:
         ):
             if subprocess.run([*command, *wanted]).returncode:
                 raise CourseError("pip gave up, see above. No kit was written; run again.")
+        # The kit may be made inside the course: its own unfinished folder is left out of the copy.
         left_out = shutil.ignore_patterns(*LEFT_OUT, f".{folder.name}-*")
         shutil.copytree(ROOT, kit / "course", ignore=left_out)
         shutil.copytree(SCRIPTS, kit, dirs_exist_ok=True)
+        # The wheels are for this Python, so the installer looks for it by its version.
         python = f"{sys.version_info.major}.{sys.version_info.minor}"
         write_text(kit / "PYTHON.txt", python + "\n")
         write_text(kit / "MODEL.txt", EMBEDDED_MODEL + "\n")
