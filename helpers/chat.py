@@ -46,7 +46,7 @@ class Turn:
 
     def facts(self) -> str:
         """One line on the answer: how it ended, tokens, speed."""
-        # each of these excludes the one before it
+        # Each of these excludes the one before it.
         how = tr("terpotong batas token", "cut off at the token limit")
         if self.ended:
             how = tr("selesai sendiri", "ended by itself")
@@ -83,6 +83,8 @@ class Conversation:
     def messages(self, question: str, turns: list[Turn] = ()) -> list[dict]:
         """The system message, some earlier turns, the question: input of the chat template."""
         system, newest = prompt_messages(question, self.bot.cfg.data_language)
+        # The order of the chat template: system first, then question and answer in turn, the new
+        # question last.
         chat = [system]
         for turn in turns:
             chat.append({"role": "user", "content": turn.question})
@@ -96,16 +98,20 @@ class Conversation:
         """
         if not question:
             raise UsageError("Pesannya masih kosong.", "The message is empty.")
-        # the newest question always goes, and has to fit alone
+        # The newest question always goes, and has to fit alone. Room is what the model holds less
+        # the tokens that its answer may take.
         chat, kept = self.messages(question), 0
         used, room = self.bot.count(chat), self.bot.limit - self.answer_tokens
         if used > room:
             indonesian = f"Pesan ini {num(used)} token; batasnya {num(room)}."
             raise UsageError(indonesian, f"This message has {num(used)} tokens, limit {num(room)}.")
-        # then one earlier turn more, the newest first, as long as there is one and it fits
+        # Then one earlier turn more, the newest first, as long as there is one and it fits. For
+        # these the window counts as well, usually the narrower of the two limits.
         room = min(self.window - self.answer_tokens, room)
+        # A turn without an answer, stopped before the first word, is not sent.
         earlier = [turn for turn in self.turns if turn.answer]
         while kept < len(earlier):
+            # Counted anew as a whole, template included: tokens of parts do not simply add up.
             longer = self.messages(question, earlier[-kept - 1 :])
             if self.bot.count(longer) > room:
                 break
@@ -119,23 +125,26 @@ class Conversation:
         answer is being written. When the stream fails, or the reader leaves before its end, the
         history is as before.
         """
+        # Not waited for: whoever asks meanwhile is told so at once.
         if not self._writing.acquire(blocking=False):
             raise UsageError("Jawaban lain masih ditulis.", "Another answer is being written.")
-        # from here to the end of the answer nobody else writes
+        # From here to the end of the answer nobody else writes.
         try:
+            # A fresh event, so that a stop of the answer before does not end this one.
             self._stop, start = threading.Event(), time.perf_counter()
-            # half an emoji, which some terminals send, becomes a question mark
+            # Half an emoji, which some terminals send, becomes a question mark.
             question = message.encode("utf-8", "replace").decode().strip()
             chat, kept = self.fit(question)
             turn = Turn(question, self.model, remembered=kept)
-            # closed also when the reader leaves: the model must not go on writing for nobody
+            # Closed also when the reader leaves: the model must not go on writing for nobody.
             with contextlib.closing(self._pieces(turn, chat)) as pieces:
                 for piece in pieces:
+                    # Until the stream tells its number of tokens, a piece counts as one.
                     turn.seconds = time.perf_counter() - start
                     turn.first_s = turn.first_s or turn.seconds
                     turn.answer, turn.tokens = turn.answer + piece, turn.tokens + 1
                     yield piece
-            # only a turn that came to its end is remembered
+            # Only a turn that came to its end is remembered.
             turn.stopped = self._stop.is_set()
             self.turns.append(turn)
         finally:
@@ -144,6 +153,8 @@ class Conversation:
     def _pieces(self, turn: Turn, chat: list[dict]) -> Generator[str, None, None]:
         """The bot's stream, which tells at its end what it knows about the answer."""
         drawing = {"temperature": self.temperature, "top_p": self.top_p}
+        # Another seed for each question: asked twice, it may be answered in two ways. A
+        # conversation with the same seed and the same questions can still be repeated.
         drawing |= {"seed": self.seed + len(self.turns), "max_new_tokens": self.answer_tokens}
         found = yield from self.bot.stream(chat, self._stop, model=turn.model, **drawing)
         if found:
@@ -155,6 +166,7 @@ class Conversation:
 
     def stop(self) -> bool:
         """End the answer being written, keep what is there; True if this call did it."""
+        # Only the first call, and only while something is written, has stopped anything.
         first = self._writing.locked() and not self._stop.is_set()
         self._stop.set()
         return first
@@ -183,7 +195,7 @@ class Bot:
     def model(self):
         if "tuned" in self.models:
             return models.load_tuned(self.cfg)
-        # in full precision on a CPU: 4-bit weights take more memory there and write no faster
+        # In full precision on a CPU: 4-bit weights take more memory there and write no faster.
         return models.load_base(self.cfg, "none" if self.cfg.device.kind == "cpu" else None)
 
     def load(self) -> None:
@@ -200,6 +212,7 @@ class Bot:
         """Control tokens of the tokenizer, the longest first."""
         added = self.tokenizer.added_tokens_decoder.values()
         found = {token.content for token in added if token.special and len(token.content) > 1}
+        # Longest first: a token that holds another one is broken up before its part is.
         return sorted(found | set(self.tokenizer.all_special_tokens), key=len, reverse=True)
 
     def escape(self, chat: list[dict]) -> list[dict]:
@@ -212,6 +225,7 @@ class Bot:
         for message in chat:
             content = message["content"]
             for token in self.specials:
+                # The first character stays, a space follows: "<|im_end|>" becomes "< |im_end|>".
                 content = content.replace(token, f"{token[0]} {token[1:]}")
             escaped.append(message | {"content": content})
         return escaped
@@ -222,18 +236,20 @@ class Bot:
 
     def conversation(self, **options) -> Conversation:
         """A new conversation with this bot; `options` as in Conversation."""
+        # What the caller names goes before all of these.
         given = {"model": self.models[-1], "seed": self.cfg.seed}
         given["answer_tokens"] = self.cfg.max_new_tokens
-        # a training row was a single turn; a model that was not tuned here knows longer talks
+        # A training row was a single turn; a model that was not tuned here knows longer talks.
         given["window"] = self.cfg.max_length if "tuned" in self.models else self.limit
         return Conversation(self, **(given | options))
 
     def stream(self, chat, stop, *, model, seed, max_new_tokens, **drawing) -> Generator:
         """Pieces of one answer. One at a time: the adapter is switched off in the whole model."""
         options = generation.decoding(self.cfg, **drawing) | {"max_new_tokens": max_new_tokens}
-        # the base model is the tuned one without its adapter
+        # The base model is the tuned one without its adapter.
         plain = model == "base" and "tuned" in self.models
         with self._one, self.model.disable_adapter() if plain else contextlib.nullcontext():
+            # Inside the lock: another answer would draw from the same generator of random numbers.
             torch.manual_seed(seed)
             asked = (self.model, self.tokenizer, self.escape(chat), self.cfg, stop)
             return (yield from generation.stream(*asked, **options))

@@ -42,10 +42,11 @@ def interval(values, weights=None) -> tuple[float, float, float]:
     """
     values = np.asarray(values, dtype=float)
     weights = np.ones_like(values) if weights is None else np.asarray(weights, dtype=float)
-    # 2,000 other sets of rows, each drawn with replacement from the rows that there are
+    # 2,000 other test sets that might have been: each draws as many rows, with replacement, from
+    # the rows that there are. The shape is (2000, rows).
     drawn = np.random.default_rng(0).integers(0, len(values), size=(2000, len(values)))
     means = (values * weights)[drawn].sum(axis=1) / weights[drawn].sum(axis=1)  # (2000,)
-    # between these two lie 95 % of their means
+    # Between these two lie 95 % of their means.
     low, high = np.quantile(means, [(1 - 0.95) / 2, (1 + 0.95) / 2])
     return float((values * weights).sum() / weights.sum()), float(low), float(high)
 
@@ -56,6 +57,7 @@ def share(hits) -> tuple[float, float, float]:
     Raises ValueError for an empty list.
     """
     hits = list(map(bool, hits))
+    # Wilson's interval has a width even where all rows are hits: ten of ten proves no certainty.
     found = binomtest(sum(hits), len(hits)).proportion_ci(0.95, method="wilson")
     return sum(hits) / len(hits), float(found.low), float(found.high)
 
@@ -84,7 +86,10 @@ def corpus_scores(texts: list[str], references: list[str]) -> dict[str, tuple]:
     """
     found = {}
     for name, scorer in (("bleu", sacrebleu.BLEU()), ("chrf", _CHRF())):
+        # Counts of matching n-grams are summed over all rows, then made one score; the mean of
+        # scores of single rows would be another number.
         result = scorer.corpus_score(texts, [references], n_bootstrap=1000)
+        # sacreBLEU keeps the mean of its samples and half the width that holds 95 % of them.
         middle, reach = result._mean, result._ci
         if np.isnan(reach):  # a single row has no spread
             middle, reach = result.score, 0.0
@@ -115,6 +120,7 @@ def mean_of(values: list) -> float:
 
 def share_found(wanted: Iterable[str], among: list[str], language: str) -> float:
     """Of the names in `wanted`, the share that `among` holds; NaN when nothing is wanted."""
+    # A name is found when any of the others means the same; same spelling is not required.
     hits = []
     for name in wanted:
         hits.append(any(recipes.same(name, other, language) for other in among))
@@ -134,9 +140,10 @@ def precision(asked: list[str], answer: Answer | list[str], language: str) -> fl
 
 def units_of(answers: Iterable[Answer], language: str) -> Seen:
     """Every ingredient that some recipes list, pantry aside, and the units it was measured in."""
+    # From a name to the set of its units; the empty text stands for none, as in "10 cabai".
     seen = {}
     for answer in answers:
-        # "3 sdm kecap manis": the name is kecap manis, the unit sdm
+        # "3 sdm kecap manis": the name is kecap manis, the unit sdm.
         recipe = read(answer)
         for item in recipe.ingredients if recipe else ():
             for name in recipes.names([item], language):
@@ -149,6 +156,7 @@ def odd_units(answer: Recipe, seen: Seen, language: str) -> float:
 
     A litre of galangal is odd although a litre is no impossible amount. NaN when none is known.
     """
+    # Names that the training never had are passed over: of them nothing is known.
     odd = []
     for item in answer.ingredients:
         for name in recipes.names([item], language):
@@ -160,10 +168,11 @@ def odd_units(answer: Recipe, seen: Seen, language: str) -> float:
 def used(answer: Recipe, language: str) -> float:
     """Of the listed ingredients, the share that the answer's own steps mention."""
     steps = set(recipes.words(" ".join(answer.steps), language))
-    # "bawang" in a step is no use of shallots: words that name a whole class do not count
+    # "bawang" in a step is no use of shallots: words that name a whole class do not count.
     classes = set(recipes.WORDS[language]["classes"])
     hits = []
     for name in listed(answer, language):
+        # One word of the name is enough: a step says "ayam" where the list says "paha ayam".
         hits.append(bool((set(recipes.words(name, language)) - classes) & steps))
     return mean_of(hits) if hits else 0.0
 
@@ -174,15 +183,17 @@ def unlisted(answer: Recipe, known: Iterable[str], language: str) -> list[str]:
     `known`: names of ingredients of the training recipes. Of two names that overlap the longer
     counts, so "cabai merah" is not also "cabai". Pantry and what is listed in part do not count.
     """
+    # A space on both sides of every word, so that a name is found as whole words only.
     steps = " " + " ".join(recipes.words(" ".join(answer.steps), language)) + " "
-    # what is listed in part: "ayam" in a step is the listed "daging ayam"
+    # What is listed in part: "ayam" in a step is the listed "daging ayam".
     have, found = set(), []
     for name in listed(answer, language):
         have |= set(recipes.words(name, language))
-    # the longest first, and taken out of the steps, so that no part of it counts again
+    # The longest first, and taken out of the steps, so that no part of it counts again.
     for name in sorted(set(known), key=len, reverse=True):
         phrase = " ".join(recipes.words(name, language))
         if phrase and f" {phrase} " in steps:
+            # The bar in its place keeps the words before and after it from meeting as another name.
             steps = steps.replace(f" {phrase} ", " | ")
             if not set(phrase.split()) & have:
                 found.append(name)
@@ -205,19 +216,22 @@ def measures(texts: list[str], rows: list[dict], language: str, seen: Seen = Non
     found = []
     for text, row in zip(texts, rows):
         recipe = prompts.parse(text)
-        # its names are read once, and compared with the request from both sides
+        # Its names are read once, and compared with the request from both sides.
         names = listed(recipe, language)
+        # For the main ingredient another cut will do: thigh for breast.
         main = [name for name in names if recipes.same_kind(row["main"], name, language)]
         one = {"format": recipe is not None, "main": bool(main)}
         one["recall"] = recall(row["asked"], names, language)
-        # a request by ingredients names no title, and the others not all of the ingredients
+        # A request by ingredients names no title, and the others not all of the ingredients: asked
+        # for a dish, a cook has to add what belongs to it.
         if row["form"] == "ingredients":
             one["precision"] = precision(row["asked"], names, language)
         else:
             title = recipe.title.lower() if recipe else ""
             one["title"] = fuzz.ratio(title, row["title"].lower()) >= ALIKE
-        # what is no recipe lists nothing, uses nothing, and leaves nothing out
+        # What is no recipe lists nothing, uses nothing, and leaves nothing out.
         one |= {"quantities": 0.0, "impossible": 0.0, "used": 0.0}
+        # What is unlisted can be told only with a vocabulary of ingredients to look for.
         if seen:
             one["unlisted"] = bool(recipe and unlisted(recipe, seen, language))
         if recipe:
@@ -240,9 +254,11 @@ def fresh_steps(texts: Iterable[Answer]) -> tuple[list[float], list[int]]:
     for recipe in map(read, texts):
         if recipe:
             steps.append(list(map(str.lower, recipe.steps)))
+    # How often each step, word for word, was written in all answers together.
     times = Counter(chain.from_iterable(steps))
     values = []
     for some in steps:
+        # A step written three times counts a third each time, so the three of them are one step.
         values.append(float(np.mean([1 / times[step] for step in some])))
     return values, list(map(len, steps))
 
@@ -255,21 +271,26 @@ def table(texts: list[str], rows: list[dict], language: str, seen: Seen = None, 
     Wilson for shares of rows, a bootstrap over the rows for the others. A row without a value does
     not count; a metric without any row is left out.
     """
+    # The reference is the recipe that the row was made of; other good answers look worse than they
+    # are by BLEU and chrF.
     references = [row["messages"][-1]["content"] for row in rows]
     found = corpus_scores(texts, references)
-    # one column a measure, with one value an answer: a mean and its interval each
+    # One column a measure, with one value an answer: a mean and its interval each. NaN stands for
+    # answers that a measure says nothing about.
     each = measures(texts, rows, language, seen)
     if ended:
         each["ended"] = ended
     for name, column in each.items():
+        # Shares of yes and no get Wilson's interval, means of shares the bootstrap's.
         values = column.dropna().tolist()
         if values:
             found[name] = (*(share if name in SHARES else interval)(values), len(values))
-    # steps weigh alike, whoever wrote them, so an answer weighs as much as it has steps
+    # Steps weigh alike, whoever wrote them, so an answer weighs as much as it has steps.
     fresh, steps = fresh_steps(texts)
     if steps:
         found["distinct_steps"] = (*interval(fresh, weights=steps), len(fresh))
-    # the ingredient that most answers list, whatever was asked for
+    # The ingredient that most answers list, whatever was asked for: near 1, a model adds the same
+    # thing to everything.
     lists = [listed(text, language) for text in texts]
     counts = Counter(chain.from_iterable(lists))
     most = max(counts, key=counts.get, default="")
@@ -282,10 +303,11 @@ def row_nats(model, rows, tokenizer, cfg: Settings) -> tuple[list[float], list[i
     """Summed cross entropy in nats and number of label tokens of each row of a ChatDataset."""
     nats, labels = [], []
     for start in range(0, len(rows), cfg.batch * 2):
-        # twice as many rows as in training: nothing is kept for a backward pass
+        # Twice as many rows as in training: nothing is kept for a backward pass.
         some = [rows[i] for i in range(start, min(start + cfg.batch * 2, len(rows)))]
         batch = training.collate(some, tokenizer.pad_token_id)  # each (rows, longest row)
         batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
         nats += training.label_loss(model, batch, models.compute_dtype(cfg), "none").tolist()
+        # The number of tokens is the row's weight in a loss per token, see `interval`.
         labels += (batch["labels"] != prompts.IGNORE).sum(dim=1).tolist()
     return nats, labels

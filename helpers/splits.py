@@ -34,11 +34,13 @@ def normalised(table: pd.DataFrame) -> pd.Series:
     """
     text = (table["ingredients"] + " " + table["steps"]).tolist()
     text = pc.utf8_lower(pa.array(text, pa.large_string()))
+    # Every run of other characters becomes one space: punctuation makes no other recipe.
     text = pc.utf8_trim_whitespace(pc.replace_substring_regex(text, r"[^\pL\pM\pN]+", " "))
     return pd.Series(text.to_pylist(), index=table.index, dtype=object)
 
 
 def trigrams(text: str) -> set[str]:
+    # A text of one or two words is a trigram of its own, shorter: no text has an empty set.
     words = text.split()
     return {" ".join(words[i : i + 3]) for i in range(max(1, len(words) - 2))}
 
@@ -61,6 +63,7 @@ def similar_pairs(texts: list[str], threshold: float = SIMILAR) -> list[tuple[in
     # Each text is compared with those before it that share a band of its sketch.
     pairs = []
     for j, sketch in enumerate(sketches):
+        # The index proposes, the sets themselves decide: sketches only estimate.
         for i in sorted(index.query(sketch)):
             similarity = len(sets[i] & sets[j]) / len(sets[i] | sets[j])
             if similarity >= threshold:
@@ -77,13 +80,18 @@ def group(table: pd.DataFrame, threshold: float = SIMILAR) -> np.ndarray:
     # Exact copies are one text; texts are joined by pairs, and a group is what hangs together.
     number, first = pd.factorize(normalised(table))
     pairs = np.array([(i, j) for i, j, _ in similar_pairs(list(first), threshold)]).reshape(-1, 2)
+    # One node for each distinct text, one edge for each pair. Where A is like B and B like C, A and
+    # C are one group, even if they differ: split apart, B would leak from one side to the other.
     graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(first),) * 2)
+    # From the groups of texts back to one number for each row of the table.
     return connected_components(graph, directed=False)[1][number]
 
 
 def hashed_split(text: str, fractions=FRACTIONS) -> str:
     """Split of one row from the hash of its text alone."""
+    # The first 48 bits of the hash as a number from 0 up to 1, the same on every machine.
     number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:6]) / 2**48
+    # With the usual fractions, added up: below 0.7 is train, below 0.8 validation, the rest test.
     return NAMES[int(np.searchsorted(np.cumsum(fractions)[:-1], number, side="right"))]
 
 
@@ -97,10 +105,12 @@ def assign(table: pd.DataFrame, cfg: Settings, fractions=FRACTIONS) -> pd.DataFr
     # Whatever looks alike is one group.
     if "group" not in table:
         table = table.assign(group=group(table))
+    # The text tells which rows are exact copies; other people's rows are split by it as well.
     text, ids = normalised(table), table["recipe_id"]
     manifest = cfg.data_dir.parent / MANIFEST
     if cfg.own_data and manifest.is_file() and tuple(fractions) == FRACTIONS:
         sides = pd.read_csv(manifest, dtype=str).set_index("recipe_id")["split"]
+        # A recipe without a line would have no split, and vanish from all three.
         if missing := sorted(set(ids) - set(sides.index)):
             raise CourseError(
                 f"{manifest.name} does not list {len(missing)} recipes, the first: {missing[0]}. "
@@ -111,6 +121,8 @@ def assign(table: pd.DataFrame, cfg: Settings, fractions=FRACTIONS) -> pd.DataFr
         # Both languages of a recipe of the own corpus have one id, and so one split.
         keys = ids if cfg.own_data else text
         table = table.assign(split=[hashed_split(key, fractions) for key in keys])
+        # Near-duplicates on both sides would let the test ask for what was learnt. A group at odds
+        # with itself goes to train, where it spoils no test.
         sides = table.groupby("group")["split"]
         table["split"] = sides.transform("first").where(sides.transform("nunique") == 1, "train")
     # Of exact copies the first stays.
@@ -125,12 +137,14 @@ def split_file(cfg: Settings, name: str) -> Path:
 def saved_rows(cfg: Settings, name: str) -> list[dict]:
     """The rows of a saved split; none where lesson 02 has not run."""
     path = split_file(cfg, name)
+    # Split at line feeds alone: a text may hold other characters that `splitlines` cuts at.
     lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
     return [json.loads(line) for line in lines if line]
 
 
 def saved_recipes(cfg: Settings, name: str) -> dict[tuple, str]:
     """The recipes of a saved split by their content (`content`), each with its title."""
+    # Rows of one recipe that differ in their request fall on one key.
     return {content(row["messages"]): row["title"] for row in saved_rows(cfg, name)}
 
 
@@ -142,6 +156,7 @@ def content(chat: list[dict]) -> tuple[str, ...]:
 def require_disjoint(cfg: Settings) -> None:
     """Raise CourseError when a recipe stands in two of the saved splits."""
     parts = {name: saved_recipes(cfg, name) for name in NAMES}
+    # By content, not by id: the same recipe under two ids is still a leak.
     for one, other in (("train", "test"), ("train", "validation"), ("validation", "test")):
         if both := sorted(parts[one].keys() & parts[other].keys()):
             raise CourseError(
@@ -154,6 +169,7 @@ def require_disjoint(cfg: Settings) -> None:
 def require_held_out(cfg: Settings, chats: Iterable[list[dict]]) -> None:
     """Raise CourseError when a chat to train on has the answer of a saved test recipe."""
     test = saved_recipes(cfg, "test")
+    # By what they teach, so it does not matter where the rows come from or how they ask.
     if known := [test[key] for chat in chats if (key := content(chat)) in test]:
         raise CourseError(
             f"{len(known)} training rows are test recipes, the first: {known[0]!r}. Train on the "
@@ -178,6 +194,7 @@ def read_split(cfg: Settings, name: str):
             "with the same profile, data and seed.",
         )
     require_disjoint(cfg)
+    # Imported here, so that others who use this module need not wait for it.
     from datasets import Dataset
 
     return Dataset.from_list(saved_rows(cfg, name))
