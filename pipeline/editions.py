@@ -27,9 +27,11 @@ def lesson_page(path: Path, language: str, title: str) -> str:
     config = Config({"TagRemovePreprocessor": {"remove_cell_tags": {f"lang-{other}"}}})
     exporter = HTMLExporter(config=config, language_code=language)
     exporter.register_preprocessor(TagRemovePreprocessor(config=config), enabled=True)
+    # nbconvert makes the page; what follows changes its text.
     page, _ = exporter.from_notebook_node(nb, {"metadata": {"name": title}})
     # What code said in both languages is hidden, not removed.
     page = page.replace("</head>", f'<style>[lang="{other}"] {{display: none}}</style></head>', 1)
+    # Links to lessons lead to their pages, all others to the repository.
     page = re.sub(r'href="(\d\d_\w+)\.ipynb', r'href="\1.html', page)
     return page.replace('href="../', f'href="{REPOSITORY}/blob/main/')
 
@@ -38,6 +40,7 @@ def write_editions(out: Path) -> int:
     """Write OUT/<language>/<lesson>.html and OUT/index.html; the number of pages."""
     index, files = INDEX, notebook_files()
     for language in LANGUAGES:
+        # Files and lessons are in the same order, by number.
         for path, lesson in zip(files, lessons()):
             title = f"{path.stem[:2]} · {lesson['title'][language]}"
             write_text(out / language / f"{path.stem}.html", lesson_page(path, language, title))

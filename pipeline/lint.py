@@ -18,8 +18,11 @@ from helpers.course import NOTEBOOKS
 from .publish import bootstrap_source, code_cells, tags
 
 REQUIRED_PARAMETERS = {"PROFILE", "LANGUAGE", "DATA_LANGUAGE", "RUN_SOLUTIONS", "SEED"}
+# A body, one Markdown cell in one language: <div>, empty line, text, empty line, </div>.
 _BODY = re.compile(r'<div lang="(id|en)">\n\n(.*)\n\n</div>', re.DOTALL)
+# What stands for both languages at once: a heading, or a line in bold.
 _BILINGUAL = re.compile(r"#{1,6} (.+)|\*\*(.+)\*\*")
+# A number by itself, 1.234,5 as a whole; the 4 in NF4 belongs to a name.
 _NUMBER = re.compile(r"(?<![A-Za-z_\d.,])\d+(?:[.,]\d+)*")
 
 
@@ -48,6 +51,7 @@ def markdown_tokens(markdown: str) -> list:
 
 def pairs(nb, name: str) -> Iterator[tuple]:
     """Every Indonesian body is followed at once by its English twin; no English one is alone."""
+    # Neighbour by neighbour, with nothing above the first cell and nothing below the last.
     languages = [None, *map(language_of, nb.cells), None]
     for number, (above, below) in enumerate(zip(languages, languages[1:])):
         if (above == "id") != (below == "en"):
@@ -63,6 +67,7 @@ def headings(nb, name: str) -> Iterator[tuple]:
             if any(token.type == "heading_open" for token in markdown_tokens(cell.source)):
                 yield number, "heading", "a body holds a heading"
             continue
+        # Both sides of " · " have to say something.
         match = _BILINGUAL.fullmatch(cell.source.strip())
         sides = (match[1] or match[2]).split(" · ") if match else []
         if len(sides) < 2 or not all(re.search(r"\w", side) for side in sides):
@@ -73,6 +78,7 @@ def normal_numbers(text: str, language: str) -> Counter:
     """Numbers of a text in one notation: Indonesian 1,5 is English 1.5; NF4 holds no number."""
     found = Counter()
     for number in _NUMBER.findall(text):
+        # What cannot be read is compared as it is written.
         with suppress(NumberFormatError, ArithmeticError):  # a version, or in the other notation
             number = str(parse_decimal(number, locale=language, strict=True))
         found[number] += 1
@@ -87,6 +93,7 @@ def normal_address(address: str) -> str:
 
 def is_name(span: str, known: set[str]) -> bool:
     """Whether inline code must be the same in both languages: names, paths, calls, options."""
+    # All its words are names in the lesson's code, or it looks like a path, a call, an option.
     words = set(re.findall(r"[A-Za-z_]\w*", span))
     return bool((words and words <= known) or re.search(r"[_/=(]|\w\.\w", span))
 
@@ -96,12 +103,14 @@ def facts_of(body: str, language: str, known: set[str]) -> dict[str, Counter]:
     found = {rule: Counter() for rule in ("numbers", "links", "images", "names")}
     for token in markdown_tokens(body):
         if token.type in ("text", "html_inline", "html_block"):
+            # A number inside a tag, a width for example, is no text.
             text = re.sub(r"<[^>]*>", " ", token.content)
             found["numbers"] += normal_numbers(text, language)
         elif token.type == "link_open":
             found["links"][normal_address(token.attrs["href"])] += 1
         elif token.type == "image":
             found["images"][token.attrs["src"]] += 1
+        # Once, however often it is named: one language may repeat a name where the other says "it".
         elif token.type == "code_inline" and is_name(token.content, known):
             found["names"][token.content] = 1
     return found
@@ -112,6 +121,7 @@ def twins(nb, name: str) -> Iterator[tuple]:
     known = code_names(code_cells(nb))
     for number, (first, second) in enumerate(zip(nb.cells, nb.cells[1:]), 1):
         if (language_of(first), language_of(second)) == ("id", "en"):
+            # By rule, what the one text has and the other has not.
             theirs = facts_of(_BODY.fullmatch(second.source)[2], "en", known)
             for rule, ours in facts_of(_BODY.fullmatch(first.source)[2], "id", known).items():
                 if ours != theirs[rule]:
@@ -128,6 +138,8 @@ def pictures(nb, name: str) -> Iterator[tuple]:
             if token.type in ("html_inline", "html_block") and "<img" in token.content:
                 yield number, "alt text", "an HTML picture; write ![what it tells](address)"
             target = token.attrs.get("href") or token.attrs.get("src") or ""
+            # A relative link starts from the notebooks' folder. Addresses on the web are not asked:
+            # the lint needs no network.
             path = str(target).partition("#")[0]
             if path and not re.match(r"[a-z]+:", path) and not (NOTEBOOKS / path).exists():
                 yield number, "links", f"{target} leads nowhere"
@@ -139,6 +151,7 @@ def code_names(cells: list) -> set[str]:
     for cell in cells:
         # Magics become Python before it is read.
         for node in ast.walk(ast.parse(TransformerManager().transform_cell(cell.source))):
+            # Each kind of node keeps its name under another of these; a dotted one gives its parts.
             for attribute in ("id", "attr", "arg", "name", "module"):
                 names.update(str(getattr(node, attribute, "")).split("."))
     return names - {""}
@@ -146,6 +159,7 @@ def code_names(cells: list) -> set[str]:
 
 def first_cells(nb, name: str) -> Iterator[tuple]:
     """The first code cells are bootstrap, parameters and set-up, each as agreed."""
+    # The frame that every lesson begins with.
     bootstrap, parameters, setup = code_cells(nb)[:3]
     if tags(bootstrap) != {"bootstrap"} or bootstrap.source != bootstrap_source():
         yield 1, "bootstrap", "the first code cell is not pipeline/bootstrap_cell.txt"

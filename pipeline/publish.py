@@ -13,6 +13,7 @@ from helpers.course import NOTEBOOKS
 from helpers.files import CourseError, UsageError, first_line, read_json, write_text
 from helpers.settings import ROOT
 
+# Where the course lives on the web; bootstrap cells and links take it from this one file.
 REPOSITORY = (ROOT / "helpers" / "repository.txt").read_text(encoding="utf-8").strip()
 OF_A_RUN = {"injected-parameters", "papermill-error-cell-tag"}  # cells that papermill adds
 _WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -75,6 +76,7 @@ def bootstrap_source() -> str:
 
 def code_sha256(nb) -> str:
     """Hash of the code that makes the outputs: all code cells but the bootstrap cell."""
+    # Not the bootstrap cell, so that a new address makes no output stale.
     own = [cell.source for cell in code_cells(nb) if "bootstrap" not in tags(cell)]
     return hashlib.sha256(json.dumps(own, ensure_ascii=False).encode()).hexdigest()
 
@@ -84,6 +86,7 @@ def without_paths(text: str) -> str:
     # From the start of a word only: else a picture's long text costs the square of its length.
     text = re.sub(r"(?<![^\s\"'<>])[^\s\"'<>]*[/\\]site-packages[/\\]", ".../", text)
     text = re.sub(r"(?<![^\s\"'<>])[^\s\"'<>]*ipykernel_\d+[/\\]\d+\.py", "<cell>", text)
+    # The course's folder first: it often lies inside the home folder.
     places = {str(ROOT): ".", sys.prefix: "<python>", str(Path.home()): "~"}
     places[tempfile.gettempdir()] = "<temp>"
     for folder, name in places.items():
@@ -104,9 +107,11 @@ def clean_outputs(cell, number: int) -> list:
             continue
         if output.output_type == "stream":
             output.text = without_paths(strip_ansi(output.text))
+        # Pictures are long, and no path can stand in them.
         for kind, value in data.items():
             if isinstance(value, str) and not kind.startswith("image/"):
                 data[kind] = without_paths(value)
+        # The same in every run: no metadata of an output, and numbers that count from 1.
         output |= {"metadata": {}} if "metadata" in output else {}
         output |= {"execution_count": number} if "execution_count" in output else {}
         kept.append(output)
@@ -117,9 +122,11 @@ def clean_notebook(nb):
     """An executed notebook, made fit to commit, with the hash of its code in its metadata."""
     from nbconvert.preprocessors import ClearMetadataPreprocessor, CoalesceStreamsPreprocessor
 
+    # What a notebook needs to open, and the hash of the code that made the outputs.
     kept = {key: nb.metadata[key] for key in ("kernelspec", "language_info")}
     nb.metadata = nbformat.from_dict(kept | {"dapur": {"code_sha256": code_sha256(nb)}})
     nb.cells, nb.nbformat_minor = own_cells(nb), 5
+    # Pieces of one stream become one output, however they arrived.
     CoalesceStreamsPreprocessor().preprocess(nb, {})
     for number, cell in enumerate(code_cells(nb), 1):
         cell.execution_count, cell.outputs = number, clean_outputs(cell, number)
@@ -138,14 +145,17 @@ def publish_run(run_dir: Path) -> list[str]:
     if not (run_dir / "summary.json").is_file():
         raise UsageError(f"{run_dir} is not a finished run: expected a folder like runs/<stamp>.")
     summary, ready = read_json(run_dir / "summary.json"), {}
+    # Numbers of a failed run, or of one with other parameters, are not the course's.
     if summary["status"] != "passed" or summary["set"]:
         raise CourseError(f"{run_dir}: expected a run that passed, with the lessons' parameters.")
+    # All notebooks are checked before the first is written.
     for outcome in summary["notebooks"]:
         path = NOTEBOOKS / f"{outcome['name']}.ipynb"
         current, executed = read_notebook(path), read_notebook(run_dir / path.name)
         if code_sha256(current) != code_sha256(executed):
             raise CourseError(f"{path.name}: its code differs from what ran. Run it again.")
         ready[path] = done = clean_notebook(executed)
+        # Code cells with their outputs come from the run, in their order; text stays as it is now.
         from_run = iter(code_cells(done))
         done.cells = [next(from_run) if c.cell_type == "code" else c for c in current.cells]
     for path, nb in ready.items():
@@ -158,6 +168,7 @@ def stale_notebooks() -> list[str]:
     found = []
     for path in notebook_files():
         nb = read_notebook(path)
+        # Outputs are of this code when the hash in the metadata is this code's.
         shown = any(cell.outputs for cell in code_cells(nb))
         if not shown or nb.metadata.get("dapur", {}).get("code_sha256") != code_sha256(nb):
             found.append(path.name)

@@ -57,11 +57,13 @@ def preformatted(value) -> str:
 
 def rendered(name: str, **values) -> str:
     """The template `name`.j2 with these values; everything is escaped in HTML."""
+    # HTML is escaped by jinja2; Markdown by the filter `md`, where a template asks for it.
     loader, escape = jinja2.PackageLoader("pipeline"), name.endswith("html")
     made = jinja2.Environment(
         loader=loader, autoescape=escape, trim_blocks=True, undefined=jinja2.StrictUndefined
     )
     made.lstrip_blocks = True
+    # What templates may call; a value that they name and that is not given is an error.
     made.filters |= {"number": four_digits, "clock": clock, "md": markdown_text}
     made.filters |= {"pre": preformatted, "written": written, "status": STATUS.__getitem__}
     made.globals |= {"limit_text": gates.limit_text, "metric_text": gates.metric_text}
@@ -74,8 +76,11 @@ def loss_curve(rows: list[dict]) -> bytes:
     from matplotlib.figure import Figure
 
     labels = {"loss": "latih · training", "eval_loss": "validasi · validation"}
+    # Trainer logs the two losses in rows of their own; rows of one step become one.
     table = pd.DataFrame(rows, columns=["step", *labels]).groupby("step").first()
+    # A figure without pyplot: no window is needed, and none stays open.
     axes, buffer = Figure(figsize=(7, 3.2)).subplots(), io.BytesIO()
+    # The two are not logged at the same steps: between its points each line is straight.
     table.rename(columns=labels).interpolate().plot(ax=axes, color=["#0072B2", "#E69F00"])
     axes.set(xlabel="langkah · optimiser step", ylabel="loss (nat/token)")
     axes.figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
@@ -84,10 +89,12 @@ def loss_curve(rows: list[dict]) -> bytes:
 
 def result_rows(metrics: list[dict]) -> list[tuple]:
     """The label's row in RESULTS, its format, and the metrics of all opponents (None: none)."""
+    # Lesson 04's numbers, under the names that the rows of report.toml have.
     found = {}
     for m in metrics:
         if m["notebook"] == "04_evaluation":
             found[m["name"].removeprefix("ingredient_")] = m
+    # A row for each that was recorded, with a place for every opponent.
     rows = []
     for label in RESULTS:
         if label[0] in found:
@@ -99,6 +106,7 @@ def write_report(
     folder: Path, summary: dict, metrics: list[dict], artifacts: Path, started: float
 ) -> None:
     """Write report.html (one file, pictures inside) and report.md (loss.png beside it)."""
+    # `old` marks what is not of this run, so that the report can say so.
     left, old = {}, {}
     for name in ("evaluation/samples.json", "adapter/history.json"):
         # What lessons 03 and 04 left, perhaps in an earlier run.
@@ -107,6 +115,7 @@ def write_report(
         old[name] = path.is_file() and path.stat().st_mtime < started
     samples, curve = left.values()
     png = loss_curve(curve) if curve else b""
+    # report.md shows the file beside it; report.html holds the picture as text.
     if png:
         (folder / "loss.png").write_bytes(png)
     values = {"run": summary, "metrics": metrics, "samples": samples[:6], "curve": curve}
@@ -128,6 +137,7 @@ def write_readme(run_dir: Path) -> None:
         raise CourseError(f"{run_dir}: only a run of all lessons goes into the README.")
     values = {"run": summary, "outcomes": outcomes, "lessons": lessons(), "repository": REPOSITORY}
     values |= {"rows": result_rows(read_json(run_dir / "metrics.json")), "opponents": OPPONENTS}
+    # Only what stands between the two marks of a part is written anew.
     for language, readme in READMES.items():
         text = readme.read_text(encoding="utf-8")
         for part in ("results", "course"):
