@@ -61,6 +61,7 @@ class Layout:
 
 def look_at(path: Path) -> Layout:
     """The layout of `path`, from its first 64 KiB. NotARecipeFile when it holds no recipes."""
+    # 64 KiB are enough for the marks and the header; the encoding may need the whole file.
     try:
         with open(path, "rb") as handle:
             head = handle.read(1 << 16)
@@ -71,13 +72,16 @@ def look_at(path: Path) -> Layout:
     text = head.decode(encoding, errors="replace")
     if why := no_table(text):
         raise NotARecipeFile(why)
+    # Marks of the program that wrote the file: the first bytes, and how a quote is escaped.
     mark = head.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     backslash = '\\"' in text and '""' not in text
     # The header is the first record with the three columns; a title or "sep=;" may stand above it.
+    # The wrong separator leaves a record in one piece, so the right one is known by its columns.
     samples = {separator: first_records(text, separator) for separator in ",;\t|"}
     for skip in range(5):
         for separator, rows in samples.items():
             columns = columns_of(rows[skip]) if len(rows) > skip else {}
+            # The header and all that stands above it are skipped when the rows are read.
             if all(field in columns for field in REQUIRED):
                 header = tuple(rows[skip])
                 return Layout(encoding, separator, columns, header, skip + 1, backslash, mark)
@@ -91,10 +95,13 @@ def look_at(path: Path) -> Layout:
 
 def no_table(text: str) -> str:
     """Why the beginning of a file cannot be a table; empty when it can."""
+    # Marks, zero bytes and blanks alone hold nothing to read.
     if not text.strip("\ufeff\0 \t\r\n"):
         return "the file is empty"
+    # One control character in fifty is more than a slip: a spreadsheet or an archive has many.
     if len(re.findall(r"[\x00-\x08\x0e-\x1f]", text)) > len(text) / 50:
         return "binary content, not text"
+    # Downloads that went wrong: a pointer in place of the file, an error page in place of the data.
     if text.startswith("version https://git-lfs.github.com"):
         return "a Git LFS pointer; run `git lfs pull` where it came from"
     if re.match(r"\ufeff?\s*<(!|\?xml|/?[a-z][a-z0-9]*[\s>])", text, re.IGNORECASE):
@@ -104,16 +111,22 @@ def no_table(text: str) -> str:
 
 def encoding_of(path: Path, head: bytes) -> str:
     """UTF-16 by its marks or its zero bytes, UTF-8 when most of the file is, else Windows-1252."""
+    # UTF-16 takes two bytes a letter and usually begins with a byte order mark.
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return "utf-16"
+    # Without the mark it shows in its zero bytes: of a plain letter one byte of the two is zero,
+    # the second one where the low byte comes first (little-endian).
     if len(head) > 3 and head.count(0) > len(head) / 3:
         return "utf-16-le" if head[1::2].count(0) > head[::2].count(0) else "utf-16-be"
-    # A byte that is no UTF-8 becomes a surrogate; are there more of them than whole characters?
+    # One stray byte does not make a UTF-8 file Windows-1252, so both kinds are counted. A byte that
+    # is no UTF-8 becomes a surrogate; are there more of them than whole characters?
     valid = broken = 0
     decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
     with open(path, "rb") as handle:
+        # The decoder keeps a character that is cut at the end of a block for the next one.
         while block := handle.read(1 << 20):
             text = decoder.decode(block)
+            # ASCII is the same in both encodings and decides nothing.
             if not text.isascii():
                 bad = len(re.findall("[\udc80-\udcff]", text))
                 broken += bad
@@ -127,6 +140,7 @@ def first_records(text: str, separator: str) -> list[list[str]]:
     rows = csv.reader(lines, delimiter=separator, skipinitialspace=separator != "\t")
     found = []
     try:
+        # `+=` takes one record at a time, so those before an error are kept.
         found += islice((row for row in rows if any(cell.strip() for cell in row)), 5)
     except csv.Error:
         pass
@@ -142,10 +156,12 @@ def columns_of(header: list[str]) -> dict[str, int]:
     """Position of each field by its most certain known name, else by a word in a name."""
     names = [plain_name(cell) for cell in header]
     found = {}
+    # Known names first. Where two are there, the one that stands first in columns.toml is meant.
     for field, known in _NAMES["aliases"].items():
         if present := [name for name in known if name in names]:
             found[field] = names.index(present[0])
-    # "cooking_steps" is no known name, but it says "steps". A sentence or a list is no name.
+    # Then words: "cooking_steps" is no known name, but it says "steps". A sentence or a list is no
+    # name, and "steps_count" tells of a number. Each column is taken once, by the first field.
     for field, hints in _NAMES["hints"].items():
         for position, cell in enumerate(header):
             words = names[position].split()
@@ -166,12 +182,14 @@ class ReturnableLines:
         return self
 
     def __next__(self) -> str:
+        # Lines that were given back come before those that the file still has.
         line = self.again.pop() if self.again else next(self.lines)
         self.taken.append(line)
         self.number += 1
         return line
 
     def give_back_all_but_first(self) -> str:
+        # `again` is read from its end, so the lines go in backwards.
         first, *rest = self.taken
         self.again += reversed(rest)
         self.number -= len(rest)
@@ -185,13 +203,16 @@ def records(path: Path, layout: Layout) -> Iterator[tuple[int, list[str], str]]:
     separator is an error. Then the first line of that record is read alone, and reading goes on
     with the line after it.
     """
+    # A blank between a comma and a quote is skipped: the quote would be a letter of the cell.
     options = {"delimiter": layout.separator, "skipinitialspace": layout.separator != "\t"}
     with open(path, encoding=layout.encoding, errors="replace", newline="") as handle:
+        # The csv module knows a quote inside a cell only when it is doubled.
         text = (line.replace('\\"', '""') for line in handle) if layout.backslash else handle
         lines = ReturnableLines(text)
         reader, skip = csv.reader(lines, strict=True, **options), layout.skip
         width = len(layout.header)
         while True:
+            # One record may span several lines: `taken` holds them until it is whole.
             lines.taken.clear()
             first = lines.number + 1
             try:
@@ -201,6 +222,8 @@ def records(path: Path, layout: Layout) -> Iterator[tuple[int, list[str], str]]:
             except csv.Error:
                 # A quote where none may stand: this line alone, then the next ones as if new.
                 row = fields_of_line(lines.give_back_all_but_first(), layout.separator, width)
+            # Four cases: no row can be made of it, a row with text, a row of empty cells, a blank
+            # line.
             if row is None:
                 problem = UNCLOSED
             elif (row and row[0].strip()) or any(map(str.strip, row)):
@@ -235,10 +258,14 @@ def fields_of_line(line: str, separator: str, width: int) -> list[str] | None:
     A quoted cell ends at the first quote before a separator. None when that gives no row.
     """
     line = line.strip("\r\n")
+    # An odd number of quotes: one of them never closes, and where the cells end is a guess.
     if line.count('"') % 2:
         return None
+    # A cell is quoted, up to a quote with a separator behind it, or bare, up to the separator. The
+    # blanks are possessive (*+): they are never tried again, which keeps the time linear.
     blanks, end = " *+" if separator == "\t" else r"[ \t]*+", re.escape(separator)
     cell = re.compile(rf'{blanks}(?:"(.*?)"{blanks}|(?!")([^{end}]*))({end}|\Z)', re.DOTALL)
+    # Cell by cell, until one ends with the line and not with a separator.
     row, position, more = [], 0, separator
     while more:
         found = cell.match(line, position)
@@ -247,6 +274,7 @@ def fields_of_line(line: str, separator: str, width: int) -> list[str] | None:
         quoted, bare, more = found.groups()
         row.append(bare.strip() if quoted is None else quoted.replace('""', '"'))
         position = found.end()
+    # Too few cells, or text beyond the header's last column, is no row of this table.
     return row[:width] if len(row) >= width and not any(row[width:]) else None
 
 
@@ -255,18 +283,21 @@ def raw_chunks(path: Path, layout: Layout, rows: int) -> Iterator[tuple[pd.DataF
 
     All columns are Arrow strings except the line number. One chunk is in memory at a time.
     """
+    # Which cells are wanted, and where they stand: columns that no lesson uses are never stored.
     fields = [field for field in FIELDS if field in layout.columns]
     positions = [layout.columns[field] for field in fields]
     last, pick, title = max(positions), itemgetter(*positions), layout.columns["title"]
     good, bad, size = [], [], 0
 
     def table() -> pd.DataFrame:
+        # Columns that the file lacks come out empty: every table has the same columns.
         frame = pd.DataFrame(good, columns=["line", *fields], dtype="string[pyarrow]")
         return frame.reindex(columns=[*FIELDS, "line"], fill_value="").astype({"line": "int64"})
 
     for line, row, problem in records(path, layout):
         # A record is a row or a problem; never is it nothing.
         if problem:
+            # The report shows the title as well: a reader sees at once which recipe is lost.
             told = row[title] if len(row) > title else ""
             bad.append({"line": line, "reason": problem, "title": " ".join(told.split())[:80]})
         else:
@@ -278,5 +309,6 @@ def raw_chunks(path: Path, layout: Layout, rows: int) -> Iterator[tuple[pd.DataF
         if len(good) >= rows or len(bad) >= rows or size > CHUNK_CHARACTERS:
             yield table(), bad
             good, bad, size = [], [], 0
+    # The rest, less than a chunk.
     if good or bad:
         yield table(), bad
