@@ -53,6 +53,7 @@ _INDONESIAN = tomllib.loads(Path(__file__).with_name("messages.toml").read_text(
 
 def worded(text: str) -> str:
     """A reason, remark or kind of fix of a report in the display language."""
+    # A pattern's groups, such as a number or a column's name, go into the translation.
     for pattern, indonesian in [pair for part in _INDONESIAN.values() for pair in part.items()]:
         if found := re.fullmatch(pattern, text):
             return tr(found.expand(indonesian), text)
@@ -90,6 +91,7 @@ class Report:
 
     def note_kept(self, table: pd.DataFrame) -> None:
         """Remember line and hash of the last file's kept rows: 18 bytes a row."""
+        # The texts of a long file would fill the memory; 8 bytes of hash find copies as well.
         rows = pd.DataFrame({"line": table["line"], "hash": content_hash(table)})
         self._kept.append(rows.assign(file=np.uint16(len(self.files) - 1)))
 
@@ -98,10 +100,13 @@ class Report:
 
         Titles may differ. The rows stay in the table; `assign` in `splits` lets one copy through.
         """
+        # pd.concat refuses an empty list, so a report without a kept row brings an empty table.
         empty = pd.DataFrame({"file": [], "line": [], "hash": []})
         kept = pd.concat(self._kept or [empty], ignore_index=True)
+        # The first row with a hash is the original; every later one points back to it.
         first = kept.drop_duplicates("hash").add_prefix("of_")
         again = kept.drop(first.index).merge(first, left_on="hash", right_on="of_hash")
+        # Files were noted by number; their names come in last.
         names = dict(enumerate(entry["file"] for entry in self.files))
         again = again.assign(file=again["file"].map(names), of_file=again["of_file"].map(names))
         return again[["file", "line", "of_file", "of_line"]]
@@ -128,6 +133,7 @@ def load_recipes(folder: str | Path, chunk_rows: int = 2000) -> tuple[pd.DataFra
     report = Report()
     kept = [table for table in recipe_chunks(folder, report, chunk_rows) if len(table)]
     if not kept:
+        # Say why: the first files that were skipped, or the reasons for dropping rows.
         found = "; ".join(f"{s['file']}: {s['reason']}" for s in report.skipped[:5])
         dropped = f"every row was dropped: {report.reasons}" if report.files else ""
         raise CourseError(
@@ -135,7 +141,8 @@ def load_recipes(folder: str | Path, chunk_rows: int = 2000) -> tuple[pd.DataFra
             "Expected CSVs with a title, ingredients and steps column (see data/DATA_CARD.md)."
         )
     table = pd.concat(kept, ignore_index=True)
-    # Files that each count from 1: their rows are told apart by the text.
+    # Files that each count from 1: their rows are told apart by the text. Otherwise two recipes
+    # with the id "1" would count as one recipe in two languages.
     twice = table["recipe_id"].duplicated(keep=False)
     table.loc[twice, "recipe_id"] = text_ids(table[twice])
     return table, report
@@ -145,18 +152,22 @@ def recipe_chunks(folder: str | Path, report: Report, rows: int = 2000) -> Itera
     """Chunks of clean recipes of every CSV below `folder`; `report` fills as they come."""
     root = Path(folder)
     for path in csv_files(root):
+        # Named from the folder on, as the report shows it on every machine.
         name = path.relative_to(root).as_posix() if path != root else path.name
         try:
             yield from _file_chunks(path, name, report, rows)
         except csv_reader.NotARecipeFile as problem:
+            # One strange file does not stop the others.
             report.skipped.append({"file": name, "reason": str(problem)})
 
 
 def _file_chunks(path: Path, name: str, report: Report, rows: int) -> Iterator[pd.DataFrame]:
     """Chunks of clean recipes of one file. NotARecipeFile when it has none."""
+    # Encoding, separator and columns first; they hold for the whole file.
     layout = csv_reader.look_at(path)
     entry = {"file": name, "rows_read": 0, "rows_kept": 0, "remarks": layout.remarks}
     for raw, bad in csv_reader.raw_chunks(path, layout, rows):
+        # Rows can be lost twice: `bad` could not be read as rows, `dropped` hold no whole recipe.
         clean, dropped, mended = clean_chunk(raw)
         # A row without a category has its file's, one without a number that of its text.
         clean["source"] = pd.array([name] * len(clean), dtype="string[pyarrow]")
@@ -164,7 +175,8 @@ def _file_chunks(path: Path, name: str, report: Report, rows: int) -> Iterator[p
         clean["category"] = clean["category"].str.strip().replace("", category_of(path))
         ids = clean["recipe_id"].str.strip()
         clean["recipe_id"] = ids.mask(ids == "", pd.array(text_ids(clean), "string[pyarrow]"))
-        # Each row is kept, or it is told where and why it was dropped.
+        # Each row is kept, or it is told where and why it was dropped. A file enters the report
+        # with its first rows, and `entry` grows with every chunk after that.
         if not entry["rows_read"]:
             report.files.append(entry)
         entry["rows_read"] += len(raw) + len(bad)
@@ -174,6 +186,7 @@ def _file_chunks(path: Path, name: str, report: Report, rows: int) -> Iterator[p
         ]
         report.mended += mended
         assert report.rows_read == report.rows_kept + report.rows_dropped, f"{name}: a row was lost"
+        # The rows are noted for `duplicates` before they are handed out and forgotten.
         report.note_kept(clean)
         yield clean[COLUMNS]
     if not entry["rows_read"]:
@@ -182,7 +195,9 @@ def _file_chunks(path: Path, name: str, report: Report, rows: int) -> Iterator[p
 
 def content_hash(table: pd.DataFrame) -> np.ndarray:
     """64 bits of each row's ingredients and steps, whatever their letter case."""
+    # The blank line keeps the last ingredient and the first step apart.
     texts = [text.lower() for text in table["ingredients"] + "\n\n" + table["steps"]]
+    # Of every text as it is: making categories first pays only where texts repeat.
     return pd.util.hash_array(np.array(texts, dtype=object), categorize=False)
 
 
@@ -204,6 +219,7 @@ def recipes_of(table: pd.DataFrame) -> list[Recipe]:
     """Rows of a table as Recipe objects."""
     found = []
     for row in table.to_dict("records"):
+        # One item a line in the table, one item an element here.
         items, steps = (tuple(row[name].split("\n")) for name in ("ingredients", "steps"))
         others = row["category"], row["recipe_id"], row["region"]
         found.append(Recipe(row["title"], items, steps, *others))
@@ -219,6 +235,7 @@ _QUANTITY = re.compile(
     rf"{_UNITS})\b\.?)\s*)+",
     re.IGNORECASE,
 )
+# Three ways to write a number: "1 1/2", "1/2", and "1.5" or "1,5".
 _NUMBER = re.compile(  # 15 digits at most: Python refuses to convert thousands of them
     r"(?:(\d{1,15})\s+)?(\d{1,15})/(\d{1,15})|(\d{1,15})(?:([.,])(\d{1,15}))?"
 )
@@ -226,8 +243,10 @@ _NUMBER = re.compile(  # 15 digits at most: Python refuses to convert thousands 
 
 def item_name(item: str) -> str:
     """An ingredient without quantity, unit and preparation: "3 buah cabai, iris" -> "cabai"."""
+    # What stands in brackets or behind a comma is a remark, not the name.
     text = re.sub(r"\([^)]*\)?", " ", item)
     text = re.split(r",(?!\d)", text)[0]  # a comma before a digit is a decimal one
+    # "garam secukupnya" and "secukupnya garam": the name is on either side of it.
     parts = re.split(r"\b(?:secukupnya|sckpnya|to taste)\b", text, flags=re.IGNORECASE)
     name = next((part.strip().lower() for part in parts if part.strip()), "")
     return re.sub(r"\s+", " ", _QUANTITY.sub("", name)).strip(" .:-*")
@@ -239,6 +258,8 @@ def split_at_name(item: str) -> tuple[str, str, str]:
     ("", "", item) where the name does not stand there in one piece.
     """
     name = re.escape(item_name(item))
+    # `item_name` writes in lower case; what comes back here is the line's own spelling. The name
+    # must stand there as a whole: no letter before it, no letter or digit behind it.
     found = name and re.search(rf"(?<![^\W\d_]){name}(?!\w)", item, re.IGNORECASE)
     return (item[: found.start()], found[0], item[found.end() :]) if found else ("", "", item)
 
@@ -246,14 +267,17 @@ def split_at_name(item: str) -> tuple[str, str, str]:
 @cache
 def words(name: str, language: str) -> tuple[str, ...]:
     """The words of a name in one spelling: lower case, no plural in English, "cabe" -> "cabai"."""
-    # "bawang daun" and "daun bawang" are two ways to write one thing, "cabe" is "cabai".
+    # "bawang daun" and "daun bawang" are two ways to write one thing, so phrases are replaced
+    # first; after that "cabe" is "cabai", word by word.
     text = name.lower()
     for said, written in WORDS[language]["phrases"].items():
         text = text.replace(said, written)
     spelling = WORDS[language]["spelling"]
     found = [spelling.get(word, word) for word in re.findall(r"[^\W\d_]+", text)]
+    # Indonesian has no plural ending. A singular may have to be spelt anew: chilies, chili, chilli.
     if language == "en":
         found = [spelling.get(one := _singular(word), one) for word in found]
+    # One word may become two ("beansprout" is "bean sprout"), so the name is split again.
     return tuple(" ".join(found).split())
 
 
@@ -266,6 +290,7 @@ def _singular(word: str) -> str:
     return word[:-1] if word.endswith("s") and not word.endswith("ss") else word
 
 
+# Compared by words like all names, so that "Minyak Goreng" is in the pantry as well.
 _PANTRY = {of: {words(name, of) for name in table["pantry"]} for of, table in WORDS.items()}
 
 
@@ -280,15 +305,18 @@ def same(one: str, other: str, language: str) -> bool:
     a, b = words(one, language), words(other, language)
     if a == b:
         return bool(a)
+    # The shorter name must be a part of the longer one; a class alone says too little.
     short, long = sorted((a, b), key=len)
     table = WORDS[language]
     if not set(short) <= set(long) or set(short) <= set(table["classes"]):
         return False
+    # Petis made of udang is petis: the shorter name must hold the word that says what it is.
     return _head(long, language) in short
 
 
 def _head(name: tuple[str, ...], language: str) -> str:
     """The word of a name that says what it is: "dada ayam" -> "ayam"; "chicken stock": "stock"."""
+    # Indonesian puts it first ("kaldu ayam"), English last; a cut ("dada") is passed over.
     ordered = name if WORDS[language]["head"] == "first" else name[::-1]
     return next((word for word in ordered if word not in WORDS[language]["parts"]), ordered[0])
 
@@ -301,6 +329,7 @@ def same_kind(one: str, other: str, language: str) -> bool:
     a, b = words(one, language), words(other, language)
     if not a or not b or same(one, other, language):
         return bool(a and b)
+    # Two names, perhaps of one thing in two cuts: the heads decide.
     head = _head(a, language)
     return head == _head(b, language) and head not in WORDS[language]["classes"]
 
@@ -310,6 +339,7 @@ def names(items: Iterable[str], language: str) -> list[str]:
 
     Nobody lists the pantry when asking: water, salt, sugar, oil, pepper.
     """
+    # A dict keeps the order and drops what comes again; `item_name` may leave nothing.
     found = dict.fromkeys(name for item in items if (name := item_name(item)))
     return [name for name in found if words(name, language) not in _PANTRY[language]]
 
@@ -335,13 +365,16 @@ def unit(item: str) -> str:
 
 def too_much(item: str, language: str) -> bool:
     """Whether an ingredient line asks for more than the table `most` allows for its unit."""
-    # "1½ kg" -> "1 1/2 kg"
+    # "1½ kg" -> "1 1/2 kg": NFKC writes ½ as 1, a fraction slash and 2.
     text = re.sub(r"([¼½¾⅓⅔⅛⅜⅝⅞])", r" \1", item.lower())
     text = unicodedata.normalize("NFKC", text).replace("\u2044", "/").strip()
+    # Without a number at its beginning a line asks for no amount that could be compared.
     if not (found := _NUMBER.match(text)):
         return False
+    # A fraction, a number with thousands, or a decimal one.
     whole, above, below, digits, separator, rest = found.groups()
     if below:
+        # "1/0" is a slip of the pen and must not end in an error.
         value = int(whole or 0) + int(above) / (int(below) or 1)
     elif separator and len(rest) == 3 and int(digits):
         value = float(digits + rest)  # a separator before three digits groups thousands: "1.000 ml"
@@ -349,5 +382,6 @@ def too_much(item: str, language: str) -> bool:
         value = float(f"{digits}.{rest or 0}")
     # The unit stands after the number, or after "2-3".
     unit_after = re.match(r"(?:\s*(?:-|–|sampai|to)\s*\d+)?\s*([^\W\d_]+)", text[found.end() :])
+    # A unit that is not in the table has no limit.
     most = WORDS[language]["most"]
     return bool(unit_after) and value > most.get(unit_after[1], float("inf"))
