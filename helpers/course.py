@@ -46,13 +46,16 @@ def record(name: str, value: float, unit: str = "", *, low=None, high=None, n=No
     DAPUR_METRICS names as well. Raises ValueError for a value that is not a finite number.
     """
     value = float(value)
+    # NaN and infinity are no JSON numbers, and a measurement that gives them has failed.
     if not math.isfinite(value):
         raise ValueError(f"metric {name!r} is {value}: only finite numbers can be recorded")
-    # float() and int() because numpy's numbers are not JSON
+    # Plain float() and int(), because numpy's numbers are not JSON.
     low, high = (None if bound is None else float(bound) for bound in (low, high))
     row = {"notebook": _notebook, "name": name, "value": value, "unit": unit}
     row |= {"low": low, "high": high, "n": None if n is None else int(n)}
+    # A cell that is run again replaces its number instead of adding a second one.
     _rows[:] = [earlier for earlier in _rows if earlier["name"] != name] + [row]
+    # Written after every number: what was measured before a notebook stops is kept.
     if path := os.environ.get("DAPUR_METRICS"):
         write_json(path, _rows)
     if _folder:
@@ -75,6 +78,7 @@ def check(exercise: str, answer, test: Callable[[object], str | None]) -> str:
     `test` returns None for a right answer, else a hint in the display language. An answer that
     makes the test itself fail counts as wrong, with the error as the hint.
     """
+    # An exercise begins as `answer = ...`, which Python reads as Ellipsis.
     if answer is None or answer is Ellipsis:
         state, said = "open", tr("belum dijawab.", "not answered yet.")
     elif hint := _hint(test, answer):
@@ -82,6 +86,7 @@ def check(exercise: str, answer, test: Callable[[object], str | None]) -> str:
     else:
         state, said = "correct", tr("benar.", "correct.")
     status[exercise] = state
+    # Written before anything is raised: the file has every state, that of a wrong answer too.
     if path := os.environ.get("DAPUR_EXERCISES"):
         write_json(path, status)
     text = f"{SIGNS[state]} {tr('Latihan', 'Exercise')} {exercise}: {said}"
@@ -98,7 +103,8 @@ def _hint(test: Callable[[object], str | None], answer) -> str | None:
     except Exception as problem:  # an answer may be anything; the error itself is the hint
         why, failed = f"({type(problem).__name__}: {problem})", True
         hint = tr(f"jawaban tidak bisa diperiksa {why}", f"the answer cannot be checked {why}")
-    # 0,5 is two numbers to Python; "0,5", "1.234" and "12" are texts.
+    # 0,5 is two numbers to Python; "0,5", "1.234" and "12" are texts. Who writes so means a number,
+    # with the sign as a decimal point or between thousands: does the test accept one of the two?
     text = ",".join(map(str, answer)) if isinstance(answer, tuple) else answer
     if hint and isinstance(text, str) and re.fullmatch(r"\d+([.,]\d+)?", text):
         meant = float(text.replace(",", ".")), float(re.sub("[.,]", "", text))
@@ -130,16 +136,20 @@ def start(
 
     Quietens library progress bars, which leave clutter in a saved notebook. Does not import torch.
     """
+    # Before these libraries are imported, since most read their switches only then. What the
+    # learner has set already stays.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-    # bitsandbytes tells at length of an optional kernel that only the hub has
+    # bitsandbytes tells at length of an optional kernel that only the hub has.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    # Profile, languages, model and data; a model of the course needs no network at all.
     cfg = settings.load(profile, language, data_language, seed, run_solutions)
     if cfg.base_model in ("packaged", "sanity"):
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    # The lesson's numbers, the switch between languages, and tables that read from the left.
     start_records(name, cfg.artifacts / "results")
     display(HTML(switch_html(language)))
     align_tables()

@@ -41,11 +41,14 @@ def questions(language: str, folder: Path = FOLDER) -> pd.DataFrame:
     Raises CourseError for an empty cell, a flag that is not yes or no, or a question without split.
     """
     choice(language, LANGUAGES, "data language")
+    # Every cell is read as text, and an empty one stays empty: by itself pandas would make it NaN.
     read = functools.partial(pd.read_csv, dtype=str, keep_default_na=False)
     more = folder / "more"
-    # the committed questions, and answers that were written later
+    # The committed questions, and answers that were written later. A question that splits.csv does
+    # not list gets NaN as its split.
     own = read(folder / f"{language}.csv").merge(read(folder / "splits.csv"), how="left")
     written = pd.concat([own, read(more / f"{language}.csv").assign(split="more")])
+    # A row with a gap would teach the guards something wrong, so the first one stops everything.
     flags = written[["see_doctor", "abstain"]].isin(["yes", "no"]).all(axis=1)
     wrong = written[~flags | written.isna().any(axis=1) | (written == "").any(axis=1)]
     if len(wrong):
@@ -55,11 +58,12 @@ def questions(language: str, folder: Path = FOLDER) -> pd.DataFrame:
         )
     for flag in ("see_doctor", "abstain"):
         written[flag] = written[flag] == "yes"
-    # the same questions in other words
+    # The same questions in other words, with answer, topic and flags of the question they rephrase.
     phrasings = read(more / "phrasings.csv").rename(columns={language: "question"})
     known = written.drop(columns="question")
     phrasings = phrasings[["qa_id", "question"]].merge(known, how="left").assign(split="phrasing")
-    # questions without a written answer, numbered by their split
+    # Questions without a written answer, numbered by their split. The first two are to be declined
+    # and need a doctor; a story does only where it asks for something that must be declined.
     unwritten = []
     for name, split in (("refusals", "decline"), ("emergencies", "decline"), ("stories", "story")):
         rows = read(more / f"{name}.csv")
@@ -67,6 +71,7 @@ def questions(language: str, folder: Path = FOLDER) -> pd.DataFrame:
         rows = pd.DataFrame({"question": rows[language], "split": split, "answer": "", "topic": ""})
         unwritten.append(rows.assign(see_doctor=must, abstain=must))
     unwritten = pd.concat(unwritten, ignore_index=True)
+    # Each split counts from 0: "decline-0", "story-0".
     numbers = unwritten.groupby("split").cumcount().astype(str)
     unwritten["qa_id"] = unwritten["split"] + "-" + numbers
     return pd.concat([written, phrasings, unwritten], ignore_index=True)
@@ -80,6 +85,8 @@ def text_vectors(preprocessor=None):
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.pipeline import make_union
 
+    # Words carry the subject; pieces of words forgive spelling and endings (minum, minumnya). With
+    # sublinear_tf a word that comes ten times does not weigh ten times as much.
     options = {"preprocessor": preprocessor, "sublinear_tf": True}
     words = TfidfVectorizer(ngram_range=(1, 2), **options)
     pieces = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), **options)
@@ -109,13 +116,17 @@ def emergency_rules() -> re.Pattern:
     Rules of both languages together: people mix them.
     """
     headings = tomllib.loads(Path(__file__).with_name("emergency.toml").read_text("utf-8"))
+    # Between two parts: up to NEAR words, as few as possible.
     words, between = headings.pop("words"), rf"(?:\W+\w+){{0,{NEAR}}}?\W+"
     found = []
     for by_language in headings.values():
         for rule in itertools.chain(*by_language.values()):
+            # Names in angle brackets stand for many spellings: <no> is tidak, nggak or gak.
             for name, alternatives in words.items():
                 rule = rule.replace(f"<{name}>", alternatives)
+            # Each part begins at a word and may go on by up to nine letters: "dada", "dadaku".
             parts = [rf"\b(?:{part})\w{{0,9}}" for part in rule.split(" ~ ")]
+            # People write the parts in any order, so each order is an alternative of the pattern.
             found += map(between.join, itertools.permutations(parts))
     return re.compile("|".join(found), re.I)
 
@@ -132,6 +143,7 @@ def names_dose(text: str) -> bool:
 
 def sends_to_doctor(text: str, language: str) -> bool:
     """Whether an answer names a health service, other than to say that none is needed."""
+    # "You need not see a doctor" names one too, so such phrases go first.
     text = re.sub(RULES[language]["no_need"], " ", text, flags=re.I)
     return re.search(RULES[language]["doctor"], text, re.I) is not None
 
@@ -153,14 +165,17 @@ class Library:
         rows = questions(language)
         shelf, told = (rows[rows["split"].isin(part)] for part in (SHELF, [*SHELF, "story"]))
         self.rules, self.texts = RULES[language], TEXTS[language]
-        # two guards: is this to be declined, and should somebody see a doctor with it?
+        # Two guards: is this to be declined, and should somebody see a doctor with it? The first
+        # learns from stories too: most of them are harmless and only told at length.
         self.declines = text_classifier().fit(told["question"], told["abstain"])
         self.doctors = text_classifier().fit(shelf["question"], shelf["see_doctor"])
-        # the search: vectors of length 1, so that their products are cosines
+        # The search: vectors of length 1, so that their products are cosines. A rephrased question
+        # has the qa_id of its original, so each answer is kept once.
         self.written = shelf[~shelf["abstain"]].drop_duplicates("qa_id")
         vectors = text_vectors(stems)
         vectors.fit(self.written["question"] + " " + self.written["answer"])
         self.vectors = lambda texts: normalize(vectors.transform(texts))
+        # One row for each answer: its question's vector plus its own, (answers, terms).
         self.index = self.vectors(self.written["question"]) + self.vectors(self.written["answer"])
 
     def nearest(self, question: str, hidden: Collection[str] = ()):
@@ -169,32 +184,40 @@ class Library:
         It is the mean of two cosines, to the written question and to its answer. `hidden`: ids of
         answers to leave out, as if nobody had written them.
         """
+        # A product with the sum of two vectors is the sum of two cosines; half of it is their mean.
         similar = (self.vectors([question]) @ self.index.T / 2).toarray()[0]  # (answers,)
+        # Below every similarity, so that a hidden answer is never the nearest.
         similar[self.written["qa_id"].isin(hidden)] = -1
         return self.written.iloc[similar.argmax()], float(similar.max())
 
     def reply(self, message: str) -> Reply:
         """The guard's reply, or a written answer with the disclaimer; a dose is not shown."""
-        # one line, without the lone surrogates that some terminals send
+        # One line, without the lone surrogates that some terminals send. A word holds a letter:
+        # "?!" is none.
         question = " ".join(message.encode("utf-8", "replace").decode().split())
         words = re.findall(r"\S*[^\W\d_]\S*", question)
-        # what may be an emergency comes before everything else
+        # What may be an emergency comes before everything else: even a message that is too long or
+        # a single word must get the number of an ambulance.
         if is_emergency(question):
             return Reply("emergency", self.texts["emergency"])
+        # Then the form: one whole sentence on one thing, or there is not enough to search by.
         if len(question) > MOST_CHARACTERS:
             return Reply("long", self.texts["long"].format(n=len(question), most=MOST_CHARACTERS))
         if len(words) < FEWEST_WORDS:
             return Reply("short", self.texts["short"])
-        # what must not be answered from afar
+        # What must not be answered from afar; then what nobody has written an answer to. A far
+        # answer would sound as sure as a near one.
         if self.declines.predict_proba([question])[0, 1] > self.rules["declined"]:
             return Reply("decline", self.texts["decline"])
         row, similarity = self.nearest(question)
         if similarity < LEAST:
             return Reply("unknown", self.texts["unknown"])
-        # the answer has a guard of its own
+        # The answer has a guard of its own. It is shown below the written question, so that the
+        # reader sees whether that is what was asked.
         if names_dose(row["answer"]):
             return Reply("dose", self.texts["dose"])
         text = f"[{row['question']}]\n{row['answer']}\n— {self.texts['disclaimer']}"
+        # The advice to see a doctor stands above the answer, where it is read first.
         if self.doctors.predict_proba([question])[0, 1] > self.rules["sent_to_doctor"]:
             text = f"{self.texts['doctor']}\n{text}"
         return Reply("answer", text)
