@@ -66,10 +66,12 @@ UNWRITABLE = {errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EROFS}
 
 def patiently(call: Callable, *arguments):
     """Call it; on Windows again, for up to a second, while another process holds the file open."""
+    # Twenty times 0.05 seconds, then once more: an error that lasts is a real one.
     for _ in range(20):
         try:
             return call(*arguments)
         except PermissionError:
+            # Elsewhere a missing right does not go away by waiting.
             if sys.platform != "win32":
                 raise
             time.sleep(0.05)
@@ -81,7 +83,10 @@ def replace_whole(path: Path, make: Callable[[Path], object]) -> Path:
 
     Raises CourseError on a disk that is full or read-only, and where a right is missing.
     """
+    # Beside the target, since a rename is one step only within a disk; the name is one that no
+    # other process takes.
     temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
+    # Whoever reads `path` finds the old file or the new one, never a half.
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         make(temporary)
@@ -90,9 +95,10 @@ def replace_whole(path: Path, make: Callable[[Path], object]) -> Path:
             shutil.rmtree(path)
         patiently(os.replace, temporary, path)
     except Exception as problem:
-        # safetensors' own error names the system's number in its text alone
+        # The error of safetensors is no OSError: the system's number stands in its text alone.
         rust = re.search(r"\(os error (\d+)\)", str(problem))
         number = int(rust[1]) if rust else getattr(problem, "errno", None)
+        # For any other error the traceback is what explains it.
         if number not in UNWRITABLE:
             raise
         why = f"{Path(*path.parts[-3:])}: {os.strerror(number)}"
@@ -128,6 +134,7 @@ def read_json(path: str | Path):
     try:
         return json.loads(patiently(Path(path).read_bytes))
     except (ValueError, RecursionError) as problem:  # nested thousands deep
+        # The last three parts name the file well enough, without this machine's own folders.
         where = Path(*Path(path).parts[-3:])
         raise CourseError(f"{where} is not whole JSON ({problem}): delete it.") from problem
 
@@ -152,6 +159,7 @@ def hash_files(paths: list[Path], relative_to: Path) -> str:
     """Eight hex digits of the names (relative to a folder) and contents of files."""
     digest = hashlib.sha256()
     for path in paths:
+        # Names count as well, but only below `relative_to`: a copy elsewhere has the same hash.
         digest.update(path.relative_to(relative_to).as_posix().encode())
         digest.update(bytes.fromhex(sha256(path)))
     return digest.hexdigest()[:8]
@@ -162,4 +170,5 @@ def cache_key(*parts) -> str:
 
     Give it values, never the source of a module: a changed comment must not retrain a model.
     """
+    # Sorted keys: the same settings give the same key in whatever order they were set.
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

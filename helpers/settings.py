@@ -42,20 +42,24 @@ class Device:
 
 def torch_cuda_build() -> str | None:
     """CUDA version that the installed torch was built for, or None. Does not import torch."""
+    # torch/version.py alone is run: importing torch takes seconds, and the answer stands there.
     spec = importlib.util.find_spec("torch")
     return spec and runpy.run_path(str(Path(spec.origin).with_name("version.py"))).get("cuda")
 
 
 def find_device() -> Device:
     """The first visible GPU through NVML, or the processor. Does not import torch."""
+    # What there is in any case: the processor and its RAM.
     ram = psutil.virtual_memory().total / 1e9
     cpu = Device("cpu", f"CPU, {psutil.cpu_count(logical=False) or 1} cores", ram)
     # NVML counts cards by their place on the bus; CUDA by itself counts the fastest first.
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
+    # An empty list or -1 hides every card: somebody wants the processor.
     if chosen in ("", "-1"):
         return cpu
     try:
+        # NVML is the driver's own library. Card 0 stands for one that is named by a UUID.
         import pynvml
 
         pynvml.nvmlInit()
@@ -87,6 +91,7 @@ def fast_bf16() -> bool:
     import torch
 
     def seconds(dtype):
+        # One product before the clock starts: the first one pays for setting things up.
         a = torch.ones(512, 512, dtype=dtype)
         a @ a
         return min(timeit.repeat(lambda: a @ a, number=4, repeat=3))
@@ -169,6 +174,7 @@ class Settings:
     @property
     def key(self) -> str:
         """Name of the hand-over folder: profile, base model, data, data language and seed."""
+        # Runs that differ in one of these never read each other's files.
         model, data = Path(self.base_model).name, f"{self.data_name}-{self.data_hash}"
         if self.base_model != profiles()[self.profile]["base_model"]:  # other models share a name
             model += "-" + hashlib.sha256(self.base_model.encode()).hexdigest()[:6]
@@ -198,9 +204,11 @@ def csv_files(folder: str | Path) -> list[Path]:
     if Path(folder).is_file():
         return [Path(folder)]
 
+    # By itself os.walk passes over a folder that it cannot read: its recipes would be missing.
     def unreadable(problem: OSError):
         raise CourseError(f"{problem.filename} cannot be read: {problem.strerror}.")
 
+    # Every file system lists in its own order; sorted, each machine reads the same rows first.
     found = []
     for top, _, names in os.walk(folder, onerror=unreadable):
         found += [Path(top, name) for name in names if name.lower().endswith(".csv")]
@@ -229,6 +237,7 @@ def profile_for(device: Device, table: dict[str, dict]) -> str:
     # Colab's profile is for its card only, and there it is the best one.
     if re.search(r"\bT4\b", device.name) and table["colab-t4"]["vram_gb"] <= room:
         return "colab-t4"
+    # Elsewhere the largest one that fits; a profile of size 0 needs no GPU.
     sizes = {name: values["vram_gb"] for name, values in table.items() if name != "colab-t4"}
     fitting = [name for name, size in sizes.items() if 0 < size <= room]
     return max(fitting, key=sizes.get, default="cpu")
@@ -242,6 +251,7 @@ def reachable(base_model: str) -> bool:
     """
     if base_model in ("packaged", "sanity") or Path(base_model).is_dir():
         return True
+    # The small config.json stands for the whole model: a look at the cache, then one short request.
     import huggingface_hub as hub
 
     try:
@@ -250,6 +260,7 @@ def reachable(base_model: str) -> bool:
         hub.get_hf_file_metadata(hub.hf_hub_url(base_model, "config.json"), timeout=2)
         return True
     except hub.errors.GatedRepoError:
+        # Only the learner can accept its licence, so no other model silently takes its place.
         raise UsageError(
             f"accept the licence of {base_model} on its page on the hub, then run: hf auth login."
         ) from None
@@ -276,6 +287,8 @@ def load(
     Raises UsageError for an unknown profile or language, a missing folder or model, and a machine
     that is too small. Whether a training fits the GPU is judged by planner.check_fits.
     """
+    # Unknown names are refused before the hardware is asked. After set_language, texts come in the
+    # display language.
     table = profiles()
     choice(profile, ["auto", *table], "profile")
     choice(language, LANGUAGES, "language")
@@ -291,14 +304,16 @@ def load(
         here = f"{device.name} ({device.memory_gb:.0f} GB)"
         reason = tr(f"pilihan otomatis untuk {here}", f"the automatic choice for {here}")
     values = table[profile]
+    # A machine that is too small says so now, not in the middle of a training.
     check_machine(profile, values, device)
-    # The base model.
+    # The base model. Another than the profile's brings its own licence, and the reason says so.
     usual = values["base_model"]
     base = _base_model(base_model or os.environ.get("BASE_MODEL"), usual)
     if base != usual:
         values["licence"] = "Apache-2.0" if base == "packaged" else "see the model's page"
         reason += tr(f"; {base} menggantikan {usual}", f"; {base} takes the place of {usual}")
-    # The data, and what the profile says for recipes that are not the course's own.
+    # The data, and what the profile says for recipes that are not the course's own. A folder
+    # without CSVs is refused here, before a lesson has begun.
     own = ROOT / "data" / "recipes" / data_language
     folder = Path(data_dir or os.environ.get("DATA_DIR") or own).expanduser().resolve()
     if not folder.is_dir() or not csv_files(folder):
@@ -306,6 +321,7 @@ def load(
         raise UsageError(f"DATA_DIR={str(folder)!r} {what}; see data/DATA_CARD.md for the columns.")
     if folder != own:
         values |= values["other_data"]
+    # All that is known about this run, in one object that nobody can change.
     root = Path(artifacts_root or os.environ.get("DAPUR_ARTIFACTS") or ROOT / "artifacts")
     values |= {"profile": profile, "device": device, "base_model": base, "data_dir": folder}
     values |= {"language": language, "data_language": data_language, "seed": int(seed)}
@@ -321,6 +337,7 @@ def check_machine(profile: str, values: dict, device: Device) -> None:
             f"profile {profile!r} needs a CUDA GPU with {values['vram_gb']} GB, found: "
             f"{device.name}. {device.note} Use 'auto' to let the course choose."
         )
+    # Free, not installed: what other programs hold is not there for a model.
     free_gb = psutil.virtual_memory().available / 1e9
     need_gb = float(os.environ.get("DAPUR_MIN_RAM_GB", values["min_ram_gb"]))
     if free_gb < need_gb:
