@@ -93,8 +93,8 @@ def chosen_bot(model: str, engine: str, *run):
     return chat.Bot(settings.load(*run, base_model=None if model == "base" else model), tuned=False)
 
 
-@data.command()
-def check(paths: Annotated[list[Path], typer.Argument(exists=True)], as_json: Json = False) -> None:
+@data.command("check")
+def check_csv(paths: Annotated[list[Path], typer.Argument(exists=True)], as_json: Json = False):
     """Read recipe CSVs as the lessons do: what is kept, dropped and why. Code 1: nothing usable."""
     from . import recipes
 
@@ -127,8 +127,8 @@ def validate_jsonl(file: Path, train: Path | None = None, as_json: Json = False)
     raise typer.Exit(0 if report["ok"] else 1)
 
 
-@gpu.command()
-def plan(profile: Profile = "auto", model: str = "", card: float = 0, as_json: Json = False):
+@gpu.command("plan")
+def predict(profile: Profile = "auto", model: str = "", card: float = 0, as_json: Json = False):
     """Predict the memory of a training, part by part, from the model's config alone.
 
     --model: another base, a hub name or a folder. --card: does it fit so many GiB, and what would?
@@ -225,8 +225,8 @@ def medical(message: Message = None, language: Language = "id") -> None:
         print(printable(library.reply(question).text), flush=True)
 
 
-@app.command()
-def export(
+@app.command("export")
+def write_model(
     profile: Profile = "auto",
     language: Language = "id",
     data_language: DataLanguage = "",
@@ -238,11 +238,11 @@ def export(
 ) -> None:
     """Merge the adapter that lesson 03 trained; write GGUF files and an Ollama Modelfile."""
     quiet()
-    from .export import export as write
+    from .export import export
 
     # The settings name the adapter: they must be those that lesson 03 ran with.
     cfg = settings.load(profile, language, data_language, seed)
-    tell(write(cfg, quant, base=base, out=out), as_json)
+    tell(export(cfg, quant, base=base, out=out), as_json)
 
 
 @app.command()

@@ -200,11 +200,14 @@ class Bot:
 
     def load(self) -> None:
         """Load what answers, so that the first question does not wait for it."""
-        _ = self.model
+        # One at a time: a service loads in one thread while a first question comes in another.
+        with self._one:
+            _ = self.model
 
     @cached_property
     def limit(self) -> int:
         """Tokens that the model can hold, prompt and answer together."""
+        self.load()
         return min(self.model.config.get_text_config().max_position_embeddings, MOST_CONTEXT)
 
     @cached_property
@@ -248,6 +251,7 @@ class Bot:
         options = generation.decoding(self.cfg, **drawing) | {"max_new_tokens": max_new_tokens}
         # The base model is the tuned one without its adapter.
         plain = model == "base" and "tuned" in self.models
+        self.load()
         with self._one, self.model.disable_adapter() if plain else contextlib.nullcontext():
             # Inside the lock: another answer would draw from the same generator of random numbers.
             torch.manual_seed(seed)

@@ -91,8 +91,6 @@ def corpus_scores(texts: list[str], references: list[str]) -> dict[str, tuple]:
         result = scorer.corpus_score(texts, [references], n_bootstrap=1000)
         # sacreBLEU keeps the mean of its samples and half the width that holds 95 % of them.
         middle, reach = result._mean, result._ci
-        if np.isnan(reach):  # a single row has no spread
-            middle, reach = result.score, 0.0
         found[name] = (result.score, middle - reach, middle + reach, len(texts))
     return found
 

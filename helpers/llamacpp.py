@@ -71,19 +71,21 @@ class GgufBot(Bot):
         """Start the engine and an `openai` client of it, `client`, if that has not been done."""
         import openai
 
-        if self.client:
-            return
-        # The chat's file is named after the adapter's content: a retrained one gets its own.
-        weights = sha256(models.require_adapter(self.cfg) / "adapter_model.safetensors")
-        folder = self.cfg.artifacts / "chat" / weights[:16]
-        # A folder is written whole or not at all, so one that is there can be used.
-        if not folder.is_dir():
-            write_folder(folder, lambda place: export.write_gguf(self.cfg, place / "tuned.gguf"))
-        self.server = start_engine(folder / "tuned.gguf", **self.address)
-        # Nothing between the two goes by a proxy, and no key means any.
-        direct = openai.DefaultHttpxClient(trust_env=False)
-        url, key = f"{self.server.listening_address}/v1", self.address["key"] or "-"
-        self.client = openai.OpenAI(base_url=url, api_key=key, max_retries=0, http_client=direct)
+        # One at a time: a service loads in one thread while a first question comes in another.
+        with self._one:
+            if self.client:
+                return
+            # The chat's file is named after the adapter's content: a retrained one gets its own.
+            weights = sha256(models.require_adapter(self.cfg) / "adapter_model.safetensors")
+            folder = self.cfg.artifacts / "chat" / weights[:16]
+            # A folder is written whole or not at all, so one that is there can be used.
+            if not folder.is_dir():
+                write_folder(folder, lambda at: export.write_gguf(self.cfg, at / "tuned.gguf"))
+            self.server = start_engine(folder / "tuned.gguf", **self.address)
+            # Nothing between the two goes by a proxy, and no key means any.
+            http = openai.DefaultHttpxClient(trust_env=False)
+            url, key = f"{self.server.listening_address}/v1", self.address["key"] or "-"
+            self.client = openai.OpenAI(base_url=url, api_key=key, max_retries=0, http_client=http)
 
     def stream(self, chat, stop, *, model, **drawing) -> Generator:
         """Pieces of one answer, until its end or `stop`; returns {"tokens", "ended"}."""

@@ -208,7 +208,7 @@ def unpack(model):
 
 
 def torn(folder: Path) -> str | None:
-    """Why a folder holds no whole LoRA adapter (none there, cut off, another kind); None if so."""
+    """Why a folder holds no whole LoRA adapter (none there, cut off, another kind), or None."""
     from safetensors import SafetensorError, safe_open
 
     try:

@@ -36,8 +36,8 @@ Paths = Annotated[list[Path] | None, Argument()]
 app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None, no_args_is_help=True)
 
 
-@app.command()
-def run(
+@app.command("run")
+def run_lessons(
     profile: Profile = "auto",
     language: Language = "id",
     data_language: DataLanguage = "",

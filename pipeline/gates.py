@@ -34,7 +34,7 @@ WHY = {  # what is red about a verdict
 
 def load_gates(path: Path = GATES) -> list[dict]:
     """The gates of a file. Raises CourseError that names the gate that cannot be understood."""
-    rows = tomllib.loads(path.read_text(encoding="utf-8"))["gate"]
+    rows = tomllib.loads(path.read_text(encoding="utf-8")).get("gate", [])
     names = [item["name"] for item in lessons()]
     for number, row in enumerate(rows, start=1):
         # A key or a name that is misspelt would switch its gate off without a word.
@@ -42,9 +42,10 @@ def load_gates(path: Path = GATES) -> list[dict]:
         good = good and row["profile"] in (*profiles(), "*") and row["notebook"] in (*names, "*")
         good = good and row["data_language"] in (*LANGUAGES, "*")
         good = good and row.get("bound", "value") in ("value", "low", "high")
-        # Exactly one limit. The comparison also refuses NaN and infinity.
+        # Exactly one limit, a number. The comparison also refuses NaN and infinity.
         limits = [row[key] for key in ("min", "max") if key in row]
-        if not good or len(limits) != 1 or not -1e9 < float(limits[0]) < 1e9:
+        good = good and len(limits) == 1 and isinstance(limits[0], int | float)
+        if not good or not -1e9 < limits[0] < 1e9:
             raise CourseError(
                 f"{path.name}, gate {number}: {row} cannot be understood; pipeline/gates.py names "
                 "the keys and what they hold."

@@ -12,6 +12,7 @@ from contextlib import suppress
 from babel.numbers import NumberFormatError, parse_decimal
 from IPython.core.inputtransformer2 import TransformerManager
 from markdown_it import MarkdownIt
+from nbformat.v4 import new_code_cell
 
 from helpers.course import NOTEBOOKS
 
@@ -149,18 +150,19 @@ def code_names(cells: list) -> set[str]:
     """Identifiers that occur in the code of cells: variables, attributes, arguments, modules."""
     names = set()
     for cell in cells:
-        # Magics become Python before it is read.
-        for node in ast.walk(ast.parse(TransformerManager().transform_cell(cell.source))):
-            # Each kind of node keeps its name under another of these; a dotted one gives its parts.
-            for attribute in ("id", "attr", "arg", "name", "module"):
-                names.update(str(getattr(node, attribute, "")).split("."))
+        # Magics become Python before it is read. A cell that is no Python has no names.
+        with suppress(SyntaxError):
+            for node in ast.walk(ast.parse(TransformerManager().transform_cell(cell.source))):
+                # Each kind of node keeps its name under another of these, a dotted one its parts.
+                for attribute in ("id", "attr", "arg", "name", "module"):
+                    names.update(str(getattr(node, attribute, "")).split("."))
     return names - {""}
 
 
 def first_cells(nb, name: str) -> Iterator[tuple]:
     """The first code cells are bootstrap, parameters and set-up, each as agreed."""
-    # The frame that every lesson begins with.
-    bootstrap, parameters, setup = code_cells(nb)[:3]
+    # The frame that every lesson begins with; cells that are not there stand empty.
+    bootstrap, parameters, setup = (code_cells(nb) + [new_code_cell()] * 3)[:3]
     if tags(bootstrap) != {"bootstrap"} or bootstrap.source != bootstrap_source():
         yield 1, "bootstrap", "the first code cell is not pipeline/bootstrap_cell.txt"
     if tags(parameters) != {"parameters"} or not REQUIRED_PARAMETERS <= code_names([parameters]):

@@ -81,13 +81,12 @@ def set_parameters(given: list[str], lessons: list[dict], folder: Path) -> dict:
                 default = literal_eval(known[name]["default"])
                 # Read as Python writes it, unless the default is a text. What cannot be read stays
                 # a text, and is refused for its type.
+                new, kinds = value, (int, float) if isinstance(default, float) else type(default)
                 with suppress(ValueError, SyntaxError):
-                    value = value if isinstance(default, str) else literal_eval(value)
-                if not isinstance(
-                    value, (int, float) if isinstance(default, float) else type(default)
-                ):
+                    new = value if isinstance(default, str) else literal_eval(value)
+                if not isinstance(new, kinds):
                     raise UsageError(f"--set {text}: expected a value like {default!r}.")
-                chosen[name] = value
+                chosen[name] = new
         # A misspelt name would change nothing, without a word.
         if not any(name in chosen for chosen in values.values()):
             raise UsageError(f"--set {text}: no chosen lesson has this parameter to be set.")

@@ -10,7 +10,6 @@ import tomllib
 
 import pytest
 import typer
-import yaml
 
 from helpers import prompts, settings
 from helpers.recipes import Recipe
@@ -177,13 +176,6 @@ def test_the_keys_of_a_gate_are_those_that_gates_have():
     used = {key for gate in tomllib.loads(page("pipeline/gates.toml"))["gate"] for key in gate}
     told = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", page("docs/en/pipeline.md"), re.M)
     assert used <= set(re.findall(r"`(\w+)`", " ".join(told)))
-
-
-def test_the_forms_of_github_can_be_read():
-    form = yaml.safe_load(page(".github/ISSUE_TEMPLATE/bug.yml"))
-    assert any(field.get("id") == "doctor" for field in form["body"])
-    citation = yaml.safe_load(page("CITATION.cff"))
-    assert citation["version"] == tomllib.loads(page("pyproject.toml"))["project"]["version"]
 
 
 def test_the_top_of_the_house_is_tidy():

@@ -192,12 +192,6 @@ def test_what_it_cannot_listen_on_is_named_before_anything_is_loaded(bot, addres
         serve.run_service(bot, port=0, auth="siti")
 
 
-def test_help_imports_neither_gradio_nor_torch():
-    code = "import sys, helpers.__main__; print({'gradio', 'torch'} & set(sys.modules))"
-    told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert told.stdout.strip() == "set()", told.stderr
-
-
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGTERM")
 def test_the_command_serves_page_and_api_and_ends_while_it_writes(packaged_cfg):
     pytest.importorskip("xllamacpp")

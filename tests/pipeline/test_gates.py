@@ -106,6 +106,7 @@ def test_every_gate_of_the_course_fails_on_the_wrong_side_and_none_is_met_by_not
         {"min": None},
         {"max": 1.0},
         {"min": math.inf},
+        {"min": "0,9"},
         {"colour": "red"},
         {"metric": None},
         {"bound": "lowest"},

@@ -103,6 +103,14 @@ def test_each_rule_sees_its_fault_and_no_fault_in_a_good_notebook(rule, change):
     assert rule in {problem["rule"] for problem in lint.lint_notebook(nb, "99_test")}
 
 
+def test_a_notebook_without_the_first_cells_and_one_that_is_no_python_are_findings():
+    broken = good()
+    del broken.cells[4:6]
+    broken.cells[-1].source = "x = ("
+    rules = {problem["rule"] for problem in lint.lint_notebook(broken, "99_test")}
+    assert {"parameters", "setup"} <= rules
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_lint_finds_nothing_in_the_lessons(name):
     assert lint.lint_notebook(publish.read_notebook(course.NOTEBOOKS / f"{name}.ipynb"), name) == []

@@ -270,10 +270,3 @@ def test_the_report_escapes_what_a_model_or_a_notebook_wrote(tmp_path):
     assert (tmp_path / "loss.png").stat().st_size > 1000
     assert page.count("From an earlier run") == 2, "files older than the run are marked"
     assert "94,1" in page and "94,1 (93,0 – 95,0) |" in text, "numbers as the language writes them"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "shown"), [(9, "0:09"), (75, "1:15"), (3599.6, "1:00:00"), (7384, "2:03:04")]
-)
-def test_a_clock_shows_hours_from_an_hour_on(seconds, shown):
-    assert report.clock(seconds) == shown

@@ -15,7 +15,7 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel
 
-from helpers import models, planner, prompts, show, splits, training
+from helpers import models, planner, prompts, splits, training
 from helpers.files import CourseError, LabelMaskError, write_text
 from helpers.settings import ROOT
 
@@ -343,20 +343,6 @@ def test_a_warm_up_as_long_as_the_training_is_refused(cfg, tmp_path, most, steps
         else:
             with pytest.raises(CourseError, match="warm-up"):
                 training.arguments(now, 40, tmp_path)
-
-
-def test_a_titled_history_shows_its_newest_losses_on_one_line(monkeypatch):
-    said = []
-    line = SimpleNamespace(show=lambda text, force: said.append(text) if force else None)
-    monkeypatch.setattr(training, "Live", lambda every: line)
-    show.set_language("id")
-    history = training.History("bank")
-    state = SimpleNamespace(log_history=[], max_steps=1200)
-    for logs in ({"step": 2, "eval_loss": 1.23456}, {"step": 1100, "loss": 0.5}, {"runtime": 9}):
-        state.log_history.append(dict(logs))
-        history.on_log(None, state, None, logs=logs)
-    assert said == ["bank: 2/1.200, eval_loss 1,235", "bank: 1.100/1.200, loss 0,500"]
-    assert ["memory_gb" in row for row in state.log_history] == [True, True, False]
 
 
 # Resume.
