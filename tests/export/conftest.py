@@ -31,3 +31,19 @@ def exported(packaged_cfg):
     """The folder of an export of it."""
     export.export(packaged_cfg, ["f16"])
     return export.gguf_path(packaged_cfg).parent
+
+
+@pytest.fixture(scope="session")
+def difference():
+    """difference(one, other, rows): largest absolute difference of two models' logits."""
+    usual = [list(range(i, i + 60)) for i in (3, 500, 1900)]  # rows of token ids
+
+    def largest(one, other, rows=usual):
+        found = 0.0
+        with torch.inference_mode():
+            for row in rows:
+                a, b = (model(torch.tensor([row])).logits.float() for model in (one, other))
+                found = max(found, (a - b).abs().max().item())
+        return found
+
+    return largest

@@ -4,28 +4,15 @@ import json
 import shutil
 from dataclasses import replace
 
-import gguf
 import pytest
 import torch
 from peft import PeftModel
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from helpers import __main__ as cli
 from helpers import export, models, prompts
 from helpers.files import MissingStep, UsageError
-
-ROWS = [list(range(i, i + 60)) for i in (3, 500, 1900)]
-
-
-def difference(one, other, rows=ROWS):
-    """Largest absolute difference of two models' logits over rows of token ids."""
-    largest = 0.0
-    with torch.inference_mode():
-        for row in rows:
-            a, b = (model(torch.tensor([row])).logits.float() for model in (one, other))
-            largest = max(largest, (a - b).abs().max().item())
-    return largest
 
 
 def with_adapter(cfg, base="full"):
@@ -50,7 +37,7 @@ def copied(tuned_cfg, tmp_path):
 
 
 @pytest.mark.parametrize("base", ["full", "trained"])
-def test_the_merged_model_is_the_model_with_its_adapter(base, copied, tmp_path):
+def test_the_merged_model_is_the_model_with_its_adapter(base, copied, tmp_path, difference):
     """Into the published weights, or into those that training saw; the other one is told apart."""
     theirs, other = with_adapter(copied, base), {"full": "trained", "trained": "full"}[base]
     merged = merged_model(copied, tmp_path / "m", base)
@@ -60,7 +47,7 @@ def test_the_merged_model_is_the_model_with_its_adapter(base, copied, tmp_path):
         assert difference(theirs, merged) > 0.1
 
 
-def test_merged_into_packed_weights_the_sum_is_rounded_once_more(copied, tmp_path):
+def test_merged_into_packed_weights_the_sum_is_rounded_once_more(copied, tmp_path, difference):
     """What the export protects from, and lesson 06 shows."""
     theirs = with_adapter(copied, "trained")
     packed = models.load_tuned(copied, "nf4").merge_and_unload().eval()
@@ -68,7 +55,7 @@ def test_merged_into_packed_weights_the_sum_is_rounded_once_more(copied, tmp_pat
     assert difference(theirs, packed) > 10 * difference(theirs, merged)
 
 
-def test_a_large_model_is_merged_file_by_file(copied, random_adapter, tmp_path):
+def test_a_large_model_is_merged_file_by_file(copied, random_adapter, tmp_path, difference):
     base = tmp_path / "base"
     models.load_base(copied, "none").save_pretrained(base, max_shard_size="300KB")
     models.load_tokenizer(copied).save_pretrained(base)
@@ -106,43 +93,6 @@ def test_saved_with_everything_that_a_question_needs(copied, tmp_path):
     assert again.pad_token_id not in (None, again.eos_token_id)
     config = json.loads((tmp_path / "m" / "config.json").read_text())
     assert "quantization_config" not in config
-
-
-def test_a_gguf_file_holds_the_merged_model(packaged_cfg, exported):
-    """Read by transformers; rounding alone is left. A wrong row order would give tens."""
-    merged = AutoModelForCausalLM.from_pretrained(exported / "merged", dtype=torch.float32).eval()
-    tokenizer = models.load_tokenizer(packaged_cfg)
-    rows = [tokenizer("Buatkan resep Soto Ayam 200 g, serai, dan jahe.")["input_ids"]]
-    assert difference(merged, models.load_base(packaged_cfg, "none"), rows) > 5
-    opened = AutoModelForCausalLM.from_pretrained(
-        exported,
-        gguf_file=export.gguf_path(packaged_cfg, "f16").name,
-        dtype=torch.float32,
-        quantization_config=GgufConfig(dequantize=True),
-    ).eval()
-    assert difference(merged, opened, rows) < 0.5
-
-
-def test_a_gguf_file_keeps_the_header_and_says_what_changed(packaged_cfg, exported):
-    old, new = (
-        gguf.GGUFReader(path)
-        for path in (models.packaged_gguf(), export.gguf_path(packaged_cfg, "f16"))
-    )
-    changed = set()
-    for name in old.fields:
-        if not name.startswith("GGUF.") and (
-            old.fields[name].contents() != new.fields[name].contents()
-        ):
-            changed.add(name)
-    assert changed == {
-        "general.file_type",
-        "tokenizer.ggml.pre",
-        "tokenizer.ggml.padding_token_id",
-    }
-    assert {t.name for t in old.tensors} == {t.name for t in new.tensors}
-    kinds = {t.name: t.tensor_type.name for t in new.tensors}
-    assert kinds["token_embd.weight"] == kinds["blk.3.attn_q.weight"] == "F16"
-    assert kinds["output_norm.weight"] == "F32"
 
 
 PLAIN = "{% for m in messages %}[{{ m['role'] }}]\n{{ m['content'] }}\n{% endfor %}"

@@ -1,9 +1,15 @@
-"""llama.cpp on the exported file: transformers' tokens, the chat's interface, closed to others."""
+"""GGUF files and llama.cpp: transformers' tokens, the chat's interface, closed to others."""
 
 import os
+import re
 import shutil
+import signal
+import subprocess
+import sys
 import threading
+import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import gguf
 import httpx
@@ -11,11 +17,11 @@ import openai
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GgufConfig
 
 from helpers import chat, export, llamacpp, models, prompts
 from helpers.files import CourseError, MissingStep, UsageError
-from helpers.settings import Device
+from helpers.settings import ROOT, Device
 
 pytest.importorskip("xllamacpp", reason="no wheel on this platform")
 QUESTION = "Buatkan resep Soto Ayam."
@@ -131,9 +137,9 @@ def test_a_typed_marker_does_not_close_the_message(bot):
     assert counts[0] == counts[1]
 
 
-def test_the_base_model_answers_through_transformers(bot):
-    plain = bot.plain.conversation(model="base", answer_tokens=6)
-    assert bot.conversation(model="base", answer_tokens=6).say("Halo") == plain.say("Halo")
+def test_the_base_model_answers_through_transformers(bot, monkeypatch):
+    monkeypatch.setattr(bot.plain, "stream", lambda chat, stop, model, **drawing: iter([model]))
+    assert bot.conversation(model="base").say("Halo") == "base"
 
 
 def test_its_server_is_for_nobody_else_and_asks_through_no_proxy(bot, monkeypatch):
@@ -149,17 +155,20 @@ def test_its_server_is_for_nobody_else_and_asks_through_no_proxy(bot, monkeypatc
     assert told.headers["access-control-allow-origin"] not in ("*", "http://x.example")
 
 
-def test_a_retrained_adapter_gets_its_own_file(bot, packaged_cfg, tmp_path):
-    first = bot.conversation(answer_tokens=8).say(QUESTION)
-    root = packaged_cfg.artifacts_root
-    shutil.copytree(root, tmp_path / "a", copy_function=os.link)
-    cfg = replace(packaged_cfg, artifacts_root=tmp_path / "a")
-    adapter = cfg.artifacts / "adapter" / "adapter_model.safetensors"
-    weights = load_file(adapter)
-    adapter.unlink()  # the other name of the same file stays as it was
-    save_file({name: -w if "lora_B" in name else w for name, w in weights.items()}, adapter)
-    second = llamacpp.open_bot(cfg, "gguf").conversation(answer_tokens=8).say(QUESTION)
-    assert first != second and len(list((cfg.artifacts / "chat").iterdir())) == 2
+def test_a_retrained_adapter_gets_its_own_file(packaged_cfg, monkeypatch, tmp_path):
+    """By the content of its weights: the same weights find their file again."""
+    monkeypatch.setattr(export, "write_gguf", lambda cfg, path: path.touch())
+    engine = SimpleNamespace(listening_address="http://127.0.0.1")
+    monkeypatch.setattr(llamacpp, "start_engine", lambda path, **address: engine)
+    cfg = replace(packaged_cfg, artifacts_root=tmp_path)
+    folder = shutil.copytree(packaged_cfg.artifacts / "adapter", cfg.artifacts / "adapter")
+    weights, files = load_file(folder / "adapter_model.safetensors"), []
+    for factor in (1, 1, -1):
+        changed = {name: factor * w if "lora_B" in name else w for name, w in weights.items()}
+        save_file(changed, folder / "adapter_model.safetensors")
+        llamacpp.GgufBot(chat.Bot(cfg)).load()
+        files.append(len(list((cfg.artifacts / "chat").iterdir())))
+    assert files == [1, 1, 2]
 
 
 def test_what_it_cannot_load_is_named(tmp_path, exported, packaged_cfg):
@@ -190,3 +199,69 @@ def test_where_it_cannot_the_reason_is_told(tuned_cfg, packaged_cfg, tmp_path):
         llamacpp.open_bot(tuned_cfg, "ollama")
     with pytest.raises(MissingStep, match="03_qlora_training"):
         llamacpp.open_bot(replace(packaged_cfg, artifacts_root=tmp_path))
+
+
+def test_a_gguf_file_holds_the_merged_model(packaged_cfg, exported, difference):
+    """Read by transformers; rounding alone is left. A wrong row order would give tens."""
+    merged = AutoModelForCausalLM.from_pretrained(exported / "merged", dtype=torch.float32).eval()
+    tokenizer = models.load_tokenizer(packaged_cfg)
+    rows = [tokenizer("Buatkan resep Soto Ayam 200 g, serai, dan jahe.")["input_ids"]]
+    assert difference(merged, models.load_base(packaged_cfg, "none"), rows) > 5
+    opened = AutoModelForCausalLM.from_pretrained(
+        exported,
+        gguf_file=export.gguf_path(packaged_cfg, "f16").name,
+        dtype=torch.float32,
+        quantization_config=GgufConfig(dequantize=True),
+    ).eval()
+    assert difference(merged, opened, rows) < 0.5
+
+
+def test_a_gguf_file_keeps_the_header_and_says_what_changed(packaged_cfg, exported):
+    old, new = (
+        gguf.GGUFReader(path)
+        for path in (models.packaged_gguf(), export.gguf_path(packaged_cfg, "f16"))
+    )
+    changed = set()
+    for name in old.fields:
+        if not name.startswith("GGUF.") and (
+            old.fields[name].contents() != new.fields[name].contents()
+        ):
+            changed.add(name)
+    assert changed == {
+        "general.file_type",
+        "tokenizer.ggml.pre",
+        "tokenizer.ggml.padding_token_id",
+    }
+    assert {t.name for t in old.tensors} == {t.name for t in new.tensors}
+    kinds = {t.name: t.tensor_type.name for t in new.tensors}
+    assert kinds["token_embd.weight"] == kinds["blk.3.attn_q.weight"] == "F16"
+    assert kinds["output_norm.weight"] == "F32"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGTERM")
+def test_the_command_serves_page_and_api_and_ends_while_it_writes(packaged_cfg):
+    command = [sys.executable, "-m", "helpers", "serve", "--profile", "sanity", "--port", "0"]
+    own = {"BASE_MODEL": "packaged", "DAPUR_ARTIFACTS": str(packaged_cfg.artifacts_root)}
+    options = {"cwd": ROOT, "env": os.environ | own, "text": True}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options
+    ) as service:
+        try:
+            page = re.search(r"http://127.0.0.1:\d+", service.stdout.readline())[0]
+            api = re.search(r"http://127.0.0.1:\d+/v1", service.stdout.readline())[0]
+            while httpx.get(f"{page}/health", timeout=60).status_code != 200:
+                assert service.poll() is None
+                time.sleep(0.2)
+            with openai.OpenAI(base_url=api, api_key="-", max_retries=0) as client:
+                stream = client.chat.completions.create(
+                    model="tuned",
+                    messages=[{"role": "user", "content": "Buatkan resep Soto Ayam."}],
+                    max_tokens=1500,
+                    stream=True,
+                )
+                assert any(next(stream).choices for _ in range(3))
+                service.send_signal(signal.SIGTERM)
+                service.wait(20)
+                stream.close()
+        finally:
+            service.kill()

@@ -1,15 +1,10 @@
 """The service: page, /health and the API's address; nothing of the machine is served."""
 
-import os
 import re
-import signal
-import subprocess
-import sys
 import threading
 import time
 
 import httpx
-import openai
 import pytest
 import uvicorn
 from gradio_client import Client
@@ -190,33 +185,3 @@ def test_what_it_cannot_listen_on_is_named_before_anything_is_loaded(bot, addres
         serve.run_service(bot, port=port)
     with pytest.raises(UsageError, match="USER:PASSWORD"):
         serve.run_service(bot, port=0, auth="siti")
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="no SIGTERM")
-def test_the_command_serves_page_and_api_and_ends_while_it_writes(packaged_cfg):
-    pytest.importorskip("xllamacpp")
-    command = [sys.executable, "-m", "helpers", "serve", "--profile", "sanity", "--port", "0"]
-    own = {"BASE_MODEL": "packaged", "DAPUR_ARTIFACTS": str(packaged_cfg.artifacts_root)}
-    options = {"cwd": ROOT, "env": os.environ | own, "text": True}
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options
-    ) as service:
-        try:
-            page = re.search(r"http://127.0.0.1:\d+", service.stdout.readline())[0]
-            api = re.search(r"http://127.0.0.1:\d+/v1", service.stdout.readline())[0]
-            while httpx.get(f"{page}/health", timeout=60).status_code != 200:
-                assert service.poll() is None
-                time.sleep(0.2)
-            with openai.OpenAI(base_url=api, api_key="-", max_retries=0) as client:
-                stream = client.chat.completions.create(
-                    model="tuned",
-                    messages=[{"role": "user", "content": "Buatkan resep Soto Ayam."}],
-                    max_tokens=1500,
-                    stream=True,
-                )
-                assert any(next(stream).choices for _ in range(3))
-                service.send_signal(signal.SIGTERM)
-                service.wait(20)
-                stream.close()
-        finally:
-            service.kill()
