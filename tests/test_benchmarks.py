@@ -81,11 +81,11 @@ def test_every_way_of_training_learns_the_same_rows(tuned, monkeypatch):
 
 
 def test_few_recipes_are_memorised_and_early_stopping_ends_it(tuned, result):
-    found = result(early_stopping, "--recipes", "8", "--passes", "100")
+    found = result(early_stopping, "--recipes", "2", "--passes", "100")
     seen, best = dict(found["validation"]), found["best_step"]
     wanted = best + found["patience"] * found["steps_per_pass"]
     assert found["stopped_step"] == wanted < found["planned_steps"]
-    assert seen[best] == min(seen.values()) and found["train_rows"] == 8
+    assert seen[best] == min(seen.values()) and found["train_rows"] == 2
 
 
 def test_an_ablation_changes_one_choice_in_each_run(tuned, result):

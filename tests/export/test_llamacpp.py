@@ -75,13 +75,13 @@ def test_it_answers_as_transformers_and_its_api_in_openais_form_too(server, pack
 def test_the_chats_file_holds_the_same_weights_in_8_bits(bot, packaged_cfg, exported):
     bot.load()
     chats_file = next((packaged_cfg.artifacts / "chat").glob("*/tuned.gguf"))
-    weights = []
-    for path in (export.gguf_path(packaged_cfg, "f16"), chats_file):
-        tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
-        query = tensors["blk.7.attn_q.weight"]
-        weights.append(gguf.quants.dequantize(query.data, query.tensor_type))
-    assert query.tensor_type.name == "Q8_0"
-    assert 0 < abs(weights[0] - weights[1]).max() < abs(weights[0]).max() / 127
+    tensors = {tensor.name: tensor for tensor in gguf.GGUFReader(chats_file).tensors}
+    packed = tensors["blk.7.ffn_up.weight"]
+    assert packed.tensor_type.name == "Q8_0"
+    merged = load_file(exported / "merged" / "model.safetensors")
+    wanted = merged["model.layers.7.mlp.up_proj.weight"].float().numpy()
+    off = abs(gguf.quants.dequantize(packed.data, packed.tensor_type) - wanted)
+    assert 0 < off.max() < abs(wanted).max() / 127
 
 
 def test_a_conversation_with_it_is_one_with_any_bot(bot):
