@@ -29,6 +29,13 @@ import pipeline  # noqa: F401  before a test imports nbformat, see there
 gc.disable()
 
 
+def pytest_collection_modifyitems(items):
+    """One process for each file, and the same one for all that run lessons (--dist loadgroup)."""
+    for item in items:
+        lessons = "warm_lessons" in item.fixturenames
+        item.add_marker(pytest.mark.xdist_group("lessons" if lessons else item.path.name))
+
+
 def pytest_collection_finish():
     gc.freeze()
     gc.enable()
