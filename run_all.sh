@@ -125,5 +125,5 @@ export GLIBC_TUNABLES=${GLIBC_TUNABLES-glibc.malloc.hugetlb=1}
 case "$COMMAND" in
   run|lab) exec "$VENV_PYTHON" -m pipeline "$COMMAND" "$@" ;;
   # Two workers; the tests of one file stay together, so that lessons hand over to each other.
-  test) exec "$VENV_PYTHON" -m pytest -n 2 --dist loadgroup "$@" ;;
+  test) exec "$VENV_PYTHON" -m pytest -n 2 --dist loadfile "$@" ;;
 esac

@@ -29,11 +29,17 @@ import pipeline  # noqa: F401  before a test imports nbformat, see there
 gc.disable()
 
 
-def pytest_collection_modifyitems(items):
-    """One process for each file, and the same one for all that run lessons (--dist loadgroup)."""
-    for item in items:
-        lessons = "warm_lessons" in item.fixturenames
-        item.add_marker(pytest.mark.xdist_group("lessons" if lessons else item.path.name))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """One process for each file, and the same one for both that run notebooks: see warm_lessons."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            return file.replace("test_run.py", "test_notebook_runs.py")
+
+    return Scheduling(config, log)
 
 
 def pytest_collection_finish():

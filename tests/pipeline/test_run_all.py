@@ -137,7 +137,7 @@ def test_it_works_from_another_folder_with_a_relative_data_folder(course, tmp_pa
 
 
 def test_sub_commands_and_exit_codes_are_passed_on(course):
-    assert "-m pytest -n 2 --dist loadgroup -k x" in call(course, "test", "-k", "x").stdout
+    assert "-m pytest -n 2 --dist loadfile -k x" in call(course, "test", "-k", "x").stdout
     assert "ran -m pipeline lab --no-browser" in call(course, "lab", "--no-browser").stdout
     assert call(course, STAND_IN_EXIT="130").returncode == 130
 
