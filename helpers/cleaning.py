@@ -62,7 +62,7 @@ def python_literal(cell: str):
     if len(cell) > LONGEST:
         raise ValueError("too long")
     # Python would join strings without commas, as NumPy prints them, to a single one.
-    if re.search(r"""['"]\s+['"]""", cell) and not re.search(r"""['"\]}]\s*,""", cell):
+    if re.search(r"""[^\s\[({,:]['"]\s+['"]""", cell) and not re.search(r"""['"\]}]\s*,""", cell):
         raise ValueError("no commas")
     cell = re.sub(r"(?<=[\[,:])\s*nan\b(?=\s*[],}])", " None", cell)  # pandas' missing value
     with warnings.catch_warnings():

@@ -5,7 +5,7 @@ import json
 
 import pandas as pd
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from helpers import cleaning
@@ -257,6 +257,7 @@ def test_an_item_is_cut_at_its_name(item, parts):
 
 
 @given(st.lists(plain_text.filter(str), max_size=5), st.booleans())
+@example([" "], False)
 def test_list_items_reads_what_was_written(items, as_json):
     assert list_items(json.dumps(items) if as_json else repr(items)) == items
 
