@@ -47,7 +47,8 @@ def main(arguments: list[str] | None = None, app=app, name: str = "python -m hel
     try:
         # typer itself answers wrong options, with exit code 2, and Ctrl-C with 130.
         app(arguments, prog_name=name)
-    except (CourseError, OSError) as problem:  # OSError: a full disk, no right, no network
+    # OSError: a full disk, no right, no network; SyntaxError: in a notebook that is checked.
+    except (CourseError, OSError, SyntaxError) as problem:
         print("dapur-llm:", printable(" ".join(str(problem).split())), file=sys.stderr)
         sys.exit(getattr(problem, "exit_code", 1))
 

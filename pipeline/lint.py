@@ -150,12 +150,12 @@ def code_names(cells: list) -> set[str]:
     """Identifiers that occur in the code of cells: variables, attributes, arguments, modules."""
     names = set()
     for cell in cells:
-        # Magics become Python before it is read. A cell that is no Python has no names.
-        with suppress(SyntaxError):
-            for node in ast.walk(ast.parse(TransformerManager().transform_cell(cell.source))):
-                # Each kind of node keeps its name under another of these, a dotted one its parts.
-                for attribute in ("id", "attr", "arg", "name", "module"):
-                    names.update(str(getattr(node, attribute, "")).split("."))
+        # Magics become Python before it is read; the error of one that is no Python names the cell.
+        code = TransformerManager().transform_cell(cell.source)
+        for node in ast.walk(ast.parse(code, f"cell {cell.id}")):
+            # Each kind of node keeps its name under another of these; a dotted one gives its parts.
+            for attribute in ("id", "attr", "arg", "name", "module"):
+                names.update(str(getattr(node, attribute, "")).split("."))
     return names - {""}
 
 

@@ -32,14 +32,14 @@ gc.disable()
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     """One process for each file, and the same one for both that run notebooks: see warm_lessons."""
+    if config.getvalue("dist") != "loadfile":
+        return None  # what was asked for
     from xdist.scheduler import LoadFileScheduling
 
-    class Scheduling(LoadFileScheduling):
-        def _split_scope(self, nodeid):
-            file = super()._split_scope(nodeid)
-            return file.replace("test_run.py", "test_notebook_runs.py")
-
-    return Scheduling(config, log)
+    made = LoadFileScheduling(config, log)
+    file_of = made._split_scope
+    made._split_scope = lambda test: file_of(test).replace("test_run.py", "test_notebook_runs.py")
+    return made
 
 
 def pytest_collection_finish():

@@ -1,7 +1,7 @@
 """What the course hands to its libraries is what they take: an upgrade that breaks it is named.
 
 That the calls also do what they should, other tests show; this one tells at once which argument of
-which library has gone, and which lesson or module uses it.
+which library has gone, and which lesson or module uses it. The house's own imports go one way.
 """
 
 import ast
@@ -53,6 +53,15 @@ def test_a_library_takes_the_arguments_that_are_handed_to_it(trees, name):
                 assert given <= known, f"{where}: {name} does not take {given - known}"
                 handed += 1
     assert handed, "nothing calls it any more"
+
+
+def test_helpers_and_lessons_import_nothing_of_the_pipeline(trees):
+    for where, tree in trees:
+        for node in ast.walk(tree):
+            names = [alias.name for alias in getattr(node, "names", []) if hasattr(alias, "name")]
+            for name in [getattr(node, "module", None) or "", *names]:
+                outside = where.startswith(("pipeline", "tests", "benchmarks"))
+                assert outside or name.split(".")[0] != "pipeline", where
 
 
 def test_the_4_bit_layer_still_has_its_switch_for_the_packed_layout():

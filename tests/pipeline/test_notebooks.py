@@ -103,12 +103,14 @@ def test_each_rule_sees_its_fault_and_no_fault_in_a_good_notebook(rule, change):
     assert rule in {problem["rule"] for problem in lint.lint_notebook(nb, "99_test")}
 
 
-def test_a_notebook_without_the_first_cells_and_one_that_is_no_python_are_findings():
+def test_first_cells_that_are_not_there_are_found_and_a_cell_that_is_no_python_is_named():
     broken = good()
     del broken.cells[4:6]
+    found = {problem["rule"] for problem in lint.lint_notebook(broken, "99_test")}
+    assert {"parameters", "setup"} <= found
     broken.cells[-1].source = "x = ("
-    rules = {problem["rule"] for problem in lint.lint_notebook(broken, "99_test")}
-    assert {"parameters", "setup"} <= rules
+    with pytest.raises(SyntaxError, match=f"cell {broken.cells[-1].id}, line 1"):
+        lint.lint_notebook(broken, "99_test")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -182,10 +182,9 @@ def test_one_beginning_token_or_one_a_turn_is_right_and_a_second_one_is_not(toke
     chat = [{"role": "user", "content": "Resep?"}, {"role": "assistant", "content": "Telur"}]
     row, bos = prompts.encode(chat, tokenizer), tokenizer.bos_token_id
     prompts.check_labels(row, chat, tokenizer)  # ChatML: one a turn
+    begun = prompts.Encoded([bos, *row.input_ids], [prompts.IGNORE, *row.labels])
     with pytest.raises(LabelMaskError):
-        prompts.check_labels(
-            prompts.Encoded([bos, *row.input_ids], [prompts.IGNORE, *row.labels]), chat, tokenizer
-        )
+        prompts.check_labels(begun, chat, tokenizer)
     other = copy.deepcopy(tokenizer)
     other.chat_template = "{{ bos_token }}{% for m in messages %}{{ m['content'] }}\n{% endfor %}"
     row, prompt = prompts.encode(chat, other), prompts.prompt_ids(chat[:-1], other)
