@@ -7,13 +7,16 @@ of dicts as JSON or Python write it. Nothing in a cell is ever evaluated as code
 from __future__ import annotations
 
 import ast
+import csv
 import html
 import json
 import re
 import tomllib
+import unicodedata
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator
+from html.entities import html5
 from pathlib import Path
 
 import ftfy
@@ -21,6 +24,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
+from bs4 import BeautifulSoup
 
 _TEXTS = tomllib.loads(Path(__file__).with_name("cleaning.toml").read_text(encoding="utf-8"))
 PATTERNS = {name: "|".join(parts) for name, parts in _TEXTS["patterns"].items()}
@@ -29,8 +33,18 @@ PARTS = [*AMOUNTS, *_TEXTS["keys"]["name"]]
 TITLES = set(_TEXTS["keys"]["title"])
 TOLD = _TEXTS["told"]
 LONGEST = 200_000  # characters of a Python list that are still parsed
-BROKEN_LIST = "\0"  # stands for a list that cannot be read
+BROKEN_LIST = "\ufdd0"  # stands for a list that cannot be read; Unicode gives it to no character
 MARKER = PATTERNS["marker"]  # control tokens of chat templates
+BLOCKS, FILLERS = set(_TEXTS["tags"]["block"].split()), set(_TEXTS["fillers"])
+# An entity, whole or without its semicolon, but not "tahu&lada" or an address with "&copy=2".
+ENTITY = re.compile(r"(?i)&(#\d{1,9};?|#x[\da-f]{1,6};?|[a-z]\w{1,31}(?:;|(?![\w=])))")
+ESCAPE = re.compile(r"(?:\\u[\da-fA-F]{4}|\\U000[\da-fA-F]{5}|\\x[\da-fA-F]{2})+")
+FLOAT = re.compile(r"(?<![\d.,/])\d{1,15}\.(?:0|\d{6,17})(?!\d|[.,/]\d)")
+# A comment to its end, as browsers read it; and a declaration, a tag of HTML or of Word (<o:p>), or
+# a mere "<".
+_TAGS = "|".join(" ".join(_TEXTS["tags"].values()).split())
+COMMENT = re.compile(r"(?s)<!--.*?(?:-->|\Z)")
+TAG = re.compile(rf"(?is)<(?:[!?][^<>]*>|(/?(?:{_TAGS}|[a-z]+:\w+))(?:[\s/][^<>]*)?>)?")
 
 
 # --- a cell that holds a list
@@ -45,11 +59,12 @@ def list_items(cell: str) -> list[str]:
     # Only a cell that begins like a list goes to a parser.
     if not re.match(PATTERNS["list"], cell):
         return [cell]
-    # JSON first, then what Python prints for a list: both spellings are common.
-    for read in (json.loads, python_literal):
+    # JSON first, then what Python prints for a list: both spellings are common. Arrays of a
+    # database come last, because {"a": 1} and {'a', 'b'} look much like one.
+    for read in (json.loads, python_literal, postgres_array):
         try:
             items = list(texts(read(cell.strip())))
-        except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
+        except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError, csv.Error):
             continue
         # Half a character, written as an escape, becomes U+FFFD.
         return [i.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for i in items]
@@ -73,6 +88,18 @@ def python_literal(cell: str):
         return ast.literal_eval(ast.List(value.elts) if isinstance(value, ast.Set) else value)
 
 
+def postgres_array(cell: str) -> list[str]:
+    """The elements of a PostgreSQL array, {tempe,"kecap manis"}; a ValueError when it is none."""
+    # Braces inside would be arrays in arrays. Quotes inside an element are written \\".
+    if not re.fullmatch(r"\{[^{}]+\}", cell):
+        raise ValueError("no array")
+    (items,) = csv.reader([cell[1:-1]], strict=True, escapechar="\\", doublequote=False)
+    # 'ayam', or ayam: 1 is half a list or a dict of another language, and no text.
+    if any(re.match(r"\s*'|[^\s:]+:\s", item) for item in items):
+        raise ValueError("no array")
+    return ["" if item == "NULL" else item for item in items]
+
+
 def texts(value) -> Iterator[str]:
     """Strings in a parsed list, in order; a section gives a heading ("Saus:") and its items."""
     # Lists lie inside lists, dicts inside dicts: down to the single values.
@@ -82,13 +109,18 @@ def texts(value) -> Iterator[str]:
     elif isinstance(value, dict):
         yield from dict_texts({str(key): item for key, item in value.items()})
     elif text := scalar_text(value):
-        yield text
+        # JSON that was written twice: the text is a list once more, where it can be read as one.
+        again = text[0] in "[{" and re.match(PATTERNS["list"], text) and list_items(text)
+        yield from again or [text]
 
 
 def scalar_text(value) -> str:
     """Text of a single value; empty for a missing one, a truth value or a container."""
-    if isinstance(value, list | dict | tuple | bool) or value is None or value != value:
+    if isinstance(value, list | dict | tuple | bool) or value is None:
         return ""
+    # 1.0 and 0.30000000000000004 are what computers make of 1 and 0.3.
+    if isinstance(value, float):
+        return np.format_float_positional(value, 4, trim="-") if np.isfinite(value) else ""
     return value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value)
 
 
@@ -181,13 +213,73 @@ def repair_encoding(cell: str) -> str:
     return re.sub(r"Â(?=\s|$)", "", ftfy.fix_encoding(cell))
 
 
-def without_markup(cell: str) -> str:
-    """The text of a cell with HTML tags and entities."""
+def visible(cell: str) -> str:
+    """Without characters that show nothing, and with those that Windows-1252 has at 0x80 to 0x9F.
+
+    A soft hyphen or a zero-width blank stands inside a word, so nothing takes its place.
+    """
+    cell = ftfy.fixes.fix_c1_controls(cell)
+    return "".join(c for c in cell if unicodedata.category(c) != "Cf" and c not in FILLERS)
+
+
+def plain_tag(found: re.Match) -> str:
+    """A tag without attributes, a line break for a block, and a mere < as text; of TAG."""
+    if not found[1]:
+        return " " if len(found[0]) > 1 else "&lt;"
     # What ends a line in a browser ends a line here: one item a line is what comes next.
-    text = re.sub(r"(?i)<br\s*/?>|</(?:p|li|div|h[1-6])>", "\n", cell)
-    text = re.sub(r"&#\d{20,};?", "\ufffd", text)  # Python refuses to convert thousands of digits
-    # The other tags become blanks. Entities come last, or "&lt;b&gt;" would turn into a tag and go.
-    return html.unescape(re.sub(r"</?[a-zA-Z][^<>]*>", " ", text))
+    return "\n" if found[1].lower().strip("/") in BLOCKS else f"<{found[1]}>"
+
+
+def character_of(found: re.Match) -> str:
+    """The character of an entity, &frac12; or &#189;, or the text itself when it is none."""
+    name = found[1]
+    return html.unescape(found[0]) if name[0] == "#" else html5.get(name, found[0])
+
+
+def without_markup(cell: str) -> str:
+    """The text of a cell with HTML tags, entities and escapes, however often it was escaped.
+
+    U+FFFD, which drops the row, when ten rounds are not enough.
+    """
+    for _ in range(10):
+        before = cell
+        # Every layer can bring the next one to light: u0026lt; is &lt; is <. The backslash of
+        # u0026 got lost; "\\/" is JSON's way to write "/".
+        cell = re.sub(r"(?<!\\)u00(?=[\da-f]{2})", r"\\u00", cell)
+        cell = ESCAPE.sub(lambda found: found[0].encode().decode("unicode-escape"), cell)
+        cell = repair_encoding(ftfy.fixes.fix_surrogates(re.sub(r"\\+([/\"'])", r"\1", cell)))
+        cell = visible(ENTITY.sub(character_of, cell))
+        # A parser would also take "a <b" or "<opsional>" for a tag: whatever is no tag of HTML is
+        # made text first. Attributes hold nothing that is read, and without them parsers agree.
+        if "<" in cell:
+            markup = COMMENT.sub(" ", cell).replace("&", "&amp;")
+            cell = BeautifulSoup(TAG.sub(plain_tag, markup), "html.parser").get_text(" ")
+        if cell == before:
+            return cell
+    return "\ufffd"
+
+
+def as_people_write(cell: str) -> str:
+    """Numbers as a computer prints them, rounded: "1.0 ekor" -> "1 ekor"; "10.00" stays."""
+    return FLOAT.sub(lambda found: scalar_text(float(found[0])), cell)
+
+
+def split_commas(cell: str) -> str:
+    """One line of ingredients with semicolons or commas -> one a line; unchanged where in doubt.
+
+    "ayam, potong 8" is one ingredient, and "1,5 liter air" holds no list.
+    """
+    mark, least = (";", 2) if ";" in cell else (r"(?<!\d),|,(?!\d)", 3)
+    items = []
+    for piece in map(str.strip, re.split(mark, cell)):
+        # What is done to an ingredient goes with it.
+        if items and re.match(PATTERNS["preparation"], piece):
+            items[-1] += f", {piece}"
+        elif piece:
+            items.append(piece)
+    # Two pieces may be one ingredient and a remark, a bracket may be cut, long ones are sentences.
+    sure = len(items) >= least and max(len(item.split()) for item in items) <= 7
+    return "\n".join(items) if sure and not re.search(r"\([^()]*[,;]", cell) else cell
 
 
 def break_at_numbers(cell: str) -> str:
@@ -213,13 +305,24 @@ def break_at_numbers(cell: str) -> str:
 # What takes the place of a pattern: a text from cleaning.toml, or a function of a whole cell.
 NEW = _TEXTS["new"] | {
     "mojibake": repair_encoding,
+    "invisible": visible,
     "html": without_markup,
     "list": lambda cell: "\n".join(list_items(cell)) or BROKEN_LIST,
+    "float": as_people_write,
     "inline": break_at_numbers,
+    "commas": split_commas,
 }
 # Lists are broken into lines before contact data is removed: an address ends where its item ends.
-TITLE_MENDS = "mojibake nothing html contact emoji scrubbed"
-LIST_MENDS = "mojibake nothing html list literal_break break contact keycap emoji"
+# Lists come before markup, because quotes of an entity would end a string of the list; they come
+# once more, because the whole list may have been escaped.
+OTHER_MENDS = "mojibake invisible nothing html missing line space space"
+LIST_MENDS = "mojibake invisible nothing list html list literal_break break missing float "
+LIST_MENDS += "contact keycap emoji space inline space"
+MENDS = {
+    "title": "mojibake invisible nothing html missing contact emoji scrubbed line space space",
+    "ingredients": f"{LIST_MENDS} commas",
+    "steps": LIST_MENDS,
+}
 
 
 def clean_chunk(chunk: pd.DataFrame) -> tuple[pd.DataFrame, list[dict], Counter]:
@@ -232,16 +335,16 @@ def clean_chunk(chunk: pd.DataFrame) -> tuple[pd.DataFrame, list[dict], Counter]
     # mask below has the shape (rows,).
     fixes, columns, counts = defaultdict(int), {}, {}
     broken = unreadable = marked = np.zeros(len(chunk), dtype=bool)
-    for name in ("title", "ingredients", "steps"):
+    for name in chunk.columns.drop("line"):
         # Clean the column, and look for what cannot be mended: characters that stayed broken, and
         # control tokens, which a tokenizer takes for real ones: a turn would end inside the recipe.
         cells = pa.array(chunk[name].fillna("").tolist(), pa.string())
-        text = mended(cells, TITLE_MENDS if name == "title" else LIST_MENDS, fixes)
+        text = mended(cells, MENDS.get(name, OTHER_MENDS), fixes)
         broken = broken | matches(text, "mojibake")
         marked = marked | matches(text, "marker") | matches(text, "other_marker")
-        # A title is one line. New blanks may stand side by side, so `space` runs twice.
-        if name == "title":
-            columns[name] = pc.utf8_trim(mended(text, "line space space", fixes), " -")
+        # A title is one line, and so are the columns that no recipe must have.
+        if name not in ("ingredients", "steps"):
+            columns[name] = pc.utf8_trim(text, " -" if name == "title" else " ")
         else:
             unreadable = unreadable | np.asarray(pc.equal(text, BROKEN_LIST))
             columns[name], counts[name] = one_item_a_line(text, fixes)
@@ -252,6 +355,8 @@ def clean_chunk(chunk: pd.DataFrame) -> tuple[pd.DataFrame, list[dict], Counter]
         "an empty row": nothing & np.asarray(pc.equal(columns["title"], "")),
         "no title": matches(columns["title"], "no_title"),
         "a list that cannot be read": unreadable,
+        "ingredients in one line, without -- or line breaks": (counts["ingredients"] == 1)
+        & matches(columns["ingredients"], "one_line"),
         "fewer than two ingredients": counts["ingredients"] < 2,
         "no steps": counts["steps"] < 1,
         "a control token of a chat template": marked,
@@ -301,21 +406,23 @@ def mended(text: pa.Array, names: str, fixes: dict) -> pa.Array:
 def one_item_a_line(text: pa.Array, fixes: dict) -> tuple[pa.Array, np.ndarray]:
     """Cells of lines -> one clean item a line without headings, and how many items."""
     # One long column of all items, with the number of the cell that each came from.
-    lists = pc.split_pattern(mended(text, "space inline space", fixes), "\n")
+    lists = pc.split_pattern(text, "\n")
     rows, cells = pc.list_parent_indices(lists).to_numpy(), len(text)  # the cell of each item
-    items = pc.utf8_trim(pc.list_flatten(lists), " -–—,;")
-    heading = matches(items, "heading")
+    lines = pc.utf8_trim(pc.list_flatten(lists), " -–—,;")
     # Numbers before the items go, and items of signs alone. `mended` counts by item here and not by
     # cell, so its counts go nowhere.
     uncounted = defaultdict(int)
-    items = pc.utf8_trim(mended(items, "scrubbed", uncounted), " ")
+    items = pc.utf8_trim(mended(lines, "scrubbed bold", uncounted), " ")
     bare = mended(items, "mark glued", uncounted)
     numbered = np.asarray(pc.not_equal(items, bare)) & matches(items, "number")
     items = mended(pc.utf8_trim(bare, " -–—,;"), "only_signs", uncounted)
-    # Headings and what is empty by now fall out. Headings and numbers are counted for their cell.
-    something = np.asarray(pc.not_equal(items, ""))
-    keep = something & ~heading
-    fixes["heading"] += np.bincount(rows[something & heading], minlength=cells)
+    # What is empty by now falls out, then the headings: whether a line is one depends on the next.
+    something = pc.not_equal(items, "")
+    items, lines = items.filter(something), lines.filter(something)
+    rows, numbered = rows[np.asarray(something)], numbered[np.asarray(something)]
+    keep = ~headings(lines, rows)
+    # Headings and numbers are counted for their cell.
+    fixes["heading"] += np.bincount(rows[~keep], minlength=cells)
     fixes["number"] += np.bincount(rows[keep & numbered], minlength=cells)
     # The items that stay, put together again by cell: an Arrow list column is its items and the
     # offsets at which each cell begins, (cells + 1,).
@@ -323,3 +430,26 @@ def one_item_a_line(text: pa.Array, fixes: dict) -> tuple[pa.Array, np.ndarray]:
     offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32())
     grouped = pa.ListArray.from_arrays(offsets, items.filter(pa.array(keep)))
     return pc.binary_join(grouped, "\n"), counts
+
+
+def headings(lines: pa.Array, rows: np.ndarray) -> np.ndarray:
+    """Mask of the lines that are headings, such as "Bumbu halus:"; `rows` is the cell of each.
+
+    A heading has something below it, tells no amount, and is no item of a list with bullets.
+    """
+    # The words themselves, without a number, a bullet or the signs around them.
+    words = pc.utf8_trim(mended(lines, "mark sign", defaultdict(int)), " ")
+    follows = np.append(rows[1:] == rows[:-1], False)[: len(rows)]
+
+    def below(mask: np.ndarray) -> np.ndarray:
+        return np.append(mask[1:], False)[: len(rows)] & follows
+
+    # "Rebus mi selama:" and below it "5 menit" are one sentence.
+    no_heading = matches(words, "amount") | below(matches(words, "duration"))
+    # A known word is a heading also where it stands alone ("Topping"). Another one needs a sign
+    # in front, not the bullet of the lines around it, or a colon behind.
+    bullet = matches(lines, "bullet")
+    bullet &= below(bullet) | np.append(False, bullet & follows)[:-1]
+    colon = matches(lines, "colon")
+    other = (colon | (matches(lines, "signed") & ~bullet)) & ~no_heading
+    return matches(words, "section") & (follows | colon) | other & follows

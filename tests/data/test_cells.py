@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+import unicodedata
 
 import pandas as pd
 import pytest
@@ -211,7 +213,106 @@ def test_whole_characters_are_left_alone():
     assert ingredients == ["Crème fraîche", "CAFÉ “X”", "Ânon", "São"] and mended == {}
 
 
+NONE, ONE_LINE = "no steps", "ingredients in one line, without -- or line breaks"
+
+
+@pytest.mark.parametrize(
+    "cell, items",
+    [
+        ("Rebus mi selama:\n5 menit", ["Rebus mi selama:", "5 menit"]),
+        ("Panggang:\nkira-kira 20 menit", ["Panggang:", "kira-kira 20 menit"]),
+        ("Bake for:\nabout an hour\nServe", ["Bake for:", "about an hour", "Serve"]),
+        ("* saus tiram secukupnya\n2 telur", ["saus tiram secukupnya", "2 telur"]),
+        ("*saus tiram\n*kuah kaldu\n*garam", ["saus tiram", "kuah kaldu", "garam"]),
+        ("- Bumbu halus\n- 2 bawang\n- **Garam**", ["2 bawang", "Garam"]),
+        ("**Garam**\n**2 telur**\n**200 g** gula", ["Garam", "2 telur", "200 g gula"]),
+        ("**Bumbu halus**\n2 bawang", ["2 bawang"]),
+        ("1 buah jeruk, ambil airnya:\ngaram", ["1 buah jeruk, ambil airnya:", "garam"]),
+        ("ayam\nbumbu rajang\n5 cabai\ntambahan\nlaos", ["ayam", "5 cabai", "laos"]),
+        ("ayam\nTopping\nkeju\nFor the sauce\nsoy\nToppings", "ayam keju soy Toppings".split()),
+        ("Bumbu yang dihaluskan\ncabai\nBahan-bahan (4 porsi):\nayam", ["cabai", "ayam"]),
+        ("ayam\nsaus sambal\nbawang goreng\nbumbu kari", None),
+        ("Didihkan < 5 menit, a < b & c\n<opsional> garam & merica\nsirup&degan A&W", None),
+        ("a<b\n10.00 WIB\n1.000 g\n2.0.1", None),
+        ("&frac12; sdt\n1&frac34 g\n&amp;amp;amp;frac14; l", ["½ sdt", "1¾ g", "¼ l"]),
+        ("&#189; &#xBD; &AMP; &nbsp;x&amp;#38;lt;b&amp;gt;y", ["½ ½ & x y"]),
+        ("a<img src='x>y'>b<iframe></iframe>c<o:p>d</o:p><!-- e -->", ["a y'>b c d"]),
+        ("<table><tr><td>1</td><td>ayam</td></tr><tr><td>2 telur", ["1 ayam", "2 telur"]),
+        ("<style>p {}</style>Aduk<script>x</script><!DOCTYPE html><![if x]> rata", ["Aduk rata"]),
+        (r"\u003cb\u003eAduk u0026 1\/2 \xbd \xc2\xbd \ud83d\ude0b", ["Aduk & 1/2 ½ ½"]),
+        ("[&quot;1 ayam&quot;, &quot;garam&quot;]", ["1 ayam", "garam"]),
+        ('["1 &quot;ayam&quot;", "<b class=\\"x\\">garam</b>"]', ['1 "ayam"', "garam"]),
+        ("ba\xadwang pu\u200btih\nDon\x92t\u202e", ["bawang putih", "Don’t"]),
+        ("1 telur--#NAME?--nan--2 #VALUE! garam--[object Object]", ["1 telur", "2 garam"]),
+        ('["ayam", "null", "#ÜBERLAUF!", "undefined"]', ["ayam"]),
+        ("1.0 ekor ayam\n0.30000000000000004 l\nx 2.0.", ["1 ekor ayam", "0.3 l", "x 2."]),
+        ('[{"name": "ayam", "quantity": 2.0}, {"name": "santan", "quantity": 0.25}]',
+         ["2 ayam", "0.25 santan"]),
+        ('{tempe,"kecap manis",NULL,"a, \\"b\\""}', ["tempe", "kecap manis", 'a, "b"']),
+        ('"[\\"2 bawang\\", \\"garam\\"]"', ["2 bawang", "garam"]),
+        (json.dumps([json.dumps({"name": "ayam", "qty": 1}), "garam"]), ["1 ayam", "garam"]),
+        ("#N/A", NONE),
+        ("#DIV/0!", NONE),
+        ("[object Object],[object Object]", NONE),
+        ("<NA>", NONE),
+        ("\\N", NONE),
+        ("{\"a\": 1, 'b' x}", "a list that cannot be read"),
+        ("Aduk&lt;/s&gt;", "a control token of a chat template"),
+    ],
+)  # fmt: skip
+def test_what_people_report(cell, items):
+    _, _, steps, mended, reason = clean(steps=cell)
+    if isinstance(items, str):
+        assert reason == items
+    else:
+        assert steps == (items or cell.split("\n")) and (items or not mended)
+
+
+@pytest.mark.parametrize(
+    "cell, items",
+    [
+        ("Nasi putih, bawang merah, telur", ["Nasi putih", "bawang merah", "telur"]),
+        ("1,5 liter air, 1 ekor ayam, kunyit", ["1,5 liter air", "1 ekor ayam", "kunyit"]),
+        ("ayam (potong 8),garam, lada", ["ayam (potong 8)", "garam", "lada"]),
+        ("ayam (potong, cuci), garam, lada", ONE_LINE),
+        ("chicken, finely chopped, salt, oil", ["chicken, finely chopped", "salt", "oil"]),
+        ("tempe; garam, halus", ["tempe", "garam, halus"]),
+        ("1 ekor ayam, potong 8, cuci bersih", ONE_LINE),
+        ("tempe, garam", ONE_LINE),
+        ("a, b, lalu kata demi kata satu kalimat yang panjang, c", ONE_LINE),
+    ],
+)
+def test_one_line_of_ingredients_is_cut_where_that_is_sure(cell, items):
+    _, ingredients, _, mended, reason = clean(cell)
+    assert (reason or ingredients) == items and (reason or mended["lines split at commas"] == 1)
+
+
+def test_other_columns_are_cleaned_as_well():
+    row = {"title": "Sup", "ingredients": "a--b", "steps": "c", "line": 2, "recipe_id": "#REF!"}
+    table, _, _ = clean_chunk(pd.DataFrame([row | {"category": "Sup &amp; <b>Soto</b>"}]))
+    assert table.loc[0, ["category", "recipe_id"]].tolist() == ["Sup & Soto", ""]
+
+
 # --- properties
+
+DIRT = """<b> </b> <br/> <img src="x"> <table> &lt;b&gt; &amp;lt;i&amp;gt; &#60;u> &frac12; &#189;
+&#xbd; &#8217; &nbsp; &amp;amp;amp; &shy; &#173; #NAME? #REF! #VALUE! #DIV/0! #N/A #NULL! #NUM!
+#SPILL! #CALC! u003cp\\u003e [object\u00a0Object] [object&nbsp;Object] # / * : ; & < > ,""".split()
+DIRT += ["[object Object]", *"\xad\u200b\u200d\u2060\ufeff\u202e\x92\x85\x81\x01\x7f\x00 \n"]
+TRACES = re.compile(
+    r"</?(?:b|i|u|p|br|img|table)\b[^<>]*>|&(?:#\d+|#x[0-9a-f]+|amp|lt|gt|nbsp|shy|frac12);|"
+    r"#(?:NAME\?|N/A|(?:REF|VALUE|DIV/0|NULL|NUM|SPILL|CALC)!)|\[object Object\]"
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(st.lists(st.sampled_from(DIRT) | st.text(max_size=3), max_size=12).map("".join))
+def test_nothing_of_a_machine_survives(text):
+    title, ingredients, steps, _, _ = clean(f"a--b--{text}", f"Aduk--{text}", f"Sup {text}")
+    for line in [title or "", *ingredients, *steps]:
+        assert not TRACES.search(line), line
+        assert not [c for c in line if unicodedata.category(c) in ("Cc", "Cf")], line
+
 
 plain_text = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), max_size=60)
 # taken for an empty cell by the reader
