@@ -12,7 +12,7 @@ import re
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, product
 from operator import itemgetter
 from pathlib import Path
 
@@ -24,6 +24,7 @@ REQUIRED = ("title", "ingredients", "steps")
 FIELDS = (*REQUIRED, "category", "region", "recipe_id")
 _NAMES = tomllib.loads(Path(__file__).with_name("columns.toml").read_text(encoding="utf-8"))
 CHUNK_CHARACTERS = 8_000_000  # a chunk of very long cells ends early, so that memory stays flat
+EMPTY = "an empty row"
 UNCLOSED = "a quote that never closes, or stands inside a cell"
 
 
@@ -42,6 +43,8 @@ class Layout:
     skip: int  # records before the first row
     backslash: bool  # quotes inside cells are written \" instead of ""
     mark: bool  # the file begins with a byte order mark
+    wrapped: bool  # every line stands in quotes as a whole
+    joined: dict[str, list[list[int]]]  # fields that several columns make up, item by item
 
     @property
     def remarks(self) -> list[str]:
@@ -55,7 +58,11 @@ class Layout:
             "lines above the header": self.skip > 1,
             f"columns {', '.join(names)}": [n.lower() for n in names] != list(REQUIRED),
             'quotes written \\"': self.backslash,
+            "whole lines in quotes": self.wrapped,
         }
+        for items in self.joined.values():
+            parts = [self.header[position].strip() for item in items for position in item]
+            remarks[f"joined columns {', '.join(parts)}"] = True
         return [text for text, holds in remarks.items() if holds]
 
 
@@ -77,17 +84,21 @@ def look_at(path: Path) -> Layout:
     backslash = '\\"' in text and '""' not in text
     # The header is the first record with the three columns; a title or "sep=;" may stand above it.
     # The wrong separator leaves a record in one piece, so the right one is known by its columns.
-    samples = {separator: first_records(text, separator) for separator in ",;\t|"}
-    for skip in range(5):
-        for separator, rows in samples.items():
-            columns = columns_of(rows[skip]) if len(rows) > skip else {}
-            # The header and all that stands above it are skipped when the rows are read.
-            if all(field in columns for field in REQUIRED):
-                header = tuple(rows[skip])
-                return Layout(encoding, separator, columns, header, skip + 1, backslash, mark)
+    # A file may also hold lines of CSV as cells of another, each in quotes as a whole.
+    plain = {separator: first_records(text, separator) for separator in ",;\t|"}
+    inner = "".join(map(unwrapped, text.splitlines(keepends=True)))
+    within = {separator: first_records(inner, separator) for separator in ",;\t|"}
+    for samples, skip, separator in product((plain, within), range(5), ",;\t|"):
+        rows = samples[separator]
+        columns = columns_of(rows[skip]) if len(rows) > skip else {}
+        # The header and all that stands above it are skipped when the rows are read.
+        if all(field in columns for field in REQUIRED):
+            header, joined = tuple(rows[skip]), joined_columns(rows[skip], columns)
+            form = encoding, separator, columns, header, skip + 1, backslash, mark
+            return Layout(*form, samples is within, joined)
     # None has them: tell what stands there instead, as the most telling separator cuts it. A link
     # may lead to any file of this machine, and notebooks are shared with their outputs.
-    header = max((rows[0] for rows in samples.values() if rows), key=len, default=[])
+    header = max((rows[0] for rows in plain.values() if rows), key=len, default=[])
     missing = [field for field in REQUIRED if field not in columns_of(header)]
     names = "(a link, not shown)" if path.is_symlink() else ", ".join(header[:8])[:120]
     raise NotARecipeFile(f"no column for {', '.join(missing)} among: {names}")
@@ -147,28 +158,63 @@ def first_records(text: str, separator: str) -> list[list[str]]:
     return found
 
 
+def unwrapped(line: str) -> str:
+    """The line inside a line that is one quoted cell as a whole; any other line as it is."""
+    cell = re.fullmatch(r'\ufeff?"((?:[^"]|"")*)"[,;\t]*\s*', line)
+    return cell[1].replace('""', '"') + "\n" if cell else line
+
+
 def plain_name(name: str) -> str:
-    """A column name to compare by: "Bahan-bahan " -> "bahan bahan"."""
-    return re.sub(r"[\W_]+", " ", re.sub(r"\([^()]*\)", "", name).lower()).strip()
+    """A column name to compare by: "Bahan-bahan " -> "bahan bahan", "stepNo1" -> "step no 1"."""
+    # Words end before a capital letter and before a number; "URLGambar" is two words as well.
+    ends = r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=[A-Za-z])(?=\d)"
+    name = re.sub(ends, " ", re.sub(r"\([^()]*\)", "", name))
+    return re.sub(r"[\W_]+", " ", name.lower()).strip()
 
 
 def columns_of(header: list[str]) -> dict[str, int]:
     """Position of each field by its most certain known name, else by a word in a name."""
     names = [plain_name(cell) for cell in header]
+    # Compared without blanks ("namaresep"); of two columns of one name the first is meant.
+    places = {name.replace(" ", ""): place for place, name in reversed(list(enumerate(names)))}
     found = {}
     # Known names first. Where two are there, the one that stands first in columns.toml is meant.
     for field, known in _NAMES["aliases"].items():
-        if present := [name for name in known if name in names]:
-            found[field] = names.index(present[0])
+        if present := [name for name in known if name.replace(" ", "") in places]:
+            found[field] = places[present[0].replace(" ", "")]
     # Then words: "cooking_steps" is no known name, but it says "steps". A sentence or a list is no
     # name, and "steps_count" tells of a number. Each column is taken once, by the first field.
     for field, hints in _NAMES["hints"].items():
         for position, cell in enumerate(header):
             words = names[position].split()
-            a_name = re.fullmatch(r"[\w ()/-]{1,40}", cell) and "--" not in cell and len(words) <= 4
+            name = re.fullmatch(r"[\w ()/#.-]{1,40}", cell) and "--" not in cell and len(words) <= 4
             telling = not set(hints).isdisjoint(words) and set(_NAMES["not_text"]).isdisjoint(words)
-            if a_name and telling and field not in found and position not in found.values():
+            if name and telling and field not in found and position not in found.values():
                 found[field] = position
+    return found
+
+
+def joined_columns(header: list[str], columns: dict[str, int]) -> dict[str, list[list[int]]]:
+    """Ingredients and steps that stand in columns of their own: "Langkah 1", "Langkah 2".
+
+    For each such field the positions of every item's columns, ordered by number: a column with
+    the amount ("Takaran 1") comes before that of its ingredient.
+    """
+    names, found = [plain_name(cell) for cell in header], {}
+    numbers = [int((re.findall(r"\d{1,3}", name) or ["0"])[0]) for name in names]
+    bare = [re.sub(r"(?: ke)? ?\d+", "", name).strip() for name in names]
+    for field in ("ingredients", "steps"):
+        # Columns of one name but for the number; a name that stands there twice counts as well.
+        same = [place for place, name in enumerate(bare) if name == bare[columns[field]]]
+        parts = {place: [place] for place in sorted(same, key=numbers.__getitem__)}
+        for place, name in enumerate(bare):
+            amount = not set(_NAMES["amount"]).isdisjoint(name.split())
+            for item in parts if amount and numbers[place] and field == "ingredients" else ():
+                # In front of the ingredient, behind an amount that stands to its left.
+                if numbers[item] == numbers[place]:
+                    parts[item].insert(-1, place)
+        if len(parts) > 1:
+            found[field] = list(parts.values())
     return found
 
 
@@ -188,12 +234,11 @@ class ReturnableLines:
         self.number += 1
         return line
 
-    def give_back_all_but_first(self) -> str:
+    def give_back(self, after: int) -> None:
         # `again` is read from its end, so the lines go in backwards.
-        first, *rest = self.taken
-        self.again += reversed(rest)
-        self.number -= len(rest)
-        return first
+        self.again += reversed(self.taken[after:])
+        self.number -= len(self.taken[after:])
+        del self.taken[after:]
 
 
 def records(path: Path, layout: Layout) -> Iterator[tuple[int, list[str], str]]:
@@ -206,32 +251,19 @@ def records(path: Path, layout: Layout) -> Iterator[tuple[int, list[str], str]]:
     # A blank between a comma and a quote is skipped: the quote would be a letter of the cell.
     options = {"delimiter": layout.separator, "skipinitialspace": layout.separator != "\t"}
     with open(path, encoding=layout.encoding, errors="replace", newline="") as handle:
-        # The csv module knows a quote inside a cell only when it is doubled.
-        text = (line.replace('\\"', '""') for line in handle) if layout.backslash else handle
-        lines = ReturnableLines(text)
-        reader, skip = csv.reader(lines, strict=True, **options), layout.skip
-        width = len(layout.header)
+        lines = ReturnableLines(map(unwrapped, handle) if layout.wrapped else handle)
+        # Two ways to read the same lines, the one that suits the beginning of the file first.
+        texts = (map(doubled, lines), lines) if layout.backslash else (lines, map(doubled, lines))
+        ways, skip = [csv.reader(text, strict=True, **options) for text in texts], layout.skip
         while True:
-            # One record may span several lines: `taken` holds them until it is whole.
-            lines.taken.clear()
             first = lines.number + 1
             try:
-                row = next(reader)
+                row, problem = next_row(lines, ways, layout)
             except StopIteration:
                 return
-            except csv.Error:
-                # A quote where none may stand: this line alone, then the next ones as if new.
-                row = fields_of_line(lines.give_back_all_but_first(), layout.separator, width)
-            # Four cases: no row can be made of it, a row with text, a row of empty cells, a blank
-            # line.
-            if row is None:
-                problem = UNCLOSED
-            elif (row and row[0].strip()) or any(map(str.strip, row)):
-                problem = problem_of(row, layout)
-            elif len(row) > 1 and not skip:
-                problem = "an empty row"
-            else:
-                continue  # a blank line
+            # A blank line; above the header a row of empty cells is one as well.
+            if problem is None or (skip and problem == EMPTY):
+                continue
             # The header, and what stands above it, are no rows.
             if skip:
                 skip -= 1
@@ -239,8 +271,41 @@ def records(path: Path, layout: Layout) -> Iterator[tuple[int, list[str], str]]:
                 yield first, row or [], problem
 
 
-def problem_of(row: list[str], layout: Layout) -> str:
-    """What is wrong with a record's fields; empty when nothing is."""
+def doubled(line: str) -> str:
+    """A line whose quotes are written \\" with doubled ones, the only ones the csv module knows."""
+    return line.replace('\\"', '""')
+
+
+def next_row(lines: ReturnableLines, ways: list, layout: Layout) -> tuple[list[str] | None, str]:
+    """The next record's fields, None if there are none, and what is wrong (None: a blank line).
+
+    Whether quotes are written \\" is decided row by row: a row that one way cannot read is read
+    in the other. Where both fail, the first tells why. StopIteration at the end of the file.
+    """
+    for way, last in zip((*ways, ways[0]), (False, False, True)):
+        # One record may span several lines: `taken` holds them until it is whole.
+        lines.taken.clear()
+        try:
+            row = next(way)
+            problem = problem_of(row, layout)
+        except csv.Error:
+            row, problem = None, UNCLOSED
+        if last or not problem or not any('\\"' in line for line in lines.taken):
+            break
+        lines.give_back(0)
+    # A quote where none may stand: this line alone, then the next ones as if new.
+    if row is None:
+        lines.give_back(1)
+        line = doubled(lines.taken[0]) if layout.backslash else lines.taken[0]
+        row = fields_of_line(line, layout.separator, len(layout.header))
+        problem = UNCLOSED if row is None else problem_of(row, layout)
+    return row, problem
+
+
+def problem_of(row: list[str], layout: Layout) -> str | None:
+    """What is wrong with a record's fields; empty when nothing is, None for a blank line."""
+    if not (row and row[0].strip()) and not any(map(str.strip, row)):
+        return EMPTY if len(row) > 1 else None
     # A longer row may end in empty fields, a shorter one before the columns that need not be there.
     width, needed = len(layout.header), max(layout.columns[field] for field in REQUIRED) + 1
     if len(row) != width and (len(row) < needed or any(map(str.strip, row[width:]))):
@@ -286,7 +351,7 @@ def raw_chunks(path: Path, layout: Layout, rows: int) -> Iterator[tuple[pd.DataF
     # Which cells are wanted, and where they stand: columns that no lesson uses are never stored.
     fields = [field for field in FIELDS if field in layout.columns]
     positions = [layout.columns[field] for field in fields]
-    last, pick, title = max(positions), itemgetter(*positions), layout.columns["title"]
+    last, pick, title = len(layout.header) - 1, itemgetter(*positions), layout.columns["title"]
     good, bad, size = [], [], 0
 
     def table() -> pd.DataFrame:
@@ -303,6 +368,10 @@ def raw_chunks(path: Path, layout: Layout, rows: int) -> Iterator[tuple[pd.DataF
         else:
             # A row may end before the columns that need not be there: their cells are empty.
             row += [""] * (last + 1 - len(row))
+            # Items in columns of their own become the lines of one cell.
+            for field, items in layout.joined.items():
+                cells = (" ".join(row[place] for place in item).strip() for item in items)
+                row[layout.columns[field]] = "\n".join(filter(None, cells))
             good.append((line, *pick(row)))
             size += len(row[layout.columns["ingredients"]]) + len(row[layout.columns["steps"]])
         # So many rows, or so many characters, are held at a time.

@@ -199,6 +199,8 @@ class Settings:
 def csv_files(folder: str | Path) -> list[Path]:
     """CSV files below a folder (or the file itself), in a fixed order; the ending in any case.
 
+    Hidden files and folders below it are passed over.
+
     Raises CourseError when a sub-folder cannot be read.
     """
     if Path(folder).is_file():
@@ -210,8 +212,11 @@ def csv_files(folder: str | Path) -> list[Path]:
 
     # Every file system lists in its own order; sorted, each machine reads the same rows first.
     found = []
-    for top, _, names in os.walk(folder, onerror=unreadable):
-        found += [Path(top, name) for name in names if name.lower().endswith(".csv")]
+    for top, folders, names in os.walk(folder, onerror=unreadable):
+        # Copies in Jupyter's .ipynb_checkpoints and macOS' __MACOSX would double every recipe.
+        folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
+        csvs = [name for name in names if name.lower().endswith(".csv")]
+        found += [Path(top, name) for name in csvs if not name.startswith(".")]
     return sorted(path for path in found if path.is_file())
 
 

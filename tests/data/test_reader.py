@@ -103,10 +103,58 @@ def test_separators(read, separator):
         "food,ingredients_raw,directions_list",
         "Judul Masakan,Bahan Bahan,Langkah-Langkah Memasak",
         "Judul,Bahan,Cara Memasak Paling Mudah",
+        "RecipeName,RecipeIngredientParts,RecipeInstructions",
+        "namaResep,bahanBahan,caraMembuat",
+        "NAMARESEP,BahanBahan,CARAMEMBUAT",
+        "strMeal,strIngredients,strInstructions",
+        "Nama Makanan,Bahan,Instruksi",
     ],
 )
 def test_column_names(read, header):
     assert one(read(header + "\n" + GOOD)).title == "Ayam Goreng"
+
+
+def test_other_columns_in_camel_case(read):
+    names = "RecipeId,RecipeCategory,Name,RecipeIngredientQuantities,recipeIngredient"
+    text = f"{names},RecipeYield,recipeInstructions\nr-1,Sup,Sop,1--2,ayam--garam,4,Rebus.\n"
+    assert one(read(text)) == Recipe("Sop", ("ayam", "garam"), ("Rebus.",), "Sup", "r-1")
+
+
+@pytest.mark.parametrize(
+    "header, row, ingredients, steps",
+    [
+        ("Judul,Bahan,Langkah 1,Langkah 2,Langkah 10", "A,a--b,x,,z", "a b", "x z"),
+        ("Judul,Bahan10,Bahan2,Bahan1,step_2,step_1", "A,c,b,a,y,x", "a b c", "x y"),
+        ("Title,Ingredient #1,Ingredient #2,Directions", "A,a,b,x--y", "a b", "x y"),
+        ("Judul,Bahan,Langkah ke-1,Langkah ke-2", "A,a--b,x,y", "a b", "x y"),
+        ("Judul,Bahan,Langkah,Langkah,Langkah.2", "A,a--b,x,y,z", "a b", "x y z"),
+        ("title,ingredients,stepText1,stepText2,step_1_image", "A,a--b,x,nan,p", "a b", "x"),
+        ("Title,Ingredients,Ingredient 1,Steps", "A,a--b,c,x", "a b", "x"),
+    ],
+)
+def test_items_in_columns_of_their_own_are_joined_by_number(read, header, row, ingredients, steps):
+    result = read(f"{header}\n{row}\n")
+    found, remarks = one(result), result[1].files[0]["remarks"]
+    assert (" ".join(found.ingredients), " ".join(found.steps)) == (ingredients, steps)
+    joined = [text for text in remarks if text.startswith("joined columns ")]
+    assert bool(joined) == ("Ingredient 1" not in header)
+
+
+def test_amounts_in_columns_of_their_own_come_with_their_ingredient(read):
+    text = "strMeal,strInstructions,strIngredient1,strIngredient2,strMeasure1,strMeasure2\n"
+    assert one(read(f"{text}A,x,ayam,garam,1 ekor,\n")).ingredients == ("1 ekor ayam", "garam")
+    text = "Judul,Jumlah 1,Satuan 1,Bahan 1,Jumlah 2,Satuan 2,Bahan 2,Cara\nA,1,ekor,ayam,2,sdt,x,y"
+    assert one(read(text)).ingredients == ("1 ekor ayam", "2 sdt x")
+
+
+@pytest.mark.parametrize("end", ["", ",,", ";"])
+def test_lines_that_stand_in_quotes_as_a_whole(read, end):
+    rows = ["Title,Ingredients,Steps", *(GOOD + OTHER).splitlines()]
+    lines = [f'"{row.replace(chr(34), chr(34) * 2)}"{end}\n' for row in rows]
+    table, report = read("".join(lines))
+    assert list(table["title"]) == ["Ayam Goreng", "Telur Dadar"] and list(table["line"]) == [2, 3]
+    assert table["steps"][0].split("\n")[0] == "Cuci ayam, tiriskan." and not report.drops
+    assert report.files[0]["remarks"] == ["whole lines in quotes"]
 
 
 def test_a_space_before_a_quote_hides_no_quote(read):
@@ -176,6 +224,14 @@ def test_files_that_hold_no_recipes(read, name):
     assert reason in report.skipped[0]["reason"]
 
 
+def test_hidden_folders_and_files_are_not_read(read, tmp_path):
+    for name in (".ipynb_checkpoints/a.csv", "b/.git/c.csv", "__MACOSX/d.csv", "._resep.csv"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(HEADER + OTHER, encoding="utf-8")
+    assert set(read(HEADER + GOOD)[0]["source"]) == {"resep.csv"}
+    assert len(load_recipes(tmp_path / "b" / ".git")[0]) == 1, "a folder that is named is read"
+
+
 def test_folders(read, tmp_path):
     with pytest.raises(CourseError, match="no .csv file"):
         load_recipes(tmp_path)
@@ -233,6 +289,26 @@ def test_quotes_inside_a_cell(read):
     text, items = io.StringIO(), ['1 ayam "kampung"', "garam"]
     csv.writer(text).writerow(["Ayam", json.dumps(items), '["Goreng."]'])
     assert one(read(HEADER + text.getvalue())).ingredients == tuple(items)
+
+
+BACKSLASH = 'Ayam,"[\\"1 ayam\\", \\"garam\\"]","Aduk \\"rata\\", lalu goreng."\n'
+DOUBLED = 'Tahu,"1 ""tahu""--garam",""\n'
+
+
+@pytest.mark.parametrize(
+    "before, kept",
+    [
+        (OTHER * 2000, 2000),  # the first one comes after 64 KiB
+        ('Tempe,"1 ""tempe""--garam","Goreng."\n', 1),
+        (BACKSLASH * 2 + 'Tempe,"1 tempe--garam\\","Goreng."\n', 3),
+        (BACKSLASH + 'Soto,"soto--gar\\"am\nlada","a"\n', 2),
+    ],
+)
+def test_how_quotes_are_written_is_decided_row_by_row(read, before, kept):
+    table, report = read(HEADER + before + BACKSLASH * 2 + DOUBLED + BACKSLASH)
+    assert len(table) == kept + 3 and report.reasons == {"no steps": 1}
+    for row in table[table["title"] == "Ayam"].itertuples():
+        assert (row.ingredients, row.steps) == ("1 ayam\ngaram", 'Aduk "rata", lalu goreng.')
 
 
 @pytest.mark.parametrize(
