@@ -7,6 +7,7 @@ jsonl.finetune("job", "train.jsonl", "validation.jsonl", cfg)
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 import tomllib
@@ -16,18 +17,29 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pandas as pd
+from jinja2 import TemplateError
+from jsonschema import Draft202012Validator, FormatChecker
 from rapidfuzz import fuzz, process
 
 from . import splits
 from .cleaning import MARKER
 from .files import CourseError, write_text
+from .prompts import check_labels, encode
 from .settings import ROOT, Settings, choice
 from .show import tr
 
-KINDS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+TABLES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+KINDS = TABLES["kind"]  # what `validate` finds
+# What a row must look like, as JSON Schemas; the arguments of a call are an object, as JSON text.
+FORMATS = FormatChecker(())
+FORMATS.checks("arguments", (ValueError, TypeError, RecursionError))(
+    lambda text: isinstance(json.loads(text), dict)
+)
+SHAPES = {k: Draft202012Validator(s, format_checker=FORMATS) for k, s in TABLES["shape"].items()}
+# Files that a training leaves in its folder, and those that systems and killed writes leave.
+OURS, LEFTOVER = (re.compile("|".join(TABLES[name])) for name in ("ours", "leftover"))
 # At most one system message, then turns of user and assistant; within a turn tools may be called.
-ROLES = ("system", "user", "assistant", "tool")
-ORDER = re.compile(r"(system )?(user (assistant (tool )+)*assistant )+")
+ORDER = re.compile(r"((system|developer) )?(user (assistant (tool )+)*assistant )+")
 MISSING = re.compile(r"[:=] *(nan|none|null|undefined)\b")
 NEAR = 90  # percent of rapidfuzz.fuzz.ratio from which two prompts are nearly the same
 BANK_SYSTEM = {"id": "Klasifikasi.", "en": "Classify."}  # short on purpose: every row pays for it
@@ -38,11 +50,16 @@ def validate(file: str | Path, train: str | Path | None = None, tokenizer=None) 
 
     Where `error` is true the row cannot be trained on; the others are warnings, which refuse
     nothing. `train` is a training file that must not share a prompt with this one. With a
-    `tokenizer` a row that is longer than its model can read is an error.
+    `tokenizer` a row that is longer than its model can read is an error, and one that a training
+    with its chat template would refuse.
     """
-    # `known`: conversation -> its first line; `prompts`: line -> what the user says there.
-    found, known, answers, prompts = [], {}, Counter(), {}
-    for line, raw in numbered_lines(file):
+    # A file in another form is told once, with what converts it; its lines would say nothing new.
+    found = file_faults(file)
+    lines = [] if found and KINDS[found[0][1]]["error"] else numbered_lines(file)
+    # `known`: conversation -> its first line; `prompts`: line -> what the user says there;
+    # `tools`: lines with calls.
+    known, answers, prompts, tools = {}, Counter(), {}, []
+    for line, raw in lines:
         chat, kind, detail = first_fault(raw, tokenizer)
         # A conversation is the same whatever its case and spaces.
         key = tuple(map(plain, chat))
@@ -52,19 +69,22 @@ def validate(file: str | Path, train: str | Path | None = None, tokenizer=None) 
         if kind:
             found.append((line, kind, detail))
             continue
-        # Warnings: what a tokenizer reads as something else than text, and a value that is none.
+        # Warnings: what may be meant that way.
         prompts[line] = prompt_of(chat)
         answers[plain(chat[-1])] += 1
-        if marker := re.search(MARKER, str(chat)):
-            found.append((line, "control_marker", marker[0]))
         if missing := MISSING.search(prompts[line]):
             found.append((line, "missing_value", missing[0]))
-    # What only the whole file shows: that it is empty, or teaches nearly always one answer.
+        if any(message.get("tool_calls") for message in chat):
+            tools.append(line)
+    # What only the whole file shows: that it is empty, teaches nearly always one answer, or calls
+    # tools, which not every model's template can show.
     if not known and not found:
         found.append((0, "no_messages", "the file holds no row"))
     for answer, times in answers.most_common(1):
         if times > max(4, len(prompts) / 2):
             found.append((0, "same_answer", f"{times} times {answer[:60]!r}"))
+    if tools:
+        found.append((0, "tools", f"{len(tools)} rows, the first in line {tools[0]}"))
     # A question that was learnt measures memory, not what the model can do.
     if train:
         found += shared_prompts(prompts, Path(train))
@@ -85,6 +105,21 @@ def numbered_lines(path: str | Path) -> Iterator[tuple[int, bytes]]:
                 yield line, raw
 
 
+def file_faults(path: str | Path) -> list[tuple[int, str, str]]:
+    """A finding where a file as a whole is something else than plain chat JSONL; else none.
+
+    The detail is a line of Python that writes what the file should be beside it.
+    """
+    text = Path(path).read_bytes().decode(errors="replace")
+    # `head` is what such a file begins with: its encoding, brackets, or what it calls its texts.
+    for kind, about in KINDS.items():
+        if "head" in about and re.search(about["head"], text):
+            # The name as Python writes it; without apostrophes, which YAML would show twice.
+            name = json.dumps(str(path)).replace("'", r"\u0027")
+            return [(0, kind, f"Python: {about['cure'].replace('FILE', name)}")]
+    return []
+
+
 def first_fault(raw: bytes, tokenizer=None) -> tuple[list[dict], str, str]:
     """A line's conversation, and kind and detail of its first error: [] and both, or "" and ""."""
     # Text and JSON. Python's parser accepts half a character as an escape ("\ud83d"); writing the
@@ -95,33 +130,75 @@ def first_fault(raw: bytes, tokenizer=None) -> tuple[list[dict], str, str]:
     except UnicodeError as problem:
         return [], "bad_text", problem.reason
     except (ValueError, RecursionError) as problem:
-        return [], "bad_json", str(problem)
-    # Shape: an object with a list of messages, each with a role and a text.
-    chat = value.get("messages") if isinstance(value, dict) else None
-    if not isinstance(chat, list) or not chat:
-        return [], "no_messages", f"found {raw.decode()[:60]!r}"
-    roles = ""
-    for number, message in enumerate(chat, 1):
-        message = message if isinstance(message, dict) else {}
-        role, text = message.get("role"), message.get("content")
-        if role not in ROLES:
-            return [], "unknown_role", f"message {number}: {role!r}, known: {', '.join(ROLES)}"
-        # A message that calls tools may have no text of its own.
-        whole = isinstance(text, str) and text.strip()
-        if not whole and not message.get("tool_calls"):
-            return [], "no_text", f"message {number} ({role}): {text!r}"
-        roles += f"{role} "
-    # End and order: only the last message is learnt, so it has to be the model's. The roles are one
-    # string, "system user assistant ", which one regular expression can judge.
-    if role != "assistant":
-        return [], "no_answer", f"the last message is by {role}"
+        # Causes that the parser's words do not name: quotes, commas, zero bytes.
+        text = raw.decode()
+        causes = (k for k, about in KINDS.items() if re.search(about.get("holds", "(?!)"), text))
+        return [], next(causes, "bad_json"), str(problem)
+    # Shape: an object with a list of messages, each with a role, a text, a weight, calls of tools.
+    for kind, shape in SHAPES.items():
+        for wrong in shape.iter_errors(value):
+            return [], kind, f"{wrong.json_path}: {wrong.message}"[:200]
+    # End and order: what is learnt is the model's, in text. The roles are one string, "system user
+    # assistant ", which one regular expression can judge.
+    chat = value["messages"]
+    last = chat[-1]
+    if last["role"] != "assistant" or last.get("tool_calls"):
+        return [], "no_answer", f"the last message is by {last['role']}: {str(last)[:90]}"
+    if wrong := calls_fault(chat):
+        return [], "tool_calls", wrong
+    roles = "".join(f"{message['role']} " for message in chat)
     if not ORDER.fullmatch(roles):
         return [], "role_order", roles
+    if not rows_to_learn(chat):
+        return [], "nothing_learnt", "weight 0 on every answer"
+    # A control token that somebody typed would be a real one: no training takes it.
+    if marker := re.search(MARKER, str(chat)):
+        return [], "control_marker", marker[0]
     # Length: the tokens of the texts; what the template adds is not counted.
     tokens = len(tokenizer(" ".join(map(plain, chat)))["input_ids"]) if tokenizer else 0
     if tokenizer and tokens > tokenizer.model_max_length:
         return [], "too_long", f"{tokens} tokens of {tokenizer.model_max_length}"
+    # Where there is a chat template, the check of the training itself has the last word.
+    try:
+        for part in rows_to_learn(chat) if getattr(tokenizer, "chat_template", None) else []:
+            check_labels(encode(part, tokenizer), part, tokenizer)
+    except (CourseError, TemplateError) as problem:
+        return [], "refused", str(problem)
     return chat, "", ""
+
+
+def calls_fault(chat: list[dict]) -> str:
+    """Where a call of a tool and its answer do not belong together, or ""."""
+    waiting = []  # ids of calls that no tool has answered yet
+    for number, message in enumerate(chat):
+        role, key = message["role"], message.get("tool_call_id")
+        if role == "tool" and key in waiting:
+            waiting.remove(key)
+        elif role == "tool" or waiting:
+            return f"$.messages[{number}] ({role} {key}): calls without an answer: {waiting}"
+        else:
+            waiting = [call["id"] for call in message.get("tool_calls") or []]
+    return ""
+
+
+def rows_to_learn(chat: list[dict]) -> list[list[dict]]:
+    """What a training makes of a conversation: its beginnings that end with an answer to learn.
+
+    Mostly that is one, up to the last answer. An answer with weight 0 is never learnt, one with
+    weight 1 always; a call of a tool is read, not learnt. No answer to learn: [].
+    """
+    # As templates want it: the role system, a text in every message, arguments as an object.
+    turns, ends = copy.deepcopy(chat), []
+    for number, turn in enumerate(turns, 1):
+        turn["role"] = turn["role"].replace("developer", "system")
+        turn["content"] = turn.get("content") or ""
+        calls = turn.get("tool_calls") or []
+        for call in calls:
+            call["function"]["arguments"] = json.loads(call["function"]["arguments"])
+        # A message after which the conversation can end.
+        if turn["role"] == "assistant" and not calls and turn.get("weight") != 0:
+            ends.append(number)
+    return [turns[:end] for end in ends if end == ends[-1] or turns[end - 1].get("weight") == 1]
 
 
 def shared_prompts(prompts: dict[int, str], train: Path) -> Iterator[tuple[int, str, str]]:
@@ -129,6 +206,9 @@ def shared_prompts(prompts: dict[int, str], train: Path) -> Iterator[tuple[int, 
 
     Only prompts with the same numbers are near each other: a reading differs by its figures.
     """
+    # A training file that cannot be read must not pass for one without copies.
+    for _, kind, detail in file_faults(train):
+        yield 0, kind, f"{train.name}: {detail}"
     # Grouped by their numbers, so that each prompt is compared with a few and not with all.
     known: dict[tuple, dict[str, int]] = {}  # numbers -> prompt -> line
     for line, raw in numbered_lines(train):
@@ -144,8 +224,9 @@ def shared_prompts(prompts: dict[int, str], train: Path) -> Iterator[tuple[int, 
 
 
 def plain(message: dict) -> str:
-    """A message's text in lower case, with single spaces."""
-    return " ".join(str(message.get("content")).lower().split())
+    """A message's text and calls in lower case, with single spaces."""
+    calls = message.get("tool_calls") or ""
+    return " ".join(f"{message.get('content') or ''} {calls}".lower().split())
 
 
 def prompt_of(chat: list[dict]) -> str:
@@ -228,24 +309,28 @@ def finetune(folder: Path, train_file: Path, validation_file: Path, cfg: Setting
     The same rows, settings and model are trained once: a finished training is used again, one that
     was interrupted goes on from its last checkpoint, unless `fresh`. It trains for as long as was
     asked, without early stopping, and in random order: sorted by length, where length goes with
-    the label, the last steps see one label only, and the sensor task fell from 64 to 19 %.
+    the label, the last steps see one label only, and the sensor task fell from 64 to 19 %. Of each
+    conversation the last answer is learnt, unless weights say otherwise (see `rows_to_learn`).
 
     Raises CourseError for a file with errors and for a folder with other files in it.
     """
     from . import models, training
 
-    # A folder that somebody else filled is left alone: only our own two, known by a file in each,
-    # may stand there.
-    folder = Path(folder)
+    # A folder with anything in it that no training made is left alone, not emptied. Each of our two
+    # has a file that others do not write; beside it only the files of an adapter or a checkpoint.
+    folder = Path(folder).resolve()
     adapter, output = folder / "adapter", folder / "checkpoints"
-    ours = {adapter: "training.json", output: "fingerprint.txt"}
-    for path in folder.glob("*"):
-        if not (path / ours.get(path, "nothing of ours")).is_file():
-            raise CourseError(f"{folder} holds other files. Name a new folder for this training.")
+    for path in (folder, *folder.rglob("*")):
+        place = path.relative_to(folder).as_posix()
+        mark = output / "fingerprint.txt" if output in path.parents else adapter / "training.json"
+        ours = OURS.fullmatch(place) and mark.is_file() or LEFTOVER.fullmatch(place)
+        if path.is_symlink() or not ours and path.exists() and not path.is_dir():
+            raise CourseError(f"{folder} holds other files ({place}): name a new folder.")
     # The rows of both files, as token ids and labels; what is longer than max_length is left out.
     tokenizer, rows = models.load_tokenizer(cfg), []
     for file in (train_file, validation_file):
-        rows.append(training.ChatDataset(read_chats(file), tokenizer, cfg.max_length))
+        chats = [part for chat in read_chats(file) for part in rows_to_learn(chat)]
+        rows.append(training.ChatDataset(chats, tokenizer, cfg.max_length))
         assert len(rows[-1]), f"no row of {file} fits max_length={cfg.max_length}"
     # The same training is not repeated: its fingerprint is made of rows, settings and versions.
     mark = training.fingerprint(cfg, *rows)

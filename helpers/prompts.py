@@ -226,17 +226,23 @@ def encode(chat: list[dict], tokenizer) -> Encoded:
 def check_labels(row: Encoded, chat: list[dict], tokenizer) -> None:
     """Raise LabelMaskError when a row made from `chat` would teach the wrong thing.
 
-    All of these hold for a sound row: no message holds a control token; the pad token is not the
-    end token; the row begins with the ids that are sent in use; the prompt is masked; every answer
-    token and the end token is learnt; labels are not shifted; at most one beginning token.
+    All of these hold for a sound row: no message holds a control token; calls of tools are in the
+    prompt; the answer's weight is not 0; the pad token is not the end token; the row begins with
+    the ids that are sent in use; the prompt is masked; every answer token and the end token is
+    learnt; labels are not shifted; at most one beginning token.
     """
     # A control token that somebody typed is taken for a real one, and would be learnt.
     control = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}  # unknown: rare characters
     for message in chat:
-        text = message.get("content") or ""
+        text = f"{message.get('content') or ''}{message.get('tool_calls') or ''}"
         typed = control & set(tokenizer(text, add_special_tokens=False)["input_ids"])
         if typed or re.search(MARKER, text):
             raise LabelMaskError(f"a message holds a control token of a template: {text[:80]!r}")
+        # A template that knows no tools leaves their calls out without a word.
+        for call in message.get("tool_calls") or ():
+            name = call["function"]["name"]
+            if name not in tokenizer.apply_chat_template(chat[:-1], tokenize=False):
+                raise LabelMaskError(f"the model's chat template leaves out calls of tools: {name}")
 
     # The prompt is rendered anew, as a chat would send it: the row has to begin with it.
     prompt, ids, labels = prompt_ids(chat[:-1], tokenizer), row.input_ids, row.labels
@@ -249,8 +255,8 @@ def check_labels(row: Encoded, chat: list[dict], tokenizer) -> None:
         why = "the pad token is the end token: what masks padding would mask the end as well"
     elif ids[: len(prompt)] != prompt:
         why = "the training prompt is not what the chat sends: it would be asked what it never saw"
-    elif not learnt:
-        why = "every label is masked: nothing would be learnt"
+    elif not learnt or chat[-1].get("weight") == 0:
+        why = "every label is masked, or the answer has weight 0: nothing would be learnt"
     elif learnt[0] < len(prompt):
         why = f"position {learnt[0]} of the prompt has a label: it would learn to write requests"
     elif any(label not in (IGNORE, token) for label, token in zip(labels, ids)):

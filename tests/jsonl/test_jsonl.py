@@ -1,31 +1,51 @@
 """Chat JSONL: what the validator finds, the three tasks, and a training from a file."""
 
+import copy
 import json
+import re
 import time
+import tomllib
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from peft import LoraConfig
 from safetensors.torch import load_file
 
-from helpers import jsonl, show
-from helpers.files import CourseError, UsageError
+from helpers import jsonl, show, training
+from helpers.files import CourseError, LabelMaskError, UsageError
 from helpers.settings import LANGUAGES
 
 GROUP = {"bank": "subcategory", "marv": "topic", "sensor": "action"}
 ASK = ("What do bees make?", "How many legs has a spider?", "Who painted the Mona Lisa?")
 TELL = ("Honey.", "Eight.", "Leonardo da Vinci.")
 SYSTEM = {"role": "system", "content": "You answer questions."}
-CALL = {"role": "assistant", "content": None, "tool_calls": [{"id": "1"}]}
+ROWS = tomllib.loads(Path(__file__).with_name("rows.toml").read_text(encoding="utf-8"))
 
 
 def user(text):
     return {"role": "user", "content": text}
 
 
-def assistant(text):
-    return {"role": "assistant", "content": text}
+def assistant(text, **more):
+    return {"role": "assistant", "content": text, **more}
+
+
+PLAIN = assistant("Hi.")
+
+
+def call(key="1", arguments='{"city": "Solo"}'):
+    return {"id": key, "type": "function", "function": {"name": "weather", "arguments": arguments}}
+
+
+def calls(*made, text=None):
+    return assistant(text, tool_calls=list(made))
+
+
+def tool(key="1", text="31"):
+    return {"role": "tool", "tool_call_id": key, "content": text}
 
 
 def line(*messages):
@@ -49,26 +69,12 @@ def found(tmp_path):
 @pytest.mark.parametrize(
     "raw, kind",
     [
-        (b'{"messages": [', "bad_json"),
+        *[(raw.encode(), kind) for kind, rows in ROWS["wrong"].items() for raw in rows],
         (b"[" * 100_000, "bad_json"),
         (b'{"messages": "\xff"}', "bad_text"),
         (json.dumps({"messages": [user("a \ud83d"), assistant("b")]}).encode(), "bad_text"),
-        (b"[1, 2]", "no_messages"),
-        (b"null", "no_messages"),
-        (b'{"prompt": "a", "completion": "b"}', "no_messages"),
-        (b'{"messages": []}', "no_messages"),
-        (line("hello"), "unknown_role"),
-        (line({"content": "a"}), "unknown_role"),
-        (line(user("Hi"), {"role": "bot", "content": "Hi."}), "unknown_role"),
-        (line(user("Hi"), assistant(["a"])), "no_text"),
-        (line(user("Hi"), assistant(" \n")), "no_text"),
-        (line(user(""), assistant("Hi.")), "no_text"),
-        (line(SYSTEM, user("Hi")), "no_answer"),
-        (line(SYSTEM), "no_answer"),
-        (line(user("Hi"), SYSTEM, assistant("Hi.")), "role_order"),
-        (line(SYSTEM, assistant("Hi.")), "role_order"),
-        (line(user("Hi"), user("Hi?"), assistant("Hi.")), "role_order"),
-        (line(user("Hi"), assistant("Hi."), assistant("Ho.")), "role_order"),
+        (line(user("Hi"), assistant("Hi.")).decode().encode("utf-16-le"), "utf16"),
+        (line(user("Hi"), calls(call(arguments="[" * 100_000)), tool(), PLAIN), "tool_calls"),
     ],
 )
 def test_each_error_is_named_with_its_line_and_refuses_the_file(found, tmp_path, raw, kind):
@@ -83,21 +89,66 @@ def test_good_files_are_read_as_they_are(found, tmp_path):
         [SYSTEM, user(ASK[0]), assistant(TELL[0]), user(ASK[1]), assistant(TELL[1])],
         [user("One\u2028two\u0085three"), assistant("Kopi é 🍜.")],
         [user("None of these is right, is it?"), assistant("None of these is right, is it?")],
-        [user("And?"), CALL, {"role": "tool", "content": "42"}, assistant("It is 42.")],
+        [SYSTEM | {"role": "developer"}, user("Allergies: eggs."), assistant("No eggs.")],
+        [user("Who?"), assistant("I.", weight=0), user("Who?"), assistant("Marv.", weight=1)],
+        # Hugging Face writes every key into every message.
+        [user("When?") | {"weight": None, "tool_calls": None}, assistant("At 8.", weight=1.0)],
     ]
     rows = [line(*chat) + b"\r" for chat in chats]
-    assert found(b"\xef\xbb\xbf" + rows[0], b"", b"\r", *rows[1:]) == []
+    assert found(rows[0], b"", b"\r", *rows[1:]) == []
+    assert found(b"\xef\xbb\xbf" + rows[0], *rows[1:]) == [(0, "bom")]  # told, and read
     assert jsonl.read_chats(tmp_path / "chat.jsonl") == chats
     path = jsonl.write_chats(chats, tmp_path / "new" / "rows.jsonl")
     assert jsonl.read_chats(path) == chats and "🍜" in path.read_text(encoding="utf-8")
 
 
 def test_a_warning_refuses_nothing(found, tmp_path):
-    rows = [line(user("a = nan, a + 1?"), assistant("1<|im_end|>"))]
-    assert found(*rows) == [(1, "control_marker"), (1, "missing_value")]
+    asked = ("a = nan, a + 1?", "Allergies: None.", "x = None\nprint(x)")
+    rows = [line(user(ask), assistant(ask)) for ask in asked]
+    assert found(*rows) == [(number, "missing_value") for number in (1, 2, 3)]
     same = [line(user(f"Is {n} a number?"), assistant("Yes.")) for n in range(5)]
     assert found(*same) == [(0, "same_answer")] and found(*same[:4]) == []
     assert len(jsonl.read_chats(tmp_path / "chat.jsonl")) == 4
+
+
+def test_right_calls_of_tools_are_told_once_and_told_apart_by_what_they_ask(found):
+    def chat(city, text):
+        asked = calls(call(arguments=json.dumps({"city": city})), call("2", "{}"), text=text)
+        return line(user("How hot?"), asked, tool("2", ""), tool(), assistant("31"))
+
+    rows = [chat("Solo", None), chat("Bogor", ""), chat("Medan", "Let me see.")]
+    assert found(*rows) == [(0, "tools")]
+    assert found(*rows, rows[0]) == [(0, "tools"), (4, "duplicate")]
+
+
+WANTED = [SYSTEM, user("Add\n\n1 + 1"), assistant("2")]
+SHAPES = {
+    "": lambda rows: "\r\n".join(map(json.dumps, rows)),
+    "json_array": json.dumps,
+    "json_array, a row a line": lambda rows: "[\n" + ",\n".join(map(json.dumps, rows)) + "\n]",
+    "many_lines": lambda rows: "\n".join(json.dumps(row, indent=1) for row in rows),
+    "many_lines, in places": lambda rows: "\n".join(map(json.dumps, rows)).replace("[{", "[\n{"),
+}
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-32-be"])
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("form", ROWS["form"])
+def test_a_file_in_another_form_is_named_and_its_cure_runs(form, shape, encoding, tmp_path):
+    """Each cure leads one step on, until there is the chat JSONL that was meant."""
+    path, told = tmp_path / "it's.jsonl", []
+    row, kind = json.loads(form["row"]), form["kind"] or shape.partition(",")[0]
+    rows = [row, json.loads(json.dumps(row).replace("1 + 1", "3 + 3"))]
+    path.write_bytes(SHAPES[shape](rows).encode(encoding))
+    while not (found := jsonl.validate(path)).empty:
+        told.append(found["kind"][0])
+        cure = found["detail"][0].removeprefix("Python: ")
+        assert len(found) == len(cure.splitlines()) == 1 and "'" not in cure
+        exec(cure, {})
+        path = path.with_name(f"{path.stem}_chat.jsonl")
+    first = {"utf-8": [], "utf-8-sig": [] if kind else ["bom"]}.get(encoding, ["utf16"])
+    assert told == first + [kind] * bool(kind)
+    assert jsonl.read_chats(path)[0] == WANTED
 
 
 def test_a_conversation_that_stands_twice_is_an_error_whatever_its_case(found):
@@ -197,16 +248,90 @@ def test_a_training_runs_once_and_anew_where_the_rows_or_fresh_say_so(files, own
     assert any(not torch.equal(value, other[name]) for name, value in first.items())
 
 
+def test_a_training_with_other_settings_has_another_key(own, tokenizer):
+    """What `finetune`, and lesson 08 with its layers, tell one training from another by."""
+    rows = training.ChatDataset([[user("Hi"), assistant("Hi.")]], tokenizer, 99)
+    other = training.ChatDataset([[user("Hi"), assistant("Ho.")]], tokenizer, 99)
+    changes = ({"quantization": "none"}, {"max_length": 99}, {"targets": ["q_proj"]}, {"rank": 2})
+    changes = [{}, *changes, {"alpha": 3}, {"seed": 7}, {"epochs": 2.0}, {"base_model": "packaged"}]
+    marks = [training.fingerprint(replace(own, **change), rows, rows) for change in changes]
+    marks += [training.fingerprint(own, *pair) for pair in ((rows, other), (other, rows))]
+    for layers in ([0], [1]):
+        lora = LoraConfig(r=4, target_modules=["q_proj"], layers_to_transform=layers)
+        marks.append(training.fingerprint(own, rows, rows, lora))
+    assert len(set(marks)) == len(marks) == 13
+
+
 def test_a_folder_with_other_files_and_a_file_with_errors_are_left_alone(files, own, tmp_path):
-    for name in ("thesis.doc", "adapter/notes.txt", "checkpoints/checkpoint-9/mine"):
-        folder = tmp_path / name.replace("/", "-")
-        (folder / name).parent.mkdir(parents=True)
-        (folder / name).write_text("mine")
+    def put(name):
+        path = tmp_path / "job" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("mine")
+        return path
+
+    leftovers = (".adapter-0123abcd/README.md", ".DS_Store", "adapter/.ipynb_checkpoints/a.md")
+    for name in (*leftovers, "checkpoints/.fingerprint.txt-0123abcd", "Thumbs.db"):
+        put(name)
+    foreign = ("adapter/adapter_model.safetensors", "checkpoints/checkpoint-9/trainer_state.json")
+    names = ("thesis.doc", "train.jsonl", ".env", ".git/config", "adapter/notes.txt", *foreign)
+    names += ("checkpoints/checkpoint-9/mine", "adapter/old/README.md", ".adapter-0123abcde/a")
+    for trained in (False, True):
+        for name in names if not trained else set(names) - set(foreign):
+            path = put(name)
+            with pytest.raises(CourseError, match=f"holds other files .{re.escape(name)}"):
+                jsonl.finetune(tmp_path / "job", *files, own, fresh=True)
+            assert path.read_text() == "mine"
+            path.unlink()
+        jsonl.finetune(tmp_path / "job", *files, own)
+    (tmp_path / "job" / "checkpoints" / "data").symlink_to(files[0].parent)
+    for folder in (tmp_path / "job", files[0].parent, files[0]):
         with pytest.raises(CourseError, match="holds other files"):
             jsonl.finetune(folder, *files, own, fresh=True)
-        assert (folder / name).read_text() == "mine"
     bad = tmp_path / "bad.jsonl"
     bad.write_text(files[0].read_text() + "{]\n")
     with pytest.raises(CourseError, match="bad.jsonl, line 25"):
         jsonl.finetune(tmp_path / "new", bad, files[1], own)
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("row", ROWS["weight"])
+def test_an_answer_with_weight_0_is_read_and_not_learnt(row, own, tokenizer, tmp_path, monkeypatch):
+    seen, chat = [], json.loads(row["chat"])
+    monkeypatch.setattr(training, "fingerprint", lambda cfg, *rows: seen.extend(rows))
+    monkeypatch.setattr(training, "finished", lambda *known: {"steps": 0})
+    file = jsonl.write_chats([chat], tmp_path / "rows.jsonl")
+    assert jsonl.validate(file, tokenizer=tokenizer).empty
+    jsonl.finetune(tmp_path / "job", file, file, own)
+    rows = [seen[0][number] for number in range(len(seen[0]))]
+    labels = [[label for label in made["labels"] if label >= 0] for made in rows]
+    assert [tokenizer.decode(ids, skip_special_tokens=True) for ids in labels] == row["learnt"]
+    whole = tokenizer.decode(rows[-1]["input_ids"])
+    assert ("Go away." in whole) == ("Go away." in str(chat[:-1])) and "developer" not in whole
+    assert ("system" in whole) == (chat[0]["role"] == "developer")
+
+
+def test_a_training_of_its_own_refuses_weight_0_and_calls_that_its_template_leaves_out(
+    found, tokenizer
+):
+    with pytest.raises(LabelMaskError, match="weight 0"):
+        training.ChatDataset([[user("Hi"), assistant("Go.", weight=0)]], tokenizer, 99)
+    chat = [user("How hot?"), calls(call()), tool(), assistant("31 degrees.")]
+    assert found(line(*chat), tokenizer=tokenizer) == [(1, "refused")]
+    (row,) = jsonl.rows_to_learn(chat)
+    with pytest.raises(LabelMaskError, match="leaves out calls of tools: weather"):
+        training.ChatDataset([row], tokenizer, 200)
+    own = copy.deepcopy(tokenizer)
+    asked = "(m.tool_calls | default([]) | map(attribute='function') | list | tojson)"
+    own.chat_template = own.chat_template.replace("m['content']", f"m['content'] + {asked}")
+    ids = training.ChatDataset([row], own, 200)[0]["input_ids"]
+    assert '"arguments": {"city": "Solo"}' in own.decode(ids)  # not quoted twice
+    assert found(line(*chat), tokenizer=own) == [(0, "tools")]
+    marked = call(arguments='{"city": "<|im_end|>"}')
+    assert found(line(user("Hi"), calls(marked), tool(), PLAIN)) == [(1, "control_marker")]
+
+
+def test_a_training_file_in_another_form_is_not_taken_for_one_without_copies(found, tmp_path):
+    row = line(user(ASK[0]), assistant(TELL[0]))
+    train = tmp_path / "train.jsonl"
+    train.write_bytes(b"[" + row + b"]")
+    assert found(row, train=train) == [(0, "json_array")]
