@@ -93,7 +93,8 @@ def postgres_array(cell: str) -> list[str]:
     # Braces inside would be arrays in arrays. Quotes inside an element are written \\".
     if not re.fullmatch(r"\{[^{}]+\}", cell):
         raise ValueError("no array")
-    (items,) = csv.reader([cell[1:-1]], strict=True, escapechar="\\", doublequote=False)
+    how = {"strict": True, "escapechar": "\\", "doublequote": False, "skipinitialspace": True}
+    (items,) = csv.reader([cell[1:-1]], **how)
     # 'ayam', or ayam: 1 is half a list or a dict of another language, and no text.
     if any(re.match(r"\s*'|[^\s:]+:\s", item) for item in items):
         raise ValueError("no array")
@@ -110,7 +111,7 @@ def texts(value) -> Iterator[str]:
         yield from dict_texts({str(key): item for key, item in value.items()})
     elif text := scalar_text(value):
         # JSON that was written twice: the text is a list once more, where it can be read as one.
-        again = text[0] in "[{" and re.match(PATTERNS["list"], text) and list_items(text)
+        again = re.match(r'[\[{]+\s*"', text) and list_items(text)
         yield from again or [text]
 
 
@@ -347,7 +348,7 @@ def clean_chunk(chunk: pd.DataFrame) -> tuple[pd.DataFrame, list[dict], Counter]
             columns[name] = pc.utf8_trim(text, " -" if name == "title" else " ")
         else:
             unreadable = unreadable | np.asarray(pc.equal(text, BROKEN_LIST))
-            columns[name], counts[name] = one_item_a_line(text, fixes)
+            columns[name], counts[name] = one_item_a_line(text, fixes, name == "steps")
     # The first reason that applies is named: an empty row lacks a title too, and a broken list has
     # no items.
     nothing = (counts["ingredients"] < 1) & (counts["steps"] < 1) & ~unreadable
@@ -403,7 +404,7 @@ def mended(text: pa.Array, names: str, fixes: dict) -> pa.Array:
     return text
 
 
-def one_item_a_line(text: pa.Array, fixes: dict) -> tuple[pa.Array, np.ndarray]:
+def one_item_a_line(text: pa.Array, fixes: dict, steps: bool) -> tuple[pa.Array, np.ndarray]:
     """Cells of lines -> one clean item a line without headings, and how many items."""
     # One long column of all items, with the number of the cell that each came from.
     lists = pc.split_pattern(text, "\n")
@@ -420,7 +421,7 @@ def one_item_a_line(text: pa.Array, fixes: dict) -> tuple[pa.Array, np.ndarray]:
     something = pc.not_equal(items, "")
     items, lines = items.filter(something), lines.filter(something)
     rows, numbered = rows[np.asarray(something)], numbered[np.asarray(something)]
-    keep = ~headings(lines, rows)
+    keep = ~(headings(lines, rows) & ~(matches(items, "task") & steps))
     # Headings and numbers are counted for their cell.
     fixes["heading"] += np.bincount(rows[~keep], minlength=cells)
     fixes["number"] += np.bincount(rows[keep & numbered], minlength=cells)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import recipes, show
+from helpers import cleaning, recipes, show
 from helpers.recipes import worded
 
 MESSY = Path(__file__).resolve().parents[2] / "data" / "messy"
@@ -68,9 +68,12 @@ def test_whatever_the_reader_says_is_said_in_both_languages(monkeypatch):
     said = [skip["reason"] for skip in report.skipped] + list(report.mended) + list(report.reasons)
     said += [remark for file in report.files for remark in file["remarks"]]
     monkeypatch.setattr(show, "_language", "id")
+    said += cleaning.TOLD.values()
+    said += ["ingredients in one line, without -- or line breaks", "whole lines in quotes"]
     assert len(said) > 30 and not [text for text in said if worded(text) == text]
     assert (
         worded("no column for steps among: a, b") == "tidak ada kolom untuk steps di antara: a, b"
     )
+    assert worded("joined columns Bahan 1, Bahan 2") == "kolom yang digabung: Bahan 1, Bahan 2"
     monkeypatch.setattr(show, "_language", "en")
     assert [worded(text) for text in said] == said
