@@ -26,6 +26,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from bs4 import BeautifulSoup
 
+from .csv_reader import FIELDS
+
 _TEXTS = tomllib.loads(Path(__file__).with_name("cleaning.toml").read_text(encoding="utf-8"))
 PATTERNS = {name: "|".join(parts) for name, parts in _TEXTS["patterns"].items()}
 AMOUNTS = _TEXTS["keys"]["quantity"]  # words in the keys of a dict, in the order of a written item
@@ -336,7 +338,7 @@ def clean_chunk(chunk: pd.DataFrame) -> tuple[pd.DataFrame, list[dict], Counter]
     # mask below has the shape (rows,).
     fixes, columns, counts = defaultdict(int), {}, {}
     broken = unreadable = marked = np.zeros(len(chunk), dtype=bool)
-    for name in chunk.columns.drop("line"):
+    for name in [field for field in FIELDS if field in chunk]:
         # Clean the column, and look for what cannot be mended: characters that stayed broken, and
         # control tokens, which a tokenizer takes for real ones: a turn would end inside the recipe.
         cells = pa.array(chunk[name].fillna("").tolist(), pa.string())
