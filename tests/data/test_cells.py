@@ -233,6 +233,7 @@ NONE, ONE_LINE = "no steps", "ingredients in one line, without -- or line breaks
         ("ayam\nbumbu rajang\n5 cabai\ntambahan\nlaos", ["ayam", "5 cabai", "laos"]),
         ("ayam\nTopping\nkeju\nFor the sauce\nsoy\nToppings", "ayam keju soy Toppings".split()),
         ("Bumbu yang dihaluskan\ncabai\nBahan-bahan (4 porsi):\nayam", ["cabai", "ayam"]),
+        ("Bumbu (haluskan)\ncabai\nBahan II\nayam\nbumbu 2 sdm", ["cabai", "ayam", "bumbu 2 sdm"]),
         ("ayam\nsaus sambal\nbawang goreng\nbumbu kari", None),
         ("Didihkan < 5 menit, a < b & c\n<opsional> garam & merica\nsirup&degan A&W", None),
         ("a<b\n10.00 WIB\n1.000 g\n2.0.1", None),
