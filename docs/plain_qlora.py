@@ -4,9 +4,10 @@
     torchrun --standalone --nproc-per-node 2 docs/plain_qlora.py MODEL train.jsonl OUTPUT
 
 MODEL: a folder or a name on the Hugging Face hub; each line of the file: an object with the key
-"messages" (system, user, assistant). OUTPUT gets the adapter and trainer_state.json, which holds
-the losses. On GPUs or a CPU. Under torchrun, Trainer does DDP: each process reads other rows, so an
-update has --batch rows times the number of processes.
+"messages" (system, user, assistant), without errors by `python -m helpers data validate-jsonl`.
+OUTPUT gets the adapter and trainer_state.json, which holds the losses. On GPUs or a CPU. Under
+torchrun, Trainer does DDP: each process reads other rows, so an update has --batch rows times the
+number of processes.
 """
 
 import argparse
@@ -36,8 +37,12 @@ pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenize
 
 
 def encode(row):
-    """Ids and labels: -100 on the prompt; the answer and its end token are learnt."""
-    *chat, answer = row["messages"]
+    """Ids and labels: -100 on the prompt; the last answer and its end token are learnt."""
+    turns = [m | {"role": m["role"].replace("developer", "system")} for m in row["messages"]]
+    # an answer with weight 0 is read, not learnt: the row ends at the last one that is
+    while turns[-1]["role"] != "assistant" or turns[-1].get("weight") == 0:
+        turns.pop()
+    *chat, answer = turns
     text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     reply = tokenizer(answer["content"], add_special_tokens=False)["input_ids"]

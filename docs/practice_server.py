@@ -8,39 +8,44 @@ It invents nothing: `train` does the work of a job, and the tuned model's answer
 `train` returns. It has no accounts, prices, streaming or paging, and forgets all when it stops.
 """
 
+import inspect
 import socket
 import tempfile
 import threading
 from pathlib import Path
-from typing import Annotated
 
 import uvicorn
 from fastapi import FastAPI, Form, Request, UploadFile
+from fastapi.exceptions import RequestValidationError
 from fastapi.middleware.trustedhost import TrustedHostMiddleware
 from fastapi.responses import JSONResponse
-
-FILES = ("training_file", "validation_file")
+from openai.types.fine_tuning.job_create_params import JobCreateParams
 
 
 def refusal(status: int, message: str) -> JSONResponse:
-    wait = {"Retry-After": "1"} if status == 429 else None
-    return JSONResponse({"error": {"message": message}}, status, wait)
+    """An error in OpenAI's form."""
+    error = {"message": message, "type": "invalid_request_error", "param": None, "code": None}
+    return JSONResponse({"error": error}, status, {"Retry-After": "1"} if status == 429 else None)
 
 
 class PracticeServer:
     """`train(training_file, validation_file, emit)` runs in a thread of its own for each job.
 
     It returns (answer, trained tokens), where `answer(messages, max_tokens)` is the tuned model's
-    reply, and `emit(message)` adds an event to the job. The files are paths, None for one that was
-    not sent. `faults` are status codes with which the first requests fail, 429 with Retry-After.
-    `log` lists every request as (method, path, status).
+    reply, and `emit(message)` adds an event to the job. The files are paths, None for a validation
+    file that was not sent. A `train` that has a parameter `n_epochs` is told how many the client
+    asked for, where it named a number; one without it trains as it does. `faults` are status codes
+    with which the first requests fail, 429 with Retry-After. `log` lists every request as (method,
+    path, status).
     """
 
     model = "practice-base"
 
     def __init__(self, train, faults=()):
         self.train, self.faults = train, list(faults)
-        self.log, self.files, self.jobs, self.events, self.tuned = [], {}, {}, {}, {}
+        self.log, self.files, self.jobs, self.tuned = [], {}, [], {}
+        # what stands below /jobs: all of them, each by its id, and its events; the newest first
+        self.shown = {"": {"object": "list", "data": self.jobs, "has_more": False}}
         self.folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         # four routes; functions without `async` run in threads of their own
         app = FastAPI(openapi_url=None)
@@ -49,82 +54,84 @@ class PracticeServer:
         app.get("/v1/fine_tuning/jobs{path:path}")(self.look_up)
         app.post("/v1/chat/completions")(self.complete)
         app.middleware("http")(self.fail_first)
+        # a body without what is needed: the first thing that is wrong
+        app.exception_handler(RequestValidationError)(lambda _, e: refusal(400, f"{e.errors()[0]}"))
         # a web page whose name leads here (DNS rebinding) must not start jobs
         app.add_middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1"])
         # it listens to this machine alone, at a free port
         listening = socket.create_server(("127.0.0.1", 0))
         self.base_url = f"http://127.0.0.1:{listening.getsockname()[1]}/v1"
         self.server = uvicorn.Server(uvicorn.Config(app, log_config=None, lifespan="off"))
-        self.thread = threading.Thread(target=self.server.run, args=([listening],), daemon=True)
-        self.thread.start()
+        threading.Thread(target=self.server.run, args=([listening],), daemon=True).start()
 
     def stop(self):
         self.server.should_exit = True
-        self.thread.join(10)
         self.folder.cleanup()
 
     async def fail_first(self, request: Request, go_on):
         """Every request passes here: the first ones fail, and each is written down."""
-        if self.faults:
+        # a page of another site, open in a browser on this machine, must not start jobs either
+        if request.headers.get("origin") not in (None, self.base_url.removesuffix("/v1")):
+            reply = refusal(403, "requests from other sites are refused")
+        elif self.faults:
             reply = refusal(self.faults.pop(0), "injected fault")
         else:
             reply = await go_on(request)
         self.log.append((request.method, request.url.path, reply.status_code))
         return reply
 
-    def upload(self, file: UploadFile, purpose: Annotated[str, Form()]):
+    def upload(self, file: UploadFile, purpose: str = Form()):
         key = f"file-{len(self.files) + 1}"
         self.files[key] = Path(self.folder.name) / f"{key}.jsonl"
         self.files[key].write_bytes(file.file.read())
         return {"id": key, "object": "file", "purpose": purpose, "filename": file.filename}
 
-    def create(self, body: dict):
-        if body.get("model") != self.model:
-            return refusal(400, f"model {body.get('model')} cannot be fine-tuned here")
-        job = {"id": f"ftjob-{len(self.jobs) + 1}", "object": "fine_tuning.job", "error": None}
-        job |= {"status": "queued", "model": self.model, "fine_tuned_model": None}
-        method = body.get("method", {}).get("supervised", {})
-        job |= {"hyperparameters": method.get("hyperparameters", {}), "trained_tokens": None}
-        for name in FILES:
-            job[name] = body.get(name)
-            if job[name] and job[name] not in self.files:
-                return refusal(404, f"no such file: {job[name]}")
-        self.jobs[job["id"]], self.events[job["id"]] = job, []
-        threading.Thread(target=self.run, args=(job,), daemon=True).start()
+    def create(self, body: JobCreateParams):
+        # some providers take the hyperparameters beside the method
+        asked = body.get("method", {}).get("supervised", body).get("hyperparameters", {})
+        if body["model"] != self.model or str(asked.get("n_epochs", 1))[0] in "-0":
+            return refusal(400, f"{body['model']} cannot be fine-tuned here, or not with {asked}")
+        sent = [body["training_file"], body.get("validation_file")]
+        if unknown := {*sent} - {None, *self.files}:
+            return refusal(404, f"no such file: {', '.join(unknown)}")
+        # what was asked for, and what has become of it
+        key, events = f"ftjob-{len(self.jobs) + 1}", []
+        job = body | {"id": key, "object": "fine_tuning.job", "hyperparameters": asked}
+        job |= {"status": "queued", "fine_tuned_model": None, "trained_tokens": None, "error": None}
+        listed = {"object": "list", "data": events, "has_more": False}
+        self.shown |= {f"/{key}": job, f"/{key}/events": listed}
+        self.jobs.insert(0, job)
+        threading.Thread(target=self.run, args=(job, events, sent), daemon=True).start()
         return job
 
-    def run(self, job: dict):
+    def run(self, job: dict, events: list[dict], sent: list[str | None]):
         """Train, and end as succeeded or failed."""
 
         def emit(message: str):
-            events = self.events[job["id"]]
-            events.append({"id": f"{job['id']}-{len(events)}", "message": message})
+            events.insert(0, {"id": f"{job['id']}-{len(events)}", "message": message})
 
         job["status"] = "running"
         emit(f"Fine-tuning job started: {job['id']}")
+        # what `train` has a parameter for; "auto" leaves it to `train`
+        known = inspect.signature(self.train).parameters
+        asked = {k: v for k, v in job["hyperparameters"].items() if k in known and v != "auto"}
         try:
-            sent = map(self.files.get, map(job.get, FILES))
-            answer, job["trained_tokens"] = self.train(*sent, emit)
+            answer, job["trained_tokens"] = self.train(*map(self.files.get, sent), emit, **asked)
+            job["fine_tuned_model"] = f"ft:{self.model}:{job['id']}"
+            self.tuned[job["fine_tuned_model"]] = answer
+            emit(f"New fine-tuned model created: {job['fine_tuned_model']}")
+            job["status"] = "succeeded"
         except Exception as problem:  # whatever goes wrong ends the job, not the server
             job |= {"status": "failed", "error": {"message": f"the job failed: {problem}"}}
-            return
-        job["fine_tuned_model"] = f"ft:{self.model}:{job['id']}"
-        self.tuned[job["fine_tuned_model"]] = answer
-        emit(f"New fine-tuned model created: {job['fine_tuned_model']}")
-        job["status"] = "succeeded"
 
     def look_up(self, path: str):
         """All jobs, one of them, or its events; the newest first, as OpenAI does."""
-        _, key, *rest = f"{path}//".split("/")
-        rows = self.events.get(key) if key else list(self.jobs.values())
-        if rows is None:
-            return refusal(404, f"no such job: {key}")
-        listed = {"object": "list", "data": rows[::-1], "has_more": False}
-        return listed if not key or rest[0] == "events" else self.jobs[key]
+        return self.shown.get(path) or refusal(404, f"no such job: {path[1:]}")
 
     def complete(self, body: dict):
-        if body["model"] not in self.tuned:
-            return refusal(404, f"no such model: {body['model']}")
-        text = self.tuned[body["model"]](body["messages"], body.get("max_tokens", 40))
+        answer = self.tuned.get(str(body.get("model")))
+        if not answer or not isinstance(body.get("messages"), list):
+            return refusal(404, f"no such model: {body.get('model')}, or no list of messages")
+        text = answer(body["messages"], body.get("max_tokens", 40))
         message = {"role": "assistant", "content": text}
         return {"object": "chat.completion", "choices": [{"index": 0, "message": message}]}

@@ -345,5 +345,6 @@ def finetune(folder: Path, train_file: Path, validation_file: Path, cfg: Setting
         done = training.run(trainer, mark, fresh)
         # Tokens of one epoch times the epochs; the last one may be a part.
         done["trained_tokens"] = round(rows[0].tokens * trainer.state.epoch)
+        done["left_out"] = sum(len(part.too_long) for part in rows)  # longer than max_length
         training.save(adapter, trainer, tokenizer, cfg, done)
     return done

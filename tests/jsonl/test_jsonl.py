@@ -33,9 +33,6 @@ def assistant(text, **more):
     return {"role": "assistant", "content": text, **more}
 
 
-PLAIN = assistant("Hi.")
-
-
 def call(key="1", arguments='{"city": "Solo"}'):
     return {"id": key, "type": "function", "function": {"name": "weather", "arguments": arguments}}
 
@@ -74,7 +71,7 @@ def found(tmp_path):
         (b'{"messages": "\xff"}', "bad_text"),
         (json.dumps({"messages": [user("a \ud83d"), assistant("b")]}).encode(), "bad_text"),
         (line(user("Hi"), assistant("Hi.")).decode().encode("utf-16-le"), "utf16"),
-        (line(user("Hi"), calls(call(arguments="[" * 100_000)), tool(), PLAIN), "tool_calls"),
+        (line(user("Hi"), calls(call("1", "[" * 100_000)), tool(), assistant("31")), "tool_calls"),
     ],
 )
 def test_each_error_is_named_with_its_line_and_refuses_the_file(found, tmp_path, raw, kind):
@@ -163,6 +160,8 @@ def test_what_is_in_the_training_file_is_an_error_and_what_is_nearly_a_warning(f
     asked = (ASK[0].upper(), ASK[2] + "!", "At 22 degrees, 4 people.")
     rows = [line(user(ask), assistant(tell)) for ask, tell in zip(asked, TELL)]
     assert found(*rows, train=tmp_path / "train.jsonl") == [(1, "in_train"), (2, "near_train")]
+    (tmp_path / "train.jsonl").write_bytes(b"[" + known[0] + b"]")
+    assert found(*rows, train=tmp_path / "train.jsonl") == [(0, "json_array")]
 
 
 def test_with_a_tokenizer_a_row_must_fit_its_model(found, tokenizer):
@@ -310,9 +309,7 @@ def test_an_answer_with_weight_0_is_read_and_not_learnt(row, own, tokenizer, tmp
     assert ("system" in whole) == (chat[0]["role"] == "developer")
 
 
-def test_a_training_of_its_own_refuses_weight_0_and_calls_that_its_template_leaves_out(
-    found, tokenizer
-):
+def test_a_training_refuses_weight_0_and_calls_that_its_template_leaves_out(found, tokenizer):
     with pytest.raises(LabelMaskError, match="weight 0"):
         training.ChatDataset([[user("Hi"), assistant("Go.", weight=0)]], tokenizer, 99)
     chat = [user("How hot?"), calls(call()), tool(), assistant("31 degrees.")]
@@ -326,12 +323,3 @@ def test_a_training_of_its_own_refuses_weight_0_and_calls_that_its_template_leav
     ids = training.ChatDataset([row], own, 200)[0]["input_ids"]
     assert '"arguments": {"city": "Solo"}' in own.decode(ids)  # not quoted twice
     assert found(line(*chat), tokenizer=own) == [(0, "tools")]
-    marked = call(arguments='{"city": "<|im_end|>"}')
-    assert found(line(user("Hi"), calls(marked), tool(), PLAIN)) == [(1, "control_marker")]
-
-
-def test_a_training_file_in_another_form_is_not_taken_for_one_without_copies(found, tmp_path):
-    row = line(user(ASK[0]), assistant(TELL[0]))
-    train = tmp_path / "train.jsonl"
-    train.write_bytes(b"[" + row + b"]")
-    assert found(row, train=train) == [(0, "json_array")]

@@ -3,6 +3,8 @@
 import contextlib
 import sys
 import time
+import tomllib
+from pathlib import Path
 
 import httpx
 import openai
@@ -13,13 +15,15 @@ from helpers.settings import ROOT
 sys.path.append(str(ROOT / "docs"))
 from practice_server import PracticeServer  # noqa: E402
 
+ROWS = tomllib.loads(Path(__file__).with_name("rows.toml").read_text(encoding="utf-8"))
 
-def train(training_file, validation_file, emit):
+
+def train(training_file, validation_file, emit, n_epochs=1):
     emit("Step 1: loss=1.500")
     rows = training_file.read_text().splitlines()
     if "broken" in rows:
         raise RuntimeError("out of memory")
-    return lambda messages, most: f"echo {messages[-1]['content']} {most}", 10 * len(rows)
+    return lambda messages, most: f"echo {messages[-1]['content']} {most}", 5 * len(rows) * n_epochs
 
 
 @pytest.fixture
@@ -125,10 +129,40 @@ def test_what_is_unknown_is_refused_with_its_cause(practice, chat_file):
         chat.create(model="ft:none", messages=[])
 
 
-def test_a_name_that_leads_here_is_refused(practice):
-    """DNS rebinding: a web page under its own name must not start jobs on this machine."""
-    path = f"{practice().base_url}/fine_tuning/jobs"
-    assert path.startswith("http://127.0.0.1:")
-    assert httpx.get(path, trust_env=False).status_code == 200
-    evil = httpx.get(path, headers={"Host": "evil.example"}, trust_env=False)
-    assert evil.status_code == 400
+def test_n_epochs_is_given_to_a_training_that_takes_it(practice, chat_file):
+    server = practice()
+    client = connect(server)
+    file = client.files.create(file=chat_file, purpose="fine-tune")
+    for more in ({"n_epochs": 3}, {"n_epochs": "auto"}, {}):
+        create = client.fine_tuning.jobs.create  # as Nebius takes them, and older clients
+        create(model=server.model, training_file=file.id, extra_body={"hyperparameters": more})
+    while not all(job["status"] == "succeeded" for job in server.jobs):
+        time.sleep(0.02)
+    assert [job["trained_tokens"] for job in server.jobs] == [60, 60, 180]
+    server.train = lambda training, validation, emit: (str, 7)  # lesson 09's takes no n_epochs
+    assert follow(client, chat_file).trained_tokens == 7
+
+
+@pytest.mark.parametrize("case", ROWS["request"])
+def test_a_bad_request_is_refused_in_openai_s_form(practice, chat_file, case):
+    server = practice()
+    connect(server).files.create(file=chat_file, purpose="fine-tune")
+    sent = {"content": case["body"], "headers": {"Content-Type": "application/json"}}
+    reply = httpx.post(f"{server.base_url}/{case['path']}", trust_env=False, **sent)
+    assert reply.status_code == case["status"] and not server.jobs
+    assert set(reply.json()["error"]) == {"message", "type", "param", "code"}
+    assert case["named"] in reply.json()["error"]["message"]
+
+
+def test_only_four_routes_and_no_other_site(practice, chat_file):
+    server = practice()
+    job = follow(connect(server), chat_file)
+    jobs = f"{server.base_url}/fine_tuning/jobs"
+    for path in (server.base_url, f"{jobs}/x/y", f"{jobs}{job.id}", f"{jobs}/{job.id}/checkpoints"):
+        assert httpx.get(path, trust_env=False).status_code == 404, path
+    own = server.base_url.removesuffix("/v1")
+    others = ("https://evil.example", "null", "http://127.0.0.1:1", "http://localhost:8888", "")
+    for origin in (own, *others):
+        for ask in (httpx.get, httpx.post):
+            status = ask(jobs, headers={"Origin": origin}, trust_env=False).status_code
+            assert (status == 403) == (origin in others), (origin, status)
