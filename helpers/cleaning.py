@@ -256,7 +256,9 @@ def without_markup(cell: str) -> str:
         # made text first. Attributes hold nothing that is read, and without them parsers agree.
         if "<" in cell:
             markup = COMMENT.sub(" ", cell).replace("&", "&amp;")
-            cell = BeautifulSoup(TAG.sub(plain_tag, markup), "html.parser").get_text(" ")
+            # The <p> tells the library that this is markup, also where no other tag is left.
+            page = BeautifulSoup("<p>" + TAG.sub(plain_tag, markup), "html.parser")
+            cell = page.get_text(" ")
         if cell == before:
             return cell
     return "\ufffd"
@@ -315,17 +317,7 @@ NEW = _TEXTS["new"] | {
     "inline": break_at_numbers,
     "commas": split_commas,
 }
-# Lists are broken into lines before contact data is removed: an address ends where its item ends.
-# Lists come before markup, because quotes of an entity would end a string of the list; they come
-# once more, because the whole list may have been escaped.
-OTHER_MENDS = "mojibake invisible nothing html missing line space space"
-LIST_MENDS = "mojibake invisible nothing list html list literal_break break missing float "
-LIST_MENDS += "contact keycap emoji space inline space"
-MENDS = {
-    "title": "mojibake invisible nothing html missing contact emoji scrubbed line space space",
-    "ingredients": f"{LIST_MENDS} commas",
-    "steps": LIST_MENDS,
-}
+MENDS = _TEXTS["mends"]  # what is mended in each column, in that order
 
 
 def clean_chunk(chunk: pd.DataFrame) -> tuple[pd.DataFrame, list[dict], Counter]:
@@ -342,7 +334,7 @@ def clean_chunk(chunk: pd.DataFrame) -> tuple[pd.DataFrame, list[dict], Counter]
         # Clean the column, and look for what cannot be mended: characters that stayed broken, and
         # control tokens, which a tokenizer takes for real ones: a turn would end inside the recipe.
         cells = pa.array(chunk[name].fillna("").tolist(), pa.string())
-        text = mended(cells, MENDS.get(name, OTHER_MENDS), fixes)
+        text = mended(cells, MENDS.get(name, MENDS["others"]), fixes)
         broken = broken | matches(text, "mojibake")
         marked = marked | matches(text, "marker") | matches(text, "other_marker")
         # A title is one line, and so are the columns that no recipe must have.

@@ -203,18 +203,18 @@ def joined_columns(header: list[str], columns: dict[str, int]) -> dict[str, list
     names, found = [plain_name(cell) for cell in header], {}
     numbers = [int((re.findall(r"\d{1,3}", name) or ["0"])[0]) for name in names]
     bare = [re.sub(r"(?: ke)? ?\d+", "", name).strip() for name in names]
+    known = set(_NAMES["amount"])
+    amounts = [place for place, name in enumerate(bare) if not known.isdisjoint(name.split())]
     for field in ("ingredients", "steps"):
         # Columns of one name but for the number; a name that stands there twice counts as well.
         same = [place for place, name in enumerate(bare) if name == bare[columns[field]]]
-        parts = {place: [place] for place in sorted(same, key=numbers.__getitem__)}
-        for place, name in enumerate(bare):
-            amount = not set(_NAMES["amount"]).isdisjoint(name.split())
-            for item in parts if amount and numbers[place] and field == "ingredients" else ():
-                # In front of the ingredient, behind an amount that stands to its left.
-                if numbers[item] == numbers[place]:
-                    parts[item].insert(-1, place)
-        if len(parts) > 1:
-            found[field] = list(parts.values())
+        items = {place: [place] for place in sorted(same, key=numbers.__getitem__)}
+        # What has the number of an ingredient comes in front of it, from left to right.
+        for amount, item in product(amounts if field == "ingredients" else [], items):
+            if 0 < numbers[amount] == numbers[item]:
+                items[item].insert(-1, amount)
+        if len(items) > 1:
+            found[field] = list(items.values())
     return found
 
 
