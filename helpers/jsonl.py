@@ -78,7 +78,7 @@ def validate(file: str | Path, train: str | Path | None = None, tokenizer=None) 
             tools.append(line)
     # What only the whole file shows: that it is empty, teaches nearly always one answer, or calls
     # tools, which not every model's template can show.
-    if not known and not found:
+    if not known and not any(KINDS[kind]["error"] for _, kind, _ in found):
         found.append((0, "no_messages", "the file holds no row"))
     for answer, times in answers.most_common(1):
         if times > max(4, len(prompts) / 2):
@@ -234,15 +234,18 @@ def prompt_of(chat: list[dict]) -> str:
     return "\n".join(plain(message) for message in chat if message["role"] == "user")
 
 
-def read_chats(path: str | Path) -> list[list[dict]]:
-    """The conversations of a chat JSONL file. Raises CourseError for a file with errors."""
-    found = validate(path)
+def read_chats(path: str | Path, tokenizer=None) -> list[list[dict]]:
+    """The conversations of a chat JSONL file. Raises CourseError for a file with errors.
+
+    With the `tokenizer` of a training also for rows that this training would refuse.
+    """
+    found = validate(path, tokenizer=tokenizer)
     if found["error"].any():
         # One line to mend and the command that shows them all: a file may have thousands of errors.
         first = found[found["error"]].iloc[0]
         raise CourseError(
-            f"{Path(path).name}, line {first['line']}: {first['meaning']} (errors: "
-            f"{found['error'].sum()}). See python -m helpers data validate-jsonl {path}"
+            f"{Path(path).name}, line {first['line']}: {first['meaning']} ({first['detail']}; "
+            f"errors: {found['error'].sum()}). See python -m helpers data validate-jsonl {path}"
         )
     return [json.loads(raw)["messages"] for _, raw in numbered_lines(path)]
 
@@ -329,7 +332,7 @@ def finetune(folder: Path, train_file: Path, validation_file: Path, cfg: Setting
     # The rows of both files, as token ids and labels; what is longer than max_length is left out.
     tokenizer, rows = models.load_tokenizer(cfg), []
     for file in (train_file, validation_file):
-        chats = [part for chat in read_chats(file) for part in rows_to_learn(chat)]
+        chats = [part for chat in read_chats(file, tokenizer) for part in rows_to_learn(chat)]
         rows.append(training.ChatDataset(chats, tokenizer, cfg.max_length))
         assert len(rows[-1]), f"no row of {file} fits max_length={cfg.max_length}"
     # The same training is not repeated: its fingerprint is made of rows, settings and versions.

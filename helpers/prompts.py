@@ -238,14 +238,11 @@ def check_labels(row: Encoded, chat: list[dict], tokenizer) -> None:
         typed = control & set(tokenizer(text, add_special_tokens=False)["input_ids"])
         if typed or re.search(MARKER, text):
             raise LabelMaskError(f"a message holds a control token of a template: {text[:80]!r}")
-        # A template that knows no tools leaves their calls out without a word.
-        for call in message.get("tool_calls") or ():
-            name = call["function"]["name"]
-            if name not in tokenizer.apply_chat_template(chat[:-1], tokenize=False):
-                raise LabelMaskError(f"the model's chat template leaves out calls of tools: {name}")
 
     # The prompt is rendered anew, as a chat would send it: the row has to begin with it.
     prompt, ids, labels = prompt_ids(chat[:-1], tokenizer), row.input_ids, row.labels
+    # A template that knows no tools makes the same of a conversation without their calls.
+    bare = [{k: m[k] for k in m if k != "tool_calls" or not m[k]} for m in chat[:-1]]
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
     learnt = [position for position, label in enumerate(labels) if label != IGNORE]
     turns = prompt.count(bos) > 1  # ChatML: the beginning token opens every turn
@@ -255,6 +252,8 @@ def check_labels(row: Encoded, chat: list[dict], tokenizer) -> None:
         why = "the pad token is the end token: what masks padding would mask the end as well"
     elif ids[: len(prompt)] != prompt:
         why = "the training prompt is not what the chat sends: it would be asked what it never saw"
+    elif bare != chat[:-1] and prompt_ids(bare, tokenizer) == prompt:
+        why = "the model's chat template leaves out calls of tools: it would never see them"
     elif not learnt or chat[-1].get("weight") == 0:
         why = "every label is masked, or the answer has weight 0: nothing would be learnt"
     elif learnt[0] < len(prompt):

@@ -177,7 +177,7 @@ def test_with_a_tokenizer_a_row_must_fit_its_model(found, tokenizer):
 
 
 def test_an_empty_file_and_the_meanings(found, tmp_path):
-    assert found(b" ") == [(0, "no_messages")]
+    assert found(b"\xef\xbb\xbf\n")[1:] == found(b" ") == [(0, "no_messages")]
     for language in LANGUAGES:
         show.set_language(language)
         (told,) = jsonl.validate(tmp_path / "chat.jsonl")["meaning"]
@@ -312,10 +312,10 @@ def test_an_answer_with_weight_0_is_read_and_not_learnt(row, own, tokenizer, tmp
 def test_a_training_refuses_weight_0_and_calls_that_its_template_leaves_out(found, tokenizer):
     with pytest.raises(LabelMaskError, match="weight 0"):
         training.ChatDataset([[user("Hi"), assistant("Go.", weight=0)]], tokenizer, 99)
-    chat = [user("How hot?"), calls(call()), tool(), assistant("31 degrees.")]
+    chat = [user("The weather?"), calls(call()), tool(), assistant("31 degrees.")]
     assert found(line(*chat), tokenizer=tokenizer) == [(1, "refused")]
     (row,) = jsonl.rows_to_learn(chat)
-    with pytest.raises(LabelMaskError, match="leaves out calls of tools: weather"):
+    with pytest.raises(LabelMaskError, match="leaves out calls of tools"):
         training.ChatDataset([row], tokenizer, 200)
     own = copy.deepcopy(tokenizer)
     asked = "(m.tool_calls | default([]) | map(attribute='function') | list | tojson)"
