@@ -127,6 +127,7 @@ def first_fault(raw: bytes, tokenizer=None) -> tuple[list[dict], str, str]:
     try:
         value = json.loads(raw.decode())
         json.dumps(value, ensure_ascii=False).encode()  # half a character is no text
+        copy.deepcopy(value)  # nested too deeply for any of the steps below
     except UnicodeError as problem:
         return [], "bad_text", problem.reason
     except (ValueError, RecursionError) as problem:
@@ -137,7 +138,7 @@ def first_fault(raw: bytes, tokenizer=None) -> tuple[list[dict], str, str]:
     # Shape: an object with a list of messages, each with a role, a text, a weight, calls of tools.
     for kind, shape in SHAPES.items():
         for wrong in shape.iter_errors(value):
-            return [], kind, f"{wrong.json_path}: {wrong.message}"[:200]
+            return [], kind, f"{wrong.json_path}: {wrong.message}: {wrong.instance!r}"[:200]
     # End and order: what is learnt is the model's, in text. The roles are one string, "system user
     # assistant ", which one regular expression can judge.
     chat = value["messages"]

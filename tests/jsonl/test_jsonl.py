@@ -67,7 +67,7 @@ def found(tmp_path):
     "raw, kind",
     [
         *[(raw.encode(), kind) for kind, rows in ROWS["wrong"].items() for raw in rows],
-        (b"[" * 100_000, "bad_json"),
+        *[(b"[" * deep + b"]" * deep, "bad_json") for deep in (500, 100_000)],
         (b'{"messages": "\xff"}', "bad_text"),
         (json.dumps({"messages": [user("a \ud83d"), assistant("b")]}).encode(), "bad_text"),
         (line(user("Hi"), assistant("Hi.")).decode().encode("utf-16-le"), "utf16"),
