@@ -20,7 +20,7 @@ import pandas as pd
 import sacrebleu
 import torch
 from rapidfuzz import fuzz
-from scipy.stats import binomtest
+from scipy.stats import binomtest, permutation_test
 
 from . import models, prompts, recipes, training
 from .course import record
@@ -37,11 +37,15 @@ def interval(values, weights=None) -> tuple[float, float, float]:
     """Mean of per-row `values` and its 95 % percentile-bootstrap interval (Efron 1979).
 
     Returns (mean, low, high). With `weights` the mean is weighted, as for a loss per token over
-    rows of different length. For a share of hits use `share`: where all rows are hits, every
-    bootstrap sample is the same and the interval has no width.
+    rows of different length. Where all rows are alike see `alike`: the interval has a width then
+    as well. Raises ValueError for no values.
     """
     values = np.asarray(values, dtype=float)
     weights = np.ones_like(values) if weights is None else np.asarray(weights, dtype=float)
+    # Where all rows are alike, so is every other test set that can be drawn of them, and the
+    # bootstrap would say [1, 1] of ten hits in ten. 1e-9 leaves room for rounding.
+    if np.ptp(values) < 1e-9:
+        return float(values[0]), *alike(float(values[0]), len(values))
     # 2,000 other test sets that might have been: each draws as many rows, with replacement, from
     # the rows that there are. The shape is (2000, rows).
     drawn = np.random.default_rng(0).integers(0, len(values), size=(2000, len(values)))
@@ -49,6 +53,62 @@ def interval(values, weights=None) -> tuple[float, float, float]:
     # Between these two lie 95 % of their means.
     low, high = np.quantile(means, [(1 - 0.95) / 2, (1 + 0.95) / 2])
     return float((values * weights).sum() / weights.sum()), float(low), float(high)
+
+
+def alike(value: float, rows: int, least: float = 0.0) -> tuple[float, float]:
+    """95 % interval of a mean, (low, high), where each of `rows` rows has the same `value`.
+
+    Values lie between `least` and 1. Of rows that are unlike these, at most Wilson's share h of 0
+    in `rows` can be about (about 3.8 / (rows + 3.8); the rule of three has 3 / rows); whatever
+    their values are, the mean lies between (1 - h) value + h least and (1 - h) value + h. For a
+    value of 0 or 1 that is Wilson's interval. A value outside least..1, such as a loss, has no
+    known bounds, and then no sample bounds a mean (Bahadur and Savage 1956): (-inf, inf).
+    """
+    if not least <= value <= 1:
+        return -np.inf, np.inf
+    unseen = share([False] * rows)[2]
+    return value - unseen * (value - least), value + unseen * (1 - value)
+
+
+def paired(ours, theirs, weights=None) -> tuple[float, float, float, float]:
+    """Whether two sets of answers to the same rows differ: (difference, low, high, p).
+
+    `ours` and `theirs` hold one number, or yes or no, a row, in the same order; a pair with a NaN
+    is left out. `difference` is the mean of ours - theirs, weighted by `weights`; `low` and `high`
+    its 95 % percentile-bootstrap interval, as in `interval`. p is that of the two-sided sign-flip
+    permutation test (Fisher 1935): how often a difference of this size comes about when chance
+    says in each pair which of the two is ours. All 2**n flips of n pairs are counted where they
+    are fewer than 10,000, else 9,999 are drawn and p is (k + 1) / (9,999 + 1) (Phipson and Smyth
+    2010): never 0. For yes and no it is the exact test of McNemar (1947).
+
+    Raises ValueError where the lengths differ or no pair is left.
+    """
+    pairs = [float(our) - float(their) for our, their in zip(ours, theirs, strict=True)]
+    some = ~np.isnan(pairs)
+    if not some.any():
+        raise ValueError(f"{len(pairs)} pairs, none of two numbers: nothing can be compared.")
+    differences = np.array(pairs)[some]
+    weights = np.ones(len(pairs)) if weights is None else np.asarray(weights, dtype=float)
+    mean, low, high = interval(differences, weights[some])
+    # A difference of two shares may be negative, so its scale begins at -1.
+    if np.ptp(differences) < 1e-9:
+        low, high = alike(mean, len(differences), least=-1.0)
+    # A pair without a difference stays what it is when its two change places.
+    changed = (differences * weights[some])[differences != 0]
+    # All of one size, as for yes and no: the flips are tosses of a coin, which are counted exactly.
+    if len(set(abs(changed))) < 2:
+        ups = int((changed > 0).sum())
+        p = binomtest(ups, len(changed)).pvalue if len(changed) else 1.0
+        return mean, low, high, float(p)
+    # The size of the sum, whatever its sign, makes the test two-sided.
+    p = permutation_test(
+        (changed,),
+        lambda flipped, axis: abs(flipped.sum(axis=axis)),
+        permutation_type="samples",
+        alternative="greater",
+        rng=0,
+    ).pvalue
+    return mean, low, high, float(p)
 
 
 def share(hits) -> tuple[float, float, float]:

@@ -145,6 +145,63 @@ def test_a_weighted_interval_is_that_of_the_rows_repeated():
 
 
 @pytest.mark.parametrize(
+    ("value", "n", "low", "high"),
+    [
+        (0.0, 24, 0.0, 0.13798),  # Wilson's, as for a share
+        (1.0, 20, 0.83887, 1.0),
+        (0.5, 10, 0.36123, 0.63877),
+        (0.3, 1, 0.06196, 0.85542),  # one row
+        (6.72, 8, -math.inf, math.inf),  # a loss: no scale bounds it
+    ],
+)
+def test_an_interval_of_rows_that_are_all_alike_has_a_width(value, n, low, high):
+    for weights in (None, range(1, n + 1)):
+        found = evaluation.interval([value] * n, weights)
+        assert found == pytest.approx((value, low, high), abs=1e-5)
+    with pytest.raises(ValueError):
+        evaluation.interval([])
+
+
+@pytest.mark.parametrize("right", [0.02, 0.5, 0.95, 0.99])
+def test_an_interval_holds_a_share_about_as_often_as_it_says(right):
+    ends = [evaluation.interval([1] * hits + [0] * (12 - hits))[1:] for hits in range(13)]
+    chances = stats.binom.pmf(range(13), 12, right)
+    held = sum(p for p, (low, high) in zip(chances, ends) if low <= right <= high)
+    assert held > 0.88  # 0.46 for a bootstrap of p = 0.95
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "p"),
+    [
+        ([1, 1, 1, 1, 1, 0], [0] * 5 + [1], 14 / 64),  # McNemar: 5 against 1
+        ([True] * 40, [False] * 40, 2**-39),
+        ([1, 0, 1], [1, 0, 1], 1),
+        ([1, 2, 3, 9, math.nan], [0, 0, 0, 9, 1], 2 / 8),  # 2 of 8 flips reach the size of 6
+        ([0.1, 0.2, 0.0], [0.0, 0.0, 0.3], 1),  # a sum of 0
+        (np.arange(200) / 100, np.zeros(200), 1 / 10_000),  # drawn: never 0
+    ],
+)
+def test_a_paired_difference_has_an_interval_and_a_p_of_its_flips(ours, theirs, p):
+    difference, low, high, found = evaluation.paired(ours, theirs)
+    assert difference == pytest.approx(np.nanmean(np.subtract(ours, theirs, dtype=float)))
+    assert found == pytest.approx(p) and low <= difference <= high and low < high
+    back = evaluation.paired(theirs, ours)
+    assert back == pytest.approx((-difference, -high, -low, p), abs=0.1)
+
+
+def test_pairs_are_weighted_and_must_be_pairs():
+    weights = [1, 2, 5] * 10
+    found = evaluation.paired([0.0, 1.0, 4.0] * 10, [1.0] * 30, weights)
+    whole = evaluation.interval([-1.0, 0.0, 3.0] * 10, weights)
+    assert found[:3] == whole and found[3] < 0.01
+    told = evaluation.paired([True] * 24, [True] * 24)  # alike in all rows: on both sides of 0
+    assert told == pytest.approx((0, -0.13798, 0.13798, 1), abs=1e-5)
+    for ours, theirs in (([1], [1, 0]), ([], []), ([math.nan], [1])):
+        with pytest.raises(ValueError):
+            evaluation.paired(ours, theirs)
+
+
+@pytest.mark.parametrize(
     ("hits", "n", "low", "high"),
     [
         (81, 263, 0.2553, 0.3662),
