@@ -110,7 +110,7 @@ def test_repeated_steps_count_once_over_all_answers():
 
 
 @pytest.mark.parametrize("name, alone", [("bleu", "corpus_bleu"), ("chrf", "corpus_chrf")])
-def test_corpus_scores_are_sacrebleus_with_the_bootstrap_that_it_prints(name, alone):
+def test_corpus_scores_are_sacrebleus_and_their_intervals_keep_to_the_scale(name, alone):
     """Half of each reference is right; answers and references are not the same."""
     chance = np.random.default_rng(2)
     real = [" ".join(chance.choice(list("abcdefgh"), 12)) for _ in range(60)]
@@ -119,12 +119,15 @@ def test_corpus_scores_are_sacrebleus_with_the_bootstrap_that_it_prints(name, al
     assert value == pytest.approx(getattr(sacrebleu, alone)(ours, [real]).score) and n == 60
     assert abs(value - evaluation.corpus_scores(real, ours)[name][0]) > 0.5
     scorer = {"bleu": sacrebleu.BLEU, "chrf": sacrebleu.CHRF}[name]()
-    told = scorer.corpus_score(ours, [real], n_bootstrap=1000).format(width=3)
-    assert f"(μ = {(low + high) / 2:.3f} ± {(high - low) / 2:.3f})" in told
-    same = evaluation.corpus_scores([ANSWER, TELUR], [ANSWER, TELUR])[name]
-    assert same[0] == pytest.approx(100)
-    half = evaluation.corpus_scores(["abcdef", "zzz"], ["abcdef", "qqq"])[name]
-    assert half[1] <= half[0] <= half[2]  # where a sample may match nothing at all
+    told = scorer.corpus_score(ours, [real], n_bootstrap=1000)  # its own draw of 1,000
+    assert (low, high) == pytest.approx((told._mean - told._ci, told._mean + told._ci), abs=1)
+    same = evaluation.corpus_scores([ANSWER, TELUR] * 12, [ANSWER, TELUR] * 12)[name]
+    assert same == pytest.approx((100, 86.202, 100, 24), abs=1e-3)  # Wilson's width
+    none = evaluation.corpus_scores(["zz yy"] * 24, ["ab cd"] * 24)[name]
+    assert none == pytest.approx((0, 0, 13.798, 24), abs=1e-3)
+    # One answer of eight is right: around its mean the bootstrap reached below 0.
+    one = evaluation.corpus_scores(["a b c d e", *["z y"] * 7], ["a b c d e", *["p q"] * 7])[name]
+    assert 0 <= one[1] <= one[0] <= one[2] <= 100 and one[1] < 1
 
 
 def test_an_interval_is_the_one_of_the_normal_distribution_for_many_rows():
