@@ -17,6 +17,7 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from html.entities import html5
+from itertools import pairwise
 from pathlib import Path
 
 import ftfy
@@ -41,6 +42,7 @@ BLOCKS, FILLERS = set(_TEXTS["tags"]["block"].split()), set(_TEXTS["fillers"])
 # An entity, whole or without its semicolon, but not "tahu&lada" or an address with "&copy=2".
 ENTITY = re.compile(r"(?i)&(#\d{1,9};?|#x[\da-f]{1,6};?|[a-z]\w{1,31}(?:;|(?![\w=])))")
 ESCAPE = re.compile(r"(?:\\u[\da-fA-F]{4}|\\U000[\da-fA-F]{5}|\\x[\da-fA-F]{2})+")
+# Numbers as a computer prints them: "1.0 ekor" is "1 ekor", but "10.00" stays.
 FLOAT = re.compile(r"(?<![\d.,/])\d{1,15}\.(?:0|\d{6,17})(?!\d|[.,/]\d)")
 # A comment to its end, as browsers read it; and a declaration, a tag of HTML or of Word (<o:p>), or
 # a mere "<".
@@ -69,7 +71,7 @@ def list_items(cell: str) -> list[str]:
         except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError, csv.Error):
             continue
         # Half a character, written as an escape, becomes U+FFFD.
-        return [i.encode("utf-16", "surrogatepass").decode("utf-16", "replace") for i in items]
+        return [ftfy.fixes.fix_surrogates(item) for item in items]
     # Neither could read it. No item means a broken list, and the row is dropped later.
     return [cell] if cell.lstrip().startswith("(") else []  # an ordinary text may begin with ("...
 
@@ -198,13 +200,14 @@ def entry_texts(key: str, item) -> Iterator[str]:
 def without_repeats(pieces: list[str]) -> str:
     """Pieces without those that the longest holds: name "Cuci", text "Cuci ayam."."""
     pieces = list(dict.fromkeys(" ".join(piece.split()) for piece in pieces))
-    longest, kept = max(pieces, key=len), []
-    for piece in pieces:
-        # As whole words and without its full stop: "ayam" stands in "Cuci ayam.", not in "ayamnya".
-        inside = rf"(?<!\w){re.escape(piece.lower().rstrip('.'))}(?!\w)"
-        if piece == longest or not re.search(inside, longest.lower()):
-            kept.append(piece)
-    return " ".join(kept)
+    longest = max(pieces, key=len)
+
+    def repeated(piece: str) -> bool:
+        # Whole words without a full stop: "ayam" stands in "Cuci ayam.", not in "ayamnya".
+        inside = rf"(?<!\w){re.escape(piece.rstrip('.'))}(?!\w)"
+        return piece != longest and re.search(inside, longest, re.IGNORECASE) is not None
+
+    return " ".join(piece for piece in pieces if not repeated(piece))
 
 
 # --- cells one by one, where a pattern was found
@@ -264,11 +267,6 @@ def without_markup(cell: str) -> str:
     return "\ufffd"
 
 
-def as_people_write(cell: str) -> str:
-    """Numbers as a computer prints them, rounded: "1.0 ekor" -> "1 ekor"; "10.00" stays."""
-    return FLOAT.sub(lambda found: scalar_text(float(found[0])), cell)
-
-
 def split_commas(cell: str) -> str:
     """One line of ingredients with semicolons or commas -> one a line; unchanged where in doubt.
 
@@ -298,10 +296,9 @@ def break_at_numbers(cell: str) -> str:
             # The run counts 1, 2, 3: any other number in between is part of the text.
             if int(found[1]) == len(cuts) + 1:
                 cuts.append(found.start())
-        # From the last one to the first, so that the places before a cut stay right.
-        for cut in reversed(cuts if len(cuts) > 1 else []):
-            line = line[:cut] + "\n" + line[cut:]
-        lines.append(line)
+        # One number alone makes no list.
+        cuts = cuts if len(cuts) > 1 else []
+        lines += [line[start:end] for start, end in pairwise([0, *cuts, len(line)])]
     return "\n".join(lines)
 
 
@@ -313,7 +310,7 @@ NEW = _TEXTS["new"] | {
     "invisible": visible,
     "html": without_markup,
     "list": lambda cell: "\n".join(list_items(cell)) or BROKEN_LIST,
-    "float": as_people_write,
+    "float": lambda cell: FLOAT.sub(lambda found: scalar_text(float(found[0])), cell),
     "inline": break_at_numbers,
     "commas": split_commas,
 }
@@ -378,11 +375,18 @@ def matches(text: pa.Array, name: str) -> np.ndarray:
 def mended(text: pa.Array, names: str, fixes: dict) -> pa.Array:
     """The column after some of `NEW`, in that order; counts the changed cells in `fixes`.
 
-    Searching is ten times cheaper than replacing, so only matching cells are rewritten.
+    Searching is ten times cheaper than replacing, so only matching cells are rewritten. A name that
+    comes again searches what has changed since.
     """
+    met = {}  # the column as each pattern met it
     for name in names.split():
         # Take out the cells in which the pattern is found.
-        mask, new = matches(text, name), NEW[name]
+        if name in met:
+            mask, new = np.asarray(pc.not_equal(text, met[name])), NEW[name]
+            mask[mask] = matches(text.filter(pa.array(mask)), name)
+        else:
+            mask, new = matches(text, name), NEW[name]
+        met[name] = text
         if not mask.any():
             continue
         cells = text.filter(pa.array(mask))
@@ -409,13 +413,16 @@ def one_item_a_line(text: pa.Array, fixes: dict, steps: bool) -> tuple[pa.Array,
     uncounted = defaultdict(int)
     items = pc.utf8_trim(mended(lines, "scrubbed bold", uncounted), " ")
     bare = mended(items, "mark glued", uncounted)
-    numbered = np.asarray(pc.not_equal(items, bare)) & matches(items, "number")
+    numbered = np.asarray(pc.not_equal(items, bare)).copy()
+    numbered[numbered] = matches(items.filter(pa.array(numbered)), "number")
     items = mended(pc.utf8_trim(bare, " -–—,;"), "only_signs", uncounted)
     # What is empty by now falls out, then the headings: whether a line is one depends on the next.
     something = pc.not_equal(items, "")
     items, lines = items.filter(something), lines.filter(something)
     rows, numbered = rows[np.asarray(something)], numbered[np.asarray(something)]
-    keep = ~(headings(lines, rows) & ~(matches(items, "task") & steps))
+    places = np.flatnonzero(matches(items, "maybe"))
+    keep = np.ones(len(rows), dtype=bool)
+    keep[places] = ~headings(lines, rows, places, steps)
     # Headings and numbers are counted for their cell.
     fixes["heading"] += np.bincount(rows[~keep], minlength=cells)
     fixes["number"] += np.bincount(rows[keep & numbered], minlength=cells)
@@ -427,24 +434,26 @@ def one_item_a_line(text: pa.Array, fixes: dict, steps: bool) -> tuple[pa.Array,
     return pc.binary_join(grouped, "\n"), counts
 
 
-def headings(lines: pa.Array, rows: np.ndarray) -> np.ndarray:
-    """Mask of the lines that are headings, such as "Bumbu halus:"; `rows` is the cell of each.
+def headings(lines: pa.Array, rows: np.ndarray, places: np.ndarray, steps: bool) -> np.ndarray:
+    """Whether lines at some places are headings, such as "Bumbu halus:"; `rows`: cell of each line.
 
     A heading has something below it, tells no amount, and is no item of a list with bullets.
     """
     # The words themselves, without a number, a bullet or the signs around them.
-    words = pc.utf8_trim(mended(lines, "mark sign", defaultdict(int)), " ")
-    follows = np.append(rows[1:] == rows[:-1], False)[: len(rows)]
-
-    def below(mask: np.ndarray) -> np.ndarray:
-        return np.append(mask[1:], False)[: len(rows)] & follows
-
-    # "Rebus mi selama:" and below it "5 menit" are one sentence.
-    no_heading = matches(words, "amount") | below(matches(words, "duration"))
+    some, following = lines.take(places), lines.take(np.minimum(places + 1, len(lines) - 1))
+    words = pc.utf8_trim(mended(some, "mark sign", defaultdict(int)), " ")
+    # Whether the next line is of the same cell, and whether both, or those before, have bullets.
+    same, bullet = rows[1:] == rows[:-1], matches(lines, "bullet")
+    pairs = bullet[1:] & bullet[:-1] & same
+    below, bullets = (
+        np.append(same, False)[places],
+        np.append(pairs, False) | np.append(False, pairs),
+    )
+    # "Rebus mi selama:" and below it "5 menit" are one sentence. Among steps, "Haluskan:" is one.
+    no_heading = matches(words, "amount") | below & matches(following, "duration")
     # A known word is a heading also where it stands alone ("Topping"). Another one needs a sign
     # in front, not the bullet of the lines around it, or a colon behind.
-    bullet = matches(lines, "bullet")
-    bullet &= below(bullet) | np.append(False, bullet & follows)[:-1]
-    colon = matches(lines, "colon")
-    other = (colon | (matches(lines, "signed") & ~bullet)) & ~no_heading
-    return matches(words, "section") & (follows | colon) | other & follows
+    colon = matches(some, "colon")
+    other = (colon | matches(some, "signed") & ~bullets[places]) & ~no_heading
+    known = matches(words, "section") & (below | colon)
+    return (known | other & below) & ~(steps & matches(words, "task"))

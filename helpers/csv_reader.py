@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import codecs
 import csv
+import dataclasses
+import io
 import re
 import tomllib
+from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import suppress
 from itertools import islice, product
 from operator import itemgetter
 from pathlib import Path
@@ -24,7 +27,9 @@ REQUIRED = ("title", "ingredients", "steps")
 FIELDS = (*REQUIRED, "category", "region", "recipe_id")
 _NAMES = tomllib.loads(Path(__file__).with_name("columns.toml").read_text(encoding="utf-8"))
 CHUNK_CHARACTERS = 8_000_000  # a chunk of very long cells ends early, so that memory stays flat
+SEPARATORS = ",;\t|"
 EMPTY = "an empty row"
+BACKSLASH, WRAPPED = 'quotes written \\"', "whole lines in quotes"
 UNCLOSED = "a quote that never closes, or stands inside a cell"
 
 
@@ -32,7 +37,7 @@ class NotARecipeFile(CourseError):
     """A file without recipes; the message gives the reason."""
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass
 class Layout:
     """How to read one file."""
 
@@ -43,8 +48,9 @@ class Layout:
     skip: int  # records before the first row
     backslash: bool  # quotes inside cells are written \" instead of ""
     mark: bool  # the file begins with a byte order mark
-    wrapped: bool  # every line stands in quotes as a whole
+    inner: str  # separator inside lines that stand in quotes as a whole
     joined: dict[str, list[list[int]]]  # fields that several columns make up, item by item
+    seen: set[str] = dataclasses.field(default_factory=set)  # remarks on rows that were read
 
     @property
     def remarks(self) -> list[str]:
@@ -57,8 +63,8 @@ class Layout:
             f"separator {separator}": self.separator != ",",
             "lines above the header": self.skip > 1,
             f"columns {', '.join(names)}": [n.lower() for n in names] != list(REQUIRED),
-            'quotes written \\"': self.backslash,
-            "whole lines in quotes": self.wrapped,
+            BACKSLASH: self.backslash or BACKSLASH in self.seen,
+            WRAPPED: WRAPPED in self.seen,
         }
         for items in self.joined.values():
             parts = [self.header[position].strip() for item in items for position in item]
@@ -75,49 +81,39 @@ def look_at(path: Path) -> Layout:
         encoding = encoding_of(path, head)
     except OSError as problem:
         raise NotARecipeFile(f"cannot be opened: {problem.strerror}") from None
-    # Is it text, and a table at all?
+    # Is it text, and a table at all? Downloads go wrong, and workbooks are renamed.
     text = head.decode(encoding, errors="replace")
-    if why := no_table(text):
-        raise NotARecipeFile(why)
+    for why, pattern in _NAMES["no_table"].items():
+        if re.match(pattern, text, re.IGNORECASE):
+            raise NotARecipeFile(why)
+    # One control character in fifty is more than a slip: a picture or an archive has many.
+    if len(re.findall(r"[\x00-\x08\x0e-\x1f]", text)) > len(text) / 50:
+        raise NotARecipeFile("binary content, not text")
     # Marks of the program that wrote the file: the first bytes, and how a quote is escaped.
     mark = head.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     backslash = '\\"' in text and '""' not in text
     # The header is the first record with the three columns; a title or "sep=;" may stand above it.
     # The wrong separator leaves a record in one piece, so the right one is known by its columns.
     # A file may also hold lines of CSV as cells of another, each in quotes as a whole.
-    plain = {separator: first_records(text, separator) for separator in ",;\t|"}
-    inner = "".join(map(unwrapped, text.splitlines(keepends=True)))
-    within = {separator: first_records(inner, separator) for separator in ",;\t|"}
-    for samples, skip, separator in product((plain, within), range(5), ",;\t|"):
-        rows = samples[separator]
-        columns = columns_of(rows[skip]) if len(rows) > skip else {}
+    for wrapped, skip, separator in product(("", *SEPARATORS), range(5), SEPARATORS):
+        rows = first_records(text, separator, strict=wrapped != "")
+        header = rows[skip] if len(rows) > skip else []
+        header = unwrapped(header, wrapped) if wrapped else header
+        columns = columns_of(header)
         # The header and all that stands above it are skipped when the rows are read.
         if all(field in columns for field in REQUIRED):
-            header, joined = tuple(rows[skip]), joined_columns(rows[skip], columns)
-            form = encoding, separator, columns, header, skip + 1, backslash, mark
-            return Layout(*form, samples is within, joined)
+            joined = joined_columns(header, columns)
+            form = encoding, separator, columns, tuple(header), skip + 1, backslash, mark
+            layout = Layout(*form, wrapped or separator, joined)
+            layout.seen |= {WRAPPED} if wrapped else set()
+            return layout
     # None has them: tell what stands there instead, as the most telling separator cuts it. A link
     # may lead to any file of this machine, and notebooks are shared with their outputs.
-    header = max((rows[0] for rows in plain.values() if rows), key=len, default=[])
+    first = [row for sign in SEPARATORS for row in first_records(text, sign, strict=False)[:1]]
+    header = max(first, key=len, default=[])
     missing = [field for field in REQUIRED if field not in columns_of(header)]
     names = "(a link, not shown)" if path.is_symlink() else ", ".join(header[:8])[:120]
     raise NotARecipeFile(f"no column for {', '.join(missing)} among: {names}")
-
-
-def no_table(text: str) -> str:
-    """Why the beginning of a file cannot be a table; empty when it can."""
-    # Marks, zero bytes and blanks alone hold nothing to read.
-    if not text.strip("\ufeff\0 \t\r\n"):
-        return "the file is empty"
-    # One control character in fifty is more than a slip: a spreadsheet or an archive has many.
-    if len(re.findall(r"[\x00-\x08\x0e-\x1f]", text)) > len(text) / 50:
-        return "binary content, not text"
-    # Downloads that went wrong: a pointer in place of the file, an error page in place of the data.
-    if text.startswith("version https://git-lfs.github.com"):
-        return "a Git LFS pointer; run `git lfs pull` where it came from"
-    if re.match(r"\ufeff?\s*<(!|\?xml|/?[a-z][a-z0-9]*[\s>])", text, re.IGNORECASE):
-        return "a web page (HTML or XML), probably a failed download"
-    return ""
 
 
 def encoding_of(path: Path, head: bytes) -> str:
@@ -145,23 +141,30 @@ def encoding_of(path: Path, head: bytes) -> str:
     return "cp1252" if broken > valid else "utf-8-sig"
 
 
-def first_records(text: str, separator: str) -> list[list[str]]:
+def dialect(separator: str) -> dict:
+    """What the csv module is told: blanks after a separator are no part of a cell."""
+    # Behind such a blank a quote would be a letter of the cell.
+    return {"delimiter": separator, "skipinitialspace": separator != "\t"}
+
+
+def first_records(text: str, separator: str, strict: bool) -> list[list[str]]:
     """The first records of a file without blank lines, up to the first that cannot be read."""
-    lines = text.splitlines(keepends=True)
-    rows = csv.reader(lines, delimiter=separator, skipinitialspace=separator != "\t")
-    found = []
-    try:
-        # `+=` takes one record at a time, so those before an error are kept.
-        found += islice((row for row in rows if any(cell.strip() for cell in row)), 5)
-    except csv.Error:
-        pass
+    rows, found = csv.reader(io.StringIO(text, ""), strict=strict, **dialect(separator)), []
+    # `+=` takes one record at a time, so those before an error are kept.
+    with suppress(csv.Error):
+        found += islice((row for row in rows if any(map(str.strip, row))), 5)
     return found
 
 
-def unwrapped(line: str) -> str:
-    """The line inside a line that is one quoted cell as a whole; any other line as it is."""
-    cell = re.fullmatch(r'\ufeff?"((?:[^"]|"")*)"[,;\t]*\s*', line)
-    return cell[1].replace('""', '"') + "\n" if cell else line
+def unwrapped(row: list[str], separator: str) -> list[str]:
+    """The cells of a line of CSV that is the only cell of a row; any other row as it is.
+
+    Spreadsheets with another separator save a CSV so, and quote only the lines that need it.
+    """
+    if any(row[1:]):
+        return row
+    cells = next(csv.reader(io.StringIO("".join(row[:1]), ""), **dialect(separator)), [])
+    return cells if len(cells) >= len(REQUIRED) else row
 
 
 def plain_name(name: str) -> str:
@@ -218,48 +221,18 @@ def joined_columns(header: list[str], columns: dict[str, int]) -> dict[str, list
     return found
 
 
-class ReturnableLines:
-    """Lines of a file that can be given back: a broken record costs its first line only."""
-
-    def __init__(self, lines: Iterator[str]):
-        self.lines, self.number, self.taken, self.again = lines, 0, [], []
-
-    def __iter__(self):
-        return self
-
-    def __next__(self) -> str:
-        # Lines that were given back come before those that the file still has.
-        line = self.again.pop() if self.again else next(self.lines)
-        self.taken.append(line)
-        self.number += 1
-        return line
-
-    def give_back(self, after: int) -> None:
-        # `again` is read from its end, so the lines go in backwards.
-        self.again += reversed(self.taken[after:])
-        self.number -= len(self.taken[after:])
-        del self.taken[after:]
-
-
 def records(path: Path, layout: Layout) -> Iterator[tuple[int, list[str], str]]:
     """(line, fields, "") of each record, or (line, fields, problem) if it cannot be read.
 
-    Blank lines are no records. The csv module reads strictly: a quote followed by anything but a
-    separator is an error. Then the first line of that record is read alone, and reading goes on
-    with the line after it.
+    Blank lines are no records.
     """
-    # A blank between a comma and a quote is skipped: the quote would be a letter of the cell.
-    options = {"delimiter": layout.separator, "skipinitialspace": layout.separator != "\t"}
     with open(path, encoding=layout.encoding, errors="replace", newline="") as handle:
-        lines = ReturnableLines(map(unwrapped, handle) if layout.wrapped else handle)
-        # Two ways to read the same lines, the one that suits the beginning of the file first.
-        texts = (map(doubled, lines), lines) if layout.backslash else (lines, map(doubled, lines))
-        ways, skip = [csv.reader(text, strict=True, **options) for text in texts], layout.skip
+        # `ahead`: lines that were read and given back, which come before those of the file.
+        ahead, number, skip = deque(), 1, layout.skip
         while True:
-            first = lines.number + 1
-            try:
-                row, problem = next_row(lines, ways, layout)
-            except StopIteration:
+            row, problem, taken = next_row(handle, ahead, layout)
+            first, number = number, number + len(taken)
+            if not taken:
                 return
             # A blank line; above the header a row of empty cells is one as well.
             if problem is None or (skip and problem == EMPTY):
@@ -276,30 +249,48 @@ def doubled(line: str) -> str:
     return line.replace('\\"', '""')
 
 
-def next_row(lines: ReturnableLines, ways: list, layout: Layout) -> tuple[list[str] | None, str]:
-    """The next record's fields, None if there are none, and what is wrong (None: a blank line).
+def next_row(handle, ahead: deque, layout: Layout) -> tuple[list[str] | None, str | None, list]:
+    """The next record's fields, what is wrong with it (None: a blank line), and its lines.
 
+    The csv module reads strictly: a quote followed by anything but a separator is an error. Then
+    the first line of the record is read alone, and reading goes on with the line after it.
     Whether quotes are written \\" is decided row by row: a row that one way cannot read is read
-    in the other. Where both fail, the first tells why. StopIteration at the end of the file.
+    in the other. Where both fail, the first tells why.
     """
-    for way, last in zip((*ways, ways[0]), (False, False, True)):
-        # One record may span several lines: `taken` holds them until it is whole.
-        lines.taken.clear()
+    taken = []
+
+    def lines():
+        # One record may span several lines; at the end of the file there is an empty one.
+        while line := ahead.popleft() if ahead else handle.readline():
+            taken.append(line)
+            yield line
+
+    # The way that suits the beginning of the file first.
+    ways = (doubled, str) if layout.backslash else (str, doubled)
+    for way in (*ways, ways[0]):
+        # Another way begins at the same line.
+        ahead.extendleft(reversed(taken))
+        taken.clear()
         try:
-            row = next(way)
+            reader = csv.reader(map(way, lines()), strict=True, **dialect(layout.separator))
+            whole = next(reader, [])
+            row = unwrapped(whole, layout.inner)
             problem = problem_of(row, layout)
         except csv.Error:
             row, problem = None, UNCLOSED
-        if last or not problem or not any('\\"' in line for line in lines.taken):
+        if not problem or not any('\\"' in line for line in taken):
             break
-        lines.give_back(0)
+    # How a row differs from the beginning of its file.
+    if problem == "":
+        layout.seen |= {WRAPPED} if row is not whole else set()
+        layout.seen |= {BACKSLASH} if way is doubled else set()
     # A quote where none may stand: this line alone, then the next ones as if new.
     if row is None:
-        lines.give_back(1)
-        line = doubled(lines.taken[0]) if layout.backslash else lines.taken[0]
-        row = fields_of_line(line, layout.separator, len(layout.header))
+        ahead.extendleft(reversed(taken[1:]))
+        del taken[1:]
+        row = fields_of_line(ways[0](taken[0]), layout.separator, len(layout.header))
         problem = UNCLOSED if row is None else problem_of(row, layout)
-    return row, problem
+    return row, problem, taken
 
 
 def problem_of(row: list[str], layout: Layout) -> str | None:

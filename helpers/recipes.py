@@ -113,16 +113,9 @@ class Report:
 
     def as_dict(self) -> dict:
         """The object that `data check --json` prints."""
-        return {
-            "rows_read": self.rows_read,
-            "rows_kept": self.rows_kept,
-            "rows_dropped": self.rows_dropped,
-            "reasons": self.reasons,
-            "duplicates": len(self.duplicates()),
-            "mended": dict(self.mended.most_common()),
-            "files": self.files,
-            "skipped": self.skipped,
-        }
+        names = "rows_read rows_kept rows_dropped reasons duplicates mended files skipped".split()
+        own = {"duplicates": len(self.duplicates()), "mended": dict(self.mended.most_common())}
+        return {name: own.get(name, getattr(self, name)) for name in names}
 
 
 def load_recipes(folder: str | Path, chunk_rows: int = 2000) -> tuple[pd.DataFrame, Report]:
@@ -165,7 +158,7 @@ def _file_chunks(path: Path, name: str, report: Report, rows: int) -> Iterator[p
     """Chunks of clean recipes of one file. NotARecipeFile when it has none."""
     # Encoding, separator and columns first; they hold for the whole file.
     layout = csv_reader.look_at(path)
-    entry = {"file": name, "rows_read": 0, "rows_kept": 0, "remarks": layout.remarks}
+    entry = {"file": name, "rows_read": 0, "rows_kept": 0, "remarks": []}
     for raw, bad in csv_reader.raw_chunks(path, layout, rows):
         # Rows can be lost twice: `bad` could not be read as rows, `dropped` hold no whole recipe.
         clean, dropped, mended = clean_chunk(raw)
@@ -181,6 +174,7 @@ def _file_chunks(path: Path, name: str, report: Report, rows: int) -> Iterator[p
             report.files.append(entry)
         entry["rows_read"] += len(raw) + len(bad)
         entry["rows_kept"] += len(clean)
+        entry["remarks"] = layout.remarks  # a late row may add one
         report.drops += [
             {"file": name, **d} for d in sorted(bad + dropped, key=lambda drop: drop["line"])
         ]

@@ -154,6 +154,16 @@ def test_lines_that_stand_in_quotes_as_a_whole(read, end):
     table, report = read("".join(lines))
     assert list(table["title"]) == ["Ayam Goreng", "Telur Dadar"] and list(table["line"]) == [2, 3]
     assert table["steps"][0].split("\n")[0] == "Cuci ayam, tiriskan." and not report.drops
+    remarks = ["separator ;"] * (end == ";") + ["whole lines in quotes"]
+    assert report.files[0]["remarks"] == remarks
+
+
+def test_lines_in_quotes_are_told_row_by_row(read):
+    """A spreadsheet with another separator quotes only the lines that hold a quote or a break."""
+    line = GOOD.replace("1 ekor ayam--1 sdt garam--", '"1 ekor ayam\n1 sdt garam"').strip()
+    table, report = read(HEADER + OTHER + '"' + line.replace('"', '""') + '"\n')
+    assert list(table["title"]) == ["Telur Dadar", "Ayam Goreng"] and not report.drops
+    assert table["ingredients"][1] == "1 ekor ayam\n1 sdt garam"
     assert report.files[0]["remarks"] == ["whole lines in quotes"]
 
 
@@ -208,7 +218,9 @@ NO_RECIPES = {
     "control characters": (bytes(range(1, 32)) * 40, "binary"),
     "other table": (b"id,calories,name\n1,280,Abon\n", "no column for"),
     "no steps column": (b"Title,Ingredients\nAyam,1 ayam--garam\n", "no column for steps"),
-    "json": (b'{"error": "not found"}', "no column for"),
+    "json": (b'[{"error": "not found"}]', "JSON, not CSV; Python: pandas.read_json("),
+    "workbook": (b"PK\x03\x04\x14\0" + bytes(range(128, 255)), "an Excel workbook"),
+    "pdf": (b"%PDF-1.7\n1 0 obj\n", "a PDF, RTF or other document"),
     "text": (b"just a line of text", "no column for"),
     "no header": (GOOD.encode(), "no column for title, ingredients, steps"),
 }
@@ -307,6 +319,7 @@ DOUBLED = 'Tahu,"1 ""tahu""--garam",""\n'
 def test_how_quotes_are_written_is_decided_row_by_row(read, before, kept):
     table, report = read(HEADER + before + BACKSLASH * 2 + DOUBLED + BACKSLASH)
     assert len(table) == kept + 3 and report.reasons == {"no steps": 1}
+    assert report.files[0]["remarks"] == ['quotes written \\"']  # though late, or beside ""
     for row in table[table["title"] == "Ayam"].itertuples():
         assert (row.ingredients, row.steps) == ("1 ayam\ngaram", 'Aduk "rata", lalu goreng.')
 
