@@ -26,7 +26,7 @@ def constraints() -> list[str]:
     """`name==version` of what the platform must keep, local suffixes included ("2.6.0+cu124")."""
     # Names in the form that KEEP has: lower case, with hyphens.
     found = importlib.metadata.distributions()
-    installed = {d.metadata["Name"].lower().replace("_", "-"): d.version for d in found}
+    installed = {d.name.lower().replace("_", "-"): d.version for d in found if d.name}
     return [f"{name}=={installed[name]}" for name in KEEP if name in installed]
 
 

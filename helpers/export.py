@@ -156,11 +156,13 @@ def export(cfg, quants=("f16", "q8_0"), base: str = "trained", out: Path | None 
     `merged_weights`.
     """
     folder, source = Path(out or gguf_path(cfg).parent), "merged"
-    write_folder(folder / "merged", lambda place: save_merged(cfg, place, base))
+    made = [write_folder(folder / "merged", lambda place: save_merged(cfg, place, base))]
     # Of the packaged base GGUF files too; the Modelfile names the last one that was written.
     for quant in quants if cfg.base_model == "packaged" else ():
         source = gguf_path(cfg, quant).name
         write_gguf(cfg, folder / source, quant, base)
-    write_text(folder / "Modelfile", modelfile(cfg, source))
-    sizes = {path.name: path.stat().st_size for path in folder.rglob("*") if path.is_file()}
-    return {"folder": str(folder), "bytes": sizes}
+        made.append(folder / source)
+    made.append(write_text(folder / "Modelfile", modelfile(cfg, source)))
+    # What else lies in the folder is not counted.
+    paths = [path for one in made for path in (one.iterdir() if one.is_dir() else [one])]
+    return {"folder": str(folder), "bytes": {path.name: path.stat().st_size for path in paths}}

@@ -50,12 +50,8 @@ def answer(recipe: Recipe, language: str = "id", asked: Sequence[str] = ()) -> s
     items = sorted(recipe.ingredients, key=lambda item: place.get(item_name(item), len(place)))
     ingredients, steps = HEADINGS[language]
     # One item a line, and an empty line before each heading: the shape that `parse` reads back.
-    lines = [recipe.title, "", ingredients]
-    for item in items:
-        lines.append(f"- {name_first(item)}")
-    lines += ["", steps]
-    for number, step in enumerate(recipe.steps, 1):
-        lines.append(f"{number}. {step}")
+    lines = [recipe.title, "", ingredients, *(f"- {name_first(item)}" for item in items)]
+    lines += ["", steps, *(f"{number}. {step}" for number, step in enumerate(recipe.steps, 1))]
     return "\n".join(lines)
 
 

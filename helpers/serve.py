@@ -23,6 +23,7 @@ import uvicorn  # noqa: E402
 from fastapi import FastAPI  # noqa: E402
 from fastapi.responses import JSONResponse  # noqa: E402
 
+from . import models  # noqa: E402
 from .chat import Bot, Turn  # noqa: E402
 from .export import gguf_path  # noqa: E402
 from .files import CourseError, UsageError, first_line  # noqa: E402
@@ -132,9 +133,12 @@ def run_service(bot: Bot, host: str = "127.0.0.1", port: int = 7860, auth: str =
         raise UsageError(f"cannot listen on {host}, port {port}: {told}") from problem
     # With port 0 the system has chosen one.
     port = listener.getsockname()[1]
-    # llama.cpp brings its own server; transformers has a command for the same thing.
-    merged = gguf_path(bot.cfg).with_name("merged")
-    api = f"transformers serve {merged} --host {host} --port {port + 1}"
+    # llama.cpp brings its own server; transformers has a command for the same thing. It takes a
+    # folder: the tuned model's, which `export` writes, or that of another model.
+    served = models.base_folder(bot.cfg)
+    if "tuned" in bot.models:
+        served = gguf_path(bot.cfg).with_name("merged")
+    api = f"transformers serve {served} --host {host} --port {port + 1}"
     if isinstance(bot, GgufBot):
         bot.address = {"key": auth.partition(":")[2], "host": host, "port": port + 1}
         api = f"http://{host}:{port + 1}/v1"

@@ -59,11 +59,15 @@ def find_device() -> Device:
     if chosen in ("", "-1"):
         return cpu
     try:
-        # NVML is the driver's own library. Card 0 stands for one that is named by a UUID.
+        # NVML is the driver's own library.
         import pynvml
 
         pynvml.nvmlInit()
-        card = pynvml.nvmlDeviceGetHandleByIndex(int(chosen) if chosen.isdigit() else 0)
+        # A card may be named by its number or by its UUID, a part of one ("MIG-...") by that alone.
+        if chosen.isdigit():
+            card = pynvml.nvmlDeviceGetHandleByIndex(int(chosen))
+        else:
+            card = pynvml.nvmlDeviceGetHandleByUUID(chosen)
         name = pynvml.nvmlDeviceGetName(card)
         memory = pynvml.nvmlDeviceGetMemoryInfo(card).total / 2**30
         capability = tuple(pynvml.nvmlDeviceGetCudaComputeCapability(card))
@@ -72,7 +76,9 @@ def find_device() -> Device:
     except pynvml.NVMLError as problem:
         # A machine without a driver is no news; a driver that does not work is.
         silent = problem.value == pynvml.NVML_ERROR_LIBRARY_NOT_FOUND
-        note = "" if silent else f"the NVIDIA driver answers with an error: {problem}"
+        note = (
+            "" if silent else f"card {chosen}: the NVIDIA driver answers with an error: {problem}"
+        )
         return replace(cpu, note=note)
     # Windows gets a torch without CUDA unless it is asked for another.
     if torch_cuda_build() is None:

@@ -7,12 +7,12 @@ import html
 import io
 import re
 import time
+from pathlib import Path
 
 from IPython import get_ipython
 from IPython.display import HTML, Markdown, display
 
 _language = "id"
-_CHOICES = {"id": "Bahasa Indonesia", "en": "English", "both": "Keduanya · Both"}
 
 
 def set_language(language: str) -> None:
@@ -53,22 +53,11 @@ def switch_html(language: str) -> str:
     Style and radio buttons only, which need no kernel; JupyterLab, Notebook 7 and nbconvert.
     What code prints follows the LANGUAGE parameter.
     """
-    # JupyterLab breaks printed lines inside words
-    rules = ".jp-OutputArea-output pre {word-break: normal !important}\n"
-    # While a language's button is checked, Markdown cells that hold the other language are gone.
-    for shown, hidden in (("id", "en"), ("en", "id")):
-        rules += (
-            f'.jp-Notebook:has(.dapur-language [value="{shown}"]:checked) '
-            f'.jp-MarkdownCell:has([lang="{hidden}"]) {{display: none !important}}\n'
-        )
-    buttons = ""
-    for value, name in _CHOICES.items():
-        # without the first attribute JupyterLab takes the arrow keys for itself
-        buttons += (
-            '<label><input data-lm-suppress-shortcuts="true" type="radio" name="language" '
-            f'value="{value}"{" checked" if value == language else ""}> {name}</label>&emsp;'
-        )
-    return f'<style>{rules}</style><form class="dapur-language">{buttons}</form>'
+    # In switch.txt: while a language's button is checked, Markdown cells that hold the other
+    # language are gone. `data-lm-suppress-shortcuts`, or JupyterLab takes the arrow keys for
+    # itself. Its printed lines break between words.
+    page = Path(__file__).with_name("switch.txt").read_text(encoding="utf-8")
+    return page.replace(f'value="{language}">', f'value="{language}" checked>')
 
 
 def md(text: object) -> str:

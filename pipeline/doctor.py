@@ -100,9 +100,10 @@ def ports() -> Iterator[dict]:
 def model() -> Iterator[dict]:
     """The embedded model is there, and as large as its package notes."""
     try:
-        # A download that broke off leaves a file that is shorter than its package says.
+        # A download that broke off leaves a file that is shorter than its package says, or none of
+        # the lists of its files.
         files = importlib.metadata.files(EMBEDDED_MODEL.split("==")[0])
-        whole = all(file.locate().stat().st_size == file.size for file in files if file.size)
+        whole = files and all(f.locate().stat().st_size == f.size for f in files if f.size)
     except (importlib.metadata.PackageNotFoundError, OSError):
         whole = False
     if not whole:
@@ -129,10 +130,10 @@ def packages() -> Iterator[dict]:
 
 def versions() -> dict[str, str]:
     """Python and every installed package: a change of one may change a result."""
-    found = {"python": platform.python_version()}
-    for package in importlib.metadata.distributions():
-        found[canonicalize_name(package.name)] = package.version
-    return found
+    # An installation that broke off leaves a package without a name.
+    named = [one for one in importlib.metadata.distributions() if one.name]
+    found = {canonicalize_name(one.name): one.version for one in named}
+    return {"python": platform.python_version()} | found
 
 
 def facts() -> dict:

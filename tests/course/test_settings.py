@@ -1,5 +1,6 @@
 """Device, profiles and paths: what is chosen, what is refused, and with which words."""
 
+import importlib.metadata
 import json
 import os
 import subprocess
@@ -13,6 +14,7 @@ import pytest
 from helpers import cloud, course, settings
 from helpers.files import UsageError, read_json
 from helpers.settings import Device
+from pipeline import doctor
 
 HEAD = "Title,Ingredients,Steps\n"
 
@@ -25,6 +27,7 @@ def machine(monkeypatch):
     usual = {
         "nvmlInit": lambda: None,
         "nvmlDeviceGetHandleByIndex": lambda number: (12, 24)[number],
+        "nvmlDeviceGetHandleByUUID": {"GPU-a1": 12, "GPU-b2": 24, "MIG-c3": 5}.__getitem__,
         "nvmlDeviceGetName": lambda card: "Kartu",
         "nvmlDeviceGetCudaComputeCapability": lambda card: (8, 6),
         "nvmlDeviceGetMemoryInfo": lambda card: types.SimpleNamespace(total=card * 2**30),
@@ -45,7 +48,10 @@ def machine(monkeypatch):
     return find
 
 
-@pytest.mark.parametrize("chosen, size", [(None, 12), ("0", 12), ("1", 24), (" 1 , 0", 24)])
+CHOSEN = [(None, 12), ("0", 12), ("1", 24), (" 1 , 0", 24), ("GPU-b2", 24), ("MIG-c3,0", 5)]
+
+
+@pytest.mark.parametrize("chosen, size", CHOSEN)
 def test_of_several_gpus_the_first_visible_one_counts(chosen, size, machine):
     found = machine(chosen)
     assert (found.kind, found.memory_gb, found.note) == ("cuda", size, "")
@@ -261,3 +267,14 @@ def test_a_cloud_keeps_its_own_torch_and_its_notebook_page():
     wanted = cloud.requirements()
     assert any(line.startswith("peft>=") for line in wanted)
     assert not [line for line in wanted if line.startswith(("jupyterlab", "trl", "pytest", "#"))]
+
+
+def test_half_an_installation_is_told_and_breaks_nothing(tmp_path, monkeypatch):
+    (tmp_path / "broken-1.0.dist-info").mkdir()
+    (tmp_path / "broken-1.0.dist-info" / "METADATA").write_text("Version: 1.0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert doctor.versions()["torch"] and any(
+        pin.startswith("torch==") for pin in cloud.constraints()
+    )
+    monkeypatch.setattr(importlib.metadata, "files", lambda name: None)
+    assert [found["name"] for found in doctor.model()] == ["model"]

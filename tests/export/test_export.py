@@ -143,10 +143,13 @@ def test_the_modelfile_says_what_the_chat_template_says(template, tuned_cfg, mon
 def test_the_command_writes_into_the_folder_it_is_given(tuned_cfg, monkeypatch, capsys, tmp_path):
     """A base that is no GGUF file becomes merged/ and a Modelfile that names it."""
     monkeypatch.setenv("DAPUR_ARTIFACTS", str(tuned_cfg.artifacts_root))
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("no part of the export")
     with pytest.raises(SystemExit) as ended:
         cli.main(["export", "--profile", "sanity", "--out", str(tmp_path / "out"), "--json"])
     assert not ended.value.code
     told = json.loads(capsys.readouterr().out)
     assert set(told["bytes"]) >= {"model.safetensors", "tokenizer.json", "Modelfile"}
+    assert "mine.txt" not in told["bytes"]
     assert "FROM ./merged\n" in (tmp_path / "out" / "Modelfile").read_text()
     assert not list((tmp_path / "out").glob("*.gguf"))

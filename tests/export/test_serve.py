@@ -185,3 +185,11 @@ def test_what_it_cannot_listen_on_is_named_before_anything_is_loaded(bot, addres
         serve.run_service(bot, port=port)
     with pytest.raises(UsageError, match="USER:PASSWORD"):
         serve.run_service(bot, port=0, auth="siti")
+
+
+@pytest.mark.parametrize("tuned, served", [(True, "export/merged"), (False, "models/sanity-llama")])
+def test_the_api_is_that_of_the_model_that_answers(tuned, served, tuned_cfg, monkeypatch, capsys):
+    monkeypatch.setattr(serve, "create_app", lambda bot, auth: None)
+    monkeypatch.setattr(uvicorn.Server, "run", lambda self, sockets: sockets[0].close())
+    serve.run_service(chat.Bot(tuned_cfg, tuned=tuned), port=0)
+    assert f"{served} --host 127.0.0.1 --port" in capsys.readouterr().out
