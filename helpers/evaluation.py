@@ -10,16 +10,17 @@ oil, pepper) counts neither for nor against an answer. An answer is a model's te
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable
-from functools import partial
-from itertools import chain
+from itertools import chain, combinations
 
 import numpy as np
 import pandas as pd
 import sacrebleu
 import torch
-from rapidfuzz import fuzz
+from rapidfuzz.distance import OSA
+from scipy.optimize import linear_sum_assignment
 from scipy.stats import binomtest, permutation_test
 
 from . import models, prompts, recipes, training
@@ -29,47 +30,50 @@ from .settings import Settings
 
 Answer = str | Recipe | None
 Seen = dict[str, set[str]] | None  # ingredients of the training recipes: their units
-ALIKE = 90  # rapidfuzz's ratio from which two titles are the same
-SHARES = ("format", "ended", "title", "main", "unlisted")  # measures that say yes or no
 
 
 def interval(values, weights=None) -> tuple[float, float, float]:
     """Mean of per-row `values` and its 95 % percentile-bootstrap interval (Efron 1979).
 
     Returns (mean, low, high). With `weights` the mean is weighted, as for a loss per token over
-    rows of different length. Where all rows are alike see `alike`: the interval has a width then
-    as well. Raises ValueError for no values.
+    rows of different length. It has a width also where all rows are alike, see `ends`. Raises
+    ValueError for no values.
     """
+    return _interval(values, weights, least=0.0)
+
+
+def _interval(values, weights, least: float) -> tuple[float, float, float]:
+    """`interval` of values between `least` and 1."""
     values = np.asarray(values, dtype=float)
+    if not len(values):
+        raise ValueError("no values: an interval is of one row at least.")
     weights = np.ones_like(values) if weights is None else np.asarray(weights, dtype=float)
-    # Where all rows are alike, so is every other test set that can be drawn of them, and the
-    # bootstrap would say [1, 1] of ten hits in ten. 1e-9 leaves room for rounding.
-    if np.ptp(values) < 1e-9:
-        return float(values[0]), *alike(float(values[0]), len(values))
     # 2,000 other test sets that might have been: each draws as many rows, with replacement, from
     # the rows that there are. The shape is (2000, rows).
     drawn = np.random.default_rng(0).integers(0, len(values), size=(2000, len(values)))
     means = (values * weights)[drawn].sum(axis=1) / weights[drawn].sum(axis=1)  # (2000,)
-    # Between these two lie 95 % of their means.
-    low, high = np.quantile(means, [(1 - 0.95) / 2, (1 + 0.95) / 2])
-    return float((values * weights).sum() / weights.sum()), float(low), float(high)
+    mean = float((values * weights).sum() / weights.sum())
+    return mean, *ends(means, len(values), least)
 
 
-def alike(value: float, rows: int, least: float = 0.0) -> tuple[float, float]:
-    """95 % interval of a mean, (low, high), where each of `rows` rows has the same `value`.
+def ends(others, rows: int, least: float = 0.0, most: float = 1.0) -> tuple[float, float]:
+    """The two numbers between which 95 % of the `others` lie: what other test sets would give.
 
-    Values lie between `least` and 1. Of rows that are unlike these, at most Wilson's share h of 0
-    in `rows` can be about (about 3.8 / (rows + 3.8); the rule of three has 3 / rows); whatever
-    their values are, the mean lies between (1 - h) value + h least and (1 - h) value + h. For a
-    value of 0 or 1 that is Wilson's interval. A value outside least..1, such as a loss, has no
-    known bounds, and then no sample bounds a mean (Bahadur and Savage 1956): (-inf, inf).
+    Where the rows are all alike, so are the others, and they tell nothing of rows that were not
+    seen. With at most Wilson's share h of 0 in `rows` (about 3.8 / (rows + 3.8); the rule of three
+    says 3 / rows) such rows can be about, and whatever between `least` and `most` they hold, the
+    mean lies between (1 - h) value + h least and (1 - h) value + h most. For a value at an end of
+    the scale that is Wilson's interval. A value off the scale, such as a loss, has no known bounds,
+    and then no sample bounds a mean (Bahadur and Savage 1956): (-inf, inf).
     """
-    # What rounding puts beside an end of the scale is that end.
-    inside = float(np.clip(value, least, 1))
-    if abs(inside - value) > 1e-6:
+    low, high = map(float, np.quantile(others, [(1 - 0.95) / 2, (1 + 0.95) / 2]))
+    # 1e-6: rounding of what is at an end of the scale.
+    if high - low > 1e-9 * most:
+        return low, high
+    if not least - 1e-6 <= low <= most + 1e-6:
         return -np.inf, np.inf
     unseen = share([False] * rows)[2]
-    return inside - unseen * (inside - least), inside + unseen * (1 - inside)
+    return low + unseen * min(least - low, 0), low + unseen * max(most - low, 0)
 
 
 def paired(ours, theirs, weights=None) -> tuple[float, float, float, float]:
@@ -77,40 +81,30 @@ def paired(ours, theirs, weights=None) -> tuple[float, float, float, float]:
 
     `ours` and `theirs` hold one number, or yes or no, a row, in the same order; a pair with a NaN
     is left out. `difference` is the mean of ours - theirs, weighted by `weights`; `low` and `high`
-    its 95 % percentile-bootstrap interval, as in `interval`. p is that of the two-sided sign-flip
-    permutation test (Fisher 1935): how often a difference of this size comes about when chance
-    says in each pair which of the two is ours. All 2**n flips of n pairs are counted where they
-    are fewer than 10,000, else 9,999 are drawn and p is (k + 1) / (9,999 + 1) (Phipson and Smyth
-    2010): never 0. For yes and no it is the exact test of McNemar (1947).
+    its 95 % percentile-bootstrap interval, as in `interval`, on a scale from -1 to 1. p is that of
+    the two-sided sign-flip permutation test (Fisher 1935): how often a difference of this size
+    comes about when chance says in each pair which of the two is ours. All 2**n flips of n pairs
+    are counted where they are fewer than 10,000, else 9,999 are drawn and p is (k + 1) / (9,999 +
+    1), never 0 (Phipson and Smyth 2010). For yes and no it is the exact test of McNemar (1947).
 
     Raises ValueError where the lengths differ or no pair is left.
     """
-    pairs = [float(our) - float(their) for our, their in zip(ours, theirs, strict=True)]
-    some = ~np.isnan(pairs)
-    if not some.any():
-        raise ValueError(f"{len(pairs)} pairs, none of two numbers: nothing can be compared.")
-    differences = np.array(pairs)[some]
-    weights = np.ones(len(pairs)) if weights is None else np.asarray(weights, dtype=float)
-    mean, low, high = interval(differences, weights[some])
-    # A difference of two shares may be negative, so its scale begins at -1.
-    if np.ptp(differences) < 1e-9:
-        low, high = alike(mean, len(differences), least=-1.0)
+    pairs = pd.DataFrame({"ours": list(ours), "theirs": list(theirs)}, dtype=float)
+    pairs = pairs.assign(weight=1.0 if weights is None else list(weights)).dropna()
+    if pairs.empty:
+        raise ValueError("no pair of two numbers: nothing can be compared.")
+    differences, weight = (pairs["ours"] - pairs["theirs"]).to_numpy(), pairs["weight"].to_numpy()
     # A pair without a difference stays what it is when its two change places.
-    changed = (differences * weights[some])[differences != 0]
-    # All of one size, as for yes and no: the flips are tosses of a coin, which are counted exactly.
-    if len(set(abs(changed))) < 2:
-        ups = int((changed > 0).sum())
-        p = binomtest(ups, len(changed)).pvalue if len(changed) else 1.0
-        return mean, low, high, float(p)
-    # The size of the sum, whatever its sign, makes the test two-sided.
-    p = permutation_test(
-        (changed,),
-        lambda flipped, axis: abs(flipped.sum(axis=axis)),
-        permutation_type="samples",
-        alternative="greater",
-        rng=0,
-    ).pvalue
-    return mean, low, high, float(p)
+    changed = (differences * weight)[differences != 0]
+    if len(set(abs(changed))) > 1:
+        # The size of the sum, whatever its sign, makes the test two-sided.
+        options = {"permutation_type": "samples", "alternative": "greater", "rng": 0}
+        p = permutation_test((changed,), lambda d, axis: abs(d.sum(axis=axis)), **options).pvalue
+    else:
+        # All of one size, as for yes and no: the flips are tosses of a coin, counted exactly. None
+        # that changed is p = 1, as one toss is.
+        p = binomtest(int((changed > 0).sum()), max(len(changed), 1)).pvalue
+    return *_interval(differences, weight, least=-1.0), float(p)
 
 
 def share(hits) -> tuple[float, float, float]:
@@ -145,13 +139,9 @@ def corpus_scores(texts: list[str], references: list[str]) -> dict[str, tuple]:
         counts = np.array(scorer._extract_corpus_statistics(texts, [references]))  # (rows, counts)
         sums = [counts.sum(axis=0), *(counts[some].sum(axis=0) for some in drawn)]
         scores = [scorer._compute_score_from_stats(each.tolist()).score for each in sums]
-        # Rounding may lift a full score over 100. The first is that of all rows, each once.
+        # The first is that of all rows, each once. Rounding may lift a full score over 100.
         value, *others = np.minimum(scores, 100).tolist()
-        low, high = np.quantile(others, [(1 - 0.95) / 2, (1 + 0.95) / 2])
-        # No word right in any row, or each: the scale's ends, where every draw says the same.
-        if np.ptp(others) < 1e-9:
-            low, high = 100 * np.array(alike(value / 100, len(texts)))
-        found[name] = (value, float(low), float(high), len(texts))
+        found[name] = (value, *ends(others, len(texts), most=100.0), len(texts))
     return found
 
 
@@ -160,15 +150,23 @@ def read(answer: Answer) -> Recipe | None:
     return prompts.parse(answer) if isinstance(answer, str) else answer
 
 
+def amounts(answer: Answer, language: str) -> list[tuple[str, str]]:
+    """Name and unit of each ingredient, pantry left out: ("kecap manis", "sdm"); [] for no recipe.
+
+    The empty text is no unit, as in "10 cabai".
+    """
+    recipe, found = read(answer), []
+    for item in recipe.ingredients if recipe else ():
+        found += [(name, recipes.unit(item)) for name in recipes.names([item], language)]
+    return found
+
+
 def listed(answer: Answer | list[str], language: str) -> list[str]:
     """Names of the ingredients that an answer lists, pantry left out; [] for no recipe.
 
     A list of such names is returned as it is, so that what was read once need not be read again.
     """
-    if isinstance(answer, list):
-        return answer
-    recipe = read(answer)
-    return recipes.names(recipe.ingredients, language) if recipe else []
+    return answer if isinstance(answer, list) else list(dict(amounts(answer, language)))
 
 
 def mean_of(values: list) -> float:
@@ -176,36 +174,53 @@ def mean_of(values: list) -> float:
     return float(np.mean(values)) if values else float("nan")
 
 
-def share_found(wanted: Iterable[str], among: list[str], language: str) -> float:
-    """Of the names in `wanted`, the share that `among` holds; NaN when nothing is wanted."""
-    # A name is found when any of the others means the same; same spelling is not required.
-    hits = []
-    for name in wanted:
-        hits.append(any(recipes.same(name, other, language) for other in among))
-    return mean_of(hits)
+def matched(names: list[str], others: list[str], language: str) -> int:
+    """How many pairs of `same` names two lists can make, each name in one pair at most.
+
+    So "cabai" is one of "cabai merah" and "cabai rawit", not both, and a second "ayam" is nobody's.
+    """
+    fits = [[recipes.same(name, other, language) for other in others] for name in names]
+    # The assignment with the most pairs (Kuhn 1955); the shape says so where a list is empty.
+    fits = np.reshape(fits, (len(names), len(others))).astype(int)
+    return int(fits[linear_sum_assignment(fits, maximize=True)].sum())
 
 
 def recall(asked: list[str], answer: Answer | list[str], language: str) -> float:
-    """Of the ingredients a request names, the share that the answer lists."""
-    return share_found(asked, listed(answer, language), language)
+    """Of the ingredients a request names, the share that the answer lists; NaN for no request."""
+    found = listed(answer, language)
+    return matched(asked, found, language) / len(asked) if asked else float("nan")
 
 
 def precision(asked: list[str], answer: Answer | list[str], language: str) -> float:
-    """Of the ingredients an answer lists, the share that was asked for; 0 for no recipe."""
-    found = listed(answer, language)
-    return share_found(found, asked, language) if found else 0.0
+    """Of the ingredients an answer lists, the share that was asked for; 0 for no recipe.
+
+    One that is listed again counts again, as not asked for: nobody asked for it twice.
+    """
+    found = answer if isinstance(answer, list) else [name for name, _ in amounts(answer, language)]
+    return matched(asked, found, language) / len(found) if found else 0.0
+
+
+def keeps_title(asked: str, title: str, known: set[str], language: str) -> bool:
+    """Whether a title has every content word of the one that was asked for, in any order.
+
+    A word may have a typing error, a letter in ten of the title; a word in `known` (of recipes'
+    titles and ingredients) is what it says: "asam" is no misspelt "ayam".
+    """
+    # "cabe" is "cabai" here, and in English a plural its singular.
+    given = recipes.words(title, language)
+    wanted = set(recipes.words(asked, language)) - set(recipes.WORDS[language]["filler"])
+    missing = wanted - set(given)
+    # One letter more, less, other, or two in each other's place.
+    doubtful = [word for word in given if word not in known]
+    errors = [any(OSA.distance(word, one) == 1 for one in doubtful) for word in missing]
+    return bool(wanted) and all(errors) and 10 * len(errors) <= len(asked)
 
 
 def units_of(answers: Iterable[Answer], language: str) -> Seen:
     """Every ingredient that some recipes list, pantry aside, and the units it was measured in."""
-    # From a name to the set of its units; the empty text stands for none, as in "10 cabai".
     seen = {}
-    for answer in answers:
-        # "3 sdm kecap manis": the name is kecap manis, the unit sdm.
-        recipe = read(answer)
-        for item in recipe.ingredients if recipe else ():
-            for name in recipes.names([item], language):
-                seen.setdefault(name, set()).add(recipes.unit(item))
+    for name, unit in chain.from_iterable(amounts(answer, language) for answer in answers):
+        seen.setdefault(name, set()).add(unit)
     return seen
 
 
@@ -215,23 +230,37 @@ def odd_units(answer: Recipe, seen: Seen, language: str) -> float:
     A litre of galangal is odd although a litre is no impossible amount. NaN when none is known.
     """
     # Names that the training never had are passed over: of them nothing is known.
-    odd = []
-    for item in answer.ingredients:
-        for name in recipes.names([item], language):
-            if name in seen:
-                odd.append(recipes.unit(item) not in seen[name])
+    odd = [unit not in seen[name] for name, unit in amounts(answer, language) if name in seen]
     return mean_of(odd)
+
+
+def steps_of(answer: Recipe, language: str) -> str:
+    """Words of the steps, " | " between what punctuation parts: "air, asam jawa" is two names."""
+    # Hyphen and apostrophe stand inside words.
+    pieces = re.split(r"[^\w\s'’-]+", ". ".join(answer.steps))
+    return f" {' | '.join(' '.join(recipes.words(piece, language)) for piece in pieces)} "
+
+
+def short_forms(name: str, language: str) -> list[str]:
+    """Its words in a row, from two to all, or the only one: "mi telur" of "mi telur rebus"."""
+    own = recipes.words(name, language)
+    parts = [own[i:j] for i, j in combinations(range(len(own) + 1), 2)]
+    return [" ".join(part) for part in parts if len(part) > 1 or part == own]
 
 
 def used(answer: Recipe, language: str) -> float:
     """Of the listed ingredients, the share that the answer's own steps mention."""
-    steps = set(recipes.words(" ".join(answer.steps), language))
-    # "bawang" in a step is no use of shallots: words that name a whole class do not count.
-    classes = set(recipes.WORDS[language]["classes"])
+    steps = steps_of(answer, language)
+    classes, parts = (set(recipes.WORDS[language][name]) for name in ("classes", "parts"))
     hits = []
     for name in listed(answer, language):
-        # One word of the name is enough: a step says "ayam" where the list says "paha ayam".
-        hits.append(bool((set(recipes.words(name, language)) - classes) & steps))
+        own = set(recipes.words(name, language))
+        # One word of the name is enough: a step says "ayam" where the list says "paha ayam". A word
+        # that names a whole class does not count, since "bawang" may be garlic or shallots, but for
+        # "daging" of "daging sapi". Of "daun jeruk", each a class, both must stand in a row.
+        telling = own - (classes - parts) if own - classes else set()
+        forms = {*telling, *short_forms(name, language)}
+        hits.append(any(f" {form} " in steps for form in forms))
     return mean_of(hits) if hits else 0.0
 
 
@@ -239,22 +268,23 @@ def unlisted(answer: Recipe, known: Iterable[str], language: str) -> list[str]:
     """Ingredients that the steps use and the list lacks: names of `known` that stand in a step.
 
     `known`: names of ingredients of the training recipes. Of two names that overlap the longer
-    counts, so "cabai merah" is not also "cabai". Pantry and what is listed in part do not count.
+    counts, so "cabai merah" is not also "cabai". Pantry, what is listed, and what a step may call
+    so (`recipes.meant_by`) do not count; garlic is no shallot although both are "bawang".
     """
-    # A space on both sides of every word, so that a name is found as whole words only.
-    steps = " " + " ".join(recipes.words(" ".join(answer.steps), language)) + " "
-    # What is listed in part: "ayam" in a step is the listed "daging ayam".
-    have, found = set(), []
-    for name in listed(answer, language):
-        have |= set(recipes.words(name, language))
+    steps, have, found = steps_of(answer, language), listed(answer, language), []
+    # What may stand in a step: listed names and their short forms, which are no find, and `known`.
+    no_find = {form for name in have for form in short_forms(name, language)}
+    names = {" ".join(recipes.words(name, language)): name for name in known}
     # The longest first, and taken out of the steps, so that no part of it counts again.
-    for name in sorted(set(known), key=len, reverse=True):
-        phrase = " ".join(recipes.words(name, language))
-        if phrase and f" {phrase} " in steps:
-            # The bar in its place keeps the words before and after it from meeting as another name.
-            steps = steps.replace(f" {phrase} ", " | ")
-            if not set(phrase.split()) & have:
-                found.append(name)
+    for phrase in sorted(filter(None, no_find | set(names)), key=lambda it: (-len(it), it)):
+        if f" {phrase} " in steps:
+            # The bar keeps the words on both sides from meeting as another name. Looking at the
+            # spaces without taking them finds a phrase that comes twice in a row both times.
+            steps = re.sub(f"(?<= ){phrase}(?= )", "|", steps)
+            if phrase not in no_find and not any(
+                recipes.meant_by(phrase, other, language) for other in have
+            ):
+                found.append(names[phrase])
     return found
 
 
@@ -271,33 +301,33 @@ def measures(texts: list[str], rows: list[dict], language: str, seen: Seen = Non
     odd_units           share of them in a unit that no training recipe uses for them
     used, unlisted      share of them that a step mentions; whether a step uses one not listed
     """
+    # Words that are no typing errors in a title: of the titles asked for, and of ingredients.
+    told = [*(row["title"] for row in rows), *(seen or ())]
+    known = {word for text in told for word in recipes.words(text, language)}
     found = []
     for text, row in zip(texts, rows):
         recipe = prompts.parse(text)
+        # What is no recipe lists nothing, uses nothing, and leaves nothing out.
+        answer = recipe or Recipe("", (), ())
         # Its names are read once, and compared with the request from both sides.
-        names = listed(recipe, language)
+        names = listed(answer, language)
         # For the main ingredient another cut will do: thigh for breast.
-        main = [name for name in names if recipes.same_kind(row["main"], name, language)]
-        one = {"format": recipe is not None, "main": bool(main)}
+        main = [recipes.same_kind(row["main"], name, language) for name in names]
+        one = {"format": recipe is not None, "main": any(main), "used": used(answer, language)}
         one["recall"] = recall(row["asked"], names, language)
         # A request by ingredients names no title, and the others not all of the ingredients: asked
         # for a dish, a cook has to add what belongs to it.
         if row["form"] == "ingredients":
-            one["precision"] = precision(row["asked"], names, language)
+            one["precision"] = precision(row["asked"], answer, language)
         else:
-            title = recipe.title.lower() if recipe else ""
-            one["title"] = fuzz.ratio(title, row["title"].lower()) >= ALIKE
-        # What is no recipe lists nothing, uses nothing, and leaves nothing out.
-        one |= {"quantities": 0.0, "impossible": 0.0, "used": 0.0}
+            one["title"] = keeps_title(row["title"], answer.title, known, language)
         # What is unlisted can be told only with a vocabulary of ingredients to look for.
         if seen:
-            one["unlisted"] = bool(recipe and unlisted(recipe, seen, language))
-        if recipe:
-            items = pd.Series(recipe.ingredients)
-            one["quantities"] = items.map(recipes.has_quantity).mean()
-            one["impossible"] = items.map(partial(recipes.too_much, language=language)).mean()
-            one["odd_units"] = odd_units(recipe, seen or {}, language)
-            one["used"] = used(recipe, language)
+            one["unlisted"] = bool(unlisted(answer, seen, language))
+        one["odd_units"] = odd_units(answer, seen or {}, language)
+        items = answer.ingredients or ("",)
+        one["quantities"] = mean_of([recipes.has_quantity(item) for item in items])
+        one["impossible"] = mean_of([recipes.too_much(item, language) for item in items])
         found.append(one)
     return pd.DataFrame(found)
 
@@ -308,16 +338,11 @@ def fresh_steps(texts: Iterable[Answer]) -> tuple[list[float], list[int]]:
     Each step counts 1 / (times it was written in all answers). The mean of the values, weighted by
     the steps, is the number of distinct steps over all steps: 1 when none is repeated.
     """
-    steps = []
-    for recipe in map(read, texts):
-        if recipe:
-            steps.append(list(map(str.lower, recipe.steps)))
-    # How often each step, word for word, was written in all answers together.
+    steps = [list(map(str.lower, recipe.steps)) for recipe in map(read, texts) if recipe]
+    # How often each step, word for word, was written in all answers together. A step written three
+    # times counts a third each time, so the three of them are one step.
     times = Counter(chain.from_iterable(steps))
-    values = []
-    for some in steps:
-        # A step written three times counts a third each time, so the three of them are one step.
-        values.append(float(np.mean([1 / times[step] for step in some])))
+    values = [mean_of([1 / times[step] for step in some]) for some in steps]
     return values, list(map(len, steps))
 
 
@@ -342,7 +367,7 @@ def table(texts: list[str], rows: list[dict], language: str, seen: Seen = None, 
         # Shares of yes and no get Wilson's interval, means of shares the bootstrap's.
         values = column.dropna().tolist()
         if values:
-            found[name] = (*(share if name in SHARES else interval)(values), len(values))
+            found[name] = (*(share if set(values) <= {0, 1} else interval)(values), len(values))
     # Steps weigh alike, whoever wrote them, so an answer weighs as much as it has steps.
     fresh, steps = fresh_steps(texts)
     if steps:

@@ -294,21 +294,20 @@ def same(one: str, other: str, language: str) -> bool:
 
     All words of the shorter stand in the longer, the longer one's head among them: "cabai" and
     "cabai merah" are the same, "udang" and "petis udang" are not. A class alone ("daun") is
-    nothing.
+    nothing; two of them ("daun jeruk", "fish sauce") are a name like any other.
     """
     a, b = words(one, language), words(other, language)
     if a == b:
         return bool(a)
     # The shorter name must be a part of the longer one; a class alone says too little.
     short, long = sorted((a, b), key=len)
-    table = WORDS[language]
-    if not set(short) <= set(long) or set(short) <= set(table["classes"]):
+    if not set(short) <= set(long) or (len(short) == 1 and short[0] in WORDS[language]["classes"]):
         return False
     # Petis made of udang is petis: the shorter name must hold the word that says what it is.
-    return _head(long, language) in short
+    return head_of(long, language) in short
 
 
-def _head(name: tuple[str, ...], language: str) -> str:
+def head_of(name: tuple[str, ...], language: str) -> str:
     """The word of a name that says what it is: "dada ayam" -> "ayam"; "chicken stock": "stock"."""
     # Indonesian puts it first ("kaldu ayam"), English last; a cut ("dada") is passed over.
     ordered = name if WORDS[language]["head"] == "first" else name[::-1]
@@ -324,8 +323,22 @@ def same_kind(one: str, other: str, language: str) -> bool:
     if not a or not b or same(one, other, language):
         return bool(a and b)
     # Two names, perhaps of one thing in two cuts: the heads decide.
-    head = _head(a, language)
-    return head == _head(b, language) and head not in WORDS[language]["classes"]
+    head = head_of(a, language)
+    return head == head_of(b, language) and head not in WORDS[language]["classes"]
+
+
+def meant_by(said: str, listed: str, language: str) -> bool:
+    """Whether a step that says one name may mean a listed one: "air jeruk nipis", "jeruk nipis".
+
+    The step may name another cut, or what cooking makes of it; or it says the class alone: "the
+    milk" where coconut milk is listed.
+    """
+    table, name = WORDS[language], words(said, language)
+    loose = {*table["made"], *table["parts"]}
+    rest = [word for word in name if word not in loose] or list(name)
+    if set(rest) <= set(table["classes"]) & set(words(listed, language)):
+        return True
+    return same(said, listed, language) or same(" ".join(rest), listed, language)
 
 
 def names(items: Iterable[str], language: str) -> list[str]:

@@ -1,15 +1,22 @@
 """Metrics against values worked out by hand, and the intervals' behaviour."""
 
+import dataclasses
 import json
 import math
+import random
+import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
 import sacrebleu
 from scipy import stats
 
-from helpers import course, evaluation, models, prompts, training
+from helpers import course, evaluation, models, prompts, recipes, training
+from helpers.recipes import Recipe
+from helpers.settings import ROOT
 
+CASES = tomllib.loads(Path(__file__).with_name("measures.toml").read_text(encoding="utf-8"))
 ANSWER = (
     "Tempe Bacem Manis\n\nBahan:\n- 1 papan tempe\n- 3 sdm kecap manis\n- cabai merah\n"
     "- 1 sdt garam\n\nLangkah:\n1. Rebus tempe dengan kecap dan santan.\n2. Goreng sebentar."
@@ -51,29 +58,22 @@ def test_recall_and_precision_look_from_both_sides():
     assert math.isnan(evaluation.recall([], ANSWER, "id"))
 
 
-@pytest.mark.parametrize(
-    ("asked", "answered", "same"),
-    [
-        ("TEMPE BACEM MANIS", "Tempe Bacem Manis", True),
-        ("Tempe Bacem Pedas Manado", "Tempe Bacem Manis", False),
-        ("Tempe Orek", "Tempe Orak", True),  # one letter in ten
-        ("Soto Ayam", "Soto Ayat", False),  # one letter in nine
-    ],
-)
-def test_a_title_may_have_a_typing_error(asked, answered, same):
+@pytest.mark.parametrize("asked, listed, recall, precision", CASES["once"])
+def test_each_ingredient_counts_once(asked, listed, recall, precision):
+    answer = prompts.parse(TELUR.replace("4 butir telur", "\n- ".join(listed)))
+    answer = dataclasses.replace(answer, ingredients=answer.ingredients[:-1])  # no garlic
+    assert evaluation.recall(asked, answer, "id") == pytest.approx(recall, nan_ok=True)
+    assert evaluation.precision(asked, answer, "id") == pytest.approx(precision)
+
+
+@pytest.mark.parametrize("asked, answered, same", CASES["titles"])
+def test_a_title_has_all_words_that_were_asked_for_but_for_typing_errors(asked, answered, same):
     text = ANSWER.replace("Tempe Bacem Manis", answered)
-    assert measured(text, "title", form="dish", title=asked) == same
+    found = measured(text, "title", {"ayam": {"ekor"}}, form="dish", title=asked)
+    assert found == same
 
 
-@pytest.mark.parametrize(
-    ("main", "listed", "kept"),
-    [
-        ("tempe benguk", "tempe", True),
-        ("dada ayam", "paha ayam", True),  # in whatever cut
-        ("dada bebek", "paha ayam", False),
-        ("udang", "tempe", False),
-    ],
-)
+@pytest.mark.parametrize("main, listed, kept", CASES["main"])
 def test_the_main_ingredient_counts_in_whatever_cut(main, listed, kept):
     assert measured(ANSWER.replace("tempe", listed), "main", main=main) == kept
     assert not measured(listed, "main", main=main)  # no recipe
@@ -89,6 +89,35 @@ def test_what_is_listed_is_used_and_what_is_used_is_listed():
     assert evaluation.unlisted(thick, known, "id") == ["santan kental"]  # the longer name
     minced = ANSWER.replace("1 papan tempe", "300 g daging ayam").replace("santan.", "ayam.")
     assert evaluation.unlisted(prompts.parse(minced), ["ayam", "udang"], "id") == []
+
+
+@pytest.mark.parametrize("language, item, step, hit", CASES["used"])
+def test_a_name_of_class_words_is_used_as_a_whole(language, item, step, hit):
+    assert evaluation.used(Recipe("", (item,), (step,)), language) == hit
+
+
+@pytest.mark.parametrize("step, listed, found", CASES["unlisted"])
+def test_garlic_is_not_listed_where_only_shallots_are(step, listed, found):
+    known = ["bawang putih", "bawang merah", "telur", "bawang"]
+    assert evaluation.unlisted(Recipe("", (listed,), (step,)), known, "id") == found
+
+
+@pytest.mark.parametrize(
+    ("language", "said", "alarms"), [("id", "Masukkan {}.", 2), ("en", "Add the {}.", 10)]
+)
+def test_real_recipes_use_what_they_list_and_planted_ingredients_are_found(language, said, alarms):
+    table, _ = recipes.load_recipes(ROOT / "data" / "recipes" / language)
+    real, chance, missed = recipes.recipes_of(table), random.Random(1), 0
+    assert np.mean([evaluation.used(recipe, language) for recipe in real]) >= 0.99
+    known = sorted(evaluation.units_of(real, language))
+    assert sum(bool(evaluation.unlisted(r, known, language)) for r in real) <= alarms  # skewers
+    for recipe in real[::4]:
+        listed = evaluation.listed(recipe, language)
+        other = [k for k in known if not any(recipes.same_kind(k, n, language) for n in listed)]
+        steps = (*recipe.steps, said.format(planted := chance.choice(other)))
+        found = evaluation.unlisted(dataclasses.replace(recipe, steps=steps), known, language)
+        missed += not any(recipes.same(planted, name, language) for name in found)
+    assert missed <= 2  # of 120; it was a tenth
 
 
 def test_quantities_impossible_amounts_and_odd_units():
@@ -147,16 +176,7 @@ def test_a_weighted_interval_is_that_of_the_rows_repeated():
     assert low < mean < high and low > evaluation.interval(values)[2]  # the plain mean is 5 / 3
 
 
-@pytest.mark.parametrize(
-    ("value", "n", "low", "high"),
-    [
-        (0.0, 24, 0.0, 0.13798),  # Wilson's, as for a share
-        (1.0, 20, 0.83887, 1.0),
-        (0.5, 10, 0.36123, 0.63877),
-        (0.3, 1, 0.06196, 0.85542),  # one row
-        (6.72, 8, -math.inf, math.inf),  # a loss: no scale bounds it
-    ],
-)
+@pytest.mark.parametrize("value, n, low, high", CASES["alike"])
 def test_an_interval_of_rows_that_are_all_alike_has_a_width(value, n, low, high):
     for weights in (None, range(1, n + 1)):
         found = evaluation.interval([value] * n, weights)
@@ -204,15 +224,7 @@ def test_pairs_are_weighted_and_must_be_pairs():
             evaluation.paired(ours, theirs)
 
 
-@pytest.mark.parametrize(
-    ("hits", "n", "low", "high"),
-    [
-        (81, 263, 0.2553, 0.3662),
-        (15, 148, 0.0624, 0.1605),
-        (0, 20, 0.0, 0.1611),
-        (29, 29, 0.883, 1),
-    ],
-)
+@pytest.mark.parametrize("hits, n, low, high", CASES["wilson"])
 def test_a_share_has_a_wilson_interval(hits, n, low, high):
     """Newcombe 1998, table I."""
     found = evaluation.share([True] * hits + [False] * (n - hits))
