@@ -44,10 +44,11 @@ ENTITY = re.compile(r"(?i)&(#\d{1,9};?|#x[\da-f]{1,6};?|[a-z]\w{1,31}(?:;|(?![\w
 ESCAPE = re.compile(r"(?:\\u[\da-fA-F]{4}|\\U000[\da-fA-F]{5}|\\x[\da-fA-F]{2})+")
 # Numbers as a computer prints them: "1.0 ekor" is "1 ekor", but "10.00" stays.
 FLOAT = re.compile(r"(?<![\d.,/])\d{1,15}\.(?:0|\d{6,17})(?!\d|[.,/]\d)")
-# A comment to its end, as browsers read it; and a declaration, a tag of HTML or of Word (<o:p>), or
-# a mere "<".
+# A comment to its end, as browsers read it, or a shortcode; and a declaration, a tag of HTML or of
+# Word (<o:p>), or a mere "<".
 _TAGS = "|".join(" ".join(_TEXTS["tags"].values()).split())
-COMMENT = re.compile(r"(?s)<!--.*?(?:-->|\Z)")
+_SHORT = "|".join(_TEXTS["shortcodes"].split())
+COMMENT = re.compile(rf"(?s)<!--.*?(?:-->|\Z)|\[/?(?:{_SHORT})\b[^\]\n]*\]")
 TAG = re.compile(rf"(?is)<(?:[!?][^<>]*>|(/?(?:{_TAGS}|[a-z]+:\w+))(?:[\s/][^<>]*)?>)?")
 
 
@@ -65,15 +66,16 @@ def list_items(cell: str) -> list[str]:
         return [cell]
     # JSON first, then what Python prints for a list: both spellings are common. Arrays of a
     # database come last, because {"a": 1} and {'a', 'b'} look much like one.
-    for read in (json.loads, python_literal, postgres_array):
+    for read in (json.loads, python_literal, postgres_array, bare_list):
         try:
             items = list(texts(read(cell.strip())))
         except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError, csv.Error):
             continue
         # Half a character, written as an escape, becomes U+FFFD.
         return [ftfy.fixes.fix_surrogates(item) for item in items]
-    # Neither could read it. No item means a broken list, and the row is dropped later.
-    return [cell] if cell.lstrip().startswith("(") else []  # an ordinary text may begin with ("...
+    # None could read it. No item means a broken list, and the row is dropped later. An ordinary
+    # text may begin with ("..., or with a word in quotes.
+    return [cell] if re.match(r'\s*(?:\(|"[^\[{\\]*")', cell) else []
 
 
 def python_literal(cell: str):
@@ -105,6 +107,11 @@ def postgres_array(cell: str) -> list[str]:
     return ["" if item == "NULL" else item for item in items]
 
 
+def bare_list(cell: str) -> list:
+    """The values of a JSON list without its brackets, or without the commas between dicts."""
+    return json.loads(re.sub(r"}\s*{", "},{", f"[{cell}]"))
+
+
 def texts(value) -> Iterator[str]:
     """Strings in a parsed list, in order; a section gives a heading ("Saus:") and its items."""
     # Lists lie inside lists, dicts inside dicts: down to the single values.
@@ -115,7 +122,7 @@ def texts(value) -> Iterator[str]:
         yield from dict_texts({str(key): item for key, item in value.items()})
     elif text := scalar_text(value):
         # JSON that was written twice: the text is a list once more, where it can be read as one.
-        again = re.match(r'[\[{]+\s*"', text) and list_items(text)
+        again = re.match(r'["\\\s]*[\[{]+[\\\s]*"', text) and list_items(text)
         yield from again or [text]
 
 
@@ -253,14 +260,16 @@ def without_markup(cell: str) -> str:
         # u0026 got lost; "\\/" is JSON's way to write "/".
         cell = re.sub(r"(?<!\\)u00(?=[\da-f]{2})", r"\\u00", cell)
         cell = ESCAPE.sub(lambda found: found[0].encode().decode("unicode-escape"), cell)
-        cell = repair_encoding(ftfy.fixes.fix_surrogates(re.sub(r"\\+([/\"'])", r"\1", cell)))
-        cell = visible(ENTITY.sub(character_of, cell))
+        cell = repair_encoding(
+            ftfy.fixes.fix_surrogates(re.sub(r"\\+([/\"'.()*_#-])", r"\1", cell))
+        )
+        cell = COMMENT.sub(" ", visible(ENTITY.sub(character_of, cell)))
         # A parser would also take "a <b" or "<opsional>" for a tag: whatever is no tag of HTML is
         # made text first. Attributes hold nothing that is read, and without them parsers agree.
         if "<" in cell:
-            markup = COMMENT.sub(" ", cell).replace("&", "&amp;")
+            markup = TAG.sub(plain_tag, cell.replace("&", "&amp;"))
             # The <p> tells the library that this is markup, also where no other tag is left.
-            page = BeautifulSoup("<p>" + TAG.sub(plain_tag, markup), "html.parser")
+            page = BeautifulSoup("<p>" + markup, "html.parser")
             cell = page.get_text(" ")
         if cell == before:
             return cell
