@@ -11,7 +11,7 @@ import copy
 import json
 import re
 import tomllib
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,7 +58,7 @@ def validate(file: str | Path, train: str | Path | None = None, tokenizer=None) 
     lines = [] if found and KINDS[found[0][1]]["error"] else numbered_lines(file)
     # `known`: conversation -> its first line; `prompts`: line -> what the user says there;
     # `tools`: lines with calls.
-    known, answers, prompts, tools = {}, Counter(), {}, []
+    known, answers, prompts, tools = {}, defaultdict(list), {}, []
     for line, raw in lines:
         chat, kind, detail = first_fault(raw, tokenizer)
         # A conversation is the same whatever its case and spaces.
@@ -71,7 +71,7 @@ def validate(file: str | Path, train: str | Path | None = None, tokenizer=None) 
             continue
         # Warnings: what may be meant that way.
         prompts[line] = prompt_of(chat)
-        answers[plain(chat[-1])] += 1
+        answers[plain(chat[-1])].append(line)
         if missing := MISSING.search(prompts[line]):
             found.append((line, "missing_value", missing[0]))
         if any(message.get("tool_calls") for message in chat):
@@ -80,9 +80,10 @@ def validate(file: str | Path, train: str | Path | None = None, tokenizer=None) 
     # tools, which not every model's template can show.
     if not known and not any(KINDS[kind]["error"] for _, kind, _ in found):
         found.append((0, "no_messages", "the file holds no row"))
-    for answer, times in answers.most_common(1):
-        if times > max(4, len(prompts) / 2):
-            found.append((0, "same_answer", f"{times} times {answer[:60]!r}"))
+    for answer, same in answers.items():
+        if len(same) > max(4, len(prompts) / 2):
+            detail = f"{len(same)} times {answer[:60]!r}: lines {str(same[:9])[1:-1]}"
+            found.append((0, "same_answer", detail + ", ..." * (len(same) > 9)))
     if tools:
         found.append((0, "tools", f"{len(tools)} rows, the first in line {tools[0]}"))
     # A question that was learnt measures memory, not what the model can do.
@@ -248,7 +249,9 @@ def read_chats(path: str | Path, tokenizer=None) -> list[list[dict]]:
             f"{Path(path).name}, line {first['line']}: {first['meaning']} ({first['detail']}; "
             f"errors: {found['error'].sum()}). See python -m helpers data validate-jsonl {path}"
         )
-    return [json.loads(raw)["messages"] for _, raw in numbered_lines(path)]
+    # As a chat template knows them: OpenAI's developer is its system.
+    chats = (json.loads(raw)["messages"] for _, raw in numbered_lines(path))
+    return [[m | {"role": m["role"].replace("developer", "system")} for m in c] for c in chats]
 
 
 def write_chats(chats: list[list[dict]], path: str | Path) -> Path:

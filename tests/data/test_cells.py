@@ -270,7 +270,7 @@ NONE, ONE_LINE = "no steps", "ingredients in one line, without -- or line breaks
         ("[opsional] aduk [lihat foto]", None),
         ("2 telur--#NAMA?--#¡NILAI!--Loading...--garam #1", ["2 telur", "garam #1"]),
         ("2 telur\n*saus tiram\ngaram\n*Saus*\ntomat", ["2 telur", "saus tiram", "garam", "tomat"]),
-        ("Bumbu perendam\ncuka\nBahan kue\ntepung\nbumbu nasi goreng", ["cuka", "tepung", "bumbu nasi goreng"]),
+        ("Bumbu perendam\ncuka\nBahan kue\nsagu\nbumbu kari", ["cuka", "sagu", "bumbu kari"]),
         ("Dry rub\nsalt\nTo serve\nlime", ["salt", "lime"]),
         ("#N/A", NONE),
         ("#DIV/0!", NONE),

@@ -94,6 +94,7 @@ def test_good_files_are_read_as_they_are(found, tmp_path):
     rows = [line(*chat) + b"\r" for chat in chats]
     assert found(rows[0], b"", b"\r", *rows[1:]) == []
     assert found(b"\xef\xbb\xbf" + rows[0], *rows[1:]) == [(0, "bom")]  # told, and read
+    chats[3][0] = SYSTEM  # as a model is asked
     assert jsonl.read_chats(tmp_path / "chat.jsonl") == chats
     path = jsonl.write_chats(chats, tmp_path / "new" / "rows.jsonl")
     assert jsonl.read_chats(path) == chats and "🍜" in path.read_text(encoding="utf-8")
@@ -105,6 +106,10 @@ def test_a_warning_refuses_nothing(found, tmp_path):
     assert found(*rows) == [(number, "missing_value") for number in (1, 2, 3)]
     same = [line(user(f"Is {n} a number?"), assistant("Yes.")) for n in range(5)]
     assert found(*same) == [(0, "same_answer")] and found(*same[:4]) == []
+    (tmp_path / "chat.jsonl").write_bytes(b"\n".join(same))
+    (told,) = jsonl.validate(tmp_path / "chat.jsonl")["detail"]
+    assert told == "5 times 'yes.': lines 1, 2, 3, 4, 5"
+    assert found(*same[:4]) == []
     assert len(jsonl.read_chats(tmp_path / "chat.jsonl")) == 4
 
 
@@ -122,6 +127,7 @@ WANTED = [SYSTEM, user("Add\n\n1 + 1"), assistant("2")]
 SHAPES = {
     "": lambda rows: "\r\n".join(map(json.dumps, rows)),
     "json_array": json.dumps,
+    "json_array, a comma more": lambda rows: json.dumps(rows)[:-1] + ",\n]\n",
     "json_array, a row a line": lambda rows: "[\n" + ",\n".join(map(json.dumps, rows)) + "\n]",
     "many_lines": lambda rows: "\n".join(json.dumps(row, indent=1) for row in rows),
     "many_lines, in places": lambda rows: "\n".join(map(json.dumps, rows)).replace("[{", "[\n{"),
