@@ -1,6 +1,7 @@
 """Lesson 04's own cells: groups that differ are told from chance, a dead model from a live one."""
 
 import ast
+import dataclasses
 from contextlib import suppress
 
 import nbformat
@@ -13,6 +14,16 @@ from helpers.settings import ROOT
 from helpers.show import num, percent, tr
 from pipeline import gates
 
+SAID = [  # what the summary says once a rater has given some verdicts
+    (["No answer rated yet"], [], ""),
+    (["Rater 1: 4 answers rated, 75"], [], "good good odd good"),
+    (["Rater 1: 4", "Rater Ana: 2 answers rated, 50", "kappa 0,00"], ["Ana"], "good odd"),
+    (
+        ["Rater 1: 4", "Rater Ana: 4", "75 % of 4 ratings are the same, kappa 0,50"],
+        ["Ana"],
+        "good good odd odd",
+    ),
+]
 SPLITS = ROOT / "data" / "recipes" / "splits.csv"
 CELLS = [cell.source for cell in nbformat.read(ROOT / "notebooks" / "04_evaluation.ipynb", 4).cells]
 
@@ -34,10 +45,29 @@ def test_shuffled_labels_tell_a_real_difference_from_chance(lesson):
     others = tr("lainnya", "others")  # small and nameless groups are put together
     assert list(groups) == ["Aceh"] * 18 + ["Bali"] * 15 + [others] * 7
     apart = np.where(groups == "Bali", 0.3, 0.9) + chance.normal(0, 0.1, len(groups))
-    assert lesson["as_far_apart"](apart, groups) == 0
+    assert lesson["as_far_apart"](apart, groups) == 1 / 2001  # never 0
     shares = [lesson["as_far_apart"](chance.random(len(groups)), groups) for _ in range(200)]
     assert 0.01 <= np.mean(np.array(shares) < 0.05) <= 0.1  # as often as chance would have it
     assert lesson["as_far_apart"](np.ones(len(groups)), groups) == 1  # all alike
+
+
+def test_two_people_rate_the_same_answers_apart_and_their_agreement_is_told(tmp_path, cfg):
+    asked = [{"recipe_id": str(i)} for i in range(12)]
+    told, names = [], {"cfg": dataclasses.replace(cfg, artifacts_root=tmp_path), "np": np, "pd": pd}
+    names |= {"asked": asked, "tuned": {"ingredients": [{"text": f"resep {i}"} for i in range(12)]}}
+    names |= {"tr": tr, "num": num, "percent": percent, "evaluation": evaluation}
+    names["say"] = lambda indonesian, english: told.append(english)
+    rating, summary = (
+        next(source for source in CELLS if word in source)
+        for word in ("def rate(", "cohen_kappa_score")
+    )
+    for expected, rater, verdicts in SAID:
+        exec(rating, names)
+        for pair, verdict in zip(names["to_rate"], verdicts.split()):
+            names["rate"](*pair, verdict, *rater)
+        told.clear()
+        exec(summary, names)
+        assert len(told) == len(expected) and all(map(str.count, told, expected)), told
 
 
 # What each answers, and the gates of this lesson's answers that it passes all the same: the
