@@ -230,8 +230,8 @@ def odd_units(answer: Recipe, seen: Seen, language: str) -> float:
     A litre of galangal is odd although a litre is no impossible amount. NaN when none is known.
     """
     # Names that the training never had are passed over: of them nothing is known.
-    odd = [unit not in seen[name] for name, unit in amounts(answer, language) if name in seen]
-    return mean_of(odd)
+    known = [pair for pair in amounts(answer, language) if pair[0] in seen]
+    return mean_of([unit not in seen[name] for name, unit in known])
 
 
 def steps_of(answer: Recipe, language: str) -> str:
@@ -281,9 +281,8 @@ def unlisted(answer: Recipe, known: Iterable[str], language: str) -> list[str]:
             # The bar keeps the words on both sides from meeting as another name. Looking at the
             # spaces without taking them finds a phrase that comes twice in a row both times.
             steps = re.sub(f"(?<= ){phrase}(?= )", "|", steps)
-            if phrase not in no_find and not any(
-                recipes.meant_by(phrase, other, language) for other in have
-            ):
+            meant = [recipes.meant_by(phrase, other, language) for other in have]
+            if phrase not in no_find and not any(meant):
                 found.append(names[phrase])
     return found
 
@@ -302,9 +301,8 @@ def measures(texts: list[str], rows: list[dict], language: str, seen: Seen = Non
     used, unlisted      share of them that a step mentions; whether a step uses one not listed
     """
     # Words that are no typing errors in a title: of the titles asked for, and of ingredients.
-    told = [*(row["title"] for row in rows), *(seen or ())]
-    known = {word for text in told for word in recipes.words(text, language)}
-    found = []
+    told = " ".join([*(row["title"] for row in rows), *(seen or ())])
+    known, found = set(recipes.words(told, language)), []
     for text, row in zip(texts, rows):
         recipe = prompts.parse(text)
         # What is no recipe lists nothing, uses nothing, and leaves nothing out.
@@ -365,8 +363,7 @@ def table(texts: list[str], rows: list[dict], language: str, seen: Seen = None, 
         each["ended"] = ended
     for name, column in each.items():
         # Shares of yes and no get Wilson's interval, means of shares the bootstrap's.
-        values = column.dropna().tolist()
-        if values:
+        if values := column.dropna().tolist():
             found[name] = (*(share if set(values) <= {0, 1} else interval)(values), len(values))
     # Steps weigh alike, whoever wrote them, so an answer weighs as much as it has steps.
     fresh, steps = fresh_steps(texts)
@@ -375,8 +372,7 @@ def table(texts: list[str], rows: list[dict], language: str, seen: Seen = None, 
     # The ingredient that most answers list, whatever was asked for: near 1, a model adds the same
     # thing to everything.
     lists = [listed(text, language) for text in texts]
-    counts = Counter(chain.from_iterable(lists))
-    most = max(counts, key=counts.get, default="")
+    most = pd.Series(lists, dtype=object).explode().mode().get(0, "")
     found["commonest"] = (*share(most in names for names in lists), len(lists))
     return found
 

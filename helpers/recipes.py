@@ -18,6 +18,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from fractions import Fraction
 from functools import cache
 from pathlib import Path
 
@@ -229,10 +230,9 @@ _QUANTITY = re.compile(
     rf"{_UNITS})\b\.?)\s*)+",
     re.IGNORECASE,
 )
-# Three ways to write a number: "1 1/2", "1/2", and "1.5" or "1,5".
-_NUMBER = re.compile(  # 15 digits at most: Python refuses to convert thousands of them
-    r"(?:(\d{1,15})\s+)?(\d{1,15})/(\d{1,15})|(\d{1,15})(?:([.,])(\d{1,15}))?"
-)
+# Ways to write a number: "1 1/2", "1/2", "3", "1.5". 15 digits at most: Python refuses to convert
+# thousands of them.
+_NUMBER = re.compile(r"(?:\d{1,15} +)?\d{1,15}/\d{1,15}|\d{1,15}(?:\.\d{1,15})?")
 
 
 def item_name(item: str) -> str:
@@ -375,18 +375,14 @@ def too_much(item: str, language: str) -> bool:
     # "1½ kg" -> "1 1/2 kg": NFKC writes ½ as 1, a fraction slash and 2.
     text = re.sub(r"([¼½¾⅓⅔⅛⅜⅝⅞])", r" \1", item.lower())
     text = unicodedata.normalize("NFKC", text).replace("\u2044", "/").strip()
+    # A separator before three digits groups thousands, "1.000 ml", any other is a decimal one; and
+    # "1/0" is a slip of the pen that must not end in an error.
+    text = re.sub(r"^([1-9]\d*)[.,](\d{3})(?!\d)", r"\1\2", text)
+    text = re.sub(r"/0+(?!\d)", "/1", text.replace(",", "."))
     # Without a number at its beginning a line asks for no amount that could be compared.
     if not (found := _NUMBER.match(text)):
         return False
-    # A fraction, a number with thousands, or a decimal one.
-    whole, above, below, digits, separator, rest = found.groups()
-    if below:
-        # "1/0" is a slip of the pen and must not end in an error.
-        value = int(whole or 0) + int(above) / (int(below) or 1)
-    elif separator and len(rest) == 3 and int(digits):
-        value = float(digits + rest)  # a separator before three digits groups thousands: "1.000 ml"
-    else:
-        value = float(f"{digits}.{rest or 0}")
+    value = sum(map(Fraction, found[0].split()))
     # The unit stands after the number, or after "2-3".
     unit_after = re.match(r"(?:\s*(?:-|–|sampai|to)\s*\d+)?\s*([^\W\d_]+)", text[found.end() :])
     # A unit that is not in the table has no limit.
