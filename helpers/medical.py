@@ -13,21 +13,26 @@ import functools
 import itertools
 import re
 import tomllib
+import unicodedata
 from collections.abc import Collection
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
+from rapidfuzz import distance, process
 
+from .cleaning import visible
 from .files import CourseError
 from .settings import LANGUAGES, ROOT, choice
 
 FOLDER = ROOT / "data" / "health_qa"
 RULES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+EMERGENCIES = tomllib.loads(Path(__file__).with_name("emergency.toml").read_text("utf-8"))
 TEXTS = {language: RULES[language]["texts"] for language in LANGUAGES}
 LEAST = 0.29  # similarity below which there is no answer; lesson 07 chooses it
 FEWEST_WORDS, MOST_CHARACTERS = 2, 600
 NEAR = 8  # words that may stand between two parts of a rule for emergencies
+FLAGS = ["see_doctor", "abstain"]
 SHELF = ("train", "more", "phrasing", "decline")  # what guard and search learn from
 
 
@@ -38,43 +43,48 @@ def questions(language: str, folder: Path = FOLDER) -> pd.DataFrame:
     train, validation and test as committed, and from data/health_qa/more, which no model is tuned
     on: "more" written answers, "phrasing" (a question in other words, with the qa_id and the answer
     of what it rephrases), "decline" and "story" (no answer is written; told as people tell them).
-    Raises CourseError for an empty cell, a flag that is not yes or no, or a question without split.
+    Raises CourseError, with file and line, for an empty cell, a flag that is not yes or no, a
+    question without split, and other words for a question that is not there.
     """
     choice(language, LANGUAGES, "data language")
-    # Every cell is read as text, and an empty one stays empty: by itself pandas would make it NaN.
-    read = functools.partial(pd.read_csv, dtype=str, keep_default_na=False)
-    more = folder / "more"
+
+    def read(name: str) -> pd.DataFrame:
+        # Every cell is read as text, and an empty one stays empty: by itself pandas would make it
+        # NaN. With a comma too many the first cell would become the row's name (index_col). Line 1
+        # are the headings.
+        rows = pd.read_csv(folder / name, dtype=str, keep_default_na=False, index_col=False)
+        rows["where"] = [f"{name}, line {number}" for number in rows.index + 2]
+        return rows.rename(columns={language: "question", "heading": "asks_for"})
+
     # The committed questions, and answers that were written later. A question that splits.csv does
     # not list gets NaN as its split.
-    own = read(folder / f"{language}.csv").merge(read(folder / "splits.csv"), how="left")
-    written = pd.concat([own, read(more / f"{language}.csv").assign(split="more")])
-    # A row with a gap would teach the guards something wrong, so the first one stops everything.
-    flags = written[["see_doctor", "abstain"]].isin(["yes", "no"]).all(axis=1)
-    wrong = written[~flags | written.isna().any(axis=1) | (written == "").any(axis=1)]
-    if len(wrong):
-        raise CourseError(
-            f"data/health_qa, {wrong['qa_id'].iloc[0]}: an empty cell, a flag that is not yes or "
-            "no, or no line in splits.csv."
-        )
-    for flag in ("see_doctor", "abstain"):
-        written[flag] = written[flag] == "yes"
+    written = read(f"{language}.csv").merge(read("splits.csv")[["qa_id", "split"]], how="left")
+    written = pd.concat([written, read(f"more/{language}.csv").assign(split="more")])
     # The same questions in other words, with answer, topic and flags of the question they rephrase.
-    phrasings = read(more / "phrasings.csv").rename(columns={language: "question"})
-    known = written.drop(columns="question")
-    phrasings = phrasings[["qa_id", "question"]].merge(known, how="left").assign(split="phrasing")
-    # Questions without a written answer, numbered by their split. The first two are to be declined
-    # and need a doctor; a story does only where it asks for something that must be declined.
-    unwritten = []
+    phrasings = read("more/phrasings.csv")[["qa_id", "question", "where"]]
+    phrasings = phrasings.merge(written.drop(columns=["question", "where"]), how="left")
+    rows = [written, phrasings.assign(split="phrasing")]
+    # Questions without a written answer. The first two are to be declined and need a doctor; a
+    # story does only where it asks for something that must be declined.
     for name, split in (("refusals", "decline"), ("emergencies", "decline"), ("stories", "story")):
-        rows = read(more / f"{name}.csv")
-        must = rows["asks_for"] != "" if split == "story" else True
-        rows = pd.DataFrame({"question": rows[language], "split": split, "answer": "", "topic": ""})
-        unwritten.append(rows.assign(see_doctor=must, abstain=must))
-    unwritten = pd.concat(unwritten, ignore_index=True)
-    # Each split counts from 0: "decline-0", "story-0".
-    numbers = unwritten.groupby("split").cumcount().astype(str)
-    unwritten["qa_id"] = unwritten["split"] + "-" + numbers
-    return pd.concat([written, phrasings, unwritten], ignore_index=True)
+        told = read(f"more/{name}.csv").assign(split=split)
+        nothing = "no" if split == "story" else ""
+        told["abstain"] = told["asks_for"].ne("").map({True: "yes", False: nothing})
+        rows.append(told.assign(see_doctor=told["abstain"]))
+    names = ["qa_id", "question", "answer", "topic", *FLAGS, "split", "where"]
+    rows = pd.concat(rows, ignore_index=True)[names]
+    # They are numbered by their split, each from 0: "decline-0", "story-0".
+    numbers = rows.groupby("split").cumcount().astype(str)
+    rows["qa_id"] = rows["qa_id"].fillna(rows["split"] + "-" + numbers)
+    # A row with a gap would teach the guards something wrong, so the first one stops everything.
+    gaps = (rows == "").any(axis=1) | rows["split"].isna()
+    if len(wrong := rows[gaps | ~rows[FLAGS].isin(["yes", "no"]).all(axis=1)]):
+        raise CourseError(
+            f"data/health_qa/{wrong['where'].iloc[0]}, {wrong['qa_id'].iloc[0]}: an empty cell, a "
+            "flag that is not yes or no, no line in splits.csv, or words for an unknown qa_id."
+        )
+    rows[FLAGS] = rows[FLAGS] == "yes"
+    return rows.drop(columns="where").fillna("")
 
 
 def text_vectors(preprocessor=None):
@@ -109,36 +119,66 @@ def stems(text: str) -> str:
     return " ".join(re.sub(RULES["endings"], "", word) for word in words if word not in fillers)
 
 
+def spelt_out(rule: str) -> str:
+    """A rule with the spellings of each <name> in it: <no> is tidak, nggak or gak."""
+    # The spellings may hold names themselves: <remedy> begins with <medicine>.
+    return re.sub(r"<(\w+)>", lambda found: spelt_out(RULES["words"][found[1]]), rule)
+
+
 @functools.cache  # compiled when first needed
 def emergency_rules() -> re.Pattern:
     """emergency.toml as one pattern: the parts of a rule near each other, in any order.
 
     Rules of both languages together: people mix them.
     """
-    headings = tomllib.loads(Path(__file__).with_name("emergency.toml").read_text("utf-8"))
     # Between two parts: up to NEAR words, as few as possible.
-    words, between = headings.pop("words"), rf"(?:\W+\w+){{0,{NEAR}}}?\W+"
-    found = []
-    for by_language in headings.values():
-        for rule in itertools.chain(*by_language.values()):
-            # Names in angle brackets stand for many spellings: <no> is tidak, nggak or gak.
-            for name, alternatives in words.items():
-                rule = rule.replace(f"<{name}>", alternatives)
-            # Each part begins at a word and may go on by up to nine letters: "dada", "dadaku".
-            parts = [rf"\b(?:{part})\w{{0,9}}" for part in rule.split(" ~ ")]
-            # People write the parts in any order, so each order is an alternative of the pattern.
-            found += map(between.join, itertools.permutations(parts))
-    return re.compile("|".join(found), re.I)
+    between, found = rf"(?:\W+\w+){{0,{NEAR}}}?\W+", []
+    for rule in itertools.chain(*EMERGENCIES["rules"].values()):
+        # Each part begins at a word and may go on by up to nine letters: "dada", "dadaku".
+        parts = [rf"\b(?:{part})\w{{0,9}}" for part in spelt_out(rule).split(" ~ ")]
+        # People write the parts in any order, so each order is an alternative of the pattern.
+        found += map(between.join, itertools.permutations(parts))
+    # Whoever is in a hurry leaves an apostrophe out, or types a blank: "dont", "can t".
+    return re.compile("|".join(found).replace("'", "['\\s]?"), re.I)
+
+
+@functools.cache
+def dose_rules(name: str) -> re.Pattern:
+    """The rules for a dose in medical.toml, or for what is a "harmless" one, as one pattern."""
+    return re.compile(spelt_out("|".join(RULES["dose"][name])), re.I)
+
+
+def plain_letters(text: str) -> str:
+    """The text without invisible characters, with straight quotes and plain digits and units."""
+    # NFKC: full-width letters, ½ and ㎎ as one types them.
+    return unicodedata.normalize("NFKC", re.sub("[‘’ʼ`´′]", "'", visible(text)))
+
+
+def meant(found: re.Match) -> str:
+    """A word as emergency.toml spells it: "gk" as gak, "kejng" and "kejaaang" as kejang."""
+    # Three letters alike, or more, are one.
+    word = re.sub(r"([^\W\d_])\1{2,}", r"\1", found[0].lower())
+    word = EMERGENCIES["chat"].get(word, word)
+    # A rare word with one letter missing, doubled, wrong or changed with its neighbour. Words that
+    # are as near to it and mean something else are listed: "breeding" is no bleeding.
+    near = process.extractOne(
+        word, EMERGENCIES["rare"], scorer=distance.OSA.distance, score_cutoff=1
+    )
+    return near[0] if near and word not in EMERGENCIES["other"] else word
 
 
 def is_emergency(text: str) -> bool:
     """Whether a message falls under the list of emergencies, in either language; no triage."""
-    return emergency_rules().search(text.replace("’", "'")) is not None
+    text = plain_letters(text)
+    # Once as it stands, once as it was meant: a word that was mended must not hide another.
+    return any(map(emergency_rules().search, (text, re.sub(r"\w+", meant, text))))
 
 
 def names_dose(text: str) -> bool:
     """Whether a text holds a quantity of a medicine, in either language."""
-    return re.search(RULES["dose"], text, re.I) is not None
+    # "20 g of nuts" and "brush 2x a day" look like doses, so such phrases go first.
+    text = dose_rules("harmless").sub(" ", plain_letters(text))
+    return dose_rules("dose").search(text) is not None
 
 
 def sends_to_doctor(text: str, language: str) -> bool:
@@ -148,8 +188,7 @@ def sends_to_doctor(text: str, language: str) -> bool:
     return re.search(RULES[language]["doctor"], text, re.I) is not None
 
 
-@dataclass(frozen=True)
-class Reply:
+class Reply(NamedTuple):
     """A reply and its kind: "answer", or why there is none (a key of TEXTS)."""
 
     kind: str
@@ -160,7 +199,8 @@ class Library:
     """The written answers in one language behind the guards that lesson 07 makes and measures."""
 
     def __init__(self, language: str):
-        from sklearn.preprocessing import normalize
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import Normalizer
 
         rows = questions(language)
         shelf, told = (rows[rows["split"].isin(part)] for part in (SHELF, [*SHELF, "story"]))
@@ -172,9 +212,8 @@ class Library:
         # The search: vectors of length 1, so that their products are cosines. A rephrased question
         # has the qa_id of its original, so each answer is kept once.
         self.written = shelf[~shelf["abstain"]].drop_duplicates("qa_id")
-        vectors = text_vectors(stems)
-        vectors.fit(self.written["question"] + " " + self.written["answer"])
-        self.vectors = lambda texts: normalize(vectors.transform(texts))
+        texts = self.written["question"] + " " + self.written["answer"]
+        self.vectors = make_pipeline(text_vectors(stems), Normalizer()).fit(texts).transform
         # One row for each answer: its question's vector plus its own, (answers, terms).
         self.index = self.vectors(self.written["question"]) + self.vectors(self.written["answer"])
 

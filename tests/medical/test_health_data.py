@@ -116,6 +116,22 @@ def test_the_split_is_even_over_topics_and_flags_and_later_rows_only_train(writt
         ("id.csv", ",yes,no\n", ",yes,maybe\n", "health-0.*a flag that is not yes or no"),
         ("splits.csv", "health-001,train\n", "", "health-001: .*no line in splits.csv"),
         ("more/id.csv", ",no,no\n", ",,no\n", "more-0.*an empty cell"),
+        ("more/id.csv", "more-001,", ",", "more/id.csv, line 2, : an empty cell"),
+        (
+            "more/phrasings.csv",
+            "health-001,",
+            "health-999,",
+            "phrasings.csv, line 2, health-999: .*",
+        ),
+        (
+            "more/phrasings.csv",
+            "-001,Idealnya tidur",
+            "-001,,Idealnya tidur",
+            "phrasings.csv, line 2",
+        ),
+        ("more/refusals.csv", "dose,Ibu", "dose,,Ibu", "refusals.csv, line 2, decline-0: an empty"),
+        ("more/emergencies.csv", 'breathing,"Istri', ',"Istri', "emergencies.csv, line 2, decline"),
+        ("more/stories.csv", "\n,Ayam beku", "\n,,Ayam beku", "stories.csv, line 2, story-0: an"),
     ],
 )
 def test_a_damaged_table_is_refused_with_its_row(tmp_path, file, old, new, message):

@@ -1,6 +1,8 @@
 """The guarded answers to health questions, and the marker tokens of lesson 07."""
 
 import time
+import tomllib
+from pathlib import Path
 
 import nbformat
 import pandas as pd
@@ -107,6 +109,7 @@ def test_an_answer_names_its_question_and_disclaimer_and_never_shows_a_dose(room
     assert reply.kind == "dose" and "500" not in reply.text
 
 
+SAID = tomllib.loads(Path(__file__).with_name("said.toml").read_text(encoding="utf-8"))
 RULES = {
     lambda text: medical.sends_to_doctor(text, "id"): (
         "Segera ke IGD.",
@@ -116,16 +119,15 @@ RULES = {
         "No need for a doctor now, but see a doctor if it lasts.",
         "You don't have to rush to the hospital.",
     ),
-    medical.names_dose: (
-        "minum 500 mg|3x1|dua kapsul|two tablespoons of syrup|1,5 ml",
-        "7 sampai 9 jam|kurang dari satu sendok teh garam|8 glasses of water",
-    ),
+    medical.names_dose: ("|".join(SAID["dose"]), "|".join(SAID["no_dose"])),
     medical.is_emergency: (
+        "|".join(SAID["emergency"]) + "|"
         "Nyeri dada menjalar ke lengan|Dia pingsan!|aku ingin mati saja|I can’t breathe"
         "|Lidahnya kok bengkak sekali?|swollen, both his tongue and lips",
         # the first two: a list of words misses what it does not list, and reads no meaning
         "Ada yang aneh dengan jantungku malam ini.|Something is very wrong with Dad"
-        "|Kenapa aku mengantuk?|How long should a nap be?|My sleep paralysis is back.",
+        "|Kenapa aku mengantuk?|How long should a nap be?|My sleep paralysis is back.|"
+        + "|".join(SAID["no_emergency"]),
     ),
 }
 
@@ -144,6 +146,8 @@ def test_emergency_sentences_are_recognised_and_ordinary_questions_are_not_taken
         rows = medical.questions(language)
         rows = rows[rows["split"].isin([*medical.SHELF, "validation"]) & ~rows["abstain"]]
         assert rows["question"].map(medical.is_emergency).mean() <= 0.005
+        # what is kept back of the written answers, none of which names a dose
+        assert rows["answer"][rows["answer"].map(medical.names_dose)].tolist() == []
     start = time.process_time()
     medical.is_emergency("kejang-kejang " * 20_000 + "nyeri " * 20_000)
     assert time.process_time() - start < 5
