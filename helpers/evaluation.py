@@ -207,8 +207,11 @@ def keeps_title(asked: str, title: str, known: set[str], language: str) -> bool:
     titles and ingredients) is what it says: "asam" is no misspelt "ayam".
     """
     # "cabe" is "cabai" here, and in English a plural its singular.
-    given = recipes.words(title, language)
-    wanted = set(recipes.words(asked, language)) - set(recipes.WORDS[language]["filler"])
+    given, words = recipes.words(title, language), recipes.words(asked, language)
+    # "Nasigoreng" is one way to write "Nasi Goreng".
+    if "".join(given) == "".join(words):
+        return bool(words)
+    wanted = set(words) - set(recipes.WORDS[language]["filler"])
     missing = wanted - set(given)
     # One letter more, less, other, or two in each other's place.
     doubtful = [word for word in given if word not in known]
