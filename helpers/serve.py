@@ -11,8 +11,10 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import tomllib
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import psutil
 
@@ -30,10 +32,8 @@ from .files import CourseError, UsageError, first_line  # noqa: E402
 from .llamacpp import GgufBot  # noqa: E402
 from .show import tr  # noqa: E402
 
-EXAMPLES = {
-    "id": ["Saya punya tempe, kecap manis, cabai. Masak apa?", "Buatkan resep Soto Ayam."],
-    "en": ["I have chicken, ginger, soy sauce. What can I cook?", "Write a recipe for Soto Ayam."],
-}
+# What the page and the terminal say, by language.
+WORDED = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 
 
 def page(bot: Bot) -> gr.ChatInterface:
@@ -64,11 +64,8 @@ def page(bot: Bot) -> gr.ChatInterface:
     return gr.ChatInterface(
         respond,
         title="Dapur LLM",
-        description=tr(
-            "Minta sebuah resep. Model sekecil ini bisa keliru: baca dulu sebelum memasak.",
-            "Ask for a recipe. A model this small can be wrong: read it before you cook.",
-        ),
-        examples=EXAMPLES[bot.cfg.data_language],
+        description=tr(*WORDED["description"].values()),
+        examples=WORDED["examples"][bot.cfg.data_language],
         cache_examples=False,
         flagging_mode="never",
     )
@@ -85,7 +82,8 @@ def create_app(bot: Bot, auth: str = "") -> FastAPI:
         """Ready means that the model has written a token, not merely that the process lives."""
         try:
             bot.load()
-            bot.conversation(answer_tokens=1).say(EXAMPLES[bot.cfg.data_language][0])
+            question = WORDED["examples"][bot.cfg.data_language][0]
+            bot.conversation(answer_tokens=1).say(question)
             state["ready"] = True
         except Exception as problem:  # nobody would see it in this thread
             state["problem"] = first_line(problem)
@@ -147,12 +145,7 @@ def run_service(bot: Bot, host: str = "127.0.0.1", port: int = 7860, auth: str =
     print(f"Dapur LLM: http://{host}:{port} ({bot.engine}; {wait})\nAPI: {api}", flush=True)
     # Other machines come in, and nothing asks them who they are.
     if not auth and not host.startswith(("127.", "localhost")):
-        print(
-            tr(
-                "Terbuka bagi seluruh jaringan: pakai --auth.",
-                "Open to the whole network: use --auth.",
-            )
-        )
+        print(tr(*WORDED["open"].values()))
     app = create_app(bot, auth)
     # At Ctrl-C answers that are being written have three seconds to end.
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3)

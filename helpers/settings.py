@@ -15,7 +15,7 @@ import re
 import runpy
 import timeit
 import tomllib
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields, make_dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -121,9 +121,27 @@ def compute_dtype(cfg: Settings):
     return getattr(torch, dtype_name(cfg))
 
 
+def profiles() -> dict[str, dict]:
+    """All profiles by name, each merged over the defaults."""
+    table = tomllib.loads(Path(__file__).with_name("profiles.toml").read_text(encoding="utf-8"))
+    defaults = table.pop("defaults")
+    return {name: defaults | values for name, values in table.items()}
+
+
+# What of a profile only helps to choose it; everything else is a setting of the run.
+CHOOSING = {"hardware", "needs_cuda", "vram_gb", "min_ram_gb", "other_data"}
+ProfileValues = make_dataclass(
+    "ProfileValues", sorted(profiles()["cpu"].keys() - CHOOSING), frozen=True
+)
+
+
 @dataclass(frozen=True)
-class Settings:
-    """Everything a lesson needs to know about this run; see profiles.toml for the units."""
+class Settings(ProfileValues):
+    """Everything a lesson needs to know about this run.
+
+    Beside what stands here, each value of its profile: `cfg.rank`, `cfg.max_length` and so on, with
+    their units in profiles.toml.
+    """
 
     profile: str
     reason: str  # why this profile, in the display language
@@ -133,35 +151,7 @@ class Settings:
     run_solutions: bool
     device: Device
     data_dir: Path
-    base_model: str
-    licence: str
     artifacts_root: Path
-    quantization: str
-    compute_dtype: str
-    rank: int
-    alpha: int
-    dropout: float
-    targets: str | list[str]
-    max_length: int
-    batch: int
-    accumulation: int
-    epochs: float
-    max_steps: int
-    learning_rate: float
-    scheduler: str
-    warmup_steps: int
-    max_grad_norm: float
-    gradient_checkpointing: bool
-    optimizer: str
-    evals_per_epoch: int
-    patience: int
-    max_train_rows: int
-    max_validation_rows: int
-    max_test_rows: int
-    max_new_tokens: int
-    repetition_penalty: float
-    no_repeat_ngram_size: int
-    eval_batch: int
 
     @property
     def own_data(self) -> bool:
@@ -224,13 +214,6 @@ def csv_files(folder: str | Path) -> list[Path]:
         csvs = [name for name in names if name.lower().endswith(".csv")]
         found += [Path(top, name) for name in csvs if not name.startswith(".")]
     return sorted(path for path in found if path.is_file())
-
-
-def profiles() -> dict[str, dict]:
-    """All profiles by name, each merged over the defaults."""
-    table = tomllib.loads(Path(__file__).with_name("profiles.toml").read_text(encoding="utf-8"))
-    defaults = table.pop("defaults")
-    return {name: defaults | values for name, values in table.items()}
 
 
 def choice(value: str, allowed, what: str) -> str:
