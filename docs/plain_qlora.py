@@ -4,7 +4,7 @@
     torchrun --standalone --nproc-per-node 2 docs/plain_qlora.py MODEL train.jsonl OUTPUT
 
 MODEL: a folder or a name on the Hugging Face hub; each line of the file: an object with the key
-"messages" (system, user, assistant), without errors by `python -m helpers data validate-jsonl`.
+"messages" (system, user, assistant), without errors by the validator of the course.
 OUTPUT gets the adapter and trainer_state.json, which holds the losses. On GPUs or a CPU. Under
 torchrun, Trainer does DDP: each process reads other rows, so an update has --batch rows times the
 number of processes.

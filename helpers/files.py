@@ -12,10 +12,13 @@ import os
 import re
 import shutil
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+
+import filelock
 
 from .show import tr
 
@@ -87,12 +90,14 @@ def replace_whole(path: Path, make: Callable[[Path], object]) -> Path:
     # other process takes.
     temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
     # Whoever reads `path` finds the old file or the new one, never a half.
+    old = temporary.with_name(f"{temporary.name}-old")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         make(temporary)
-        # A rename replaces a file, but no folder that holds something.
+        # A rename replaces a file, but no folder that holds something: that one steps aside, whole,
+        # and is removed where nobody looks for it.
         if path.is_dir():
-            shutil.rmtree(path)
+            patiently(os.replace, path, old)
         patiently(os.replace, temporary, path)
     except Exception as problem:
         # The error of safetensors is no OSError: the system's number stands in its text alone.
@@ -107,8 +112,12 @@ def replace_whole(path: Path, make: Callable[[Path], object]) -> Path:
             f"cannot be written: {why}. Make room, or set DAPUR_ARTIFACTS.",
         ) from problem
     finally:
-        # After a success there is nothing left of it, after a failure perhaps a half.
-        shutil.rmtree(temporary, ignore_errors=True)
+        # What stepped aside comes back where nothing took its place. Of the new one there is
+        # nothing left after a success, and after a failure perhaps a half.
+        if old.is_dir() and not path.exists():
+            os.replace(old, path)
+        for left in (old, temporary):
+            shutil.rmtree(left, ignore_errors=True)
         if temporary.is_file():
             temporary.unlink()
     return path
@@ -139,14 +148,24 @@ def read_json(path: str | Path):
         raise CourseError(f"{where} is not whole JSON ({problem}): delete it.") from problem
 
 
-def write_folder(folder: Path, fill: Callable[[Path], None]) -> Path:
-    """Make `folder` whole or not at all: `fill(temporary)` writes into an empty folder."""
+def write_folder(folder: Path, fill: Callable[[Path], None], once: str = "") -> Path:
+    """Make `folder` whole or not at all: `fill(temporary)` writes into an empty folder.
+
+    One process at a time. `once`: name of a file in it; where another process has written that one
+    in the meantime, the folder stays as it is.
+    """
 
     def make(new: Path) -> None:
         new.mkdir()
         fill(new)
 
-    return replace_whole(folder, make)
+    # The lock is a file among the system's temporary ones, so that none is left beside a folder
+    # that people copy. It is for everybody: in a class several users share the models.
+    lock = Path(tempfile.gettempdir()) / f"dapur-{cache_key(str(folder.absolute()))}.lock"
+    with filelock.FileLock(lock, mode=0o666):
+        if once and (folder / once).is_file():
+            return folder
+        return replace_whole(folder, make)
 
 
 def sha256(path: str | Path) -> str:

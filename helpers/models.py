@@ -40,9 +40,11 @@ def base_folder(cfg: Settings) -> str:
     else:
         return cfg.base_model
     folder = cfg.artifacts_root / "models" / name
-    # Once only. The folder appears whole or not at all, so its weights vouch for the rest.
-    if not (folder / "model.safetensors").is_file():
-        files.write_folder(folder, prepare)
+    # Once only, by whoever comes first. The folder appears whole or not at all, so its weights
+    # vouch for the rest.
+    weights = "model.safetensors"
+    if not (folder / weights).is_file():
+        files.write_folder(folder, prepare, once=weights)
     return str(folder)
 
 

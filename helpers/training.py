@@ -22,6 +22,7 @@ import pandas as pd
 import peft
 import torch
 import transformers as tf
+from huggingface_hub import ModelCard
 from torch.nn.utils.rnn import pad_sequence
 from transformers import Trainer
 
@@ -30,7 +31,7 @@ from .files import CourseError, LabelMaskError
 from .memory import used_gb
 from .planner import PIECE, check_fits
 from .prompts import IGNORE
-from .settings import Settings
+from .settings import PACKAGED_NAME, Settings
 from .show import Live, num
 
 # Rows and batches.
@@ -164,7 +165,11 @@ class InPieces(torch.autograd.Function):
 
 
 class LabelTrainer(Trainer):
-    """Trainer whose loss is `label_loss`, averaged over all label tokens of an update."""
+    """Trainer whose loss is `label_loss`, averaged over all label tokens of an update.
+
+    `eval_loss` is their average over all label tokens of the evaluation, in nats a token, whatever
+    the batch size: Trainer itself takes the mean over rows of the means of their batches.
+    """
 
     loss_is_scaled_for_ga = True  # compute_loss divides by the tokens of all accumulated batches
 
@@ -172,9 +177,16 @@ class LabelTrainer(Trainer):
         super().__init__(*args, **kwargs)
         self.dtype = dtype
 
+    def get_eval_dataloader(self, eval_dataset=None):
+        rows = self.eval_dataset if eval_dataset is None else eval_dataset
+        self.labels_a_row = sum(x != IGNORE for row in rows for x in row["labels"]) / len(rows)
+        return super().get_eval_dataloader(eval_dataset)
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        if num_items_in_batch is None:  # in evaluation: the tokens of this batch
-            num_items_in_batch = (inputs["labels"][:, 1:] != IGNORE).sum()
+        # In evaluation Trainer weighs each batch by its rows. Divided by rows times the mean labels
+        # of a row, the batches add up to all nats over all label tokens.
+        if num_items_in_batch is None:
+            num_items_in_batch = len(inputs["labels"]) * self.labels_a_row
         # A sum over this batch, divided by the tokens of the whole update: each token then weighs
         # the same, however the rows fell into batches.
         loss = label_loss(model, inputs, self.dtype, reduction="sum") / num_items_in_batch
@@ -186,10 +198,10 @@ class LabelTrainer(Trainer):
 
 
 class GradientGuard(tf.TrainerCallback):
-    """Stop the run when the adapter gets no gradient, or one that is not finite.
+    """Stop the run when the adapter gets no gradient, a wrong one, or one that is not finite.
 
     Looks before the first update of a run and before the first after each evaluation, so that a
-    broken training fails at once and not after minutes of a loss that stands still.
+    broken training fails at once and not after minutes of a loss that falls too slowly.
     `checked_after_evaluation` counts the latter, those before a resume included. Before the first
     step it also looks at what the collator does to the labels: one that masks every pad token masks
     the end token as well, where the two are the same.
@@ -215,6 +227,16 @@ class GradientGuard(tf.TrainerCallback):
     def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
         if not self.look:
             return
+        # A wrong gradient looks like any other. On processors with AVX512-BF16 an evaluation
+        # repacks 4-bit weights into a layout without a backward pass: what comes back from the
+        # layers above ends there, and adapters learn from what is left. So the layout is asked.
+        kept = [getattr(weight, "quant_state", None) for weight in model.parameters()]
+        packed = sum(getattr(quantised, "packing_format_for_cpu", False) for quantised in kept)
+        if packed:
+            raise CourseError(
+                f"{packed} 4-bit layers were repacked by an evaluation and pass no gradient at "
+                f"step {state.global_step + 1}: unpack them before, see lesson 03, part 4."
+            )
         # B begins at zero, and A's gradient passes through B: at the first step only B has one.
         norms = []
         for name, weight in model.named_parameters():
@@ -232,7 +254,7 @@ class GradientGuard(tf.TrainerCallback):
                 return  # the scaler skips this update and halves its factor: look again
             raise CourseError(f"a gradient is not finite at step {step}: lower the learning rate.")
         self.checked_after_evaluation += 1
-        self.look = False
+        self.look, self.overflows = False, 0
 
 
 class History(tf.TrainerCallback):
@@ -462,20 +484,21 @@ def run(trainer: Trainer, mark: str, fresh: bool = False) -> dict:
     }
 
 
-def save(folder: Path, trainer, tokenizer, cfg: Settings, summary: dict, text="") -> Path:
+def save(folder: Path, trainer, tokenizer, cfg: Settings, summary: dict, text="", data="") -> Path:
     """Adapter, tokenizer, summary, history and model card in `folder`, whole or not at all.
 
-    `summary`: what `run` gave; `text`: what the card says before its table.
+    `summary`: what `run` gave; `text`: what the card says before its table; `data`: name of the
+    dataset that it learnt, the profile's recipes by default.
     """
     # What people read: whose model it is, what it is for, how it was made.
     base = models.base_folder(cfg)
-    base = Path(base).name if Path(base).is_dir() else base  # not where it lies on this machine
+    if Path(base).is_dir():  # not where it lies on this machine
+        base = f"HuggingFaceTB/{PACKAGED_NAME}" if cfg.base_model == "packaged" else Path(base).name
+    # The hub's name of a licence has no blanks: "CC0-1.0 (random weights)" is cc0-1.0.
+    licence = cfg.licence.split(" (")[0].lower()
     # With the hash of lesson 02's rows, by which `require_adapter` finds an adapter out of date.
     summary = summary | {"versions": VERSIONS, "rows": models.rows_hash(cfg)}
-    # The card as the hub wants it: YAML between two lines of dashes, then text and a table.
-    head = f"language: {cfg.data_language}\nlibrary_name: peft\ntags: [qlora, dapur-llm]"
     table = pd.Series(cfg.as_dict() | summary, name="value").to_markdown()
-    card = f"---\n{head}\n---\n\n# Adapter for {base}\n\n{text}\n\n{table}\n"
 
     def fill(new: Path) -> None:
         # The adapter and its tokenizer, then what belongs beside them.
@@ -487,7 +510,16 @@ def save(folder: Path, trainer, tokenizer, cfg: Settings, summary: dict, text=""
         files.write_json(new / "training.json", summary)
         history = [row for row in trainer.state.log_history if "memory_gb" in row]
         files.write_json(new / "history.json", history)
-        files.write_text(new / "README.md", card)
+        # PEFT's card says what the hub asks for: base model, library, tags. Ours come on top.
+        card = ModelCard.load(new / "README.md")
+        card.data.base_model = base
+        card.data.license = "other" if " " in licence else licence
+        card.data.language, card.data.datasets = cfg.data_language, [data or cfg.data_name]
+        # One of PEFT's tags names the base by its folder on this machine.
+        tags = [tag for tag in card.data.tags if not tag.startswith("base_model:")]
+        card.data.tags = [*tags, f"base_model:adapter:{base}", "qlora", "dapur-llm"]
+        card.text = f"\n# Adapter for {base}\n\n{text}\n\n{table}\n"
+        files.write_text(new / "README.md", str(card))
 
     # Filled beside its place and then renamed, so that no half adapter is ever found there.
     return files.write_folder(folder, fill)

@@ -4,7 +4,9 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import nbformat
 import papermill
@@ -69,6 +71,7 @@ def test_json_that_is_not_whole_is_named(tmp_path, kept):
 
 WRITES = """
 import sys
+import threading
 from pathlib import Path
 import torch
 from safetensors.torch import save_file
@@ -100,6 +103,63 @@ def test_a_disk_that_is_full_is_one_sentence_and_leaves_nothing_half_written(tmp
     *told, left = done.stdout.splitlines()
     assert done.returncode == 0 and left == "[]", done.stdout + done.stderr[-2000:]
     assert len(told) == 3 and all("No space left" in line for line in told)
+
+
+def test_two_writers_of_a_folder_never_meet_and_readers_find_it_whole(tmp_path):
+    folder, errors, done = tmp_path / "adapter", [], threading.Event()
+
+    def write(mark):
+        def fill(new):
+            for name in "abc":
+                (new / name).write_text(mark)
+
+        for _ in range(40):
+            files.write_folder(folder, fill)
+
+    def read():
+        while not done.is_set():
+            try:
+                if names := sorted(os.listdir(folder)):
+                    errors.append(names) if names != ["a", "b", "c"] else None
+            except FileNotFoundError:  # between two renames
+                pass
+
+    with ThreadPoolExecutor(3) as pool:
+        reader = pool.submit(read)
+        writers = [pool.submit(write, mark) for mark in ("one", "two")]
+        problems = [writer.exception() for writer in writers]
+        done.set()
+        reader.result()
+    assert problems == [None, None] and not errors
+    assert [path.name for path in tmp_path.iterdir()] == ["adapter"], "nothing is left beside it"
+    assert len({path.read_text() for path in folder.iterdir()}) == 1
+
+
+def test_a_folder_that_another_process_has_made_meanwhile_is_kept(tmp_path):
+    made = []
+
+    def fill(new):
+        made.append(new)
+        (new / "model.safetensors").write_text("whole")
+        time.sleep(0.2)
+
+    def prepare():
+        return files.write_folder(tmp_path / "models" / "one", fill, once="model.safetensors")
+
+    with ThreadPoolExecutor(2) as pool:
+        for found in [pool.submit(prepare), pool.submit(prepare)]:
+            assert (found.result() / "model.safetensors").is_file()
+    assert len(made) == 1
+
+
+def test_a_folder_comes_back_when_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
+    files.write_folder(tmp_path / "a", lambda new: (new / "old").touch())
+    real = os.replace
+    refuse = lambda a, b: real(a, b) if str(b).endswith("-old") or "-old" in str(a) else 1 / 0
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(ZeroDivisionError):
+        files.write_folder(tmp_path / "a", lambda new: (new / "new").touch())
+    assert [path.name for path in tmp_path.rglob("*")] == ["a", "old"]
 
 
 def test_keys_follow_names_and_contents_and_not_the_order_of_settings(tmp_path):

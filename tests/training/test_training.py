@@ -11,11 +11,13 @@ import sys
 from functools import partial
 from types import SimpleNamespace
 
+import bitsandbytes as bnb
 import pytest
 import torch
+from huggingface_hub import ModelCard
 from peft import LoraConfig, PeftModel
 
-from helpers import models, planner, prompts, splits, training
+from helpers import evaluation, models, planner, prompts, splits, training
 from helpers.files import CourseError, LabelMaskError, write_text
 from helpers.settings import ROOT
 
@@ -189,6 +191,22 @@ def test_a_model_that_stops_learning_after_an_evaluation_is_stopped_at_once(
 
     monkeypatch.setattr(trainer, "evaluate", evaluate_and_pack)
     with pytest.raises(CourseError, match="get no gradient at step 4"):
+        trainer.train()
+
+
+@pytest.mark.skipif(
+    not bnb.functional.has_avx512bf16(), reason="this processor's kernels repack nothing"
+)
+@pytest.mark.filterwarnings("ignore:bitsandbytes..gemv_4bit")
+def test_layers_that_an_evaluation_has_repacked_stop_a_training_that_would_go_on_wrongly(
+    cfg, rows, tokenizer, tmp_path, monkeypatch
+):
+    """With an adapter at every layer a part of the gradient is left, and the loss still falls."""
+    cfg = dataclasses.replace(cfg, compute_dtype="bfloat16")
+    monkeypatch.setattr(models, "unpack", lambda model: model)
+    trainer = prepared(cfg, rows, tokenizer, tmp_path)
+    trainer.evaluate()
+    with pytest.raises(CourseError, match="14 4-bit layers were repacked .* at step 1"):
         trainer.train()
 
 
@@ -502,6 +520,22 @@ def test_a_fingerprint_is_the_same_in_every_process(cfg, rows):
     assert len(marks) == 1
 
 
+def test_the_loss_of_an_evaluation_is_nats_a_label_token_whatever_the_batch(
+    cfg, rows, tokenizer, tmp_path
+):
+    uneven = training.ChatDataset([], tokenizer, 0)
+    uneven.rows = sorted(rows.rows, key=len)[:11]
+    found = []
+    for batch in (1, 2, 4, 7):
+        trainer = prepared(cfg, uneven, tokenizer, tmp_path / str(batch), batch=batch)
+        found.append(trainer.evaluate()["eval_loss"])
+    nats, labels = evaluation.row_nats(trainer.model, uneven, tokenizer, cfg)
+    assert found == pytest.approx([sum(nats) / sum(labels)] * 4, rel=1e-4)
+    # another set than the trainer's own
+    own = trainer.evaluate(eval_dataset=[uneven[0]])["eval_loss"]
+    assert own == pytest.approx(nats[0] / labels[0], rel=1e-4)
+
+
 def test_a_training_on_a_test_recipe_is_refused(cfg, rows, tmp_path):
     cfg = dataclasses.replace(cfg, artifacts_root=tmp_path)
     training.fingerprint(cfg, rows, rows)
@@ -520,11 +554,15 @@ def test_a_saved_adapter_is_whole_carries_a_card_and_answers_like_the_one_in_mem
     folder = cfg.artifacts / "adapter"
     trainer, summary = trained(cfg, rows, tokenizer, tmp_path / "checkpoints")
     training.save(folder, trainer, tokenizer, cfg, summary, "What it is for.")
-    card = (folder / "README.md").read_text(encoding="utf-8")
-    assert card.startswith("---\nlanguage: id\n"), "of its recipes, not of the lesson"
-    for part in (cfg.data_hash, "learning_rate", "Gemma", "What it is for.", "'torch'"):
-        assert part in card
-    assert str(tmp_path) not in card
+    card = ModelCard.load(folder / "README.md")
+    data = card.data.to_dict()
+    assert data["language"] == "id", "of its recipes, not of the lesson"
+    assert data["base_model"] == "sanity-llama" and data["library_name"] == "peft"
+    assert data["license"] == "gemma" and data["datasets"] == [cfg.data_name]
+    assert {"lora", "qlora", "dapur-llm"} <= set(data["tags"])
+    for part in (cfg.data_hash, "learning_rate", "What it is for.", "'torch'"):
+        assert part in card.text
+    assert str(tmp_path) not in str(card) and "More Information" not in card.text
     named = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
     assert named == "sanity-llama"  # and not where it lies
     history = json.loads((folder / "history.json").read_text())
