@@ -38,7 +38,10 @@ def action_of(answer: str, openings: dict[str, str]) -> str | None:
 
 
 def measure(name: str, cfg, language: str, openings: dict[str, str]) -> dict:
-    """Train one variant; the share of test readings whose action is right, with its interval."""
+    """Train one variant; the share of test readings whose action is right, with its interval.
+
+    `hits`: reading by reading, so that two variants can be compared in pairs.
+    """
     from helpers import evaluation, generation, jsonl, models, training
 
     # Lesson 10's settings for a CPU; the sanity profile only checks that everything runs.
@@ -75,6 +78,7 @@ def measure(name: str, cfg, language: str, openings: dict[str, str]) -> dict:
         "low": low,
         "high": high,
         "n": len(hits),
+        "hits": hits,
         "named": sum(action is not None for action in said) / len(said),
         "trained_tokens": rows["train"].tokens * epochs,
     }

@@ -31,7 +31,8 @@ cheapest = definitions("07", ["cheapest"])["cheapest"]
 # The cheapest thresholds: 0.6 where a miss costs 1, 0.5 where it costs 5, 0.1 where it costs 20.
 CHANCES = np.array([0.05, 0.1] + [0.3] * 4 + [0.4] * 4 + [0.5] * 4 + [0.6] * 4 + [0.2, 0.55, 0.7])
 FLAGGED = np.array([False] * 18 + [True] * 3)
-HOME = definitions("10", ["rules", "NOTHING", "action_for", "watts", "changed"])
+HOME = definitions("10", ["rules", "NOTHING", "action_for", "undo", "watts", "changed"])
+HOME["changed"].__globals__["tr"] = tr
 NOTHING, action_for = HOME["NOTHING"], HOME["action_for"]
 FIELDS = jsonl.load_task("sensor", "en")["train"][0].facts["reading"]
 HOME["ordinary"] = dict(zip(FIELDS, (19, 3, 28, 29, 0, 0, 90, 6, 0, 60, 0, 210, 1300)))
@@ -146,6 +147,10 @@ ANSWERS = [
     ("10.1", panels(10, 14, before=["cut_standby"]), "standby comes first"),
     ("10.1", panels(10, 15), "not at 15"),
     ("10.1", panels(9, 14), "not yet at 9"),
+    ("10.1", lambda r: panels(10, 14)(r) if r["hour"] != 13 else NOTHING, "13 o'clock: expected"),
+    ("10.1", panels(10, 14, solar=9), "a little solar power"),
+    ("10.1", panels(10, 14, before=["raise_set_point", "open_windows"]), "the AC comes first"),
+    ("10.1", lambda r: panels(10, 14)(r) if 9 < r["hour"] < 15 else NOTHING, "the fridge at night"),
     ("11.1", [80 * 0.2 + 20 * 10, 80 * 0.25 + 20 * 0.1 * 10], ""),
     ("11.1", np.array([216, 40.1]), ""),
     ("11.1", (216, 40), ""),
@@ -204,3 +209,37 @@ def test_a_right_answer_passes_and_a_mistake_is_named(exercise, answer, expected
     (test,) = re.findall(rf'check\("{exercise}", \w+, (\w+)\)', source)
     hint = course._hint(names[test], answer) or ""
     assert expected in hint and bool(expected) == bool(hint), hint
+
+
+@pytest.mark.parametrize(
+    "values, said",
+    [
+        ({"pump_min": 90}, "pump_min = 90"),
+        ({"pump_min": -1}, "pump_min <= 60"),
+        ({"total_w": float("nan")}, "total_w = nan"),
+        ({"fridge_w": float("inf")}, "fridge_w = inf"),
+        ({"fridge_w": "280"}, "fridge_w = '280'"),
+        ({"hour": 24}, "hour <= 23"),
+        ({"outdoor_c": 290}, "outdoor_c <= 50"),
+        ({"fridge": 280}, "fridge = 280.*fridge_w <= 20000"),
+        ({"total_w": 100}, "total_w is below its parts"),
+        ({"ac_w": 800}, "ac_set_c 16-30"),
+        ({"hour": 22, "solar_w": 500}, "sun: 6-18"),
+    ],
+)
+def test_a_reading_that_cannot_be_is_refused_with_its_range(values, said):
+    show.set_language("en")
+    with pytest.raises(ValueError, match=said):
+        HOME["changed"](HOME["ordinary"], **values)
+
+
+def test_undoing_the_reason_of_an_action_undoes_the_action():
+    rows = [r.facts for part in jsonl.load_task("sensor", "en").values() for r in part]
+    typed = HOME["changed"](HOME["ordinary"], total_w=3300, limit_w=3500)
+    rows += [{"action": "reduce_load", "reading": typed}]
+    rows += [{"action": "reduce_load", "reading": typed | {"total_w": 3150}}]
+    for row in rows:
+        assert action_for(row["reading"]) == row["action"]
+        if row["action"] != NOTHING:
+            values = HOME["undo"][row["action"]](row["reading"])
+            assert action_for(HOME["changed"](row["reading"], **values)) != row["action"]
