@@ -104,10 +104,9 @@ def check_csv(paths: Annotated[list[Path], typer.Argument(exists=True)], as_json
     for path in paths:
         for _ in recipes.recipe_chunks(path, report):
             pass  # only the report is wanted; the rows are let go, so memory stays flat
-    found = report.as_dict()
-    if as_json:
-        found |= {"dropped": report.drops, "copies": report.duplicates().to_dict("records")}
-    tell(found, as_json)
+    # Every row that was dropped or stood before, and at the end, where it is seen, the summary.
+    rows = {"dropped": report.drops, "copies": report.duplicates().to_dict("records")}
+    tell(rows | report.as_dict(), as_json)
     if not report.rows_kept:
         raise CourseError("nothing usable: no row was kept. See data/DATA_CARD.md.")
 

@@ -8,6 +8,7 @@ conversation.say("Buatkan resep Soto Ayam.")
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 import time
 from collections.abc import Generator
@@ -224,14 +225,9 @@ class Bot:
         The tokenizer reads "<|im_end|>" in a message as the real marker: a message could close
         itself and go on in the name of the system.
         """
-        escaped = []
-        for message in chat:
-            content = message["content"]
-            for token in self.specials:
-                # The first character stays, a space follows: "<|im_end|>" becomes "< |im_end|>".
-                content = content.replace(token, f"{token[0]} {token[1:]}")
-            escaped.append(message | {"content": content})
-        return escaped
+        # The first character stays, a space follows: "<|im_end|>" becomes "< |im_end|>".
+        tokens = "|".join(f"(?<={re.escape(t[0])}){re.escape(t[1:])}" for t in self.specials)
+        return [m | {"content": re.sub(tokens, r" \g<0>", m["content"])} for m in chat]
 
     def count(self, chat: list[dict]) -> int:
         """Tokens of the rendered prompt."""

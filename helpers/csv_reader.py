@@ -125,19 +125,14 @@ def encoding_of(path: Path, head: bytes) -> str:
     # the second one where the low byte comes first (little-endian).
     if len(head) > 3 and head.count(0) > len(head) / 3:
         return "utf-16-le" if head[1::2].count(0) > head[::2].count(0) else "utf-16-be"
-    # One stray byte does not make a UTF-8 file Windows-1252, so both kinds are counted. A byte that
-    # is no UTF-8 becomes a surrogate; are there more of them than whole characters?
+    # One stray byte does not make a UTF-8 file Windows-1252, so both kinds are counted: characters
+    # of several bytes, and other bytes beyond ASCII, which is the same in both encodings.
     valid = broken = 0
-    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
     with open(path, "rb") as handle:
-        # The decoder keeps a character that is cut at the end of a block for the next one.
         while block := handle.read(1 << 20):
-            text = decoder.decode(block)
-            # ASCII is the same in both encodings and decides nothing.
-            if not text.isascii():
-                bad = len(re.findall("[\udc80-\udcff]", text))
-                broken += bad
-                valid += len(text) - len(text.encode("ascii", "ignore")) - bad
+            whole = re.findall(rb"[\xc2-\xf4][\x80-\xbf]{1,3}", block)
+            valid += len(whole)
+            broken += len(re.findall(rb"[\x80-\xff]", block)) - sum(map(len, whole))
     return "cp1252" if broken > valid else "utf-8-sig"
 
 
@@ -190,7 +185,11 @@ def columns_of(header: list[str]) -> dict[str, int]:
     for field, hints in _NAMES["hints"].items():
         for position, cell in enumerate(header):
             words = names[position].split()
-            name = re.fullmatch(r"[\w ()/#.-]{1,40}", cell) and "--" not in cell and len(words) <= 4
+            name = (
+                re.fullmatch(r"[\w ()\[\]/#.-]{1,40}", cell)
+                and "--" not in cell
+                and len(words) <= 4
+            )
             telling = not set(hints).isdisjoint(words) and set(_NAMES["not_text"]).isdisjoint(words)
             if name and telling and field not in found and position not in found.values():
                 found[field] = position
@@ -203,14 +202,19 @@ def joined_columns(header: list[str], columns: dict[str, int]) -> dict[str, list
     For each such field the positions of every item's columns, ordered by number: a column with
     the amount ("Takaran 1") comes before that of its ingredient.
     """
-    names, found = [plain_name(cell) for cell in header], {}
+    # "Langkah II", "Bahan B" and "Step two" are numbered as well.
+    words, found = _NAMES["numbers"], {}
+    split = [plain_name(cell).split() for cell in header]
+    names = [" ".join(str(words.get(word, word)) for word in name) for name in split]
     numbers = [int((re.findall(r"\d{1,3}", name) or ["0"])[0]) for name in names]
     bare = [re.sub(r"(?: ke)? ?\d+", "", name).strip() for name in names]
     known = set(_NAMES["amount"])
     amounts = [place for place, name in enumerate(bare) if not known.isdisjoint(name.split())]
     for field in ("ingredients", "steps"):
-        # Columns of one name but for the number; a name that stands there twice counts as well.
-        same = [place for place, name in enumerate(bare) if name == bare[columns[field]]]
+        # Columns of one name but for the number; a name that stands there twice counts as well, and
+        # the spices that many list apart.
+        alike = {bare[columns[field]], *_NAMES["beside"].get(field, ())}
+        same = [place for place, name in enumerate(bare) if name in alike]
         items = {place: [place] for place in sorted(same, key=numbers.__getitem__)}
         # What has the number of an ingredient comes in front of it, from left to right.
         for amount, item in product(amounts if field == "ingredients" else [], items):

@@ -96,14 +96,11 @@ def validate(file: str | Path, train: str | Path | None = None, tokenizer=None) 
     return table[["line", "kind", "error", "meaning", "detail"]]
 
 
-def numbered_lines(path: str | Path) -> Iterator[tuple[int, bytes]]:
+def numbered_lines(path: str | Path) -> list[tuple[int, bytes]]:
     """Lines that are not blank; as bytes they end at \\n alone, not at U+2028 in a text."""
-    with open(path, "rb") as handle:
-        for line, raw in enumerate(handle, 1):
-            # Some editors begin a file with a UTF-8 byte order mark, which JSON does not allow.
-            raw = raw.removeprefix(b"\xef\xbb\xbf") if line == 1 else raw
-            if raw.strip():
-                yield line, raw
+    # Some editors begin a file with a UTF-8 byte order mark, which JSON does not allow.
+    lines = Path(path).read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
+    return [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
 
 
 def file_faults(path: str | Path) -> list[tuple[int, str, str]]:

@@ -86,7 +86,9 @@ def test_data_check_counts_and_judges(call, tmp_path, capsys):
     assert call("data", "check", bad, "--json") == 1
     said = capsys.readouterr()
     assert json.loads(said.out)["rows_kept"] == 0 and len(said.err.splitlines()) == 1
-    assert call("data", "check", good) == 0 and "rows_kept: 1" in capsys.readouterr().out
+    assert call("data", "check", good) == 0
+    told = capsys.readouterr().out
+    assert "rows_kept: 1" in told and "line: 3\n  reason: no steps" in told
 
 
 def test_validate_jsonl_says_by_its_exit_code_whether_there_are_errors(call, tmp_path, capsys):

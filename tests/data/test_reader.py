@@ -130,6 +130,10 @@ def test_other_columns_in_camel_case(read):
         ("Judul,Bahan,Langkah,Langkah,Langkah.2", "A,a--b,x,y,z", "a b", "x y z"),
         ("title,ingredients,stepText1,stepText2,step_1_image", "A,a--b,x,nan,p", "a b", "x"),
         ("Title,Ingredients,Ingredient 1,Steps", "A,a--b,c,x", "a b", "x"),
+        ("Judul,Bahan A,Bahan B,Langkah II,Langkah I", "A,a,b,y,x", "a b", "x y"),
+        ("Judul,Bahan,Bumbu,Langkah Kedua,Langkah Pertama", "A,a--b,c,y,x", "a b c", "x y"),
+        ("title,ingredients[0],ingredients[1],Step Two,Step One", "A,a,b,y,x", "a b", "x y"),
+        ("Title,Ingredients,Spices,Process", "A,a--b,c,x", "a b c", "x"),
     ],
 )
 def test_items_in_columns_of_their_own_are_joined_by_number(read, header, row, ingredients, steps):
