@@ -97,8 +97,7 @@ def look_at(path: Path) -> Layout:
     # A file may also hold lines of CSV as cells of another, each in quotes as a whole.
     for wrapped, skip, separator in product(("", *SEPARATORS), range(5), SEPARATORS):
         rows = first_records(text, separator, strict=wrapped != "")
-        header = rows[skip] if len(rows) > skip else []
-        header = unwrapped(header, wrapped) if wrapped else header
+        header = unwrapped(rows[skip], wrapped) if len(rows) > skip else []
         columns = columns_of(header)
         # The header and all that stands above it are skipped when the rows are read.
         if all(field in columns for field in REQUIRED):
@@ -156,7 +155,7 @@ def unwrapped(row: list[str], separator: str) -> list[str]:
 
     Spreadsheets with another separator save a CSV so, and quote only the lines that need it.
     """
-    if any(row[1:]):
+    if not separator or any(row[1:]):
         return row
     cells = next(csv.reader(io.StringIO("".join(row[:1]), ""), **dialect(separator)), [])
     return cells if len(cells) >= len(REQUIRED) else row
@@ -284,16 +283,16 @@ def next_row(handle, ahead: deque, layout: Layout) -> tuple[list[str] | None, st
             row, problem = None, UNCLOSED
         if not problem or not any('\\"' in line for line in taken):
             break
-    # How a row differs from the beginning of its file.
-    if problem == "":
-        layout.seen |= {WRAPPED} if row is not whole else set()
-        layout.seen |= {BACKSLASH} if way is doubled else set()
     # A quote where none may stand: this line alone, then the next ones as if new.
     if row is None:
         ahead.extendleft(reversed(taken[1:]))
         del taken[1:]
         row = fields_of_line(ways[0](taken[0]), layout.separator, len(layout.header))
         problem = UNCLOSED if row is None else problem_of(row, layout)
+    # How a row differs from the beginning of its file.
+    elif not problem:
+        layout.seen |= {WRAPPED} if row is not whole else set()
+        layout.seen |= {BACKSLASH} if way is doubled else set()
     return row, problem, taken
 
 

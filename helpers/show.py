@@ -114,9 +114,8 @@ def show_tokens(row, tokenizer) -> None:
 def show_side_by_side(titles: list[str], texts: list[str]) -> None:
     """Show texts in columns, line breaks kept."""
     style = "vertical-align:top;text-align:left;white-space:pre-wrap;overflow-wrap:break-word"
-    cells = ""
-    for title, text in zip(titles, texts):
-        cells += f'<td style="{style}"><b>{html.escape(title)}</b>\n\n{html.escape(text)}</td>'
+    shown = [(html.escape(title), html.escape(text)) for title, text in zip(titles, texts)]
+    cells = "".join(f'<td style="{style}"><b>{title}</b>\n\n{text}</td>' for title, text in shown)
     # a `$` in a text is no formula
     table = '<table class="tex2jax_ignore mathjax_ignore" style="width:100%;table-layout:fixed">'
     display(HTML(f"{table}<tr>{cells}</tr></table>"))
