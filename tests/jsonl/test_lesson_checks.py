@@ -79,6 +79,10 @@ def of_different_jobs(jobs, file):
     return there and any(job.status not in ("failed", "cancelled") for job in jobs)
 
 
+def containing(jobs, file):
+    return any(file in job.training_file and already()([job], job.training_file) for job in jobs)
+
+
 ANSWERS = [
     ("7.1", 0.1, ""),
     ("7.1", "0.14", ""),
@@ -117,6 +121,13 @@ ANSWERS = [
     ("8.1", with_answer(json.dumps({"category": "card"})), "row 3: its keys"),
     ("8.2", 600 * 300 / 88_000, ""),
     ("8.2", np.float64(2.05), ""),
+    ("8.1", [*ROWS[:2], row("My PIN is blocked.", "transfer", "wrong_recipient")], "rather one of"),
+    ("8.1", [*ROWS[:2], row("Bagaimana cara mengganti PIN kartu?")], ""),
+    ("8.1", [*ROWS[:2], row("I forgot my PIN.", "card", "delivery")], "row 3: by its words"),
+    ("8.2", "2.05", ""),
+    ("8.2", 2, "two decimals"),
+    ("8.2", 2.1, "two decimals"),
+    ("8.2", 2.06, "seconds × tokens"),
     ("8.2", 10 * 300 / 88_000, "600 seconds"),
     ("8.2", 88_000 / 180_000, "upside down"),
     ("8.2", 180_000 / 19_000, "the prompt counts"),
@@ -134,6 +145,8 @@ ANSWERS = [
     ("9.2", already(every=False), "look at all jobs"),
     ("9.2", lambda jobs, file: True, "may be tried again"),
     ("9.2", of_different_jobs, "those of one job"),
+    ("9.2", already(over=("failed", "cancelled", "paused")), "status paused means it is there"),
+    ("9.2", containing, "another file"),
     ("9.2", lambda file, jobs: already()(jobs, file), "cannot be checked"),
     ("10.1", panels(10, 14), ""),
     ("10.1", panels(10, 13), "14 o'clock counts"),
