@@ -14,7 +14,6 @@ import itertools
 import re
 import tomllib
 import unicodedata
-from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,7 +26,7 @@ from .settings import LANGUAGES, ROOT, choice
 
 FOLDER = ROOT / "data" / "health_qa"
 RULES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
-EMERGENCIES = tomllib.loads(Path(__file__).with_name("emergency.toml").read_text("utf-8"))
+URGENT = tomllib.loads(Path(__file__).with_name("emergency.toml").read_text("utf-8"))
 TEXTS = {language: RULES[language]["texts"] for language in LANGUAGES}
 LEAST = 0.29  # similarity below which there is no answer; lesson 07 chooses it
 FEWEST_WORDS, MOST_CHARACTERS = 2, 600
@@ -61,9 +60,8 @@ def questions(language: str, folder: Path = FOLDER) -> pd.DataFrame:
     written = read(f"{language}.csv").merge(read("splits.csv")[["qa_id", "split"]], how="left")
     written = pd.concat([written, read(f"more/{language}.csv").assign(split="more")])
     # The same questions in other words, with answer, topic and flags of the question they rephrase.
-    phrasings = read("more/phrasings.csv")[["qa_id", "question", "where"]]
-    phrasings = phrasings.merge(written.drop(columns=["question", "where"]), how="left")
-    rows = [written, phrasings.assign(split="phrasing")]
+    known = written.drop(columns=["question", "where"])
+    rows = [written, read("more/phrasings.csv").merge(known, how="left").assign(split="phrasing")]
     # Questions without a written answer. The first two are to be declined and need a doctor; a
     # story does only where it asks for something that must be declined.
     for name, split in (("refusals", "decline"), ("emergencies", "decline"), ("stories", "story")):
@@ -133,7 +131,7 @@ def emergency_rules() -> re.Pattern:
     """
     # Between two parts: up to NEAR words, as few as possible.
     between, found = rf"(?:\W+\w+){{0,{NEAR}}}?\W+", []
-    for rule in itertools.chain(*EMERGENCIES["rules"].values()):
+    for rule in itertools.chain(*URGENT["rules"].values()):
         # Each part begins at a word and may go on by up to nine letters: "dada", "dadaku".
         parts = [rf"\b(?:{part})\w{{0,9}}" for part in spelt_out(rule).split(" ~ ")]
         # People write the parts in any order, so each order is an alternative of the pattern.
@@ -158,20 +156,18 @@ def meant(found: re.Match) -> str:
     """A word as emergency.toml spells it: "gk" as gak, "kejng" and "kejaaang" as kejang."""
     # Three letters alike, or more, are one.
     word = re.sub(r"([^\W\d_])\1{2,}", r"\1", found[0].lower())
-    word = EMERGENCIES["chat"].get(word, word)
+    word = URGENT["chat"].get(word, word)
     # A rare word with one letter missing, doubled, wrong or changed with its neighbour. Words that
     # are as near to it and mean something else are listed: "breeding" is no bleeding.
-    near = process.extractOne(
-        word, EMERGENCIES["rare"], scorer=distance.OSA.distance, score_cutoff=1
-    )
-    return near[0] if near and word not in EMERGENCIES["other"] else word
+    near = process.extractOne(word, URGENT["rare"], scorer=distance.OSA.distance, score_cutoff=1)
+    return near[0] if near and word not in URGENT["other"] else word
 
 
 def is_emergency(text: str) -> bool:
     """Whether a message falls under the list of emergencies, in either language; no triage."""
-    text = plain_letters(text)
-    # Once as it stands, once as it was meant: a word that was mended must not hide another.
-    return any(map(emergency_rules().search, (text, re.sub(r"\w+", meant, text))))
+    text = plain_letters(text).lower()
+    # As it stands and, where that differs, as it was meant: what is mended must not hide a word.
+    return any(map(emergency_rules().search, {text, re.sub(r"\w+", meant, text)}))
 
 
 def names_dose(text: str) -> bool:
@@ -217,7 +213,7 @@ class Library:
         # One row for each answer: its question's vector plus its own, (answers, terms).
         self.index = self.vectors(self.written["question"]) + self.vectors(self.written["answer"])
 
-    def nearest(self, question: str, hidden: Collection[str] = ()):
+    def nearest(self, question: str, hidden: list[str] | tuple = ()):
         """The row of `written` nearest to what is asked, and their similarity, 0 to 1.
 
         It is the mean of two cosines, to the written question and to its answer. `hidden`: ids of
@@ -231,18 +227,17 @@ class Library:
 
     def reply(self, message: str) -> Reply:
         """The guard's reply, or a written answer with the disclaimer; a dose is not shown."""
-        # One line, without the lone surrogates that some terminals send. A word holds a letter:
-        # "?!" is none.
+        # One line, without the lone surrogates that some terminals send.
         question = " ".join(message.encode("utf-8", "replace").decode().split())
-        words = re.findall(r"\S*[^\W\d_]\S*", question)
         # What may be an emergency comes before everything else: even a message that is too long or
         # a single word must get the number of an ambulance.
         if is_emergency(question):
             return Reply("emergency", self.texts["emergency"])
-        # Then the form: one whole sentence on one thing, or there is not enough to search by.
+        # Then the form: one whole sentence on one thing, or there is not enough to search by. A
+        # word holds a letter: "?!" is none.
         if len(question) > MOST_CHARACTERS:
             return Reply("long", self.texts["long"].format(n=len(question), most=MOST_CHARACTERS))
-        if len(words) < FEWEST_WORDS:
+        if len(re.findall(r"\S*[^\W\d_]\S*", question)) < FEWEST_WORDS:
             return Reply("short", self.texts["short"])
         # What must not be answered from afar; then what nobody has written an answer to. A far
         # answer would sound as sure as a near one.

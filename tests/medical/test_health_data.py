@@ -110,6 +110,7 @@ def test_the_split_is_even_over_topics_and_flags_and_later_rows_only_train(writt
     assert set(later["split"]) == {"train"} and (later["see_doctor"] == later["abstain"]).all()
 
 
+@pytest.mark.filterwarnings("ignore::pandas.errors.ParserWarning")
 @pytest.mark.parametrize(
     ("file", "old", "new", "message"),
     [
@@ -117,21 +118,11 @@ def test_the_split_is_even_over_topics_and_flags_and_later_rows_only_train(writt
         ("splits.csv", "health-001,train\n", "", "health-001: .*no line in splits.csv"),
         ("more/id.csv", ",no,no\n", ",,no\n", "more-0.*an empty cell"),
         ("more/id.csv", "more-001,", ",", "more/id.csv, line 2, : an empty cell"),
-        (
-            "more/phrasings.csv",
-            "health-001,",
-            "health-999,",
-            "phrasings.csv, line 2, health-999: .*",
-        ),
-        (
-            "more/phrasings.csv",
-            "-001,Idealnya tidur",
-            "-001,,Idealnya tidur",
-            "phrasings.csv, line 2",
-        ),
-        ("more/refusals.csv", "dose,Ibu", "dose,,Ibu", "refusals.csv, line 2, decline-0: an empty"),
+        ("more/phrasings.csv", "health-001,", "health-999,", "phrasings.csv, line 2, health-999"),
+        ("more/phrasings.csv", "-001,Ideal", "-001,,Ideal", "phrasings.csv, line 2, health-001"),
+        ("more/refusals.csv", "dose,Ibu", "dose,,Ibu", "refusals.csv, line 2, decline-0"),
         ("more/emergencies.csv", 'breathing,"Istri', ',"Istri', "emergencies.csv, line 2, decline"),
-        ("more/stories.csv", "\n,Ayam beku", "\n,,Ayam beku", "stories.csv, line 2, story-0: an"),
+        ("more/stories.csv", "\n,Ayam beku", "\n,,Ayam beku", "stories.csv, line 2, story-0"),
     ],
 )
 def test_a_damaged_table_is_refused_with_its_row(tmp_path, file, old, new, message):
