@@ -49,8 +49,9 @@ def record(name: str, value: float, unit: str = "", *, low=None, high=None, n=No
     # NaN and infinity are no JSON numbers, and a measurement that gives them has failed.
     if not math.isfinite(value):
         raise ValueError(f"metric {name!r} is {value}: only finite numbers can be recorded")
-    # Plain float() and int(), because numpy's numbers are not JSON.
-    low, high = (None if bound is None else float(bound) for bound in (low, high))
+    # Plain float() and int(), because numpy's numbers are not JSON. A bound that is infinite or NaN
+    # bounds nothing, as that of one single loss.
+    low, high = (float(b) if b is not None and math.isfinite(b) else None for b in (low, high))
     row = {"notebook": _notebook, "name": name, "value": value, "unit": unit}
     row |= {"low": low, "high": high, "n": None if n is None else int(n)}
     # A cell that is run again replaces its number instead of adding a second one.

@@ -14,6 +14,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable
 from itertools import chain, combinations
+from statistics import fmean
 
 import numpy as np
 import pandas as pd
@@ -32,18 +33,13 @@ Answer = str | Recipe | None
 Seen = dict[str, set[str]] | None  # ingredients of the training recipes: their units
 
 
-def interval(values, weights=None) -> tuple[float, float, float]:
+def interval(values, weights=None, least: float = 0.0) -> tuple[float, float, float]:
     """Mean of per-row `values` and its 95 % percentile-bootstrap interval (Efron 1979).
 
     Returns (mean, low, high). With `weights` the mean is weighted, as for a loss per token over
-    rows of different length. It has a width also where all rows are alike, see `ends`. Raises
-    ValueError for no values.
+    rows of different length. It has a width also where all rows are alike: see `ends`, for values
+    on a scale from `least` to 1. Raises ValueError for no values.
     """
-    return _interval(values, weights, least=0.0)
-
-
-def _interval(values, weights, least: float) -> tuple[float, float, float]:
-    """`interval` of values between `least` and 1."""
     values = np.asarray(values, dtype=float)
     if not len(values):
         raise ValueError("no values: an interval is of one row at least.")
@@ -104,7 +100,7 @@ def paired(ours, theirs, weights=None) -> tuple[float, float, float, float]:
         # All of one size, as for yes and no: the flips are tosses of a coin, counted exactly. None
         # that changed is p = 1, as one toss is.
         p = binomtest(int((changed > 0).sum()), max(len(changed), 1)).pvalue
-    return *_interval(differences, weight, least=-1.0), float(p)
+    return *interval(differences, weight, least=-1.0), float(p)
 
 
 def share(hits) -> tuple[float, float, float]:
@@ -169,11 +165,6 @@ def listed(answer: Answer | list[str], language: str) -> list[str]:
     return answer if isinstance(answer, list) else list(dict(amounts(answer, language)))
 
 
-def mean_of(values: list) -> float:
-    """Their mean; NaN where there is nothing to average."""
-    return float(np.mean(values)) if values else float("nan")
-
-
 def matched(names: list[str], others: list[str], language: str) -> int:
     """How many pairs of `same` names two lists can make, each name in one pair at most.
 
@@ -234,7 +225,7 @@ def odd_units(answer: Recipe, seen: Seen, language: str) -> float:
     """
     # Names that the training never had are passed over: of them nothing is known.
     known = [pair for pair in amounts(answer, language) if pair[0] in seen]
-    return mean_of([unit not in seen[name] for name, unit in known])
+    return fmean([unit not in seen[name] for name, unit in known]) if known else np.nan
 
 
 def steps_of(answer: Recipe, language: str) -> str:
@@ -264,7 +255,7 @@ def used(answer: Recipe, language: str) -> float:
         telling = own - (classes - parts) if own - classes else set()
         forms = {*telling, *short_forms(name, language)}
         hits.append(any(f" {form} " in steps for form in forms))
-    return mean_of(hits) if hits else 0.0
+    return fmean(hits or [0.0])
 
 
 def unlisted(answer: Recipe, known: Iterable[str], language: str) -> list[str]:
@@ -327,8 +318,8 @@ def measures(texts: list[str], rows: list[dict], language: str, seen: Seen = Non
             one["unlisted"] = bool(unlisted(answer, seen, language))
         one["odd_units"] = odd_units(answer, seen or {}, language)
         items = answer.ingredients or ("",)
-        one["quantities"] = mean_of([recipes.has_quantity(item) for item in items])
-        one["impossible"] = mean_of([recipes.too_much(item, language) for item in items])
+        one["quantities"] = fmean([recipes.has_quantity(item) for item in items])
+        one["impossible"] = fmean([recipes.too_much(item, language) for item in items])
         found.append(one)
     return pd.DataFrame(found)
 
@@ -343,7 +334,7 @@ def fresh_steps(texts: Iterable[Answer]) -> tuple[list[float], list[int]]:
     # How often each step, word for word, was written in all answers together. A step written three
     # times counts a third each time, so the three of them are one step.
     times = Counter(chain.from_iterable(steps))
-    values = [mean_of([1 / times[step] for step in some]) for some in steps]
+    values = [fmean([1 / times[step] for step in some]) for some in steps]
     return values, list(map(len, steps))
 
 

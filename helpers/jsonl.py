@@ -350,5 +350,5 @@ def finetune(folder: Path, train_file: Path, validation_file: Path, cfg: Setting
         # Tokens of one epoch times the epochs; the last one may be a part.
         done["trained_tokens"] = round(rows[0].tokens * trainer.state.epoch)
         done["left_out"] = sum(len(part.too_long) for part in rows)  # longer than max_length
-        training.save(adapter, trainer, tokenizer, cfg, done)
+        training.save(adapter, trainer, tokenizer, cfg, done, data=Path(train_file).name)
     return done

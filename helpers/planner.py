@@ -21,8 +21,11 @@ from bisect import bisect_right
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
+
 from . import settings
 from .files import UsageError
+from .memory import used_bytes
 
 # Their blocks are alike but for biases (Qwen2) and a norm over queries and keys (Qwen3).
 FAMILIES = ("llama", "qwen2", "qwen3")
@@ -83,15 +86,6 @@ def find(model: str, download: bool = False) -> Shape:
         if isinstance(layer, torch.nn.Linear)
     }
     return Shape(config, empty.num_parameters(), linears)
-
-
-def upcasts(dtype: str) -> bool:
-    """Whether a training keeps embeddings, head and norms in fp32.
-
-    fp16 needs it: its largest number is 65504, and large models pass that between their layers.
-    bf16 has the range of fp32, so nothing is upcast; on a processor that also makes a step faster.
-    """
-    return dtype != "bfloat16"
 
 
 @dataclass(frozen=True)
@@ -294,8 +288,10 @@ def plan(source, **changes) -> Plan:
     known["checkpointing"] = values["gradient_checkpointing"]
     model = changes.pop("model", None) or values["base_model"]
     known |= {name: value for name, value in changes.items() if value is not None}
-    # Asked last, since a changed dtype changes the answer.
-    known.setdefault("upcast", upcasts(known["dtype"]))
+    # Embeddings, head and norms go to fp32, but in bf16, which has the range of fp32: the largest
+    # number of fp16 is 65504, and large models pass that between their layers. On a processor bf16
+    # throughout also makes a step faster. Asked last, since a changed dtype changes the answer.
+    known.setdefault("upcast", known["dtype"] != "bfloat16")
     job = Job(**known)
     parts, phases = step_bytes(find(model), job)
     # What no formula gives: the process or the CUDA context, and what the allocator holds unused.
@@ -321,20 +317,22 @@ def recommend(source, card_gib: float, **changes) -> dict[str, int]:
 
 
 def check_fits(cfg: settings.Settings) -> None:
-    """Raises UsageError, with advice, when a training with these settings cannot fit the GPU.
+    """Raises UsageError, with advice, when a training with these settings cannot fit.
 
-    Judges nothing on a processor, nor a base model whose sizes are not known.
+    On a processor the plan is that of the whole process, against the memory that is free now and
+    what the process already holds. A base model whose sizes are not known is not judged.
     """
-    if cfg.device.kind != "cuda":
-        return
+    room = cfg.device.memory_gb
+    if cfg.device.kind == "cpu":
+        room = (psutil.virtual_memory().available + used_bytes()) / GIB
     try:
         need = plan(cfg).total_bytes / GIB
     except UsageError:  # the other lessons still run, and lesson 01 says so
         return
-    if need > cfg.device.memory_gb:
-        largest = recommend(cfg, cfg.device.memory_gb)
+    if need > room:
+        largest = recommend(cfg, room)
         raise UsageError(
             f"profile {cfg.profile!r} with {cfg.base_model} needs {need:.1f} GiB by plan, "
-            f"{cfg.device.name} has {cfg.device.memory_gb:.1f}. What would fit, with the rest as "
-            f"it is: {largest}. Use PROFILE 'auto' without BASE_MODEL."
+            f"{cfg.device.name} has {room:.1f}. What would fit, with the rest as it is: {largest}. "
+            "Close other programs, or use PROFILE 'auto' without BASE_MODEL."
         )

@@ -27,7 +27,7 @@ from transformers import Trainer
 
 from . import files, models, prompts, splits
 from .files import CourseError, LabelMaskError
-from .memory import used_gb
+from .memory import free, used_gb
 from .planner import PIECE, check_fits
 from .prompts import IGNORE
 from .settings import PACKAGED_NAME, Settings
@@ -275,6 +275,9 @@ class History(tf.TrainerCallback):
         if "loss" in logs or "eval_loss" in logs:  # not the summary at the end
             # Trainer has just put the entry there; what is added goes into checkpoints with it.
             state.log_history[-1] |= {"of": state.max_steps, "memory_gb": round(used_gb(), 2)}
+            # On a processor rows of many lengths leave gaps between the blocks, which add up.
+            if args.use_cpu:
+                free()
             self.show(state.log_history)
 
     def show(self, rows: list[dict]) -> None:

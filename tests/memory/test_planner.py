@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import nbformat
 import pytest
@@ -212,6 +213,19 @@ def test_a_profile_that_cannot_fit_the_gpu_is_refused_with_advice(
     made = dataclasses.replace(cfg, device=settings.Device("cuda", name, size, capability), **known)
     planner.check_fits(dataclasses.replace(made, base_model="someone/else"))  # cannot be judged
     with contextlib.nullcontext() if words is None else pytest.raises(UsageError, match=words):
+        planner.check_fits(made)
+
+
+@pytest.mark.parametrize(("free_gb", "fits"), [(4.1, True), (2.0, False)])
+def test_on_a_processor_the_process_must_fit_what_is_free(cfg, monkeypatch, free_gb, fits):
+    row = settings.profiles()["cpu"]
+    known = {f.name: row[f.name] for f in dataclasses.fields(cfg) if f.name in row}
+    made = dataclasses.replace(cfg, **known | {"base_model": "packaged", "profile": "cpu"})
+    memory = SimpleNamespace(available=free_gb * 1e9 - 0.5e9)
+    monkeypatch.setattr(planner.psutil, "virtual_memory", lambda: memory)
+    monkeypatch.setattr(planner, "used_bytes", lambda: 0.5e9)  # what the process holds counts
+    words = "needs 3.* GiB by plan, .* has 1.9. What would fit, .*Close other programs"
+    with contextlib.nullcontext() if fits else pytest.raises(UsageError, match=words):
         planner.check_fits(made)
 
 
