@@ -20,7 +20,6 @@ import transformers as tf
 from datasets import load_dataset
 from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 from torch.nn.functional import linear
-from torch.nn.utils.rnn import pad_sequence
 
 parser = argparse.ArgumentParser()
 for name in ("base", "file", "output"):
@@ -33,7 +32,7 @@ chosen = parser.parse_args()
 
 cuda, dtype = torch.cuda.is_available(), getattr(torch, chosen.dtype)
 tokenizer = tf.AutoTokenizer.from_pretrained(chosen.base)
-pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+tokenizer.pad_token, tokenizer.padding_side = tokenizer.pad_token or tokenizer.eos_token, "right"
 
 
 def encode(row):
@@ -48,16 +47,6 @@ def encode(row):
     reply = tokenizer(answer["content"], add_special_tokens=False)["input_ids"]
     reply.append(tokenizer.eos_token_id)
     return {"input_ids": ids + reply, "labels": [-100] * len(ids) + reply}
-
-
-def collate(rows):
-    """Tensors of shape (batch, length), padded on the right to the longest row."""
-    ids, labels = ([torch.tensor(row[key]) for row in rows] for key in ("input_ids", "labels"))
-    return {
-        "input_ids": pad_sequence(ids, batch_first=True, padding_value=pad),
-        "attention_mask": pad_sequence([torch.ones_like(i) for i in ids], batch_first=True),
-        "labels": pad_sequence(labels, batch_first=True, padding_value=-100),
-    }
 
 
 rows = load_dataset("json", data_files=chosen.file, split="train")
@@ -95,6 +84,8 @@ args = tf.TrainingArguments(
     remove_unused_columns=False,
     ddp_find_unused_parameters=False,
 )
+# Labels get -100. Few lengths: a processor's matrix library keeps a program for each shape.
+collate = tf.DataCollatorForSeq2Seq(tokenizer, pad_to_multiple_of=32)
 trainer = tf.Trainer(model=model, args=args, train_dataset=rows, data_collator=collate)
 trainer.train()
 trainer.save_state()
