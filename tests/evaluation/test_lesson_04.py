@@ -17,7 +17,7 @@ from pipeline import gates
 SAID = [  # what the summary says once a rater has given some verdicts
     (["No answer rated yet"], [], ""),
     (["Rater 1: 4 answers rated, 75"], [], "good good odd good"),
-    (["Rater 1: 4", "Rater Ana: 2 answers rated, 50", "kappa 0,00"], ["Ana"], "good odd"),
+    (["Rater 1: 4", "Rater Ana: 2 answers rated, 50", "kappa 0"], ["Ana"], "good odd"),
     (
         ["Rater 1: 4", "Rater Ana: 4", "75 % of 4 ratings are the same, kappa 0,50"],
         ["Ana"],
