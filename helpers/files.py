@@ -89,7 +89,8 @@ def replace_whole(path: Path, make: Callable[[Path], object]) -> Path:
     # Beside the target, since a rename is one step only within a disk; the name is one that no
     # other process takes.
     temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
-    # Whoever reads `path` finds the old file or the new one, never a half.
+    # Whoever reads `path` finds the old file or the new one, never a half; for a moment between
+    # two renames an old folder is gone and the new one not yet there.
     old = temporary.with_name(f"{temporary.name}-old")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -190,7 +190,7 @@ class LabelTrainer(Trainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         # In evaluation Trainer weighs each batch by its rows. Divided by rows times the mean labels
         # of a row, the batches add up to all nats over all label tokens.
-        if num_items_in_batch is None:
+        if not model.training:
             num_items_in_batch = len(inputs["labels"]) * self.labels_a_row
         # A sum over this batch, divided by the tokens of the whole update: each token then weighs
         # the same, however the rows fell into batches.
