@@ -22,7 +22,6 @@ from jsonschema import Draft202012Validator, FormatChecker
 from rapidfuzz import fuzz, process
 
 from . import splits
-from .cleaning import MARKER
 from .files import CourseError, write_text
 from .prompts import check_labels, encode
 from .settings import ROOT, Settings, choice
@@ -30,17 +29,15 @@ from .show import tr
 
 TABLES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 KINDS = TABLES["kind"]  # what `validate` finds
-# What a row must look like, as JSON Schemas; the arguments of a call are an object, as JSON text.
+# What a row must look like, as JSON Schemas; the arguments of a call are an object, as JSON text,
+# without NaN: what json.loads would take for a number beyond JSON goes to int, which refuses it.
 FORMATS = FormatChecker(())
 FORMATS.checks("arguments", (ValueError, TypeError, RecursionError))(
-    lambda text: isinstance(json.loads(text), dict)
+    lambda text: isinstance(json.loads(text, parse_constant=int), dict)
 )
 SHAPES = {k: Draft202012Validator(s, format_checker=FORMATS) for k, s in TABLES["shape"].items()}
 # Files that a training leaves in its folder, and those that systems and killed writes leave.
 OURS, LEFTOVER = (re.compile("|".join(TABLES[name])) for name in ("ours", "leftover"))
-# At most one system message, then turns of user and assistant; within a turn tools may be called.
-ORDER = re.compile(r"((system|developer) )?(user (assistant (tool )+)*assistant )+")
-MISSING = re.compile(r"[:=] *(nan|none|null|undefined)\b")
 NEAR = 90  # percent of rapidfuzz.fuzz.ratio from which two prompts are nearly the same
 BANK_SYSTEM = {"id": "Klasifikasi.", "en": "Classify."}  # short on purpose: every row pays for it
 
@@ -61,38 +58,40 @@ def validate(file: str | Path, train: str | Path | None = None, tokenizer=None) 
     known, answers, prompts, tools = {}, defaultdict(list), {}, []
     for line, raw in lines:
         chat, kind, detail = first_fault(raw, tokenizer)
-        # A conversation is the same whatever its case and spaces.
-        key = tuple(map(plain, chat))
-        if chat and known.setdefault(key, line) != line:
-            kind, detail = "duplicate", f"the same as line {known[key]}"
         # A line with an error is told by it alone; warnings are for rows that can be learnt from.
         if kind:
             found.append((line, kind, detail))
             continue
-        # Warnings: what may be meant that way.
+        # Warnings: what may be meant that way. A conversation is the same whatever its case and
+        # spaces; a real file, of short messages say, holds hundreds of them, and they are learnt
+        # as often as they stand there.
+        first = known.setdefault(tuple(map(plain, chat)), line)
+        if first != line:
+            found.append((line, "duplicate", f"the same as line {first}"))
         prompts[line] = prompt_of(chat)
         answers[plain(chat[-1])].append(line)
-        if missing := MISSING.search(prompts[line]):
-            found.append((line, "missing_value", missing[0]))
+        for kind, text in (("missing_value", prompts[line]), ("other_marker", str(chat))):
+            if seen := re.search(KINDS[kind]["says"], text):
+                found.append((line, kind, seen[0]))
         if any(message.get("tool_calls") for message in chat):
             tools.append(line)
     # What only the whole file shows: that it is empty, teaches nearly always one answer, or calls
     # tools, which not every model's template can show.
     if not known and not any(KINDS[kind]["error"] for _, kind, _ in found):
         found.append((0, "no_messages", "the file holds no row"))
-    for answer, same in answers.items():
-        if len(same) > max(4, len(prompts) / 2):
-            detail = f"{len(same)} times {answer[:60]!r}: lines {str(same[:9])[1:-1]}"
-            found.append((0, "same_answer", detail + ", ..." * (len(same) > 9)))
-    if tools:
-        found.append((0, "tools", f"{len(tools)} rows, the first in line {tools[0]}"))
+    often = [answer for answer, same in answers.items() if len(same) > max(4, len(prompts) / 2)]
+    told = [("same_answer", f"times {answer[:60]!r}", answers[answer]) for answer in often]
+    told += [("tools", "rows", tools)] * bool(tools)
+    for kind, what, at in told:
+        more = ", ..." * (len(at) > 9)
+        found.append((0, kind, f"{len(at)} {what}: lines {str(at[:9])[1:-1]}{more}"))
     # A question that was learnt measures memory, not what the model can do.
     if train:
         found += shared_prompts(prompts, Path(train))
     # What each kind means, in the display language, and whether it is an error: jsonl.toml has it.
     table = pd.DataFrame(sorted(found), columns=["line", "kind", "detail"])
-    table = table.join(pd.DataFrame(KINDS).T, on="kind").astype({"error": bool})
-    table["meaning"] = table[tr("id", "en")]
+    kinds = pd.DataFrame(KINDS).T.rename(columns={tr("id", "en"): "meaning"})
+    table = table.join(kinds, on="kind").astype({"error": bool})
     return table[["line", "kind", "error", "meaning", "detail"]]
 
 
@@ -120,11 +119,11 @@ def file_faults(path: str | Path) -> list[tuple[int, str, str]]:
 
 def first_fault(raw: bytes, tokenizer=None) -> tuple[list[dict], str, str]:
     """A line's conversation, and kind and detail of its first error: [] and both, or "" and ""."""
-    # Text and JSON. Python's parser accepts half a character as an escape ("\ud83d"); writing the
-    # value as UTF-8 finds it.
+    # Text and JSON. Python's parser accepts half a character as an escape ("\ud83d"), and NaN and
+    # Infinity, which no provider takes; writing the value finds both.
     try:
         value = json.loads(raw.decode())
-        json.dumps(value, ensure_ascii=False).encode()  # half a character is no text
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
         copy.deepcopy(value)  # nested too deeply for any of the steps below
     except UnicodeError as problem:
         return [], "bad_text", problem.reason
@@ -137,21 +136,23 @@ def first_fault(raw: bytes, tokenizer=None) -> tuple[list[dict], str, str]:
     for kind, shape in SHAPES.items():
         for wrong in shape.iter_errors(value):
             return [], kind, f"{wrong.json_path}: {wrong.message}: {wrong.instance!r}"[:200]
-    # End and order: what is learnt is the model's, in text. The roles are one string, "system user
-    # assistant ", which one regular expression can judge.
+    # End and order: what is learnt is the model's. The roles are one string, "system user assistant
+    # ", which one regular expression can judge: at most one system message, then turns of user and
+    # assistant; within a turn tools may be called.
     chat = value["messages"]
-    last = chat[-1]
-    if last["role"] != "assistant" or last.get("tool_calls"):
-        return [], "no_answer", f"the last message is by {last['role']}: {str(last)[:90]}"
+    if chat[-1]["role"] != "assistant":
+        return [], "no_answer", f"the last message is by {chat[-1]['role']}: {str(chat[-1])[:90]}"
     if wrong := calls_fault(chat):
         return [], "tool_calls", wrong
     roles = "".join(f"{message['role']} " for message in chat)
-    if not ORDER.fullmatch(roles):
+    if not re.fullmatch(TABLES["order"], roles):
         return [], "role_order", roles
-    if not rows_to_learn(chat):
+    # A row that ends with a call of a tool is right for a provider; here it teaches nothing.
+    if not rows_to_learn(chat) and not chat[-1].get("tool_calls"):
         return [], "nothing_learnt", "weight 0 on every answer"
-    # A control token that somebody typed would be a real one: no training takes it.
-    if marker := re.search(MARKER, str(chat)):
+    # A control token that somebody typed would be a real one: no training takes it. These are the
+    # course's models' own; another tokenizer's are found below, by the check of the training.
+    if marker := re.search(KINDS["control_marker"]["says"], str(chat)):
         return [], "control_marker", marker[0]
     # Length: the tokens of the texts; what the template adds is not counted.
     tokens = len(tokenizer(" ".join(map(plain, chat)))["input_ids"]) if tokenizer else 0
@@ -168,15 +169,17 @@ def first_fault(raw: bytes, tokenizer=None) -> tuple[list[dict], str, str]:
 
 def calls_fault(chat: list[dict]) -> str:
     """Where a call of a tool and its answer do not belong together, or ""."""
-    waiting = []  # ids of calls that no tool has answered yet
+    waiting = []  # ids of calls that no tool has answered yet; the last calls need no answer
     for number, message in enumerate(chat):
         role, key = message["role"], message.get("tool_call_id")
+        ids = [call["id"] for call in message.get("tool_calls") or []]
         if role == "tool" and key in waiting:
             waiting.remove(key)
-        elif role == "tool" or waiting:
-            return f"$.messages[{number}] ({role} {key}): calls without an answer: {waiting}"
+        # An answer would not say to which of two calls with one id it belongs.
+        elif role == "tool" or waiting or len(set(ids)) < len(ids):
+            return f"$.messages[{number}] ({role} {key}): no answer to each id: {waiting or ids}"
         else:
-            waiting = [call["id"] for call in message.get("tool_calls") or []]
+            waiting = ids
     return ""
 
 
@@ -184,7 +187,7 @@ def rows_to_learn(chat: list[dict]) -> list[list[dict]]:
     """What a training makes of a conversation: its beginnings that end with an answer to learn.
 
     Mostly that is one, up to the last answer. An answer with weight 0 is never learnt, one with
-    weight 1 always; a call of a tool is read, not learnt. No answer to learn: [].
+    weight 1 always; a call of a tool is read, not learnt. No answer in text to learn: [].
     """
     # As templates want it: the role system, a text in every message, arguments as an object.
     turns, ends = copy.deepcopy(chat), []
@@ -216,8 +219,7 @@ def shared_prompts(prompts: dict[int, str], train: Path) -> Iterator[tuple[int, 
     for line, text in prompts.items():
         # The nearest of those with the same numbers; a copy has 100 percent.
         alike = known.get(tuple(re.findall(r"\d+", text)), {})
-        near = process.extractOne(text, list(alike), scorer=fuzz.ratio, score_cutoff=NEAR)
-        if near:
+        if near := process.extractOne(text, list(alike), scorer=fuzz.ratio, score_cutoff=NEAR):
             kind = "in_train" if text in alike else "near_train"
             yield line, kind, f"{near[1]:.0f} % line {alike[near[0]]} of {train.name}"
 
@@ -330,12 +332,15 @@ def finetune(folder: Path, train_file: Path, validation_file: Path, cfg: Setting
         ours = OURS.fullmatch(place) and mark.is_file() or LEFTOVER.fullmatch(place)
         if path.is_symlink() or not ours and path.exists() and not path.is_dir():
             raise CourseError(f"{folder} holds other files ({place}): name a new folder.")
-    # The rows of both files, as token ids and labels; what is longer than max_length is left out.
-    tokenizer, rows = models.load_tokenizer(cfg), []
+    # The rows of both files, as token ids and labels. Left out, and counted: what is longer than
+    # max_length, and a conversation that has calls of tools only and no answer in text.
+    tokenizer, rows, calls = models.load_tokenizer(cfg), [], 0
     for file in (train_file, validation_file):
-        chats = [part for chat in read_chats(file, tokenizer) for part in rows_to_learn(chat)]
+        parts = [rows_to_learn(chat) for chat in read_chats(file, tokenizer)]
+        calls += parts.count([])
+        chats = [part for made in parts for part in made]
         rows.append(training.ChatDataset(chats, tokenizer, cfg.max_length))
-        assert len(rows[-1]), f"no row of {file} fits max_length={cfg.max_length}"
+        assert len(rows[-1]), f"no answer of {file} fits max_length={cfg.max_length}"
     # The same training is not repeated: its fingerprint is made of rows, settings and versions.
     mark = training.fingerprint(cfg, *rows)
     done = None if fresh else training.finished(adapter, mark)
@@ -350,5 +355,6 @@ def finetune(folder: Path, train_file: Path, validation_file: Path, cfg: Setting
         # Tokens of one epoch times the epochs; the last one may be a part.
         done["trained_tokens"] = round(rows[0].tokens * trainer.state.epoch)
         done["left_out"] = sum(len(part.too_long) for part in rows)  # longer than max_length
+        done["left_out_calls"] = calls
         training.save(adapter, trainer, tokenizer, cfg, done, data=Path(train_file).name)
     return done

@@ -227,12 +227,13 @@ def check_labels(row: Encoded, chat: list[dict], tokenizer) -> None:
     the ids that are sent in use; the prompt is masked; every answer token and the end token is
     learnt; labels are not shifted; at most one beginning token.
     """
-    # A control token that somebody typed is taken for a real one, and would be learnt.
+    # A control token that somebody typed is taken for a real one, and would be learnt. A marker of
+    # another family of models, which this tokenizer reads as letters, is text.
     control = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}  # unknown: rare characters
     for message in chat:
         text = f"{message.get('content') or ''}{message.get('tool_calls') or ''}"
         typed = control & set(tokenizer(text, add_special_tokens=False)["input_ids"])
-        if typed or re.search(MARKER, text):
+        if typed or any(m in tokenizer.get_added_vocab() for m in re.findall(MARKER, text)):
             raise LabelMaskError(f"a message holds a control token of a template: {text[:80]!r}")
 
     # The prompt is rendered anew, as a chat would send it: the row has to begin with it.

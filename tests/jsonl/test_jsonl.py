@@ -63,10 +63,14 @@ def found(tmp_path):
     return find
 
 
+def rows_of(part):
+    return [(raw.encode(), kind) for kind, rows in ROWS[part].items() for raw in rows]
+
+
 @pytest.mark.parametrize(
     "raw, kind",
     [
-        *[(raw.encode(), kind) for kind, rows in ROWS["wrong"].items() for raw in rows],
+        *rows_of("wrong"),
         *[(b"[" * deep + b"]" * deep, "bad_json") for deep in (500, 100_000)],
         (b'{"messages": "\xff"}', "bad_text"),
         (json.dumps({"messages": [user("a \ud83d"), assistant("b")]}).encode(), "bad_text"),
@@ -100,6 +104,14 @@ def test_good_files_are_read_as_they_are(found, tmp_path):
     assert jsonl.read_chats(path) == chats and "🍜" in path.read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("raw, kind", rows_of("warned"))
+def test_what_may_be_meant_that_way_is_told_and_read(found, tmp_path, tokenizer, raw, kind):
+    good = [line(user(ask), assistant(tell)) for ask, tell in zip(ASK, TELL)]
+    place = (0 if kind == "tools" else 4, kind)
+    assert found(*good, raw) == found(*good, raw, tokenizer=tokenizer) == [place]
+    assert len(jsonl.read_chats(tmp_path / "chat.jsonl", tokenizer)) == 4
+
+
 def test_a_warning_refuses_nothing(found, tmp_path):
     asked = ("a = nan, a + 1?", "Allergies: None.", "x = None\nprint(x)")
     rows = [line(user(ask), assistant(ask)) for ask in asked]
@@ -123,7 +135,7 @@ def test_right_calls_of_tools_are_told_once_and_told_apart_by_what_they_ask(foun
     assert found(*rows, rows[0]) == [(0, "tools"), (4, "duplicate")]
 
 
-WANTED = [SYSTEM, user("Add\n\n1 + 1"), assistant("2")]
+WANTED = json.dumps([SYSTEM, user("Add\n\n1 + 1"), assistant("2")])
 SHAPES = {
     "": lambda rows: "\r\n".join(map(json.dumps, rows)),
     "json_array": json.dumps,
@@ -143,7 +155,7 @@ def test_a_file_in_another_form_is_named_and_its_cure_runs(form, shape, encoding
     row, kind = json.loads(form["row"]), form["kind"] or shape.partition(",")[0]
     rows = [row, json.loads(json.dumps(row).replace("1 + 1", "3 + 3"))]
     path.write_bytes(SHAPES[shape](rows).encode(encoding))
-    while not (found := jsonl.validate(path)).empty:
+    while (found := jsonl.validate(path))["detail"].str.startswith("Python: ").any():
         told.append(found["kind"][0])
         cure = found["detail"][0].removeprefix("Python: ")
         assert len(found) == len(cure.splitlines()) == 1 and "'" not in cure
@@ -151,13 +163,7 @@ def test_a_file_in_another_form_is_named_and_its_cure_runs(form, shape, encoding
         path = path.with_name(f"{path.stem}_chat.jsonl")
     first = {"utf-8": [], "utf-8-sig": [] if kind else ["bom"]}.get(encoding, ["utf16"])
     assert told == first + [kind] * bool(kind)
-    assert jsonl.read_chats(path)[0] == WANTED
-
-
-def test_a_conversation_that_stands_twice_is_an_error_whatever_its_case(found):
-    rows = [line(user(ASK[0]), assistant(tell)) for tell in TELL]
-    again = line(user(ASK[0].upper() + " "), assistant(TELL[0]))
-    assert found(*rows, again) == [(4, "duplicate")]
+    assert jsonl.read_chats(path)[0] == json.loads(form.get("wanted", WANTED))
 
 
 def test_what_is_in_the_training_file_is_an_error_and_what_is_nearly_a_warning(found, tmp_path):

@@ -135,9 +135,7 @@ def test_each_way_to_break_the_label_mask_is_caught(corpus, tokenizer):
             prompts.check_labels(prompts.Encoded(ids, labels), chat, tokenizer)
 
 
-@pytest.mark.parametrize(
-    "typed", ["<|im_end|>", "<|im_start|>system", "<|endoftext|>", "<|eot_id|>"]
-)
+@pytest.mark.parametrize("typed", ["<|im_end|>", "<|im_start|>system", "<|endoftext|>"])
 @pytest.mark.parametrize("place", [1, 2])
 def test_a_control_token_in_a_message_is_never_learnt(corpus, tokenizer, typed, place):
     """The tokenizer takes it for a real one: a request would close itself, an answer end twice."""
