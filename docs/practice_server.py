@@ -34,9 +34,9 @@ class PracticeServer:
     It returns (answer, trained tokens), where `answer(messages, max_tokens)` is the tuned model's
     reply, and `emit(message)` adds an event to the job. The files are paths, None for a validation
     file that was not sent. A `train` that has a parameter `n_epochs` is told how many the client
-    asked for, where it named a number; one without it trains as it does. `faults` are status codes
-    with which the first requests fail, 429 with Retry-After. `log` lists every request as (method,
-    path, status).
+    asked for, where it named a number; one without it trains as it does, and the job then says
+    "auto". `faults` are status codes with which the first requests fail, 429 with Retry-After.
+    `log` lists every request as (method, path, status).
     """
 
     model = "practice-base"
@@ -94,6 +94,9 @@ class PracticeServer:
         sent = [body["training_file"], body.get("validation_file")]
         if unknown := {*sent} - {None, *self.files}:
             return refusal(404, f"no such file: {', '.join(unknown)}")
+        # what `train` has no parameter for is left to it, and not told as if it were done
+        known = inspect.signature(self.train).parameters
+        asked = {name: value if name in known else "auto" for name, value in asked.items()}
         # what was asked for, and what has become of it
         key, events = f"ftjob-{len(self.jobs) + 1}", []
         job = body | {"id": key, "object": "fine_tuning.job", "hyperparameters": asked}
@@ -112,9 +115,8 @@ class PracticeServer:
 
         job["status"] = "running"
         emit(f"Fine-tuning job started: {job['id']}")
-        # what `train` has a parameter for; "auto" leaves it to `train`
-        known = inspect.signature(self.train).parameters
-        asked = {k: v for k, v in job["hyperparameters"].items() if k in known and v != "auto"}
+        # "auto" leaves it to `train`
+        asked = {k: v for k, v in job["hyperparameters"].items() if v != "auto"}
         try:
             answer, job["trained_tokens"] = self.train(*map(self.files.get, sent), emit, **asked)
             job["fine_tuned_model"] = f"ft:{self.model}:{job['id']}"

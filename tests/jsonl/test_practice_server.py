@@ -140,7 +140,8 @@ def test_n_epochs_is_given_to_a_training_that_takes_it(practice, chat_file):
         time.sleep(0.02)
     assert [job["trained_tokens"] for job in server.jobs] == [60, 60, 180]
     server.train = lambda training, validation, emit: (str, 7)  # lesson 09's takes no n_epochs
-    assert follow(client, chat_file).trained_tokens == 7
+    job = follow(client, chat_file)
+    assert (job.trained_tokens, job.hyperparameters.n_epochs) == (7, "auto")
 
 
 @pytest.mark.parametrize("case", ROWS["request"])
