@@ -226,8 +226,9 @@ def test_no_split_of_a_task_leaks_and_each_group_is_tested(task, language, tmp_p
 def files(tmp_path_factory):
     folder, rows = tmp_path_factory.mktemp("files"), jsonl.load_task("bank", "id")
     chats = {part: [i.chat for i in rows[part]] for part in ("train", "validation")}
+    chats["train"][24:] = [[user("Hi"), calls(call())]]  # teaches nothing here
     return [
-        jsonl.write_chats(chats["train"][:24], folder / "train.jsonl"),
+        jsonl.write_chats(chats["train"], folder / "train.jsonl"),
         jsonl.write_chats(chats["validation"][:6], folder / "validation.jsonl"),
     ]
 
@@ -243,7 +244,7 @@ def weights(folder):
 
 def test_a_training_runs_once_and_anew_where_the_rows_or_fresh_say_so(files, own, tmp_path):
     done = jsonl.finetune(tmp_path / "job", *files, own)
-    assert done["steps"] == 8 and done["trained_tokens"] > 0
+    assert done["steps"] == 8 and done["trained_tokens"] > 0 and done["left_out_calls"] == 1
     first = weights(tmp_path / "job")
     stamp = (tmp_path / "job" / "adapter").stat().st_mtime_ns
     assert jsonl.finetune(tmp_path / "job", *files, own) == jsonl.finetune(
@@ -300,7 +301,7 @@ def test_a_folder_with_other_files_and_a_file_with_errors_are_left_alone(files, 
             jsonl.finetune(folder, *files, own, fresh=True)
     bad = tmp_path / "bad.jsonl"
     bad.write_text(files[0].read_text() + "{]\n")
-    with pytest.raises(CourseError, match="bad.jsonl, line 25"):
+    with pytest.raises(CourseError, match="bad.jsonl, line 26"):
         jsonl.finetune(tmp_path / "new", bad, files[1], own)
     assert not (tmp_path / "new").exists()
 
