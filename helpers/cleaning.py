@@ -16,7 +16,6 @@ import unicodedata
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator
-from html.entities import html5
 from itertools import pairwise
 from pathlib import Path
 
@@ -38,18 +37,8 @@ TOLD = _TEXTS["told"]
 LONGEST = 200_000  # characters of a Python list that are still parsed
 BROKEN_LIST = "\ufdd0"  # stands for a list that cannot be read; Unicode gives it to no character
 MARKER = PATTERNS["marker"]  # control tokens of chat templates
-BLOCKS, FILLERS = set(_TEXTS["tags"]["block"].split()), set(_TEXTS["fillers"])
-# An entity, whole or without its semicolon, but not "tahu&lada" or an address with "&copy=2".
-ENTITY = re.compile(r"(?i)&(#\d{1,9};?|#x[\da-f]{1,6};?|[a-z]\w{1,31}(?:;|(?![\w=])))")
-ESCAPE = re.compile(r"(?:\\u[\da-fA-F]{4}|\\U000[\da-fA-F]{5}|\\x[\da-fA-F]{2})+")
-# Numbers as a computer prints them: "1.0 ekor" is "1 ekor", but "10.00" stays.
-FLOAT = re.compile(r"(?<![\d.,/])\d{1,15}\.(?:0|\d{6,17})(?!\d|[.,/]\d)")
-# A comment to its end, as browsers read it, or a shortcode; and a declaration, a tag of HTML or of
-# Word (<o:p>), or a mere "<".
-_TAGS = "|".join(" ".join(_TEXTS["tags"].values()).split())
-_SHORT = "|".join(_TEXTS["shortcodes"].split())
-COMMENT = re.compile(rf"(?s)<!--.*?(?:-->|\Z)|\[/?(?:{_SHORT})\b[^\]\n]*\]")
-TAG = re.compile(rf"(?is)<(?:[!?][^<>]*>|(/?(?:{_TAGS}|[a-z]+:\w+))(?:[\s/][^<>]*)?>)?")
+# Where a cell is read by itself: Python's expressions for tags, entities and so on.
+FOUND = {name: re.compile(text) for name, text in _TEXTS["python"].items()}
 
 
 # --- a cell that holds a list
@@ -75,7 +64,7 @@ def list_items(cell: str) -> list[str]:
         return [ftfy.fixes.fix_surrogates(item) for item in items]
     # None could read it. No item means a broken list, and the row is dropped later. An ordinary
     # text may begin with ("..., or with a word in quotes.
-    return [cell] if re.match(r'\s*(?:\(|"[^\[{\\]*")', cell) else []
+    return [cell] if re.match(r"""\s*(?:\(|["'][^\[{\\]*["'])""", cell) else []
 
 
 def python_literal(cell: str):
@@ -85,7 +74,9 @@ def python_literal(cell: str):
     # Python would join strings without commas, as NumPy prints them, to a single one.
     if re.search(r"""[^\s\[({,:]['"]\s+['"]""", cell) and not re.search(r"""['"\]}]\s*,""", cell):
         raise ValueError("no commas")
-    cell = re.sub(r"(?<=[\[,:])\s*nan\b(?=\s*[],}])", " None", cell)  # pandas' missing value
+    # What R and other languages write before the bracket; the missing values of pandas and R.
+    cell = re.sub(r"^(?:c|list|set|tuple|array)\s*(?=\()", "", cell)
+    cell = re.sub(r"(?<=[\[(,:])\s*(?:nan|NA)\b(?=\s*[]),}])", " None", cell)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SyntaxWarning)  # "\d" inside a string
         # Parsed, then read as a literal: the text never runs, whatever a stranger's file holds.
@@ -95,14 +86,19 @@ def python_literal(cell: str):
 
 
 def postgres_array(cell: str) -> list[str]:
-    """The elements of a PostgreSQL array, {tempe,"kecap manis"}; a ValueError when it is none."""
+    """The elements of a PostgreSQL array, {tempe,"kecap manis"}; a ValueError when it is none.
+
+    A list in square brackets has no quotes here: [1,5 liter air, garam].
+    """
+    if re.fullmatch(r"""\[[^\[\]{}"']+\]""", cell):
+        return re.split(r"(?<!\d),|,(?!\d)", cell[1:-1])
     # Braces inside would be arrays in arrays. Quotes inside an element are written \\".
     if not re.fullmatch(r"\{[^{}]+\}", cell):
         raise ValueError("no array")
     how = {"strict": True, "escapechar": "\\", "doublequote": False, "skipinitialspace": True}
     (items,) = csv.reader([cell[1:-1]], **how)
     # 'ayam', or ayam: 1 is half a list or a dict of another language, and no text.
-    if any(re.match(r"\s*'|[^\s:]+:\s", item) for item in items):
+    if any(re.match(r"\s*'|[^\s:]+:\s|[^=]*=>", item) for item in items):
         raise ValueError("no array")
     return ["" if item == "NULL" else item for item in items]
 
@@ -132,7 +128,9 @@ def scalar_text(value) -> str:
         return ""
     # 1.0 and 0.30000000000000004 are what computers make of 1 and 0.3.
     if isinstance(value, float):
-        return np.format_float_positional(value, 4, trim="-") if np.isfinite(value) else ""
+        # Of a small one the first digits count: four behind the point would be nought.
+        exact = {"fractional": abs(value) >= 1e-3, "trim": "-"}
+        return np.format_float_positional(value, 4, **exact) if np.isfinite(value) else ""
     return value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value)
 
 
@@ -229,24 +227,19 @@ def repair_encoding(cell: str) -> str:
 def visible(cell: str) -> str:
     """Without characters that show nothing, and with those that Windows-1252 has at 0x80 to 0x9F.
 
-    A soft hyphen or a zero-width blank stands inside a word, so nothing takes its place.
+    A soft hyphen, a zero-width blank or a control character stands inside a word, so nothing takes
+    its place.
     """
-    cell = ftfy.fixes.fix_c1_controls(cell)
-    return "".join(c for c in cell if unicodedata.category(c) != "Cf" and c not in FILLERS)
+    cell = FOUND["filler"].sub("", ftfy.fixes.fix_c1_controls(cell))
+    return "".join(c for c in cell if unicodedata.category(c) != "Cf")
 
 
 def plain_tag(found: re.Match) -> str:
-    """A tag without attributes, a line break for a block, and a mere < as text; of TAG."""
+    """A tag without attributes, a line break for a block, and a mere < as text."""
     if not found[1]:
         return " " if len(found[0]) > 1 else "&lt;"
     # What ends a line in a browser ends a line here: one item a line is what comes next.
-    return "\n" if found[1].lower().strip("/") in BLOCKS else f"<{found[1]}>"
-
-
-def character_of(found: re.Match) -> str:
-    """The character of an entity, &frac12; or &#189;, or the text itself when it is none."""
-    name = found[1]
-    return html.unescape(found[0]) if name[0] == "#" else html5.get(name, found[0])
+    return "\n" if found[2] else f"<{found[1]}>"
 
 
 def without_markup(cell: str) -> str:
@@ -259,15 +252,16 @@ def without_markup(cell: str) -> str:
         # Every layer can bring the next one to light: u0026lt; is &lt; is <. The backslash of
         # u0026 got lost; "\\/" is JSON's way to write "/".
         cell = re.sub(r"(?<!\\)u00(?=[\da-f]{2})", r"\\u00", cell)
-        cell = ESCAPE.sub(lambda found: found[0].encode().decode("unicode-escape"), cell)
+        cell = FOUND["escape"].sub(lambda found: found[0].encode().decode("unicode-escape"), cell)
         cell = repair_encoding(
             ftfy.fixes.fix_surrogates(re.sub(r"\\+([/\"'.()*_#-])", r"\1", cell))
         )
-        cell = COMMENT.sub(" ", visible(ENTITY.sub(character_of, cell)))
+        cell = FOUND["entity"].sub(lambda found: html.unescape(found[0]), cell)
+        cell = FOUND["comment"].sub(" ", visible(cell))
         # A parser would also take "a <b" or "<opsional>" for a tag: whatever is no tag of HTML is
         # made text first. Attributes hold nothing that is read, and without them parsers agree.
         if "<" in cell:
-            markup = TAG.sub(plain_tag, cell.replace("&", "&amp;"))
+            markup = FOUND["tag"].sub(plain_tag, cell.replace("&", "&amp;"))
             # The <p> tells the library that this is markup, also where no other tag is left.
             page = BeautifulSoup("<p>" + markup, "html.parser")
             cell = page.get_text(" ")
@@ -319,7 +313,7 @@ NEW = _TEXTS["new"] | {
     "invisible": visible,
     "html": without_markup,
     "list": lambda cell: "\n".join(list_items(cell)) or BROKEN_LIST,
-    "float": lambda cell: FLOAT.sub(lambda found: scalar_text(float(found[0])), cell),
+    "float": lambda cell: FOUND["float"].sub(lambda found: scalar_text(float(found[0])), cell),
     "inline": break_at_numbers,
     "commas": split_commas,
 }
@@ -335,7 +329,7 @@ def clean_chunk(chunk: pd.DataFrame) -> tuple[pd.DataFrame, list[dict], Counter]
     # `fixes` counts by row, not in all: only what was mended in rows that stay is reported. Every
     # mask below has the shape (rows,).
     fixes, columns, counts = defaultdict(int), {}, {}
-    broken = unreadable = marked = np.zeros(len(chunk), dtype=bool)
+    broken = unreadable = foreign = marked = np.zeros(len(chunk), dtype=bool)
     for name in [field for field in FIELDS if field in chunk]:
         # Clean the column, and look for what cannot be mended: characters that stayed broken, and
         # control tokens, which a tokenizer takes for real ones: a turn would end inside the recipe.
@@ -349,6 +343,7 @@ def clean_chunk(chunk: pd.DataFrame) -> tuple[pd.DataFrame, list[dict], Counter]
             columns[name] = pc.utf8_trim(cells, " -" if name == "title" else " ")
         else:
             unreadable = unreadable | np.asarray(pc.equal(cells, BROKEN_LIST))
+            foreign = foreign | matches(cells, "foreign")
             columns[name], counts[name] = one_item_a_line(cells, fixes, name == "steps")
     # The first reason that applies is named: an empty row lacks a title too, and a broken list has
     # no items.
@@ -357,6 +352,7 @@ def clean_chunk(chunk: pd.DataFrame) -> tuple[pd.DataFrame, list[dict], Counter]
         "an empty row": nothing & np.asarray(pc.equal(columns["title"], "")),
         "no title": matches(columns["title"], "no_title"),
         "a list that cannot be read": unreadable,
+        "a list as another language writes it; save it as JSON": foreign,
         "ingredients in one line, without -- or line breaks": (counts["ingredients"] == 1)
         & matches(columns["ingredients"], "one_line"),
         "fewer than two ingredients": counts["ingredients"] < 2,
@@ -415,11 +411,12 @@ def one_item_a_line(text: pa.Array, fixes: dict, steps: bool) -> tuple[pa.Array,
     # One long column of all items, with the number of the cell that each came from.
     lists = pc.split_pattern(text, "\n")
     rows, cells = pc.list_parent_indices(lists).to_numpy(), len(text)  # the cell of each item
-    lines = pc.utf8_trim(pc.list_flatten(lists), " -–—,;")
+    lines = pc.list_flatten(lists)
     # Numbers before the items go, and items of signs alone. `mended` counts by item here and not by
     # cell, so its counts go nowhere.
     uncounted = defaultdict(int)
-    items = pc.utf8_trim(mended(lines, "scrubbed bold", uncounted), " ")
+    items = mended(pc.utf8_trim(lines, " -–—,;"), "scrubbed bold", uncounted)
+    items = pc.utf8_trim(items, " ")
     bare = mended(items, "mark glued", uncounted)
     numbered = np.asarray(pc.not_equal(items, bare)) & matches(items, "number")
     items = mended(pc.utf8_trim(bare, " -–—,;"), "only_signs", uncounted)
@@ -447,7 +444,8 @@ def headings(lines: pa.Array, rows: np.ndarray, places: np.ndarray, steps: bool)
     A heading has something below it, tells no amount, and is no item of a list with bullets.
     """
     # The words themselves, without a number, a bullet or the signs around them.
-    some, following = lines.take(places), lines.take(np.minimum(places + 1, len(lines) - 1))
+    bare = pc.utf8_trim(lines, " -–—,;")
+    some, following = bare.take(places), bare.take(np.minimum(places + 1, len(lines) - 1))
     words = pc.utf8_trim(mended(some, "mark sign", defaultdict(int)), " ")
     # Whether the next line is of the same cell, and whether both, or those before, have bullets.
     same, bullet = rows[1:] == rows[:-1], matches(lines, "bullet")
@@ -457,8 +455,8 @@ def headings(lines: pa.Array, rows: np.ndarray, places: np.ndarray, steps: bool)
     below = below[places]
     no_heading = matches(words, "amount") | below & matches(following, "duration")
     # A known word is a heading also where it stands alone ("Topping"). Another one needs a sign
-    # in front, not the bullet of the lines around it, or a colon behind.
+    # in front or a colon behind, and not the bullet of the lines around it.
     colon = matches(some, "colon")
-    other = (colon | matches(some, "signed") & ~bullets[places]) & ~no_heading
+    other = (colon | matches(some, "signed")) & ~bullets[places] & ~no_heading
     known = matches(words, "section") & (below | colon)
     return (known | other & below) & ~(steps & matches(words, "task"))

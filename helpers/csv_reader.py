@@ -12,6 +12,7 @@ import dataclasses
 import io
 import re
 import tomllib
+import unicodedata
 from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
@@ -162,11 +163,12 @@ def unwrapped(row: list[str], separator: str) -> list[str]:
 
 
 def plain_name(name: str) -> str:
-    """A column name to compare by: "Bahan-bahan " -> "bahan bahan", "stepNo1" -> "step no 1"."""
+    """A column name to compare by: "Bahan-bahan " -> "bahan bahan", "stepNo①" -> "step 1"."""
     # Words end before a capital letter and before a number; "URLGambar" is two words as well.
     ends = r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])|(?<=[A-Za-z])(?=\d)"
-    name = re.sub(ends, " ", re.sub(r"\([^()]*\)", "", name))
-    return re.sub(r"[\W_]+", " ", name.lower()).strip()
+    name = unicodedata.normalize("NFKC", re.sub(r"\([^()]*\)", "", name))
+    name = re.sub(r"[\W_]+", " ", re.sub(ends, " ", name).lower()).strip()
+    return re.sub(r" (?:no|nr|num|number|nomor|ke)(?= \d)", "", name)
 
 
 def columns_of(header: list[str]) -> dict[str, int]:
@@ -206,7 +208,7 @@ def joined_columns(header: list[str], columns: dict[str, int]) -> dict[str, list
     split = [plain_name(cell).split() for cell in header]
     names = [" ".join(str(words.get(word, word)) for word in name) for name in split]
     numbers = [int((re.findall(r"\d{1,3}", name) or ["0"])[0]) for name in names]
-    bare = [re.sub(r"(?: ke)? ?\d+", "", name).strip() for name in names]
+    bare = [re.sub(r" ?\d+", "", name).strip() for name in names]
     known = set(_NAMES["amount"])
     amounts = [place for place, name in enumerate(bare) if not known.isdisjoint(name.split())]
     for field in ("ingredients", "steps"):

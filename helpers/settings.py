@@ -195,7 +195,7 @@ class Settings(ProfileValues):
 def csv_files(folder: str | Path) -> list[Path]:
     """CSV files below a folder (or the file itself), in a fixed order; the ending in any case.
 
-    Hidden files and folders below it are passed over.
+    Hidden files and folders below it are passed over, and what Excel keeps beside an open file.
 
     Raises CourseError when a sub-folder cannot be read.
     """
@@ -212,7 +212,7 @@ def csv_files(folder: str | Path) -> list[Path]:
         # Copies in Jupyter's .ipynb_checkpoints and macOS' __MACOSX would double every recipe.
         folders[:] = [name for name in folders if not name.startswith((".", "__MACOSX"))]
         csvs = [name for name in names if name.lower().endswith(".csv")]
-        found += [Path(top, name) for name in csvs if not name.startswith(".")]
+        found += [Path(top, name) for name in csvs if not name.startswith((".", "~$"))]
     return sorted(path for path in found if path.is_file())
 
 

@@ -77,7 +77,7 @@ def test_forms_of_items(form):
         ("[]", []),
         ('("opsional") 2 telur', ['("opsional") 2 telur']),
         ("[" * 5000, []),
-        ('c("1 ayam", "garam")', []),  # as R writes it
+        ('c("1 ayam", "garam", NA)', ["1 ayam", "garam"]),  # as R writes it
         ("['1 ayam'\n '1 sdt garam']", []),  # as NumPy does: Python would join them to one
         ("{'1 ayam', 'garam'}", ["1 ayam", "garam"]),
         ("[b'1 ayam', b'garam']", ["1 ayam", "garam"]),
@@ -221,10 +221,12 @@ CELLS = tomllib.loads(Path(__file__).with_name("cells.toml").read_text(encoding=
 
 @pytest.mark.parametrize("row", CELLS["steps"])
 def test_what_people_report(row):
-    _, _, steps, mended, reason = clean(steps=row["cell"])
+    _, ingredients, steps, mended, reason = clean(**{row.get("column", "steps"): row["cell"]})
     assert reason == row.get("reason", "")
-    assert reason or steps == row.get("items", row["cell"].split("\n"))
+    items = ingredients if "column" in row else steps
+    assert reason or items == row.get("items", row["cell"].split("\n"))
     assert reason or "items" in row or not mended
+    assert row.get("told", "") in ["", *mended]
 
 
 @pytest.mark.parametrize("row", CELLS["line"])
@@ -242,24 +244,25 @@ def test_other_columns_are_cleaned_as_well():
 
 # --- properties
 
-DIRT = """<b> </b> <br/> <img src="x"> <table> &lt;b&gt; &amp;lt;i&amp;gt; &#60;u> &frac12; &#189;
-&#xbd; &#8217; &nbsp; &amp;amp;amp; &shy; &#173; #NAME? #REF! #VALUE! #DIV/0! #N/A #NULL! #NUM!
-#SPILL! #CALC! u003cp\\u003e [object\u00a0Object] [object&nbsp;Object] <img # / * : ; &
-< >""".split()
-DIRT += ["[object Object]", *"\xad\u200b\u200d\u2060\ufeff\u202e\x92\x85\x81\x01\x7f\x00 \n"]
-TRACES = re.compile(
-    r"</?(?:b|i|u|p|br|img|table)(?:[\s/][^<>]*)?>|&(?:#\d+|#x[0-9a-f]+|amp|lt|gt|nbsp|shy|frac12);|"
-    r"#(?:NAME\?|N/A|(?:REF|VALUE|DIV/0|NULL|NUM|SPILL|CALC)!)|\[object Object\]"
-)
+MACHINE = CELLS["machine"]
+TAGS = st.tuples(
+    st.sampled_from(["<", "</"]),
+    st.sampled_from(MACHINE["known"]) | st.from_regex(r"[a-z]\w{0,6}(:[a-z]+)?", fullmatch=True),
+    st.sampled_from(MACHINE["attributes"]),
+    st.sampled_from([">", "/>", ""]),
+).map("".join)
+DIRT = st.sampled_from([*MACHINE["dirt"], *MACHINE["signs"]]) | TAGS | st.text(max_size=3)
+TRACES = re.compile("|".join(MACHINE["traces"]))
 
 
 @settings(max_examples=400, deadline=None)
-@given(st.lists(st.sampled_from(DIRT) | st.text(max_size=3), max_size=12).map("".join))
-def test_nothing_of_a_machine_survives(text):
-    title, ingredients, steps, _, _ = clean(f"a--b--{text}", f"Aduk--{text}", f"Sup {text}")
+@given(st.lists(DIRT, max_size=12).map("".join), st.sampled_from(MACHINE["errors"]))
+def test_nothing_of_a_machine_survives(text, error):
+    title = clean(title=f"Sup {text}")[0]
+    _, ingredients, steps, _, _ = clean(f"a--b--{text}--1 sdt {error}", f"Aduk--{text}")
     for line in [title or "", *ingredients, *steps]:
         assert not TRACES.search(line), line
-        assert not [c for c in line if unicodedata.category(c) in ("Cc", "Cf")], line
+        assert not {"Cc", "Cf", "Co"} & set(map(unicodedata.category, line)), line
 
 
 plain_text = st.text(st.characters(codec="utf-8", exclude_categories=("Cs",)), max_size=60)

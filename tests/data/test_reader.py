@@ -126,7 +126,8 @@ def test_other_columns_in_camel_case(read):
         ("Judul,Bahan,Langkah 1,Langkah 2,Langkah 10", "A,a--b,x,,z", "a b", "x z"),
         ("Judul,Bahan10,Bahan2,Bahan1,step_2,step_1", "A,c,b,a,y,x", "a b c", "x y"),
         ("Title,Ingredient #1,Ingredient #2,Directions", "A,a,b,x--y", "a b", "x y"),
-        ("Judul,Bahan,Langkah ke-1,Langkah ke-2", "A,a--b,x,y", "a b", "x y"),
+        ("Judul,Bahan,Langkah ke-1,Langkah No. 2", "A,a--b,x,y", "a b", "x y"),
+        ("Title,Ingredient_no_2,Ingredient_no_1,Step ②,Step ①", "A,b,a,y,x", "a b", "x y"),
         ("Judul,Bahan,Langkah,Langkah,Langkah.2", "A,a--b,x,y,z", "a b", "x y z"),
         ("title,ingredients,stepText1,stepText2,step_1_image", "A,a--b,x,nan,p", "a b", "x"),
         ("Title,Ingredients,Ingredient 1,Steps", "A,a--b,c,x", "a b", "x"),
@@ -241,7 +242,7 @@ def test_files_that_hold_no_recipes(read, name):
 
 
 def test_hidden_folders_and_files_are_not_read(read, tmp_path):
-    for name in (".ipynb_checkpoints/a.csv", "b/.git/c.csv", "__MACOSX/d.csv", "._resep.csv"):
+    for name in (".ipynb_checkpoints/a.csv", "b/.git/c.csv", "__MACOSX/d.csv", "._.csv", "~$.csv"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(HEADER + OTHER, encoding="utf-8")
     assert set(read(HEADER + GOOD)[0]["source"]) == {"resep.csv"}
@@ -412,7 +413,7 @@ def test_rows_that_are_kept(read):
     assert one(read(HEADER + "Ayam,1 ayam--garam,Goreng.,,\n")).steps == ("Goreng.",)
     assert one(read(HEADER + "Title,1 ayam--garam,Goreng.\n")).title == "Title"
     nul = GOOD.replace("ekor", "ek\0or")
-    assert one(read(HEADER + nul)).ingredients[0] == "1 ek or ayam"
+    assert one(read(HEADER + nul)).ingredients[0] == "1 ekor ayam"
 
 
 def test_a_row_may_end_before_the_columns_that_need_not_be_there(read):
