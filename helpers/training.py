@@ -232,6 +232,7 @@ class GradientGuard(tf.TrainerCallback):
     def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
         if not self.look:
             return
+        step = state.global_step + 1
         # A wrong gradient looks like any other. On processors with AVX512-BF16 an evaluation
         # repacks 4-bit weights into a layout without a backward pass: what comes back from the
         # layers above ends there, and adapters learn from what is left. So the layout is asked.
@@ -240,14 +241,13 @@ class GradientGuard(tf.TrainerCallback):
         if packed:
             raise CourseError(
                 f"{packed} 4-bit layers were repacked by an evaluation and pass no gradient at "
-                f"step {state.global_step + 1}: unpack them before, see lesson 03, part 4."
+                f"step {step}: unpack them before, see lesson 03, part 4."
             )
         # B begins at zero, and A's gradient passes through B: at the first step only B has one.
         norms = []
         for name, weight in model.named_parameters():
             if "lora_B" in name and weight.requires_grad:
                 norms.append(0.0 if weight.grad is None else weight.grad.norm().item())
-        step = state.global_step + 1
         # All zero, or no gradient at all: the loss would stand still without an error.
         if not any(norms):
             raise CourseError(f"adapters get no gradient at step {step}: see lesson 03, part 4.")
