@@ -299,14 +299,12 @@ def attach_adapter(model, cfg: Settings, lora: peft.LoraConfig | None = None):
     arithmetic is in bf16, which has the range of fp32. Low-rank adapters: Hu et al. 2021.
     """
     if cfg.quantization == "nf4" and models.compute_dtype(cfg) != torch.bfloat16:
-        # PEFT's own preparation: freeze the base, lift what is left in 16 bits to fp32, and set up
-        # checkpointing. The re-entrant kind of checkpointing would need an input that requires a
-        # gradient, and that of a frozen base does not.
-        model = peft.prepare_model_for_kbit_training(
-            model,
-            use_gradient_checkpointing=cfg.gradient_checkpointing,
-            gradient_checkpointing_kwargs={"use_reentrant": False},
-        )
+        # PEFT's own preparation: freeze the base, lift what is left in 16 bits to fp32.
+        model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
+    # Whatever the dtype: forward then keeps each layer's input alone. The re-entrant kind would
+    # need an input that requires a gradient, and that of a frozen base does not.
+    if cfg.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
     # A frozen weight (outputs, inputs) gets alpha / rank * B @ A added: A (rank, inputs) and B
     # (outputs, rank) are all that learns.
     lora = lora or peft.LoraConfig(
