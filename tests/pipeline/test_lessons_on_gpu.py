@@ -3,23 +3,21 @@
 import ast
 import dataclasses
 import gc
-import json
 import os
 import shutil
 import sys
 import time
 import weakref
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import nbformat
-import pandas as pd
 import peft
 import psutil
 import pytest
 import transformers
 
 from helpers import course, models, prompts, recipes, splits
-from helpers.files import write_text
 from helpers.settings import ROOT
 
 NOTHING_FREE = SimpleNamespace(available=0, free=0)
@@ -33,15 +31,12 @@ def code_cells(lesson: str) -> list[str]:
 
 
 @pytest.fixture
-def prepared(cfg, tmp_path):
-    """Settings with an adapter of lesson 03 and validation rows of lesson 02."""
-    base = models.base_folder(cfg)
-    mine = dataclasses.replace(cfg, artifacts_root=tmp_path, base_model=base, max_new_tokens=4)
+def prepared(cfg, tmp_path, monkeypatch):
+    """Settings with an adapter of lesson 03; validation rows as lesson 02 writes them."""
+    mine = dataclasses.replace(cfg, artifacts_root=tmp_path)
     table, _ = recipes.load_recipes(cfg.data_dir)
-    for first, part in enumerate(splits.NAMES):
-        chosen = recipes.recipes_of(table.iloc[first::60].head(4))
-        rows = [{"title": r.title, "messages": prompts.messages(r, "id")} for r in chosen]
-        write_text(splits.split_file(mine, part), "".join(json.dumps(r) + "\n" for r in rows))
+    rows = [prompts.messages(recipe, "id") for recipe in recipes.recipes_of(table.head(4))]
+    monkeypatch.setattr(splits, "read_split", lambda *a: {"messages": rows})
     lora = peft.LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
     adapted = peft.get_peft_model(models.load_base(mine, "none"), lora)
     adapted.save_pretrained(mine.artifacts / "adapter")
@@ -53,45 +48,34 @@ def test_lesson_06_holds_one_4_bit_model_and_skips_what_has_no_room(full, prepar
     load, packed = transformers.AutoModelForCausalLM.from_pretrained, []
 
     def watched(*args, **options):
-        if "quantization_config" in options:
-            held = sum(model() is not None for model in packed)
-            assert not held, "two models in 4 bits at a time"
+        four_bits = "quantization_config" in options
+        held = [model for model in packed if model() is not None]
+        assert not (four_bits and held), "two models in 4 bits at a time"
         model = load(*args, **options)
-        if "quantization_config" in options:
-            packed.append(weakref.ref(model))
+        packed.extend([weakref.ref(model)] * four_bits)
         return model
 
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", watched)
     monkeypatch.setattr(*full, lambda *a: NOTHING_FREE)
     course.start_records("06_export_and_serve")
-    space = {"cfg": prepared, "RUN_SOLUTIONS": False, "SEED": 42}
-    space |= {"ANSWER_TOKENS": 4, "SCORED_RECIPES": 4}
-    gc.collect()
+    space = {"cfg": prepared, "SEED": 42, "ANSWER_TOKENS": 4, "SCORED_RECIPES": 4}
+    cells = code_cells("06_export_and_serve")
     gc.disable()  # a lesson that lets a model go has to say so
     try:
-        for source in code_cells("06_export_and_serve"):
-            if "import atexit" in source:
-                break  # the service, a process of its own
-            exec(compile(source, "06", "exec"), space)
+        for source in cells[: next(i for i, s in enumerate(cells) if "import atexit" in s)]:
+            exec(compile(source, "06", "exec"), space)  # up to the service, a process of its own
     finally:
         gc.enable()
     assert len(packed) >= 4 and not (prepared.artifacts / "export" / "merged").exists()
 
 
 def test_lesson_12_trains_two_processes_without_a_card(tmp_path):
-    source = next(s for s in code_cells("12_scale_out") if "def train(processes" in s)
-    tree, seen = ast.parse(source), {}
+    tree = ast.parse(next(s for s in code_cells("12_scale_out") if "def train(processes" in s))
     tree.body = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
-
-    def run(words, env, **options):
-        seen.update(env)
-        log = {"log_history": [{"loss": 1.0}]}
-        write_text(tmp_path / "processes_2" / "trainer_state.json", json.dumps(log))
-        return SimpleNamespace(returncode=0)
-
-    space = {"os": os, "sys": sys, "time": time, "json": json, "pd": pd, "ROOT": ROOT}
-    space |= {"scratch": tmp_path, "base": "sanity", "STEPS": 1}
-    space["subprocess"] = SimpleNamespace(run=run)
+    start = Mock(side_effect=InterruptedError)
+    space = {"os": os, "sys": sys, "time": time, "subprocess": Mock(run=start)}
+    space |= {"ROOT": ROOT, "scratch": tmp_path, "base": "sanity", "STEPS": 1}
     exec(compile(tree, "12", "exec"), space)
-    space["train"](2, batch=2)
-    assert seen["CUDA_VISIBLE_DEVICES"] == "-1"  # NCCL wants a card for each process
+    with pytest.raises(InterruptedError):
+        space["train"](2, batch=2)
+    assert start.call_args.kwargs["env"]["CUDA_VISIBLE_DEVICES"] == "-1"  # NCCL wants one each
