@@ -41,7 +41,7 @@ aten = torch.ops.aten
 
 def environment(folder: str | Path) -> dict[str, str]:
     """Environment of a process with a CUDA device that does nothing, which is compiled there."""
-    made, place = Path(folder, "fake_cuda.so"), Path(torch.__file__).parent
+    made, place = Path(folder, "libfake_cuda.so"), Path(torch.__file__).parent
     command = ["g++", "-std=c++20", "-shared", "-fPIC", str(Path(__file__).with_suffix(".cpp"))]
     command += [f"-I{place / 'include'}", f"-L{place / 'lib'}", f"-Wl,-rpath,{place / 'lib'}"]
     subprocess.run([*command, "-lc10", "-ltorch_cpu", "-o", str(made)], check=True)
@@ -115,7 +115,7 @@ def in_four_bits(model, dtype):
             how = {"quant_type": "nf4", "compress_statistics": True}
             packed, state = bnb.functional.quantize_4bit(layer.weight.data, **how)
             weight = torch.nn.Parameter(packed, requires_grad=False)
-            vars(weight).update(how, quant_state=state, bnb_quantized=True)
+            vars(weight).update(how, quant_state=state, bnb_quantized=True, module=new)
             new.weight, new.quant_state, new.bias = weight, state, layer.bias
             model.set_submodule(name, new)
     model.is_loaded_in_4bit = model.is_quantized = True
@@ -123,8 +123,8 @@ def in_four_bits(model, dtype):
 
 
 @contextmanager
-def pretend(card: Card, bf16: bool):
-    """Within the block tensors have no content, and there is a card, with or without bf16."""
+def pretend(card: Card, bf16: bool, where="cuda"):
+    """Within the block there is a card, with or without bf16; tensors are made `where`."""
     asked = {"is_bf16_supported": lambda *a, **k: bf16, "synchronize": lambda *a: None}
     masks = {"fast_all": lambda mask: len(mask) == 1, "is_tracing": lambda *a: False}
     with (
@@ -136,7 +136,7 @@ def pretend(card: Card, bf16: bool):
         patch.object(torch.nn.Module, "to", lambda module, *a, **k: module),
         FakeTensorMode(allow_non_fake_inputs=True),
         card,
-        torch.device("cuda"),
+        torch.device(where),
     ):
         yield
 

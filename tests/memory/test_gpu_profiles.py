@@ -1,0 +1,41 @@
+"""GPU profiles without a GPU: the plan against counted tensors, lessons' cells on a fake card."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import fake_cuda
+import pytest
+
+from helpers import settings
+
+LESSONS = ("00_start", "01_gpu_memory", "03_qlora_training", "05_chatbot", "06_export_and_serve")
+pytestmark = pytest.mark.skipif(not shutil.which("g++"), reason="g++ compiles the fake device")
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """What fake_lessons.py tells: {(profile, lesson): error}, {(profile, "memory"): GB by part}."""
+    folder = tmp_path_factory.mktemp("fake")
+    paths = os.pathsep.join(map(str, (settings.ROOT, settings.ROOT / "benchmarks")))
+    environment = fake_cuda.environment(folder) | {"PYTHONPATH": paths}
+    command = [sys.executable, str(Path(__file__).with_name("fake_lessons.py")), str(folder)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('["')]
+    return {(name, what): told for name, what, told in rows}
+
+
+@pytest.mark.parametrize("name", fake_cuda.PROFILES)
+def test_the_plan_is_within_one_percent_of_the_tensors_counted(name, found):
+    gb = found[name, "memory"]  # with two layers
+    assert abs(gb["planned"] / gb["train"] - 1) < 0.01, gb
+    assert gb["chat"] <= gb["answers"] < gb["train"] < settings.profiles()[name]["vram_gb"]
+
+
+@pytest.mark.parametrize("name", fake_cuda.PROFILES)
+def test_loading_and_training_cells_run_on_the_card_of_a_profile(name, found):
+    assert {lesson: found[name, lesson] for lesson in LESSONS} == dict.fromkeys(LESSONS, "")
