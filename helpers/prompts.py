@@ -197,11 +197,17 @@ class Encoded:
         return len(self.input_ids)
 
 
+def prompt_text(chat: list[dict], tokenizer) -> str:
+    """A conversation in the model's template, up to the marker that opens the model's turn."""
+    # Qwen3 would think aloud before it answers; most templates do not know the word.
+    how = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
+    return tokenizer.apply_chat_template(chat, **how)
+
+
 def prompt_ids(chat: list[dict], tokenizer) -> list[int]:
-    """Token ids of a conversation up to and including the marker that opens the model's turn."""
+    """Token ids of `prompt_text`."""
     # The template writes the control tokens as text, so the tokenizer must not add them again.
-    text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
+    return tokenizer(prompt_text(chat, tokenizer), add_special_tokens=False)["input_ids"]
 
 
 def label_mask(prompt: list[int], reply: list[int]) -> list[int]:
@@ -212,8 +218,13 @@ def label_mask(prompt: list[int], reply: list[int]) -> list[int]:
 def encode(chat: list[dict], tokenizer) -> Encoded:
     """Ids and labels of one row: only the last answer and its end token are learnt."""
     prompt = prompt_ids(chat[:-1], tokenizer)
-    # The answer is tokenised by itself: no token reaches from the prompt into it.
-    reply = tokenizer(chat[-1]["content"], add_special_tokens=False)["input_ids"]
+    # In one text with the prompt: alone, SentencePiece would put a blank before the answer.
+    text = prompt_text(chat[:-1], tokenizer) + chat[-1]["content"]
+    whole = tokenizer(text, add_special_tokens=False)["input_ids"]
+    reply = whole[len(prompt) :]
+    # Where a token, or an unknown word, reaches from the prompt into it, by itself all the same.
+    if whole[: len(prompt)] != prompt or prompt[-1] == tokenizer.unk_token_id:
+        reply = tokenizer(chat[-1]["content"], add_special_tokens=False)["input_ids"]
     # Without its end token in the labels, the model would never learn to stop.
     reply = [*reply, tokenizer.eos_token_id]
     return Encoded(prompt + reply, label_mask(prompt, reply))

@@ -2,12 +2,13 @@
 
 import copy
 import re
+from importlib.resources import files
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
+from tokenizers import Tokenizer, normalizers
+from tokenizers.models import BPE, WordLevel
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
@@ -205,3 +206,32 @@ def test_a_tokenizer_that_begins_each_text_itself_gives_the_same_rows(corpus, to
     (chat, row), *_ = rows(corpus, tokenizer)
     assert prompts.encode(chat, other) == row
     prompts.check_labels(row, chat, other)
+
+
+ZEPHYR = (
+    "{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}{{ eos_token }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
+)
+
+
+def sentencepiece_like(chat):
+    """A tokenizer of single characters that puts a blank before a text, as Llama 2's does."""
+    letters = sorted(set(ZEPHYR + "".join(m["content"] for m in chat)) | {"\u2581"})
+    made = Tokenizer(BPE(dict(zip(["<unk>", "</s>", *letters], range(999))), [], unk_token="<unk>"))
+    blank = [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
+    made.normalizer = normalizers.Sequence(blank)
+    special = {"unk_token": "<unk>", "pad_token": "<unk>", "eos_token": "</s>"}
+    return PreTrainedTokenizerFast(tokenizer_object=made, chat_template=ZEPHYR, **special)
+
+
+@pytest.mark.parametrize("kind", ["a model that thinks", "SentencePiece"])
+def test_a_row_begins_as_the_whole_conversation_does_in_the_template(kind, corpus, tokenizer):
+    chat = prompts.messages(corpus[0], "id")
+    used = sentencepiece_like(chat)
+    if kind == "a model that thinks":  # Qwen3's template, as trl ships it
+        used = copy.deepcopy(tokenizer)
+        used.chat_template = files("trl").joinpath("chat_templates/qwen3.jinja").read_text()
+    row = prompts.encode(chat, used)
+    prompts.check_labels(row, chat, used)
+    whole = used(used.apply_chat_template(chat, tokenize=False), add_special_tokens=False)
+    assert whole["input_ids"][: len(row)] == row.input_ids
