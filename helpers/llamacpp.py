@@ -14,6 +14,8 @@ import os
 from collections.abc import Generator
 from pathlib import Path
 
+import psutil
+
 from . import export, models
 from .chat import Bot
 from .files import CourseError, UsageError, sha256, write_folder
@@ -34,6 +36,13 @@ def start_engine(path: Path, key: str = "", host: str = "127.0.0.1", port: int =
     """
     import xllamacpp
 
+    # The file is mapped: what does not fit the memory would be read again for every token.
+    size, free = (path.stat().st_size / 1e9, psutil.virtual_memory().available / 1e9)
+    if size > free:
+        raise CourseError(
+            f"{path.name} takes {size:.1f} GB of memory, {free:.1f} GB are free: close other "
+            "programs, or open a smaller file such as q4_1."
+        )
     # Answers name the model by the file's stem: its path would tell about this machine.
     params = xllamacpp.CommonParams()
     params.model.path, params.model_alias, params.n_ctx = str(path), {path.stem}, CONTEXT

@@ -28,7 +28,7 @@ from .files import UsageError
 from .memory import used_bytes
 
 # Their blocks are alike but for biases (Qwen2) and a norm over queries and keys (Qwen3).
-FAMILIES = ("llama", "qwen2", "qwen3")
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 GIB = 2**30
 # Allowances, not formulas. CUDA context: "around 400MB if CUDA >= 11.7" (pytorch/pytorch#109888)
 # plus cuBLAS workspaces. Process: a notebook with torch, transformers, peft, bitsandbytes, pandas

@@ -13,6 +13,8 @@ import importlib.util
 import os
 import re
 import runpy
+import subprocess
+import sys
 import timeit
 import tomllib
 from dataclasses import dataclass, fields, make_dataclass, replace
@@ -47,8 +49,39 @@ def torch_cuda_build() -> str | None:
     return spec and runpy.run_path(str(Path(spec.origin).with_name("version.py"))).get("cuda")
 
 
+# Run in a process of its own: lesson 01 sets the allocator before torch is imported.
+PROBE = """
+import sys, torch
+try:
+    (torch.ones(1, device="cuda") + 1).item()
+except Exception as problem:
+    sys.exit(str(problem).splitlines()[0])
+"""
+
+
+@functools.cache
+def torch_refusal(card: str) -> str:
+    """What torch says when it computes on the GPU `card`, in one sentence; empty where it can.
+
+    An old driver and a card that the installed torch was not built for are found by trying alone.
+    """
+    try:
+        command = [sys.executable, "-c", PROBE]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        if not done.returncode:
+            return ""
+        lines = done.stderr.strip().splitlines() or [f"it ended with code {done.returncode}"]
+        said = lines[-1].strip().rstrip(".")
+    except subprocess.TimeoutExpired:
+        said = "no answer within 120 seconds"
+    return (
+        f"torch cannot compute on {card}: {said}; update the NVIDIA driver, or install a torch "
+        "that was built for this card and driver: https://pytorch.org/get-started."
+    )
+
+
 def find_device() -> Device:
-    """The first visible GPU through NVML, or the processor. Does not import torch."""
+    """The first visible GPU that torch computes on, or the processor. Does not import torch."""
     # What there is in any case: the processor and its RAM.
     ram = psutil.virtual_memory().total / 1e9
     cpu = Device("cpu", f"CPU, {psutil.cpu_count(logical=False) or 1} cores", ram)
@@ -84,6 +117,8 @@ def find_device() -> Device:
     if torch_cuda_build() is None:
         why = "is there, but the installed torch has no CUDA: https://pytorch.org/get-started"
         return replace(cpu, note=f"{name} {why}")
+    if refusal := torch_refusal(name):
+        return replace(cpu, note=refusal)
     return Device("cuda", name, memory, capability)
 
 
@@ -107,10 +142,11 @@ def fast_bf16() -> bool:
 
 def dtype_name(cfg: Settings) -> str:
     """Name of the dtype that is computed in: the profile's, or what the device is fast in."""
+    # bf16 came with Ampere, 8.0; an older card would only emulate what its profile names.
+    if cfg.device.kind == "cuda" and cfg.compute_dtype in ("auto", "bfloat16"):
+        return "bfloat16" if cfg.device.capability >= (8, 0) else "float16"
     if cfg.compute_dtype != "auto":
         return cfg.compute_dtype
-    if cfg.device.kind == "cuda":  # bf16 came with Ampere, 8.0
-        return "bfloat16" if cfg.device.capability >= (8, 0) else "float16"
     return "bfloat16" if fast_bf16() else "float32"
 
 
@@ -227,7 +263,9 @@ def choice(value: str, allowed, what: str) -> str:
 
 def profile_for(device: Device, table: dict[str, dict]) -> str:
     """The largest profile that the GPU's memory holds; `cpu` without a GPU of 4 GB or more."""
-    room = device.memory_gb + 0.6 if device.kind == "cuda" else 0  # a "12 GB" card reports 11.6 GiB
+    # ECC takes a sixteenth: a "24 GB" L4 reports 22.5 GiB. A plan leaves a tenth of a profile's
+    # size, so a card may report 8 % less; an "11 GB" card, 10.75 GiB, is still none of 12.
+    room = device.memory_gb / 0.92 if device.kind == "cuda" else 0
     # Colab's profile is for its card only, and there it is the best one.
     if re.search(r"\bT4\b", device.name) and table["colab-t4"]["vram_gb"] <= room:
         return "colab-t4"

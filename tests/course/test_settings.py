@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import types
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -33,7 +34,10 @@ def machine(monkeypatch):
         "nvmlDeviceGetMemoryInfo": lambda card: types.SimpleNamespace(total=card * 2**30),
     }
 
-    def find(chosen=None, fails=None, code="UNKNOWN"):
+    def find(chosen=None, fails=None, code="UNKNOWN", probe="pass"):
+        settings.torch_refusal.cache_clear()
+        monkeypatch.setattr(settings, "PROBE", probe)
+
         def fail(*arguments):
             raise pynvml.NVMLError(getattr(pynvml, f"NVML_ERROR_{code}"))
 
@@ -75,12 +79,40 @@ def test_a_gpu_that_is_not_used_is_told_and_a_machine_without_one_says_nothing(
 
 
 @pytest.mark.parametrize(
+    "probe, said",
+    [
+        ("import sys; sys.exit('The NVIDIA driver on your system is too old')", "is too old;"),
+        ("raise RuntimeError('CUDA error: no kernel image is available')", "no kernel image"),
+        ("import os; os._exit(3)", "it ended with code 3"),
+    ],
+)
+def test_a_card_that_torch_cannot_compute_on_is_refused_before_anything_runs(machine, probe, said):
+    found = machine(probe=probe)
+    assert found.kind == "cpu" and said in found.note
+    with pytest.raises(UsageError, match=f"Kartu: .*{said}.*get-started"):
+        settings.load("rtx3060")
+    assert settings.load("auto").profile == "cpu"
+
+
+def test_an_older_card_computes_in_fp16_whatever_its_profile_names(cfg):
+    for capability, dtype in (((7, 5), "float16"), ((8, 6), "bfloat16")):
+        device = Device("cuda", "Kartu", 12, capability)
+        made = replace(cfg, compute_dtype="bfloat16", device=device)
+        assert settings.dtype_name(made) == dtype
+
+
+@pytest.mark.parametrize(
     "name, memory, profile",
     [
         ("GTX 1050", 2.0, "cpu"),
         ("GTX 1650", 3.9, "gpu-4gb"),
         ("RTX 3070", 7.8, "gpu-8gb"),
         ("NVIDIA GeForce RTX 3060", 11.6, "rtx3060"),
+        ("RTX 2080 Ti", 10.75, "gpu-10gb"),
+        ("RTX A2000 12GB", 11.25, "rtx3060"),
+        ("Tesla P100-PCIE-16GB", 15.9, "gpu-16gb"),
+        ("NVIDIA L4", 22.5, "gpu-24gb"),
+        ("NVIDIA A10G", 22.2, "gpu-24gb"),
         ("NVIDIA H200", 139.0, "gpu-24gb"),
         ("Tesla T4", 14.6, "colab-t4"),
         ("NVIDIA T400 4GB", 3.9, "gpu-4gb"),

@@ -35,6 +35,7 @@ STEPS = {
     "gpu": ("llama", 4000, GPU | {"checkpointing": False}),
     "gpu, q and v": ("qwen2", 500, GPU | {"targets": ["q_proj", "v_proj"]}),
     "gpu, large vocabulary": ("qwen3", 12000, GPU),
+    "gpu, mistral": ("mistral", 4000, GPU),
     "gpu, upcast": ("llama", 12000, GPU | {"upcast": True}),
 }
 
@@ -201,7 +202,7 @@ def test_a_recommendation_stops_exactly_at_the_border(name, card):
     "name, size, capability, profile, words",
     [
         ("RTX 3060", 11.6, (8, 6), "rtx3060", None),
-        ("RTX 2060", 5.8, (7, 5), "rtx3060", "6.5 GiB by plan, RTX 2060 has 5.8"),
+        ("RTX 2060", 5.8, (7, 5), "rtx3060", "9.7 GiB by plan, RTX 2060 has 5.8"),
         ("GTX 1650", 3.9, (7, 5), "tinyllama", "'batch': 5"),
     ],
 )
