@@ -25,10 +25,11 @@ def random_model(name: str, folder: str, dtype) -> None:
     """Save a model with the sizes of the base model `name` and random weights."""
     from transformers import AutoModelForCausalLM
 
-    from helpers import planner
+    from helpers import models, planner
 
     config = planner.find(name).config
     AutoModelForCausalLM.from_config(config, dtype=dtype).save_pretrained(folder)
+    models.load_tokenizer(settings.load("sanity")).save_pretrained(folder)
 
 
 def random_rows(cfg, vocabulary: int) -> list[dict]:

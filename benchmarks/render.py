@@ -17,7 +17,7 @@ from helpers.files import read_json, write_text
 from helpers.settings import profiles
 
 HERE = Path(__file__).resolve().parent
-NAMES = ("training_speed_cpu", "generation_speed_cpu", "data_speed", "course_minutes")
+NAMES = ("training_speed_cpu", "generation_speed_cpu", "data_speed", "course_minutes", "fake_cuda")
 
 
 def mean(result: dict, name: str, key: str) -> float | None:

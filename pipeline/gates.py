@@ -1,7 +1,7 @@
 """One-sided limits on recorded metrics, read from gates.toml: the run is red when one fails.
 
 [[gate]]
-profile = "cpu"               # one profile of profiles.toml, or "*"
+profile = "cpu"               # one profile of profiles.toml, "gpu": each that needs one, or "*"
 data_language = "*"           # "id", "en" or "*"
 data = "own"                  # "own", the name of a DATA_DIR folder, or "*"
 notebook = "04_evaluation"    # or "*": each that has the metric
@@ -39,7 +39,8 @@ def load_gates(path: Path = GATES) -> list[dict]:
     for number, row in enumerate(rows, start=1):
         # A key or a name that is misspelt would switch its gate off without a word.
         good = KEYS <= set(row) <= KEYS | {"bound", "floors", "min", "max"}
-        good = good and row["profile"] in (*profiles(), "*") and row["notebook"] in (*names, "*")
+        good = good and row["profile"] in (*profiles(), "gpu", "*")
+        good = good and row["notebook"] in (*names, "*")
         good = good and row["data_language"] in (*LANGUAGES, "*")
         good = good and row.get("bound", "value") in ("value", "low", "high")
         # Exactly one limit, a number. The comparison also refuses NaN and infinity.
@@ -64,9 +65,11 @@ def gates_for(table: list[dict], cfg: Settings) -> list[dict]:
         return []
     # A folder of the reader's that is called "own" is not the course's corpus.
     data = "own" if cfg.own_data else cfg.data_name if cfg.data_name != "own" else None
-    wanted = {"profile": cfg.profile, "data_language": cfg.data_language, "data": data}
+    kind = "gpu" if profiles()[cfg.profile]["needs_cuda"] else cfg.profile
     # A gate holds where each of the three is named, or "*".
-    return [g for g in table if all(g[key] in (value, "*") for key, value in wanted.items())]
+    wanted = {"profile": (cfg.profile, kind, "*"), "data_language": (cfg.data_language, "*")}
+    wanted |= {"data": (data, "*")}
+    return [g for g in table if all(g[key] in values for key, values in wanted.items())]
 
 
 def judge_gates(table: list[dict], metrics: list[dict], passed: set[str]) -> list[dict]:

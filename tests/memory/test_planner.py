@@ -157,30 +157,6 @@ def test_8_bit_optimizer_state():
     assert kept == planner.optimizer_bytes([100, 4096, 70_001], "adamw_8bit")
 
 
-# Bytes that these plans had when they agreed with an op-exact count within 0.2 %.
-TOTALS = {
-    "colab-t4": [9_098_553_968, 9_098_553_968],
-    "cpu": [3_488_488_056, 3_362_339_448],
-    "gpu-10gb": [7_107_079_792, 9_098_553_968],
-    "gpu-12gb": [7_107_079_792, 9_098_553_968],
-    "gpu-16gb": [10_779_930_736, 13_167_766_640],
-    "gpu-24gb": [14_808_911_932, 19_874_098_032],
-    "gpu-4gb": [2_783_235_472, 3_482_910_915],
-    "gpu-6gb": [3_734_024_592, 5_133_361_142],
-    "gpu-8gb": [5_493_379_728, 7_016_028_816],
-    "rtx3060": [6_952_283_536, 10_385_332_624],
-    "sanity": [790_896_496, 794_705_776],
-    "tinyllama": [4_029_363_764, 5_010_648_219],
-}
-
-
-@pytest.mark.parametrize("name", TOTALS)
-def test_a_plan_changes_on_purpose_only(name):
-    """Measurements hold a plan within some per cent; a slip in a small term hides in there."""
-    plans = planner.plan(name), planner.plan(name, dtype="float16")
-    assert [plan.total_bytes for plan in plans] == TOTALS[name]
-
-
 @pytest.mark.parametrize("dtype", [None, "float16"])
 @pytest.mark.parametrize("name", [n for n, p in settings.profiles().items() if p["needs_cuda"]])
 def test_every_profile_leaves_a_tenth_of_its_card(name, dtype):

@@ -166,3 +166,23 @@ def test_other_peoples_data_cannot_pass_with_the_base_model(cfg):
     held = [g for g in gates.gates_for(gates.load_gates(), now) if g["metric"] == "loss_gain"]
     (one,) = [g for g in held if g["notebook"] == "04_evaluation"]
     assert one["bound"] == "low" and not gates.right_side(one, 0.0), "what the base model gains"
+
+
+WORKING = {"loss_gain": 0.5, "format": 0.95, "ended": 0.95, "recall_gain": 0.2}
+USELESS = {"loss_gain": 0.0, "format": 0.0, "ended": 0.0, "recall_gain": -0.6}
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, row in settings.profiles().items() if row["needs_cuda"]]
+)
+@pytest.mark.parametrize("bad", WORKING)
+def test_on_every_card_a_model_that_learnt_nothing_is_red(name, bad, cfg):
+    ruler = {"real_recall": 1.0, "real_format": 1.0, "random_recall": 0.2, "random_bleu": 20}
+    base = settings.profiles()[name]["base_model"]
+    made = dataclasses.replace(cfg, profile=name, base_model=base)
+    mine = [g for g in gates.gates_for(gates.load_gates(), made) if "04" in g["notebook"]]
+    for values, good in ((WORKING, True), (WORKING | {bad: USELESS[bad]}, False)):
+        told = {"notebook": "04_evaluation", "high": 9.0}
+        numbers = (ruler | values).items()
+        metrics = [told | {"name": what, "value": n, "low": n} for what, n in numbers]
+        assert gates.all_hold(gates.judge_gates(mine, metrics, {"04_evaluation"})) is good
