@@ -1,6 +1,7 @@
 """Finding and preparing base models; adapters are taken whole or refused with a clear error."""
 
 import dataclasses
+import shutil
 
 import bitsandbytes as bnb
 import pytest
@@ -123,10 +124,20 @@ def test_padding_with_the_end_token_is_never_handed_out(cfg, tmp_path, pad):
     assert again.padding_side == "left"
 
 
-def test_a_vocabulary_that_holds_nothing_but_the_end_token_to_pad_with_is_refused(cfg, tmp_path):
-    end = {"eos_token": "<|endoftext|>", "pad_token": None, "unk_token": None}
-    with pytest.raises(CourseError, match="no token but the end token can serve as padding"):
-        models.load_tokenizer(saved(cfg, tmp_path, **end))
+def test_a_vocabulary_without_a_token_to_pad_with_gets_one_that_the_model_takes(cfg, tmp_path):
+    shutil.copytree(models.base_folder(cfg), tmp_path, dirs_exist_ok=True)
+    tokenizer = models.load_tokenizer(cfg)
+    tokenizer.eos_token, tokenizer.pad_token = "<|endoftext|>", None
+    tokenizer.save_pretrained(tmp_path)
+    made = dataclasses.replace(cfg, base_model=str(tmp_path))
+    tokenizer, model = models.load_tokenizer(made), models.load_base(made, "none")
+    rows = model.get_input_embeddings().num_embeddings
+    assert tokenizer.pad_token_id >= rows
+    ids = torch.tensor([[5, 6, 7, tokenizer.pad_token_id]])
+    mask = torch.tensor([[1, 1, 1, 0]])
+    padded = model(ids, attention_mask=mask).logits[:, :3]
+    assert torch.allclose(padded, model(ids[:, :3]).logits, atol=1e-5)
+    assert model.get_input_embeddings().num_embeddings == rows
 
 
 @pytest.mark.parametrize(
