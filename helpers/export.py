@@ -6,6 +6,7 @@ report = export.export(cfg)  # artifacts/<key>/export/: merged/, *.gguf, Modelfi
 came as a GGUF file: with its header and tokenizer the merged weights become one for llama.cpp too.
 """
 
+import re
 import shutil
 from itertools import groupby
 from pathlib import Path
@@ -16,7 +17,7 @@ from transformers import AutoTokenizer
 
 from . import models
 from .files import read_json, write_folder, write_text
-from .prompts import SYSTEM
+from .prompts import SYSTEM, prompt_text
 from .settings import Settings, choice
 
 
@@ -45,6 +46,8 @@ def merged_weights(cfg: Settings, base: str = "trained"):
     folder = Path(models.base_folder(cfg))
     if not folder.is_dir():
         folder = Path(snapshot_download(cfg.base_model, allow_patterns=["*.json", "*.safetensors"]))
+    # GPT-2 keeps its matrices turned, as inputs x outputs; the adapter and NF4 do not.
+    turned = read_json(folder / "config.json")["model_type"] == "gpt2"
     for path in sorted(folder.glob("model*.safetensors")):
         for name, published in load_file(path).items():
             # Weights in 4 bits are packed into bytes: there is no number to add anything to.
@@ -52,9 +55,10 @@ def merged_weights(cfg: Settings, base: str = "trained"):
                 "packed in 4 bits already: take the original model"
             )
             # The sum is made in fp32, where a small change of a large weight is not rounded away.
-            weight = published.float()
+            inside = published.ndim == 2 and re.search(r"\b(layers|h)\.\d", name)
+            weight = published.T.float() if turned and inside else published.float()
             # QLoRA rounds the matrices inside the layers; embeddings, norms and head stay.
-            if to_nf4 and weight.ndim == 2 and ".layers." in name:
+            if to_nf4 and inside:
                 # Training loaded W in its compute dtype, then quantised it, the scales as well.
                 seen = weight.to(models.compute_dtype(cfg)).float()
                 packed = quantize_4bit(seen, quant_type="nf4", compress_statistics=True)
@@ -64,7 +68,7 @@ def merged_weights(cfg: Settings, base: str = "trained"):
             if f"{part}A.weight" in lora:
                 a, b = lora.pop(f"{part}A.weight"), lora.pop(f"{part}B.weight")
                 weight = weight + scale * b.float() @ a.float()
-            yield path, name, weight, published.dtype
+            yield path, name, weight.T if turned and inside else weight, published.dtype
     # A part left out would give another model, without a word.
     assert not lora, f"the adapter does not fit {cfg.base_model}: no layer for {min(lora)}"
 
@@ -73,7 +77,7 @@ def save_merged(cfg: Settings, folder: Path, base: str = "trained") -> None:
     """Write a model folder in the base's own precision, with tokenizer and chat template."""
     # One output for each file of the base, under the same name: only one of them is in memory.
     for path, weights in groupby(merged_weights(cfg, base), key=lambda weight: weight[0]):
-        shard = {name: weight.to(dtype) for _, name, weight, dtype in weights}
+        shard = {name: weight.to(dtype).contiguous() for _, name, weight, dtype in weights}
         save_file(shard, folder / path.name, metadata={"format": "pt"})
     # Configuration and index hold for the merged model too: same shapes, same names, same files.
     for file in path.parent.glob("*.json"):
@@ -144,11 +148,20 @@ def modelfile(cfg: Settings, source: str) -> str:
     tokenizer = models.load_tokenizer(cfg)
     fields = {"system": "{{ .System }}", "user": "{{ .Prompt }}", "assistant": "{{ .Response }}"}
     chat = [{"role": role, "content": field} for role, field in fields.items()]
-    # Ollama repeats the template for each turn, and only the first has a system message.
-    first = tokenizer.apply_chat_template(chat[:1], tokenize=False)
     # Up to the marker that opens the model's turn; then whatever stands behind an answer.
-    asked = tokenizer.apply_chat_template(chat[:2], tokenize=False, add_generation_prompt=True)
+    asked = prompt_text(chat[:2], tokenizer)
     ended = tokenizer.apply_chat_template(chat, tokenize=False).partition(fields["assistant"])[2]
+    # Ollama repeats the template for each turn, and only the first has a system message: one of
+    # its own, or the beginning of the first question.
+    first, both = "", "{{ .System }}\n\n{{ .Prompt }}"
+    if both in asked:
+        asked = asked.replace(both, "{{ if .System }}{{ .System }}\n\n{{ end }}{{ .Prompt }}")
+    else:
+        first = tokenizer.apply_chat_template(chat[:1], tokenize=False)
+    # llama.cpp puts a beginning token in front by itself.
+    bos = tokenizer.bos_token or ""
+    if bos and tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id:
+        first, asked = first.removeprefix(bos), asked.removeprefix(bos)
     assert asked.startswith(first), "Ollama cannot say this chat template: write it by hand"
     text = Path(__file__).with_name("modelfile.txt").read_text(encoding="utf-8")
     told = {"source": source, "system": SYSTEM[cfg.data_language], "end": tokenizer.eos_token}

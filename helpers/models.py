@@ -7,11 +7,14 @@ A base model is a local folder, a name on the Hugging Face hub, or one of two th
 from __future__ import annotations
 
 import importlib.metadata
+import re
+import warnings
 from functools import partial
 from pathlib import Path
 
 import torch
 import transformers
+from jinja2 import TemplateError
 
 from . import files
 from .files import CourseError, MissingStep, first_line, read_json
@@ -27,6 +30,12 @@ CHATML = (
     "{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
+# In front of a template: a system message becomes the beginning of the first question.
+FOLDED = (
+    "{% if messages[0]['role'] == 'system' %}{% set told = messages[0]['content'] + '\n\n' %}"
+    "{% set asked = {'role': 'user', 'content': told + messages[1]['content']} %}"
+    "{% set messages = [asked] + messages[2:] %}{% endif %}"
+)
 
 
 # Base models that need no network.
@@ -40,6 +49,7 @@ def base_folder(cfg: Settings) -> str:
     elif cfg.base_model == "sanity":
         name, prepare = "sanity-llama", prepare_sanity
     else:
+        check_base(cfg.base_model)
         return cfg.base_model
     folder = cfg.artifacts_root / "models" / name
     # Once only, by whoever comes first. The folder appears whole or not at all, so its weights
@@ -48,6 +58,29 @@ def base_folder(cfg: Settings) -> str:
     if not (folder / weights).is_file():
         files.write_folder(folder, prepare, once=weights)
     return str(folder)
+
+
+def check_base(name: str) -> None:
+    """Raise CourseError for a folder or a hub name that is no model which writes text.
+
+    Only config.json is read, and fetched where it is not here.
+    """
+    folder = Path(name)
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        adapter = (folder / "adapter_config.json").is_file()
+        what = "an adapter, not a whole model: merge it first" if adapter else "no model's folder"
+        raise CourseError(f"BASE_MODEL={name}: {what}. A model's folder holds a config.json.")
+    try:
+        config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
+    except (OSError, ValueError) as problem:
+        told = f"base model {name} cannot be loaded: {first_line(problem)}"
+        raise CourseError(told) from problem
+    # An encoder, such as BERT, or one of images; a config without the word is believed.
+    kinds = config.architectures or ["ForCausalLM"]
+    if not any(re.search("CausalLM|LMHead", kind) for kind in kinds):
+        raise CourseError(
+            f"BASE_MODEL={name} is {kinds[0]}, which writes no text: take a chat model."
+        )
 
 
 def packaged_gguf() -> Path:
@@ -128,6 +161,13 @@ def load_tokenizer(cfg: Settings):
     # A model that was never tuned on chats brings no template.
     if tokenizer.chat_template is None:
         tokenizer.chat_template = CHATML
+    # Where a template refuses a system message, its text goes in front of the first question.
+    try:
+        chat = [{"role": role, "content": role} for role in ("system", "user")]
+        tokenizer.apply_chat_template(chat, tokenize=False)
+    except TemplateError:
+        warnings.warn(f"{cfg.base_model} knows no system role: told in the question", stacklevel=2)
+        tokenizer.chat_template = FOLDED + tokenizer.chat_template
     if tokenizer.eos_token_id is None:
         raise CourseError(
             f"{cfg.base_model}: its tokenizer has no end token, so no answer could end."

@@ -111,9 +111,17 @@ def label_loss(model, batch, dtype, reduction="mean"):
     targets = batch["labels"][:, 1:]  # position t predicts token t + 1: (batch, length - 1)
     keep = targets != IGNORE  # (batch, length - 1), True at the label positions
 
+    # What some families do to their logits: Cohere and Granite scale them, Gemma 2 caps them.
+    config = causal.config.get_text_config()
+    scale = getattr(config, "logit_scale", None) or 1 / getattr(config, "logits_scaling", 1)
+    cap = getattr(config, "final_logit_softcapping", None)
+
     # In fp32: a softmax over tens of thousands of tokens is too coarse in 16 bits.
     def nats_of(hidden, targets):  # (positions, width), (positions,) -> (positions,)
-        return torch.nn.functional.cross_entropy(head(hidden).float(), targets, reduction="none")
+        logits = head(hidden).float()
+        logits = logits * scale if scale != 1 else logits
+        logits = cap * torch.tanh(logits / cap) if cap else logits
+        return torch.nn.functional.cross_entropy(logits, targets, reduction="none")
 
     # Matrix products run in `dtype`, whatever dtype the weights are kept in.
     with torch.autocast(targets.device.type, dtype=dtype, enabled=dtype != torch.float32):
