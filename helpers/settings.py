@@ -165,7 +165,7 @@ def profiles() -> dict[str, dict]:
 
 
 # What of a profile only helps to choose it; everything else is a setting of the run.
-CHOOSING = {"hardware", "needs_cuda", "vram_gb", "min_ram_gb", "other_data"}
+CHOOSING = {"hardware", "needs_cuda", "vram_gb", "min_ram_gb", "other_data", "smoke_run"}
 ProfileValues = make_dataclass(
     "ProfileValues", sorted(profiles()["cpu"].keys() - CHOOSING), frozen=True
 )
@@ -185,6 +185,7 @@ class Settings(ProfileValues):
     data_language: str
     seed: int
     run_solutions: bool
+    smoke: bool  # a few rows and steps that only try out whether everything runs
     device: Device
     data_dir: Path
     artifacts_root: Path
@@ -210,7 +211,9 @@ class Settings(ProfileValues):
         model, data = Path(self.base_model).name, f"{self.data_name}-{self.data_hash}"
         if self.base_model != profiles()[self.profile]["base_model"]:  # other models share a name
             model += "-" + hashlib.sha256(self.base_model.encode()).hexdigest()[:6]
-        return f"{self.profile}-{model}-{data}-{self.data_language}-{self.seed}"
+        # A smoke run never touches what a whole one has left.
+        end = "-smoke" if self.smoke else ""
+        return f"{self.profile}-{model}-{data}-{self.data_language}-{self.seed}{end}"
 
     @property
     def artifacts(self) -> Path:
@@ -220,7 +223,7 @@ class Settings(ProfileValues):
     def as_dict(self) -> dict:
         """Plain values, without paths of this machine, for reports and model cards."""
         values = vars(self) | {"data": self.data_name, "data_hash": self.data_hash}
-        for name in ("data_dir", "artifacts_root", "run_solutions", "reason"):
+        for name in ("data_dir", "artifacts_root", "run_solutions", "reason", "smoke"):
             del values[name]
         # A model's own folder is named, its place on this machine is not.
         if Path(self.base_model).is_absolute():
@@ -315,7 +318,8 @@ def load(
     `profile` "auto" picks by hardware and by what can be had. `data_language` empty means the
     display language. `data_dir`, `base_model` and `artifacts_root` fall back to the environment
     variables DATA_DIR, BASE_MODEL and DAPUR_ARTIFACTS, then to the course's own corpus, the
-    profile's model and artifacts/; for other data what the profile says under `other_data` holds.
+    profile's model and artifacts/; for other data what the profile says under `other_data` holds,
+    and with DAPUR_SMOKE=1 what it says under `smoke_run`.
     Raises UsageError for an unknown profile or language, a missing folder or model, and a machine
     that is too small. Whether a training fits the GPU is judged by planner.check_fits.
     """
@@ -353,6 +357,10 @@ def load(
         raise UsageError(f"DATA_DIR={str(folder)!r} {what}; see data/DATA_CARD.md for the columns.")
     if folder != own:
         values |= values["other_data"]
+    # Last, so that no profile is too large for it.
+    values["smoke"] = os.environ.get("DAPUR_SMOKE") == "1"
+    if values["smoke"]:
+        values |= values["smoke_run"]
     # All that is known about this run, in one object that nobody can change.
     root = Path(artifacts_root or os.environ.get("DAPUR_ARTIFACTS") or ROOT / "artifacts")
     values |= {"profile": profile, "device": device, "base_model": base, "data_dir": folder}
