@@ -18,7 +18,7 @@ from functools import cached_property
 import torch
 
 from . import generation, models
-from .files import UsageError
+from .files import UsageError, sentence
 from .prompts import prompt_ids, prompt_messages
 from .settings import Settings
 from .show import num, tr
@@ -53,11 +53,8 @@ class Turn:
             how = tr("selesai sendiri", "ended by itself")
         if self.stopped:
             how = tr("dihentikan", "stopped")
-        tokens, speed, first = num(self.tokens), num(self.tokens_per_s, 1), num(self.first_s, 1)
-        return tr(
-            f"{how} · {tokens} token · {speed} token/s · kata pertama setelah {first} s",
-            f"{how} · {tokens} tokens · {speed} tokens/s · first word after {first} s",
-        )
+        speed = {"speed": num(self.tokens_per_s, 1), "first": num(self.first_s, 1)}
+        return sentence("turn", how=how, tokens=num(self.tokens), **speed)
 
 
 @dataclass(eq=False)
@@ -104,8 +101,7 @@ class Conversation:
         chat, kept = self.messages(question), 0
         used, room = self.bot.count(chat), self.bot.limit - self.answer_tokens
         if used > room:
-            indonesian = f"Pesan ini {num(used)} token; batasnya {num(room)}."
-            raise UsageError(indonesian, f"This message has {num(used)} tokens, limit {num(room)}.")
+            raise UsageError(sentence("too_long", n=num(used), most=num(room)))
         # Then one earlier turn more, the newest first, as long as there is one and it fits. For
         # these the window counts as well, usually the narrower of the two limits.
         room = min(self.window - self.answer_tokens, room)

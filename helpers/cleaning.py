@@ -11,13 +11,11 @@ import csv
 import html
 import json
 import re
-import tomllib
 import unicodedata
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from itertools import pairwise
-from pathlib import Path
 
 import ftfy
 import numpy as np
@@ -27,8 +25,9 @@ import pyarrow.compute as pc
 from bs4 import BeautifulSoup
 
 from .csv_reader import FIELDS
+from .files import read_toml
 
-_TEXTS = tomllib.loads(Path(__file__).with_name("cleaning.toml").read_text(encoding="utf-8"))
+_TEXTS = read_toml("cleaning.toml")
 PATTERNS = {name: "|".join(parts) for name, parts in _TEXTS["patterns"].items()}
 AMOUNTS = _TEXTS["keys"]["quantity"]  # words in the keys of a dict, in the order of a written item
 PARTS = [*AMOUNTS, *_TEXTS["keys"]["name"]]

@@ -11,7 +11,6 @@ import csv
 import dataclasses
 import io
 import re
-import tomllib
 import unicodedata
 from collections import deque
 from collections.abc import Iterator
@@ -22,11 +21,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from .files import CourseError
+from .files import CourseError, read_toml
 
 REQUIRED = ("title", "ingredients", "steps")
 FIELDS = (*REQUIRED, "category", "region", "recipe_id")
-_NAMES = tomllib.loads(Path(__file__).with_name("columns.toml").read_text(encoding="utf-8"))
+_NAMES = read_toml("columns.toml")
 CHUNK_CHARACTERS = 8_000_000  # a chunk of very long cells ends early, so that memory stays flat
 SEPARATORS = ",;\t|"
 EMPTY = "an empty row"

@@ -14,6 +14,7 @@ import shutil
 import sys
 import tempfile
 import time
+import tomllib
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -21,6 +22,17 @@ from pathlib import Path
 import filelock
 
 from .show import tr
+
+
+def read_toml(name: str) -> dict:
+    """A table that stands beside this module: texts, patterns and numbers."""
+    return tomllib.loads(Path(__file__).with_name(name).read_text(encoding="utf-8"))
+
+
+def sentence(name: str, /, **values) -> str:
+    """A text of texts.toml in the display language, with its values."""
+    texts = read_toml("texts.toml")[name]
+    return tr(texts.get("id", texts["en"]), texts["en"]).format(**values)
 
 
 class CourseError(Exception):
@@ -108,10 +120,7 @@ def replace_whole(path: Path, make: Callable[[Path], object]) -> Path:
         if number not in UNWRITABLE:
             raise
         why = f"{Path(*path.parts[-3:])}: {os.strerror(number)}"
-        raise CourseError(
-            f"tidak bisa ditulis: {why}. Sediakan tempat, atau pasang DAPUR_ARTIFACTS.",
-            f"cannot be written: {why}. Make room, or set DAPUR_ARTIFACTS.",
-        ) from problem
+        raise CourseError(sentence("unwritable", why=why)) from problem
     finally:
         # What stepped aside comes back where nothing took its place. Of the new one there is
         # nothing left after a success, and after a failure perhaps a half.
@@ -129,9 +138,7 @@ def write_text(path: str | Path, text: str) -> Path:
 
     Raises CourseError on a full or read-only disk.
     """
-    return replace_whole(
-        Path(path), lambda new: new.write_text(text, encoding="utf-8", newline="\n")
-    )
+    return replace_whole(Path(path), lambda new: new.write_bytes(text.encode()))
 
 
 def write_json(path: str | Path, value) -> Path:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import json
 import re
-import tomllib
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -22,12 +21,12 @@ from jsonschema import Draft202012Validator, FormatChecker
 from rapidfuzz import fuzz, process
 
 from . import splits
-from .files import CourseError, write_text
+from .files import CourseError, read_toml, sentence, write_text
 from .prompts import check_labels, encode
 from .settings import ROOT, Settings, choice
 from .show import tr
 
-TABLES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+TABLES = read_toml("jsonl.toml")
 KINDS = TABLES["kind"]  # what `validate` finds
 # What a row must look like, as JSON Schemas; the arguments of a call are an object, as JSON text,
 # without NaN: what json.loads would take for a number beyond JSON goes to int, which refuses it.
@@ -243,11 +242,8 @@ def read_chats(path: str | Path, tokenizer=None) -> list[list[dict]]:
     found = validate(path, tokenizer=tokenizer)
     if found["error"].any():
         # One line to mend and the command that shows them all: a file may have thousands of errors.
-        first = found[found["error"]].iloc[0]
-        raise CourseError(
-            f"{Path(path).name}, line {first['line']}: {first['meaning']} ({first['detail']}; "
-            f"errors: {found['error'].sum()}). See python -m helpers data validate-jsonl {path}"
-        )
+        told = {"path": path, "name": Path(path).name, "n": found["error"].sum()}
+        raise CourseError(sentence("chat_errors", **told, **found[found["error"]].iloc[0]))
     # As a chat template knows them: OpenAI's developer is its system.
     chats = (json.loads(raw)["messages"] for _, raw in numbered_lines(path))
     return [[m | {"role": m["role"].replace("developer", "system")} for m in c] for c in chats]

@@ -12,7 +12,6 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-import tomllib
 import unicodedata
 from pathlib import Path
 from typing import NamedTuple
@@ -21,12 +20,11 @@ import pandas as pd
 from rapidfuzz import distance, process
 
 from .cleaning import visible
-from .files import CourseError
+from .files import CourseError, read_toml, sentence
 from .settings import LANGUAGES, ROOT, choice
 
 FOLDER = ROOT / "data" / "health_qa"
-RULES = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
-URGENT = tomllib.loads(Path(__file__).with_name("emergency.toml").read_text("utf-8"))
+RULES, URGENT = read_toml("medical.toml"), read_toml("emergency.toml")
 TEXTS = {language: RULES[language]["texts"] for language in LANGUAGES}
 LEAST = 0.29  # similarity below which there is no answer; lesson 07 chooses it
 FEWEST_WORDS, MOST_CHARACTERS = 2, 600
@@ -77,10 +75,7 @@ def questions(language: str, folder: Path = FOLDER) -> pd.DataFrame:
     # A row with a gap would teach the guards something wrong, so the first one stops everything.
     gaps = (rows == "").any(axis=1) | rows["split"].isna()
     if len(wrong := rows[gaps | ~rows[FLAGS].isin(["yes", "no"]).all(axis=1)]):
-        raise CourseError(
-            f"data/health_qa/{wrong['where'].iloc[0]}, {wrong['qa_id'].iloc[0]}: an empty cell, a "
-            "flag that is not yes or no, no line in splits.csv, or words for an unknown qa_id."
-        )
+        raise CourseError(sentence("health_row", **wrong.iloc[0]))
     rows[FLAGS] = rows[FLAGS] == "yes"
     return rows.drop(columns="where").fillna("")
 

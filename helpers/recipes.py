@@ -13,7 +13,6 @@ language are in ingredients.toml.
 from __future__ import annotations
 
 import re
-import tomllib
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -27,7 +26,7 @@ import pandas as pd
 
 from . import csv_reader
 from .cleaning import clean_chunk
-from .files import CourseError
+from .files import CourseError, read_toml, sentence
 from .settings import csv_files
 from .show import tr
 
@@ -49,7 +48,7 @@ class Recipe:
     region: str = ""  # empty where the file names none
 
 
-_INDONESIAN = tomllib.loads(Path(__file__).with_name("messages.toml").read_text(encoding="utf-8"))
+_INDONESIAN = read_toml("messages.toml")
 
 
 def worded(text: str) -> str:
@@ -130,10 +129,8 @@ def load_recipes(folder: str | Path, chunk_rows: int = 2000) -> tuple[pd.DataFra
         # Say why: the first files that were skipped, or the reasons for dropping rows.
         found = "; ".join(f"{s['file']}: {s['reason']}" for s in report.skipped[:5])
         dropped = f"every row was dropped: {report.reasons}" if report.files else ""
-        raise CourseError(
-            f"no usable recipe in {folder}: {found or dropped or 'no .csv file there'}. "
-            "Expected CSVs with a title, ingredients and steps column (see data/DATA_CARD.md)."
-        )
+        found = found or dropped or "no .csv file there"
+        raise CourseError(sentence("no_recipe", folder=folder, found=found))
     table = pd.concat(kept, ignore_index=True)
     # Files that each count from 1: their rows are told apart by the text. Otherwise two recipes
     # with the id "1" would count as one recipe in two languages.
@@ -223,7 +220,7 @@ def recipes_of(table: pd.DataFrame) -> list[Recipe]:
 
 # --- names of ingredients
 
-WORDS = tomllib.loads(Path(__file__).with_name("ingredients.toml").read_text(encoding="utf-8"))
+WORDS = read_toml("ingredients.toml")
 _UNITS = "|".join(table["units"].replace(" ", "|") for table in WORDS.values())
 _QUANTITY = re.compile(
     r"^(?:(?:[\d¼½¾⅓⅔⅛⅜⅝⅞.,/–-]+|(?:sendok\s+(?:makan|teh)|sendok|"

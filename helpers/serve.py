@@ -11,10 +11,8 @@ from __future__ import annotations
 import os
 import socket
 import threading
-import tomllib
 from collections.abc import Iterator
 from contextlib import suppress
-from pathlib import Path
 
 import psutil
 
@@ -28,12 +26,12 @@ from fastapi.responses import JSONResponse  # noqa: E402
 from . import models  # noqa: E402
 from .chat import Bot, Turn  # noqa: E402
 from .export import gguf_path  # noqa: E402
-from .files import CourseError, UsageError, first_line  # noqa: E402
+from .files import CourseError, UsageError, first_line, read_toml  # noqa: E402
 from .llamacpp import GgufBot  # noqa: E402
 from .show import tr  # noqa: E402
 
 # What the page and the terminal say, by language.
-WORDED = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+WORDED = read_toml("serve.toml")
 
 
 def page(bot: Bot) -> gr.ChatInterface:

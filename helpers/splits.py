@@ -17,7 +17,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from .files import CourseError, MissingStep
+from .files import CourseError, MissingStep, sentence
 from .settings import Settings
 
 NAMES = ("train", "validation", "test")
@@ -112,10 +112,8 @@ def assign(table: pd.DataFrame, cfg: Settings, fractions=FRACTIONS) -> pd.DataFr
         sides = pd.read_csv(manifest, dtype=str).set_index("recipe_id")["split"]
         # A recipe without a line would have no split, and vanish from all three.
         if missing := sorted(set(ids) - set(sides.index)):
-            raise CourseError(
-                f"{manifest.name} does not list {len(missing)} recipes, the first: {missing[0]}. "
-                "Add a line for each: its recipe_id, a comma, and train, validation or test."
-            )
+            told = {"manifest": manifest.name, "n": len(missing), "first": missing[0]}
+            raise CourseError(sentence("not_in_manifest", **told))
         table = table.assign(split=ids.map(sides))
     else:
         # Both languages of a recipe of the own corpus have one id, and so one split.
@@ -159,11 +157,8 @@ def require_disjoint(cfg: Settings) -> None:
     # By content, not by id: the same recipe under two ids is still a leak.
     for one, other in (("train", "test"), ("train", "validation"), ("validation", "test")):
         if both := sorted(parts[one].keys() & parts[other].keys()):
-            raise CourseError(
-                f"{len(both)} recipes are in {one} and in {other}, the first: "
-                f"{parts[one][both[0]]!r}. A model would be examined on what it learnt: run "
-                "notebook 02_data_csv_qa again."
-            )
+            told = {"n": len(both), "first": parts[one][both[0]]}
+            raise CourseError(sentence("in_two_splits", one=one, other=other, **told))
 
 
 def require_held_out(cfg: Settings, chats: Iterable[list[dict]]) -> None:
@@ -171,10 +166,7 @@ def require_held_out(cfg: Settings, chats: Iterable[list[dict]]) -> None:
     test = saved_recipes(cfg, "test")
     # By what they teach, so it does not matter where the rows come from or how they ask.
     if known := [test[key] for chat in chats if (key := content(chat)) in test]:
-        raise CourseError(
-            f"{len(known)} training rows are test recipes, the first: {known[0]!r}. Train on the "
-            "rows of train.jsonl only."
-        )
+        raise CourseError(sentence("test_recipes", n=len(known), first=known[0]))
 
 
 def read_split(cfg: Settings, name: str):
@@ -187,12 +179,7 @@ def read_split(cfg: Settings, name: str):
     Raises MissingStep when lesson 02 has not run, CourseError when a recipe is in two splits.
     """
     if not split_file(cfg, name).is_file():
-        raise MissingStep(
-            f"Belum ada resep {name} untuk {cfg.key}. Jalankan dulu notebook 02_data_csv_qa "
-            "dengan profil, data, dan seed yang sama.",
-            f"There are no {name} recipes for {cfg.key}. First run notebook 02_data_csv_qa "
-            "with the same profile, data and seed.",
-        )
+        raise MissingStep(sentence("no_split", name=name, key=cfg.key))
     require_disjoint(cfg)
     # Imported here, so that others who use this module need not wait for it.
     from datasets import Dataset
