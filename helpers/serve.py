@@ -30,7 +30,7 @@ from .files import CourseError, UsageError, first_line, read_toml  # noqa: E402
 from .llamacpp import GgufBot  # noqa: E402
 from .show import tr  # noqa: E402
 
-# What the page and the terminal say, by language.
+# What the page and the terminal say, by language, and Gradio's options.
 WORDED = read_toml("serve.toml")
 
 
@@ -58,15 +58,9 @@ def page(bot: Bot) -> gr.ChatInterface:
             # A message that is too long or empty: the page says so, and the conversation goes on.
             raise gr.Error(str(problem), print_exception=False) from None
 
-    # Nothing is written to disk: no example is answered in advance, no answer can be flagged.
-    return gr.ChatInterface(
-        respond,
-        title="Dapur LLM",
-        description=tr(*WORDED["description"].values()),
-        examples=WORDED["examples"][bot.cfg.data_language],
-        cache_examples=False,
-        flagging_mode="never",
-    )
+    texts = {"examples": WORDED["examples"][bot.cfg.data_language]}
+    texts["description"] = tr(*WORDED["description"].values())
+    return gr.ChatInterface(respond, **texts, **WORDED["page"])
 
 
 def create_app(bot: Bot, auth: str = "") -> FastAPI:
@@ -98,20 +92,10 @@ def create_app(bot: Bot, auth: str = "") -> FastAPI:
 
     # The page is there at once and the model some seconds later; /health tells when.
     threading.Thread(target=load, daemon=True).start()
-    # The visitor's own fonts ask no other host; no files but Gradio's own are served or taken.
-    fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["monospace"]}
-    # At most 32 questions wait in line. A password may hold colons: only the first one is cut.
-    return gr.mount_gradio_app(
-        app,
-        page(bot).queue(max_size=32),
-        "/",
-        auth=tuple(auth.split(":", 1)) if auth else None,
-        theme=gr.themes.Soft(primary_hue="orange", **fonts),
-        footer_links=[],
-        max_file_size=1,
-        show_error=False,
-        ssr_mode=False,
-    )
+    # A password may hold colons: only the first one is cut. At most 32 questions wait in line.
+    options = {"auth": tuple(auth.split(":", 1)) if auth else None} | WORDED["app"]
+    options["theme"] = gr.themes.Soft(**WORDED["theme"])
+    return gr.mount_gradio_app(app, page(bot).queue(max_size=32), "/", **options)
 
 
 def run_service(bot: Bot, host: str = "127.0.0.1", port: int = 7860, auth: str = "") -> None:
