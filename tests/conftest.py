@@ -1,14 +1,8 @@
 """Shared fixtures: settings of the sanity profile, whose model is tiny and random."""
 
 import gc
-import json
 import os
-import shlex
-import subprocess
-import sys
-import time
 from collections import Counter
-from pathlib import Path
 from types import SimpleNamespace
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -27,19 +21,6 @@ import pipeline  # noqa: F401  before a test imports nbformat, see there
 # What is imported stays: looking through all of it for garbage is a fifth of importing it, and as
 # much again in each collection that a test asks for.
 gc.disable()
-
-
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config, log):
-    """One process for each file, and the same one for both that run notebooks: see warm_lessons."""
-    if config.getvalue("dist") != "loadfile":
-        return None  # what was asked for
-    from xdist.scheduler import LoadFileScheduling
-
-    made = LoadFileScheduling(config, log)
-    file_of = made._split_scope
-    made._split_scope = lambda test: file_of(test).replace("test_run.py", "test_notebook_runs.py")
-    return made
 
 
 def pytest_collection_finish():
@@ -129,53 +110,6 @@ def tuned_cfg(tmp_path_factory, random_adapter):
 
     root = tmp_path_factory.mktemp("tuned")
     return random_adapter(settings.load("sanity", "id", artifacts_root=root))
-
-
-@pytest.fixture(scope="session")
-def python_server(tmp_path_factory):
-    """A Python that has the libraries already, see warm_python.py: a folder for JUPYTER_PATH.
-
-    In it `python` and the kernel python3. None where forking with the libraries is not safe.
-    """
-    if not sys.platform.startswith("linux"):
-        yield None
-        return
-    folder = tmp_path_factory.mktemp("warm")
-    script, address = str(Path(__file__).with_name("warm_python.py")), str(folder / "socket")
-    program, spec = folder / "python", folder / "kernels" / "python3" / "kernel.json"
-    words = [sys.executable, "-S", script, "call", address]
-    program.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
-    program.chmod(0o755)
-    spec.parent.mkdir(parents=True)
-    argv = [str(program), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-    spec.write_text(json.dumps({"argv": argv, "display_name": "Python 3", "language": "python"}))
-    words = [sys.executable, script, "serve", address, str(program)]
-    with subprocess.Popen(words, stdin=subprocess.PIPE) as server:
-        while not os.path.exists(address):
-            assert server.poll() is None, "the libraries cannot be imported"
-            time.sleep(0.1)
-        yield folder
-        server.stdin.close()
-
-
-@pytest.fixture(scope="session")
-def warm_python(python_server):
-    """The path of that Python; of the usual one where there is none."""
-    return str(python_server / "python") if python_server else sys.executable
-
-
-@pytest.fixture(scope="module")
-def warm_lessons(python_server, warm_python):
-    """A module's notebooks, and what they start, run in such processes, but where COLD_PYTHON is.
-
-    JUPYTER_PATH is for the kernels that these start, and Dask forks its workers from a kernel.
-    """
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "executable", warm_python)
-        if python_server:
-            patch.setenv("JUPYTER_PATH", str(python_server))
-            patch.setenv("DASK_DISTRIBUTED__WORKER__MULTIPROCESSING_METHOD", "fork")
-        yield
 
 
 @pytest.fixture

@@ -8,8 +8,6 @@ one core busy. Then faults are put into lessons, and each must turn red where it
 import dataclasses
 import re
 import shutil
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,8 +35,6 @@ class Pass:
         """Run one notebook; what it left is in `folder`."""
         environment = run.kernel_environment(self.cfg) | {"DAPUR_STRICT": "1" if strict else "0"}
         environment["DAPUR_EXERCISES"] = str(self.folder / f"{path.stem}.exercises.json")
-        if path.stem.startswith("01"):  # it imports torch when it is ready for it
-            environment["COLD_PYTHON"] = "1"
         values = run.run_parameters(self.cfg) | values
         done = execute.run_notebook(path, self.folder, values, environment, 600)
         self.outcomes[path.stem] = done
@@ -65,7 +61,7 @@ def run_pass(one: Pass) -> Pass:
 
 
 @pytest.fixture(scope="module")
-def passes(tmp_path_factory, warm_lessons):
+def passes(tmp_path_factory):
     root = tmp_path_factory.mktemp("course")
     runs = []
     for language in LANGUAGES:
@@ -179,23 +175,3 @@ def sabotaged(passes, tmp_path_factory):
 @pytest.mark.parametrize("name", SABOTAGES)
 def test_a_fault_turns_red_where_it_is_looked_for(sabotaged, name):
     assert re.search(SABOTAGES[name][-1], sabotaged[name]), sabotaged[name]
-
-
-ENDS = """import atexit, sys, threading, time
-atexit.register(print, "at exit")
-print(*sys.argv[1:], sys.stdin.read(), __name__, sys.path[0])
-threading.Thread(target=lambda: (time.sleep(0.2), print("thread"))).start()
-"""
-
-
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="forks on Linux only")
-@pytest.mark.parametrize("last", ["", "sys.exit(3)", "sys.exit('sold out')", "1 / 0"])
-def test_a_fork_says_and_returns_what_a_started_process_does(warm_python, tmp_path, last):
-    (tmp_path / "ends.py").write_text(ENDS + last, encoding="utf-8")
-    how = {"input": "stdin", "cwd": tmp_path, "text": True, "capture_output": True}
-    ended = []
-    for program in (sys.executable, warm_python):
-        done = subprocess.run([program, "-u", "-m", "ends", "soto"], **how)
-        ended.append((done.returncode, done.stdout, done.stderr.splitlines()[-1:]))
-    assert ended[0] == ended[1]
-    assert ended[0][1] == f"soto stdin __main__ {tmp_path}\nthread\nat exit\n"

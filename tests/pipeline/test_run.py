@@ -63,7 +63,7 @@ def gone(pid):
 
 
 @pytest.fixture(scope="module")
-def outcomes(tmp_path_factory, warm_lessons):
+def outcomes(tmp_path_factory):
     """All cases, run side by side: name -> (outcome, folder)."""
     folder = tmp_path_factory.mktemp("cases")
     env = os.environ | {"PYTHONPATH": str(ROOT)}
@@ -71,10 +71,8 @@ def outcomes(tmp_path_factory, warm_lessons):
     def one(name):
         path = notebook(folder / name / f"{name}.ipynb", *CASES[name])
         (folder / name / "run").mkdir()
-        values, limit = {"PROFILE": "sanity", "SEED": 42}, 16 if name == "hang" else 90
-        # The memory of a fork is not its own.
-        own = env | ({"COLD_PYTHON": "1"} if name == "good" else {})
-        return execute.run_notebook(path, folder / name / "run", values, own, limit), folder / name
+        values, limit = {"PROFILE": "sanity", "SEED": 42}, 20 if name == "hang" else 90
+        return execute.run_notebook(path, folder / name / "run", values, env, limit), folder / name
 
     with ThreadPoolExecutor(3) as pool:
         return dict(zip(CASES, pool.map(one, CASES)))
@@ -126,7 +124,7 @@ def test_a_process_that_ends_before_it_begins_is_a_failure_with_its_exit_code(tm
     (tmp_path / "sitecustomize.py").write_text("import os\nos._exit(3)")
     path = notebook(tmp_path / "early.ipynb", HEADING, "1 + 1")
     (tmp_path / "run").mkdir()
-    env = os.environ | {"PYTHONPATH": str(tmp_path), "COLD_PYTHON": "1"}
+    env = os.environ | {"PYTHONPATH": str(tmp_path)}
     outcome = execute.run_notebook(path, tmp_path / "run", {}, env, 90)
     told = "early: its process ended with exit code 3, see early.log"
     assert outcome.status == "failed" and execute.sentence("early", outcome.failure) == told
@@ -145,7 +143,6 @@ def test_lessons_are_selected_by_the_beginning_of_their_name():
 @pytest.fixture
 def course(cfg, tmp_path, monkeypatch):
     """course(how ...) -> summary of two tiny lessons; course.cfg, course.place."""
-    monkeypatch.setenv("COLD_PYTHON", "1")
     own = dataclasses.replace(cfg, artifacts_root=tmp_path / "artifacts")
     notebook(tmp_path / "notebooks" / "00_start.ipynb", RECORD, "PORTIONS")
     notebook(tmp_path / "notebooks" / "01_gpu_memory.ipynb", "1 / (PORTIONS - 5)")
