@@ -25,7 +25,7 @@ import psutil
 
 from . import settings
 from .files import UsageError
-from .memory import used_bytes
+from .memory import cuda, used_bytes
 
 # Their blocks are alike but for biases (Qwen2) and a norm over queries and keys (Qwen3).
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
@@ -322,12 +322,19 @@ def recommend(source, card_gib: float, **changes) -> dict[str, int]:
 def check_fits(cfg: settings.Settings) -> None:
     """Raises UsageError, with advice, when a training with these settings cannot fit.
 
-    On a processor the plan is that of the whole process, against the memory that is free now and
-    what the process already holds. A base model whose sizes are not known is not judged.
+    Judged by the memory that is free now and what this process already holds: on a processor that
+    of the whole process, on a GPU where torch is loaded, else the card's size. A base model whose
+    sizes are not known is not judged.
     """
-    room = cfg.device.memory_gb
+    room, taken = cfg.device.memory_gb, ""
     if cfg.device.kind == "cpu":
         room = (psutil.virtual_memory().available + used_bytes()) / GIB
+    elif gpu := cuda():
+        held = gpu.memory_reserved() + RUNTIME["cuda"]  # the plan counts this process' context too
+        room = min(room, (gpu.mem_get_info()[0] + held) / GIB)
+        taken = (
+            f" Other programs hold {cfg.device.memory_gb - room:.1f} GiB: open kernels, a screen."
+        )
     try:
         need = plan(cfg).total_bytes / GIB
     except UsageError:  # the other lessons still run, and lesson 01 says so
@@ -336,6 +343,6 @@ def check_fits(cfg: settings.Settings) -> None:
         largest = recommend(cfg, room)
         raise UsageError(
             f"profile {cfg.profile!r} with {cfg.base_model} needs {need:.1f} GiB by plan, "
-            f"{cfg.device.name} has {room:.1f}. What would fit, with the rest as it is: {largest}. "
-            "Close other programs, or use PROFILE 'auto' without BASE_MODEL."
+            f"{cfg.device.name} has {room:.1f}.{taken} What would fit, with the rest as it is: "
+            f"{largest}. Close other programs, or use PROFILE 'auto' without BASE_MODEL."
         )

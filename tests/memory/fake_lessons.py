@@ -125,13 +125,14 @@ def tuned(base, folder, *_, **__):
 
 def pretending(card: Card, cfg) -> ExitStack:
     """The fake card, and answers for all that asks for one."""
-    bf16, (total, stack) = cfg.device.capability >= (8, 0), (card.room, ExitStack())
+    bf16, stack = cfg.device.capability >= (8, 0), ExitStack()
     asked = dict.fromkeys(("_lazy_init", "set_device", "synchronize", "empty_cache"), nothing)
     asked |= dict.fromkeys(("manual_seed", "manual_seed_all", "reset_peak_memory_stats"), nothing)
     asked |= {"set_per_process_memory_fraction": nothing, "is_initialized": lambda: False}
     asked |= {"is_available": lambda: True, "device_count": lambda: 1, "current_device": lambda: 0}
     asked |= {"get_device_capability": lambda *a: cfg.device.capability}
     asked |= {"get_device_name": lambda *a: cfg.device.name}
+    total = cfg.device.memory_gb * 2**30
     asked |= {"mem_get_info": lambda *a: (int(total) - card.live, int(total))}
     asked |= dict.fromkeys(("memory_allocated", "memory_reserved"), lambda *a: card.live)
     asked |= {"max_memory_allocated": lambda *a: card.peak}

@@ -5,6 +5,7 @@ import dataclasses
 import json
 from types import SimpleNamespace
 
+import fake_cuda
 import nbformat
 import pytest
 import torch
@@ -190,6 +191,19 @@ def test_a_profile_that_cannot_fit_the_gpu_is_refused_with_advice(
     made = dataclasses.replace(cfg, device=settings.Device("cuda", name, size, capability), **known)
     planner.check_fits(dataclasses.replace(made, base_model="someone/else"))  # cannot be judged
     with contextlib.nullcontext() if words is None else pytest.raises(UsageError, match=words):
+        planner.check_fits(made)
+
+
+@pytest.mark.parametrize(
+    ("free", "held", "fits"), [(6.0, 0.5, True), (2.0, 5, True), (2, 0, False)]
+)
+def test_a_card_that_other_programs_have_filled_is_refused(cfg, monkeypatch, free, held, fits):
+    made = fake_cuda.settings_on_card("gpu-12gb")
+    gpu = {"mem_get_info": lambda: (free * 2**30, 12 * 2**30)}
+    gpu["memory_reserved"] = lambda: held * 2**30
+    monkeypatch.setattr(planner, "cuda", lambda: SimpleNamespace(**gpu))
+    words = "needs 6.6 GiB by plan, .* has 2.4. Other programs hold 9.6 GiB: open kernels"
+    with contextlib.nullcontext() if fits else pytest.raises(UsageError, match=words):
         planner.check_fits(made)
 
 
