@@ -21,7 +21,7 @@ from . import generation, models
 from .files import UsageError, sentence
 from .prompts import prompt_ids, prompt_messages
 from .settings import Settings
-from .show import num, tr
+from .show import num
 
 MOST_CONTEXT = 4096  # tokens of prompt and answer together: more takes minutes to read on a CPU
 
@@ -47,14 +47,9 @@ class Turn:
 
     def facts(self) -> str:
         """One line on the answer: how it ended, tokens, speed."""
-        # Each of these excludes the one before it.
-        how = tr("terpotong batas token", "cut off at the token limit")
-        if self.ended:
-            how = tr("selesai sendiri", "ended by itself")
-        if self.stopped:
-            how = tr("dihentikan", "stopped")
+        how = "stopped" if self.stopped else "ended" if self.ended else "cut_off"
         speed = {"speed": num(self.tokens_per_s, 1), "first": num(self.first_s, 1)}
-        return sentence("turn", how=how, tokens=num(self.tokens), **speed)
+        return sentence("turn", how=sentence(how), tokens=num(self.tokens), **speed)
 
 
 @dataclass(eq=False)

@@ -252,9 +252,8 @@ def without_markup(cell: str) -> str:
         # u0026 got lost; "\\/" is JSON's way to write "/".
         cell = re.sub(r"(?<!\\)u00(?=[\da-f]{2})", r"\\u00", cell)
         cell = FOUND["escape"].sub(lambda found: found[0].encode().decode("unicode-escape"), cell)
-        cell = repair_encoding(
-            ftfy.fixes.fix_surrogates(re.sub(r"\\+([/\"'.()*_#-])", r"\1", cell))
-        )
+        cell = re.sub(r"\\+([/\"'.()*_#-])", r"\1", cell)
+        cell = repair_encoding(ftfy.fixes.fix_surrogates(cell))
         cell = FOUND["entity"].sub(lambda found: html.unescape(found[0]), cell)
         cell = FOUND["comment"].sub(" ", visible(cell))
         # A parser would also take "a <b" or "<opsional>" for a tag: whatever is no tag of HTML is
@@ -262,8 +261,7 @@ def without_markup(cell: str) -> str:
         if "<" in cell:
             markup = FOUND["tag"].sub(plain_tag, cell.replace("&", "&amp;"))
             # The <p> tells the library that this is markup, also where no other tag is left.
-            page = BeautifulSoup("<p>" + markup, "html.parser")
-            cell = page.get_text(" ")
+            cell = BeautifulSoup("<p>" + markup, "html.parser").get_text(" ")
         if cell == before:
             return cell
     return "\ufffd"

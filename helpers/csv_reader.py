@@ -103,9 +103,8 @@ def look_at(path: Path) -> Layout:
         if all(field in columns for field in REQUIRED):
             joined = joined_columns(header, columns)
             form = encoding, separator, columns, tuple(header), skip + 1, backslash, mark
-            layout = Layout(*form, wrapped or separator, joined)
-            layout.seen |= {WRAPPED} if wrapped else set()
-            return layout
+            seen = {WRAPPED} if wrapped else set()
+            return Layout(*form, wrapped or separator, joined, seen)
     # None has them: tell what stands there instead, as the most telling separator cuts it. A link
     # may lead to any file of this machine, and notebooks are shared with their outputs.
     first = [row for sign in SEPARATORS for row in first_records(text, sign, strict=False)[:1]]
@@ -185,11 +184,7 @@ def columns_of(header: list[str]) -> dict[str, int]:
     for field, hints in _NAMES["hints"].items():
         for position, cell in enumerate(header):
             words = names[position].split()
-            name = (
-                re.fullmatch(r"[\w ()\[\]/#.-]{1,40}", cell)
-                and "--" not in cell
-                and len(words) <= 4
-            )
+            name = re.fullmatch(r"(?!.*--)[\w ()\[\]/#.-]{1,40}", cell) and len(words) <= 4
             telling = not set(hints).isdisjoint(words) and set(_NAMES["not_text"]).isdisjoint(words)
             if name and telling and field not in found and position not in found.values():
                 found[field] = position

@@ -290,11 +290,9 @@ def load_task(task: str, language: str) -> dict[str, list[Item]]:
             key = row.pop("query_id")
             # Compact, without blanks after ":" and ",": every token of the answer costs time.
             label = {"category": row["category"], "subcategory": row["subcategory"]}
-            chat = [
-                {"role": "system", "content": BANK_SYSTEM[language]},
-                {"role": "user", "content": row["query"]},
-                {"role": "assistant", "content": json.dumps(label, separators=(",", ":"))},
-            ]
+            answer = json.dumps(label, separators=(",", ":"))
+            said = {"system": BANK_SYSTEM[language], "user": row["query"], "assistant": answer}
+            chat = [{"role": role, "content": text} for role, text in said.items()]
             parts[sides[key]].append(Item(key, chat, row))
     else:
         # The other two are chat JSONL with more keys, which become the facts.

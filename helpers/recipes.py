@@ -16,7 +16,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from fractions import Fraction
 from functools import cache
 from pathlib import Path
@@ -173,9 +173,8 @@ def _file_chunks(path: Path, name: str, report: Report, rows: int) -> Iterator[p
         entry["rows_read"] += len(raw) + len(bad)
         entry["rows_kept"] += len(clean)
         entry["remarks"] = layout.remarks  # a late row may add one
-        report.drops += [
-            {"file": name, **d} for d in sorted(bad + dropped, key=lambda drop: drop["line"])
-        ]
+        lost = sorted(bad + dropped, key=lambda drop: drop["line"])
+        report.drops += [{"file": name, **drop} for drop in lost]
         report.mended += mended
         assert report.rows_read == report.rows_kept + report.rows_dropped, f"{name}: a row was lost"
         # The rows are noted for `duplicates` before they are handed out and forgotten.
@@ -209,24 +208,18 @@ def category_of(path: Path) -> str:
 
 def recipes_of(table: pd.DataFrame) -> list[Recipe]:
     """Rows of a table as Recipe objects."""
-    found = []
-    for row in table.to_dict("records"):
-        # One item a line in the table, one item an element here.
-        items, steps = (tuple(row[name].split("\n")) for name in ("ingredients", "steps"))
-        others = row["category"], row["recipe_id"], row["region"]
-        found.append(Recipe(row["title"], items, steps, *others))
-    return found
+    # One item a line in the table, one item an element here.
+    lists = {name: table[name].str.split("\n").map(tuple) for name in ("ingredients", "steps")}
+    rows = table.assign(**lists)[[part.name for part in fields(Recipe)]]
+    return [Recipe(**row) for row in rows.to_dict("records")]
 
 
 # --- names of ingredients
 
 WORDS = read_toml("ingredients.toml")
 _UNITS = "|".join(table["units"].replace(" ", "|") for table in WORDS.values())
-_QUANTITY = re.compile(
-    r"^(?:(?:[\d¼½¾⅓⅔⅛⅜⅝⅞.,/–-]+|(?:sendok\s+(?:makan|teh)|sendok|"
-    rf"{_UNITS})\b\.?)\s*)+",
-    re.IGNORECASE,
-)
+_MEASURE = rf"(?:sendok\s+(?:makan|teh)|sendok|{_UNITS})\b\.?"
+_QUANTITY = re.compile(rf"^(?:(?:[\d¼½¾⅓⅔⅛⅜⅝⅞.,/–-]+|{_MEASURE})\s*)+", re.IGNORECASE)
 # Ways to write a number: "1 1/2", "1/2", "3", "1.5". 15 digits at most: Python refuses to convert
 # thousands of them.
 _NUMBER = re.compile(r"(?:\d{1,15} +)?\d{1,15}/\d{1,15}|\d{1,15}(?:\.\d{1,15})?")
@@ -274,11 +267,7 @@ def words(name: str, language: str) -> tuple[str, ...]:
 
 def _singular(word: str) -> str:
     """leaves -> leaf, chillies -> chilli, tomatoes -> tomato, limes -> lime."""
-    if word.endswith("leaves"):
-        return "leaf"
-    if word.endswith(("ies", "oes")):
-        return word[:-2]
-    return word[:-1] if word.endswith("s") and not word.endswith("ss") else word
+    return re.sub(r"(?<=[io])es$|(?<!s)s$", "", re.sub(r"^.*leaves$", "leaf", word))
 
 
 # Compared by words like all names, so that "Minyak Goreng" is in the pantry as well.
