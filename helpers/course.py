@@ -12,6 +12,8 @@ import logging
 import math
 import os
 import re
+import shutil
+import sys
 import tomllib
 import warnings
 from collections.abc import Callable
@@ -20,7 +22,7 @@ from pathlib import Path
 from IPython.display import HTML, display
 
 from . import settings
-from .files import write_json
+from .files import UsageError, write_json
 from .settings import PACKAGED_NAME, ROOT, Settings
 from .show import align_tables, md, num, say, switch_html, tr
 
@@ -125,6 +127,36 @@ def lessons() -> list[dict]:
     return tomllib.loads(table)["lesson"]
 
 
+def announce_download(name: str) -> float:
+    """Say how much of a model on the hub has still to be fetched, in GB, and where to; 0: nothing.
+
+    Raises UsageError where the disk has no room for it.
+    """
+    import huggingface_hub as hub
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    try:
+        files = hub.HfApi().model_info(name, files_metadata=True).siblings
+    except Exception:  # no connection: the model is in the cache, or loading it will say why not
+        return 0
+    wanted = [f for f in files if f.rfilename.endswith(".safetensors")]
+    cached = {f.rfilename for f in wanted if hub.try_to_load_from_cache(name, f.rfilename)}
+    size = sum(f.size for f in wanted if f.rfilename not in cached) / 1e9
+    place = Path(HF_HUB_CACHE)
+    free = shutil.disk_usage(next(p for p in (place, *place.parents) if p.is_dir())).free / 1e9
+    if size > free:
+        told = (
+            f"{name} takes {size:.1f} GB, and the disk of {place} has {free:.1f} free; make room, "
+        )
+        raise UsageError(told + "set HF_HOME to another disk, or take a smaller profile.")
+    if size:
+        say(
+            f"**{name}** akan diunduh sekali: **{num(size, 1)} GB** ke `{place}`.",
+            f"**{name}** will be downloaded, once: **{num(size, 1)} GB** to `{place}`.",
+        )
+    return size
+
+
 def start(
     name: str,
     profile: str = "auto",
@@ -139,7 +171,6 @@ def start(
     """
     # Before these libraries are imported, since most read their switches only then. What the
     # learner has set already stays.
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -148,8 +179,18 @@ def start(
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     # Profile, languages, model and data; a model of the course needs no network at all.
     cfg = settings.load(profile, language, data_language, seed, run_solutions)
-    if cfg.base_model in ("packaged", "sanity"):
+    here = cfg.base_model in ("packaged", "sanity")
+    if here:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    # Bars stay where gigabytes are to come: the cell that fetches them would be silent for long.
+    if here or Path(cfg.base_model).is_dir() or not announce_download(cfg.base_model):
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        # Where it has been imported already, it has read both variables.
+        if "huggingface_hub" in sys.modules:
+            from huggingface_hub import constants, utils
+
+            utils.disable_progress_bars()
+            constants.HF_HUB_OFFLINE = os.environ.get("HF_HUB_OFFLINE") == "1"
     # The lesson's numbers, the switch between languages, and tables that read from the left.
     start_records(name, cfg.artifacts / "results")
     display(HTML(switch_html(language)))

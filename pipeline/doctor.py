@@ -73,18 +73,13 @@ def memory() -> Iterator[dict]:
 
 def torch_and_gpu() -> Iterator[dict]:
     """torch can be imported, and a GPU that is there is used by it."""
-    device = find_device()
-    # NVML sees a card that torch cannot use: the course goes on without it.
-    if device.note:
-        yield problem("gpu", False, error=device.note)
+    # The driver sees a card on which torch cannot compute: the course goes on without it.
+    if note := find_device().note:
+        yield problem("gpu", False, error=note)
     try:
-        import torch
+        import torch  # noqa: F401
     except (ImportError, OSError) as error:  # OSError: a DLL that is missing on Windows
         yield problem("torch", True, error=error)
-        return
-    # A card and a torch with CUDA that do not fit each other, as with a driver that is too old.
-    if device.kind == "cuda" and not torch.cuda.is_available():
-        yield problem("gpu", True, error=f"{device.name}, torch with CUDA {torch.version.cuda}")
 
 
 def ports() -> Iterator[dict]:
