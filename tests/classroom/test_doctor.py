@@ -1,13 +1,12 @@
 """A machine broken in one way each time: doctor names it, says what to do, and nothing else.
 
-The machine is faked where Python meets it: disk, memory, packages, ports, the GPU.
+The machine is faked where Python meets it: disk, memory, packages, the GPU.
 """
 
 import dataclasses
 import json
 import os
 import shutil
-import socket
 import sys
 from types import SimpleNamespace
 
@@ -26,10 +25,7 @@ CPU = Device("cpu", "CPU, 2 cores", 8.0)
 @pytest.fixture
 def machine(monkeypatch, tmp_path):
     """A sound laptop without an NVIDIA card, on which the course is installed as it should be."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     ram = SimpleNamespace(total=8 * GB, available=6 * GB)
-    monkeypatch.setattr(doctor, "PORTS", {port: "JupyterLab"})
     monkeypatch.setattr(psutil, "virtual_memory", lambda: ram)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=50 * GB))
     monkeypatch.setattr(doctor, "find_device", lambda: CPU)
@@ -60,12 +56,6 @@ def unused_card(patch):
     patch.setattr(doctor, "find_device", lambda: dataclasses.replace(CPU, note=note))
 
 
-def busy_port(patch):
-    taken = socket.create_server(("127.0.0.1", 0))
-    patch.setattr(doctor, "PORTS", {taken.getsockname()[1]: "JupyterLab"})
-    patch.setattr(doctor, "HELD", taken, raising=False)  # stays open as long as the test
-
-
 def no_model(patch):
     patch.setattr(doctor, "EMBEDDED_MODEL", "llm-other==1")
 
@@ -86,7 +76,6 @@ BROKEN = [  # what broke, the problem's name, whether it stops the course, words
     (little_memory, "memory", True, "1.1", "--profile sanity"),
     (no_torch, "torch", True, "", "--force-reinstall"),
     (unused_card, "gpu", False, "RTX 3060", "CUDA_VISIBLE_DEVICES=-1"),
-    (busy_port, "port", False, "JupyterLab", "--port"),
     (no_model, "model", True, "", "--no-deps llm-other=="),
     (other_version, "packages", False, "peft 0.1", "install -r requirements.lock"),
     (no_package, "packages", True, "peft", "install -r requirements.lock"),
