@@ -287,12 +287,10 @@ def split_commas(cell: str) -> str:
 
 def break_at_numbers(cell: str) -> str:
     """A line break before each number of a run in a line: "1) Potong 2) Rebus" -> two lines."""
-    # A number with ")" or "." at the start of the line or after a blank, and a text behind it.
-    number = re.compile(r"(?:^|(?<=[ \t]))\(?(\d{1,2})[.)](?:[ \t]+(?=\S)|(?=[^\d\s]))")
     lines = []
     for line in cell.split("\n"):
         cuts = []
-        for found in number.finditer(line):
+        for found in FOUND["number"].finditer(line):
             # The run counts 1, 2, 3: any other number in between is part of the text.
             if int(found[1]) == len(cuts) + 1:
                 cuts.append(found.start())
@@ -314,7 +312,6 @@ NEW = _TEXTS["new"] | {
     "inline": break_at_numbers,
     "commas": split_commas,
 }
-MENDS = _TEXTS["mends"]  # what is mended in each column, in that order
 
 
 def clean_chunk(chunk: pd.DataFrame) -> tuple[pd.DataFrame, list[dict], Counter]:
@@ -331,7 +328,7 @@ def clean_chunk(chunk: pd.DataFrame) -> tuple[pd.DataFrame, list[dict], Counter]
         # Clean the column, and look for what cannot be mended: characters that stayed broken, and
         # control tokens, which a tokenizer takes for real ones: a turn would end inside the recipe.
         cells = pa.array(chunk[name].fillna("").tolist(), pa.string())
-        for names in MENDS.get(name, MENDS["others"]):
+        for names in _TEXTS["mends"].get(name, _TEXTS["mends"]["others"]):
             cells = mended(cells, names, fixes)
         broken = broken | matches(cells, "mojibake")
         marked = marked | matches(cells, "marker other_marker")

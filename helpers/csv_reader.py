@@ -6,7 +6,6 @@ one chunk of rows is held at a time.
 
 from __future__ import annotations
 
-import codecs
 import csv
 import dataclasses
 import io
@@ -16,7 +15,6 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice, product
-from operator import itemgetter
 from pathlib import Path
 
 import pandas as pd
@@ -90,7 +88,7 @@ def look_at(path: Path) -> Layout:
     if len(re.findall(r"[\x00-\x08\x0e-\x1f]", text)) > len(text) / 50:
         raise NotARecipeFile("binary content, not text")
     # Marks of the program that wrote the file: the first bytes, and how a quote is escaped.
-    mark = head.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    mark = head.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff"))
     backslash = '\\"' in text and '""' not in text
     # The header is the first record with the three columns; a title or "sep=;" may stand above it.
     # The wrong separator leaves a record in one piece, so the right one is known by its columns.
@@ -341,8 +339,7 @@ def raw_chunks(path: Path, layout: Layout, rows: int) -> Iterator[tuple[pd.DataF
     # Which cells are wanted, and where they stand: columns that no lesson uses are never stored.
     fields = [field for field in FIELDS if field in layout.columns]
     positions = [layout.columns[field] for field in fields]
-    last, pick, title = len(layout.header) - 1, itemgetter(*positions), layout.columns["title"]
-    good, bad, size = [], [], 0
+    title, good, bad, size = layout.columns["title"], [], [], 0
 
     def table() -> pd.DataFrame:
         # Columns that the file lacks come out empty: every table has the same columns.
@@ -357,12 +354,12 @@ def raw_chunks(path: Path, layout: Layout, rows: int) -> Iterator[tuple[pd.DataF
             bad.append({"line": line, "reason": problem, "title": " ".join(told.split())[:80]})
         else:
             # A row may end before the columns that need not be there: their cells are empty.
-            row += [""] * (last + 1 - len(row))
+            row += [""] * (len(layout.header) - len(row))
             # Items in columns of their own become the lines of one cell.
             for field, items in layout.joined.items():
                 cells = (" ".join(row[place] for place in item).strip() for item in items)
                 row[layout.columns[field]] = "\n".join(filter(None, cells))
-            good.append((line, *pick(row)))
+            good.append((line, *(row[position] for position in positions)))
             size += len(row[layout.columns["ingredients"]]) + len(row[layout.columns["steps"]])
         # So many rows, or so many characters, are held at a time.
         if len(good) >= rows or len(bad) >= rows or size > CHUNK_CHARACTERS:

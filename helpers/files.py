@@ -82,15 +82,14 @@ UNWRITABLE = {errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EROFS}
 def patiently(call: Callable, *arguments):
     """Call it; on Windows again, for up to a second, while another process holds the file open."""
     # Twenty times 0.05 seconds, then once more: an error that lasts is a real one.
-    for _ in range(20):
+    for left in reversed(range(21)):
         try:
             return call(*arguments)
         except PermissionError:
             # Elsewhere a missing right does not go away by waiting.
-            if sys.platform != "win32":
+            if sys.platform != "win32" or not left:
                 raise
             time.sleep(0.05)
-    return call(*arguments)
 
 
 def replace_whole(path: Path, make: Callable[[Path], object]) -> Path:

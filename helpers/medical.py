@@ -18,6 +18,10 @@ from typing import NamedTuple
 
 import pandas as pd
 from rapidfuzz import distance, process
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline, make_union
+from sklearn.preprocessing import Normalizer
 
 from .cleaning import visible
 from .files import CourseError, read_toml, sentence
@@ -85,9 +89,6 @@ def text_vectors(preprocessor=None):
 
     `preprocessor(text)` makes a text ready instead of lower-casing it.
     """
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.pipeline import make_union
-
     # Words carry the subject; pieces of words forgive spelling and endings (minum, minumnya). With
     # sublinear_tf a word that comes ten times does not weigh ten times as much.
     options = {"preprocessor": preprocessor, "sublinear_tf": True}
@@ -98,9 +99,6 @@ def text_vectors(preprocessor=None):
 
 def text_classifier():
     """Logistic regression on `text_vectors`; rare kinds weigh as much as frequent ones."""
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-
     logistic = LogisticRegression(C=5, class_weight="balanced", max_iter=2000)
     return make_pipeline(text_vectors(), logistic)
 
@@ -190,9 +188,6 @@ class Library:
     """The written answers in one language behind the guards that lesson 07 makes and measures."""
 
     def __init__(self, language: str):
-        from sklearn.pipeline import make_pipeline
-        from sklearn.preprocessing import Normalizer
-
         rows = questions(language)
         shelf, told = (rows[rows["split"].isin(part)] for part in (SHELF, [*SHELF, "story"]))
         self.rules, self.texts = RULES[language], TEXTS[language]
