@@ -7,10 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import bench
 import fake_cuda
 import pytest
 
-from helpers import settings
+from helpers import planner, settings
+from helpers.files import read_json
 
 LESSONS = ("00_start", "01_gpu_memory", "03_qlora_training", "05_chatbot", "06_export_and_serve")
 pytestmark = pytest.mark.skipif(not shutil.which("g++"), reason="g++ compiles the fake device")
@@ -39,3 +41,13 @@ def test_the_plan_is_within_one_percent_of_the_tensors_counted(name, found):
 @pytest.mark.parametrize("name", fake_cuda.PROFILES)
 def test_loading_and_training_cells_run_on_the_card_of_a_profile(name, found):
     assert {lesson: found[name, lesson] for lesson in LESSONS} == dict.fromkeys(LESSONS, "")
+
+
+def test_what_the_pages_show_was_counted_for_the_plans_of_today():
+    shown = read_json(bench.RESULTS / "fake_cuda.json")["gb"]
+    assert shown.keys() == set(fake_cuda.PROFILES)
+    for name, gb in shown.items():
+        plan = planner.plan(fake_cuda.settings_on_card(name))
+        tensors = plan.total_bytes - plan.parts["runtime"] - plan.parts["allocator_slack"]
+        assert gb["planned"] == round(tensors / 1e9, 3)
+        assert abs(gb["planned"] / gb["train"] - 1) < 0.01
