@@ -345,6 +345,12 @@ def load(
     # The base model. Another than the profile's brings its own licence, and the reason says so.
     usual = values["base_model"]
     base = _base_model(base_model or os.environ.get("BASE_MODEL"), usual)
+    # By plan each profile takes more than half of its card: told before anything is downloaded.
+    if base == usual and device.kind == "cuda" and device.memory_gb < values["vram_gb"] / 2:
+        raise UsageError(
+            f"profile {profile!r} is made for a card of {values['vram_gb']} GB, {device.name} has "
+            f"{device.memory_gb:.1f}. Use 'auto' to let the course choose."
+        )
     if base != usual:
         values["licence"] = "Apache-2.0" if base == "packaged" else "see the model's page"
         reason += tr(f"; {base} menggantikan {usual}", f"; {base} takes the place of {usual}")

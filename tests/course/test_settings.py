@@ -152,6 +152,11 @@ def test_a_machine_that_is_too_small_is_told_before_anything_runs(monkeypatch):
     monkeypatch.setattr(settings, "find_device", lambda: Device("cpu", "CPU", 16))
     with pytest.raises(UsageError, match="needs a CUDA GPU with 12 GB"):
         settings.load("rtx3060")
+    monkeypatch.setattr(settings, "find_device", lambda: Device("cuda", "GTX 1650", 4, (7, 5)))
+    monkeypatch.setattr(settings, "reachable", lambda name: True)
+    with pytest.raises(UsageError, match="made for a card of 12 GB, GTX 1650 has 4.0"):
+        settings.load("rtx3060")
+    assert settings.load("rtx3060", base_model="packaged").base_model == "packaged"
     for free, asked, fits in ((1.5, "", True), (1.4, "", False), (1.5, "1.6", False)):
         found = types.SimpleNamespace(available=free * 1e9, total=16e9)
         monkeypatch.setattr(settings.psutil, "virtual_memory", lambda found=found: found)
