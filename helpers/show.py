@@ -91,39 +91,30 @@ NUMBER = re.compile(r"\s*([-+−±~≈<>≤≥]*\s*((Rp)?\d+(?![\d_])|nan\b)|[-�
 COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000"]
 
 
+def from_template(name: str, **values) -> HTML:
+    """HTML of templates/NAME.html.j2; the values are escaped."""
+    import jinja2
+
+    folder = jinja2.FileSystemLoader(Path(__file__).with_name("templates"))
+    made = jinja2.Environment(autoescape=True, loader=folder).get_template(f"{name}.html.j2")
+    return HTML(made.render(values, language=_language))
+
+
 def show_tokens(row, tokenizer) -> None:
     """One encoded row token by token: grey is masked, green is learnt, the end token is framed."""
-    spans, learnt = "", sum(label != -100 for label in row.labels)
-    # Each token is decoded alone: one that holds part of a character shows as �.
-    for token, label in zip(row.input_ids, row.labels):
-        style = "background:#e4e4e4;color:#444"
-        if label != -100:
-            style = "background:#d7f0e4;color:#00392b"
-            if token == tokenizer.eos_token_id:
-                style += ";outline:2px solid #D55E00"
-        # A line break is a token too, or part of one, so it gets a sign that is seen.
-        text = html.escape(tokenizer.decode([token])).replace("\n", "↵\n")
-        spans += f'<span style="{style};border-radius:3px;padding:0 1px;margin:0 1px">{text}</span>'
+    # Each token is decoded alone: one that holds part of a character shows as �. A line break is a
+    # token too, or part of one, so it gets a sign that is seen.
+    texts = [tokenizer.decode([token]).replace("\n", "↵\n") for token in row.input_ids]
+    learnt = [label != -100 for label in row.labels]
+    ends = [token == tokenizer.eos_token_id for token in row.input_ids]
     # In words too: how much of the row is learnt, and whether its end token is.
     ended = row.labels[-1] == tokenizer.eos_token_id
-    note = tr(
-        f"abu-abu: ditutup topeng; hijau: dipelajari, {learnt} dari {len(row)} token; "
-        f"token penutup dipelajari: {'ya' if ended else 'TIDAK'}",
-        f"grey: masked; green: learnt, {learnt} of {len(row)} tokens; "
-        f"end token learnt: {'yes' if ended else 'NO'}",
-    )
-    style = "white-space:pre-wrap;line-height:1.7;font-family:monospace;font-size:13px"
-    display(HTML(f'<div style="{style}">{spans}</div><p>{note}</p>'))
+    display(from_template("tokens", tokens=list(zip(texts, learnt, ends)), ended=ended))
 
 
 def show_side_by_side(titles: list[str], texts: list[str]) -> None:
     """Show texts in columns, line breaks kept."""
-    style = "vertical-align:top;text-align:left;white-space:pre-wrap;overflow-wrap:break-word"
-    shown = [(html.escape(title), html.escape(text)) for title, text in zip(titles, texts)]
-    cells = "".join(f'<td style="{style}"><b>{title}</b>\n\n{text}</td>' for title, text in shown)
-    # a `$` in a text is no formula
-    table = '<table class="tex2jax_ignore mathjax_ignore" style="width:100%;table-layout:fixed">'
-    display(HTML(f"{table}<tr>{cells}</tr></table>"))
+    display(from_template("columns", columns=list(zip(titles, texts))))
 
 
 def frame_html(frame) -> str:
