@@ -1,4 +1,4 @@
-"""Eight things that can be wrong with a machine, and what to do about each. Nothing is changed.
+"""Seven things that can be wrong with a machine, and what to do about each. Nothing is changed.
 
 What is said stands in doctor.toml.
 """
@@ -8,7 +8,6 @@ import importlib.util
 import os
 import platform
 import shutil
-import socket
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -23,7 +22,6 @@ from helpers.settings import ROOT, find_device, profile_for, profiles
 from helpers.show import tr
 
 DISK_GB = 3.0  # free space a run wants for artifacts and runs
-PORTS = {8888: "JupyterLab", 7860: "python -m helpers serve"}
 TEXTS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
 
 
@@ -45,7 +43,7 @@ def find_problems() -> list[dict]:
     # The course writes to three folders; the variable may move the last one to another disk.
     artifacts = Path(os.environ.get("DAPUR_ARTIFACTS") or ROOT / "artifacts").absolute()
     found = [*room_to_write([ROOT / "work", ROOT / "runs", artifacts])]
-    for check in (memory, torch_and_gpu, ports, model, packages):
+    for check in (memory, torch_and_gpu, model, packages):
         found += check()
     # False sorts before True, and within both groups the order of the checks stays.
     return sorted(found, key=lambda one: not one["stops"])
@@ -80,16 +78,6 @@ def torch_and_gpu() -> Iterator[dict]:
         import torch  # noqa: F401
     except (ImportError, OSError) as error:  # OSError: a DLL that is missing on Windows
         yield problem("torch", True, error=error)
-
-
-def ports() -> Iterator[dict]:
-    """JupyterLab's and the service's port are free."""
-    for port, user in PORTS.items():
-        try:
-            # Who can listen there finds the port free; it is given back at once.
-            socket.create_server(("127.0.0.1", port)).close()
-        except OSError:
-            yield problem("port", False, port=port, user=user, other=port + 1)
 
 
 def model() -> Iterator[dict]:
@@ -134,11 +122,7 @@ def versions() -> dict[str, str]:
 def facts() -> dict:
     """What is here: the machine and the profile that it gets."""
     ram, device = psutil.virtual_memory(), find_device()
-    return {
-        "system": platform.platform(),
-        "memory_gb": round(ram.total / 1e9, 1),
-        "memory_free_gb": round(ram.available / 1e9, 1),
-        "device": device.name,
-        "profile": profile_for(device, profiles()),
-        "versions": {name: versions().get(name) for name in ("python", "torch", "transformers")},
-    }
+    found = {"system": platform.platform(), "memory_gb": round(ram.total / 1e9, 1)}
+    found |= {"memory_free_gb": round(ram.available / 1e9, 1), "device": device.name}
+    packages = {name: versions().get(name) for name in ("python", "torch", "transformers")}
+    return found | {"profile": profile_for(device, profiles()), "versions": packages}

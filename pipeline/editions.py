@@ -5,7 +5,6 @@ from pathlib import Path
 
 from nbconvert import HTMLExporter
 from nbconvert.preprocessors import TagRemovePreprocessor
-from traitlets.config import Config
 
 from helpers.course import lessons
 from helpers.files import write_text
@@ -24,9 +23,8 @@ def lesson_page(path: Path, language: str, title: str) -> str:
     for cell in nb.cells:
         if language_of(cell):
             cell.metadata["tags"] = [f"lang-{language_of(cell)}"]
-    config = Config({"TagRemovePreprocessor": {"remove_cell_tags": {f"lang-{other}"}}})
-    exporter = HTMLExporter(config=config, language_code=language)
-    exporter.register_preprocessor(TagRemovePreprocessor(config=config), enabled=True)
+    remover = TagRemovePreprocessor(remove_cell_tags={f"lang-{other}"}, enabled=True)
+    exporter = HTMLExporter(preprocessors=[remover], language_code=language)
     # nbconvert makes the page; what follows changes its text.
     page, _ = exporter.from_notebook_node(nb, {"metadata": {"name": title}})
     # What code said in both languages is hidden, not removed.

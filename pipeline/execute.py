@@ -12,7 +12,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import nbformat
@@ -23,13 +23,15 @@ from helpers.files import printable, read_json, write_json
 from .publish import own_cells
 
 POLL = 0.25  # seconds between two looks at a running notebook
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # a terminal's
 
 
 @dataclass
 class Outcome:
     """What became of a notebook; `failure` names the cell.
 
-    `status`: passed, failed, timeout, interrupted or not run.
+    `status`: passed, failed, timeout, interrupted or not run. `peaks`: heading -> highest memory
+    below it in GB, of the processes and on the card. `errors`: all that its cells show.
     """
 
     name: str
@@ -37,6 +39,21 @@ class Outcome:
     seconds: float = 0.0
     peak_memory_gb: float = 0.0
     failure: dict | None = None
+    peaks: dict[str, list[float]] = field(default_factory=dict)
+    errors: list[dict] = field(default_factory=list)
+
+
+def ask_driver() -> tuple[str, int]:
+    """The NVIDIA driver's version and the bytes in use on the first visible card, by whatever
+    program; ("", 0) where there is none."""
+    with suppress(Exception):
+        import pynvml
+
+        # `find_device` has called nvmlInit. A card that is chosen by its UUID is not asked.
+        number = int(os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0])
+        card = pynvml.nvmlDeviceGetHandleByIndex(number)
+        return pynvml.nvmlSystemGetDriverVersion(), pynvml.nvmlDeviceGetMemoryInfo(card).used
+    return "", 0
 
 
 def run_notebook(
@@ -56,26 +73,29 @@ def run_notebook(
     # The child is this module again, with the job as argument; `record` writes to DAPUR_METRICS.
     command = [sys.executable, "-m", "pipeline.execute", json.dumps(job)]
     env = env | {"DAPUR_METRICS": f"{place}.metrics.json"}
-    began, status, peak, seen, cells = time.monotonic(), "", 0, [], read_cells(path)
+    outcome, cells, seen, began = Outcome(path.stem, ""), read_cells(path), [], time.monotonic()
     # Nobody is there to type, so it gets no input; what it says goes to its log.
     with open(log, "w", encoding="utf-8") as file:
         pipes = {"stdin": subprocess.DEVNULL, "stdout": file, "stderr": subprocess.STDOUT}
         child = subprocess.Popen(command, env=env, **pipes)
     try:
         # A few times a second, until it has ended or its time is over.
-        while child.poll() is None and not status:
+        while child.poll() is None and not outcome.status:
             seconds, memory = time.monotonic() - began, 0
             # The kernel and what it starts, while they are there: their resident bytes together,
             # asked of psutil, which knows them on every system.
             with suppress(psutil.Error):
                 seen = psutil.Process(child.pid).children(recursive=True)
                 memory = sum(process.memory_info().rss for process in seen)
-            peak = max(peak, memory)
-            watch(describe_cell(cells, read_state(state)["cell"])["code_cell"], seconds, memory)
-            status = "timeout" if seconds > limit else ""
+            now = describe_cell(cells, read_state(state)["cell"])
+            used = [round(size / 1e9, 2) for size in (memory, ask_driver()[1])]
+            before = outcome.peaks.get(now["heading"], used)
+            outcome.peaks[now["heading"]] = [max(pair) for pair in zip(before, used)]
+            watch(now["code_cell"], seconds, memory)
+            outcome.status = "timeout" if seconds > limit else ""
             time.sleep(POLL)
     except KeyboardInterrupt:
-        status = "interrupted"
+        outcome.status = "interrupted"
     finally:
         # A kernel lives in a process group of its own, so each process is ended by itself.
         code = child.poll()
@@ -84,12 +104,11 @@ def run_notebook(
                 process.kill()
         child.wait()
     # What the child has written last: the cell that it was in, and its error if it had one.
-    outcome = Outcome(path.stem, status, round(time.monotonic() - began, 1), round(peak / 1e9, 2))
-    found = read_state(state)
-    if status == "timeout":
-        found["error"] = f"the notebook took longer than its limit of {round(limit)} s"
-    elif status == "interrupted":
-        found["error"] = "interrupted"
+    outcome.seconds = round(time.monotonic() - began, 1)
+    outcome.peak_memory_gb = max((pair[0] for pair in outcome.peaks.values()), default=0.0)
+    found, why = read_state(state), f"the notebook took longer than its limit of {round(limit)} s"
+    if outcome.status:
+        found["error"] = why if outcome.status == "timeout" else "interrupted"
     # papermill writes the notebook at its end; of one that was stopped the lesson itself is left.
     judge_outcome(outcome, code, found, read_cells(Path(f"{place}.ipynb")), cells)
     state.unlink(missing_ok=True)
@@ -101,15 +120,21 @@ def judge_outcome(outcome: Outcome, code: int, state: dict, executed: list, cell
 
     papermill's metadata calls hung and never-run cells "completed", so it is not read.
     """
-    # Passed is only what ended well and has run every code cell.
-    where, reason = state["cell"], state["error"]
+    errors, where, reason = errors_of(executed), state["cell"], state["error"]
+    outcome.errors = [describe_cell(cells, cell) | told for cell, told in errors]
+    # Passed is only what ended well and has run every code cell. In a smoke run, which an error
+    # does not end, assertions do not count: they judge what was learnt, and four steps teach
+    # nothing.
+    wrong = [one for one in errors if not one[1]["error"].startswith("AssertionError")]
     skipped = next((cell.id for cell in executed if not has_run(cell)), None)
-    if code == 0 and executed and not skipped:
+    if code == 0 and executed and not skipped and not wrong:
         outcome.status = "passed"
         return
     # Exit code 0 and a cell that has not run: something above it has ended the notebook early.
-    if code == 0:
+    if code == 0 and skipped:
         where, reason = skipped, "the notebook ended before this cell; does one above call exit()?"
+    elif code == 0 and wrong:
+        where, reason = wrong[0][0], wrong[0][1]["error"]
     reason = reason or f"its process ended with exit code {code}, see {outcome.name}.log"
     # A timeout or an interruption is known already, and stays.
     outcome.status = outcome.status or "failed"
@@ -133,6 +158,18 @@ def read_cells(notebook: Path) -> list:
     return []
 
 
+def errors_of(executed: list) -> list[tuple[str, dict]]:
+    """Errors that executed cells show, in order: id of the cell, its `error` and `traceback`."""
+    found = []
+    for cell in executed:
+        for output in cell.get("outputs", []):
+            if output.output_type == "error":
+                error = one_line(f"{output.ename}: {output.evalue}")
+                trace = COLOURS.sub("", "\n".join(output.traceback)).splitlines()
+                found.append((cell.id, {"error": error, "traceback": trace[-30:]}))
+    return found
+
+
 def describe_cell(cells: list, where: str | None) -> dict:
     """A cell as the reader sees it: its numbers among all cells and code cells, from 1, the last
     heading above it, and its first line."""
@@ -152,7 +189,7 @@ def describe_cell(cells: list, where: str | None) -> dict:
 def one_line(text: str, most: int = 300) -> str:
     """`text` on one line, without what steers a terminal, cut after `most` characters."""
     # Colour codes go first: without their first character, the rest would stay as text.
-    text = printable(" ".join(re.sub(r"\x1b\[[0-9;]*m", "", text).split()))
+    text = printable(" ".join(COLOURS.sub("", text).split()))
     return text if len(text) <= most else text[: most - 1] + "…"
 
 
@@ -185,7 +222,9 @@ def main(job: dict) -> int:
     # Written once, at the end: to write the notebook at every cell takes longer than the cells do.
     how = {"parameters": job["parameters"], "request_save_on_cell_execute": False}
     how |= {"kernel_name": "python3", "language": "python", "cwd": os.path.dirname(job["notebook"])}
-    how |= {"start_timeout": 180, "execution_timeout": job["cell_limit"]}
+    # A smoke run goes on after an error, to see what comes next.
+    smoke = os.environ.get("DAPUR_SMOKE") == "1"
+    how |= {"start_timeout": 180, "execution_timeout": job["cell_limit"], "allow_errors": smoke}
     how |= {"log_output": True, "progress_bar": False, "on_cell_start": cell_starts}
     try:
         try:
@@ -197,7 +236,8 @@ def main(job: dict) -> int:
                 raise
             papermill.execute_notebook(job["notebook"], job["output"], **how)
     except papermill.PapermillExecutionError as problem:
-        state["error"] = f"{problem.ename}: {problem.evalue}"
+        # What a smoke run goes on after stands in the notebook.
+        state["error"] = "" if smoke else f"{problem.ename}: {problem.evalue}"
     except Exception as problem:  # a dead kernel, a cell past its limit, a full disk
         logging.exception("the notebook could not be run")
         state["error"] = f"{type(problem).__name__}: {problem}"

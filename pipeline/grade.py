@@ -50,9 +50,7 @@ def write_marks(folder: Path, out: Path) -> Path:
             row["note"] = f"unreadable: {path.name}, {first_line(problem)[:80]}"
         rows.append(row)
     if not rows:
-        raise UsageError(
-            f"{folder} holds no notebooks; expected {folder.name}/<learner>/NN_*.ipynb"
-        )
+        raise UsageError(f"{folder}: no notebooks; expected {folder.name}/<learner>/NN_*.ipynb")
     # Columns for all exercises of the course, in its order, tried or not.
     for lesson in notebook_files():
         exercises += exercise_names(read_notebook(lesson).cells)

@@ -42,8 +42,7 @@ def write_kit(folder: Path) -> Path:
         shutil.copytree(ROOT, kit / "course", ignore=left_out)
         shutil.copytree(SCRIPTS, kit, dirs_exist_ok=True)
         # The wheels are for this Python, so the installer looks for it by its version.
-        python = f"{sys.version_info.major}.{sys.version_info.minor}"
-        write_text(kit / "PYTHON.txt", python + "\n")
+        write_text(kit / "PYTHON.txt", "{}.{}\n".format(*sys.version_info))
         write_text(kit / "MODEL.txt", EMBEDDED_MODEL + "\n")
 
     return write_folder(folder, fill)

@@ -62,11 +62,10 @@ def pairs(nb, name: str) -> Iterator[tuple]:
 def headings(nb, name: str) -> Iterator[tuple]:
     """Unmarked Markdown is one heading in both languages; bodies hold no heading."""
     for number, cell in enumerate(nb.cells, 1):
-        if cell.cell_type != "markdown":
-            continue
         if language_of(cell):
             if any(token.type == "heading_open" for token in markdown_tokens(cell.source)):
                 yield number, "heading", "a body holds a heading"
+        if language_of(cell) or cell.cell_type != "markdown":
             continue
         # Both sides of " · " have to say something.
         match = _BILINGUAL.fullmatch(cell.source.strip())

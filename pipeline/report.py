@@ -6,6 +6,7 @@ All from jinja2 templates in templates/; their words stand in report.toml.
 import base64
 import html
 import io
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -13,15 +14,17 @@ from pathlib import Path
 import jinja2
 
 from helpers.course import lessons
-from helpers.files import CourseError, read_json, write_text
+from helpers.files import CourseError, read_json, write_json, write_text
 from helpers.settings import ROOT
 
 from . import gates
 from .execute import sentence
-from .publish import REPOSITORY
+from .publish import REPOSITORY, without_paths
 
 READMES = {"en": ROOT / "README.md", "id": ROOT / "README.id.md"}
 _WORDS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+# /mnt/me/ or D:\me\, and nothing in an address on the web.
+FOLDER = r"(?<![\w.:/\\~>])(?:[A-Za-z]:)?[/\\](?:[^\s\"'<>/\\]+[/\\])+"
 RESULTS, OPPONENTS, STATUS = (_WORDS[name] for name in ("results", "opponents", "status"))
 
 
@@ -55,17 +58,21 @@ def preformatted(value) -> str:
     return "\n".join(line or "&nbsp;" for line in html.escape(str(value), quote=False).splitlines())
 
 
+def shareable(text: str) -> str:
+    """`text` without folders of this machine: also those that the publisher does not know."""
+    return re.sub(FOLDER, ".../", without_paths(text))
+
+
 def rendered(name: str, **values) -> str:
     """The template `name`.j2 with these values; everything is escaped in HTML."""
     # HTML is escaped by jinja2; Markdown by the filter `md`, where a template asks for it.
     loader, escape = jinja2.PackageLoader("pipeline"), name.endswith("html")
-    made = jinja2.Environment(
-        loader=loader, autoescape=escape, trim_blocks=True, undefined=jinja2.StrictUndefined
-    )
-    made.lstrip_blocks = True
+    how = {"trim_blocks": True, "lstrip_blocks": True, "undefined": jinja2.StrictUndefined}
+    made = jinja2.Environment(loader=loader, autoescape=escape, **how)
     # What templates may call; a value that they name and that is not given is an error.
     made.filters |= {"number": four_digits, "clock": clock, "md": markdown_text}
     made.filters |= {"pre": preformatted, "written": written, "status": STATUS.__getitem__}
+    made.filters["shareable"] = shareable
     made.globals |= {"limit_text": gates.limit_text, "metric_text": gates.metric_text}
     return made.get_template(f"{name}.j2").render(values)
 
@@ -90,10 +97,8 @@ def loss_curve(rows: list[dict]) -> bytes:
 def result_rows(metrics: list[dict]) -> list[tuple]:
     """The label's row in RESULTS, its format, and the metrics of all opponents (None: none)."""
     # Lesson 04's numbers, under the names that the rows of report.toml have.
-    found = {}
-    for m in metrics:
-        if m["notebook"] == "04_evaluation":
-            found[m["name"].removeprefix("ingredient_")] = m
+    mine = [m for m in metrics if m["notebook"] == "04_evaluation"]
+    found = {m["name"].removeprefix("ingredient_"): m for m in mine}
     # A row for each that was recorded, with a place for every opponent.
     rows = []
     for label in RESULTS:
@@ -102,10 +107,9 @@ def result_rows(metrics: list[dict]) -> list[tuple]:
     return rows
 
 
-def write_report(
-    folder: Path, summary: dict, metrics: list[dict], artifacts: Path, started: float
-) -> None:
-    """Write report.html (one file, pictures inside) and report.md (loss.png beside it)."""
+def write_report(folder: Path, summary: dict, metrics, artifacts: Path, started: float) -> None:
+    """Write report.html (one file, pictures inside), report.md (loss.png beside it) and
+    gpu_report.json."""
     # `old` marks what is not of this run, so that the report can say so.
     left, old = {}, {}
     for name in ("evaluation/samples.json", "adapter/history.json"):
@@ -124,6 +128,8 @@ def write_report(
     values |= {"files": [path.stem for path in folder.glob("*.ipynb")]}
     for name in ("report.html", "report.md"):
         write_text(folder / name, rendered(name, **values))
+    # For an issue: what ran on what, and what went wrong, without a path of this machine.
+    write_json(folder / "gpu_report.json", json.loads(rendered("gpu_report.json", **values)))
 
 
 def write_readme(run_dir: Path) -> None:

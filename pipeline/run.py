@@ -22,7 +22,7 @@ from helpers.settings import ROOT, Settings, torch_cuda_build
 
 from . import gates
 from .doctor import room_to_write, versions
-from .execute import POLL, Outcome, run_notebook, sentence
+from .execute import POLL, Outcome, ask_driver, run_notebook, sentence
 from .report import clock, write_report
 
 PLAIN_EVERY = 20.0  # seconds between two lines on a running notebook where there is no terminal
@@ -64,15 +64,15 @@ def run_parameters(cfg: Settings) -> dict[str, str | int]:
     return {name: getattr(cfg, name.lower()) for name in OPTIONS}
 
 
-def set_parameters(given: list[str], lessons: list[dict], folder: Path) -> dict:
-    """Lesson -> {name: value} of `given`, a list of NAME=VALUE for parameters of the lessons.
+def set_parameters(given: list[str] | None, lessons: list[dict], folder: Path) -> dict:
+    """Lesson -> {name: value} of `given`: NAME=VALUE for parameters, of lessons that have any.
 
     Raises UsageError for a name that no chosen lesson has, and a value of another type.
     """
     from papermill import inspect_notebook
 
     values: dict[str, dict] = {item["name"]: {} for item in lessons}
-    for text in given:
+    for text in given or []:
         name, _, value = text.partition("=")
         for lesson, chosen in values.items():
             # papermill reads a lesson's parameters and their defaults, as Python writes them.
@@ -90,7 +90,7 @@ def set_parameters(given: list[str], lessons: list[dict], folder: Path) -> dict:
         # A misspelt name would change nothing, without a word.
         if not any(name in chosen for chosen in values.values()):
             raise UsageError(f"--set {text}: no chosen lesson has this parameter to be set.")
-    return values
+    return {lesson: chosen for lesson, chosen in values.items() if chosen}
 
 
 class Progress:
@@ -108,18 +108,12 @@ class Progress:
 
 
 def run_course(
-    cfg: Settings,
-    lessons: list[dict],
-    table: list[dict],
-    *,
-    fresh: bool = False,
-    given: list[str] = (),
-    on_stderr: bool = False,
-    place: Path = ROOT,
+    cfg: Settings, lessons, table, *, fresh=False, given=None, on_stderr=False, place=ROOT
 ) -> dict:
     """Run the lessons in order up to the first failure, check the gates, write the report.
 
-    `given`: NAME=VALUE for parameters of lessons; `place`: where notebooks/ is and runs/ goes.
+    `table`: the gates; `fresh`: remove the artifacts of these settings first; `given`: NAME=VALUE
+    for parameters of lessons; `place`: where notebooks/ is and runs/ goes.
     Returns the summary; its `exit_code`: 0 all ran and all gates hold, 1 not, 130 interrupted.
     Raises CourseError before any kernel starts for what can be known by then.
     """
@@ -145,17 +139,16 @@ def run_course(
             shutil.rmtree(cfg.artifacts, ignore_errors=True)
         # The lessons, their verdict, and the summary, written down before a report is made of it.
         outcomes = run_all(cfg, lessons, progress, values, notebooks)
-        summary = judge_run(cfg, lessons, outcomes, table, folder)
-        summary |= {"set": {name: chosen for name, chosen in values.items() if chosen}}
-        summary |= {"seconds": round(time.time() - started, 1)}
+        summary, metrics = judge_run(cfg, lessons, outcomes, table, folder)
+        summary |= {"set": values, "seconds": round(time.time() - started, 1)}
         summary |= {"started": f"{datetime.fromtimestamp(started):%Y-%m-%d %H:%M:%S}"}
         write_json(folder / "summary.json", summary)
         conclude(summary, progress)
-        metrics = read_json(folder / "metrics.json")
         # A run that was interrupted is not reported, nor is it the latest.
         if summary["status"] != "interrupted":
             write_report(folder, summary, metrics, cfg.artifacts, started)
             progress.line(f"Report: {folder / 'report.html'}")
+            progress.line(f"For an issue, no paths in it: {folder / 'gpu_report.json'}")
             write_text(runs / "latest.txt", folder.name + "\n")
         return summary | {"metrics": metrics, "folder": str(folder)}
 
@@ -176,7 +169,10 @@ def announce(cfg: Settings, lessons: list[dict], fresh: bool, progress: Progress
 
 
 def run_all(cfg, lessons, progress: Progress, values: dict, notebooks: Path) -> list[Outcome]:
-    """The notebooks one after the other; those after a failure stay "not run"."""
+    """The notebooks one after the other; those after a failure stay "not run".
+
+    A smoke run goes on after a failure, to see what comes next.
+    """
     outcomes = [Outcome(item["name"], "not run") for item in lessons]
     for i, item in enumerate(lessons):
         name = f"[{i + 1}/{len(lessons)}] {item['name']}"
@@ -197,14 +193,14 @@ def run_all(cfg, lessons, progress: Progress, values: dict, notebooks: Path) -> 
                     progress.line(text)
 
             # The notebook in a process of its own, with the run's options and what --set chose.
-            path, chosen = notebooks / f"{item['name']}.ipynb", values[item["name"]]
+            path, chosen = notebooks / f"{item['name']}.ipynb", values.get(item["name"], {})
             how = run_parameters(cfg) | chosen, kernel_environment(cfg), limit, watch
             done = run_notebook(path, progress.log.parent, *how)
         outcomes[i], text = done, f"{name}: {done.status} after {clock(done.seconds)}"
         style = "green" if done.status == "passed" else "red"
         progress.line(f"{text}, peak memory {done.peak_memory_gb:.1f} GB", style)
         # Later lessons read what this one should have left.
-        if done.status != "passed":
+        if done.status == "interrupted" or done.status != "passed" and not cfg.smoke:
             break
     return outcomes
 
@@ -215,8 +211,8 @@ def recorded_metrics(folder: Path, name: str) -> list[dict]:
     return [row | {"notebook": name} for row in read_json(path)] if path.is_file() else []
 
 
-def judge_run(cfg: Settings, lessons, outcomes, table: list[dict], folder: Path) -> dict:
-    """Metrics of all notebooks, written down, and the gates; returns the summary of the run."""
+def judge_run(cfg: Settings, lessons, outcomes, table: list[dict], folder: Path) -> tuple:
+    """The gates; returns the summary of the run, and the metrics of all notebooks, written down."""
     # Numbers that the lessons recorded, and one that no lesson can know: its peak memory.
     metrics, passed = [], {done.name for done in outcomes if done.status == "passed"}
     for item, done in zip(lessons, outcomes):
@@ -224,7 +220,7 @@ def judge_run(cfg: Settings, lessons, outcomes, table: list[dict], folder: Path)
         # The figures in course.toml were measured with a torch for the CPU, which takes less.
         usual = item.get("memory", {}).get(cfg.profile)
         if done.name in passed and usual and not torch_cuda_build():
-            row = {"notebook": done.name} | dict.fromkeys(("low", "high", "n", "cell"))
+            row = {"notebook": done.name} | dict.fromkeys(("low", "high", "n"))
             row |= {"name": "peak_memory_gb", "unit": "GB", "value": done.peak_memory_gb}
             over = {"name": "memory_over_measured", "unit": "times"}
             metrics += [row, row | over | {"value": done.peak_memory_gb / usual}]
@@ -233,21 +229,19 @@ def judge_run(cfg: Settings, lessons, outcomes, table: list[dict], folder: Path)
     mine = gates.gates_for(table, cfg)
     verdicts = gates.judge_gates(mine, metrics, passed)
     verdicts += gates.lessons_without_gate(mine, cfg, passed)
+    # The four steps of a smoke run teach nothing that a gate could judge.
+    verdicts = [] if cfg.smoke else verdicts
     status = "passed" if len(passed) == len(outcomes) and gates.all_hold(verdicts) else "failed"
     # An interrupted run has not failed: nobody knows how it would have ended.
     if any(done.status == "interrupted" for done in outcomes):
         status = "interrupted"
-    return {
-        "stamp": folder.name,
-        "status": status,
-        "exit_code": {"passed": 0, "failed": 1, "interrupted": 130}[status],
-        "key": cfg.key,
-        "peak_memory_gb": max(done.peak_memory_gb for done in outcomes),
-        "settings": cfg.as_dict(),
-        "versions": versions(),
-        "notebooks": [asdict(done) for done in outcomes],
-        "gates": verdicts,
-    }
+    code = {"passed": 0, "failed": 1, "interrupted": 130}[status]
+    summary = {"stamp": folder.name, "status": status, "exit_code": code, "key": cfg.key}
+    summary |= {"smoke": cfg.smoke, "settings": cfg.as_dict(), "versions": versions()}
+    summary["device"] = asdict(cfg.device) | {"driver": ask_driver()[0], "cuda": torch_cuda_build()}
+    summary |= {"peak_memory_gb": max(done.peak_memory_gb for done in outcomes)}
+    summary |= {"notebooks": [asdict(done) for done in outcomes], "gates": verdicts}
+    return summary, metrics
 
 
 def conclude(summary: dict, progress: Progress) -> None:
@@ -258,7 +252,7 @@ def conclude(summary: dict, progress: Progress) -> None:
             progress.line(f"FAILED {sentence(outcome['name'], outcome['failure'])}", "bold red")
         elif outcome["status"] == "not run":
             progress.line(f"Not run: {outcome['name']}", "yellow")
-    for text in gates.gate_lines(summary["gates"]):
+    for text in ["Not gated: smoke"] if summary["smoke"] else gates.gate_lines(summary["gates"]):
         progress.line(text, "bold red" if text.startswith("GATE ") else "")
     style = "bold green" if summary["status"] == "passed" else "bold red"
     text = f"{summary['status'].upper()} in {clock(summary['seconds'])}"

@@ -18,6 +18,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell
 
 from helpers.files import CourseError, UsageError, read_json, write_json
 from helpers.settings import ROOT
+from pipeline import __main__ as commands
 from pipeline import execute, report
 from pipeline.run import kernel_environment, run_course, select_lessons
 
@@ -147,14 +148,16 @@ def course(cfg, tmp_path, monkeypatch):
     notebook(tmp_path / "notebooks" / "00_start.ipynb", RECORD, "PORTIONS")
     notebook(tmp_path / "notebooks" / "01_gpu_memory.ipynb", "1 / (PORTIONS - 5)")
 
-    def run(table=(), lessons=LESSONS, **how):
-        return run_course(own, lessons, list(table), place=tmp_path, **how)
+    def run(table=(), lessons=LESSONS, smoke=False, **how):
+        used = dataclasses.replace(own, smoke=smoke)
+        return run_course(used, lessons, list(table), place=tmp_path, **how)
 
     run.cfg, run.place = own, tmp_path
     return run
 
 
 GATE = {"profile": "sanity", "data_language": "*", "data": "*", "notebook": "00_start"}
+FINE = {"exit_code": 0}
 GATE |= {"bound": "value", "max": None, "floors": [], "reason": "answers end", "metric": "ended"}
 
 
@@ -185,6 +188,48 @@ def test_the_first_failing_cell_ends_a_run_and_a_run_without_gates_is_red(course
     assert "Not run: 00_start" in told
     assert course([], LESSONS[:1])["exit_code"] == 1
     assert "gates.toml has none for this lesson" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_smoke_run_goes_on_after_errors_and_its_report_names_them_without_a_path(
+    course, monkeypatch, capsys
+):
+    monkeypatch.setenv("DAPUR_SMOKE", "1")
+    first, lost = course.place / "notebooks" / "00_start.ipynb", course.place / "me" / "x.bin"
+    judged = "assert 1 > 2, 'the loss did not fall'"
+    errors = f"open({str(lost)!r})", r"raise OSError('/mnt/me/a/x.bin, D:\me\a\x.bin')"
+    notebook(first, HEADING, judged, *errors, RECORD)
+    summary = course([GATE | {"min": 0.6}], smoke=True, given=["PORTIONS=3"])
+    assert [o["status"] for o in summary["notebooks"]] == ["failed", "passed"]
+    text = Path(summary["folder"], "gpu_report.json").read_text(encoding="utf-8")
+    found = json.loads(text)
+    assert found["first_error"].startswith("00_start, code cell 3 (cell 4) under “Judul · The")
+    assert "FileNotFoundError" in found["first_error"] and found["profile"] == "sanity"
+    assert {"name", "memory_gb", "capability", "driver", "cuda"} < set(found["device"])
+    assert {"python", "torch", "peft", "bitsandbytes", "trl"} < set(found["versions"])
+    lesson = found["lessons"]["00_start"]
+    assert lesson["metrics"] == {"ended": 0.5} and lesson["peaks_gb"]["Judul · The heading"]
+    assert [e["code_cell"] for e in lesson["errors"]] == [2, 3, 4], "assertions are told as well"
+    assert any("x.bin" in line for line in lesson["errors"][1]["traceback"])
+    for place in (ROOT, Path.home(), course.place, "/mnt/me", "me\\", "site-packages"):
+        assert str(place) not in text, "a path of this machine"
+    notebook(first, HEADING, judged)
+    assert course([GATE | {"min": 0.6}], LESSONS[:1], smoke=True)["status"] == "passed"
+    assert "Not gated: smoke" in capsys.readouterr().out
+
+
+def test_smoke_takes_lessons_up_to_the_chat_in_a_few_steps_and_has_its_own_artifacts(monkeypatch):
+    got = []
+    monkeypatch.setenv("DAPUR_SMOKE", "0")
+    monkeypatch.setattr(commands.signal, "signal", lambda *given: None)
+    monkeypatch.setattr(commands, "run_course", lambda *run, **how: got.extend(run) or FINE)
+    for words in ([], ["--smoke"]):
+        with pytest.raises(SystemExit):
+            commands.main(["run", "--profile", "sanity", *words], commands.app, "pipeline")
+    whole, _, _, smoke, lessons, _ = got
+    assert [item["name"][:2] for item in lessons] == ["00", "01", "02", "03", "04", "05"]
+    assert (smoke.max_train_rows, smoke.max_steps, whole.max_steps) == (8, 4, 12)
+    assert smoke.key == f"{whole.key}-smoke" and smoke.max_length == whole.max_length
 
 
 def test_what_is_wrong_is_told_before_a_kernel_starts(course, monkeypatch):
@@ -252,8 +297,9 @@ def test_the_report_escapes_what_a_model_or_a_notebook_wrote(tmp_path):
     failure = {"cell": 1, "code_cell": 1, "heading": evil, "source": evil, "error": evil}
     outcome = dataclasses.asdict(execute.Outcome("04_evaluation", "failed", 1, 1, failure))
     summary = {"stamp": "s", "status": "failed", "key": "k", "started": "", "seconds": 61.0}
-    summary |= {"peak_memory_gb": 1.0, "settings": {"data": evil, "language": "id"}}
-    summary |= {"versions": {}, "gates": [], "notebooks": [outcome]}
+    summary |= {"peak_memory_gb": 1.0, "settings": {"data": evil, "language": "id", "profile": ""}}
+    summary |= {"versions": {"python": "3"}, "gates": [], "notebooks": [outcome]}
+    summary |= {"smoke": False, "device": {}}
     sample = dict.fromkeys(("request", "reference", "base", "tuned"), evil)
     loss = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.9, "eval_loss": 1.5}]
     write_json(tmp_path / "evaluation" / "samples.json", [sample])
