@@ -17,6 +17,7 @@ Options of a run:
   --seed N                 random seed (default 42)
   --from NN, --only NN     start at a lesson, or run just this one; --only may be repeated
   --fresh                  forget what earlier runs with the same settings left in artifacts/
+  --smoke                  try a card: lessons 00-05, 8 rows, 4 steps, and a gpu_report.json for an issue
   --set NAME=VALUE         a parameter of a lesson, e.g. MAX_RECIPES=500; may be repeated
   --json                   one JSON object on standard output, progress on standard error
 Environment: DATA_DIR (a folder of recipe CSVs), BASE_MODEL (a folder or hub name), PYTHON (the

@@ -62,8 +62,8 @@ def run_notebook(
     """Run one notebook; its executed copy, log and metrics go to `folder`.
 
     `limit`: seconds for the notebook; one cell may take half of it. Never raises for what
-    the notebook does. `watch(code_cell, seconds, bytes)` is called a few times a second. Ctrl-C
-    ends the kernel and gives the status "interrupted".
+    the notebook does. `watch(code_cell, seconds, gigabytes)` is called a few times a second.
+    Ctrl-C ends the kernel and gives the status "interrupted".
     """
     # All that the notebook leaves lies in the run's folder, under names that begin with its own.
     place = folder.resolve() / path.stem
@@ -91,7 +91,7 @@ def run_notebook(
             used = [round(size / 1e9, 2) for size in (memory, ask_driver()[1])]
             before = outcome.peaks.get(now["heading"], used)
             outcome.peaks[now["heading"]] = [max(pair) for pair in zip(before, used)]
-            watch(now["code_cell"], seconds, memory)
+            watch(now["code_cell"], seconds, used[0])
             outcome.status = "timeout" if seconds > limit else ""
             time.sleep(POLL)
     except KeyboardInterrupt:

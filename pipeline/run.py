@@ -117,6 +117,8 @@ def run_course(
     Returns the summary; its `exit_code`: 0 all ran and all gates hold, 1 not, 130 interrupted.
     Raises CourseError before any kernel starts for what can be known by then.
     """
+    # What was measured was a whole run.
+    lessons = [item | {"minutes": {}, "memory": {}} for item in lessons] if cfg.smoke else lessons
     # What can be known now is told now: room on the disk, then the parameters.
     runs, notebooks = place / "runs", place / "notebooks"
     for problem in room_to_write([runs, cfg.artifacts_root]):
@@ -155,12 +157,13 @@ def run_course(
 
 def announce(cfg: Settings, lessons: list[dict], fresh: bool, progress: Progress) -> None:
     """The first lines: what runs on what, and what an earlier run left."""
-    # A lesson that was never measured on this profile counts as nothing.
+    # A lesson that was never measured on this profile counts as nothing; of none nothing is said.
     minutes = sum(item["minutes"].get(cfg.profile, 0) for item in lessons)
+    about = f", about {clock(60 * minutes)}" if minutes else ""
     progress.line(
         f"Dapur LLM: {len(lessons)} notebooks, profile {cfg.profile} on {cfg.device.name}, base "
         f"model {Path(cfg.base_model).name}, shown in {cfg.language}, data {cfg.data_name} "
-        f"({cfg.data_language}), seed {cfg.seed}, about {clock(60 * minutes)}"
+        f"({cfg.data_language}), seed {cfg.seed}{about}"
     )
     if cfg.artifacts.exists():
         used = "the lessons use again what is still valid (--fresh starts anew)"
@@ -185,8 +188,7 @@ def run_all(cfg, lessons, progress: Progress, values: dict, notebooks: Path) -> 
         with progress.console.status("") as status:
 
             def watch(cell, seconds, memory, name=name, about=about, status=status):
-                text = f"{name}: code cell {cell} · {clock(seconds)} of {about}"
-                text += f" · {memory / 1e9:.1f} GB"
+                text = f"{name}: code cell {cell} · {clock(seconds)} of {about} · {memory:.1f} GB"
                 status.update(text)
                 # Where there is no terminal the status is not seen: a line now and then.
                 if not progress.console.is_terminal and PLAIN_EVERY - seconds % PLAIN_EVERY < POLL:
