@@ -14,7 +14,6 @@ import os
 import re
 import shutil
 import sys
-import tomllib
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +21,7 @@ from pathlib import Path
 from IPython.display import HTML, display
 
 from . import settings
-from .files import UsageError, write_json
+from .files import UsageError, read_toml, sentence, write_json
 from .settings import PACKAGED_NAME, ROOT, Settings
 from .show import align_tables, md, num, say, switch_html, tr
 
@@ -123,8 +122,7 @@ def near(value, right: float, tolerance: float) -> bool:
 
 def lessons() -> list[dict]:
     """The lessons in order: name, title {id, en}, minutes and memory in GB {profile: number}."""
-    table = Path(__file__).with_name("course.toml").read_text(encoding="utf-8")
-    return tomllib.loads(table)["lesson"]
+    return read_toml("course.toml")["lesson"]
 
 
 def announce_download(name: str) -> float:
@@ -145,10 +143,7 @@ def announce_download(name: str) -> float:
     place = Path(HF_HUB_CACHE)
     free = shutil.disk_usage(next(p for p in (place, *place.parents) if p.is_dir())).free / 1e9
     if size > free:
-        told = (
-            f"{name} takes {size:.1f} GB, and the disk of {place} has {free:.1f} free; make room, "
-        )
-        raise UsageError(told + "set HF_HOME to another disk, or take a smaller profile.")
+        raise UsageError(sentence("full_cache", name=name, size=size, place=place, free=free))
     if size:
         say(
             f"**{name}** akan diunduh sekali: **{num(size, 1)} GB** ke `{place}`.",

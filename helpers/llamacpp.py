@@ -18,7 +18,7 @@ import psutil
 
 from . import export, models
 from .chat import Bot
-from .files import CourseError, UsageError, sha256, write_folder
+from .files import CourseError, UsageError, sentence, sha256, write_folder
 from .prompts import prompt_ids
 from .settings import Settings, choice
 from .show import tr
@@ -39,10 +39,7 @@ def start_engine(path: Path, key: str = "", host: str = "127.0.0.1", port: int =
     # The file is mapped: what does not fit the memory would be read again for every token.
     size, free = (path.stat().st_size / 1e9, psutil.virtual_memory().available / 1e9)
     if size > free:
-        raise CourseError(
-            f"{path.name} takes {size:.1f} GB of memory, {free:.1f} GB are free: close other "
-            "programs, or open a smaller file such as q4_1."
-        )
+        raise CourseError(sentence("large_gguf", name=path.name, size=size, free=free))
     # Answers name the model by the file's stem: its path would tell about this machine.
     params = xllamacpp.CommonParams()
     params.model.path, params.model_alias, params.n_ctx = str(path), {path.stem}, CONTEXT

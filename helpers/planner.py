@@ -16,15 +16,13 @@ from __future__ import annotations
 
 import functools
 import math
-import tomllib
 from bisect import bisect_right
 from dataclasses import dataclass
-from pathlib import Path
 
 import psutil
 
 from . import settings
-from .files import UsageError
+from .files import UsageError, read_toml, sentence
 from .memory import cuda, used_bytes
 
 # Their blocks are alike but for biases (Qwen2) and a norm over queries and keys (Qwen3).
@@ -65,7 +63,7 @@ def find(model: str, download: bool = False) -> Shape:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     # The configs of the profiles' models ship with the course, so that they are planned offline.
-    shipped = tomllib.loads(Path(__file__).with_name("shapes.toml").read_text(encoding="utf-8"))
+    shipped = read_toml("shapes.toml")
     options = {"local_files_only": not download, "trust_remote_code": False}
     try:
         if model in shipped:
@@ -332,17 +330,12 @@ def check_fits(cfg: settings.Settings) -> None:
     elif gpu := cuda():
         held = gpu.memory_reserved() + RUNTIME["cuda"]  # the plan counts this process' context too
         room = min(room, (gpu.mem_get_info()[0] + held) / GIB)
-        taken = (
-            f" Other programs hold {cfg.device.memory_gb - room:.1f} GiB: open kernels, a screen."
-        )
+        taken = " " + sentence("card_taken", gib=cfg.device.memory_gb - room)
     try:
         need = plan(cfg).total_bytes / GIB
     except UsageError:  # the other lessons still run, and lesson 01 says so
         return
     if need > room:
         largest = recommend(cfg, room)
-        raise UsageError(
-            f"profile {cfg.profile!r} with {cfg.base_model} needs {need:.1f} GiB by plan, "
-            f"{cfg.device.name} has {room:.1f}.{taken} What would fit, with the rest as it is: "
-            f"{largest}. Close other programs, or use PROFILE 'auto' without BASE_MODEL."
-        )
+        told = {"need": need, "room": room, "taken": taken, "largest": largest}
+        raise UsageError(sentence("does_not_fit", cfg=cfg, **told))

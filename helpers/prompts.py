@@ -11,13 +11,11 @@ from __future__ import annotations
 
 import random
 import re
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from .cleaning import MARKER
-from .files import LabelMaskError
+from .files import LabelMaskError, read_toml
 from .recipes import Recipe, everyday, item_name, names, split_at_name
 
 IGNORE = -100  # the label that PyTorch's cross entropy skips
@@ -32,7 +30,7 @@ COLLOQUIAL = 0.3  # chance of the everyday word, where a name has one
 CHATTY = 0.3  # chance of words before a training request, and of words after it
 INCOMPLETE = 0.25  # chance that a request by ingredients leaves out one or two of them
 LAST_JOIN = {"id": " dan ", "en": " and "}
-PHRASINGS = tomllib.loads(Path(__file__).with_name("requests.toml").read_text(encoding="utf-8"))
+PHRASINGS = read_toml("requests.toml")
 
 
 # A recipe as the text that is learnt.

@@ -16,14 +16,13 @@ import runpy
 import subprocess
 import sys
 import timeit
-import tomllib
 from dataclasses import dataclass, fields, make_dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import psutil
 
-from .files import CourseError, UsageError, hash_files
+from .files import CourseError, UsageError, hash_files, read_toml, sentence
 from .show import set_language, tr
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -74,10 +73,7 @@ def torch_refusal(card: str) -> str:
         said = lines[-1].strip().rstrip(".")
     except subprocess.TimeoutExpired:
         said = "no answer within 120 seconds"
-    return (
-        f"torch cannot compute on {card}: {said}; update the NVIDIA driver, or install a torch "
-        "that was built for this card and driver: https://pytorch.org/get-started."
-    )
+    return sentence("torch_refuses", card=card, said=said)
 
 
 def find_device() -> Device:
@@ -159,7 +155,7 @@ def compute_dtype(cfg: Settings):
 
 def profiles() -> dict[str, dict]:
     """All profiles by name, each merged over the defaults."""
-    table = tomllib.loads(Path(__file__).with_name("profiles.toml").read_text(encoding="utf-8"))
+    table = read_toml("profiles.toml")
     defaults = table.pop("defaults")
     return {name: defaults | values for name, values in table.items()}
 
@@ -296,9 +292,7 @@ def reachable(base_model: str) -> bool:
         return True
     except hub.errors.GatedRepoError:
         # Only the learner can accept its licence, so no other model silently takes its place.
-        raise UsageError(
-            f"accept the licence of {base_model} on its page on the hub, then run: hf auth login."
-        ) from None
+        raise UsageError(sentence("licence", name=base_model)) from None
     except Exception:  # no connection or no such model; the client's errors differ by version
         return False
 
@@ -347,10 +341,8 @@ def load(
     base = _base_model(base_model or os.environ.get("BASE_MODEL"), usual)
     # By plan each profile takes more than half of its card: told before anything is downloaded.
     if base == usual and device.kind == "cuda" and device.memory_gb < values["vram_gb"] / 2:
-        raise UsageError(
-            f"profile {profile!r} is made for a card of {values['vram_gb']} GB, {device.name} has "
-            f"{device.memory_gb:.1f}. Use 'auto' to let the course choose."
-        )
+        told = {"profile": profile, "gb": values["vram_gb"], "device": device}
+        raise UsageError(sentence("small_card", **told))
     if base != usual:
         values["licence"] = "Apache-2.0" if base == "packaged" else "see the model's page"
         reason += tr(f"; {base} menggantikan {usual}", f"; {base} takes the place of {usual}")
@@ -379,18 +371,13 @@ def load(
 def check_machine(profile: str, values: dict, device: Device) -> None:
     """Raise UsageError when a profile needs a GPU that is not there or more free memory."""
     if values["needs_cuda"] and device.kind != "cuda":
-        raise UsageError(
-            f"profile {profile!r} needs a CUDA GPU with {values['vram_gb']} GB, found: "
-            f"{device.name}. {device.note} Use 'auto' to let the course choose."
-        )
+        told = {"profile": profile, "gb": values["vram_gb"], "device": device}
+        raise UsageError(sentence("no_card", **told))
     # Free, not installed: what other programs hold is not there for a model.
     free_gb = psutil.virtual_memory().available / 1e9
     need_gb = float(os.environ.get("DAPUR_MIN_RAM_GB", values["min_ram_gb"]))
     if free_gb < need_gb:
-        raise UsageError(
-            f"profile {profile!r} needs {need_gb:.1f} GB of free memory, found {free_gb:.1f} GB: "
-            "close other programs."
-        )
+        raise UsageError(sentence("low_memory", profile=profile, need=need_gb, free=free_gb))
 
 
 def _base_model(asked: str | None, usual: str) -> str:
@@ -398,8 +385,5 @@ def _base_model(asked: str | None, usual: str) -> str:
     if reachable(asked or usual):
         return asked or usual
     if asked:
-        raise UsageError(
-            f"base model {asked!r} is no folder, not in the local cache, and the hub does not "
-            "answer for it. Download it once, or leave BASE_MODEL empty."
-        )
+        raise UsageError(sentence("no_base_model", name=asked))
     return "packaged"

@@ -47,11 +47,6 @@ def percent(share: float, decimals: int = 0) -> str:
     return f"{num(100 * share, decimals)} %" if share == share else "-"
 
 
-def p_text(p: float) -> str:
-    """A p-value for a sentence: "p = 0,043", and "p < 0,001" for all that is smaller."""
-    return f"p {'<' if p < 0.001 else '='} {num(max(p, 0.001), 3)}"
-
-
 def switch_html(language: str) -> str:
     """Buttons that hide the other language's Markdown cells of the notebook they stand in.
 

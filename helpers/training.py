@@ -26,7 +26,7 @@ from huggingface_hub import ModelCard
 from transformers import Trainer
 
 from . import files, models, prompts, splits
-from .files import CourseError, LabelMaskError
+from .files import CourseError, LabelMaskError, sentence
 from .memory import free, used_gb
 from .planner import PIECE, check_fits
 from .prompts import IGNORE
@@ -247,10 +247,7 @@ class GradientGuard(tf.TrainerCallback):
         kept = [getattr(weight, "quant_state", None) for weight in model.parameters()]
         packed = sum(getattr(quantised, "packing_format_for_cpu", False) for quantised in kept)
         if packed:
-            raise CourseError(
-                f"{packed} 4-bit layers were repacked by an evaluation and pass no gradient at "
-                f"step {step}: unpack them before, see lesson 03, part 4."
-            )
+            raise CourseError(sentence("repacked", n=packed, step=step))
         # B begins at zero, and A's gradient passes through B: at the first step only B has one.
         norms = []
         for name, weight in model.named_parameters():
