@@ -7,11 +7,15 @@ import os
 import signal
 import subprocess
 import sys
+import tomllib
+from pathlib import Path
 
 import pytest
 
 from helpers import __main__ as cli
 from helpers import llamacpp, models, settings
+
+TABLES = tomllib.loads(Path(__file__).with_name("cases.toml").read_text(encoding="utf-8"))
 
 
 def test_help_comes_without_anything_heavy():
@@ -34,17 +38,7 @@ def test_each_command_has_help(call, name, capsys):
     assert "Usage: python -m helpers" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
-        (["export", "--profile", "cpuu"], "Did you mean 'cpu'?"),
-        (["chat", "Halo", "--profile", "sanity", "--language", "fr"], "unknown language"),
-        (["chat", "--colour"], "--colour"),
-        (["chat", "--seed", "x"], "--seed"),
-        (["banana"], "banana"),
-        (["data", "check", "/no/such/path"], "does not exist"),
-    ],
-)
+@pytest.mark.parametrize("words, told", TABLES["wrong_use_is_told_with_code_2"])
 def test_wrong_use_is_told_with_code_2(call, words, told, capsys):
     assert call(*words) == 2
     said = capsys.readouterr()
@@ -115,12 +109,7 @@ def test_gpu_commands_report_bytes(call, capsys):
 
 
 @pytest.mark.parametrize(
-    ("message", "told", "language"),
-    [
-        ("Bapak pingsan dan kejang!", "darurat", "id"),
-        ("Obat darah tinggi saya boleh dihentikan mulai besok?", "tidak boleh dijawab", "id"),
-        ("I wake up with a stiff neck, how high should my pillow be?", "A good pillow", "en"),
-    ],
+    "message, told, language", TABLES["medical_answers_from_what_was_written_and_declines"]
 )
 def test_medical_answers_from_what_was_written_and_declines(call, message, told, language, capsys):
     assert call("medical", message, "--language", language) == 0

@@ -2,6 +2,8 @@
 
 import contextlib
 import threading
+import tomllib
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +13,8 @@ from hypothesis import strategies as st
 
 from helpers import chat, generation, prompts, show
 from helpers.files import UsageError
+
+TABLES = tomllib.loads(Path(__file__).with_name("cases.toml").read_text(encoding="utf-8"))
 
 
 class Held:
@@ -37,14 +41,7 @@ def test_say_and_history(conversation):
     assert sent[0]["content"] == prompts.SYSTEM["id"]
 
 
-@pytest.mark.parametrize(
-    ("end", "told"),
-    [
-        ({"ended": True}, "ended by itself · 12 tokens · 4.0 tokens/s · first word after 0.5 s"),
-        ({"ended": False}, "cut off at the token limit · 12 tokens"),
-        ({"ended": True, "stopped": True}, "stopped · 12 tokens"),
-    ],
-)
+@pytest.mark.parametrize("end, told", TABLES["the_line_below_an_answer_says_how_it_ended"])
 def test_the_line_below_an_answer_says_how_it_ended(end, told):
     show.set_language("en")
     turn = chat.Turn("q", "tuned", tokens=12, first_s=0.5, seconds=3.0, **end)

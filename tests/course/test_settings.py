@@ -6,9 +6,11 @@ import os
 import subprocess
 import sys
 import threading
+import tomllib
 import types
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +18,8 @@ from helpers import cloud, course, settings
 from helpers.files import UsageError, read_json
 from helpers.settings import Device
 from pipeline import doctor
+
+TABLES = tomllib.loads(Path(__file__).with_name("cases.toml").read_text(encoding="utf-8"))
 
 HEAD = "Title,Ingredients,Steps\n"
 
@@ -79,12 +83,7 @@ def test_a_gpu_that_is_not_used_is_told_and_a_machine_without_one_says_nothing(
 
 
 @pytest.mark.parametrize(
-    "probe, said",
-    [
-        ("import sys; sys.exit('The NVIDIA driver on your system is too old')", "is too old;"),
-        ("raise RuntimeError('CUDA error: no kernel image is available')", "no kernel image"),
-        ("import os; os._exit(3)", "it ended with code 3"),
-    ],
+    "probe, said", TABLES["a_card_that_torch_cannot_compute_on_is_refused_before_anything_runs"]
 )
 def test_a_card_that_torch_cannot_compute_on_is_refused_before_anything_runs(machine, probe, said):
     found = machine(probe=probe)
@@ -102,22 +101,7 @@ def test_an_older_card_computes_in_fp16_whatever_its_profile_names(cfg):
 
 
 @pytest.mark.parametrize(
-    "name, memory, profile",
-    [
-        ("GTX 1050", 2.0, "cpu"),
-        ("GTX 1650", 3.9, "sailor2-1b"),
-        ("RTX 3070", 7.8, "gpu-8gb"),
-        ("NVIDIA GeForce RTX 3060", 11.6, "gpu-12gb"),
-        ("RTX 2080 Ti", 10.75, "gpu-10gb"),
-        ("RTX A2000 12GB", 11.25, "gpu-12gb"),
-        ("Tesla P100-PCIE-16GB", 15.9, "gpu-16gb"),
-        ("NVIDIA L4", 22.5, "gpu-24gb"),
-        ("NVIDIA A10G", 22.2, "gpu-24gb"),
-        ("NVIDIA H200", 139.0, "gpu-24gb"),
-        ("Tesla T4", 14.6, "colab-t4"),
-        ("NVIDIA T400 4GB", 3.9, "sailor2-1b"),
-        ("GRID T4-8Q", 7.9, "gpu-8gb"),
-    ],
+    "name, memory, profile", TABLES["the_largest_profile_that_the_hardware_holds_is_chosen"]
 )
 def test_the_largest_profile_that_the_hardware_holds_is_chosen(name, memory, profile):
     table = settings.profiles()

@@ -1,6 +1,8 @@
 """What a notebook shows: data inert, numbers in the language shown, words on the left."""
 
 import re
+import tomllib
+from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
@@ -14,6 +16,8 @@ from matplotlib.figure import Figure
 
 from helpers import show
 from helpers.prompts import Encoded
+
+TABLES = tomllib.loads(Path(__file__).with_name("cases.toml").read_text(encoding="utf-8"))
 
 HOSTILE = [
     "a` <script>alert(1)</script> `b",
@@ -42,11 +46,7 @@ def test_any_data_is_one_piece_of_code(text):
 
 
 @pytest.mark.parametrize(
-    ("language", "written"),
-    [
-        ("id", ["75.421", "0,62", "-1.234,5", "0,0", "-", "91,4 %"]),
-        ("en", ["75,421", "0.62", "-1,234.5", "0.0", "-", "91.4 %"]),
-    ],
+    "language, written", TABLES["numbers_and_ticks_are_written_in_the_language_shown"]
 )
 def test_numbers_and_ticks_are_written_in_the_language_shown(monkeypatch, language, written):
     monkeypatch.setattr(show, "_language", language)

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import time
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from hypothesis import strategies as st
 from helpers import csv_reader, recipes
 from helpers.files import CourseError
 from helpers.recipes import Recipe, load_recipes, recipes_of
+
+TABLES = tomllib.loads(Path(__file__).with_name("cases.toml").read_text(encoding="utf-8"))
 
 HEADER = "Title,Ingredients,Steps\n"
 GOOD = 'Ayam Goreng,1 ekor ayam--1 sdt garam--,"Cuci ayam, tiriskan.--Goreng ayam dan garam.--"\n'
@@ -89,21 +92,7 @@ def test_separators(read, separator):
     assert one(read(text.getvalue())).ingredients == ("1 ayam", "garam")
 
 
-@pytest.mark.parametrize(
-    "header",
-    [
-        "judul,bahan,langkah",
-        "Nama Resep,Bahan-bahan,Cara Membuat",
-        '"Recipe Title", "Ingredient_List", "Instructions"',
-        "nama_masakan,Bahan (4 porsi),langkah-langkah:",
-        "Nama Masakan,Bahan yang dibutuhkan,Cara Pembuatannya",
-        "food,ingredients_raw,directions_list",
-        "Judul,Bahan,Cara Memasak Paling Mudah",
-        "RecipeName,RecipeIngredientParts,RecipeInstructions",
-        "NAMARESEP,BahanBahan,CARAMEMBUAT",
-        "strMeal,strIngredients,strInstructions",
-    ],
-)
+@pytest.mark.parametrize("header", TABLES["column_names"])
 def test_column_names(read, header):
     assert one(read(header + "\n" + GOOD)).title == "Ayam Goreng"
 
@@ -115,18 +104,7 @@ def test_other_columns_in_camel_case(read):
 
 
 @pytest.mark.parametrize(
-    "header, row, ingredients, steps",
-    [
-        ("Judul,Bahan,Langkah 1,Langkah 2,Langkah 10", "A,a--b,x,,z", "a b", "x z"),
-        ("Title,Ingredient #1,Ingredient #2,Directions", "A,a,b,x--y", "a b", "x y"),
-        ("Judul,Bahan,Langkah ke-1,Langkah No. 2", "A,a--b,x,y", "a b", "x y"),
-        ("Title,Ingredient_no_2,Ingredient_no_1,Step ②,Step ①", "A,b,a,y,x", "a b", "x y"),
-        ("Judul,Bahan,Langkah,Langkah,Langkah.2", "A,a--b,x,y,z", "a b", "x y z"),
-        ("title,ingredients,stepText1,stepText2,step_1_image", "A,a--b,x,nan,p", "a b", "x"),
-        ("Title,Ingredients,Ingredient 1,Steps", "A,a--b,c,x", "a b", "x"),
-        ("Judul,Bahan,Bumbu,Langkah Kedua,Langkah Pertama", "A,a--b,c,y,x", "a b c", "x y"),
-        ("title,ingredients[0],ingredients[1],Step Two,Step One", "A,a,b,y,x", "a b", "x y"),
-    ],
+    "header, row, ingredients, steps", TABLES["items_in_columns_of_their_own_are_joined_by_number"]
 )
 def test_items_in_columns_of_their_own_are_joined_by_number(read, header, row, ingredients, steps):
     result = read(f"{header}\n{row}\n")

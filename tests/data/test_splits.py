@@ -2,6 +2,7 @@
 
 import json
 import random
+import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +13,8 @@ from hypothesis import strategies as st
 
 from helpers import splits
 from helpers.files import CourseError, MissingStep, write_text
+
+TABLES = tomllib.loads(Path(__file__).with_name("cases.toml").read_text(encoding="utf-8"))
 
 OTHER_DATA = SimpleNamespace(own_data=False, data_dir=Path("x/y"))
 WORDS = (
@@ -186,17 +189,7 @@ def saved_split(cfg, **parts):
         write_text(splits.split_file(cfg, name), "\n".join(lines) + "\n")
 
 
-@pytest.mark.parametrize(
-    ("parts", "message"),
-    [
-        (
-            {"train": [1, 2], "validation": [3], "test": [4, 2]},
-            "1 recipes are in train and in test",
-        ),
-        ({"train": [1, 2], "validation": [1], "test": [4]}, "in train and in validation.*Resep 1"),
-        ({"train": [1], "validation": [3, 4], "test": [4]}, "in validation and in test"),
-    ],
-)
+@pytest.mark.parametrize("parts, message", TABLES["a_recipe_in_two_saved_splits_is_refused"])
 def test_a_recipe_in_two_saved_splits_is_refused(tmp_path, parts, message):
     cfg = SimpleNamespace(artifacts=tmp_path, key="test")
     saved_split(cfg, train=[1, 2], validation=[3], test=[4, 5])

@@ -2,7 +2,9 @@
 
 import re
 import shutil
+import tomllib
 from collections import Counter
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -10,6 +12,8 @@ import pytest
 from helpers import medical
 from helpers.files import CourseError
 from helpers.settings import LANGUAGES
+
+TABLES = tomllib.loads(Path(__file__).with_name("cases.toml").read_text(encoding="utf-8"))
 
 FOLDER = medical.FOLDER
 DRAWN = 176  # rows that lots were drawn for; later ones are for training only
@@ -112,18 +116,7 @@ def test_the_split_is_even_over_topics_and_flags_and_later_rows_only_train(writt
 
 @pytest.mark.filterwarnings("ignore::pandas.errors.ParserWarning")
 @pytest.mark.parametrize(
-    ("file", "old", "new", "message"),
-    [
-        ("id.csv", ",yes,no\n", ",yes,maybe\n", "health-0.*a flag that is not yes or no"),
-        ("splits.csv", "health-001,train\n", "", "health-001: .*no line in splits.csv"),
-        ("more/id.csv", ",no,no\n", ",,no\n", "more-0.*an empty cell"),
-        ("more/id.csv", "more-001,", ",", "more/id.csv, line 2, : an empty cell"),
-        ("more/phrasings.csv", "health-001,", "health-999,", "phrasings.csv, line 2, health-999"),
-        ("more/phrasings.csv", "-001,Ideal", "-001,,Ideal", "phrasings.csv, line 2, health-001"),
-        ("more/refusals.csv", "dose,Ibu", "dose,,Ibu", "refusals.csv, line 2, decline-0"),
-        ("more/emergencies.csv", 'breathing,"Istri', ',"Istri', "emergencies.csv, line 2, decline"),
-        ("more/stories.csv", "\n,Ayam beku", "\n,,Ayam beku", "stories.csv, line 2, story-0"),
-    ],
+    "file, old, new, message", TABLES["a_damaged_table_is_refused_with_its_row"]
 )
 def test_a_damaged_table_is_refused_with_its_row(tmp_path, file, old, new, message):
     folder = shutil.copytree(FOLDER, tmp_path / "health")

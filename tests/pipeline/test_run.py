@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -21,6 +22,8 @@ from helpers.settings import ROOT
 from pipeline import __main__ as commands
 from pipeline import execute, report
 from pipeline.run import kernel_environment, run_course, select_lessons
+
+TABLES = tomllib.loads(Path(__file__).with_name("cases.toml").read_text(encoding="utf-8"))
 
 LESSONS = [
     {"name": name, "minutes": {"sanity": 0.2}, "memory": {"sanity": 1.0}}
@@ -89,14 +92,8 @@ def test_a_good_notebook_passes_with_its_parameters_metrics_and_memory(outcomes)
 
 
 @pytest.mark.parametrize(
-    ("name", "status", "cell", "code_cell", "source", "error"),
-    [
-        ("error", "failed", 4, 2, "x = 1", "ValueError: the soup is cold"),
-        ("hang", "failed", 4, 3, "while True: pass", "A cell timed out"),
-        ("dead", "failed", 3, 2, "import os", "DeadKernelError"),
-        ("asks", "failed", 3, 2, "name = input('who? ')", "StdinNotImplementedError"),
-        ("leaves", "failed", 4, 3, "print('never')", "ended before this cell"),
-    ],
+    "name, status, cell, code_cell, source, error",
+    TABLES["a_failing_notebook_is_red_and_its_cell_is_named"],
 )
 def test_a_failing_notebook_is_red_and_its_cell_is_named(
     outcomes, name, status, cell, code_cell, source, error

@@ -1,6 +1,8 @@
 """Base models that people have: each is trained, answers, and is merged as the adapter had it."""
 
 import dataclasses
+import tomllib
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,6 +11,8 @@ from test_prompts import sentencepiece_like
 
 from helpers import export, generation, models, prompts, training
 from helpers.files import CourseError, write_json
+
+TABLES = tomllib.loads(Path(__file__).with_name("cases.toml").read_text(encoding="utf-8"))
 
 SMALL = {"vocab_size": 2048, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
 KEYS = SMALL | {"num_key_value_heads": 2, "intermediate_size": 64, "head_dim": 8}
@@ -91,13 +95,7 @@ def test_a_base_model_is_trained_answers_and_is_merged(kind, cfg, corpus, tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("files", "said"),
-    [
-        ({}, "no model's folder"),
-        ({"adapter_config.json": {"peft_type": "LORA"}}, "an adapter, not a whole model"),
-        ({"config.json": {"model_type": "bert", "architectures": ["BertModel"]}}, "BertModel"),
-        ({"config.json": {"model_type": "no such model"}}, "cannot be loaded"),
-    ],
+    "files, said", TABLES["a_folder_that_is_no_model_is_refused_in_a_sentence"]
 )
 def test_a_folder_that_is_no_model_is_refused_in_a_sentence(cfg, tmp_path, files, said):
     for name, values in files.items():

@@ -2,7 +2,9 @@
 
 import copy
 import re
+import tomllib
 from importlib.resources import files
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -16,6 +18,8 @@ from helpers import models, prompts
 from helpers.files import LabelMaskError
 from helpers.recipes import Recipe
 from helpers.training import ChatDataset
+
+TABLES = tomllib.loads(Path(__file__).with_name("cases.toml").read_text(encoding="utf-8"))
 
 LINE = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9 ,]{0,30}[a-z]", fullmatch=True)
 RECIPES = st.builds(
@@ -37,18 +41,7 @@ def test_an_answer_is_read_back_as_the_recipe_it_was_made_from(recipe, language)
 
 
 @pytest.mark.parametrize(
-    "item, written",
-    [
-        ("3 buah cabai, iris", "cabai: 3 buah, iris"),
-        ("10 Cabai Merah", "Cabai Merah: 10"),
-        ("1,5 sdt garam halus", "garam halus: 1,5 sdt"),
-        ("1/2 kg udang (segar)", "udang: 1/2 kg (segar)"),
-        ("2 stalks lemongrass, bruised", "lemongrass: 2 stalks, bruised"),
-        ("garam secukupnya", "garam secukupnya"),
-        ("Pelengkap: cabai rawit", "Pelengkap: cabai rawit"),
-        ("1 (8 oz.) pkg. cream cheese", "1 (8 oz.) pkg. cream cheese"),
-        ("3 siung", "3 siung"),
-    ],
+    "item, written", TABLES["the_name_of_an_ingredient_is_written_before_its_quantity"]
 )
 def test_the_name_of_an_ingredient_is_written_before_its_quantity(item, written):
     assert prompts.name_first(item) == written
@@ -68,25 +61,7 @@ def test_parsing_never_fails_on_any_text(text):
     assert result is None or (len(result.ingredients) >= 2 and len(result.steps) >= 1)
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        "",
-        "Bahan:",
-        "Soto\n\nBahan:\n- a\n- b",
-        "Bahan:\n- a\n- b\n\nLangkah:\n1. x\n2. y",
-        "Soto\n\nBahan:\n- a\n- b\n\nLangkah:\n1. x\n3. y",
-        "Soto\n\nBahan:\n- a\n- b\n\nLangkah:",
-        "Soto\n\nBahan:\n- a\n- b\n\nLangkah:\n2. x",
-        "Soto\n\nBahan:\n- a\n\nLangkah:\n1. x\n2. y",
-        "Soto\n\nBahan:\n- a\n- b\n\nSteps:\n1. x\n2. y",
-        "Halo\nSoto\nBahan:\n- a\n- b\n\nLangkah:\n1. x\n2. y",
-        "Soto\n\nBahan:\n- a\n- b\n\nLangkah:\n1. x\n2. y\nSelamat makan",
-        "Soto\n\nBahan:\n- a\n- b\nsecukupnya\n\nLangkah:\n1. x\n2. y",
-        "Soto\n\nUntuk dua orang\n- a\n- b\n\nLangkah:\n1. x\n2. y",
-        "Soto\n\nBahan:\n- a\n- b\nLangkah:\n1. x\n2. y\nBahan:\n- c\n- d",
-    ],
-)
+@pytest.mark.parametrize("text", TABLES["a_text_outside_the_format_is_refused"])
 def test_a_text_outside_the_format_is_refused(text):
     assert prompts.parse(text) is None
 
