@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-import tomllib
 
 import ablation
 import course_minutes
@@ -13,7 +12,6 @@ import generation_speed
 import pandas as pd
 import pytest
 import render
-import sensor_checks
 import spread
 import training_speed
 
@@ -118,16 +116,6 @@ def test_a_seed_is_examined_with_the_questions_of_the_first(tuned, monkeypatch):
     assert spread.one_seed(tuned, other) == {"seed": 43, "bleu": [40, 39, 41, 8]}
     asked = [splits.split_file(cfg, "test").read_text("utf-8") for cfg in (tuned, other)]
     assert asked[0] == asked[1]
-
-
-@pytest.mark.parametrize("language", ["id", "en"])
-def test_the_action_of_every_sensor_row_is_recognised(language):
-    texts = tomllib.loads((sensor_checks.FOLDER / "texts.toml").read_text("utf-8"))[language]
-    lines = (sensor_checks.FOLDER / f"{language}.jsonl").read_text("utf-8").splitlines()
-    for row in map(json.loads, lines):
-        advice = sensor_checks.without_checks(row["messages"][-1]["content"])
-        assert sensor_checks.action_of(advice, texts["openings"]) == row["action"]
-    assert sensor_checks.action_of("-", texts["openings"]) is None
 
 
 def test_minutes_of_the_course_are_those_of_a_whole_run(tmp_path):
