@@ -334,31 +334,21 @@ def load(
         here = f"{device.name} ({device.memory_gb:.0f} GB)"
         reason = tr(f"pilihan otomatis untuk {here}", f"the automatic choice for {here}")
     values = table[profile]
-    # A machine that is too small says so now, not in the middle of a training.
-    check_machine(profile, values, device)
     # The base model. Another than the profile's brings its own licence, and the reason says so.
     usual = values["base_model"]
     base = _base_model(base_model or os.environ.get("BASE_MODEL"), usual)
-    # By plan each profile takes more than half of its card: told before anything is downloaded.
-    if base == usual and device.kind == "cuda" and device.memory_gb < values["vram_gb"] / 2:
-        told = {"profile": profile, "gb": values["vram_gb"], "device": device}
-        raise UsageError(sentence("small_card", **told))
+    # A machine that is too small says so now, not in the middle of a training.
+    check_machine(profile, values, device, own_base=base == usual)
     if base != usual:
         values["licence"] = "Apache-2.0" if base == "packaged" else "see the model's page"
         reason += tr(f"; {base} menggantikan {usual}", f"; {base} takes the place of {usual}")
     # The data, and what the profile says for recipes that are not the course's own. A folder
     # without CSVs is refused here, before a lesson has begun.
     own = ROOT / "data" / "recipes" / data_language
-    folder = Path(data_dir or os.environ.get("DATA_DIR") or own).expanduser().resolve()
-    if not folder.is_dir() or not csv_files(folder):
-        what = "holds no .csv file" if folder.is_dir() else "is not a folder"
-        raise UsageError(f"DATA_DIR={str(folder)!r} {what}; see data/DATA_CARD.md for the columns.")
-    if folder != own:
-        values |= values["other_data"]
-    # Last, so that no profile is too large for it.
+    folder = _data_folder(data_dir or os.environ.get("DATA_DIR") or own)
+    values |= values["other_data"] if folder != own else {}
     values["smoke"] = os.environ.get("DAPUR_SMOKE") == "1"
-    if values["smoke"]:
-        values |= values["smoke_run"]
+    values |= values["smoke_run"] if values["smoke"] else {}
     # All that is known about this run, in one object that nobody can change.
     root = Path(artifacts_root or os.environ.get("DAPUR_ARTIFACTS") or ROOT / "artifacts")
     values |= {"profile": profile, "device": device, "base_model": base, "data_dir": folder}
@@ -368,16 +358,28 @@ def load(
     return Settings(**{field.name: values[field.name] for field in fields(Settings)})
 
 
-def check_machine(profile: str, values: dict, device: Device) -> None:
-    """Raise UsageError when a profile needs a GPU that is not there or more free memory."""
+def check_machine(profile: str, values: dict, device: Device, own_base: bool) -> None:
+    """Raise UsageError when a profile needs a GPU that is not there, a larger one, or more RAM."""
+    told = {"profile": profile, "gb": values["vram_gb"], "device": device}
     if values["needs_cuda"] and device.kind != "cuda":
-        told = {"profile": profile, "gb": values["vram_gb"], "device": device}
         raise UsageError(sentence("no_card", **told))
+    # By plan each profile takes more than half of its card: told before anything is downloaded.
+    if own_base and device.kind == "cuda" and device.memory_gb < values["vram_gb"] / 2:
+        raise UsageError(sentence("small_card", **told))
     # Free, not installed: what other programs hold is not there for a model.
     free_gb = psutil.virtual_memory().available / 1e9
     need_gb = float(os.environ.get("DAPUR_MIN_RAM_GB", values["min_ram_gb"]))
     if free_gb < need_gb:
         raise UsageError(sentence("low_memory", profile=profile, need=need_gb, free=free_gb))
+
+
+def _data_folder(asked: str | Path) -> Path:
+    """The folder of recipes, whole; UsageError where it is none or holds no CSV."""
+    folder = Path(asked).expanduser().resolve()
+    if not folder.is_dir() or not csv_files(folder):
+        what = "holds no .csv file" if folder.is_dir() else "is not a folder"
+        raise UsageError(f"DATA_DIR={str(folder)!r} {what}; see data/DATA_CARD.md for the columns.")
+    return folder
 
 
 def _base_model(asked: str | None, usual: str) -> str:
