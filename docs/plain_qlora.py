@@ -42,7 +42,9 @@ def encode(row):
     while turns[-1]["role"] != "assistant" or turns[-1].get("weight") == 0:
         turns.pop()
     *chat, answer = turns
-    text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    # some models would think aloud before the answer; most templates do not know the word
+    how = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
+    text = tokenizer.apply_chat_template(chat, **how)
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     reply = tokenizer(answer["content"], add_special_tokens=False)["input_ids"]
     reply.append(tokenizer.eos_token_id)

@@ -4,50 +4,31 @@ import dataclasses
 import tomllib
 from pathlib import Path
 
+import gguf
+import httpx
 import pytest
 import torch
 import transformers
-from test_prompts import sentencepiece_like
+from safetensors.torch import load_file
+from test_prompts import llama_2_like
 
-from helpers import export, generation, models, prompts, training
+from helpers import export, generation, llamacpp, models, prompts, training
 from helpers.files import CourseError, write_json
 
 TABLES = tomllib.loads(Path(__file__).with_name("cases.toml").read_text(encoding="utf-8"))
-
-SMALL = {"vocab_size": 2048, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4}
-KEYS = SMALL | {"num_key_value_heads": 2, "intermediate_size": 64, "head_dim": 8}
-GPT2 = {"vocab_size": 2048, "n_embd": 32, "n_layer": 2, "n_head": 4}
-SHAPES = {
-    "llama": KEYS,
-    "llama, SentencePiece": KEYS,
-    "qwen2": {k: v for k, v in KEYS.items() if k != "head_dim"},
-    "qwen3": KEYS,
-    "gemma2": KEYS | {"query_pre_attn_scalar": 8, "final_logit_softcapping": 0.5},
-    "mistral": KEYS,
-    "gpt2": GPT2,
-    "gpt_neox": SMALL | {"intermediate_size": 64},
-    "cohere": {k: v for k, v in KEYS.items() if k != "head_dim"} | {"logit_scale": 0.25},
-}
-NO_SYSTEM = (
-    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}"
-    "{{ raise_exception('System role not supported') }}{% endif %}{% for m in messages %}"
-    "{{ '<turn>' + m['role'] + '\n' + m['content'] + eos_token + '\n' }}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<turn>model\n' }}{% endif %}"
-)
 
 
 def base_model(cfg, kind, chats, folder):
     """Settings whose base model is a folder with a tiny model of a kind and its tokenizer."""
     tokenizer = models.load_tokenizer(cfg)
     if "SentencePiece" in kind:
-        tokenizer = sentencepiece_like([m for chat in chats for m in chat])
+        tokenizer = llama_2_like([m for chat in chats for m in chat])
     if kind in ("gpt2", "gpt_neox"):  # no template, and no token but the end token
         tokenizer.chat_template, tokenizer.pad_token = None, None
         tokenizer.eos_token = "<|endoftext|>"
     if kind == "gemma2":
-        tokenizer.chat_template = NO_SYSTEM
-    numbers = SHAPES[kind] | {"vocab_size": len(tokenizer), "initializer_range": 0.3}
-    numbers |= {"eos_token_id": 0, "pad_token_id": 1}
+        tokenizer.chat_template = TABLES["templates"]["no_system"]
+    numbers = TABLES["sizes"] | TABLES["shapes"][kind] | {"vocab_size": len(tokenizer)}
     config = transformers.AutoConfig.for_model(kind.partition(",")[0], **numbers)
     torch.manual_seed(0)
     transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
@@ -56,7 +37,7 @@ def base_model(cfg, kind, chats, folder):
 
 
 @pytest.mark.filterwarnings("ignore:.*knows no system role")
-@pytest.mark.parametrize("kind", SHAPES)
+@pytest.mark.parametrize("kind", TABLES["shapes"])
 def test_a_base_model_is_trained_answers_and_is_merged(kind, cfg, corpus, tmp_path):
     chats = [prompts.messages(recipe, "id") for recipe in corpus[:4]]
     made = base_model(cfg, kind, chats, tmp_path / "base")
@@ -84,14 +65,45 @@ def test_a_base_model_is_trained_answers_and_is_merged(kind, cfg, corpus, tmp_pa
             untuned = tuned(ids).logits
     assert torch.allclose(one, other, atol=1e-4) and not torch.allclose(one, untuned, atol=1e-3)
     # Ollama is told the same, but for the beginning token, which llama.cpp writes itself.
-    text = (tmp_path / report["folder"] / "Modelfile").read_text().split('"""')[1]
-    for new in ("{{ if .System }}", "{{ end }}"):
-        text = text.replace(new, "")
-    text = text.replace("{{ .System }}", "a").replace("{{ .Prompt }}", "b")
-    chat = [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}]
-    asked = prompts.prompt_text(chat, tokenizer)
-    doubled = tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
-    assert text.startswith(asked.removeprefix(tokenizer.bos_token) if doubled else asked)
+    asked, bos = prompts.prompt_text(chats[0][:-1], tokenizer), tokenizer.bos_token
+    begins = tokenizer("a")["input_ids"][0] == tokenizer.bos_token_id
+    assert ollama_sends(made, chats[0]) == (asked.removeprefix(bos) if begins else asked)
+
+
+def ollama_sends(cfg, chat):
+    """What the Modelfile makes of a chat's system message and question."""
+    text = export.modelfile(cfg, "merged").split('"""')[1].partition("{{ .Response }}")[0]
+    told = {".System": chat[0]["content"], ".Prompt": chat[1]["content"]}
+    for field, value in (told | {"if .System": "", "end": ""}).items():
+        text = text.replace(f"{{{{ {field} }}}}", value)
+    return text
+
+
+def test_llama_cpp_begins_a_question_with_one_beginning_token_as_the_training_did(
+    cfg, corpus, tmp_path
+):
+    pytest.importorskip("xllamacpp", reason="no wheel on this platform")
+    chat = prompts.messages(corpus[0], "id")
+    made = base_model(cfg, "llama, SentencePiece", [chat], tmp_path)
+    tokenizer = models.load_tokenizer(made)
+    writer = gguf.GGUFWriter(tmp_path / "tiny.gguf", "llama")
+    for name, value in TABLES["gguf"].items():
+        getattr(writer, f"add_{name}")(value)
+    words = sorted(tokenizer.get_vocab().items(), key=lambda word: word[1])
+    writer.add_token_list([word for word, _ in words])
+    writer.add_token_scores([0.0] * len(words))
+    writer.add_token_types([2, 3, 3] + [1] * (len(words) - 3))  # unknown, control, normal
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, 2)
+    for name, weight in load_file(tmp_path / "model.safetensors").items():
+        writer.add_tensor(names.get_name(name, try_suffixes=(".weight",)), weight.numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    server = llamacpp.start_engine(tmp_path / "tiny.gguf")
+    sent = {"content": ollama_sends(made, chat), "add_special": True, "parse_special": True}
+    found = httpx.post(f"{server.listening_address}/tokenize", json=sent).json()["tokens"]
+    assert found == prompts.prompt_ids(chat[:-1], tokenizer)
 
 
 @pytest.mark.parametrize(

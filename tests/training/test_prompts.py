@@ -172,37 +172,23 @@ def test_one_beginning_token_or_one_a_turn_is_right_and_a_second_one_is_not(toke
         prompts.check_labels(prompts.encode(chat, other), chat, other)
 
 
-def test_a_tokenizer_that_begins_each_text_itself_gives_the_same_rows(corpus, tokenizer):
-    other, bos = copy.deepcopy(tokenizer), tokenizer.bos_token
-    other.backend_tokenizer.post_processor = TemplateProcessing(
-        single=f"{bos} $A", special_tokens=[(bos, tokenizer.bos_token_id)]
-    )
-    assert other("Telur")["input_ids"] == [tokenizer.bos_token_id, *tokenizer("Telur")["input_ids"]]
-    (chat, row), *_ = rows(corpus, tokenizer)
-    assert prompts.encode(chat, other) == row
-    prompts.check_labels(row, chat, other)
-
-
-ZEPHYR = (
-    "{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}{{ eos_token }}\n{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
-)
-
-
-def sentencepiece_like(chat):
-    """A tokenizer of single characters that puts a blank before a text, as Llama 2's does."""
-    letters = sorted(set(ZEPHYR + "".join(m["content"] for m in chat)) | {"\u2581"})
-    made = Tokenizer(BPE(dict(zip(["<unk>", "</s>", *letters], range(999))), [], unk_token="<unk>"))
+def llama_2_like(chat):
+    """A tokenizer of single characters that puts a blank and a beginning token before a text."""
+    template = TABLES["templates"]["llama_2_like"]
+    letters = sorted(set(template + "".join(m["content"] for m in chat)) | {"\u2581"})
+    vocabulary = dict(zip(["<unk>", "<s>", "</s>", *letters], range(999)))
+    made = Tokenizer(BPE(vocabulary, [], unk_token="<unk>"))
     blank = [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
     made.normalizer = normalizers.Sequence(blank)
-    special = {"unk_token": "<unk>", "pad_token": "<unk>", "eos_token": "</s>"}
-    return PreTrainedTokenizerFast(tokenizer_object=made, chat_template=ZEPHYR, **special)
+    made.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
+    special = {"bos_token": "<s>", "unk_token": "<unk>", "pad_token": "<unk>", "eos_token": "</s>"}
+    return PreTrainedTokenizerFast(tokenizer_object=made, chat_template=template, **special)
 
 
-@pytest.mark.parametrize("kind", ["a model that thinks", "SentencePiece"])
+@pytest.mark.parametrize("kind", ["a model that thinks", "SentencePiece that begins each text"])
 def test_a_row_begins_as_the_whole_conversation_does_in_the_template(kind, corpus, tokenizer):
     chat = prompts.messages(corpus[0], "id")
-    used = sentencepiece_like(chat)
+    used = llama_2_like(chat)
     if kind == "a model that thinks":  # Qwen3's template, as trl ships it
         used = copy.deepcopy(tokenizer)
         used.chat_template = files("trl").joinpath("chat_templates/qwen3.jinja").read_text()
