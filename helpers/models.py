@@ -146,7 +146,9 @@ def load_tokenizer(cfg: Settings):
     """The base model's tokenizer with a chat template and a pad token other than the end token."""
     where = base_folder(cfg)
     tokenizer = transformers.AutoTokenizer.from_pretrained(where, trust_remote_code=False)
-    # A model that was never tuned on chats brings no template.
+    # A model that was never tuned on chats brings no template. Where its vocabulary has no ChatML
+    # markers, they are ordinary text; an answer ends in the end token of the model's own, which is
+    # learnt (prompts.encode) and stops generation (generation.answers).
     if tokenizer.chat_template is None:
         tokenizer.chat_template = CHATML
     # Where a template refuses a system message, its text goes in front of the first question.
