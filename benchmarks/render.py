@@ -2,8 +2,8 @@
 
     python benchmarks/render.py
 
-The profiles, tables of results, and the goals of goals.toml beside what was measured. No figure
-stands in this file or in the templates.
+The profiles, tables of results, and the goals of goals.toml beside what was measured. The READMEs
+get the table of cards, between its two marks. No figure stands in this file or in the templates.
 """
 
 import statistics
@@ -17,6 +17,10 @@ from helpers.files import read_json, write_text
 from helpers.settings import profiles
 
 HERE = Path(__file__).resolve().parent
+# The columns of the READMEs' table: what a card gets by itself, and Chef AI's own settings.
+CARDS = ("sailor2-1b", "gpu-6gb", "gpu-8gb", "gpu-10gb", "gpu-12gb", "rtx3060", "gpu-16gb")
+CARDS += ("gpu-24gb", "colab-t4")
+MARKS = ("<!-- cards:start -->\n", "<!-- cards:end -->")
 NAMES = ("training_speed_cpu", "generation_speed_cpu", "data_speed", "course_minutes", "fake_cuda")
 
 
@@ -71,6 +75,32 @@ def page(language: str) -> str:
     return made.get_template(f"profiles.{language}.md.j2").render(found, goals=shown) + "\n"
 
 
-if __name__ == "__main__":
-    for language in ("en", "id"):
+def cards(language: str) -> str:
+    """The READMEs' table: a column for each card, Markdown; GB, 10^9 bytes of tensors."""
+    gb, known = read_json(bench.RESULTS / "fake_cuda.json")["gb"], profiles()
+    columns = [["", "---"]]
+    columns[0] += {
+        "en": ["Base model", "Training, GB: planned", "counted", "Chat, GB: counted"],
+        "id": ["Model dasar", "Latihan, GB: menurut rencana", "dihitung", "Obrolan, GB: dihitung"],
+    }[language]
+    for name in CARDS:
+        card = known[name]["hardware"][language].split(",")[0]
+        model = known[name]["base_model"].split("/")[1].replace("-Instruct", "")
+        sizes = [f"{gb[name][part]:.1f}" for part in ("planned", "train", "chat")]
+        if language == "id":
+            sizes = [size.replace(".", ",") for size in sizes]
+        columns.append([card, "---:", model, *sizes])
+    return "".join(f"| {' | '.join(row)} |\n" for row in zip(*columns, strict=True))
+
+
+def main() -> None:
+    """Both pages of profiles, and the tables in both READMEs."""
+    for language, name in (("en", "README.md"), ("id", "README.id.md")):
         write_text(HERE.parent / "docs" / language / "profiles.md", page(language))
+        readme = HERE.parent / name
+        before, rest = readme.read_text(encoding="utf-8").split(MARKS[0])
+        write_text(readme, before + MARKS[0] + cards(language) + rest[rest.index(MARKS[1]) :])
+
+
+if __name__ == "__main__":
+    main()

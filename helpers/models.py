@@ -63,8 +63,7 @@ def check_base(name: str) -> None:
     try:
         config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
     except (OSError, ValueError) as problem:
-        told = f"base model {name} cannot be loaded: {first_line(problem)}"
-        raise CourseError(told) from problem
+        raise CourseError(f"base model {name} cannot be loaded: {first_line(problem)}") from problem
     # An encoder, such as BERT, or one of images; a config without the word is believed.
     kinds = config.architectures or ["ForCausalLM"]
     if not any(re.search("CausalLM|LMHead", kind) for kind in kinds):
@@ -163,9 +162,8 @@ def load_tokenizer(cfg: Settings):
     # Where padding is the end token, masking the padding would mask the end: it is never learnt.
     if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
         # A token of the vocabulary that ends nothing; where there is none, a new one.
-        known = tokenizer.get_vocab()
+        known = tokenizer.get_vocab().keys() - {tokenizer.eos_token}
         spare = [name for name in (*PADDING, tokenizer.unk_token) if name in known]
-        spare = [name for name in spare if name != tokenizer.eos_token]
         tokenizer.add_special_tokens({"pad_token": spare[0] if spare else PADDING[0]})
     # For writing: answers then begin in the same column. `collate` pads training rows by itself.
     tokenizer.padding_side = "left"

@@ -16,13 +16,14 @@ import runpy
 import subprocess
 import sys
 import timeit
-from dataclasses import dataclass, fields, make_dataclass, replace
+from dataclasses import dataclass, field, fields, make_dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import psutil
 
 from .files import CourseError, UsageError, hash_files, read_toml, sentence
+from .memory import cuda
 from .show import set_language, tr
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -32,13 +33,17 @@ PACKAGED_NAME = "SmolLM2-135M-Instruct"
 
 @dataclass(frozen=True)
 class Device:
-    """What computes. `memory_gb` is the GPU's memory, or the machine's RAM when `kind` is "cpu"."""
+    """What computes. `memory_gb` is the GPU's memory, or the machine's RAM when `kind` is "cpu".
+
+    `free_gb` is what nobody held on the GPU when it was looked for; on a processor it says nothing.
+    """
 
     kind: str  # "cuda" or "cpu"
     name: str
     memory_gb: float
     capability: tuple[int, int] = (0, 0)
     note: str = ""  # why a GPU that is present is not used, if so
+    free_gb: float = field(default=float("inf"), compare=False)
 
 
 def torch_cuda_build() -> str | None:
@@ -98,16 +103,14 @@ def find_device() -> Device:
         else:
             card = pynvml.nvmlDeviceGetHandleByUUID(chosen)
         name = pynvml.nvmlDeviceGetName(card)
-        memory = pynvml.nvmlDeviceGetMemoryInfo(card).total / 2**30
+        memory = pynvml.nvmlDeviceGetMemoryInfo(card)
         capability = tuple(pynvml.nvmlDeviceGetCudaComputeCapability(card))
     except ImportError:
         return cpu
     except pynvml.NVMLError as problem:
         # A machine without a driver is no news; a driver that does not work is.
         silent = problem.value == pynvml.NVML_ERROR_LIBRARY_NOT_FOUND
-        note = (
-            "" if silent else f"card {chosen}: the NVIDIA driver answers with an error: {problem}"
-        )
+        note = "" if silent else f"card {chosen}: the driver answers with an error: {problem}"
         return replace(cpu, note=note)
     # Windows gets a torch without CUDA unless it is asked for another.
     if torch_cuda_build() is None:
@@ -115,7 +118,7 @@ def find_device() -> Device:
         return replace(cpu, note=f"{name} {why}")
     if refusal := torch_refusal(name):
         return replace(cpu, note=refusal)
-    return Device("cuda", name, memory, capability)
+    return Device("cuda", name, memory.total / 2**30, capability, free_gb=memory.free / 2**30)
 
 
 @functools.cache
@@ -355,7 +358,7 @@ def load(
     values |= {"language": language, "data_language": data_language, "seed": int(seed)}
     values |= {"run_solutions": bool(run_solutions), "artifacts_root": root.resolve()}
     values["reason"] = f"{reason}; {device.note}" if device.note else reason
-    return Settings(**{field.name: values[field.name] for field in fields(Settings)})
+    return Settings(**{known.name: values[known.name] for known in fields(Settings)})
 
 
 def check_machine(profile: str, values: dict, device: Device, own_base: bool) -> None:
@@ -363,9 +366,12 @@ def check_machine(profile: str, values: dict, device: Device, own_base: bool) ->
     told = {"profile": profile, "gb": values["vram_gb"], "device": device}
     if values["needs_cuda"] and device.kind != "cuda":
         raise UsageError(sentence("no_card", **told))
-    # By plan each profile takes more than half of its card: told before anything is downloaded.
-    if own_base and device.kind == "cuda" and device.memory_gb < values["vram_gb"] / 2:
-        raise UsageError(sentence("small_card", **told))
+    # By plan each profile takes more than half of its card: told before anything is downloaded. A
+    # notebook that is begun again gives back what its own kernel holds.
+    own = cuda().memory_reserved() / 2**30 if cuda() else 0
+    room = min(device.memory_gb, device.free_gb + own)
+    if own_base and device.kind == "cuda" and room < values["vram_gb"] / 2:
+        raise UsageError(sentence("small_card", room=room, **told))
     # Free, not installed: what other programs hold is not there for a model.
     free_gb = psutil.virtual_memory().available / 1e9
     need_gb = float(os.environ.get("DAPUR_MIN_RAM_GB", values["min_ram_gb"]))

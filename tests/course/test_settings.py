@@ -35,7 +35,9 @@ def machine(monkeypatch):
         "nvmlDeviceGetHandleByUUID": {"GPU-a1": 12, "GPU-b2": 24, "MIG-c3": 5}.__getitem__,
         "nvmlDeviceGetName": lambda card: "Kartu",
         "nvmlDeviceGetCudaComputeCapability": lambda card: (8, 6),
-        "nvmlDeviceGetMemoryInfo": lambda card: types.SimpleNamespace(total=card * 2**30),
+        "nvmlDeviceGetMemoryInfo": lambda card: types.SimpleNamespace(
+            total=card * 2**30, free=4 * 2**30
+        ),
     }
 
     def find(chosen=None, fails=None, code="UNKNOWN", probe="pass"):
@@ -136,10 +138,12 @@ def test_a_machine_that_is_too_small_is_told_before_anything_runs(monkeypatch):
     monkeypatch.setattr(settings, "find_device", lambda: Device("cpu", "CPU", 16))
     with pytest.raises(UsageError, match="needs a CUDA GPU with 12 GB"):
         settings.load("rtx3060")
-    monkeypatch.setattr(settings, "find_device", lambda: Device("cuda", "GTX 1650", 4, (7, 5)))
     monkeypatch.setattr(settings, "reachable", lambda name: True)
-    with pytest.raises(UsageError, match="made for a card of 12 GB, GTX 1650 has 4.0"):
-        settings.load("rtx3060")
+    small, full = Device("cuda", "GTX 1650", 4), Device("cuda", "RTX 3060", 12, free_gb=3.5)
+    for device, told in ((small, "1650 has 4.0, 4.0 of"), (full, "3060 has 12.0, 3.5 of")):
+        monkeypatch.setattr(settings, "find_device", lambda device=device: device)
+        with pytest.raises(UsageError, match=f"made for a card of 12 GB, .* {told} them free"):
+            settings.load("rtx3060")
     assert settings.load("rtx3060", base_model="packaged").base_model == "packaged"
     for free, asked, fits in ((1.5, "", True), (1.4, "", False), (1.5, "1.6", False)):
         found = types.SimpleNamespace(available=free * 1e9, total=16e9)
