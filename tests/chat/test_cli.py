@@ -149,12 +149,11 @@ def test_messages_from_a_pipe_go_on_after_a_refusal_which_is_told(ask):
     assert ask(echo, "")[:2] == (2, "")  # an empty message is refused, too
 
 
-@pytest.mark.skipif(os.name == "nt", reason="os.kill cannot send Ctrl-C to itself on Windows")
 def test_ctrl_c_ends_the_answer_and_not_the_conversation(ask):
     def interrupted(chat, stop, **options):
         yield "awal"
         if chat[-1]["content"] == "satu":
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
             yield "terus"
 
     code, out, _ = ask(interrupted, typed="satu\ndua\n")
