@@ -11,6 +11,7 @@ from helpers import recipes, settings, splits
 from helpers.settings import ROOT
 
 FOLDER = ROOT / "data" / "recipes"
+FOLDERS = (FOLDER, ROOT / "data" / "recipes_more")  # trained on by default, and the newer ones
 CATEGORIES = ["ayam", "ikan", "kambing", "sapi", "tahu", "telur", "tempe", "udang"]
 COLUMNS = ["Title", "Ingredients", "Steps", "Category", "Region", "Method", "recipe_id"]
 
@@ -19,7 +20,7 @@ COLUMNS = ["Title", "Ingredients", "Steps", "Category", "Region", "Method", "rec
 def raw() -> dict[str, pd.DataFrame]:
     return {
         lang: pd.concat(
-            [pd.read_csv(p, dtype=str) for p in sorted((FOLDER / lang).glob("*.csv"))],
+            [pd.read_csv(p, dtype=str) for p in sorted(ROOT.glob(f"data/recipes*/{lang}/*.csv"))],
             ignore_index=True,
         )
         for lang in settings.LANGUAGES
@@ -30,8 +31,10 @@ def raw() -> dict[str, pd.DataFrame]:
 def clean() -> dict[str, pd.DataFrame]:
     tables = {}
     for lang in settings.LANGUAGES:
-        tables[lang], report = recipes.load_recipes(FOLDER / lang)
-        assert not (report.skipped or report.drops or report.mended), report.as_dict()
+        both = [recipes.load_recipes(folder / lang) for folder in FOLDERS]
+        tables[lang] = pd.concat([table for table, _ in both], ignore_index=True)
+        for _, report in both:
+            assert not (report.skipped or report.drops or report.mended), report.as_dict()
     return tables
 
 
@@ -47,7 +50,7 @@ def test_files_columns_and_balance(raw):
         assert table["recipe_id"].str.fullmatch(r"[a-z]+-\d{3}").all()
         assert (table["recipe_id"].str.split("-").str[0] == table["Category"]).all()
         counted = table["Category"].value_counts()
-        assert counted.nunique() == 1 and counted.min() >= 60
+        assert counted.nunique() == 1 and counted.min() >= 200
 
 
 def test_both_languages_are_parallel(raw):
@@ -83,7 +86,7 @@ def test_length_and_characters(clean, language):
 
 def test_manifest_covers_all_and_is_balanced(raw):
     manifest = pd.read_csv(FOLDER / splits.MANIFEST, dtype=str)
-    assert sorted(manifest["recipe_id"]) == sorted(raw["id"]["recipe_id"])
+    assert set(manifest["recipe_id"]) == {it for it in raw["id"]["recipe_id"] if it[-3:] <= "060"}
     assert set(manifest["split"]) == set(splits.NAMES)
     category = manifest["recipe_id"].str.split("-").str[0]
     for split, share in zip(splits.NAMES, splits.FRACTIONS):
@@ -97,5 +100,4 @@ def test_no_near_duplicates(clean, language):
     table = clean[language]
     pairs = splits.similar_pairs(splits.normalised(table).tolist(), threshold=0.45)
     assert [(table["recipe_id"][i], table["recipe_id"][j], round(s, 2)) for i, j, s in pairs] == []
-    parts = splits.assign(table, settings.load("sanity", language))
-    assert parts["group"].is_unique and parts["title"].str.lower().is_unique
+    assert len(set(splits.group(table))) == len(table) and table["title"].str.lower().is_unique
