@@ -15,12 +15,12 @@ import jinja2
 
 from helpers.files import read_json, write_text
 from helpers.settings import profiles
+from pipeline.report import READMES, write_part, written
 
 HERE = Path(__file__).resolve().parent
 # The columns of the READMEs' table: what a card gets by itself, and Chef AI's own settings.
 CARDS = ("sailor2-1b", "gpu-6gb", "gpu-8gb", "gpu-10gb", "gpu-12gb", "rtx3060", "gpu-16gb")
 CARDS += ("gpu-24gb", "colab-t4")
-MARKS = ("<!-- cards:start -->\n", "<!-- cards:end -->")
 NAMES = ("training_speed_cpu", "generation_speed_cpu", "data_speed", "course_minutes", "fake_cuda")
 
 
@@ -69,8 +69,7 @@ def page(language: str) -> str:
     found = {name: read_json(bench.RESULTS / f"{name}.json") for name in NAMES}
     goals = tomllib.loads((HERE / "goals.toml").read_text(encoding="utf-8"))["goal"]
     shown = [(goal, *reached(goal, found)) for goal in goals]
-    signs = str.maketrans(".,", ",.") if language == "id" else {}
-    made.filters["n"] = lambda text: str(text).translate(signs)
+    made.filters["n"] = lambda text: written(str(text), language)
     made.globals |= {"table": table, "profiles": profiles()}
     return made.get_template(f"profiles.{language}.md.j2").render(found, goals=shown) + "\n"
 
@@ -86,20 +85,16 @@ def cards(language: str) -> str:
     for name in CARDS:
         card = known[name]["hardware"][language].split(",")[0]
         model = known[name]["base_model"].split("/")[1].replace("-Instruct", "")
-        sizes = [f"{gb[name][part]:.1f}" for part in ("planned", "train", "chat")]
-        if language == "id":
-            sizes = [size.replace(".", ",") for size in sizes]
-        columns.append([card, "---:", model, *sizes])
+        sizes = (f"{gb[name][part]:.1f}" for part in ("planned", "train", "chat"))
+        columns.append([card, "---:", model, *(written(size, language) for size in sizes)])
     return "".join(f"| {' | '.join(row)} |\n" for row in zip(*columns, strict=True))
 
 
 def main() -> None:
     """Both pages of profiles, and the tables in both READMEs."""
-    for language, name in (("en", "README.md"), ("id", "README.id.md")):
+    for language, readme in READMES.items():
         write_text(HERE.parent / "docs" / language / "profiles.md", page(language))
-        readme = HERE.parent / name
-        before, rest = readme.read_text(encoding="utf-8").split(MARKS[0])
-        write_text(readme, before + MARKS[0] + cards(language) + rest[rest.index(MARKS[1]) :])
+        write_part(readme, "cards", cards(language))
 
 
 if __name__ == "__main__":

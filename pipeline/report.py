@@ -70,9 +70,8 @@ def rendered(name: str, **values) -> str:
     how = {"trim_blocks": True, "lstrip_blocks": True, "undefined": jinja2.StrictUndefined}
     made = jinja2.Environment(loader=loader, autoescape=escape, **how)
     # What templates may call; a value that they name and that is not given is an error.
-    made.filters |= {"number": four_digits, "clock": clock, "md": markdown_text}
-    made.filters |= {"pre": preformatted, "written": written, "status": STATUS.__getitem__}
-    made.filters["shareable"] = shareable
+    made.filters |= {"number": four_digits, "clock": clock, "md": markdown_text, "written": written}
+    made.filters |= {"pre": preformatted, "shareable": shareable, "status": STATUS.__getitem__}
     made.globals |= {"limit_text": gates.limit_text, "metric_text": gates.metric_text}
     return made.get_template(f"{name}.j2").render(values)
 
@@ -132,6 +131,13 @@ def write_report(folder: Path, summary: dict, metrics, artifacts: Path, started:
     write_json(folder / "gpu_report.json", json.loads(rendered("gpu_report.json", **values)))
 
 
+def write_part(page: Path, part: str, made: str) -> None:
+    """Write `made` between the two marks of a part of a page; the rest stays as it is."""
+    start, end = f"<!-- {part}:start -->", f"<!-- {part}:end -->"
+    before, rest = page.read_text(encoding="utf-8").split(start)
+    write_text(page, f"{before}{start}\n{made.strip()}\n{end}{rest.split(end)[1]}")
+
+
 def write_readme(run_dir: Path) -> None:
     """Write the results and the course map of a run into both READMEs.
 
@@ -143,12 +149,7 @@ def write_readme(run_dir: Path) -> None:
         raise CourseError(f"{run_dir}: only a run of all lessons goes into the README.")
     values = {"run": summary, "outcomes": outcomes, "lessons": lessons(), "repository": REPOSITORY}
     values |= {"rows": result_rows(read_json(run_dir / "metrics.json")), "opponents": OPPONENTS}
-    # Only what stands between the two marks of a part is written anew.
     for language, readme in READMES.items():
-        text = readme.read_text(encoding="utf-8")
         for part in ("results", "course"):
-            start, end = f"<!-- {part}:start -->", f"<!-- {part}:end -->"
-            before, rest = text.split(start)
-            made = rendered("readme.md", part=part, language=language, **values).strip()
-            text = f"{before}{start}\n{made}\n{end}{rest.split(end)[1]}"
-        write_text(readme, text)
+            made = rendered("readme.md", part=part, language=language, **values)
+            write_part(readme, part, made)

@@ -35,9 +35,7 @@ def machine(monkeypatch):
         "nvmlDeviceGetHandleByUUID": {"GPU-a1": 12, "GPU-b2": 24, "MIG-c3": 5}.__getitem__,
         "nvmlDeviceGetName": lambda card: "Kartu",
         "nvmlDeviceGetCudaComputeCapability": lambda card: (8, 6),
-        "nvmlDeviceGetMemoryInfo": lambda card: types.SimpleNamespace(
-            total=card * 2**30, free=4 * 2**30
-        ),
+        "nvmlDeviceGetMemoryInfo": lambda gb: types.SimpleNamespace(total=gb << 30, free=4 << 30),
     }
 
     def find(chosen=None, fails=None, code="UNKNOWN", probe="pass"):
@@ -64,7 +62,7 @@ CHOSEN = [(None, 12), ("0", 12), ("1", 24), (" 1 , 0", 24), ("GPU-b2", 24), ("MI
 @pytest.mark.parametrize("chosen, size", CHOSEN)
 def test_of_several_gpus_the_first_visible_one_counts(chosen, size, machine):
     found = machine(chosen)
-    assert (found.kind, found.memory_gb, found.note) == ("cuda", size, "")
+    assert (found.kind, found.memory_gb, found.free_gb, found.note) == ("cuda", size, 4, "")
     assert os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID", "torch counts as NVML does"
 
 
