@@ -1,4 +1,4 @@
-// A CUDA device that does nothing, so that a CPU build of torch computes with fake CUDA tensors:
+// A CUDA device that does nothing, so that torch computes with fake CUDA tensors where no card is:
 // without it autograd ends the process. benchmarks/fake_cuda.py compiles and loads it.
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <ATen/detail/CUDAHooksInterface.h>
@@ -21,7 +21,10 @@ struct Guard final : impl::DeviceGuardImplInterface {
   void destroyEvent(void*, const DeviceIndex) const noexcept override {}
 };
 struct NoCUDA : at::CUDAHooksInterface {
-  NoCUDA(at::CUDAHooksArgs) {}
+  // Made at the first question for CUDA, when a build of torch with CUDA has set its own guard.
+  NoCUDA(at::CUDAHooksArgs) {
+    impl::device_guard_impl_registry[static_cast<size_t>(CUDA)].store(new Guard());
+  }
   void init() const override {}
   bool hasCUDA() const override { return true; }
   bool isBuilt() const override { return true; }
@@ -30,5 +33,8 @@ struct NoCUDA : at::CUDAHooksInterface {
   DeviceIndex deviceCount() const override { return 1; }
   DeviceIndex getCurrentDevice() const override { return 0; }
 };
-namespace at { C10_REGISTER_CLASS(CUDAHooksRegistry, CUDAHooks, NoCUDA) }
 namespace c10::impl { C10_REGISTER_GUARD_IMPL(CUDA, Guard) }
+// Before the hooks of a build with CUDA.
+namespace at {
+C10_REGISTER_CLASS_WITH_PRIORITY(CUDAHooksRegistry, CUDAHooks, c10::REGISTRY_PREFERRED, NoCUDA)
+}

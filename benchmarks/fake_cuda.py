@@ -5,7 +5,7 @@
 The course's own training step, a turn of its chat and a batch of lesson 04's answers run at their
 true sizes on torch's fake tensors, which have a shape, a dtype and the device "cuda", and no
 content. What is alive is added up at each operation, as CUDA's allocator would, in blocks of 512
-bytes. On a CPU build of torch that needs fake_cuda.cpp, and so g++.
+bytes. That needs fake_cuda.cpp, and so g++.
 
 Stated by hand, since it depends on content or on CUDA's library: which kernel attention takes, how
 many labels there are, which rows are padded, and the weight unpacked inside a 4-bit product. Not
