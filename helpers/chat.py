@@ -1,8 +1,8 @@
 """A conversation without a face: history, limits, the window, stop. Lesson, terminal, page use it.
 
 bot = chat.Bot(cfg)  # base and tuned model in one set of weights
-conversation = bot.conversation(temperature=0.7)
-conversation.say("Buatkan resep Soto Ayam.")
+bot.conversation().say("Aku punya ayam, kemiri, dan serai.")  # the way of `kitchen`
+bot.conversation(plain=True, temperature=0.7).say(prompt)  # the model alone
 """
 
 from __future__ import annotations
@@ -17,8 +17,9 @@ from functools import cached_property
 
 import torch
 
-from . import generation, models
-from .files import UsageError, sentence
+from . import generation, models, prompts
+from .files import UsageError, read_toml, sentence
+from .kitchen import Asked, Kitchen, Served, open_kitchen
 from .prompts import prompt_ids, prompt_messages
 from .settings import Settings
 from .show import num
@@ -39,6 +40,8 @@ class Turn:
     stopped: bool = False
     first_s: float = 0.0  # seconds to the first piece
     seconds: float = 0.0  # seconds to the last piece
+    tries: list[Turn] = field(default_factory=list)  # of a `Cook`: what its model was asked
+    served: Served | None = None  # the recipe that came of them, with its faults
 
     @property
     def tokens_per_s(self) -> float:
@@ -164,6 +167,44 @@ class Conversation:
         return first
 
 
+class Cook(Conversation):
+    """A conversation in which the tuned model changes recipes of people: see `kitchen`.
+
+    The model sees the nearest recipe and what has to change, neither the message nor earlier turns.
+    What is served is kept in the turn. The base model, where it is chosen, is asked what is typed.
+    """
+
+    def _pieces(self, turn: Turn, chat: list[dict]) -> Generator[str, None, None]:
+        """What was read and what is changed, at once; then the recipe; then what went wrong."""
+        if turn.model == "base":
+            return (yield from super()._pieces(turn, chat))
+        kitchen, language = self.bot.kitchen, self.bot.cfg.data_language
+        said, turn.remembered, turn.ended = read_toml("serve.toml")["cook"][language], 0, True
+        # What somebody must not eat would be read as something to cook with.
+        wanted = re.sub(said["ban"], " ", turn.question, flags=re.IGNORECASE)
+        yield said["unchecked"] if wanted != turn.question else ""
+        asked = kitchen.read(wanted)
+        if asked == Asked():
+            yield said["ask"]
+            turn.tokens = 0
+            return
+        task = kitchen.task(asked)
+        changes = [f"{old} → {new}" if old else f"+ {new}" for old, new in task.changes]
+        plan = said["changed" if changes else "whole"].format(title=task.start.title)
+        heard = said["heard"].format(heard=asked.title or ", ".join(asked.items))
+        yield heard + " · ".join([plan, *changes]) + "\n\n"
+        if changes:
+            turn.tries.append(one := Turn(kitchen.prompt(task), turn.model))
+            for piece in super()._pieces(one, self.messages(one.question)):
+                one.answer += piece
+                yield ""  # a place to stop at
+        turn.served = kitchen.serve(task, "".join(one.answer for one in turn.tries))
+        yield said["rule"] if turn.served.by == "rule" else ""
+        told = " ".join(kitchen.told(turn.served.faults))
+        yield prompts.answer(turn.served.recipe, language) + (told and said["look"] + told)
+        turn.tokens = sum(one.tokens for one in turn.tries)
+
+
 class Bot:
     """The tuned model of lesson 03 and, with its adapter switched off, the base model.
 
@@ -189,6 +230,11 @@ class Bot:
             return models.load_tuned(self.cfg)
         # In full precision on a CPU: 4-bit weights take more memory there and write no faster.
         return models.load_base(self.cfg, "none" if self.cfg.device.kind == "cpu" else None)
+
+    @cached_property
+    def kitchen(self) -> Kitchen:
+        """The recipes that may be shown, and how one is changed."""
+        return open_kitchen(self.cfg)
 
     def load(self) -> None:
         """Load what answers, so that the first question does not wait for it."""
@@ -224,14 +270,19 @@ class Bot:
         """Tokens of the rendered prompt."""
         return len(prompt_ids(self.escape(chat), self.tokenizer))
 
-    def conversation(self, **options) -> Conversation:
-        """A new conversation with this bot; `options` as in Conversation."""
+    def conversation(self, plain: bool = False, **options) -> Conversation:
+        """A new conversation with this bot; `options` as in Conversation.
+
+        A tuned model answers as `Cook`; `plain`: it is asked what is typed, and answers itself.
+        """
         # What the caller names goes before all of these.
         given = {"model": self.models[-1], "seed": self.cfg.seed}
         given["answer_tokens"] = self.cfg.max_new_tokens
         # A training row was a single turn; a model that was not tuned here knows longer talks.
         given["window"] = self.cfg.max_length if "tuned" in self.models else self.limit
-        return Conversation(self, **(given | options))
+        options = given | options
+        kind = Conversation if plain or options["model"] == "base" else Cook
+        return kind(self, **options)
 
     def stream(self, chat, stop, *, model, seed, max_new_tokens, **drawing) -> Generator:
         """Pieces of one answer. One at a time: the adapter is switched off in the whole model."""

@@ -33,7 +33,6 @@ AMOUNTS = _TEXTS["keys"]["quantity"]  # words in the keys of a dict, in the orde
 PARTS = [*AMOUNTS, *_TEXTS["keys"]["name"]]
 TITLES = set(_TEXTS["keys"]["title"])
 TOLD = _TEXTS["told"]
-LONGEST = 200_000  # characters of a Python list that are still parsed
 BROKEN_LIST = "\ufdd0"  # stands for a list that cannot be read; Unicode gives it to no character
 MARKER = PATTERNS["marker"]  # control tokens of chat templates
 # Where a cell is read by itself: Python's expressions for tags, entities and so on.
@@ -47,14 +46,14 @@ def list_items(cell: str) -> list[str]:
     """Items of a cell that holds a list of strings or of dicts.
 
     A cell that is no list is its own only item; a list that cannot be read (cut off, say) gives
-    no items. Python lists longer than `LONGEST` are not read.
+    no items.
     """
     # Only a cell that begins like a list goes to a parser.
     if not re.match(PATTERNS["list"], cell):
         return [cell]
     # JSON first, then what Python prints for a list: both spellings are common. Arrays of a
     # database come last, because {"a": 1} and {'a', 'b'} look much like one.
-    for read in (json.loads, python_literal, postgres_array, bare_list):
+    for read in (json.loads, python_literal, postgres_array):
         try:
             items = list(texts(read(cell.strip())))
         except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError, csv.Error):
@@ -68,8 +67,6 @@ def list_items(cell: str) -> list[str]:
 
 def python_literal(cell: str):
     """The value of a Python literal; names and calls in it are a ValueError."""
-    if len(cell) > LONGEST:
-        raise ValueError("too long")
     # Python would join strings without commas, as NumPy prints them, to a single one.
     if re.search(r"""[^\s\[({,:]['"]\s+['"]""", cell) and not re.search(r"""['"\]}]\s*,""", cell):
         raise ValueError("no commas")
@@ -79,18 +76,11 @@ def python_literal(cell: str):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SyntaxWarning)  # "\d" inside a string
         # Parsed, then read as a literal: the text never runs, whatever a stranger's file holds.
-        value = ast.parse(cell, mode="eval").body
-        # A set would lose the order in which it is written.
-        return ast.literal_eval(ast.List(value.elts) if isinstance(value, ast.Set) else value)
+        return ast.literal_eval(cell)
 
 
 def postgres_array(cell: str) -> list[str]:
-    """The elements of a PostgreSQL array, {tempe,"kecap manis"}; a ValueError when it is none.
-
-    A list in square brackets has no quotes here: [1,5 liter air, garam].
-    """
-    if re.fullmatch(r"""\[[^\[\]{}"']+\]""", cell):
-        return re.split(r"(?<!\d),|,(?!\d)", cell[1:-1])
+    """The elements of a PostgreSQL array, {tempe,"kecap manis"}; a ValueError when it is none."""
     # Braces inside would be arrays in arrays. Quotes inside an element are written \\".
     if not re.fullmatch(r"\{[^{}]+\}", cell):
         raise ValueError("no array")
@@ -100,11 +90,6 @@ def postgres_array(cell: str) -> list[str]:
     if any(re.match(r"\s*'|[^\s:]+:\s|[^=]*=>", item) for item in items):
         raise ValueError("no array")
     return ["" if item == "NULL" else item for item in items]
-
-
-def bare_list(cell: str) -> list:
-    """The values of a JSON list without its brackets, or without the commas between dicts."""
-    return json.loads(re.sub(r"}\s*{", "},{", f"[{cell}]"))
 
 
 def texts(value) -> Iterator[str]:
@@ -123,7 +108,8 @@ def texts(value) -> Iterator[str]:
 
 def scalar_text(value) -> str:
     """Text of a single value; empty for a missing one, a truth value or a container."""
-    if isinstance(value, list | dict | tuple | bool) or value is None:
+    # A set is read as nothing: the order in which it was written is lost.
+    if isinstance(value, list | dict | tuple | set | bool) or value is None:
         return ""
     # 1.0 and 0.30000000000000004 are what computers make of 1 and 0.3.
     if isinstance(value, float):
@@ -151,7 +137,21 @@ def dict_texts(value: dict) -> Iterator[str]:
     else:
         # The keys are text themselves: {"ayam": "1 ekor"}.
         for key, item in value.items():
-            yield from entry_texts(key, item)
+            text, counted = scalar_text(item), re.search(r"\d", key)
+            inner = known_parts(item) if isinstance(item, dict) else []
+            if inner and inner[-1][0] < len(AMOUNTS):
+                # {"ayam": {"jumlah": 1, "satuan": "ekor"}}
+                yield " ".join([*(amount for _, amount in inner), key])
+            elif isinstance(item, list | dict):
+                # A section; the number of a step is no heading.
+                yield from [] if counted else [f"{key}:"]
+                yield from texts(item)
+            elif counted:
+                # {"1": "Cuci."}, {"Langkah 1": "Cuci."}, {"2 butir telur": null}
+                yield text or key
+            elif not key_words(key) & set(_TEXTS["keys"]["aside"]):
+                # {"ayam": "1 ekor", "garam": null}
+                yield f"{text} {key}".strip()
 
 
 def known_parts(value: dict) -> list[tuple[int, str]]:
@@ -178,27 +178,6 @@ def key_words(key: str) -> set[str]:
     """Words of a key: "nama_bahan", "ingredientName", "@type"; a plural "s" is dropped."""
     words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", key).lower())
     return {word if word in PARTS else word.removesuffix("s") for word in words}
-
-
-def entry_texts(key: str, item) -> Iterator[str]:
-    """One entry of a table of items, of numbered steps or of sections."""
-    words, text = key_words(key), scalar_text(item)
-    parts = known_parts(item) if isinstance(item, dict) else []
-    if parts and parts[-1][0] < len(AMOUNTS):
-        # {"ayam": {"jumlah": 1, "satuan": "ekor"}}
-        yield " ".join([*(amount for _, amount in parts), key])
-    elif isinstance(item, list | dict):
-        # A section; the number of a step is no heading.
-        if not re.search(r"\d", key):
-            yield f"{key}:"
-        yield from texts(item)
-    elif re.search(r"\d", key):
-        # {"1": "Cuci."}, {"Langkah 1": "Cuci."}, {"2 butir telur": null}
-        yield text or key
-    elif not words & set(_TEXTS["keys"]["aside"]):
-        # {"ayam": "1 ekor", "garam": null}
-        known = text and words <= {*PARTS, *TITLES}
-        yield text if known else f"{text} {key}".strip()
 
 
 def without_repeats(pieces: list[str]) -> str:

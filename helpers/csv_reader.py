@@ -113,14 +113,10 @@ def look_at(path: Path) -> Layout:
 
 
 def encoding_of(path: Path, head: bytes) -> str:
-    """UTF-16 by its marks or its zero bytes, UTF-8 when most of the file is, else Windows-1252."""
+    """UTF-16 by its mark, UTF-8 when most of the file is, else Windows-1252."""
     # UTF-16 takes two bytes a letter and usually begins with a byte order mark.
     if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
         return "utf-16"
-    # Without the mark it shows in its zero bytes: of a plain letter one byte of the two is zero,
-    # the second one where the low byte comes first (little-endian).
-    if len(head) > 3 and head.count(0) > len(head) / 3:
-        return "utf-16-le" if head[1::2].count(0) > head[::2].count(0) else "utf-16-be"
     # One stray byte does not make a UTF-8 file Windows-1252, so both kinds are counted: characters
     # of several bytes, and other bytes beyond ASCII, which is the same in both encodings.
     valid = broken = 0
@@ -250,7 +246,7 @@ def next_row(handle, ahead: deque, layout: Layout) -> tuple[list[str] | None, st
     """The next record's fields, what is wrong with it (None: a blank line), and its lines.
 
     The csv module reads strictly: a quote followed by anything but a separator is an error. Then
-    the first line of the record is read alone, and reading goes on with the line after it.
+    the first line of the record is given up, and reading goes on with the line after it.
     Whether quotes are written \\" is decided row by row: a row that one way cannot read is read
     in the other. Where both fail, the first tells why.
     """
@@ -277,12 +273,10 @@ def next_row(handle, ahead: deque, layout: Layout) -> tuple[list[str] | None, st
             row, problem = None, UNCLOSED
         if not problem or not any('\\"' in line for line in taken):
             break
-    # A quote where none may stand: this line alone, then the next ones as if new.
+    # A quote where none may stand: this line is lost, the next ones are read as if new.
     if row is None:
         ahead.extendleft(reversed(taken[1:]))
         del taken[1:]
-        row = fields_of_line(ways[0](taken[0]), layout.separator, len(layout.header))
-        problem = UNCLOSED if row is None else problem_of(row, layout)
     # How a row differs from the beginning of its file.
     elif not problem:
         layout.seen |= {WRAPPED} if row is not whole else set()
@@ -303,32 +297,6 @@ def problem_of(row: list[str], layout: Layout) -> str | None:
         if list(map(plain_name, row)) == list(map(plain_name, layout.header)):
             return "the header again"
     return ""
-
-
-def fields_of_line(line: str, separator: str, width: int) -> list[str] | None:
-    """Fields of one line whose quoted cells hold bare quotes, in time linear in its length.
-
-    A quoted cell ends at the first quote before a separator. None when that gives no row.
-    """
-    line = line.strip("\r\n")
-    # An odd number of quotes: one of them never closes, and where the cells end is a guess.
-    if line.count('"') % 2:
-        return None
-    # A cell is quoted, up to a quote with a separator behind it, or bare, up to the separator. The
-    # blanks are possessive (*+): they are never tried again, which keeps the time linear.
-    blanks, end = " *+" if separator == "\t" else r"[ \t]*+", re.escape(separator)
-    cell = re.compile(rf'{blanks}(?:"(.*?)"{blanks}|(?!")([^{end}]*))({end}|\Z)', re.DOTALL)
-    # Cell by cell, until one ends with the line and not with a separator.
-    row, position, more = [], 0, separator
-    while more:
-        found = cell.match(line, position)
-        if not found:
-            return None
-        quoted, bare, more = found.groups()
-        row.append(bare.strip() if quoted is None else quoted.replace('""', '"'))
-        position = found.end()
-    # Too few cells, or text beyond the header's last column, is no row of this table.
-    return row[:width] if len(row) >= width and not any(row[width:]) else None
 
 
 def raw_chunks(path: Path, layout: Layout, rows: int) -> Iterator[tuple[pd.DataFrame, list[dict]]]:

@@ -51,9 +51,7 @@ def merged_weights(cfg: Settings, base: str = "trained"):
     for path in sorted(folder.glob("model*.safetensors")):
         for name, published in load_file(path).items():
             # Weights in 4 bits are packed into bytes: there is no number to add anything to.
-            assert published.is_floating_point(), (
-                "packed in 4 bits already: take the original model"
-            )
+            assert published.is_floating_point(), "packed in 4 bits: take the original model"
             # The sum is made in fp32, where a small change of a large weight is not rounded away.
             inside = published.ndim == 2 and re.search(r"\b(layers|h)\.\d", name)
             weight = published.T.float() if turned and inside else published.float()

@@ -19,8 +19,6 @@ def decoding(cfg: Settings, temperature: float = 0.0, top_p: float = 0.9, top_k:
     goes), then all beyond a probability of `top_p` together.
     """
     options = {"max_new_tokens": cfg.max_new_tokens, "repetition_penalty": cfg.repetition_penalty}
-    if cfg.no_repeat_ngram_size:
-        options["no_repeat_ngram_size"] = cfg.no_repeat_ngram_size
     # Logits cannot be divided by 0: that temperature stands for the likeliest token, always. The
     # settings of sampling then stay unnamed, as transformers warns of settings without use.
     options["do_sample"] = temperature > 0

@@ -18,7 +18,6 @@ from pathlib import Path
 import pandas as pd
 from jinja2 import TemplateError
 from jsonschema import Draft202012Validator, FormatChecker
-from rapidfuzz import fuzz, process
 
 from . import splits
 from .files import CourseError, read_toml, sentence, write_text
@@ -37,7 +36,6 @@ FORMATS.checks("arguments", (ValueError, TypeError, RecursionError))(
 SHAPES = {k: Draft202012Validator(s, format_checker=FORMATS) for k, s in TABLES["shape"].items()}
 # Files that a training leaves in its folder, and those that systems and killed writes leave.
 OURS, LEFTOVER = (re.compile("|".join(TABLES[name])) for name in ("ours", "leftover"))
-NEAR = 90  # percent of rapidfuzz.fuzz.ratio from which two prompts are nearly the same
 BANK_SYSTEM = {"id": "Klasifikasi.", "en": "Classify."}  # short on purpose: every row pays for it
 
 
@@ -52,9 +50,8 @@ def validate(file: str | Path, train: str | Path | None = None, tokenizer=None) 
     # A file in another form is told once, with what converts it; its lines would say nothing new.
     found = file_faults(file)
     lines = [] if found and KINDS[found[0][1]]["error"] else numbered_lines(file)
-    # `known`: conversation -> its first line; `prompts`: line -> what the user says there;
-    # `tools`: lines with calls.
-    known, answers, prompts, tools = {}, defaultdict(list), {}, []
+    # `known`: conversation -> its first line; `prompts`: line -> what the user says there.
+    known, answers, prompts = {}, defaultdict(list), {}
     for line, raw in lines:
         chat, kind, detail = first_fault(raw, tokenizer)
         # A line with an error is told by it alone; warnings are for rows that can be learnt from.
@@ -72,18 +69,13 @@ def validate(file: str | Path, train: str | Path | None = None, tokenizer=None) 
         for kind, text in (("missing_value", prompts[line]), ("other_marker", str(chat))):
             if seen := re.search(KINDS[kind]["says"], text):
                 found.append((line, kind, seen[0]))
-        if any(message.get("tool_calls") for message in chat):
-            tools.append(line)
-    # What only the whole file shows: that it is empty, teaches nearly always one answer, or calls
-    # tools, which not every model's template can show.
+    # What only the whole file shows: that it is empty, or teaches nearly always one answer.
     if not known and not any(KINDS[kind]["error"] for _, kind, _ in found):
         found.append((0, "no_messages", "the file holds no row"))
-    often = [answer for answer, same in answers.items() if len(same) > max(4, len(prompts) / 2)]
-    told = [("same_answer", f"times {answer[:60]!r}", answers[answer]) for answer in often]
-    told += [("tools", "rows", tools)] * bool(tools)
-    for kind, what, at in told:
-        more = ", ..." * (len(at) > 9)
-        found.append((0, kind, f"{len(at)} {what}: lines {str(at[:9])[1:-1]}{more}"))
+    for answer, at in answers.items():
+        if len(at) > max(4, len(prompts) / 2):
+            told = f"{len(at)} times {answer[:60]!r}: lines {str(at[:9])[1:-1]}"
+            found.append((0, "same_answer", told + ", ..." * (len(at) > 9)))
     # A question that was learnt measures memory, not what the model can do.
     if train:
         found += shared_prompts(prompts, Path(train))
@@ -203,24 +195,14 @@ def rows_to_learn(chat: list[dict]) -> list[list[dict]]:
 
 
 def shared_prompts(prompts: dict[int, str], train: Path) -> Iterator[tuple[int, str, str]]:
-    """Findings of prompts (by line) that the training file has, or nearly has.
-
-    Only prompts with the same numbers are near each other: a reading differs by its figures.
-    """
+    """Findings of prompts (by line) that the training file has."""
     # A training file that cannot be read must not pass for one without copies.
     for _, kind, detail in file_faults(train):
         yield 0, kind, f"{train.name}: {detail}"
-    # Grouped by their numbers, so that each prompt is compared with a few and not with all.
-    known: dict[tuple, dict[str, int]] = {}  # numbers -> prompt -> line
-    for line, raw in numbered_lines(train):
-        text = prompt_of(first_fault(raw)[0])
-        known.setdefault(tuple(re.findall(r"\d+", text)), {}).setdefault(text, line)
+    known = {prompt_of(first_fault(raw)[0]): line for line, raw in numbered_lines(train)}
     for line, text in prompts.items():
-        # The nearest of those with the same numbers; a copy has 100 percent.
-        alike = known.get(tuple(re.findall(r"\d+", text)), {})
-        if near := process.extractOne(text, list(alike), scorer=fuzz.ratio, score_cutoff=NEAR):
-            kind = "in_train" if text in alike else "near_train"
-            yield line, kind, f"{near[1]:.0f} % line {alike[near[0]]} of {train.name}"
+        if text in known:
+            yield line, "in_train", f"line {known[text]} of {train.name}"
 
 
 def plain(message: dict) -> str:
@@ -327,12 +309,10 @@ def finetune(folder: Path, train_file: Path, validation_file: Path, cfg: Setting
         if path.is_symlink() or not ours and path.exists() and not path.is_dir():
             raise CourseError(f"{folder} holds other files ({place}): name a new folder.")
     # The rows of both files, as token ids and labels. Left out, and counted: what is longer than
-    # max_length, and a conversation that has calls of tools only and no answer in text.
-    tokenizer, rows, calls = models.load_tokenizer(cfg), [], 0
+    # max_length. A conversation that has calls of tools only and no answer in text teaches nothing.
+    tokenizer, rows = models.load_tokenizer(cfg), []
     for file in (train_file, validation_file):
-        parts = [rows_to_learn(chat) for chat in read_chats(file, tokenizer)]
-        calls += parts.count([])
-        chats = [part for made in parts for part in made]
+        chats = [part for chat in read_chats(file, tokenizer) for part in rows_to_learn(chat)]
         rows.append(training.ChatDataset(chats, tokenizer, cfg.max_length))
         assert len(rows[-1]), f"no answer of {file} fits max_length={cfg.max_length}"
     # The same training is not repeated: its fingerprint is made of rows, settings and versions.
@@ -349,6 +329,5 @@ def finetune(folder: Path, train_file: Path, validation_file: Path, cfg: Setting
         # Tokens of one epoch times the epochs; the last one may be a part.
         done["trained_tokens"] = round(rows[0].tokens * trainer.state.epoch)
         done["left_out"] = sum(len(part.too_long) for part in rows)  # longer than max_length
-        done["left_out_calls"] = calls
         training.save(adapter, trainer, tokenizer, cfg, done, data=Path(train_file).name)
     return done

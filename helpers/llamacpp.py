@@ -1,7 +1,7 @@
 """The tuned model in llama.cpp, behind the interface of `chat.Bot`.
 
 bot = open_bot(cfg)  # the fastest engine here
-bot.conversation(temperature=0.7).say("Buatkan resep Soto Ayam.")
+bot.conversation().say("Aku punya ayam, kemiri, dan serai.")
 
 The package xllamacpp runs llama.cpp's own HTTP server inside this process; the `openai` client asks
 it. The chat's GGUF file is written at the first question, once for each adapter.
@@ -43,9 +43,6 @@ def start_engine(path: Path, key: str = "", host: str = "127.0.0.1", port: int =
     # Answers name the model by the file's stem: its path would tell about this machine.
     params = xllamacpp.CommonParams()
     params.model.path, params.model_alias, params.n_ctx = str(path), {path.stem}, CONTEXT
-    # As many threads as PyTorch would take: one for each core, unless it is told otherwise.
-    threads = int(os.environ.get("OMP_NUM_THREADS", -1))
-    params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
     # Nothing but the answers: no page, no list of conversations, no log, no cache beside the model.
     params.ui = params.endpoint_slots = params.warmup = False
     params.verbosity, params.cache_ram_mib = -1, 0
@@ -99,14 +96,9 @@ class GgufBot(Bot):
         if model == "base":
             return (yield from self.plain.stream(chat, stop, model=model, **drawing))
         self.load()
-        # transformers' samplers in their order, and its rules against repetition, over prompt and
-        # answer: DRY all but forbids a token that would make a sequence come a second time.
-        options = {"samplers": ["penalties", "dry", "temperature", "top_p"], "min_p": 0}
+        # transformers' samplers in their order, and its penalty over prompt and answer.
+        options = {"samplers": ["penalties", "temperature", "top_p"], "min_p": 0}
         options |= {"repeat_penalty": self.cfg.repetition_penalty, "repeat_last_n": CONTEXT}
-        if self.cfg.no_repeat_ngram_size:
-            # Sequences are cut where a message ends; llama.cpp refuses an empty list.
-            options |= {"dry_multiplier": 1e4, "dry_sequence_breakers": ["<|im_end|>"]}
-            options["dry_allowed_length"] = self.cfg.no_repeat_ngram_size - 1
         # What is left in `drawing` has the same names there: temperature, top_p, seed.
         most = drawing.pop("max_new_tokens")
         # The prompt goes as token ids: template and tokenizer are those of the training.

@@ -13,8 +13,6 @@ import shutil
 import subprocess
 import sys
 import threading
-import time
-from contextlib import contextmanager
 
 import psutil
 
@@ -58,82 +56,41 @@ def free() -> int:
 
 
 class MemoryMonitor:
-    """Watches memory while a program works, and keeps the peak of each named phase, in bytes.
+    """Watches memory while a program works, and keeps the highest value, in bytes.
 
-    monitor = MemoryMonitor(interval=0.02).start()      # or: with MemoryMonitor() as monitor:
-    with monitor.phase("load"): model = ...
-    monitor.stop()
-    monitor.peak, monitor.peaks["load"], monitor.samples      # samples: (seconds, bytes, phase)
+    with MemoryMonitor(interval=0.02) as monitor: model = ...
+    monitor.peak
 
-    A thread samples every `interval` seconds. On CUDA a phase's peak comes from the allocator and
-    is exact; a process's is the highest sample.
+    A thread samples every `interval` seconds. On CUDA the peak comes from the allocator and is
+    exact; a process's is the highest sample.
     """
 
     def __init__(self, interval: float = 0.02):
-        self.interval, self.current = interval, "start"
-        self.samples: list[tuple[float, int, str]] = []
-        self.peaks: dict[str, int] = {}
+        self.interval, self.peak = interval, 0
         self._stop = threading.Event()
 
-    def start(self) -> MemoryMonitor:
-        self._began = time.perf_counter()
+    def __enter__(self) -> MemoryMonitor:
+        # What earlier work needed is none of this peak.
+        if gpu := cuda():
+            gpu.reset_peak_memory_stats()
+        self.peak = used_bytes()
         self._stop.clear()
-        # The first sample is the base line, before the program has done anything.
-        self._enter("start")
         # A daemon thread: a monitor that nobody stops does not keep the program from ending.
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()
         return self
 
-    def stop(self) -> None:
-        # The thread first, so that two never write at the same time; then the last phase is closed.
+    def __exit__(self, *error):
         self._stop.set()
         self._thread.join()
-        self._enter(self.current)
-
-    def __enter__(self):
-        return self.start()
-
-    def __exit__(self, *error):
-        self.stop()
+        # The allocator's counter has seen the peaks between two samples.
+        gpu = cuda()
+        self.peak = max(self.peak, gpu.max_memory_allocated() if gpu else used_bytes())
 
     def _watch(self):
         # The event is the clock too: `wait` lasts one interval, or ends at once when it is set.
         while not self._stop.wait(self.interval):
-            self._sample(used_bytes())
-
-    def _sample(self, size: int) -> None:
-        # A peak by phase for the table, and every sample with its time for the curve.
-        name = self.current
-        self.peaks[name] = max(self.peaks.get(name, 0), size)
-        self.samples.append((time.perf_counter() - self._began, size, name))
-
-    def _enter(self, name: str) -> None:
-        """End the phase before, by the allocator's own peak on CUDA, and begin this one."""
-        gpu = cuda()
-        # The allocator's counter has seen the peaks between two samples. Before the first sample it
-        # still holds what earlier work needed, so there the memory of this moment counts.
-        self._sample(gpu.max_memory_allocated() if gpu and self.samples else used_bytes())
-        if gpu:
-            # The counter begins anew, so that the next phase is told its own peak alone.
-            gpu.reset_peak_memory_stats()
-        self.current = name
-
-    @contextmanager
-    def phase(self, name: str):
-        """Phase `name` for the length of the block; then the phase before goes on."""
-        # Phases may stand inside each other, so the outer one is remembered.
-        before = self.current
-        self._enter(name)
-        try:
-            yield self
-        finally:
-            # After an error too: later samples are none of this phase's.
-            self._enter(before)
-
-    @property
-    def peak(self) -> int:
-        return max(self.peaks.values(), default=0)
+            self.peak = max(self.peak, used_bytes())
 
 
 def gpus() -> list[dict[str, str]]:

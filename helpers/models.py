@@ -96,8 +96,9 @@ def prepare_packaged(folder: Path) -> None:
     model = transformers.AutoModelForCausalLM.from_pretrained(
         gguf.parent, dtype=torch.bfloat16, **options
     )
-    # Padding gets a token of its own, and the model's configuration says so too.
-    tokenizer.pad_token = "<|endoftext|>"
+    # Padding gets a token of its own, and the model's configuration says so too. Some versions of
+    # transformers (5.17) take the file's beginning token for its end.
+    tokenizer.pad_token, tokenizer.eos_token = "<|endoftext|>", "<|im_end|>"
     for config in (model.config, model.generation_config):
         config.pad_token_id, config.eos_token_id = tokenizer.pad_token_id, tokenizer.eos_token_id
     model.save_pretrained(folder)

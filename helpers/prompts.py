@@ -2,32 +2,28 @@
 
 Training, evaluation and the chatbot all call this module, so that the prompts agree.
 
-Three ways of asking for a recipe: by dish, by ingredients, by both, in many phrasings. Each draw
-phrases the request anew, shuffles the ingredients, leaves some out now and then, and uses everyday
-words. The phrasings are in requests.toml; those under `test` are never trained on.
+Two ways of asking for a recipe, by ingredients and by dish, in many phrasings (requests.toml). Each
+draw phrases the request anew, shuffles the ingredients, leaves some out now and then, and uses
+everyday words. Requests are for tests: no model is trained on them, `Kitchen.read` reads them.
 """
 
 from __future__ import annotations
 
 import random
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .cleaning import MARKER
 from .files import LabelMaskError, read_toml
-from .recipes import Recipe, everyday, item_name, names, split_at_name
+from .recipes import Recipe, everyday, names
 
 IGNORE = -100  # the label that PyTorch's cross entropy skips
 
 SYSTEM = {"id": "Kamu koki Indonesia.", "en": "You are an Indonesian chef."}
 HEADINGS = {"id": ("Bahan:", "Langkah:"), "en": ("Ingredients:", "Steps:")}
 
-FORMS = ("ingredients", "both", "dish")  # what a request names
-# Shares of the training rows, by form; Indonesian answers by dish were the weaker ones.
-SHARES = {"id": (0.5, 0.2, 0.3), "en": (0.6, 0.2, 0.2)}
+FORMS = ("ingredients", "dish")  # what a request names
 COLLOQUIAL = 0.3  # chance of the everyday word, where a name has one
-CHATTY = 0.3  # chance of words before a training request, and of words after it
 INCOMPLETE = 0.25  # chance that a request by ingredients leaves out one or two of them
 LAST_JOIN = {"id": " dan ", "en": " and "}
 PHRASINGS = read_toml("requests.toml")
@@ -36,51 +32,13 @@ PHRASINGS = read_toml("requests.toml")
 # A recipe as the text that is learnt.
 
 
-def answer(recipe: Recipe, language: str = "id", asked: Sequence[str] = ()) -> str:
-    """The recipe in the format to learn: title, dashed ingredients, numbered steps.
-
-    Ingredients that the request names (`asked`) come first and in its order: the model then reads
-    the next one off the request instead of looking for it. The name stands before the quantity
-    (see `name_first`).
-    """
-    # What the request does not name keeps the recipe's order, behind all that it names.
-    place = {name: position for position, name in enumerate(asked)}
-    items = sorted(recipe.ingredients, key=lambda item: place.get(item_name(item), len(place)))
+def answer(recipe: Recipe, language: str = "id") -> str:
+    """The recipe in the course's format: title, dashed ingredients, numbered steps."""
     ingredients, steps = HEADINGS[language]
     # One item a line, and an empty line before each heading: the shape that `parse` reads back.
-    lines = [recipe.title, "", ingredients, *(f"- {name_first(item)}" for item in items)]
+    lines = [recipe.title, "", ingredients, *(f"- {item}" for item in recipe.ingredients)]
     lines += ["", steps, *(f"{number}. {step}" for number, step in enumerate(recipe.steps, 1))]
     return "\n".join(lines)
-
-
-_AMOUNT = r"[^,(:]+?(?:,\d[^,(:]*?)*"  # of an ingredient; a comma before a digit is a decimal one
-_PREPARED = r"(?:,(?!\d)| \().*"  # ", finely sliced" or " (optional)"
-
-
-def name_first(item: str) -> str:
-    """An ingredient as the model writes it: "3 buah cabai, iris" -> "cabai: 3 buah, iris".
-
-    A model writes from left to right: with the name first, number and unit are chosen for that
-    ingredient. An item without a quantity before its name stays as it is.
-    """
-    # In "3 buah cabai, iris": "3 buah ", "cabai" and ", iris".
-    before, name, after = split_at_name(item)
-    amount = re.fullmatch(rf"{_AMOUNT}\s", before)
-    # What `quantity_first` could not turn back is left as it is.
-    if not amount or ":" in name or not re.fullmatch(f"({_PREPARED})?", after):
-        return item
-    return f"{name}: {before[:-1]}{after}"
-
-
-def quantity_first(line: str) -> str:
-    """An ingredient as recipes list it; undoes `name_first` and leaves other lines as they are."""
-    # Name, quantity, and preparation if there is one.
-    found = re.fullmatch(rf"([^:]+): ({_AMOUNT})({_PREPARED})?", line)
-    if not found:
-        return line
-    # Turned only where `name_first` would have made this very line: a colon may mean other things.
-    item = f"{found[2]} {found[1]}{found[3] or ''}"
-    return item if name_first(item) == line else line
 
 
 _STEP = re.compile(r"\s*(\d{1,2})\s*[.)]\s+(.*\S)")
@@ -108,9 +66,7 @@ def parse(text: str) -> Recipe | None:
         numbers = [int(step[1]) for step in steps if step]
         if len(items) < 2 or not all(items) or not steps or numbers != [*range(1, len(steps) + 1)]:
             return None
-        # In a recipe the quantity stands before the name again.
-        ingredients = tuple(quantity_first(item[1]) for item in items)
-        return Recipe(title, ingredients, tuple(step[2] for step in steps))
+        return Recipe(title, tuple(item[1] for item in items), tuple(step[2] for step in steps))
     return None
 
 
@@ -127,32 +83,24 @@ class Request:
     items: tuple[str, ...] = ()
 
 
-def draw(recipe: Recipe, language="id", *, form="", phrasing="train", epoch=0, seed=42) -> Request:
-    """One request for `recipe`; the same arguments always give the same one.
+def draw(recipe: Recipe, language="id", *, form="ingredients", phrasing="train", seed=42):
+    """One request (`Request`) for `recipe`; the same arguments always give the same one.
 
-    `form`: one of FORMS, or drawn by SHARES. A recipe without a usable ingredient is asked for by
-    dish. `phrasing`: "train" or "test".
+    `form`: one of FORMS; a recipe without a usable ingredient is asked for by dish. `phrasing`:
+    "train", or "test" for sentences that were kept apart.
     """
-    # A generator of its own for each request: no draw depends on how many rows came before. The
-    # epoch is part of the seed, so that a recipe is asked for in another way in each pass.
-    rng = random.Random(f"{seed} {epoch} {phrasing} {recipe.recipe_id} {recipe.title}")
-    # Drawn even where `form` is given: a form then gives one request, whether drawn or asked for.
-    drawn = rng.choices(FORMS, SHARES[language])[0]
+    # A generator of its own for each request: no draw depends on how many rows came before.
+    rng = random.Random(f"{seed} {phrasing} {recipe.recipe_id} {recipe.title}")
     known = names(recipe.ingredients, language)
-    form = (form or drawn) if known else "dish"
-    # The main ingredient, first in line, is always named; some of the others are left out.
+    form = form if known else "dish"
+    # The main ingredient, first in line, is always named; of the others now and then one or two are
+    # left out, as nobody tells everything that is in the kitchen.
     items = []
-    if form != "dish":
-        others = known[1:]
-        rng.shuffle(others)
-        # With the dish, one to three others are named. Without it all of them, or now and then one
-        # or two fewer, as nobody tells everything that is in the kitchen.
-        if form == "both":
-            others = others[: rng.randint(1, 3)]
-        elif rng.random() < INCOMPLETE and len(others) > 2:
+    if form == "ingredients":
+        others = rng.sample(known[1:], len(known) - 1)
+        if rng.random() < INCOMPLETE and len(others) > 2:
             others = others[: -rng.randint(1, 2)]
-        items = [*known[:1], *others]
-        rng.shuffle(items)
+        items = rng.sample([*known[:1], *others], len(others) + 1)
     # Some names are said as people say them: "cabe" for "cabai".
     said = [everyday(i, language) if rng.random() < COLLOQUIAL else i for i in items]
     # The list reads "a, b, c" or "a, b dan c".
@@ -160,13 +108,7 @@ def draw(recipe: Recipe, language="id", *, form="", phrasing="train", epoch=0, s
     listed = join.join(filter(None, [", ".join(said[:-1]), *said[-1:]]))
     # One of the sentences of this form, those of training and those of the test kept apart.
     text = rng.choice(PHRASINGS[language][form][phrasing])
-    text = text.format(title=recipe.title, items=listed)
-    # Words before and after, so that a word beside the list is not taken for an ingredient.
-    if phrasing == "train" and (around := PHRASINGS[language].get("around")):
-        before = rng.choice(around["before"]) if rng.random() < CHATTY else ""
-        after = rng.choice(around["after"]) if rng.random() < CHATTY else ""
-        text = f"{before} {text} {after}".strip()
-    return Request(text, form, phrasing, tuple(items))
+    return Request(text.format(title=recipe.title, items=listed), form, phrasing, tuple(items))
 
 
 # Chats as messages, ids and labels.
@@ -178,10 +120,9 @@ def prompt_messages(user_text: str, language: str = "id") -> list[dict]:
 
 
 def messages(recipe: Recipe, language: str = "id", **options) -> list[dict]:
-    """Chat messages for one training row: system, request, answer. Options as for `draw`."""
-    asked = draw(recipe, language, **options)
-    reply = {"role": "assistant", "content": answer(recipe, language, asked.items)}
-    return [*prompt_messages(asked.text, language), reply]
+    """A request as people write it and the real recipe, as a chat. Options as for `draw`."""
+    reply = {"role": "assistant", "content": answer(recipe, language)}
+    return [*prompt_messages(draw(recipe, language, **options).text, language), reply]
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,9 @@ language are in ingredients.toml.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
-from fractions import Fraction
 from functools import cache
 from pathlib import Path
 
@@ -236,18 +234,6 @@ def item_name(item: str) -> str:
     return re.sub(r"\s+", " ", _QUANTITY.sub("", name)).strip(" .:-*")
 
 
-def split_at_name(item: str) -> tuple[str, str, str]:
-    """Before an ingredient's name, the name, after it: "1 cabai, iris" -> "1 ", "cabai", ", iris".
-
-    ("", "", item) where the name does not stand there in one piece.
-    """
-    name = re.escape(item_name(item))
-    # `item_name` writes in lower case; what comes back here is the line's own spelling. The name
-    # must stand there as a whole: no letter before it, no letter or digit behind it.
-    found = name and re.search(rf"(?<![^\W\d_]){name}(?!\w)", item, re.IGNORECASE)
-    return (item[: found.start()], found[0], item[found.end() :]) if found else ("", "", item)
-
-
 @cache
 def words(name: str, language: str) -> tuple[str, ...]:
     """The words of a name in one spelling: lower case, no plural in English, "cabe" -> "cabai"."""
@@ -300,33 +286,6 @@ def head_of(name: tuple[str, ...], language: str) -> str:
     return next((word for word in ordered if word not in WORDS[language]["parts"]), ordered[0])
 
 
-def same_kind(one: str, other: str, language: str) -> bool:
-    """Whether two names mean the same ingredient, in whatever cut: "dada ayam", "ayam potong".
-
-    A class ("bawang", "tepung") is no kind: "bawang merah" and "bawang putih" stay two.
-    """
-    a, b = words(one, language), words(other, language)
-    if not a or not b or same(one, other, language):
-        return bool(a and b)
-    # Two names, perhaps of one thing in two cuts: the heads decide.
-    head = head_of(a, language)
-    return head == head_of(b, language) and head not in WORDS[language]["classes"]
-
-
-def meant_by(said: str, listed: str, language: str) -> bool:
-    """Whether a step that says one name may mean a listed one: "air jeruk nipis", "jeruk nipis".
-
-    The step may name another cut, or what cooking makes of it; or it says the class alone: "the
-    milk" where coconut milk is listed.
-    """
-    table, name = WORDS[language], words(said, language)
-    loose = {*table["made"], *table["parts"]}
-    rest = [word for word in name if word not in loose] or list(name)
-    if set(rest) <= set(table["classes"]) & set(words(listed, language)):
-        return True
-    return same(said, listed, language) or same(" ".join(rest), listed, language)
-
-
 def names(items: Iterable[str], language: str) -> list[str]:
     """Distinct names of ingredient lines, in order, without what every kitchen has.
 
@@ -343,34 +302,3 @@ def everyday(name: str, language: str) -> str:
         if re.search(rf"\b{written}\b", name):
             return re.sub(rf"\b{written}\b", said, name)
     return name
-
-
-def has_quantity(item: str) -> bool:
-    """Whether an ingredient line says how much: a number, or words such as "secukupnya"."""
-    words = r"\b(secukupnya|sedikit|sejumput|segenggam|setengah|to taste|pinch|handful)\b"
-    return bool(re.search(rf"\d|[¼½¾⅓⅔⅛⅜⅝⅞]|{words}", item.lower()))
-
-
-def unit(item: str) -> str:
-    """The unit of an ingredient line: "2 sdm kecap manis" -> "sdm", "10 cabai" -> ""."""
-    return " ".join(re.findall(r"[^\W\d_]+", split_at_name(item)[0].lower()))
-
-
-def too_much(item: str, language: str) -> bool:
-    """Whether an ingredient line asks for more than the table `most` allows for its unit."""
-    # "1½ kg" -> "1 1/2 kg": NFKC writes ½ as 1, a fraction slash and 2.
-    text = re.sub(r"([¼½¾⅓⅔⅛⅜⅝⅞])", r" \1", item.lower())
-    text = unicodedata.normalize("NFKC", text).replace("\u2044", "/").strip()
-    # A separator before three digits groups thousands, "1.000 ml", any other is a decimal one; and
-    # "1/0" is a slip of the pen that must not end in an error.
-    text = re.sub(r"^([1-9]\d*)[.,](\d{3})(?!\d)", r"\1\2", text)
-    text = re.sub(r"/0+(?!\d)", "/1", text.replace(",", "."))
-    # Without a number at its beginning a line asks for no amount that could be compared.
-    if not (found := _NUMBER.match(text)):
-        return False
-    value = sum(map(Fraction, found[0].split()))
-    # The unit stands after the number, or after "2-3".
-    unit_after = re.match(r"(?:\s*(?:-|–|sampai|to)\s*\d+)?\s*([^\W\d_]+)", text[found.end() :])
-    # A unit that is not in the table has no limit.
-    most = WORDS[language]["most"]
-    return bool(unit_after) and value > most.get(unit_after[1], float("inf"))

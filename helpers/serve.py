@@ -23,9 +23,7 @@ import uvicorn  # noqa: E402
 from fastapi import FastAPI  # noqa: E402
 from fastapi.responses import JSONResponse  # noqa: E402
 
-from . import models  # noqa: E402
-from .chat import Bot, Turn  # noqa: E402
-from .export import gguf_path  # noqa: E402
+from .chat import Bot  # noqa: E402
 from .files import CourseError, UsageError, first_line, read_toml  # noqa: E402
 from .llamacpp import GgufBot  # noqa: E402
 from .show import tr  # noqa: E402
@@ -35,23 +33,14 @@ WORDED = read_toml("serve.toml")
 
 
 def page(bot: Bot) -> gr.ChatInterface:
-    """The chat page. Its history is kept in the browser's tab and sent with each question."""
+    """The chat page. Its history stands in the browser's tab alone: each question is asked anew."""
 
     def respond(message: str, history: list[dict]) -> Iterator[str]:
         """The answer so far, again and again while it grows; Stop on the page closes it."""
-        # Each answer makes a turn with what was asked before it.
-        turns, question = [], ""
-        for said in history:
-            content = said["content"]  # a list of parts on the page, text for Gradio's client
-            if not isinstance(content, str):
-                content = "".join(part.get("text", "") for part in content)
-            if said["role"] == "assistant":
-                turns.append(Turn(question, bot.models[-1], content))
-            question = content
         # Gradio shows the last value that came, so each one is the answer from its beginning.
         text = ""
         try:
-            for piece in bot.conversation(turns=turns).reply(message):
+            for piece in bot.conversation().reply(message):
                 text += piece
                 yield text
         except CourseError as problem:
@@ -75,7 +64,7 @@ def create_app(bot: Bot, auth: str = "") -> FastAPI:
         try:
             bot.load()
             question = WORDED["examples"][bot.cfg.data_language][0]
-            bot.conversation(answer_tokens=1).say(question)
+            bot.conversation(plain=True, answer_tokens=1).say(question)
             state["ready"] = True
         except Exception as problem:  # nobody would see it in this thread
             state["problem"] = first_line(problem)
@@ -113,18 +102,13 @@ def run_service(bot: Bot, host: str = "127.0.0.1", port: int = 7860, auth: str =
         raise UsageError(f"cannot listen on {host}, port {port}: {told}") from problem
     # With port 0 the system has chosen one.
     port = listener.getsockname()[1]
-    # llama.cpp brings its own server; transformers has a command for the same thing. It takes a
-    # folder: the tuned model's, which `export` writes, or that of another model.
-    served = models.base_folder(bot.cfg)
-    if "tuned" in bot.models:
-        served = gguf_path(bot.cfg).with_name("merged")
-    api = f"transformers serve {served} --host {host} --port {port + 1}"
-    if isinstance(bot, GgufBot):
-        bot.address = {"key": auth.partition(":")[2], "host": host, "port": port + 1}
-        api = f"http://{host}:{port + 1}/v1"
     # Where to look, told before the model is loaded.
     wait = tr("memuat model; Ctrl-C: berhenti", "loading the model; Ctrl-C: stop")
-    print(f"Dapur LLM: http://{host}:{port} ({bot.engine}; {wait})\nAPI: {api}", flush=True)
+    print(f"Dapur LLM: http://{host}:{port} ({bot.engine}; {wait})", flush=True)
+    # llama.cpp brings its own server, with OpenAI's routes.
+    if isinstance(bot, GgufBot):
+        bot.address = {"key": auth.partition(":")[2], "host": host, "port": port + 1}
+        print(f"API: http://{host}:{port + 1}/v1", flush=True)
     # Other machines come in, and nothing asks them who they are.
     if not auth and not host.startswith(("127.", "localhost")):
         print(tr(*WORDED["open"].values()))

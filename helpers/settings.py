@@ -164,7 +164,7 @@ def profiles() -> dict[str, dict]:
 
 
 # What of a profile only helps to choose it; everything else is a setting of the run.
-CHOOSING = {"hardware", "needs_cuda", "vram_gb", "min_ram_gb", "other_data", "smoke_run"}
+CHOOSING = {"hardware", "needs_cuda", "vram_gb", "min_ram_gb", "smoke_run"}
 ProfileValues = make_dataclass(
     "ProfileValues", sorted(profiles()["cpu"].keys() - CHOOSING), frozen=True
 )
@@ -315,8 +315,7 @@ def load(
     `profile` "auto" picks by hardware and by what can be had. `data_language` empty means the
     display language. `data_dir`, `base_model` and `artifacts_root` fall back to the environment
     variables DATA_DIR, BASE_MODEL and DAPUR_ARTIFACTS, then to the course's own corpus, the
-    profile's model and artifacts/; for other data what the profile says under `other_data` holds,
-    and with DAPUR_SMOKE=1 what it says under `smoke_run`.
+    profile's model and artifacts/; with DAPUR_SMOKE=1 the profile's `smoke_run` holds.
     Raises UsageError for an unknown profile or language, a missing folder or model, and a machine
     that is too small. Whether a training fits the GPU is judged by planner.check_fits.
     """
@@ -345,11 +344,9 @@ def load(
     if base != usual:
         values["licence"] = "Apache-2.0" if base == "packaged" else "see the model's page"
         reason += tr(f"; {base} menggantikan {usual}", f"; {base} takes the place of {usual}")
-    # The data, and what the profile says for recipes that are not the course's own. A folder
-    # without CSVs is refused here, before a lesson has begun.
+    # The data. A folder without CSVs is refused here, before a lesson has begun.
     own = ROOT / "data" / "recipes" / data_language
     folder = _data_folder(data_dir or os.environ.get("DATA_DIR") or own)
-    values |= values["other_data"] if folder != own else {}
     values["smoke"] = os.environ.get("DAPUR_SMOKE") == "1"
     values |= values["smoke_run"] if values["smoke"] else {}
     # All that is known about this run, in one object that nobody can change.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -140,15 +141,18 @@ def saved_rows(cfg: Settings, name: str) -> list[dict]:
     return [json.loads(line) for line in lines if line]
 
 
-def saved_recipes(cfg: Settings, name: str) -> dict[tuple, str]:
+def saved_recipes(cfg: Settings, name: str) -> dict[frozenset, str]:
     """The recipes of a saved split by their content (`content`), each with its title."""
-    # Rows of one recipe that differ in their request fall on one key.
-    return {content(row["messages"]): row["title"] for row in saved_rows(cfg, name)}
+    rows = saved_rows(cfg, name)
+    # A practice row's answer is a part of its recipe: the whole stands beside it.
+    return {
+        content(row.get("recipe") or row["messages"][-1]["content"]): row["title"] for row in rows
+    }
 
 
-def content(chat: list[dict]) -> tuple[str, ...]:
-    """What a chat teaches: the lines of its last answer, whatever order its request gave them."""
-    return tuple(sorted(chat[-1]["content"].splitlines()))
+def content(text: str) -> frozenset[str]:
+    """The lines of an answer without their numbers: what it teaches, in whatever order."""
+    return frozenset(re.sub(r"^\d+a?\. ", "", line) for line in text.splitlines() if line)
 
 
 def require_disjoint(cfg: Settings) -> None:
@@ -164,8 +168,11 @@ def require_disjoint(cfg: Settings) -> None:
 def require_held_out(cfg: Settings, chats: Iterable[list[dict]]) -> None:
     """Raise CourseError when a chat to train on has the answer of a saved test recipe."""
     test = saved_recipes(cfg, "test")
-    # By what they teach, so it does not matter where the rows come from or how they ask.
-    if known := [test[key] for chat in chats if (key := content(chat)) in test]:
+    # By what they teach, so it does not matter where the rows come from or how they ask. Changed
+    # steps of a test recipe are a part of it.
+    taught = [content(chat[-1]["content"]) for chat in chats]
+    known = [test[whole] for some in taught for whole in test if some and some <= whole]
+    if known:
         raise CourseError(sentence("test_recipes", n=len(known), first=known[0]))
 
 
@@ -173,9 +180,10 @@ def read_split(cfg: Settings, name: str):
     """A `datasets.Dataset` of "train", "validation" or "test", as lesson 02 saved its rows.
 
     A row has the keys recipe_id, title, category, region, main (ingredient), form, phrasing, asked
-    (the ingredients that the request names) and messages (system, user, assistant). Training rows:
-    each recipe once for each epoch, asked for anew. Test rows: each recipe in all forms, in
-    training phrasings and in those kept back.
+    (the ingredients that the request names), recipe (the whole text) and messages (system, user,
+    assistant). Form "practice": what changes in a damaged recipe, as kitchen.prompt writes it, and
+    the steps that put it right. Test rows also by "ingredients" and "dish": a request as people
+    write it, and the real recipe.
     Raises MissingStep when lesson 02 has not run, CourseError when a recipe is in two splits.
     """
     if not split_file(cfg, name).is_file():

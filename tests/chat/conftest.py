@@ -4,8 +4,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from helpers import show
+from helpers import kitchen, show
 from helpers.chat import Conversation
+from helpers.recipes import Recipe
+
+SUP = Recipe("Sup Ayam", ("500 g ayam", "2 batang serai"), ("Rebus ayam dan serai.", "Sajikan."))
+TAHU = Recipe("Tumis Tahu", ("300 g tahu", "3 butir kemiri"), ("Tumis tahu dan kemiri.",))
 
 
 def echo(chat, stop, **options):
@@ -17,7 +21,7 @@ def echo(chat, stop, **options):
 class FakeBot:
     """`chat.Bot`'s interface over a function; one token a word, three for each message."""
 
-    models = ("base", "tuned")
+    models, kitchen = ("base", "tuned"), kitchen.Kitchen([SUP, TAHU], "id")
 
     def __init__(self, stream, limit):
         self.stream, self.limit, self.cfg = stream, limit, SimpleNamespace(data_language="id")
@@ -30,8 +34,8 @@ class FakeBot:
 def conversation():
     show.set_language("id")
 
-    def made(stream=echo, limit=200, **options):
+    def made(stream=echo, limit=200, kind=Conversation, **options):
         given = {"model": "tuned", "window": 60, "answer_tokens": 20, "seed": 5}
-        return Conversation(FakeBot(stream, limit), **(given | options))
+        return kind(FakeBot(stream, limit), **(given | options))
 
     return made

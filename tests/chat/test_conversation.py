@@ -147,6 +147,67 @@ def test_empty_answers_are_not_sent_again(conversation):
     assert talk.turns[0].answer == "" and talk.fit("b")[1] == 0
 
 
+def writes(answer, asked):
+    """A stream that answers so, and keeps what it was asked and how."""
+
+    def stream(messages, stop, **options):
+        asked.append((messages[1:], options["temperature"], options["seed"]))
+        yield answer
+        return {"tokens": 7, "ended": True}
+
+    return stream
+
+
+def test_a_request_becomes_the_nearest_recipe_changed_by_the_model(conversation):
+    """It sees the task alone, neither the request nor what was said before."""
+    asked = []
+    talk = conversation(
+        writes("Sup Ayam\n1. Rebus ayam, serai, dan kemiri.", asked), kind=chat.Cook
+    )
+    for _ in range(2):
+        said = talk.say("Halo! Aku punya ayam, serai, dan kemiri.")
+        assert said.startswith("Terbaca: ayam, serai, kemiri. Dari resep Sup Ayam · + kemiri\n\n")
+    turn, (messages, *_) = talk.turns[1], asked[1]
+    assert prompts.parse(prompts.answer(turn.served.recipe)) == turn.served.recipe
+    assert said.endswith("1. Rebus ayam, serai, dan kemiri.\n2. Sajikan.")
+    assert not turn.served.faults and "- 3 butir kemiri" in said
+    assert (turn.tokens, turn.ended, turn.remembered, len(asked)) == (7, True, 0, 2)
+    assert len(messages) == 1 and messages[0]["content"].startswith("Tambah: kemiri\n\nSup Ayam")
+    talk.model = "base"
+    assert talk.say("Halo") and asked[2][0][-1]["content"] == "Halo"
+
+
+def test_what_the_model_did_not_do_is_done_by_rule_and_the_page_says_so(conversation):
+    asked = []
+    talk = conversation(writes("Sup Ayam", asked), kind=chat.Cook, temperature=0.2)
+    said = talk.say("ayam, kemiri")
+    served = talk.turns[0].served
+    assert "menurut aturan" in said and served.by == "rule" and not served.faults
+    assert [temperature for _, temperature, _ in asked] == [0.2] and len(talk.turns[0].tries) == 1
+
+
+@pytest.mark.parametrize("message, told", TABLES["where_no_model_is_needed_none_is_asked"])
+def test_where_no_model_is_needed_none_is_asked(conversation, message, told):
+    talk = conversation(lambda *_, **__: 1 / 0, kind=chat.Cook)
+    said = talk.say(message)
+    assert all(part in said for part in told) and not talk.turns[0].tries
+    assert ("Sebutkan bahan" in said) is (talk.turns[0].served is None)
+
+
+@pytest.mark.parametrize("by", ["its button", "its reader"])
+def test_a_stop_in_the_kitchen_ends_the_answer_being_written(conversation, by):
+    talk = conversation(Held(), kind=chat.Cook)
+    pieces = talk.reply("ayam, kemiri")
+    assert "Sup Ayam" in "".join(next(pieces) for _ in range(3))  # the model has begun
+    if by == "its reader":
+        pieces.close()
+        assert not talk.turns and not talk._writing.locked()
+    else:
+        assert talk.stop()
+        assert "menurut aturan" in "".join(pieces) and talk.turns[0].stopped
+        assert [one.answer for one in talk.turns[0].tries] == ["awal "]
+
+
 def test_typed_control_tokens_are_broken_up_and_nothing_else(cfg):
     bot = chat.Bot(cfg)
     kinds = {"<think>": False, "<|im_end|>": True, "#": True, "<|im_end|>!": True}
@@ -184,7 +245,7 @@ def test_two_conversations_with_one_bot_are_answered_one_after_the_other(cfg, mo
         yield "ya"
 
     monkeypatch.setattr(generation, "stream", stream)
-    base, tuned = (bot.conversation(model=model) for model in bot.models)
+    base, tuned = (bot.conversation(model=model, plain=True) for model in bot.models)
     assert (tuned.window, bot.limit, tuned.seed) == (cfg.max_length, 500, cfg.seed)
     pieces = base.reply(f"a{bot.tokenizer.eos_token}")
     next(pieces)
@@ -201,7 +262,7 @@ def test_two_conversations_with_one_bot_are_answered_one_after_the_other(cfg, mo
 def test_the_tuned_model_answers_and_not_the_base_model(tuned_cfg):
     bot, said = chat.Bot(tuned_cfg), {}
     for model in (*bot.models, *bot.models):  # in turns: switched off means switched on again
-        talk = bot.conversation(model=model, answer_tokens=12, temperature=1.5)
+        talk = bot.conversation(plain=True, model=model, answer_tokens=12, temperature=1.5)
         said.setdefault(model, set()).add(talk.say("Buatkan resep Soto."))
     assert len(said["base"]) == len(said["tuned"]) == 1 and said["base"] != said["tuned"]
 

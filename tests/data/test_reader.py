@@ -4,7 +4,6 @@ import csv
 import io
 import json
 import os
-import time
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -61,8 +60,6 @@ def drops(report) -> list[tuple]:
 ENCODINGS = {
     "bom": lambda s: s.encode("utf-8-sig"),
     "utf-16": lambda s: s.encode("utf-16"),
-    "utf-16-le": lambda s: s.encode("utf-16-le"),
-    "utf-16-be": lambda s: s.encode("utf-16-be"),
     "cp1252": lambda s: s.encode("cp1252"),
     "crlf": lambda s: s.replace("\n", "\r\n").encode(),
     "cr": lambda s: s.replace("\n", "\r").encode(),
@@ -267,8 +264,8 @@ def test_quote_that_never_closes_costs_one_row(read, rest):
 
 
 def test_quotes_inside_a_cell(read):
-    row = 'Ayam "Spesial",1 ayam--garam,"Cuci "bersih".--Goreng."\n'
-    assert one(read(HEADER + row)).steps == ('Cuci "bersih".', "Goreng.")
+    row = 'Ayam,1 ayam--garam,"Cuci "bersih".--Goreng."\n'
+    assert drops(read(HEADER + OTHER + row)[1]) == [(3, csv_reader.UNCLOSED)]
     row = 'Ayam,"[\\"1 ayam\\", \\"garam\\"]","[\\"Cuci.\\", \\"Goreng.\\"]"\n'
     assert one(read(HEADER + row)).ingredients == ("1 ayam", "garam")
     text, items = io.StringIO(), ['1 ayam "kampung"', "garam"]
@@ -295,32 +292,6 @@ def test_how_quotes_are_written_is_decided_row_by_row(read, before, kept):
     assert report.files[0]["remarks"] == ['quotes written \\"']  # though late, or beside ""
     for row in table[table["title"] == "Ayam"].itertuples():
         assert (row.ingredients, row.steps) == ("1 ayam\ngaram", 'Aduk "rata", lalu goreng.')
-
-
-@pytest.mark.parametrize(
-    "line, row",
-    [
-        ('a,"b "x" c",d', ["a", 'b "x" c', "d"]),
-        ('a , "b "x", c" ,d', None),  # a quote before a separator closes the cell: four fields
-        ('a,"b ""x"" c",d,,', ["a", 'b "x" c', "d"]),
-        ('a,"b "x" c",d,e', None),
-        ('a,"b "x" c,d', None),
-        ('a,"b "x c",d', None),  # which of three quotes belong together is not known
-        ('a ,"b "x" c",d ', ["a", 'b "x" c', "d"]),
-        (',"b "x" c",d', ["", 'b "x" c', "d"]),
-        ('a,"b "x" c",""', ["a", 'b "x" c', ""]),
-        ('a,", b "x" c",d', ["a", ', b "x" c', "d"]),
-    ],
-)
-def test_one_line_alone(line, row):
-    assert csv_reader.fields_of_line(line + "\n", ",", 3) == row
-
-
-@pytest.mark.parametrize("filler", ['" ', '"x', 'a "', '",'])
-def test_one_line_alone_takes_linear_time(filler):
-    start = time.process_time()
-    csv_reader.fields_of_line('Ayam,"' + filler * 200_000 + '",b', ",", 3)
-    assert time.process_time() - start < 2  # squared, a hundredth of it took ten seconds
 
 
 def test_line_numbers_with_breaks_in_cells(read):
@@ -391,8 +362,11 @@ def test_chunk_size_changes_nothing(tmp_path, rows):
     assert sorted(drops(report)) == sorted(drops(report_again)) and report.rows_read == 20
 
 
-@pytest.mark.parametrize("row", [OTHER, 'Rusak,"x\n', f"Ayam,{'x' * 8_000_001},y\n"])
-def test_memory_holds_so_many_rows_or_little_more_than_so_many_characters(tmp_path, row):
+@pytest.mark.parametrize("row", [OTHER, 'Rusak,"x\n', f"Ayam,{'x' * 1000},y\n"])
+def test_memory_holds_so_many_rows_or_little_more_than_so_many_characters(
+    tmp_path, monkeypatch, row
+):
+    monkeypatch.setattr(csv_reader, "CHUNK_CHARACTERS", 999)
     path = tmp_path / "a.csv"
     path.write_text(HEADER + row * 3, encoding="utf-8")
     parts = csv_reader.raw_chunks(path, csv_reader.look_at(path), 2)

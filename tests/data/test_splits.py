@@ -214,6 +214,10 @@ def test_a_test_recipe_among_the_rows_to_train_on_is_refused(tmp_path):
         splits.require_held_out(cfg, map(chat, (1, 5, 3)))
 
 
-def test_a_recipe_is_the_same_in_whatever_order_its_request_gave_its_ingredients():
-    one, other = ([{"role": "assistant", "content": text}] for text in ("a\nb\nc", "a\nc\nb"))
-    assert splits.content(one) == splits.content(other)
+def test_a_recipe_is_the_same_in_whatever_order_and_a_changed_step_is_a_part_of_it(tmp_path):
+    assert splits.content("a\n1. b\n2. c") == splits.content("a\n\n2. c\n1. b")
+    cfg = SimpleNamespace(artifacts=tmp_path, key="test")
+    saved_split(cfg, test=[4])
+    chat = [{"role": "assistant", "content": "Resep 4\n2a. - a4"}]
+    with pytest.raises(CourseError, match="Resep 4"):
+        splits.require_held_out(cfg, [chat])

@@ -79,12 +79,11 @@ def test_padding_stands_on_the_left_and_is_masked(tokenizer):
 
 
 def test_the_profiles_limits_and_the_temperature_reach_the_model(cfg):
-    now = dataclasses.replace(cfg, max_new_tokens=7, no_repeat_ngram_size=4, repetition_penalty=1.3)
-    expected = {"max_new_tokens": 7, "no_repeat_ngram_size": 4, "repetition_penalty": 1.3}
+    now = dataclasses.replace(cfg, max_new_tokens=7, repetition_penalty=1.3)
+    expected = {"max_new_tokens": 7, "repetition_penalty": 1.3}
     assert generation.decoding(now) == expected | {"do_sample": False}
     drawn = {"do_sample": True, "temperature": 0.7, "top_p": 0.5, "top_k": 0}
     assert generation.decoding(now, 0.7, top_p=0.5) == expected | drawn
-    assert "no_repeat_ngram_size" not in generation.decoding(cfg)  # 0: off
 
 
 def collect(stream):

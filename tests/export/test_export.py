@@ -78,7 +78,7 @@ def test_what_must_not_be_merged_is_refused(copied, tmp_path):
     weights = tmp_path / "a" / "models" / "sanity-llama" / "model.safetensors"
     packed = {name: w.to(torch.uint8) for name, w in load_file(weights).items()}
     save_file(packed, weights)
-    with pytest.raises(AssertionError, match="already"):
+    with pytest.raises(AssertionError, match="packed in 4 bits"):
         list(export.merged_weights(copied))
     adapter.unlink()
     with pytest.raises(MissingStep, match="03_qlora_training"):

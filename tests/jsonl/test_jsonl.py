@@ -107,8 +107,7 @@ def test_good_files_are_read_as_they_are(found, tmp_path):
 @pytest.mark.parametrize("raw, kind", rows_of("warned"))
 def test_what_may_be_meant_that_way_is_told_and_read(found, tmp_path, tokenizer, raw, kind):
     good = [line(user(ask), assistant(tell)) for ask, tell in zip(ASK, TELL)]
-    place = (0 if kind == "tools" else 4, kind)
-    assert found(*good, raw) == found(*good, raw, tokenizer=tokenizer) == [place]
+    assert found(*good, raw) == found(*good, raw, tokenizer=tokenizer) == [(4, kind)]
     assert len(jsonl.read_chats(tmp_path / "chat.jsonl", tokenizer)) == 4
 
 
@@ -125,14 +124,14 @@ def test_a_warning_refuses_nothing(found, tmp_path):
     assert len(jsonl.read_chats(tmp_path / "chat.jsonl")) == 4
 
 
-def test_right_calls_of_tools_are_told_once_and_told_apart_by_what_they_ask(found):
+def test_right_calls_of_tools_are_told_apart_by_what_they_ask(found):
     def chat(city, text):
         asked = calls(call(arguments=json.dumps({"city": city})), call("2", "{}"), text=text)
         return line(user("How hot?"), asked, tool("2", ""), tool(), assistant("31"))
 
     rows = [chat("Solo", None), chat("Bogor", ""), chat("Medan", "Let me see.")]
-    assert found(*rows) == [(0, "tools")]
-    assert found(*rows, rows[0]) == [(0, "tools"), (4, "duplicate")]
+    assert found(*rows) == []
+    assert found(*rows, rows[0]) == [(4, "duplicate")]
 
 
 WANTED = json.dumps([SYSTEM, user("Add\n\n1 + 1"), assistant("2")])
@@ -166,12 +165,12 @@ def test_a_file_in_another_form_is_named_and_its_cure_runs(form, shape, encoding
     assert jsonl.read_chats(path)[0] == json.loads(form.get("wanted", WANTED))
 
 
-def test_what_is_in_the_training_file_is_an_error_and_what_is_nearly_a_warning(found, tmp_path):
-    known = [line(user(ask), assistant("?")) for ask in (*ASK, "At 21 degrees, 4 people.")]
+def test_what_is_in_the_training_file_is_an_error(found, tmp_path):
+    known = [line(user(ask), assistant("?")) for ask in ASK]
     (tmp_path / "train.jsonl").write_bytes(b"\n".join([*known, b"nothing"]))
-    asked = (ASK[0].upper(), ASK[2] + "!", "At 22 degrees, 4 people.")
+    asked = (ASK[0].upper(), ASK[2] + "!", "What?")
     rows = [line(user(ask), assistant(tell)) for ask, tell in zip(asked, TELL)]
-    assert found(*rows, train=tmp_path / "train.jsonl") == [(1, "in_train"), (2, "near_train")]
+    assert found(*rows, train=tmp_path / "train.jsonl") == [(1, "in_train")]
     (tmp_path / "train.jsonl").write_bytes(b"[" + known[0] + b"]")
     assert found(*rows, train=tmp_path / "train.jsonl") == [(0, "json_array")]
 
@@ -218,7 +217,7 @@ def test_no_split_of_a_task_leaks_and_each_group_is_tested(task, language, tmp_p
     groups = Counter(item.facts[GROUP[task]] for item in rows["test"])
     assert set(groups) == {i.facts[GROUP[task]] for items in rows.values() for i in items}
     assert max(groups.values()) - min(groups.values()) <= 3
-    with pytest.raises(UsageError, match="unknown task 'bnk'.*Did you mean 'bank'"):
+    with pytest.raises(UsageError, match="unknown task 'bnk'.*bank"):
         jsonl.load_task("bnk", language)
 
 
@@ -244,7 +243,7 @@ def weights(folder):
 
 def test_a_training_runs_once_and_anew_where_the_rows_or_fresh_say_so(files, own, tmp_path):
     done = jsonl.finetune(tmp_path / "job", *files, own)
-    assert done["steps"] == 8 and done["trained_tokens"] > 0 and done["left_out_calls"] == 1
+    assert done["steps"] == 8 and done["trained_tokens"] > 0
     first = weights(tmp_path / "job")
     stamp = (tmp_path / "job" / "adapter").stat().st_mtime_ns
     assert jsonl.finetune(tmp_path / "job", *files, own) == jsonl.finetune(
@@ -335,4 +334,4 @@ def test_a_training_refuses_weight_0_and_calls_that_its_template_leaves_out(foun
     own.chat_template = own.chat_template.replace("m['content']", f"m['content'] + {asked}")
     ids = training.ChatDataset([row], own, 200)[0]["input_ids"]
     assert '"arguments": {"city": "Solo"}' in own.decode(ids)  # not quoted twice
-    assert found(line(*chat), tokenizer=own) == [(0, "tools")]
+    assert found(line(*chat), tokenizer=own) == []

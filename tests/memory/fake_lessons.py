@@ -187,7 +187,7 @@ def prepared(name: str, lesson: str, folder: Path):
     table, _ = recipes.load_recipes(cfg.data_dir)
     for first, part in enumerate(("train", "validation", "test")):
         rows = []
-        for recipe in recipes.recipes_of(table.iloc[first::60])[:8]:
+        for recipe in recipes.recipes_of(table.iloc[first::200]):
             about = {"recipe_id": recipe.recipe_id, "title": recipe.title, "form": "ingredients"}
             rows.append(about | {"messages": prompts.messages(recipe, "id")})
         text = "".join(json.dumps(row) + "\n" for row in rows)

@@ -168,8 +168,8 @@ def test_other_peoples_data_cannot_pass_with_the_base_model(cfg):
     assert one["bound"] == "low" and not gates.right_side(one, 0.0), "what the base model gains"
 
 
-WORKING = {"loss_gain": 0.5, "format": 0.95, "ended": 0.95, "recall_gain": 0.2}
-USELESS = {"loss_gain": 0.0, "format": 0.0, "ended": 0.0, "recall_gain": -0.6}
+WORKING = {"loss_gain": 0.5, "format": 0.95, "ended": 0.95, "greedy_faultless": 0.5}
+USELESS = {"loss_gain": 0.0, "format": 0.0, "ended": 0.0, "greedy_faultless": 0.2}
 
 
 @pytest.mark.parametrize(
@@ -178,6 +178,7 @@ USELESS = {"loss_gain": 0.0, "format": 0.0, "ended": 0.0, "recall_gain": -0.6}
 @pytest.mark.parametrize("bad", WORKING)
 def test_on_every_card_a_model_that_learnt_nothing_is_red(name, bad, cfg):
     ruler = {"real_recall": 1.0, "real_format": 1.0, "random_recall": 0.2, "random_bleu": 20}
+    ruler["nearest_faultless"] = 0.29
     base = settings.profiles()[name]["base_model"]
     made = dataclasses.replace(cfg, profile=name, base_model=base)
     mine = [g for g in gates.gates_for(gates.load_gates(), made) if "04" in g["notebook"]]

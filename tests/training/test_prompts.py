@@ -40,21 +40,6 @@ def test_an_answer_is_read_back_as_the_recipe_it_was_made_from(recipe, language)
     )
 
 
-@pytest.mark.parametrize(
-    "item, written", TABLES["the_name_of_an_ingredient_is_written_before_its_quantity"]
-)
-def test_the_name_of_an_ingredient_is_written_before_its_quantity(item, written):
-    assert prompts.name_first(item) == written
-    assert prompts.quantity_first(written) == item
-
-
-@given(st.text(max_size=40))
-def test_no_ingredient_is_lost_by_writing_its_name_first(item):
-    item = " ".join(item.split())
-    if ": " not in item:  # "garam: 1 sdt" is read as what it says
-        assert prompts.quantity_first(prompts.name_first(item)) == item
-
-
 @given(st.text(max_size=200))
 def test_parsing_never_fails_on_any_text(text):
     result = prompts.parse(text)

@@ -1,0 +1,383 @@
+"""From what a person has to a recipe: read the request, find the nearest, ask for the changes.
+
+    kitchen = Kitchen(library, "id")  # recipes that may be shown: those of the training
+    asked = kitchen.read("Aku punya ayam, kemiri, dan serai. Masak apa?")
+    task = kitchen.task(asked)  # the nearest recipe, and what has to change in it
+    recipe = kitchen.finish(task, answer)  # the model's answer, as a whole recipe
+    kitchen.faults(task, recipe)  # what was asked for and not done: told to the cook
+
+A small model invents no dish that can be cooked, and it can change one. So it reads the changes,
+the title and the steps of the nearest recipe (`prompt`) and writes the title and the steps that are
+other (`edits`). The rest is copied, and the list of ingredients is made from the steps. It learns
+this from real recipes in which names were swapped, left out or added (`practice`): the real recipe
+is the answer. Roles of ingredients, and the words of a task, are in kitchen.toml.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+from .files import MissingStep, read_toml, sentence
+from .recipes import WORDS, Recipe, head_of, item_name, names, same, words
+from .settings import Settings
+from .splits import saved_rows
+
+TABLE = read_toml("kitchen.toml")
+MOST = 3  # changes in one recipe: with more of them it is another dish
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a request names: ingredients, as the library calls them, and the dish, if it does."""
+
+    items: tuple[str, ...] = ()
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A recipe and what has to change in it: pairs (old name, new name), one of them may be ""."""
+
+    start: Recipe
+    changes: tuple[tuple[str, str], ...] = ()
+    left_out: tuple[str, ...] = ()  # asked for, and one change too many
+
+
+@dataclass(frozen=True)
+class Served:
+    """A recipe as it goes to the cook, what was to be changed in which, and what went wrong."""
+
+    recipe: Recipe
+    task: Task
+    by: str  # "people", "model" or "rule"
+    faults: tuple[tuple[str, str], ...] = ()
+
+
+class Kitchen:
+    """Recipes of one language that may be shown, and how one is made of another."""
+
+    def __init__(self, library: Sequence[Recipe], language: str):
+        self.library, self.language = list(library), language
+        self.listed = {id(r): names(r.ingredients, language) for r in self.library}
+        self.lines = defaultdict(Counter)  # name -> the lines that list it, commonest first
+        for recipe in self.library:
+            for item in recipe.ingredients:
+                self.lines[item_name(item)][item] += 1
+        # Known names by their words, and by what they do in a dish; as often as recipes list them.
+        known = [name for listed in self.listed.values() for name in listed]
+        self.known = {words(name, language): name for name in sorted(set(known))}
+        self.nicknames = {said: name for name, said in WORDS[language]["everyday"].items()}
+        self.roles = {name: self.role(name) for name in set(known)}
+        self.by_role = defaultdict(list)
+        for name in known:
+            self.by_role[self.roles[name]].append(name)
+
+    @cached_property
+    def rank(self) -> dict[str, tuple[int, str]]:
+        """Words that tell what an ingredient does in a dish: (line of the table, role)."""
+        lines = enumerate(TABLE[self.language]["roles"].items())
+        found = [(word, (n, role)) for n, (role, them) in lines for word in them.split()]
+        return dict(reversed(found))  # of a word in two lines the first counts
+
+    def role(self, name: str) -> str:
+        """What an ingredient does in a dish: the first line of the table that holds its words."""
+        found = [self.rank[word] for word in words(name, self.language) if word in self.rank]
+        return min(found)[1] if found else ""
+
+    def names_of(self, recipe: Recipe) -> list[str]:
+        """What a recipe lists, without what every kitchen has."""
+        return names(recipe.ingredients, self.language)
+
+    def among(self, name: str, others: Iterable[str]) -> bool:
+        """Whether one of the others is the same, or the same more exactly: "kuning telur asin"."""
+        own = set(words(name, self.language))
+        for other in others:
+            its = set(words(other, self.language))
+            if (
+                same(name, other, self.language)
+                or len(own & its) > 1
+                and (own <= its or its <= own)
+            ):
+                return True
+        return False
+
+    # --- reading
+
+    @cached_property
+    def titles(self) -> dict[tuple[str, ...], Recipe]:
+        return {words(recipe.title, self.language): recipe for recipe in self.library}
+
+    def read(self, text: str) -> Asked:
+        """The ingredients that a request names, and the library's dish, where it names one.
+
+        Words that no recipe lists are nothing: "sisa kemarin" names no ingredient.
+        """
+        text = text.lower()
+        for phrase in TABLE[self.language]["text"]["no_food"]:
+            text = text.replace(phrase, " ")
+        said, found, at = words(text, self.language), [], 0
+        alone = {(word,) for key in ("classes", "parts") for word in WORDS[self.language][key]}
+        while at < len(said):
+            # The longest known name that begins here, or what people call it: "kecap".
+            ends = range(min(len(said), at + 4), at, -1)
+            end = next((end for end in ends if said[at:end] in self.known), at)
+            if said[at:end] not in {(), *alone}:
+                found.append(self.known[said[at:end]])
+            elif name := self.nicknames.get(said[at]):
+                found.append(name)
+            at = max(end, at + 1)
+        spoken = f" {' '.join(said)} "
+        dishes = [t for t in self.titles if len(t) > 1 and f" {' '.join(t)} " in spoken]
+        title = self.titles[max(dishes, key=len)].title if dishes else ""
+        return Asked(tuple(dict.fromkeys(found)), title)
+
+    # --- the nearest recipe and what has to change
+
+    def score(self, asked: Asked, recipe: Recipe) -> float:
+        """How near a recipe is: what it has of what was asked for, less what nobody asked for."""
+        listed = self.listed[id(recipe)]
+        have = [name for name in asked.items if self.among(name, listed)]
+        foreign = [name for name in listed if not self.among(name, asked.items)]
+        # The meat or the fish makes the dish: it counts three times, and a foreign one against it.
+        mains = sum(self.role(name) == "protein" for name in have)
+        others = sum(self.role(name) == "protein" for name in foreign)
+        return (
+            len(have) + 2 * mains - 0.15 * len(foreign) - others + 9 * (recipe.title == asked.title)
+        )
+
+    def nearest(self, asked: Asked, count: int = 1) -> list[Recipe]:
+        """The `count` nearest recipes of the library; of equals the first."""
+        return sorted(self.library, key=lambda recipe: -self.score(asked, recipe))[:count]
+
+    def task(self, asked: Asked, start: Recipe | None = None) -> Task:
+        """What has to change in `start`, or in the nearest recipe, to use what was asked for.
+
+        What is missing takes the place of something of its role that nobody asked for, or is added.
+        """
+        start = start or self.nearest(asked)[0]
+        listed = self.names_of(start)
+        missing = [name for name in asked.items if not self.among(name, listed)]
+        missing.sort(key=lambda name: self.role(name) != "protein")
+        spare = [name for name in listed if not self.among(name, asked.items)]
+        changes = []
+        for name in missing[:MOST]:
+            role = self.role(name)
+            old = next((other for other in spare if role and self.role(other) == role), "")
+            if old:
+                spare.remove(old)
+            changes.append((old, name))
+        return Task(start, tuple(changes), tuple(missing[MOST:]))
+
+    # --- texts
+
+    def prompt(self, task: Task) -> str:
+        """What the model reads: the changes, an empty line, title and numbered steps."""
+        said, lines = TABLE[self.language]["text"], []
+        lines += [said["swap"].format(old=o, new=n) for o, n in task.changes if o and n]
+        for what, which in (
+            ("add", [new for old, new in task.changes if not old]),
+            ("drop", [old for old, new in task.changes if not new]),
+        ):
+            lines += [f"{said[what]}: {', '.join(which)}"] if which else []
+        steps = [f"{number}. {step}" for number, step in enumerate(task.start.steps, 1)]
+        return "\n".join([*lines, "", task.start.title, *steps])
+
+    @staticmethod
+    def edits(start: Recipe, end: Recipe) -> str:
+        """What the model writes: the title of `end`, and its steps that are other than in `start`.
+
+        "2. ..." is a new text for step 2, "2a. ..." a new step behind it.
+        """
+        # Which of its steps are new: those without which the others are most like the start's.
+        more = range(len(end.steps)), len(end.steps) - len(start.steps)
+        kept = [[i for i in more[0] if i not in new] for new in itertools.combinations(*more)]
+
+        def alike(some):
+            pairs = zip(start.steps, some)
+            return sum(len({*a.split()} & {*end.steps[i].split()}) for a, i in pairs)
+
+        places = {at: n for n, at in enumerate(max(kept, key=alike), 1)}
+        lines, n = [end.title], 0
+        for at, step in enumerate(end.steps):
+            n = places.get(at, n)
+            if at not in places:
+                lines.append(f"{n}a. {step}")
+            elif step != start.steps[n - 1]:
+                lines.append(f"{n}. {step}")
+        return "\n".join(lines)
+
+    def finish(self, task: Task, answer: str) -> Recipe:
+        """The whole recipe: the start with what the answer changes, its list made of the steps."""
+        title, *lines = [line.strip() for line in answer.strip().splitlines()] or [""]
+        # Behind each step of the start, and before the first, the new ones.
+        steps = [[], *([step] for step in task.start.steps)]
+        for line in lines:
+            found = re.fullmatch(r"(\d{1,2})(a?)\. (.+)", line)
+            at = int(found[1]) if found else len(steps)
+            if at < len(steps):
+                old, behind = steps[at][: at > 0], steps[at][at > 0 :]
+                steps[at] = [*old, *behind, found[3]] if found[2] else [found[3], *behind]
+        steps = tuple(step for some in steps for step in some)
+        # A line that is no step and no title was never learnt: the start's own title stays.
+        title = task.start.title if re.match(r"\d+a?\.|$", title) else title
+        made = replace(task.start, title=title, steps=steps)
+        return replace(made, ingredients=self.list_of(task, steps))
+
+    def list_of(self, task: Task, steps: Sequence[str]) -> tuple[str, ...]:
+        """The lines that these steps need: the start's, and the library's for what is new."""
+        before, after = " ".join(task.start.steps), " ".join(steps)
+        new = [name for _, name in task.changes if name and self.uses(task, steps, name)]
+        # What is new stands in for a word that both names share: "cabai rawit" for "cabai merah".
+        for name in new:
+            after = self.said(self.uses(task, steps, name)).sub(" ", after)
+        kept, swapped = [], dict(task.changes)
+        for item in task.start.ingredients:
+            name = item_name(item)
+            if self.mention(after, name) or not self.mention(before, name):
+                kept.append(item)
+            elif swapped.get(name) in new:
+                new.remove(swapped[name])
+                kept.append(self.line(swapped[name]))
+        return (*kept, *map(self.line, new))
+
+    def uses(self, task: Task, steps: Sequence[str], name: str) -> str:
+        """How the steps that are not the start's mention an ingredient; "" where none does."""
+        return self.mention(" ".join(s for s in steps if s not in task.start.steps), name)
+
+    def line(self, name: str) -> str:
+        """How a recipe lists an ingredient: the commonest way, else as much as it takes."""
+        alike = [known for known in self.lines if same(known, name, self.language)]
+        best = max(alike, key=lambda known: (known == name, self.lines[known].total()), default="")
+        to_taste = TABLE[self.language]["text"]["to_taste"].format(name=name)
+        common = self.lines[best].most_common(1)[0][0] if best else to_taste
+        return re.sub(re.escape(best), lambda _: name, common, count=1) if best else common
+
+    # --- what was asked for and not done
+
+    def faults(self, task: Task, recipe: Recipe) -> list[tuple[str, str]]:
+        """(kind, name): "missing" asked for and in no step, "left" should have gone, "twice" in one
+        step of what was added, "lost" what nobody wanted to go.
+        """
+        new = [name for _, name in task.changes if name]
+        found = [("missing", name) for name in new if not self.uses(task, recipe.steps, name)]
+        listed = start_names(recipe)
+        gone = [old for old, _ in task.changes if old]
+        found += [("left", name) for name in gone if name in listed]
+        for step in (step for step in recipe.steps if step not in task.start.steps):
+            for name in (new for old, new in task.changes if not old):
+                said = self.mention(step, name)
+                found += (
+                    [("twice", name)] if said and len(self.said(said).findall(step)) > 1 else []
+                )
+        # What nobody wanted to go: mentioned by the start's steps, and not any more.
+        before, after = " ".join(task.start.steps), " ".join(recipe.steps)
+        for name in start_names(task.start):
+            if name not in gone and self.mention(before, name) and not self.mention(after, name):
+                found.append(("lost", name))
+        return found
+
+    def told(self, faults: Iterable[tuple[str, str]]) -> list[str]:
+        """Faults as sentences for the cook, in the language of the recipes: one for each kind."""
+        kinds = defaultdict(dict)
+        for kind, name in faults:
+            kinds[kind][name] = True
+        said = TABLE[self.language]["faults"]
+        return [said[kind].format(name=", ".join(names)) for kind, names in kinds.items()]
+
+    # --- the whole way
+
+    def by_rule(self, task: Task) -> Recipe:
+        """The task without a model: names swapped, what is added put beside one of its role."""
+        steps, title = list(task.start.steps), task.start.title
+        for old, new in task.changes:
+            if old:
+                steps = [self.swap(step, old, new) for step in steps]
+                title = self.swap(title, old, new)
+                continue
+            listed = self.names_of(task.start)
+            mates = [name for name in listed if self.role(name) == self.role(new)]
+            beside = [
+                (i, m) for m in (*mates, *listed) for i, s in enumerate(steps) if self.mention(s, m)
+            ]
+            if beside:
+                at, mate = beside[0]
+                found = self.said(self.mention(steps[at], mate)).search(steps[at])
+                rest = steps[at][found.end() :]
+                link = ", " if rest.startswith(",") else TABLE[self.language]["text"]["link"]
+                steps[at] = steps[at][: found.end()] + link + new + rest
+        made = replace(task.start, title=title, steps=tuple(steps))
+        return replace(made, ingredients=self.list_of(task, steps))
+
+    def serve(self, task: Task, answer: str) -> Served:
+        """The recipe by "people" where nothing has to change, else by the "model".
+
+        By the "rule" where the model's answer has a fault that the rule's has not.
+        """
+        if not task.changes:
+            return Served(task.start, task, "people")
+        made = {"model": self.finish(task, answer), "rule": self.by_rule(task)}
+        by = min(made, key=lambda one: len(self.faults(task, made[one])))
+        faults = [*self.faults(task, made[by]), *(("missing", name) for name in task.left_out)]
+        return Served(made[by], task, by, tuple(faults))
+
+    def cook(self, asked: Sequence[Asked], write: Callable) -> list[Served]:
+        """Each request's recipe. `write(prompts)` gives the model's answers: a list of texts."""
+        tasks = [self.task(one) for one in asked]
+        answers = iter(write([self.prompt(task) for task in tasks if task.changes]))
+        return [self.serve(task, next(answers) if task.changes else "") for task in tasks]
+
+    # --- names in a text
+
+    @staticmethod
+    def said(name: str) -> re.Pattern:
+        """Where a text says a name: as whole words, in capitals or not."""
+        return re.compile(rf"(?<![\w-]){re.escape(name)}(?![\w-])", re.IGNORECASE)
+
+    def mention(self, text: str, name: str) -> str:
+        """How a text calls an ingredient: by its whole name, or the longest part that names it."""
+        own, table = name.split(), WORDS[self.language]
+        parts = {" ".join(own[i:j]) for i in range(len(own)) for j in range(i + 1, len(own) + 1)}
+        for part in sorted(
+            parts - {*table["classes"], *table["parts"]}, key=lambda p: (-len(p), p)
+        ):
+            if found := self.said(part).search(text):
+                return found[0]
+        return ""
+
+    def swap(self, text: str, old: str, new: str) -> str:
+        """The text with one name for another, in the form and the capitals in which it stands."""
+        said = self.mention(text, old)
+        if not said:
+            return text
+        # "ayam" for "dada ayam": the new one is called by its head alone, too.
+        head = head_of(words(new, self.language), self.language)
+        short = len(said.split()) < len(old.split()) and head not in WORDS[self.language]["classes"]
+        new = head if short else new
+
+        def put(found):
+            word = found[0]
+            if word.istitle() and (" " in word or text.istitle()):
+                return new.title()
+            return new[0].upper() + new[1:] if word[0].isupper() else new
+
+        return self.said(said).sub(put, text)
+
+
+def open_kitchen(cfg: Settings) -> Kitchen:
+    """The kitchen with the recipes that lesson 02 saved; MissingStep where it has not run."""
+    rows = saved_rows(cfg, "library")
+    if not rows:
+        raise MissingStep(sentence("no_split", name="library", key=cfg.key))
+    lists = ("ingredients", "steps")
+    library = [Recipe(**row | {name: tuple(row[name]) for name in lists}) for row in rows]
+    return Kitchen(library, cfg.data_language)
+
+
+def start_names(recipe: Recipe) -> list[str]:
+    """All names of a recipe's ingredients, those of the pantry too."""
+    return [item_name(item) for item in recipe.ingredients]

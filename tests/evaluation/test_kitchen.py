@@ -1,0 +1,167 @@
+"""From a request to a recipe: reading, nearest, changes, the finished recipe and its faults."""
+
+import ast
+import random
+import re
+from dataclasses import replace
+
+import nbformat
+import pytest
+
+from helpers import kitchen as kitchens
+from helpers import recipes
+from helpers.kitchen import Asked, Kitchen, Task
+from helpers.recipes import Recipe
+from helpers.settings import ROOT
+
+SOTO = Recipe(
+    "Soto Ayam Serai",
+    ("500 g ayam", "3 batang serai", "4 siung bawang putih", "1 sdt garam", "1 liter air"),
+    ("Haluskan bawang putih dan garam.", "Rebus ayam, serai, dan bumbu dalam air 40 menit."),
+)
+PEPES = Recipe(
+    "Pepes Ikan Kembung",
+    ("600 g ikan kembung", "5 butir kemiri", "2 ikat kemangi", "1 sdt garam"),
+    ("Haluskan kemiri dan garam.", "Lumuri kembung, taburi kemangi.", "Kukus 30 menit."),
+)
+TAHU = Recipe(
+    "Tahu Kecap",
+    ("4 buah tahu", "3 sdm kecap manis", "2 cabai rawit"),
+    ("Goreng tahu 5 menit.", "Tuang kecap, masak dengan cabai 3 menit."),
+)
+
+
+@pytest.fixture(scope="module")
+def kitchen():
+    return Kitchen([SOTO, PEPES, TAHU], "id")
+
+
+@pytest.mark.parametrize(
+    "text, items",
+    [
+        ("Saya punya ayam, kemiri, dan sereh. Masak apa?", ("ayam", "kemiri", "serai")),
+        ("bawang putih sama kecap aja, belum tahu jadi apa", ("bawang putih", "kecap manis")),
+        ("TAHU!", ("tahu",)),
+        ("ayam, ayam, ayam", ("ayam",)),
+        ("sisa kemarin", ()),
+        ("telepon genggam, sepatu", ()),
+        ("daun, bumbu, air, garam", ()),
+        ("", ()),
+    ],
+)
+def test_a_request_is_read_as_the_library_s_ingredients_and_nothing_else(kitchen, text, items):
+    assert kitchen.read(text).items == items
+
+
+def test_a_dish_of_the_library_is_found_by_its_name(kitchen):
+    asked = kitchen.read("Gimana sih bikin soto ayam serai?")
+    assert asked.title == SOTO.title and kitchen.nearest(asked) == [SOTO]
+    assert kitchen.task(asked).changes == ()
+
+
+def test_the_nearest_recipe_has_the_main_ingredient_before_all_others(kitchen):
+    assert kitchen.nearest(Asked(("ayam", "kemiri", "kemangi")), 2) == [SOTO, PEPES]
+    assert kitchen.nearest(Asked(("kemiri", "kemangi")))[0] == PEPES
+
+
+def test_what_is_missing_stands_in_for_its_like_or_is_added(kitchen):
+    task = kitchen.task(Asked(("tahu", "ayam", "kemangi", "bawang putih")), SOTO)
+    assert task.changes == (("", "tahu"), ("serai", "kemangi"))
+    many = Asked(("tahu", "kecap manis", "cabai rawit", "kemiri", "ikan kembung"))
+    task = kitchen.task(many, SOTO)
+    assert len(task.changes) == kitchens.MOST and len(task.left_out) == 2
+    assert task.changes[0] == ("ayam", "tahu")
+
+
+def test_the_prompt_says_what_changes_and_shows_the_steps(kitchen):
+    task = Task(SOTO, (("serai", "kemangi"), ("", "tahu"), ("", "kemiri")))
+    changes, recipe = kitchen.prompt(task).split("\n\n")
+    assert changes == "Ganti: serai menjadi kemangi\nTambah: tahu, kemiri"
+    assert recipe == f"{SOTO.title}\n1. {SOTO.steps[0]}\n2. {SOTO.steps[1]}"
+
+
+def test_the_finished_recipe_copies_the_rest_and_lists_what_its_steps_use(kitchen):
+    task = Task(SOTO, (("serai", "kemangi"), ("", "kemiri")))
+    answer = (
+        "Soto Ayam Kemangi\n1. Haluskan bawang putih, kemiri, dan garam.\n"
+        "2. Rebus ayam dan bumbu dalam air 40 menit.\n2a. Taburi kemangi.\n9. Terbang.\nhalo"
+    )
+    made = kitchen.finish(task, answer)
+    assert made.title == "Soto Ayam Kemangi" and len(made.steps) == 3
+    assert made.steps[2] == "Taburi kemangi."
+    assert made.ingredients == (
+        *("500 g ayam", "2 ikat kemangi", "4 siung bawang putih", "1 sdt garam", "1 liter air"),
+        "5 butir kemiri",
+    )
+    assert kitchen.faults(task, made) == []
+    nothing = kitchen.finish(task, "")
+    assert (nothing.title, nothing.steps, nothing.ingredients) == (
+        *(SOTO.title, SOTO.steps, SOTO.ingredients),
+    )
+
+
+@pytest.mark.parametrize(
+    "answer, faults",
+    [
+        ("", {("missing", "kemiri"), ("missing", "kemangi"), ("left", "serai")}),
+        ("2. Rebus ayam, kemangi, kemiri, kemiri, dan bumbu dalam air.", {("twice", "kemiri")}),
+        ("2. Rebus kemangi, kemiri, dan bumbu dalam air.", {("lost", "ayam")}),
+        ("2. Rebus ayam, kemangi, kemiri dalam air.", set()),
+    ],
+)
+def test_each_fault_is_told(kitchen, answer, faults):
+    task = Task(SOTO, (("serai", "kemangi"), ("", "kemiri")))
+    found = kitchen.faults(task, kitchen.finish(task, f"Soto\n{answer}"))
+    assert set(found) == faults
+    assert len(kitchen.told(found)) == len({kind for kind, _ in faults})
+    assert all(name in " ".join(kitchen.told(found)) for _, name in faults)
+
+
+def test_the_model_is_asked_where_something_changes_and_the_rule_answers_where_it_fails(kitchen):
+    heard = []
+
+    def write(prompts):
+        heard.append(len(prompts))
+        return ["Soto\n2. Rebus ayam, serai, kemiri, dan bumbu dalam air 40 menit.", "halo"]
+
+    asked = [Asked(("tahu",)), Asked(("ayam", "serai", "kemiri")), Asked(("ayam", "kemangi"))]
+    people, model, rule = kitchen.cook(asked, write)
+    assert [one.by for one in (people, model, rule)] == ["people", "model", "rule"]
+    assert heard == [2] and people.recipe == TAHU and model.recipe.title == "Soto"
+    assert rule.recipe.title == "Soto Ayam Kemangi" and "2 ikat kemangi" in rule.recipe.ingredients
+    assert not any(one.faults for one in (people, model, rule))
+    (many,) = kitchen.cook(
+        [Asked((*"tahu kemiri kemangi".split(), "ikan kembung", "cabai rawit"))], lambda p: [""]
+    )
+    assert [name for _, name in many.faults] == list(many.task.left_out)
+
+
+@pytest.mark.parametrize("language", ["id", "en"])
+def test_a_damaged_recipe_is_put_right_by_its_answer_and_shows_no_scar(language):
+    """The cells of lesson 02 that make the training rows, over the course's own recipes."""
+    table, _ = recipes.load_recipes(ROOT / "data" / "recipes" / language)
+    some = recipes.recipes_of(table)
+    cells = nbformat.read(ROOT / "notebooks" / "02_data_csv_qa.ipynb", 4).cells
+    names = {"re": re, "replace": replace, "Task": Task, "words_of": recipes.words}
+    names |= {"item_name": recipes.item_name, "kitchen": Kitchen(some, language)}
+    names["cfg"] = type("Settings", (), {"data_language": language})
+    for cell in cells:
+        if re.search(r"^def (row_in|in_a_row|untitled|swap_out|practice)\(", cell.source, re.M):
+            tree = ast.parse(cell.source)
+            kept = (ast.FunctionDef, ast.Assign)
+            names_set = ("LINK", "WAYS")
+            tree.body = [
+                node
+                for node in tree.body
+                if isinstance(node, kept)
+                and (isinstance(node, ast.FunctionDef) or node.targets[0].id in names_set)
+            ]
+            exec(compile(tree, "02", "exec"), names)
+    kitchen, wrong = names["kitchen"], 0
+    for recipe in some[::5]:
+        task = names["practice"](recipe, random.Random(recipe.recipe_id))
+        made = kitchen.finish(task, kitchen.edits(task.start, recipe))
+        wrong += (made.title, made.steps) != (recipe.title, recipe.steps)
+        wrong += bool(kitchen.faults(task, made))
+        assert not re.search(r",,|, (dan|and) *[,.]|\b(dan|and) (dan|and)\b", str(task.start.steps))
+    assert wrong <= 6  # of 320 rows
