@@ -52,7 +52,7 @@ def chat(name: str, cfg, chats: list[list[dict]]) -> dict:
         bot.model = PeftModel.from_pretrained(base, str(models.require_adapter(cfg))).eval()
     turns = []
     for asked in chats:
-        talk = bot.conversation(answer_tokens=cfg.max_new_tokens)
+        talk = bot.conversation(plain=True, answer_tokens=cfg.max_new_tokens)
         talk.say(asked[-1]["content"])
         turns.append(talk.turns[-1])
     return {

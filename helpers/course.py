@@ -18,7 +18,7 @@ from pathlib import Path
 from IPython.display import HTML, display
 
 from . import settings
-from .files import read_toml, write_json
+from .files import read_toml, sentence, write_json
 from .settings import PACKAGED_NAME, ROOT, Settings
 from .show import align_tables, md, num, say, switch_html, tr
 
@@ -102,8 +102,7 @@ def _hint(test: Callable[[object], str | None], answer) -> str | None:
     # An answer may be anything, and the error itself is the hint. Mostly it is 0,5, which is two
     # numbers to Python, or "0,5", which is none.
     except Exception as problem:
-        why = f"({problem}); Python: 0.5, 1234"
-        return tr(f"jawaban tidak bisa diperiksa {why}", f"the answer cannot be checked {why}")
+        return sentence("cannot_check", why=problem)
 
 
 def near(value, right: float, tolerance: float) -> bool:

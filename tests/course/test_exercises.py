@@ -19,7 +19,7 @@ ANSWERS = [
     ("0.2", (10.8, np.log(49152), "10.8"), RIGHT),
     ("0.2", (math.log2(49152), 4.69), "natural logarithm"),
     ("0.2", (-10.8,), "the sign"),
-    ("0.2", ("10,8", (10, 8)), "Python: 0.5"),
+    ("0.2", ("10,8", (10, 8)), "Python writes 0.5"),
     ("0.3", (["seed", "data_language"], {"data_language": 1, "seed": 2}), RIGHT),
     ("0.3", ({"seed", "data_language", "language"},), "language shown"),
     ("1.1", (4.51, np.float64(4.5078125), "4.508"), RIGHT),
