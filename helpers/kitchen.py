@@ -41,7 +41,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class Task:
-    """A recipe and what has to change in it: pairs (old name, new name), one of them may be ""."""
+    """A recipe and what has to change in it: pairs (old name, new name); the old one may be ""."""
 
     start: Recipe
     changes: tuple[tuple[str, str], ...] = ()
@@ -72,10 +72,9 @@ class Kitchen:
         known = [name for listed in self.listed.values() for name in listed]
         self.known = {words(name, language): name for name in sorted(set(known))}
         self.nicknames = {said: name for name, said in WORDS[language]["everyday"].items()}
-        self.roles = {name: self.role(name) for name in set(known)}
         self.by_role = defaultdict(list)
         for name in known:
-            self.by_role[self.roles[name]].append(name)
+            self.by_role[self.role(name)].append(name)
 
     @cached_property
     def rank(self) -> dict[str, tuple[int, str]]:
@@ -98,19 +97,18 @@ class Kitchen:
         own = set(words(name, self.language))
         for other in others:
             its = set(words(other, self.language))
-            if (
-                same(name, other, self.language)
-                or len(own & its) > 1
-                and (own <= its or its <= own)
-            ):
+            part = len(own & its) > 1 and (own <= its or its <= own)
+            if part or same(name, other, self.language):
                 return True
         return False
 
     # --- reading
 
     @cached_property
-    def titles(self) -> dict[tuple[str, ...], Recipe]:
-        return {words(recipe.title, self.language): recipe for recipe in self.library}
+    def titles(self) -> dict[str, str]:
+        """Titles by their words, spelt in one way; of one word a title is an ingredient's name."""
+        titles = [recipe.title for recipe in self.library]
+        return {" ".join(w): title for title in titles if len(w := words(title, self.language)) > 1}
 
     def read(self, text: str) -> Asked:
         """The ingredients that a request names, and the library's dish, where it names one.
@@ -132,8 +130,9 @@ class Kitchen:
                 found.append(name)
             at = max(end, at + 1)
         spoken = f" {' '.join(said)} "
-        dishes = [t for t in self.titles if len(t) > 1 and f" {' '.join(t)} " in spoken]
-        title = self.titles[max(dishes, key=len)].title if dishes else ""
+        dishes = [title for title in self.titles if f" {title} " in spoken]
+        longest = max(dishes, key=lambda title: title.count(" "), default="")
+        title = self.titles.get(longest, "")
         return Asked(tuple(dict.fromkeys(found)), title)
 
     # --- the nearest recipe and what has to change
@@ -146,9 +145,8 @@ class Kitchen:
         # The meat or the fish makes the dish: it counts three times, and a foreign one against it.
         mains = sum(self.role(name) == "protein" for name in have)
         others = sum(self.role(name) == "protein" for name in foreign)
-        return (
-            len(have) + 2 * mains - 0.15 * len(foreign) - others + 9 * (recipe.title == asked.title)
-        )
+        named = 9 * (recipe.title == asked.title)
+        return len(have) + 2 * mains - 0.15 * len(foreign) - others + named
 
     def nearest(self, asked: Asked, count: int = 1) -> list[Recipe]:
         """The `count` nearest recipes of the library; of equals the first."""
@@ -178,12 +176,9 @@ class Kitchen:
     def prompt(self, task: Task) -> str:
         """What the model reads: the changes, an empty line, title and numbered steps."""
         said, lines = TABLE[self.language]["text"], []
-        lines += [said["swap"].format(old=o, new=n) for o, n in task.changes if o and n]
-        for what, which in (
-            ("add", [new for old, new in task.changes if not old]),
-            ("drop", [old for old, new in task.changes if not new]),
-        ):
-            lines += [f"{said[what]}: {', '.join(which)}"] if which else []
+        lines += [said["swap"].format(old=old, new=new) for old, new in task.changes if old]
+        if added := [new for old, new in task.changes if not old]:
+            lines.append(f"{said['add']}: {', '.join(added)}")
         steps = [f"{number}. {step}" for number, step in enumerate(task.start.steps, 1)]
         return "\n".join([*lines, "", task.start.title, *steps])
 
@@ -214,24 +209,25 @@ class Kitchen:
     def finish(self, task: Task, answer: str) -> Recipe:
         """The whole recipe: the start with what the answer changes, its list made of the steps."""
         title, *lines = [line.strip() for line in answer.strip().splitlines()] or [""]
-        # Behind each step of the start, and before the first, the new ones.
-        steps = [[], *([step] for step in task.start.steps)]
+        # Texts by number, and what stands behind each of them; behind 0, before the first.
+        texts, behind = dict(enumerate(task.start.steps, 1)), defaultdict(list)
         for line in lines:
             found = re.fullmatch(r"(\d{1,2})(a?)\. (.+)", line)
-            at = int(found[1]) if found else len(steps)
-            if at < len(steps):
-                old, behind = steps[at][: at > 0], steps[at][at > 0 :]
-                steps[at] = [*old, *behind, found[3]] if found[2] else [found[3], *behind]
-        steps = tuple(step for some in steps for step in some)
+            number = int(found[1]) if found else -1
+            if number in texts and not found[2]:
+                texts[number] = found[3]
+            elif number in (0, *texts):
+                behind[number].append(found[3])
+        steps = behind[0] + [step for n in texts for step in (texts[n], *behind[n])]
         # A line that is no step and no title was never learnt: the start's own title stays.
         title = task.start.title if re.match(r"\d+a?\.|$", title) else title
-        made = replace(task.start, title=title, steps=steps)
+        made = replace(task.start, title=title, steps=tuple(steps))
         return replace(made, ingredients=self.list_of(task, steps))
 
     def list_of(self, task: Task, steps: Sequence[str]) -> tuple[str, ...]:
         """The lines that these steps need: the start's, and the library's for what is new."""
         before, after = " ".join(task.start.steps), " ".join(steps)
-        new = [name for _, name in task.changes if name and self.uses(task, steps, name)]
+        new = [name for _, name in task.changes if self.uses(task, steps, name)]
         # What is new stands in for a word that both names share: "cabai rawit" for "cabai merah".
         for name in new:
             after = self.said(self.uses(task, steps, name)).sub(" ", after)
@@ -247,7 +243,12 @@ class Kitchen:
 
     def uses(self, task: Task, steps: Sequence[str], name: str) -> str:
         """How the steps that are not the start's mention an ingredient; "" where none does."""
-        return self.mention(" ".join(s for s in steps if s not in task.start.steps), name)
+        return self.mention(" ".join(self.changed(task, steps)), name)
+
+    @staticmethod
+    def changed(task: Task, steps: Sequence[str]) -> list[str]:
+        """The steps that do not stand so in the start."""
+        return [step for step in steps if step not in task.start.steps]
 
     def line(self, name: str) -> str:
         """How a recipe lists an ingredient: the commonest way, else as much as it takes."""
@@ -263,17 +264,16 @@ class Kitchen:
         """(kind, name): "missing" asked for and in no step, "left" should have gone, "twice" in one
         step of what was added, "lost" what nobody wanted to go.
         """
-        new = [name for _, name in task.changes if name]
+        new = [name for _, name in task.changes]
         found = [("missing", name) for name in new if not self.uses(task, recipe.steps, name)]
         listed = start_names(recipe)
         gone = [old for old, _ in task.changes if old]
         found += [("left", name) for name in gone if name in listed]
-        for step in (step for step in recipe.steps if step not in task.start.steps):
-            for name in (new for old, new in task.changes if not old):
-                said = self.mention(step, name)
-                found += (
-                    [("twice", name)] if said and len(self.said(said).findall(step)) > 1 else []
-                )
+        added = [name for old, name in task.changes if not old]
+        for step in self.changed(task, recipe.steps):
+            said = {name: self.mention(step, name) for name in added}
+            often = [n for n in added if said[n] and len(self.said(said[n]).findall(step)) > 1]
+            found += [("twice", name) for name in often]
         # What nobody wanted to go: mentioned by the start's steps, and not any more.
         before, after = " ".join(task.start.steps), " ".join(recipe.steps)
         for name in start_names(task.start):
@@ -283,10 +283,9 @@ class Kitchen:
 
     def told(self, faults: Iterable[tuple[str, str]]) -> list[str]:
         """Faults as sentences for the cook, in the language of the recipes: one for each kind."""
-        kinds = defaultdict(dict)
-        for kind, name in faults:
-            kinds[kind][name] = True
-        said = TABLE[self.language]["faults"]
+        said, kinds = TABLE[self.language]["faults"], defaultdict(list)
+        for kind, name in dict.fromkeys(faults):
+            kinds[kind].append(name)
         return [said[kind].format(name=", ".join(names)) for kind, names in kinds.items()]
 
     # --- the whole way
@@ -321,9 +320,10 @@ class Kitchen:
         if not task.changes:
             return Served(task.start, task, "people")
         made = {"model": self.finish(task, answer), "rule": self.by_rule(task)}
-        by = min(made, key=lambda one: len(self.faults(task, made[one])))
-        faults = [*self.faults(task, made[by]), *(("missing", name) for name in task.left_out)]
-        return Served(made[by], task, by, tuple(faults))
+        faults = {by: self.faults(task, recipe) for by, recipe in made.items()}
+        by = min(faults, key=lambda one: len(faults[one]))
+        unmet = [("missing", name) for name in task.left_out]
+        return Served(made[by], task, by, (*faults[by], *unmet))
 
     def cook(self, asked: Sequence[Asked], write: Callable) -> list[Served]:
         """Each request's recipe. `write(prompts)` gives the model's answers: a list of texts."""
