@@ -24,7 +24,7 @@ from sklearn.pipeline import make_pipeline, make_union
 from sklearn.preprocessing import Normalizer
 
 from .cleaning import visible
-from .files import read_toml
+from .files import CourseError, read_toml, sentence
 from .settings import LANGUAGES, ROOT, choice
 
 FOLDER = ROOT / "data" / "health_qa"
@@ -44,13 +44,17 @@ def questions(language: str, folder: Path = FOLDER) -> pd.DataFrame:
     train, validation and test as committed, and from data/health_qa/more, which no model is tuned
     on: "more" written answers, "phrasing" (a question in other words, with the qa_id and the answer
     of what it rephrases), "decline" and "story" (no answer is written; told as people tell them).
+    Raises CourseError, with file and line, for an empty cell, a flag that is not yes or no, a
+    question without split, and other words for a question that is not there.
     """
     choice(language, LANGUAGES, "data language")
 
     def read(name: str) -> pd.DataFrame:
         # Every cell is read as text, and an empty one stays empty: by itself pandas would make it
-        # NaN.
-        rows = pd.read_csv(folder / name, dtype=str, keep_default_na=False)
+        # NaN. With a comma too many the first cell would become the row's name (index_col). Line 1
+        # are the headings.
+        rows = pd.read_csv(folder / name, dtype=str, keep_default_na=False, index_col=False)
+        rows["where"] = [f"{name}, line {number}" for number in rows.index + 2]
         return rows.rename(columns={language: "question", "heading": "asks_for"})
 
     # The committed questions, and answers that were written later. A question that splits.csv does
@@ -58,7 +62,7 @@ def questions(language: str, folder: Path = FOLDER) -> pd.DataFrame:
     written = read(f"{language}.csv").merge(read("splits.csv")[["qa_id", "split"]], how="left")
     written = pd.concat([written, read(f"more/{language}.csv").assign(split="more")])
     # The same questions in other words, with answer, topic and flags of the question they rephrase.
-    known = written.drop(columns="question")
+    known = written.drop(columns=["question", "where"])
     rows = [written, read("more/phrasings.csv").merge(known, how="left").assign(split="phrasing")]
     # Questions without a written answer. The first two are to be declined and need a doctor; a
     # story does only where it asks for something that must be declined.
@@ -67,13 +71,17 @@ def questions(language: str, folder: Path = FOLDER) -> pd.DataFrame:
         nothing = "no" if split == "story" else ""
         told["abstain"] = told["asks_for"].ne("").map({True: "yes", False: nothing})
         rows.append(told.assign(see_doctor=told["abstain"]))
-    names = ["qa_id", "question", "answer", "topic", *FLAGS, "split"]
+    names = ["qa_id", "question", "answer", "topic", *FLAGS, "split", "where"]
     rows = pd.concat(rows, ignore_index=True)[names]
     # They are numbered by their split, each from 0: "decline-0", "story-0".
     numbers = rows.groupby("split").cumcount().astype(str)
     rows["qa_id"] = rows["qa_id"].fillna(rows["split"] + "-" + numbers)
+    # A row with a gap would teach the guards something wrong, so the first one stops everything.
+    gaps = (rows == "").any(axis=1) | rows["split"].isna()
+    if len(wrong := rows[gaps | ~rows[FLAGS].isin(["yes", "no"]).all(axis=1)]):
+        raise CourseError(sentence("health_row", **wrong.iloc[0]))
     rows[FLAGS] = rows[FLAGS] == "yes"
-    return rows.fillna("")
+    return rows.drop(columns="where").fillna("")
 
 
 def text_vectors(preprocessor=None):

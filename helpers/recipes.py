@@ -218,9 +218,6 @@ WORDS = read_toml("ingredients.toml")
 _UNITS = "|".join(table["units"].replace(" ", "|") for table in WORDS.values())
 _MEASURE = rf"(?:sendok\s+(?:makan|teh)|sendok|{_UNITS})\b\.?"
 _QUANTITY = re.compile(rf"^(?:(?:[\d¼½¾⅓⅔⅛⅜⅝⅞.,/–-]+|{_MEASURE})\s*)+", re.IGNORECASE)
-# Ways to write a number: "1 1/2", "1/2", "3", "1.5". 15 digits at most: Python refuses to convert
-# thousands of them.
-_NUMBER = re.compile(r"(?:\d{1,15} +)?\d{1,15}/\d{1,15}|\d{1,15}(?:\.\d{1,15})?")
 
 
 def item_name(item: str) -> str:

@@ -1,13 +1,19 @@
 """The wellness questions: parallel, balanced, careful; no duplicates, doses or contact data."""
 
 import re
+import shutil
+import tomllib
 from collections import Counter
+from pathlib import Path
 
 import pandas as pd
 import pytest
 
 from helpers import medical
+from helpers.files import CourseError
 from helpers.settings import LANGUAGES
+
+TABLES = tomllib.loads(Path(__file__).with_name("cases.toml").read_text(encoding="utf-8"))
 
 FOLDER = medical.FOLDER
 DRAWN = 176  # rows that lots were drawn for; later ones are for training only
@@ -108,10 +114,22 @@ def test_the_split_is_even_over_topics_and_flags_and_later_rows_only_train(writt
     assert set(later["split"]) == {"train"} and (later["see_doctor"] == later["abstain"]).all()
 
 
+@pytest.mark.filterwarnings("ignore::pandas.errors.ParserWarning")
+@pytest.mark.parametrize(
+    "file, old, new, message", TABLES["a_damaged_table_is_refused_with_its_row"]
+)
+def test_a_damaged_table_is_refused_with_its_row(tmp_path, file, old, new, message):
+    folder = shutil.copytree(FOLDER, tmp_path / "health")
+    text = (folder / file).read_text(encoding="utf-8")
+    assert old in text
+    (folder / file).write_text(text.replace(old, new, 1), encoding="utf-8")
+    with pytest.raises(CourseError, match=message):
+        medical.questions("id", folder)
+
+
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_what_guard_and_search_learn_holds_no_unseen_rows(language, everything):
     rows = everything[language]
-    assert not (rows[["qa_id", "question", "split"]] == "").any(axis=None)
     shelf, stories = (rows[rows["split"].isin(s)] for s in (medical.SHELF, ["story"]))
     assert not shelf["question"].str.lower().duplicated().any()
     assert shelf["see_doctor"][shelf["abstain"]].all(), "refusals send to a doctor"
