@@ -7,15 +7,15 @@
     kitchen.faults(task, recipe)  # what was asked for and not done: told to the cook
 
 A small model invents no dish that can be cooked, and it can change one. So it reads the changes,
-the title and the steps of the nearest recipe (`prompt`) and writes the title and the steps that are
-other (`edits`). The rest is copied, and the list of ingredients is made from the steps. It learns
-this from real recipes in which names were swapped, left out or added (`practice`): the real recipe
-is the answer. Roles of ingredients, and the words of a task, are in kitchen.toml.
+the title and the steps of the nearest recipe (`prompt`) and writes the title and the steps that
+change. The rest is copied, and the list of ingredients is made from the steps. It learns this from
+real recipes that lesson 02 damages (a name swapped or left out, a step left out): the real recipe
+is the answer. Where it fails, a rule does the task, by the example of other recipes (`example`).
+Roles of ingredients, and the words of a task, are in kitchen.toml.
 """
 
 from __future__ import annotations
 
-import itertools
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -171,6 +171,36 @@ class Kitchen:
             changes.append((old, name))
         return Task(start, tuple(changes), tuple(missing[MOST:]))
 
+    @cached_property
+    def used(self) -> dict[str, list[tuple[str, str, set[str]]]]:
+        """Name -> (recipe_id, step, the step's words) of all steps of the library that use it."""
+        found = defaultdict(list)
+        for recipe in self.library:
+            for step in recipe.steps:
+                said = set(words(step, self.language))
+                for name in self.listed[id(recipe)]:
+                    if self.mention(step, name):
+                        found[name].append((recipe.recipe_id, step, said))
+        return found
+
+    def example(self, name: str, start: Recipe) -> tuple[str, int]:
+        """How others use an ingredient: (the step most like one of `start`, the number of that).
+
+        Alike is the share of words in common, without the ingredient's own; a step that says the
+        whole name comes before others. ("", 0) where no recipe uses it.
+        """
+        own = set(words(name, self.language))
+        here = [set(words(step, self.language)) - own for step in start.steps]
+        best = (-1.0, 0, "")
+        for other, steps in self.used.items():
+            if own & set(words(other, self.language)) and self.among(name, [other]):
+                for recipe_id, step, said in steps:
+                    for at, one in enumerate(here):
+                        alike = (own <= said) + len(one & said) / (len(one | said) or 1)
+                        if alike > best[0] and recipe_id != start.recipe_id:
+                            best = (alike, at, step)
+        return best[2], best[1]
+
     # --- texts
 
     def prompt(self, task: Task) -> str:
@@ -181,30 +211,6 @@ class Kitchen:
             lines.append(f"{said['add']}: {', '.join(added)}")
         steps = [f"{number}. {step}" for number, step in enumerate(task.start.steps, 1)]
         return "\n".join([*lines, "", task.start.title, *steps])
-
-    @staticmethod
-    def edits(start: Recipe, end: Recipe) -> str:
-        """What the model writes: the title of `end`, and its steps that are other than in `start`.
-
-        "2. ..." is a new text for step 2, "2a. ..." a new step behind it.
-        """
-        # Which of its steps are new: those without which the others are most like the start's.
-        more = range(len(end.steps)), len(end.steps) - len(start.steps)
-        kept = [[i for i in more[0] if i not in new] for new in itertools.combinations(*more)]
-
-        def alike(some):
-            pairs = zip(start.steps, some)
-            return sum(len({*a.split()} & {*end.steps[i].split()}) for a, i in pairs)
-
-        places = {at: n for n, at in enumerate(max(kept, key=alike), 1)}
-        lines, n = [end.title], 0
-        for at, step in enumerate(end.steps):
-            n = places.get(at, n)
-            if at not in places:
-                lines.append(f"{n}a. {step}")
-            elif step != start.steps[n - 1]:
-                lines.append(f"{n}. {step}")
-        return "\n".join(lines)
 
     def finish(self, task: Task, answer: str) -> Recipe:
         """The whole recipe: the start with what the answer changes, its list made of the steps."""
@@ -290,38 +296,58 @@ class Kitchen:
 
     # --- the whole way
 
+    def as_others(self, task: Task, recipe: Recipe) -> bool:
+        """Whether what is added came into the steps to which the examples point."""
+        at = [self.example(new, task.start)[1] for old, new in task.changes if not old]
+        return all(task.start.steps[i] not in recipe.steps for i in at)
+
     def by_rule(self, task: Task) -> Recipe:
-        """The task without a model: names swapped, what is added put beside one of its role."""
+        """The task without a model: names swapped, what is added put where its example has it."""
         steps, title = list(task.start.steps), task.start.title
+        listed = [*self.names_of(task.start), *start_names(task.start)]  # the pantry's come last
+        no = {"", *TABLE[self.language]["text"]["done"]}  # "goreng" of "minyak goreng"
         for old, new in task.changes:
             if old:
                 steps = [self.swap(step, old, new) for step in steps]
                 title = self.swap(title, old, new)
                 continue
-            listed = self.names_of(task.start)
-            mates = [name for name in listed if self.role(name) == self.role(new)]
-            beside = [
-                (i, m) for m in (*mates, *listed) for i, s in enumerate(steps) if self.mention(s, m)
-            ]
-            if beside:
-                at, mate = beside[0]
-                found = self.said(self.mention(steps[at], mate)).search(steps[at])
-                rest = steps[at][found.end() :]
-                link = ", " if rest.startswith(",") else TABLE[self.language]["text"]["link"]
-                steps[at] = steps[at][: found.end()] + link + new + rest
+            example, at = self.example(new, task.start)
+            for i in (at, *range(len(steps))):
+                mates = [name for name in listed if self.mention(steps[i], name).lower() not in no]
+                if mates:
+                    # Beside what the example names as well, else one of its role, else any.
+                    mates.sort(key=lambda n: self.role(n) != self.role(new))
+                    mates.sort(key=lambda n: not self.mention(example, n))
+                    steps[i] = self.beside(steps[i], mates[0], new)
+                    break
         made = replace(task.start, title=title, steps=tuple(steps))
         return replace(made, ingredients=self.list_of(task, steps))
+
+    def beside(self, step: str, mate: str, new: str) -> str:
+        """The step with `new` in the row in which `mate` stands: "a dan b" -> "a, c, dan b"."""
+        said = TABLE[self.language]["text"]
+        found = self.said(self.mention(step, mate)).search(step)
+        before, rest = step[: found.start()], step[found.end() :]
+        if before.endswith(said["link"]):  # the last of a row
+            before = before.removesuffix(said["link"]).rstrip(",") + ", "
+            return f"{before}{found[0]}{said['last']}{new}{rest}"
+        if rest.startswith(said["link"]):  # the last but one
+            return f"{before}{found[0]}, {new}{said['last']}{rest.removeprefix(said['link'])}"
+        link = ", " if rest.startswith(",") else said["link"]
+        return f"{before}{found[0]}{link}{new}{rest}"
 
     def serve(self, task: Task, answer: str) -> Served:
         """The recipe by "people" where nothing has to change, else by the "model".
 
-        By the "rule" where the model's answer has a fault that the rule's has not.
+        By the "rule" where the model's answer has a fault that the rule's has not, or puts what is
+        added into another step than other recipes would.
         """
         if not task.changes:
             return Served(task.start, task, "people")
         made = {"model": self.finish(task, answer), "rule": self.by_rule(task)}
         faults = {by: self.faults(task, recipe) for by, recipe in made.items()}
-        by = min(faults, key=lambda one: len(faults[one]))
+        own = self.as_others(task, made["model"])
+        by = min(faults, key=lambda one: (len(faults[one]), one == "model" and not own))
         unmet = [("missing", name) for name in task.left_out]
         return Served(made[by], task, by, (*faults[by], *unmet))
 

@@ -35,7 +35,6 @@ RUNTIME = {"cuda": 450_000_000, "cpu": 750_000_000}
 # Share of the changing parts that is held without being used: on a GPU by the allocator, on a
 # processor also by oneDNN, which keeps a program for each shape; 60 to 80 % seen in lesson 03.
 SLACK = {"cuda": 0.05, "cpu": 0.75}
-PIECE = 128  # label positions whose logits exist at the same time on a processor
 
 
 @dataclass(frozen=True)
@@ -228,9 +227,9 @@ def step_bytes(shape: Shape, job: Job) -> tuple[dict[str, int], dict[str, int]]:
     # At the loss: log-probabilities, their gradient and the logits' gradient, in fp32; and a 16-bit
     # copy of an fp32 head while its gradient is due.
     positions = math.ceil(tokens * job.label_share)
-    logits = 12 * model.vocab_size * (positions if cuda else min(PIECE, positions))
+    logits = 12 * model.vocab_size * positions
     head = model.vocab_size * model.hidden_size * s if stream > s else 0
-    late = logits // 3 if cuda else 0  # comes in the backward pass only
+    late = logits // 3  # comes in the backward pass only
     # Passing through a layer: tensors of the MLP (four where up_proj has an adapter, else three),
     # and on a processor peft's copies of what the adapters read, which autocast spares on a GPU.
     copies = 2 * width if cuda else 8 * width

@@ -28,7 +28,7 @@ from transformers import Trainer
 from . import files, models, prompts, splits
 from .files import CourseError, LabelMaskError, sentence
 from .memory import free, used_gb
-from .planner import PIECE, check_fits
+from .planner import check_fits
 from .prompts import IGNORE
 from .settings import PACKAGED_NAME, Settings
 from .show import Live, num
@@ -130,51 +130,11 @@ def label_loss(model, batch, dtype, reduction="mean"):
         hidden = causal.get_decoder()(
             input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
         ).last_hidden_state[:, :-1]  # (batch, length - 1, width)
-        # A processor takes them in pieces; an output layer that learns needs its own gradient.
-        if targets.is_cpu and not any(p.requires_grad for p in head.parameters()):
-            nats = InPieces.apply(hidden[keep], targets[keep], nats_of)
-        else:
-            nats = nats_of(hidden[keep], targets[keep])
+        nats = nats_of(hidden[keep], targets[keep])
     # One number, or the nats put back at their places and added up by row.
     if reduction != "none":
         return nats.mean() if reduction == "mean" else nats.sum()
     return torch.zeros(targets.shape, device=nats.device).masked_scatter(keep, nats).sum(dim=1)
-
-
-class InPieces(torch.autograd.Function):
-    """A loss of hidden states (positions, width), `PIECE` positions at a time: (positions,) nats.
-
-    The logits of a batch fill hundreds of megabytes, and a processor waits for memory longer than
-    it computes them; those of a piece stay in its cache. Their gradient is taken at once, in the
-    forward pass, so that they need not be kept or computed again: what Liger Kernel's fused cross
-    entropy does on a GPU. The output layer gets no gradient.
-    """
-
-    @staticmethod
-    def forward(ctx, hidden, targets, nats_of):
-        found, gradients = [], []
-        # Piece by piece: the loss, and at once its gradient, as long as the logits are there.
-        for part, wanted in zip(hidden.split(PIECE), targets.split(PIECE)):
-            # Autograd is off inside a Function. It is switched on for the piece where the hidden
-            # states need a gradient: in training, not in evaluation.
-            with torch.set_grad_enabled(ctx.needs_input_grad[0]):
-                # A leaf of its own: the piece's graph begins here, and goes when its logits go.
-                part = part.detach().requires_grad_(ctx.needs_input_grad[0])
-                nats = nats_of(part, wanted)
-                # The sum will do: a position's loss depends on its own hidden state alone, so each
-                # row of this gradient, (positions, width), belongs to one position's nats.
-                if ctx.needs_input_grad[0]:
-                    gradients += torch.autograd.grad(nats.sum(), part)
-            found.append(nats.detach())
-        ctx.save_for_backward(*gradients)
-        return torch.cat(found)
-
-    @staticmethod
-    def backward(ctx, by_nats):
-        # The chain rule: what each position's loss counts for, times its own gradient.
-        by_hidden = torch.cat(ctx.saved_tensors)
-        # One gradient for each argument of `forward`; targets and the function have none.
-        return (by_hidden.float() * by_nats[:, None]).to(by_hidden.dtype), None, None
 
 
 class LabelTrainer(Trainer):

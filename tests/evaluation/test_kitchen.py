@@ -1,6 +1,7 @@
 """From a request to a recipe: reading, nearest, changes, the finished recipe and its faults."""
 
 import ast
+import itertools
 import random
 import re
 from dataclasses import replace
@@ -18,16 +19,19 @@ SOTO = Recipe(
     "Soto Ayam Serai",
     ("500 g ayam", "3 batang serai", "4 siung bawang putih", "1 sdt garam", "1 liter air"),
     ("Haluskan bawang putih dan garam.", "Rebus ayam, serai, dan bumbu dalam air 40 menit."),
+    recipe_id="soto",
 )
 PEPES = Recipe(
     "Pepes Ikan Kembung",
     ("600 g ikan kembung", "5 butir kemiri", "2 ikat kemangi", "1 sdt garam"),
     ("Haluskan kemiri dan garam.", "Lumuri kembung, taburi kemangi.", "Kukus 30 menit."),
+    recipe_id="pepes",
 )
 TAHU = Recipe(
     "Tahu Kecap",
     ("4 buah tahu", "3 sdm kecap manis", "2 cabai rawit"),
     ("Goreng tahu 5 menit.", "Tuang kecap, masak dengan cabai 3 menit."),
+    recipe_id="tahu",
 )
 
 
@@ -80,11 +84,48 @@ def test_the_prompt_says_what_changes_and_shows_the_steps(kitchen):
     assert recipe == f"{SOTO.title}\n1. {SOTO.steps[0]}\n2. {SOTO.steps[1]}"
 
 
+def test_an_example_is_how_another_recipe_uses_it_and_points_to_a_step(kitchen):
+    assert kitchen.example("kemiri", SOTO) == ("Haluskan kemiri dan garam.", 0)
+    assert kitchen.example("kemangi", SOTO)[0] == "Lumuri kembung, taburi kemangi."
+    assert kitchen.example("kemiri", PEPES) == kitchen.example("keju", SOTO) == ("", 0)
+
+
+@pytest.mark.parametrize(
+    "step, new",
+    [
+        ("Rebus ayam.", "Rebus ayam dan tahu."),
+        ("Rebus ayam, angkat.", "Rebus ayam, tahu, angkat."),
+        ("Rebus ayam dan serai.", "Rebus ayam, tahu, dan serai."),
+        ("Rebus serai dan ayam, angkat.", "Rebus serai, ayam, dan tahu, angkat."),
+        ("Rebus ayam, serai, dan garam.", "Rebus ayam, tahu, serai, dan garam."),
+        ("Rebus serai, garam, dan ayam.", "Rebus serai, garam, ayam, dan tahu."),
+    ],
+)
+def test_a_name_joins_a_row_as_one_would_write_it(kitchen, step, new):
+    assert kitchen.beside(step, "ayam", "tahu") == new
+
+
+def test_an_answer_that_puts_the_new_where_nobody_does_gives_way_to_the_rule(kitchen):
+    task = Task(SOTO, (("", "kemiri"),))
+    odd = "Soto\n2. Rebus ayam, kemiri, serai, dan bumbu dalam air 40 menit."
+    served = kitchen.serve(task, odd)
+    assert not kitchen.faults(task, kitchen.finish(task, odd)) and served.by == "rule"
+    assert not kitchen.as_others(task, kitchen.finish(task, odd))
+    assert kitchen.as_others(task, served.recipe)
+
+
+def test_the_rule_puts_what_is_added_where_its_example_has_it(kitchen):
+    made = kitchen.by_rule(Task(SOTO, (("", "kemiri"),)))
+    assert made.steps == ("Haluskan bawang putih, garam, dan kemiri.", SOTO.steps[1])
+    assert made.ingredients[-1] == "5 butir kemiri"
+
+
 def test_the_finished_recipe_copies_the_rest_and_lists_what_its_steps_use(kitchen):
     task = Task(SOTO, (("serai", "kemangi"), ("", "kemiri")))
     answer = (
         "Soto Ayam Kemangi\n1. Haluskan bawang putih, kemiri, dan garam.\n"
-        "2. Rebus ayam dan bumbu dalam air 40 menit.\n2a. Taburi kemangi.\n9. Terbang.\nhalo"
+        "2. Rebus ayam dan bumbu dalam air 40 menit.\n"
+        "2a. Taburi kemangi.\n9. Terbang.\nhalo"
     )
     made = kitchen.finish(task, answer)
     assert made.title == "Soto Ayam Kemangi" and len(made.steps) == 3
@@ -122,7 +163,7 @@ def test_the_model_is_asked_where_something_changes_and_the_rule_answers_where_i
 
     def write(prompts):
         heard.append(len(prompts))
-        return ["Soto\n2. Rebus ayam, serai, kemiri, dan bumbu dalam air 40 menit.", "halo"]
+        return ["Soto\n1. Haluskan kemiri, bawang putih, dan garam.", "halo"]
 
     asked = [Asked(("tahu",)), Asked(("ayam", "serai", "kemiri")), Asked(("ayam", "kemangi"))]
     people, model, rule = kitchen.cook(asked, write)
@@ -142,11 +183,19 @@ def test_a_damaged_recipe_is_put_right_by_its_answer_and_shows_no_scar(language)
     table, _ = recipes.load_recipes(ROOT / "data" / "recipes" / language)
     some = recipes.recipes_of(table)
     cells = nbformat.read(ROOT / "notebooks" / "02_data_csv_qa.ipynb", 4).cells
-    names = {"re": re, "replace": replace, "Task": Task, "words_of": recipes.words}
+    names = {
+        "itertools": itertools,
+        "re": re,
+        "replace": replace,
+        "Task": Task,
+        "words_of": recipes.words,
+    }
     names |= {"item_name": recipes.item_name, "kitchen": Kitchen(some, language)}
     names["cfg"] = type("Settings", (), {"data_language": language})
     for cell in cells:
-        if re.search(r"^def (row_in|in_a_row|untitled|swap_out|practice)\(", cell.source, re.M):
+        if re.search(
+            r"^def (row_in|in_a_row|untitled|swap_out|edits|practice)\(", cell.source, re.M
+        ):
             tree = ast.parse(cell.source)
             kept = (ast.FunctionDef, ast.Assign)
             names_set = ("LINK", "WAYS")
@@ -160,7 +209,7 @@ def test_a_damaged_recipe_is_put_right_by_its_answer_and_shows_no_scar(language)
     kitchen, wrong = names["kitchen"], 0
     for recipe in some[::5]:
         task = names["practice"](recipe, random.Random(recipe.recipe_id))
-        made = kitchen.finish(task, kitchen.edits(task.start, recipe))
+        made = kitchen.finish(task, names["edits"](task.start, recipe))
         wrong += (made.title, made.steps) != (recipe.title, recipe.steps)
         wrong += bool(kitchen.faults(task, made))
         assert not re.search(r",,|, (dan|and) *[,.]|\b(dan|and) (dan|and)\b", str(task.start.steps))

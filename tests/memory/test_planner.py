@@ -56,12 +56,11 @@ def tensor_bytes(*tensors) -> int:
 
 @pytest.fixture
 def on_a_gpu(monkeypatch):
-    """peft believes in autocast on a GPU, and the loss is taken whole."""
+    """peft believes in autocast on a GPU."""
 
     def pretend():
         seen = torch.is_autocast_enabled
         monkeypatch.setattr(torch, "is_autocast_enabled", lambda *d: seen(*d) if d else True)
-        monkeypatch.setattr(training.InPieces, "apply", lambda *given: given[2](*given[:2]))
 
     return pretend
 

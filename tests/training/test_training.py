@@ -17,7 +17,7 @@ import torch
 from huggingface_hub import ModelCard
 from peft import LoraConfig, PeftModel
 
-from helpers import evaluation, models, planner, prompts, splits, training
+from helpers import evaluation, models, prompts, splits, training
 from helpers.files import CourseError, LabelMaskError, write_text
 from helpers.settings import ROOT
 
@@ -98,15 +98,14 @@ def test_the_loss_equals_the_model_s_own_over_the_same_labels(cfg, batch):
     )
 
 
-def test_logits_are_computed_for_label_positions_alone_and_in_pieces(cfg, batch):
+def test_logits_are_computed_for_label_positions_alone(cfg, batch):
     model, counts = models.load_base(cfg, "none").requires_grad_(False), []
     model.get_output_embeddings().register_forward_hook(
         lambda head, given, logits: counts.append(len(logits))
     )
     training.label_loss(model, batch, torch.float32)
     labels = int((batch["labels"][:, 1:] != prompts.IGNORE).sum())
-    assert sum(counts) == labels < batch["labels"].numel()
-    assert max(counts) == planner.PIECE
+    assert counts == [labels] and labels < batch["labels"].numel()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -120,23 +119,6 @@ def test_arithmetic_is_in_16_bits_where_asked_and_no_cache_is_kept(cfg, batch, d
     projection.register_forward_hook(lambda layer, given, out: seen.append(out.dtype))
     training.label_loss(model, batch, dtype)
     assert seen == [dtype, (False, None)]
-
-
-def test_a_loss_in_pieces_has_the_gradient_of_the_whole():
-    head = torch.nn.Linear(8, 50).requires_grad_(False)
-    targets, hidden = torch.randint(50, (300,)), torch.randn(300, 8)
-
-    def whole(hidden, targets):
-        return torch.nn.functional.cross_entropy(head(hidden), targets, reduction="none")
-
-    found = []
-    for loss in (whole, lambda *given: training.InPieces.apply(*given, whole)):
-        given = hidden.clone().requires_grad_()
-        nats = loss(given, targets)
-        (nats * torch.arange(300)).sum().backward()
-        found.append((nats.detach(), given.grad))
-    for one, other in zip(*found):
-        assert torch.allclose(one, other, rtol=1e-4, atol=1e-5)
 
 
 def test_an_output_layer_that_learns_gets_its_gradient(cfg, batch):
