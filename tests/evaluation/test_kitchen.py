@@ -124,8 +124,7 @@ def test_the_finished_recipe_copies_the_rest_and_lists_what_its_steps_use(kitche
     task = Task(SOTO, (("serai", "kemangi"), ("", "kemiri")))
     answer = (
         "Soto Ayam Kemangi\n1. Haluskan bawang putih, kemiri, dan garam.\n"
-        "2. Rebus ayam dan bumbu dalam air 40 menit.\n"
-        "2a. Taburi kemangi.\n9. Terbang.\nhalo"
+        "2. Rebus ayam dan bumbu dalam air 40 menit.\n2a. Taburi kemangi.\n9. Terbang.\nhalo"
     )
     made = kitchen.finish(task, answer)
     assert made.title == "Soto Ayam Kemangi" and len(made.steps) == 3
