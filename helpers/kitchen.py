@@ -20,7 +20,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 from .files import MissingStep, read_toml, sentence
 from .recipes import WORDS, Recipe, head_of, item_name, names, same, words
@@ -28,6 +28,7 @@ from .settings import Settings
 from .splits import saved_rows
 
 TABLE = read_toml("kitchen.toml")
+KINDS = {"rawit", "bird"}  # words that make another ingredient of a name
 MOST = 3  # changes in one recipe: with more of them it is another dish
 
 
@@ -68,13 +69,12 @@ class Kitchen:
         for recipe in self.library:
             for item in recipe.ingredients:
                 self.lines[item_name(item)][item] += 1
-        # Known names by their words, and by what they do in a dish; as often as recipes list them.
-        known = [name for listed in self.listed.values() for name in listed]
-        self.known = {words(name, language): name for name in sorted(set(known))}
-        self.nicknames = {said: name for name, said in WORDS[language]["everyday"].items()}
-        self.by_role = defaultdict(list)
-        for name in known:
-            self.by_role[self.role(name)].append(name)
+        known = {name for listed in self.listed.values() for name in listed}
+        # What people call them, and whole kinds of them: where they say "ikan", any of it will do.
+        people = {said: name for name, said in WORDS[language]["everyday"].items()}
+        people |= TABLE[language]["alone"]
+        self.alone = {words(said, language): name for said, name in people.items()}
+        self.known = self.alone | {words(name, language): name for name in sorted(known)}
 
     @cached_property
     def rank(self) -> dict[str, tuple[int, str]]:
@@ -94,11 +94,15 @@ class Kitchen:
 
     def among(self, name: str, others: Iterable[str]) -> bool:
         """Whether one of the others is the same, or the same more exactly: "kuning telur asin"."""
-        own = set(words(name, self.language))
+        own = words(name, self.language)
         for other in others:
-            its = set(words(other, self.language))
-            part = len(own & its) > 1 and (own <= its or its <= own)
-            if part or same(name, other, self.language):
+            short, long = sorted((own, words(other, self.language)), key=len)
+            part = set(short) <= set(long) and len(set(short)) > 1
+            head = long[:1] if WORDS[self.language]["head"] == "first" else long[-1:]
+            kind = short == head and short in self.alone  # "ikan nila" is an "ikan"
+            # "cabai rawit merah" is not what a recipe calls "cabai merah": hot, not red.
+            apart = len(short) > 1 and KINDS & {*long} - {*short}
+            if not apart and (part or kind or same(name, other, self.language)):
                 return True
         return False
 
@@ -107,8 +111,8 @@ class Kitchen:
     @cached_property
     def titles(self) -> dict[str, str]:
         """Titles by their words, spelt in one way; of one word a title is an ingredient's name."""
-        titles = [recipe.title for recipe in self.library]
-        return {" ".join(w): title for title in titles if len(w := words(title, self.language)) > 1}
+        said = {recipe.title: words(recipe.title, self.language) for recipe in self.library}
+        return {" ".join(some): title for title, some in said.items() if len(some) > 1}
 
     def read(self, text: str) -> Asked:
         """The ingredients that a request names, and the library's dish, where it names one.
@@ -119,20 +123,17 @@ class Kitchen:
         for phrase in TABLE[self.language]["text"]["no_food"]:
             text = text.replace(phrase, " ")
         said, found, at = words(text, self.language), [], 0
-        alone = {(word,) for key in ("classes", "parts") for word in WORDS[self.language][key]}
+        vague = {(word,) for key in ("classes", "parts") for word in WORDS[self.language][key]}
         while at < len(said):
-            # The longest known name that begins here, or what people call it: "kecap".
+            # The longest known name that begins here.
             ends = range(min(len(said), at + 4), at, -1)
             end = next((end for end in ends if said[at:end] in self.known), at)
-            if said[at:end] not in {(), *alone}:
+            if said[at:end] not in {(), *vague} - self.alone.keys():
                 found.append(self.known[said[at:end]])
-            elif name := self.nicknames.get(said[at]):
-                found.append(name)
             at = max(end, at + 1)
         spoken = f" {' '.join(said)} "
         dishes = [title for title in self.titles if f" {title} " in spoken]
-        longest = max(dishes, key=lambda title: title.count(" "), default="")
-        title = self.titles.get(longest, "")
+        title = self.titles.get(max(dishes, key=lambda title: title.count(" "), default=""), "")
         return Asked(tuple(dict.fromkeys(found)), title)
 
     # --- the nearest recipe and what has to change
@@ -152,12 +153,22 @@ class Kitchen:
         """The `count` nearest recipes of the library; of equals the first."""
         return sorted(self.library, key=lambda recipe: -self.score(asked, recipe))[:count]
 
+    def cost(self, asked: Asked, start: Recipe) -> float:
+        """What it takes to make of `start` what was asked for: strange steps, faults, distance."""
+        made = self.by_rule(task := self.task(asked, start))
+        wrong = self.strange(task, made) + len(self.faults(task, made))
+        return wrong - self.score(asked, start) / 4
+
     def task(self, asked: Asked, start: Recipe | None = None) -> Task:
         """What has to change in `start`, or in the nearest recipe, to use what was asked for.
 
         What is missing takes the place of something of its role that nobody asked for, or is added.
+        Where the nearest recipe has to change, the one of the eight nearest that costs least does.
         """
-        start = start or self.nearest(asked)[0]
+        if not start:
+            start, *others = self.nearest(asked, 8)
+            if self.task(asked, start).changes:
+                start = min([start, *others], key=partial(self.cost, asked))
         listed = self.names_of(start)
         missing = [name for name in asked.items if not self.among(name, listed)]
         missing.sort(key=lambda name: self.role(name) != "protein")
@@ -183,23 +194,32 @@ class Kitchen:
                         found[name].append((recipe.recipe_id, step, said))
         return found
 
-    def example(self, name: str, start: Recipe) -> tuple[str, int]:
-        """How others use an ingredient: (the step most like one of `start`, the number of that).
+    def example(self, name: str, steps: Sequence[str], but: str = "") -> tuple[float, str, int]:
+        """How others use an ingredient: (how alike, their step, the number of the one of `steps`).
 
-        Alike is the share of words in common, without the ingredient's own; a step that says the
-        whole name comes before others. ("", 0) where no recipe uses it.
+        Of all steps of the library that use it, without the recipe of the id `but`, the one most
+        like one of `steps`. Alike is the share of words in common, without the ingredient's own:
+        0 to 1. (0, "", 0) where no recipe uses it.
         """
-        own = set(words(name, self.language))
-        here = [set(words(step, self.language)) - own for step in start.steps]
-        best = (-1.0, 0, "")
-        for other, steps in self.used.items():
+        own, found = set(words(name, self.language)), []
+        here = [set(words(step, self.language)) - own for step in steps]
+        for other, uses in self.used.items():
             if own & set(words(other, self.language)) and self.among(name, [other]):
-                for recipe_id, step, said in steps:
-                    for at, one in enumerate(here):
-                        alike = (own <= said) + len(one & said) / (len(one | said) or 1)
-                        if alike > best[0] and recipe_id != start.recipe_id:
-                            best = (alike, at, step)
-        return best[2], best[1]
+                for step, said in ((s, w - own) for recipe_id, s, w in uses if recipe_id != but):
+                    alike = [len(one & said) / (len(one | said) or 1) for one in here]
+                    found += [(share, step, at) for at, share in enumerate(alike)]
+        return max(found, key=lambda one: one[0], default=(0.0, "", 0))
+
+    def strange(self, task: Task, recipe: Recipe) -> float:
+        """How unlike all steps of others those are in which what is new comes in: 0 to 1 each.
+
+        Summed over the changes. Kwetiau that is soaked like soun is strange: nobody else does it.
+        """
+        found, changed = 0.0, self.changed(task, recipe.steps)
+        for _, new in task.changes:
+            here = [step for step in changed if self.mention(step, new)]
+            found += 1 - self.example(new, here, task.start.recipe_id)[0]
+        return found
 
     # --- texts
 
@@ -259,6 +279,7 @@ class Kitchen:
     def line(self, name: str) -> str:
         """How a recipe lists an ingredient: the commonest way, else as much as it takes."""
         alike = [known for known in self.lines if same(known, name, self.language)]
+        alike = alike or [known for known in self.lines if self.among(name, [known])]
         best = max(alike, key=lambda known: (known == name, self.lines[known].total()), default="")
         to_taste = TABLE[self.language]["text"]["to_taste"].format(name=name)
         common = self.lines[best].most_common(1)[0][0] if best else to_taste
@@ -270,8 +291,7 @@ class Kitchen:
         """(kind, name): "missing" asked for and in no step, "left" should have gone, "twice" in one
         step of what was added, "lost" what nobody wanted to go.
         """
-        new = [name for _, name in task.changes]
-        found = [("missing", name) for name in new if not self.uses(task, recipe.steps, name)]
+        found = [("missing", n) for _, n in task.changes if not self.uses(task, recipe.steps, n)]
         listed = start_names(recipe)
         gone = [old for old, _ in task.changes if old]
         found += [("left", name) for name in gone if name in listed]
@@ -296,11 +316,6 @@ class Kitchen:
 
     # --- the whole way
 
-    def as_others(self, task: Task, recipe: Recipe) -> bool:
-        """Whether what is added came into the steps to which the examples point."""
-        at = [self.example(new, task.start)[1] for old, new in task.changes if not old]
-        return all(task.start.steps[i] not in recipe.steps for i in at)
-
     def by_rule(self, task: Task) -> Recipe:
         """The task without a model: names swapped, what is added put where its example has it."""
         steps, title = list(task.start.steps), task.start.title
@@ -311,13 +326,13 @@ class Kitchen:
                 steps = [self.swap(step, old, new) for step in steps]
                 title = self.swap(title, old, new)
                 continue
-            example, at = self.example(new, task.start)
+            _, example, at = self.example(new, task.start.steps, task.start.recipe_id)
+            role = self.role(new)
             for i in (at, *range(len(steps))):
                 mates = [name for name in listed if self.mention(steps[i], name).lower() not in no]
+                # Beside what the example names as well, else one of its role, else any.
+                mates.sort(key=lambda n: (not self.mention(example, n), self.role(n) != role))
                 if mates:
-                    # Beside what the example names as well, else one of its role, else any.
-                    mates.sort(key=lambda n: self.role(n) != self.role(new))
-                    mates.sort(key=lambda n: not self.mention(example, n))
                     steps[i] = self.beside(steps[i], mates[0], new)
                     break
         made = replace(task.start, title=title, steps=tuple(steps))
@@ -339,15 +354,13 @@ class Kitchen:
     def serve(self, task: Task, answer: str) -> Served:
         """The recipe by "people" where nothing has to change, else by the "model".
 
-        By the "rule" where the model's answer has a fault that the rule's has not, or puts what is
-        added into another step than other recipes would.
+        By the "rule" where the model's answer has more faults, or as many and is stranger.
         """
         if not task.changes:
             return Served(task.start, task, "people")
         made = {"model": self.finish(task, answer), "rule": self.by_rule(task)}
         faults = {by: self.faults(task, recipe) for by, recipe in made.items()}
-        own = self.as_others(task, made["model"])
-        by = min(faults, key=lambda one: (len(faults[one]), one == "model" and not own))
+        by = min(made, key=lambda one: (len(faults[one]), self.strange(task, made[one])))
         unmet = [("missing", name) for name in task.left_out]
         return Served(made[by], task, by, (*faults[by], *unmet))
 
@@ -368,9 +381,8 @@ class Kitchen:
         """How a text calls an ingredient: by its whole name, or the longest part that names it."""
         own, table = name.split(), WORDS[self.language]
         parts = {" ".join(own[i:j]) for i in range(len(own)) for j in range(i + 1, len(own) + 1)}
-        for part in sorted(
-            parts - {*table["classes"], *table["parts"]}, key=lambda p: (-len(p), p)
-        ):
+        vague = () if (name,) in self.alone else {*table["classes"], *table["parts"]}
+        for part in sorted(parts.difference(vague), key=lambda p: (-len(p), p)):
             if found := self.said(part).search(text):
                 return found[0]
         return ""

@@ -148,16 +148,13 @@ def write_ticks(figure) -> None:
     """Numbers along a figure's axes as the display language writes them: 0,5 in Indonesian."""
     from matplotlib.ticker import ScalarFormatter
 
-    # matplotlib's own text, with point and comma exchanged where Indonesian is shown.
-    class Ticks(ScalarFormatter):
-        def __call__(self, x, pos=None):
-            text = super().__call__(x, pos)
-            return text.translate(str.maketrans(".,", tr(",.", ".,")))
+    def written(x, _):
+        return f"{x:g}".translate(str.maketrans(".,", tr(",.", ".,")))
 
     for axes in figure.axes:
         for axis in (axes.xaxis, axes.yaxis):
             if type(axis.get_major_formatter()) is ScalarFormatter:  # nobody chose another
-                axis.set_major_formatter(Ticks())
+                axis.set_major_formatter(written)
 
 
 def figure_html(figure, alt_id: str, alt_en: str):

@@ -20,7 +20,8 @@ CALLS = {
     "07_medical_qa": "add_special_tokens resize_token_embeddings TfidfVectorizer",
     "08_jsonl_finetuning": "train_test_split LoraConfig TrainingArguments load_dataset",
     "09_hosted_jobs": "files.create jobs.create jobs.retrieve completions.create OpenAI",
-    "10_sensor_advice": "finetune fit predict generate",
+    "10_sensor_advice": "finetune DecisionTreeClassifier GradientBoostingClassifier"
+    " RandomForestClassifier fit predict generate",
     "11_second_round": "finetune binomtest",
     "12_scale_out": "LocalCluster Client",
 }
