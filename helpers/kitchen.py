@@ -300,10 +300,11 @@ class Kitchen:
             said = {name: self.mention(step, name) for name in added}
             often = [n for n in added if said[n] and len(self.said(said[n]).findall(step)) > 1]
             found += [("twice", name) for name in often]
-        # What nobody wanted to go: mentioned by the start's steps, and not any more.
-        before, after = " ".join(task.start.steps), " ".join(recipe.steps)
+        # What nobody wanted to go: mentioned by the start's steps, and not any more, or just by a
+        # part of its name ("gula jahe" of "gula merah", where "bawang merah" was to go).
         for name in start_names(task.start):
-            if name not in gone and self.mention(before, name) and not self.mention(after, name):
+            was, now = (self.mention(" ".join(one.steps), name) for one in (task.start, recipe))
+            if name not in gone and len(now) < len(was):
                 found.append(("lost", name))
         return found
 
