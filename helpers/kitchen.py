@@ -2,13 +2,13 @@
 
     kitchen = Kitchen(library, "id")  # recipes that may be shown: those of the training
     asked = kitchen.read("Aku punya ayam, kemiri, dan serai. Masak apa?")
-    task = kitchen.task(asked)  # the nearest recipe, and what has to change in it
+    task = kitchen.task(asked)  # of the nearest recipes one, and what has to change in it
     recipe = kitchen.finish(task, answer)  # the model's answer, as a whole recipe
     kitchen.faults(task, recipe)  # what was asked for and not done: told to the cook
 
 A small model invents no dish that can be cooked, and it can change one. So it reads the changes,
-the title and the steps of the nearest recipe (`prompt`) and writes the title and the steps that
-change. The rest is copied, and the list of ingredients is made from the steps. It learns this from
+the title and the steps of a recipe near by (`prompt`) and writes the title and the steps that
+change. Of the near ones that one is taken whose new steps are least `strange`. The rest is copied, and the list of ingredients is made from the steps. It learns this from
 real recipes that lesson 02 damages (a name swapped or left out, a step left out): the real recipe
 is the answer. Where it fails, a rule does the task, by the example of other recipes (`example`).
 Roles of ingredients, and the words of a task, are in kitchen.toml.
