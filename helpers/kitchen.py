@@ -8,9 +8,10 @@
 
 A small model invents no dish that can be cooked, and it can change one. So it reads the changes,
 the title and the steps of a recipe near by (`prompt`) and writes the title and the steps that
-change. Of the near ones that one is taken whose new steps are least `strange`. The rest is copied, and the list of ingredients is made from the steps. It learns this from
-real recipes that lesson 02 damages (a name swapped or left out, a step left out): the real recipe
-is the answer. Where it fails, a rule does the task, by the example of other recipes (`example`).
+change. Of the near ones that one is taken whose new steps are least `strange`. The rest is copied,
+and the list of ingredients is made from the steps. It learns this from real recipes that lesson 02
+damages (a name swapped or left out, a step left out): the real recipe is the answer. Where it
+fails, a rule does the task, by the example of other recipes (`example`).
 Roles of ingredients, and the words of a task, are in kitchen.toml.
 """
 
