@@ -121,7 +121,8 @@ def metrics_of(state, answer, cfg) -> list[dict]:
     names |= {"cfg": cfg, "model": SimpleNamespace(disable_adapter=base)}
     names["generation"] = SimpleNamespace(answers=answers, decoding=generation.decoding)
     course.start_records("04_evaluation")
-    run_cells(names, "def test_rows", "tasks =", "live, firsts", "chosen =", "def alone")
+    run_cells(names, "def test_rows", "tasks =", "wanted = K", "live, firsts", "chosen =")
+    run_cells(names, "TITLE, PANTRY", "def alone")
     run_cells(
         names,
         "def table(",
