@@ -21,7 +21,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property, lru_cache, partial
 
 from .files import MissingStep, read_toml, sentence
 from .recipes import WORDS, Recipe, head_of, item_name, names, same, words
@@ -29,7 +29,6 @@ from .settings import Settings
 from .splits import saved_rows
 
 TABLE = read_toml("kitchen.toml")
-KINDS = {"rawit", "bird"}  # words that make another ingredient of a name
 MOST = 3  # changes in one recipe: with more of them it is another dish
 
 
@@ -65,6 +64,8 @@ class Kitchen:
 
     def __init__(self, library: Sequence[Recipe], language: str):
         self.library, self.language = list(library), language
+        # Asked for again and again, of eight recipes for each request: kept.
+        self.example = lru_cache(2**14)(self.example)
         self.listed = {id(r): names(r.ingredients, language) for r in self.library}
         self.lines = defaultdict(Counter)  # name -> the lines that list it, commonest first
         for recipe in self.library:
@@ -102,7 +103,7 @@ class Kitchen:
             head = long[:1] if WORDS[self.language]["head"] == "first" else long[-1:]
             kind = short == head and short in self.alone  # "ikan nila" is an "ikan"
             # "cabai rawit merah" is not what a recipe calls "cabai merah": hot, not red.
-            apart = len(short) > 1 and KINDS & {*long} - {*short}
+            apart = len(short) > 1 and {"rawit", "bird"} & {*long} - {*short}
             if not apart and (part or kind or same(name, other, self.language)):
                 return True
         return False
@@ -218,7 +219,7 @@ class Kitchen:
         """
         found, changed = 0.0, self.changed(task, recipe.steps)
         for _, new in task.changes:
-            here = [step for step in changed if self.mention(step, new)]
+            here = tuple(step for step in changed if self.mention(step, new))
             found += 1 - self.example(new, here, task.start.recipe_id)[0]
         return found
 
