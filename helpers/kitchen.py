@@ -30,6 +30,8 @@ from .splits import saved_rows
 
 TABLE = read_toml("kitchen.toml")
 MOST = 3  # changes in one recipe: with more of them it is another dish
+NEAR = 8  # nearest recipes that are looked at for the one that costs least to change
+FAR = 0.25  # what it costs to be one point of `score` further away, in strange steps or faults
 
 
 @dataclass(frozen=True)
@@ -64,8 +66,9 @@ class Kitchen:
 
     def __init__(self, library: Sequence[Recipe], language: str):
         self.library, self.language = list(library), language
-        # Asked for again and again, of eight recipes for each request: kept.
+        # Asked again and again, of each recipe or of the nearest ones for each request: kept.
         self.example = lru_cache(2**14)(self.example)
+        self.meets = lru_cache(2**18)(self.meets)
         self.listed = {id(r): names(r.ingredients, language) for r in self.library}
         self.lines = defaultdict(Counter)  # name -> the lines that list it, commonest first
         for recipe in self.library:
@@ -76,7 +79,10 @@ class Kitchen:
         people = {said: name for name, said in WORDS[language]["everyday"].items()}
         people |= TABLE[language]["alone"]
         self.alone = {words(said, language): name for said, name in people.items()}
-        self.known = self.alone | {words(name, language): name for name in sorted(known)}
+        # A class or a part of something ("daun", "potong") is no ingredient, unless said alone.
+        vague = {(word,) for key in ("classes", "parts") for word in WORDS[language][key]}
+        by_words = {words(name, language): name for name in sorted(known)}
+        self.known = self.alone | {own: by_words[own] for own in by_words if own not in vague}
 
     @cached_property
     def rank(self) -> dict[str, tuple[int, str]]:
@@ -96,17 +102,17 @@ class Kitchen:
 
     def among(self, name: str, others: Iterable[str]) -> bool:
         """Whether one of the others is the same, or the same more exactly: "kuning telur asin"."""
-        own = words(name, self.language)
-        for other in others:
-            short, long = sorted((own, words(other, self.language)), key=len)
-            part = set(short) <= set(long) and len(set(short)) > 1
-            head = long[:1] if WORDS[self.language]["head"] == "first" else long[-1:]
-            kind = short == head and short in self.alone  # "ikan nila" is an "ikan"
-            # "cabai rawit merah" is not what a recipe calls "cabai merah": hot, not red.
-            apart = len(short) > 1 and {"rawit", "bird"} & {*long} - {*short}
-            if not apart and (part or kind or same(name, other, self.language)):
-                return True
-        return False
+        return any(self.meets(name, other) for other in others)
+
+    def meets(self, name: str, other: str) -> bool:
+        """`among` for one other name."""
+        short, long = sorted((words(one, self.language) for one in (name, other)), key=len)
+        part = set(short) <= set(long) and len(set(short)) > 1
+        head = long[:1] if WORDS[self.language]["head"] == "first" else long[-1:]
+        kind = short == head and short in self.alone  # "ikan nila" is an "ikan"
+        # "cabai rawit merah" is not what a recipe calls "cabai merah": hot, not red.
+        apart = len(short) > 1 and {"rawit", "bird"} & {*long} - {*short}
+        return not apart and (part or kind or same(name, other, self.language))
 
     # --- reading
 
@@ -125,12 +131,11 @@ class Kitchen:
         for phrase in TABLE[self.language]["text"]["no_food"]:
             text = text.replace(phrase, " ")
         said, found, at = words(text, self.language), [], 0
-        vague = {(word,) for key in ("classes", "parts") for word in WORDS[self.language][key]}
         while at < len(said):
             # The longest known name that begins here.
             ends = range(min(len(said), at + 4), at, -1)
             end = next((end for end in ends if said[at:end] in self.known), at)
-            if said[at:end] not in {(), *vague} - self.alone.keys():
+            if end > at:
                 found.append(self.known[said[at:end]])
             at = max(end, at + 1)
         spoken = f" {' '.join(said)} "
@@ -159,18 +164,18 @@ class Kitchen:
         """What it takes to make of `start` what was asked for: strange steps, faults, distance."""
         made = self.by_rule(task := self.task(asked, start))
         wrong = self.strange(task, made) + len(self.faults(task, made))
-        return wrong - self.score(asked, start) / 4
+        return wrong - FAR * self.score(asked, start)
 
     def task(self, asked: Asked, start: Recipe | None = None) -> Task:
         """What has to change in `start`, or in the nearest recipe, to use what was asked for.
 
         What is missing takes the place of something of its role that nobody asked for, or is added.
-        Where the nearest recipe has to change, the one of the eight nearest that costs least does.
+        Where the nearest recipe has to change, the one of the NEAR nearest that costs least does.
         """
         if not start:
-            start, *others = self.nearest(asked, 8)
-            if self.task(asked, start).changes:
-                start = min([start, *others], key=partial(self.cost, asked))
+            near = self.nearest(asked, NEAR)
+            change = self.task(asked, near[0]).changes
+            start = min(near, key=partial(self.cost, asked)) if change else near[0]
         listed = self.names_of(start)
         missing = [name for name in asked.items if not self.among(name, listed)]
         missing.sort(key=lambda name: self.role(name) != "protein")
@@ -294,9 +299,8 @@ class Kitchen:
         step of what was added, "lost" what nobody wanted to go.
         """
         found = [("missing", n) for _, n in task.changes if not self.uses(task, recipe.steps, n)]
-        listed = start_names(recipe)
         gone = [old for old, _ in task.changes if old]
-        found += [("left", name) for name in gone if name in listed]
+        found += [("left", name) for name in gone if name in start_names(recipe)]
         added = [name for old, name in task.changes if not old]
         for step in self.changed(task, recipe.steps):
             said = {name: self.mention(step, name) for name in added}
@@ -392,8 +396,7 @@ class Kitchen:
 
     def swap(self, text: str, old: str, new: str) -> str:
         """The text with one name for another, in the form and the capitals in which it stands."""
-        said = self.mention(text, old)
-        if not said:
+        if not (said := self.mention(text, old)):
             return text
         # "ayam" for "dada ayam": the new one is called by its head alone, too.
         head = head_of(words(new, self.language), self.language)
