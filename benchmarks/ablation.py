@@ -32,12 +32,13 @@ def one_run(name: str, cfg, rows: dict, tokenizer) -> dict:
 
     changes = dict(CHANGES[name])
     changes["learning_rate"] = cfg.learning_rate * changes.get("learning_rate", 1.0)
+    targets = changes.pop("targets", cfg.targets)
     cfg = dataclasses.replace(cfg, **changes)
-    trainer = bench.train(cfg, rows, tokenizer)
+    trainer = bench.train(cfg, rows, tokenizer, targets=targets)
     run = {
         "changed": name,
         "rank": cfg.rank,
-        "targets": cfg.targets,
+        "targets": targets,
         "learning_rate": cfg.learning_rate,
         "parameters": trainer.model.get_nb_trainable_parameters()[0],
         "training_loss": bench.logged(trainer, "loss")[-1][1],

@@ -103,14 +103,16 @@ def shortened(cfg, steps: int):
     return dataclasses.replace(cfg, max_steps=steps, warmup_steps=min(cfg.warmup_steps, steps // 4))
 
 
-def train(cfg, rows: dict, tokenizer, evaluate: bool = False):
+def train(cfg, rows: dict, tokenizer, evaluate: bool = False, targets=None):
     """Train a fresh adapter on `rows["train"]`; returns the Trainer, its model trained.
 
     `evaluate`: with evaluations, early stopping and the best adapter at the end, as in lesson 03.
+    `targets`: the adapter's layers instead of the profile's, for which the memory is planned.
     """
     from helpers import models, training
 
-    model = training.attach_adapter(models.load_base(cfg, for_training=True), cfg)
+    adapted = dataclasses.replace(cfg, targets=targets or cfg.targets)
+    model = training.attach_adapter(models.load_base(cfg, for_training=True), adapted)
     with tempfile.TemporaryDirectory() as folder:
         parts = rows["train"], rows["validation"]
         args = training.arguments(cfg, len(rows["train"]), Path(folder))
