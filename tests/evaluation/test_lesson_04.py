@@ -10,6 +10,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+import sacrebleu
 import torch
 from sklearn.metrics import cohen_kappa_score
 
@@ -101,7 +102,7 @@ def state():
     found |= {"evaluation": evaluation, "tokenizer": None, "tr": tr, "num": num, "percent": percent}
     found |= {"show": len, "say": lambda *_: None, "record": course.record, "gain_low": 1}
     found["Live"] = lambda: SimpleNamespace(show=lambda *_, **__: None)
-    return vars(recipes) | found | {"recipes": recipes}
+    return vars(recipes) | found | {"recipes": recipes, "sacrebleu": sacrebleu}
 
 
 def metrics_of(state, answer, cfg) -> list[dict]:
