@@ -80,9 +80,9 @@ class Kitchen:
         people |= TABLE[language]["alone"]
         self.alone = {words(said, language): name for said, name in people.items()}
         # A class or a part of something ("daun", "potong") is no ingredient, unless said alone.
-        vague = {(word,) for key in ("classes", "parts") for word in WORDS[language][key]}
-        by_words = {words(name, language): name for name in sorted(known)}
-        self.known = self.alone | {own: by_words[own] for own in by_words if own not in vague}
+        self.vague = {word for key in ("classes", "parts") for word in WORDS[language][key]}
+        by_words = {words(name, language): name for name in sorted(known) if name not in self.vague}
+        self.known = self.alone | by_words
 
     @cached_property
     def rank(self) -> dict[str, tuple[int, str]]:
@@ -386,9 +386,9 @@ class Kitchen:
 
     def mention(self, text: str, name: str) -> str:
         """How a text calls an ingredient: by its whole name, or the longest part that names it."""
-        own, table = name.split(), WORDS[self.language]
+        own = name.split()
         parts = {" ".join(own[i:j]) for i in range(len(own)) for j in range(i + 1, len(own) + 1)}
-        vague = () if (name,) in self.alone else {*table["classes"], *table["parts"]}
+        vague = () if (name,) in self.alone else self.vague
         for part in sorted(parts.difference(vague), key=lambda p: (-len(p), p)):
             if found := self.said(part).search(text):
                 return found[0]
