@@ -9,6 +9,7 @@ Lesson 01 shows the table.
 """
 
 import dataclasses
+import gc
 import random
 import tempfile
 from types import SimpleNamespace
@@ -23,12 +24,18 @@ PROFILES = [name for name, row in settings.profiles().items() if row["needs_cuda
 
 def random_model(name: str, folder: str, dtype) -> None:
     """Save a model with the sizes of the base model `name` and random weights."""
+    import torch
     from transformers import AutoModelForCausalLM
 
     from helpers import models, planner
 
     config = planner.find(name).config
-    AutoModelForCausalLM.from_config(config, dtype=dtype).save_pretrained(folder)
+    # Drawn on the card: billions of random numbers take minutes on a processor.
+    with torch.device("cuda"):
+        AutoModelForCausalLM.from_config(config, dtype=dtype).save_pretrained(folder)
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
     models.load_tokenizer(settings.load("sanity")).save_pretrained(folder)
 
 
@@ -51,9 +58,6 @@ def variant(name: str, profile: str, language: str, steps: int) -> dict:
     from helpers import models, planner
 
     row = settings.profiles()[name]
-    card, total = row["vram_gb"] * 2**30, torch.cuda.mem_get_info()[1]
-    torch.cuda.set_per_process_memory_fraction(min(1.0, card / total))
-
     # The profile's own base model, where it cannot be downloaded too: only its sizes are needed.
     cfg = bench.shortened(settings.load(name), steps)
     cfg = dataclasses.replace(cfg, base_model=row["base_model"])
@@ -61,6 +65,8 @@ def variant(name: str, profile: str, language: str, steps: int) -> dict:
     predicted = plan.total_bytes - plan.parts["runtime"] - plan.parts["allocator_slack"]
     with tempfile.TemporaryDirectory() as folder:
         random_model(cfg.base_model, folder, models.compute_dtype(cfg))
+        card, total = row["vram_gb"] * 2**30, torch.cuda.mem_get_info()[1]
+        torch.cuda.set_per_process_memory_fraction(min(1.0, card / total))
         cfg = dataclasses.replace(cfg, base_model=folder)
         rows = random_rows(cfg, vocabulary=30_000)
         parts = {"train": rows, "validation": rows[:1]}

@@ -12,9 +12,10 @@ from pathlib import Path
 
 import bench
 import jinja2
+import pandas as pd
 
 from helpers.files import read_json, write_text
-from helpers.settings import profiles
+from helpers.settings import ROOT, profiles
 from pipeline.report import READMES, write_part, written
 
 HERE = Path(__file__).resolve().parent
@@ -58,6 +59,17 @@ def table(result: dict, columns: dict[str, str]) -> list[list[str]]:
     return rows
 
 
+def on_cards() -> tuple[dict, dict]:
+    """fake_cuda.json with the measured training step beside, GB; device, date and the error, GB."""
+    found = pd.read_csv(ROOT / "data" / "gpu_measurements.csv", index_col="profile")
+    found = found[(found["where"] == "cuda") & (found["status"] == "measured")]
+    counted = read_json(bench.RESULTS / "fake_cuda.json")
+    for name, gb in counted["gb"].items():
+        gb["measured"] = found["peak_mb"].get(name, 0) / 1e3  # 0: never measured
+    about = {name: ", ".join(sorted(set(found[name]))) for name in ("device", "date")}
+    return counted, about | {"more": (found["peak_mb"] - found["predicted_mb"]).max() / 1e3}
+
+
 def page(language: str) -> str:
     """The whole page in one language, Markdown; Indonesian numbers have a comma."""
     made = jinja2.Environment(
@@ -67,6 +79,7 @@ def page(language: str) -> str:
         undefined=jinja2.StrictUndefined,
     )
     found = {name: read_json(bench.RESULTS / f"{name}.json") for name in NAMES}
+    found["fake_cuda"], found["measured"] = on_cards()
     goals = tomllib.loads((HERE / "goals.toml").read_text(encoding="utf-8"))["goal"]
     shown = [(goal, *reached(goal, found)) for goal in goals]
     made.filters["n"] = lambda text: written(str(text), language)
@@ -76,16 +89,17 @@ def page(language: str) -> str:
 
 def cards(language: str) -> str:
     """The READMEs' table: a column for each card, Markdown; GB, 10^9 bytes of tensors."""
-    gb, known = read_json(bench.RESULTS / "fake_cuda.json")["gb"], profiles()
+    gb, known = on_cards()[0]["gb"], profiles()
     columns = [["", "---"]]
     columns[0] += {
-        "en": ["Base model", "Training, GB: planned", "counted", "Chat, GB: counted"],
-        "id": ["Model dasar", "Latihan, GB: menurut rencana", "dihitung", "Obrolan, GB: dihitung"],
-    }[language]
+        "en": "Base model|Training, GB: planned|counted|measured|Chat, GB: counted",
+        "id": "Model dasar|Latihan, GB: menurut rencana|dihitung|diukur|Obrolan, GB: dihitung",
+    }[language].split("|")
     for name in CARDS:
         card = known[name]["hardware"][language].split(",")[0]
         model = known[name]["base_model"].split("/")[1].replace("-Instruct", "")
-        sizes = (f"{gb[name][part]:.1f}" for part in ("planned", "train", "chat"))
+        sizes = [gb[name][part] for part in ("planned", "train", "measured", "chat")]
+        sizes = [f"{size:.1f}" if size else "–" for size in sizes]
         columns.append([card, "---:", model, *(written(size, language) for size in sizes)])
     return "".join(f"| {' | '.join(row)} |\n" for row in zip(*columns, strict=True))
 

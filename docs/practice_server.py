@@ -6,6 +6,7 @@
 
 It invents nothing: `train` does the work of a job, and the tuned model's answers come from what
 `train` returns. It has no accounts, prices, streaming or paging, and forgets all when it stops.
+A job that is cancelled ends at its next event; a file that is deleted is gone from the disk.
 """
 
 import inspect
@@ -28,6 +29,10 @@ def refusal(status: int, message: str) -> JSONResponse:
     return JSONResponse({"error": error}, status, {"Retry-After": "1"} if status == 429 else None)
 
 
+class Cancelled(Exception):
+    """Raised by `emit` in a job that its client has cancelled."""
+
+
 class PracticeServer:
     """`train(training_file, validation_file, emit)` runs in a thread of its own for each job.
 
@@ -44,14 +49,17 @@ class PracticeServer:
     def __init__(self, train, faults=()):
         self.train, self.faults = train, list(faults)
         self.log, self.files, self.jobs, self.tuned = [], {}, [], {}
+        self.uploads = 0
         # what stands below /jobs: all of them, each by its id, and its events; the newest first
         self.shown = {"": {"object": "list", "data": self.jobs, "has_more": False}}
         self.folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-        # four routes; functions without `async` run in threads of their own
+        # six routes; functions without `async` run in threads of their own
         app = FastAPI(openapi_url=None)
         app.post("/v1/files")(self.upload)
+        app.delete("/v1/files/{key}")(self.delete)
         app.post("/v1/fine_tuning/jobs")(self.create)
         app.get("/v1/fine_tuning/jobs{path:path}")(self.look_up)
+        app.post("/v1/fine_tuning/jobs/{key}/cancel")(self.cancel)
         app.post("/v1/chat/completions")(self.complete)
         app.middleware("http")(self.fail_first)
         # a body without what is needed: the first thing that is wrong
@@ -81,10 +89,17 @@ class PracticeServer:
         return reply
 
     def upload(self, file: UploadFile, purpose: str = Form()):
-        key = f"file-{len(self.files) + 1}"
+        self.uploads += 1  # an id is never given twice, also where a file was deleted
+        key = f"file-{self.uploads}"
         self.files[key] = Path(self.folder.name) / f"{key}.jsonl"
         self.files[key].write_bytes(file.file.read())
         return {"id": key, "object": "file", "purpose": purpose, "filename": file.filename}
+
+    def delete(self, key: str):
+        if key not in self.files:
+            return refusal(404, f"no such file: {key}")
+        self.files.pop(key).unlink()
+        return {"id": key, "object": "file", "deleted": True}
 
     def create(self, body: JobCreateParams):
         # some providers take the hyperparameters beside the method
@@ -100,31 +115,44 @@ class PracticeServer:
         # what was asked for, and what has become of it
         key, events = f"ftjob-{len(self.jobs) + 1}", []
         job = body | {"id": key, "object": "fine_tuning.job", "hyperparameters": asked}
-        job |= {"status": "queued", "fine_tuned_model": None, "trained_tokens": None, "error": None}
+        job |= {"status": "running"} | dict.fromkeys(
+            ["fine_tuned_model", "trained_tokens", "error"]
+        )
         listed = {"object": "list", "data": events, "has_more": False}
         self.shown |= {f"/{key}": job, f"/{key}/events": listed}
         self.jobs.insert(0, job)
-        threading.Thread(target=self.run, args=(job, events, sent), daemon=True).start()
+        threading.Thread(target=self.run, args=(job, events, sent), name=key, daemon=True).start()
         return job
 
     def run(self, job: dict, events: list[dict], sent: list[str | None]):
-        """Train, and end as succeeded or failed."""
+        """Train, and end as succeeded, failed or cancelled."""
 
         def emit(message: str):
+            if job["status"] == "cancelled":
+                raise Cancelled
             events.insert(0, {"id": f"{job['id']}-{len(events)}", "message": message})
 
-        job["status"] = "running"
-        emit(f"Fine-tuning job started: {job['id']}")
         # "auto" leaves it to `train`
         asked = {k: v for k, v in job["hyperparameters"].items() if v != "auto"}
         try:
-            answer, job["trained_tokens"] = self.train(*map(self.files.get, sent), emit, **asked)
-            job["fine_tuned_model"] = f"ft:{self.model}:{job['id']}"
+            emit(f"Fine-tuning job started: {job['id']}")
+            answer, tokens = self.train(*map(self.files.get, sent), emit, **asked)
+            emit(f"New fine-tuned model created: ft:{self.model}:{job['id']}")
+            job |= {"fine_tuned_model": f"ft:{self.model}:{job['id']}", "trained_tokens": tokens}
             self.tuned[job["fine_tuned_model"]] = answer
-            emit(f"New fine-tuned model created: {job['fine_tuned_model']}")
             job["status"] = "succeeded"
+        except Cancelled:
+            pass  # nothing is kept of it
         except Exception as problem:  # whatever goes wrong ends the job, not the server
             job |= {"status": "failed", "error": {"message": f"the job failed: {problem}"}}
+
+    def cancel(self, key: str):
+        if not (job := self.shown.get(f"/{key}")):
+            return refusal(404, f"no such job: {key}")
+        if job["status"] != "running":
+            return refusal(400, f"{key} is over: {job['status']}")
+        job["status"] = "cancelled"
+        return job
 
     def look_up(self, path: str):
         """All jobs, one of them, or its events; the newest first, as OpenAI does."""

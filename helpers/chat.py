@@ -51,8 +51,8 @@ class Turn:
     def facts(self) -> str:
         """One line on the answer: how it ended, tokens, speed."""
         how = "stopped" if self.stopped else "ended" if self.ended else "cut_off"
-        speed = {"speed": num(self.tokens_per_s, 1), "first": num(self.first_s, 1)}
-        return sentence("turn", how=sentence(how), tokens=num(self.tokens), **speed)
+        speed = {"speed": num(self.tokens_per_s, ".1f"), "first": num(self.first_s, ".1f")}
+        return sentence("turn", how=sentence(how), tokens=num(self.tokens, ","), **speed)
 
 
 @dataclass(eq=False)
@@ -99,7 +99,7 @@ class Conversation:
         chat, kept = self.messages(question), 0
         used, room = self.bot.count(chat), self.bot.limit - self.answer_tokens
         if used > room:
-            raise UsageError(sentence("too_long", n=num(used), most=num(room)))
+            raise UsageError(sentence("too_long", n=num(used, ","), most=num(room, ",")))
         # Then one earlier turn more, the newest first, as long as there is one and it fits. For
         # these the window counts as well, usually the narrower of the two limits.
         room = min(self.window - self.answer_tokens, room)

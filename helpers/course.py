@@ -12,15 +12,14 @@ import logging
 import math
 import os
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 
 from IPython.display import HTML, display
 
-from . import settings
+from . import settings, show
 from .files import read_toml, sentence, write_json
 from .settings import PACKAGED_NAME, ROOT, Settings
-from .show import align_tables, md, num, say, switch_html, tr
+from .show import align_tables, md, switch_html, tr
 
 NOTEBOOKS = ROOT / "notebooks"
 _rows: list[dict] = []  # what the notebook has recorded
@@ -71,17 +70,35 @@ status: dict[str, str] = {}
 SIGNS = {"correct": "✅", "wrong": "❌", "open": "⏳"}
 
 
-def check(exercise: str, answer, test: Callable[[object], str | None]) -> str:
+def hint(exercise: str, **names) -> str | None:
+    """What the lesson's texts say to an answer: None when it is right, else the hint that fits.
+
+    `names`: the answer, and what the conditions in [check] compare it with. The hint is the first
+    whose condition `when` holds; one without a condition is the last resort. An answer that makes
+    a condition itself fail is wrong, with the error as the hint.
+    """
+    rules, names = show.texts["check"][exercise], {"near": near} | names
+    try:
+        if eval(rules["right"], names):
+            return None
+        found = next(one for one in rules["hints"] if eval(one.get("when", "True"), names))
+    # An answer may be anything, and the error itself is the hint. Mostly it is 0,5, which is two
+    # numbers to Python, or "0,5", which is none.
+    except Exception as problem:
+        return sentence("cannot_check", why=problem)
+    return tr(found["id"], found["en"])
+
+
+def check(exercise: str, answer, **names) -> str:
     """Show whether `answer` passes: "correct", "wrong" or "open", also kept in `status`.
 
-    `test` returns None for a right answer, else a hint in the display language. An answer that
-    makes the test itself fail counts as wrong, with the error as the hint.
+    What is right, and the hints, stand in the lesson's texts: see `hint`.
     """
     # An exercise begins as `answer = ...`, which Python reads as Ellipsis.
     if answer is None or answer is Ellipsis:
         state, said = "open", tr("belum dijawab.", "not answered yet.")
-    elif hint := _hint(test, answer):
-        state, said = "wrong", tr("belum tepat.", "not yet.") + f" {hint}"
+    elif advice := hint(exercise, answer=answer, **names):
+        state, said = "wrong", tr("belum tepat.", "not yet.") + f" {advice}"
     else:
         state, said = "correct", tr("benar.", "correct.")
     status[exercise] = state
@@ -93,16 +110,6 @@ def check(exercise: str, answer, test: Callable[[object], str | None]) -> str:
         raise ExerciseNotPassed(text)
     print(text)
     return state
-
-
-def _hint(test: Callable[[object], str | None], answer) -> str | None:
-    """What `test` says to an answer."""
-    try:
-        return test(answer)
-    # An answer may be anything, and the error itself is the hint. Mostly it is 0,5, which is two
-    # numbers to Python, or "0,5", which is none.
-    except Exception as problem:
-        return sentence("cannot_check", why=problem)
 
 
 def near(value, right: float, tolerance: float) -> bool:
@@ -120,17 +127,11 @@ def announce_download(name: str) -> float:
     import huggingface_hub as hub
 
     try:
-        files = hub.HfApi().model_info(name, files_metadata=True).siblings
+        files = hub.snapshot_download(name, allow_patterns="*.safetensors", dry_run=True)
     except Exception:  # no connection: the model is in the cache, or loading it will say why not
         return 0
-    wanted = [f for f in files if f.rfilename.endswith(".safetensors")]
-    cached = {f.rfilename for f in wanted if hub.try_to_load_from_cache(name, f.rfilename)}
-    size = sum(f.size for f in wanted if f.rfilename not in cached) / 1e9
-    if size:
-        say(
-            f"**{name}** akan diunduh sekali: **{num(size, 1)} GB**.",
-            f"**{name}** will be downloaded, once: **{num(size, 1)} GB**.",
-        )
+    if size := sum(file.file_size for file in files if file.will_download) / 1e9:
+        show.both(read_toml("texts.toml")["download"], name=name, size=size)
     return size
 
 
@@ -164,18 +165,19 @@ def start(
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     # The lesson's numbers, the switch between languages, and tables that read from the left.
     start_records(name, cfg.artifacts / "results")
+    show.open_texts(name)
     display(HTML(switch_html(language)))
     align_tables()
     # What runs here, and for how long, in one line.
     base = PACKAGED_NAME if cfg.base_model == "packaged" else cfg.base_model
-    data = f"{md(cfg.data_name)} ({cfg.data_language})"
+    what = {"profile": cfg.profile, "base": md(base), "data": md(cfg.data_name)}
     minutes = next(lesson["minutes"] for lesson in lessons() if lesson["name"] == name)
-    here = num(minutes[cfg.profile]) if cfg.profile in minutes else "?"
-    times = "; ".join(f"{name}: {num(value)}" for name, value in minutes.items())
-    say(
-        f"**Profil `{cfg.profile}`** ({cfg.reason}) · model dasar {md(base)} · data {data} · "
-        f"perkiraan waktu di sini: **{here} menit** (terukur: {times})",
-        f"**Profile `{cfg.profile}`** ({cfg.reason}) · base model {md(base)} · data {data} · "
-        f"expected time here: **{here} minutes** (measured: {times})",
-    )
+    here, times = {"id": "?", "en": "?"}, {}
+    for one in here:
+        said = {profile: show.Numbers(one).format_field(m, "g") for profile, m in minutes.items()}
+        here[one] = said.get(cfg.profile, "?")
+        times[one] = "; ".join(f"{profile}: {m}" for profile, m in said.items())
+    what |= {"data_language": cfg.data_language, "here": here, "times": times}
+    show.both(read_toml("texts.toml")["begins"], **what)
+    print(f"{cfg.profile}: {cfg.reason}")
     return cfg

@@ -22,7 +22,7 @@ def interval(values, weights=None, least: float = 0.0) -> tuple[float, float, fl
 
     Returns (mean, low, high). With `weights` the mean is weighted, as for a loss per token over
     rows of different length. It has a width also where all rows are alike: see `ends`, for values
-    on a scale from `least` to 1. Raises ValueError for no values.
+    on a scale from `least` to 1 (NaN: of no scale). Raises ValueError for no values.
     """
     values = np.asarray(values, dtype=float)
     if not len(values):
@@ -36,24 +36,25 @@ def interval(values, weights=None, least: float = 0.0) -> tuple[float, float, fl
     return mean, *ends(means, len(values), least)
 
 
-def ends(others, rows: int, least: float = 0.0, most: float = 1.0) -> tuple[float, float]:
+def ends(others, rows: int, least: float) -> tuple[float, float]:
     """The two numbers between which 95 % of the `others` lie: what other test sets would give.
 
     Where the rows are all alike, so are the others, and they tell nothing of rows that were not
     seen. With at most Wilson's share h of 0 in `rows` (about 3.8 / (rows + 3.8); the rule of three
-    says 3 / rows) such rows can be about, and whatever between `least` and `most` they hold, the
-    mean lies between (1 - h) value + h least and (1 - h) value + h most. For a value at an end of
-    the scale that is Wilson's interval. A value off the scale, such as a loss, has no known bounds,
-    and then no sample bounds a mean (Bahadur and Savage 1956): (-inf, inf).
+    says 3 / rows) such rows can be about, and whatever between `least` and 1 they hold, the mean
+    lies between (1 - h) value + h least and (1 - h) value + h. For a value at an end of the scale
+    that is Wilson's interval. What is on no such scale, as a loss or BLEU (`least` is NaN, or the
+    value off it), has no interval then, (nan, nan): no sample bounds a mean of what has no bounds
+    (Bahadur and Savage 1956).
     """
     low, high = map(float, np.quantile(others, [(1 - 0.95) / 2, (1 + 0.95) / 2]))
     # 1e-6: rounding of what is at an end of the scale.
-    if high - low > 1e-9 * most:
+    if high - low > 1e-9:
         return low, high
-    if not least - 1e-6 <= low <= most + 1e-6:
-        return -np.inf, np.inf
+    if not least - 1e-6 <= low <= 1 + 1e-6:
+        return np.nan, np.nan
     unseen = share([False] * rows)[2]
-    return low + unseen * min(least - low, 0), low + unseen * max(most - low, 0)
+    return low + unseen * min(least - low, 0), low + unseen * max(1 - low, 0)
 
 
 def paired(ours, theirs, weights=None) -> tuple[float, float, float, float]:
@@ -61,11 +62,12 @@ def paired(ours, theirs, weights=None) -> tuple[float, float, float, float]:
 
     `ours` and `theirs` hold one number, or yes or no, a row, in the same order; a pair with a NaN
     is left out. `difference` is the mean of ours - theirs, weighted by `weights`; `low` and `high`
-    its 95 % percentile-bootstrap interval, as in `interval`, on a scale from -1 to 1. p is that of
-    the two-sided sign-flip permutation test (Fisher 1935): how often a difference of this size
-    comes about when chance says in each pair which of the two is ours. All 2**n flips of n pairs
-    are counted where they are fewer than 10,000, else 9,999 are drawn and p is (k + 1) / (9,999 +
-    1), never 0 (Phipson and Smyth 2010). For yes and no it is the exact test of McNemar (1947).
+    its 95 % percentile-bootstrap interval, as in `interval`; on a scale from -1 to 1 for yes and
+    no, or the mean of two raters' yes and no, for other numbers on none. p is that of the two-sided
+    sign-flip permutation test (Fisher 1935): how often a difference of this size comes about when
+    chance says in each pair which of the two is ours. All 2**n flips of n pairs are counted where
+    they are fewer than 10,000, else 9,999 are drawn and p is (k + 1) / (9,999 + 1), never 0
+    (Phipson and Smyth 2010). For yes and no it is the exact test of McNemar (1947).
 
     Raises ValueError where the lengths differ or no pair is left.
     """
@@ -84,7 +86,8 @@ def paired(ours, theirs, weights=None) -> tuple[float, float, float, float]:
         # All of one size, as for yes and no: the flips are tosses of a coin, counted exactly. None
         # that changed is p = 1, as one toss is.
         p = binomtest(int((changed > 0).sum()), max(len(changed), 1)).pvalue
-    return *interval(differences, weight, least=-1.0), float(p)
+    votes = pairs[["ours", "theirs"]].isin([0, 0.5, 1]).all(axis=None)
+    return *interval(differences, weight, least=-1.0 if votes else np.nan), float(p)
 
 
 def share(hits) -> tuple[float, float, float]:
@@ -109,7 +112,8 @@ def corpus_scores(texts: list[str], references: list[str]) -> dict[str, tuple]:
     """BLEU and chrF, 0 to 100, of the whole corpus: name -> (score, low, high, rows).
 
     BLEU: Papineni 2002, Post 2018; chrF: Popovic 2015. low and high hold 95 % of the scores of
-    1,000 other test sets, drawn as in `interval` (Koehn 2004), so they never leave the scale.
+    1,000 other test sets, drawn as in `interval` (Koehn 2004), so they never leave the scale; NaN
+    where all of those score the same, as references against themselves do: see `ends`.
     """
     drawn = np.random.default_rng(0).integers(0, len(texts), size=(1000, len(texts)))
     found = {}
@@ -121,7 +125,7 @@ def corpus_scores(texts: list[str], references: list[str]) -> dict[str, tuple]:
         scores = [scorer._compute_score_from_stats(each.tolist()).score for each in sums]
         # The first is that of all rows, each once. Rounding may lift a full score over 100.
         value, *others = np.minimum(scores, 100).tolist()
-        found[name] = (value, *ends(others, len(texts), most=100.0), len(texts))
+        found[name] = (value, *ends(others, len(texts), least=np.nan), len(texts))
     return found
 
 

@@ -1,8 +1,7 @@
 """Chat JSONL: one `{"messages": [{"role": ..., "content": ...}, ...]}` a line.
 
 found = jsonl.validate("test.jsonl", train="train.jsonl")  # a table, empty where all is well
-rows = jsonl.load_task("bank", "id")                       # of lessons 08 to 11, by split
-jsonl.finetune("job", "train.jsonl", "validation.jsonl", cfg)
+rows = jsonl.load_task("bank", "id")                       # of lessons 08 and 09, by split
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from jsonschema import Draft202012Validator, FormatChecker
 from . import splits
 from .files import CourseError, read_toml, sentence, write_text
 from .prompts import check_labels, encode
-from .settings import ROOT, Settings, choice
+from .settings import ROOT, choice
 from .show import tr
 
 TABLES = read_toml("jsonl.toml")
@@ -35,7 +34,6 @@ FORMATS.checks("arguments", (ValueError, TypeError, RecursionError))(
 )
 SHAPES = {k: Draft202012Validator(s, format_checker=FORMATS) for k, s in TABLES["shape"].items()}
 # Files that a training leaves in its folder, and those that systems and killed writes leave.
-OURS, LEFTOVER = (re.compile("|".join(TABLES[name])) for name in ("ours", "leftover"))
 BANK_SYSTEM = {"id": "Klasifikasi.", "en": "Classify."}  # short on purpose: every row pays for it
 
 
@@ -283,51 +281,3 @@ def load_task(task: str, language: str) -> dict[str, list[Item]]:
             key, chat = row.pop("id"), row.pop("messages")
             parts[sides[key]].append(Item(key, chat, row))
     return parts
-
-
-def finetune(folder: Path, train_file: Path, validation_file: Path, cfg: Settings, fresh=False):
-    """Train on a chat JSONL file; the adapter stands in `folder`/adapter. Returns its summary.
-
-    The same rows, settings and model are trained once: a finished training is used again, one that
-    was interrupted goes on from its last checkpoint, unless `fresh`. It trains for as long as was
-    asked, without early stopping, and in random order: sorted by length, where length goes with
-    the label, the last steps see one label only, and the sensor task fell from 64 to 19 %. Of each
-    conversation the last answer is learnt, unless weights say otherwise (see `rows_to_learn`).
-
-    Raises CourseError for a file with errors and for a folder with other files in it.
-    """
-    from . import models, training
-
-    # A folder with anything in it that no training made is left alone, not emptied. Each of our two
-    # has a file that others do not write; beside it only the files of an adapter or a checkpoint.
-    folder = Path(folder).resolve()
-    adapter, output = folder / "adapter", folder / "checkpoints"
-    for path in (folder, *folder.rglob("*")):
-        place = path.relative_to(folder).as_posix()
-        mark = output / "fingerprint.txt" if output in path.parents else adapter / "training.json"
-        ours = OURS.fullmatch(place) and mark.is_file() or LEFTOVER.fullmatch(place)
-        if path.is_symlink() or not ours and path.exists() and not path.is_dir():
-            raise CourseError(f"{folder} holds other files ({place}): name a new folder.")
-    # The rows of both files, as token ids and labels. Left out, and counted: what is longer than
-    # max_length. A conversation that has calls of tools only and no answer in text teaches nothing.
-    tokenizer, rows = models.load_tokenizer(cfg), []
-    for file in (train_file, validation_file):
-        chats = [part for chat in read_chats(file, tokenizer) for part in rows_to_learn(chat)]
-        rows.append(training.ChatDataset(chats, tokenizer, cfg.max_length))
-        assert len(rows[-1]), f"no answer of {file} fits max_length={cfg.max_length}"
-    # The same training is not repeated: its fingerprint is made of rows, settings and versions.
-    mark = training.fingerprint(cfg, *rows)
-    done = None if fresh else training.finished(adapter, mark)
-    if not done:
-        # The steps of lesson 03: base model, adapter, arguments, Trainer.
-        model = training.attach_adapter(models.load_base(cfg, for_training=True), cfg)
-        args = training.arguments(cfg, len(rows[0]), output)
-        # The last step counts, not the best one; make_trainer then adds no early stopping.
-        args.load_best_model_at_end = False
-        trainer = training.make_trainer(model, cfg, *rows, tokenizer, args, folder.name)
-        done = training.run(trainer, mark, fresh)
-        # Tokens of one epoch times the epochs; the last one may be a part.
-        done["trained_tokens"] = round(rows[0].tokens * trainer.state.epoch)
-        done["left_out"] = sum(len(part.too_long) for part in rows)  # longer than max_length
-        training.save(adapter, trainer, tokenizer, cfg, done, data=Path(train_file).name)
-    return done

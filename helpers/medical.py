@@ -4,7 +4,8 @@
     library.reply("Kenapa saya mengantuk?")  # Reply(kind="answer", text="...")
 
 Course material, not medical advice. A model is not needed: who asks gets the nearest written
-answer, unless one of the guards stops the question or the answer.
+answer, or three titles to choose from where it is not sure, unless one of the guards stops the
+question or the answer.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ import functools
 import itertools
 import re
 import unicodedata
+from collections import namedtuple
 from pathlib import Path
-from typing import NamedTuple
 
 import pandas as pd
 from rapidfuzz import distance, process
@@ -30,9 +31,6 @@ from .settings import LANGUAGES, ROOT, choice
 FOLDER = ROOT / "data" / "health_qa"
 RULES, URGENT = read_toml("medical.toml"), read_toml("emergency.toml")
 TEXTS = {language: RULES[language]["texts"] for language in LANGUAGES}
-LEAST = 0.29  # similarity below which there is no answer; lesson 07 chooses it
-FEWEST_WORDS, MOST_CHARACTERS = 2, 600
-NEAR = 8  # words that may stand between two parts of a rule for emergencies
 FLAGS = ["see_doctor", "abstain"]
 SHELF = ("train", "more", "phrasing", "decline")  # what guard and search learn from
 
@@ -68,7 +66,7 @@ def questions(language: str, folder: Path = FOLDER) -> pd.DataFrame:
     # story does only where it asks for something that must be declined.
     for name, split in (("refusals", "decline"), ("emergencies", "decline"), ("stories", "story")):
         told = read(f"more/{name}.csv").assign(split=split)
-        nothing = "no" if split == "story" else ""
+        nothing = "no" * (split == "story")
         told["abstain"] = told["asks_for"].ne("").map({True: "yes", False: nothing})
         rows.append(told.assign(see_doctor=told["abstain"]))
     names = ["qa_id", "question", "answer", "topic", *FLAGS, "split", "where"]
@@ -99,7 +97,7 @@ def text_vectors(preprocessor=None):
 
 def text_classifier():
     """Logistic regression on `text_vectors`; rare kinds weigh as much as frequent ones."""
-    logistic = LogisticRegression(C=5, class_weight="balanced", max_iter=2000)
+    logistic = LogisticRegression(C=20, class_weight="balanced", max_iter=2000)
     return make_pipeline(text_vectors(), logistic)
 
 
@@ -108,6 +106,24 @@ def stems(text: str) -> str:
     fillers = RULES["fillers"].split()
     words = re.findall(r"[\w'-]+", text.lower().replace("’", "'"))
     return " ".join(re.sub(RULES["endings"], "", word) for word in words if word not in fillers)
+
+
+def with_phrasings(shelf: pd.DataFrame) -> pd.DataFrame:
+    """The answers that may be given, each once; `wordings`: all wordings of its question."""
+    may = shelf[~shelf["abstain"]]
+    wordings = may.groupby("qa_id")["question"].agg(" ".join)
+    return may.drop_duplicates("qa_id").join(wordings.rename("wordings"), on="qa_id")
+
+
+def search_index(answers: pd.DataFrame):
+    """Fitted vectors, and one row for each answer: two parts its wordings, one part its text.
+
+    Vectors have length 1, so the product of a question's with a row is a mean of two cosines.
+    """
+    vectors = make_pipeline(text_vectors(stems), Normalizer())
+    vectors.fit(answers["wordings"] + " " + answers["answer"])
+    wordings, texts = (vectors.transform(answers[name]) for name in ("wordings", "answer"))
+    return vectors, (2 * wordings + texts) / 3  # (answers, terms)
 
 
 def spelt_out(rule: str) -> str:
@@ -122,8 +138,8 @@ def emergency_rules() -> re.Pattern:
 
     Rules of both languages together: people mix them.
     """
-    # Between two parts: up to NEAR words, as few as possible.
-    between, found = rf"(?:\W+\w+){{0,{NEAR}}}?\W+", []
+    # Between two parts: up to so many words, as few as possible.
+    between, found = rf"(?:\W+\w+){{0,{RULES['near']}}}?\W+", []
     for rule in itertools.chain(*URGENT["rules"].values()):
         # Each part begins at a word and may go on by up to nine letters: "dada", "dadaku".
         parts = [rf"\b(?:{part})\w{{0,9}}" for part in spelt_out(rule).split(" ~ ")]
@@ -131,12 +147,6 @@ def emergency_rules() -> re.Pattern:
         found += map(between.join, itertools.permutations(parts))
     # Whoever is in a hurry leaves an apostrophe out, or types a blank: "dont", "can t".
     return re.compile("|".join(found).replace("'", "['\\s]?"), re.I)
-
-
-@functools.cache
-def dose_rules(name: str) -> re.Pattern:
-    """The rules for a dose in medical.toml, or for what is a "harmless" one, as one pattern."""
-    return re.compile(spelt_out("|".join(RULES["dose"][name])), re.I)
 
 
 def plain_letters(text: str) -> str:
@@ -165,23 +175,13 @@ def is_emergency(text: str) -> bool:
 
 def names_dose(text: str) -> bool:
     """Whether a text holds a quantity of a medicine, in either language."""
+    dose, harmless = (spelt_out("|".join(rules)) for rules in RULES["dose"].values())
     # "20 g of nuts" and "brush 2x a day" look like doses, so such phrases go first.
-    text = dose_rules("harmless").sub(" ", plain_letters(text))
-    return dose_rules("dose").search(text) is not None
+    return bool(re.search(dose, re.sub(harmless, " ", plain_letters(text), flags=re.I), re.I))
 
 
-def sends_to_doctor(text: str, language: str) -> bool:
-    """Whether an answer names a health service, other than to say that none is needed."""
-    # "You need not see a doctor" names one too, so such phrases go first.
-    text = re.sub(RULES[language]["no_need"], " ", text, flags=re.I)
-    return re.search(RULES[language]["doctor"], text, re.I) is not None
-
-
-class Reply(NamedTuple):
-    """A reply and its kind: "answer", or why there is none (a key of TEXTS)."""
-
-    kind: str
-    text: str
+# A reply's kind: "answer", "offer" (three titles), or why there is no answer (a key of TEXTS).
+Reply = namedtuple("Reply", "kind text")
 
 
 class Library:
@@ -191,57 +191,54 @@ class Library:
         rows = questions(language)
         shelf, told = (rows[rows["split"].isin(part)] for part in (SHELF, [*SHELF, "story"]))
         self.rules, self.texts = RULES[language], TEXTS[language]
-        # Two guards: is this to be declined, and should somebody see a doctor with it? The first
-        # learns from stories too: most of them are harmless and only told at length.
+        # The guard: is this to be declined? It learns from stories too: most of them are harmless
+        # and only told at length.
         self.declines = text_classifier().fit(told["question"], told["abstain"])
-        self.doctors = text_classifier().fit(shelf["question"], shelf["see_doctor"])
-        # The search: vectors of length 1, so that their products are cosines. A rephrased question
-        # has the qa_id of its original, so each answer is kept once.
-        self.written = shelf[~shelf["abstain"]].drop_duplicates("qa_id")
-        texts = self.written["question"] + " " + self.written["answer"]
-        self.vectors = make_pipeline(text_vectors(stems), Normalizer()).fit(texts).transform
-        # One row for each answer: its question's vector plus its own, (answers, terms).
-        self.index = self.vectors(self.written["question"]) + self.vectors(self.written["answer"])
-
-    def nearest(self, question: str, hidden: list[str] | tuple = ()):
-        """The row of `written` nearest to what is asked, and their similarity, 0 to 1.
-
-        It is the mean of two cosines, to the written question and to its answer. `hidden`: ids of
-        answers to leave out, as if nobody had written them.
-        """
-        # A product with the sum of two vectors is the sum of two cosines; half of it is their mean.
-        similar = (self.vectors([question]) @ self.index.T / 2).toarray()[0]  # (answers,)
-        # Below every similarity, so that a hidden answer is never the nearest.
-        similar[self.written["qa_id"].isin(hidden)] = -1
-        return self.written.iloc[similar.argmax()], float(similar.max())
+        self.written = with_phrasings(shelf)
+        self.vectors, self.index = search_index(self.written)
+        self.offered = self.written[:0]  # answers whose titles were shown last
 
     def reply(self, message: str) -> Reply:
-        """The guard's reply, or a written answer with the disclaimer; a dose is not shown."""
+        """The guard's reply, a written answer with the disclaimer, or three titles to choose from.
+
+        After titles the message may be one of their numbers.
+        """
         # One line, without the lone surrogates that some terminals send.
         question = " ".join(message.encode("utf-8", "replace").decode().split())
+        titles, self.offered = self.offered, self.written[:0]
+        if question in map(str, range(1, len(titles) + 1)):
+            return self.give(titles.iloc[int(question) - 1])
         # What may be an emergency comes before everything else: even a message that is too long or
         # a single word must get the number of an ambulance.
         if is_emergency(question):
             return Reply("emergency", self.texts["emergency"])
         # Then the form: one whole sentence on one thing, or there is not enough to search by. A
         # word holds a letter: "?!" is none.
-        if len(question) > MOST_CHARACTERS:
-            return Reply("long", self.texts["long"].format(n=len(question), most=MOST_CHARACTERS))
-        if len(re.findall(r"\S*[^\W\d_]\S*", question)) < FEWEST_WORDS:
+        if (n := len(question)) > (most := RULES["most_characters"]):
+            return Reply("long", self.texts["long"].format(n=n, most=most))
+        if len(re.findall(r"\S*[^\W\d_]\S*", question)) < RULES["fewest_words"]:
             return Reply("short", self.texts["short"])
-        # What must not be answered from afar; then what nobody has written an answer to. A far
-        # answer would sound as sure as a near one.
+        # What must not be answered from afar.
         if self.declines.predict_proba([question])[0, 1] > self.rules["declined"]:
             return Reply("decline", self.texts["decline"])
-        row, similarity = self.nearest(question)
-        if similarity < LEAST:
-            return Reply("unknown", self.texts["unknown"])
+        # A far answer would sound as sure as a near one: where none is near enough three titles are
+        # shown, and where all are far none is.
+        similar = (self.vectors.transform([question]) @ self.index.T).toarray()[0]  # (answers,)
+        found = self.written.iloc[similar.argsort()[::-1][:3]]
+        if similar.max() >= RULES["answered"]:
+            return self.give(found.iloc[0])
+        self.offered = found if similar.max() >= RULES["offered"] else found[:0]
+        titles = [f"{n}. {title}" for n, title in enumerate(self.offered["question"], 1)]
+        kind = "offer" if titles else "unknown"
+        return Reply(kind, "\n".join([self.texts[kind], *titles]))
+
+    def give(self, row: pd.Series) -> Reply:
+        """A written answer below its title; one that names a dose is kept back."""
         # The answer has a guard of its own. It is shown below the written question, so that the
         # reader sees whether that is what was asked.
         if names_dose(row["answer"]):
             return Reply("dose", self.texts["dose"])
-        text = f"[{row['question']}]\n{row['answer']}\n— {self.texts['disclaimer']}"
         # The advice to see a doctor stands above the answer, where it is read first.
-        if self.doctors.predict_proba([question])[0, 1] > self.rules["sent_to_doctor"]:
-            text = f"{self.texts['doctor']}\n{text}"
-        return Reply("answer", text)
+        advice = [self.texts["doctor"]] if row["see_doctor"] else []
+        title, end = f"[{row['question']}]", f"— {self.texts['disclaimer']}"
+        return Reply("answer", "\n".join([*advice, title, row["answer"], end]))

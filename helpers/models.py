@@ -103,7 +103,7 @@ def prepare_packaged(folder: Path) -> None:
         config.pad_token_id, config.eos_token_id = tokenizer.pad_token_id, tokenizer.eos_token_id
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    # Where it comes from: lesson 00 shows it and computes the checksum again.
+    # Where it comes from, with the checksum of what was read.
     package = f"{PACKAGE} {importlib.metadata.version(PACKAGE)}"
     source = {"package": package, "file": gguf.name, "sha256": files.sha256(gguf)}
     files.write_json(folder / "SOURCE.json", source)

@@ -2,7 +2,8 @@
 
 The formulas count what PyTorch keeps for this course's training: a frozen NF4 base with double
 quantisation, fp32 adapters, autocast. On a processor the 4-bit weights are kept unpacked beside,
-attention is plain, and the loss is taken in pieces. Tests hold all of it against counted tensors.
+attention is plain. The loss is taken at the label positions alone. Tests hold all of it against
+counted tensors.
 
 Only families whose blocks are counted here are planned; their sizes come from the model built on
 the meta device, where a tensor has a shape and no content. Imports no torch by itself.
@@ -101,7 +102,7 @@ class Job:
     length: int = 512
     checkpointing: bool = True
     optimizer: str = "adamw_torch"
-    label_share: float = 0.83  # of the tokens is learnt: the median of the course's own rows
+    label_share: float = 0.83  # of the tokens is learnt: a bound, as with whole recipes to write
     padded: bool | None = None  # whether rows of a batch differ in length; None: batch > 1
 
     @property

@@ -6,13 +6,24 @@ import base64
 import html
 import io
 import re
+import string
 import time
+import tomllib
 from pathlib import Path
 
 from IPython import get_ipython
 from IPython.display import HTML, Markdown, display
 
+LESSONS = Path(__file__).parents[1] / "notebooks"
 _language = "id"
+texts: dict = {}  # of the lesson that runs, from notebooks/texts/NN.toml: say, words, check
+
+
+def open_texts(lesson: str) -> None:
+    """Read the sentences, words and hints of a lesson; one without a file has none."""
+    texts.clear()
+    path = LESSONS / "texts" / f"{lesson[:2]}.toml"
+    texts.update(tomllib.loads(path.read_text(encoding="utf-8")) if path.is_file() else {})
 
 
 def set_language(language: str) -> None:
@@ -25,26 +36,9 @@ def tr(indonesian: str, english: str) -> str:
     return indonesian if _language == "id" else english
 
 
-def num(value: float, decimals: int | None = None) -> str:
-    """A number as the display language writes it: 75.421 and 0,62 in Indonesian.
-
-    `decimals`: that many; None: as many as the number has, three at most. NaN becomes "-".
-    """
-    from babel.numbers import format_decimal
-
-    # Only NaN differs from itself.
-    if value != value:
-        return "-"
-    # Rounded first, plus nought: -0.04 is 0.0 and not -0.0.
-    value = round(value, 3 if decimals is None else decimals) + 0.0
-    # Babel's pattern: thousands in groups, then as many noughts as decimals were asked for.
-    pattern = "#,##0.###" if decimals is None else f"#,##0.{'0' * decimals}".rstrip(".")
-    return format_decimal(value, pattern, locale=_language)
-
-
-def percent(share: float, decimals: int = 0) -> str:
-    """A share between 0 and 1 as a percentage in the display language: 91,4 % in Indonesian."""
-    return f"{num(100 * share, decimals)} %" if share == share else "-"
+def num(value: float, spec: str = ",.6g") -> str:
+    """A number as the display language writes it: 75.421 and 0,62 in Indonesian."""
+    return Numbers(_language).format_field(value, spec)
 
 
 def switch_html(language: str) -> str:
@@ -73,9 +67,36 @@ def md(text: object) -> str:
     return f"<code>{shown}</code>"
 
 
-def say(indonesian: str, english: str) -> None:
-    """Show a line of Markdown in the display language: prose whose numbers come from the run."""
-    display(Markdown(tr(indonesian, english)))
+class Numbers(string.Formatter):
+    """Fields as a language writes numbers: {share:.1%} becomes 12,5 % in Indonesian."""
+
+    def __init__(self, language: str):
+        self.signs = str.maketrans(".,", ",." if language == "id" else ".,")
+
+    def format_field(self, value, spec: str) -> str:
+        text = format(value, spec)
+        return text if isinstance(value, str) else text.translate(self.signs).replace("%", " %")
+
+
+def tell(key: str, which: object = None, /, **fields) -> None:
+    """Say a sentence of the lesson's texts with what the run found, in both languages, each marked.
+
+    `which`: where a key holds several sentences, the name of the one that holds: "true", "false".
+    """
+    said = texts["say"][key]
+    both(said if which is None else said[str(which).lower()], **fields)
+
+
+def both(said: dict[str, str], **fields) -> None:
+    """Show a sentence {id, en} in both languages, each marked, with its fields filled in."""
+    filled = [(one, Numbers(one).vformat(said[one], (), fields)) for one in ("id", "en")]
+    shown = (f'<div lang="{one}">\n\n{text}\n\n</div>' for one, text in filled)
+    display(Markdown("\n\n".join(shown)))
+
+
+def word(english: str) -> str:
+    """What code writes in English as a head, a label or a name, in the display language."""
+    return tr(texts.get("words", {}).get(english, english), english)
 
 
 DPI = 180  # of a figure's pixels, which are shown at half their size: sharp on fine screens
@@ -109,7 +130,7 @@ def show_tokens(row, tokenizer) -> None:
 
 def show_side_by_side(titles: list[str], texts: list[str]) -> None:
     """Show texts in columns, line breaks kept."""
-    display(from_template("columns", columns=list(zip(titles, texts))))
+    display(from_template("columns", columns=list(zip(map(word, titles), texts))))
 
 
 def frame_html(frame) -> str:
@@ -122,6 +143,13 @@ def frame_html(frame) -> str:
 
     # What pandas writes, cell by cell.
     page = BeautifulSoup(frame._repr_html_(), "html.parser")
+    # A head or a name that the lesson's words hold is shown in both languages, each marked.
+    for cell in page.find_all(["th", "td"]):
+        english = cell.get_text(strip=True)
+        if indonesian := texts.get("words", {}).get(english):
+            cell.clear()
+            for language, text in (("id", indonesian), ("mul", " · "), ("en", english)):
+                cell.append(page.new_tag("span", lang=language, string=text))
     rows = [row.find_all(["th", "td"]) for row in page.select("tbody tr")]
     heads = [row.find_all("th") for row in page.select("thead tr")]
     # Column by column, counted from the right, since cells that span rows stand on the left.
@@ -145,21 +173,33 @@ def align_tables() -> None:
 
 
 def write_ticks(figure) -> None:
-    """Numbers along a figure's axes as the display language writes them: 0,5 in Indonesian."""
-    from matplotlib.ticker import ScalarFormatter
+    """What a figure says in the display language, numbers along its axes too: 0,5 in Indonesian."""
+    from matplotlib.category import StrCategoryFormatter
+    from matplotlib.text import Text
+    from matplotlib.ticker import FixedFormatter, FuncFormatter, ScalarFormatter
+
+    for text in figure.findobj(Text):
+        text.set_text(word(text.get_text()))
 
     def written(x, _):
         return f"{x:g}".translate(str.maketrans(".,", tr(",.", ".,")))
 
     for axes in figure.axes:
         for axis in (axes.xaxis, axes.yaxis):
-            if type(axis.get_major_formatter()) is ScalarFormatter:  # nobody chose another
+            chosen = axis.get_major_formatter()
+            if type(chosen) is ScalarFormatter:  # nobody chose another
                 axis.set_major_formatter(written)
+            elif type(chosen) in (FixedFormatter, FuncFormatter, StrCategoryFormatter):  # names
+                axis.set_major_formatter(lambda x, at, names=chosen: word(names(x, at)))
 
 
-def figure_html(figure, alt_id: str, alt_en: str):
-    """A matplotlib figure as HTML, one PNG with alternative text; closes the figure."""
+def figure_html(figure):
+    """A matplotlib figure as HTML, one PNG; closes the figure.
+
+    Its alternative text is what stands in it: title, labels and legend.
+    """
     import matplotlib.pyplot as plt
+    from matplotlib.text import Text
 
     # The figure as the bytes of a PNG, then as text that stands in the page itself.
     write_ticks(figure)
@@ -168,14 +208,15 @@ def figure_html(figure, alt_id: str, alt_en: str):
     plt.close(figure)
     width = int.from_bytes(buffer.getvalue()[16:20], "big") // 2  # PNG: pixels of a row
     data = base64.b64encode(buffer.getvalue()).decode()
-    alt = html.escape(tr(alt_id, alt_en))
+    written = dict.fromkeys(text.get_text() for text in figure.findobj(Text))
+    alt = html.escape(", ".join(text for text in written if re.search(r"[^\W\d]", text)))
     size = f'width="{width}" style="max-width:100%"'
     return HTML(f'<img {size} src="data:image/png;base64,{data}" alt="{alt}">')
 
 
-def show_figure(figure, alt_id: str, alt_en: str) -> None:
-    """Show a matplotlib figure with alternative text in both languages."""
-    display(figure_html(figure, alt_id, alt_en))
+def show_figure(figure) -> None:
+    """Show a matplotlib figure with alternative text."""
+    display(figure_html(figure))
 
 
 class Live:
@@ -190,4 +231,4 @@ class Live:
         if self.handle and (force or time.monotonic() - self.last >= self.every):
             self.last = time.monotonic()
             drawn = not isinstance(content, str)
-            self.handle.update(figure_html(content, "gambar", "figure") if drawn else HTML(content))
+            self.handle.update(figure_html(content) if drawn else HTML(content))

@@ -27,11 +27,10 @@ from transformers import Trainer
 
 from . import files, models, prompts, splits
 from .files import CourseError, LabelMaskError, sentence
-from .memory import free, used_gb
+from .memory import free
 from .planner import check_fits
 from .prompts import IGNORE
 from .settings import PACKAGED_NAME, Settings
-from .show import Live, num
 
 # Rows and batches.
 
@@ -197,6 +196,11 @@ class GradientGuard(tf.TrainerCallback):
     def on_evaluate(self, args, state, control, **kwargs):
         self.look = True
 
+    def on_log(self, args, state, control, **kwargs):
+        # On a processor rows of many lengths leave gaps between the blocks, which add up.
+        if args.use_cpu:
+            free()
+
     def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
         if not self.look:
             return
@@ -225,33 +229,6 @@ class GradientGuard(tf.TrainerCallback):
             raise CourseError(f"a gradient is not finite at step {step}: lower the learning rate.")
         self.checked_after_evaluation += 1
         self.look, self.overflows = False, 0
-
-
-class History(tf.TrainerCallback):
-    """Note the memory in GB beside each entry of Trainer's log, and show the log as it grows.
-
-    With a `title` the newest losses stand on one line, replaced in place.
-    """
-
-    def __init__(self, title: str = ""):
-        self.title, self.live = title, Live(every=2) if title else None
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        if "loss" in logs or "eval_loss" in logs:  # not the summary at the end
-            # Trainer has just put the entry there; what is added goes into checkpoints with it.
-            state.log_history[-1] |= {"of": state.max_steps, "memory_gb": round(used_gb(), 2)}
-            # On a processor rows of many lengths leave gaps between the blocks, which add up.
-            if args.use_cpu:
-                free()
-            self.show(state.log_history)
-
-    def show(self, rows: list[dict]) -> None:
-        """Called after each entry; lesson 03 puts a curve in its place."""
-        if self.live:
-            last = rows[-1]
-            losses = [f"{k} {num(last[k], 3)}" for k in ("loss", "eval_loss") if k in last]
-            text = f"{self.title}: {num(last['step'])}/{num(last['of'])}, {', '.join(losses)}"
-            self.live.show(text, force=True)
 
 
 # The training itself.
@@ -333,9 +310,9 @@ def arguments(cfg: Settings, rows: int, output: Path) -> tf.TrainingArguments:
 
 
 def make_trainer(
-    model, cfg: Settings, train, validation, tokenizer, args: tf.TrainingArguments, title=""
+    model, cfg: Settings, train, validation, tokenizer, args: tf.TrainingArguments
 ) -> LabelTrainer:
-    """A LabelTrainer with gradient guard and history (`title`: see History).
+    """A LabelTrainer with gradient guard; Trainer prints the entries of its log.
 
     It stops early where the best adapter is kept at the end. `args`: see `arguments`.
     """
@@ -349,10 +326,8 @@ def make_trainer(
         train_dataset=train,
         eval_dataset=validation,
         data_collator=partial(collate, pad_id=tokenizer.pad_token_id),
-        callbacks=[GradientGuard(), History(title)],
+        callbacks=[GradientGuard()],
     )
-    # Without tqdm Trainer prints every entry of its log; History shows them already.
-    trainer.remove_callback(tf.PrinterCallback)
     # The last adapter is then `patience` evaluations past the best, which has to come back.
     if args.load_best_model_at_end:
         trainer.add_callback(tf.EarlyStoppingCallback(cfg.patience))
@@ -479,7 +454,7 @@ def save(folder: Path, trainer, tokenizer, cfg: Settings, summary: dict, text=""
         config = files.read_json(new / "adapter_config.json") | {"base_model_name_or_path": base}
         files.write_json(new / "adapter_config.json", config)
         files.write_json(new / "training.json", summary)
-        history = [row for row in trainer.state.log_history if "memory_gb" in row]
+        history = [row for row in trainer.state.log_history if {"loss", "eval_loss"} & set(row)]
         files.write_json(new / "history.json", history)
         # PEFT's card says what the hub asks for: base model, library, tags. Ours come on top.
         card = ModelCard.load(new / "README.md")

@@ -103,9 +103,8 @@ def lint(paths: Annotated[list[Path] | None, Argument()] = None, as_json: Json =
     from .lint import lint_notebook
 
     # Notebooks of one's own may be checked too, as the lesson that their file is named after.
-    found, files = [], paths or notebook_files()
-    for path in files:
-        found += lint_notebook(read_notebook(path), path.stem)
+    files = paths or notebook_files()
+    found = [one for path in files for one in lint_notebook(read_notebook(path), path.stem)]
     tell({"notebooks": len(files), "problems": found}, as_json)
     raise typer.Exit(1 if found else 0)
 

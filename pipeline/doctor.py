@@ -42,9 +42,8 @@ def find_problems() -> list[dict]:
     """All that is wrong here, what stops the course first."""
     # The course writes to three folders; the variable may move the last one to another disk.
     artifacts = Path(os.environ.get("DAPUR_ARTIFACTS") or ROOT / "artifacts").absolute()
-    found = [*room_to_write([ROOT / "work", ROOT / "runs", artifacts])]
-    for check in (memory, torch_and_gpu, model, packages):
-        found += check()
+    room = room_to_write([ROOT / "work", ROOT / "runs", artifacts])
+    found = [*room, *memory(), *torch_and_gpu(), *model(), *packages()]
     # False sorts before True, and within both groups the order of the checks stays.
     return sorted(found, key=lambda one: not one["stops"])
 

@@ -4,7 +4,6 @@ import re
 from pathlib import Path
 
 from nbconvert import HTMLExporter
-from nbconvert.preprocessors import TagRemovePreprocessor
 
 from helpers.course import lessons
 from helpers.files import write_text
@@ -19,16 +18,13 @@ INDEX = '<!doctype html><meta charset="utf-8"><title>Dapur LLM</title><h1>Dapur 
 def lesson_page(path: Path, language: str, title: str) -> str:
     """One lesson in one language as a page; links to what is no lesson lead to the repository."""
     nb, (other,) = read_notebook(path), set(LANGUAGES) - {language}
-    # A body says in its first line which language it is; nbconvert removes by tags.
-    for cell in nb.cells:
-        if language_of(cell):
-            cell.metadata["tags"] = [f"lang-{language_of(cell)}"]
-    remover = TagRemovePreprocessor(remove_cell_tags={f"lang-{other}"}, enabled=True)
-    exporter = HTMLExporter(preprocessors=[remover], language_code=language)
+    # A text says which language it is, and so does what code has said in both.
+    nb.cells = [cell for cell in nb.cells if language_of(cell) != other]
     # nbconvert makes the page; what follows changes its text.
+    exporter = HTMLExporter(language_code=language)
     page, _ = exporter.from_notebook_node(nb, {"metadata": {"name": title}})
-    # What code said in both languages is hidden, not removed.
-    page = page.replace("</head>", f'<style>[lang="{other}"] {{display: none}}</style></head>', 1)
+    hide = f'<style>[lang="{other}"], [lang="mul"] {{display: none}}</style>'
+    page = page.replace("</head>", hide + "</head>", 1)
     # Links to lessons lead to their pages, all others to the repository.
     page = re.sub(r'href="(\d\d_\w+)\.ipynb', r'href="\1.html', page)
     return page.replace('href="../', f'href="{REPOSITORY}/blob/main/')

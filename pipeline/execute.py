@@ -126,7 +126,8 @@ def judge_outcome(outcome: Outcome, code: int, state: dict, executed: list, cell
     # does not end, assertions do not count: they judge what was learnt, and four steps teach
     # nothing.
     wrong = [one for one in errors if not one[1]["error"].startswith("AssertionError")]
-    skipped = next((cell.id for cell in executed if not has_run(cell)), None)
+    due = [c for c in executed if c.cell_type == "code" and c.source.strip()]
+    skipped = next((cell.id for cell in due if cell.execution_count is None), None)
     if code == 0 and executed and not skipped and not wrong:
         outcome.status = "passed"
         return
@@ -139,11 +140,6 @@ def judge_outcome(outcome: Outcome, code: int, state: dict, executed: list, cell
     # A timeout or an interruption is known already, and stays.
     outcome.status = outcome.status or "failed"
     outcome.failure = describe_cell(cells, where) | {"error": one_line(reason)}
-
-
-def has_run(cell) -> bool:
-    """False for a code cell with text that has no execution count."""
-    return cell.cell_type != "code" or not cell.source.strip() or cell.execution_count is not None
 
 
 def read_state(path: Path) -> dict:

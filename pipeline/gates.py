@@ -129,8 +129,7 @@ def all_hold(verdicts: list[dict]) -> bool:
 
 def metric_text(verdict: dict) -> str:
     """The number that a gate judges: "loss_gain", or "loss_gain (low)" for a bound."""
-    bound = verdict["bound"]
-    return verdict["metric"] + ("" if bound == "value" else f" ({bound})")
+    return verdict["metric"] + {"value": ""}.get(verdict["bound"], f" ({verdict['bound']})")
 
 
 def limit_text(verdict: dict) -> str:

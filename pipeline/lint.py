@@ -5,6 +5,7 @@ Each check is a generator of (cell number from 1, rule, what is wrong) for one n
 
 import ast
 import re
+import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import suppress
@@ -21,16 +22,19 @@ from .publish import bootstrap_source, code_cells, tags
 REQUIRED_PARAMETERS = {"PROFILE", "LANGUAGE", "DATA_LANGUAGE", "RUN_SOLUTIONS", "SEED"}
 # A body, one Markdown cell in one language: <div>, empty line, text, empty line, </div>.
 _BODY = re.compile(r'<div lang="(id|en)">\n\n(.*)\n\n</div>', re.DOTALL)
-# What stands for both languages at once: a heading, or a line in bold.
-_BILINGUAL = re.compile(r"#{1,6} (.+)|\*\*(.+)\*\*")
+# What stands for both languages at once, a heading or a line in bold: both sides say something.
+_BILINGUAL = re.compile(r"#{1,6} .*\w.* · .*\w.*|\*\*.*\w.* · .*\w.*\*\*")
+MOST, WORDS = 25, 4  # lines of a visible cell; words of an f-string
+HOUSE = re.compile(r"(?<![.\w])(?:tr|tell|record|record_share|check)\(")  # of hidden cells
 # A number by itself, 1.234,5 as a whole; the 4 in NF4 belongs to a name.
+_FIELD = re.compile(r"\{(\w+)")
 _NUMBER = re.compile(r"(?<![A-Za-z_\d.,])\d+(?:[.,]\d+)*")
 
 
 def lint_notebook(nb, name: str) -> list[dict]:
     """Everything wrong with a notebook that is the lesson `name`: notebook, cell, rule, text."""
     found = []
-    for check in (pairs, headings, twins, pictures, first_cells):
+    for check in (pairs, headings, twins, pictures, first_cells, clean_cells, told):
         for number, rule, text in check(nb, name):
             found.append({"notebook": name, "cell": number, "rule": rule, "text": text})
     return sorted(found, key=lambda problem: problem["cell"])
@@ -65,12 +69,7 @@ def headings(nb, name: str) -> Iterator[tuple]:
         if language_of(cell):
             if any(token.type == "heading_open" for token in markdown_tokens(cell.source)):
                 yield number, "heading", "a body holds a heading"
-        if language_of(cell) or cell.cell_type != "markdown":
-            continue
-        # Both sides of " · " have to say something.
-        match = _BILINGUAL.fullmatch(cell.source.strip())
-        sides = (match[1] or match[2]).split(" · ") if match else []
-        if len(sides) < 2 or not all(re.search(r"\w", side) for side in sides):
+        elif cell.cell_type == "markdown" and not _BILINGUAL.fullmatch(cell.source.strip()):
             yield number, "heading", f"not `# Indonesian · English`, no body: {cell.source[:60]!r}"
 
 
@@ -104,8 +103,7 @@ def facts_of(body: str, language: str, known: set[str]) -> dict[str, Counter]:
     for token in markdown_tokens(body):
         if token.type in ("text", "html_inline", "html_block"):
             # A number inside a tag, a width for example, is no text.
-            text = re.sub(r"<[^>]*>", " ", token.content)
-            found["numbers"] += normal_numbers(text, language)
+            found["numbers"] += normal_numbers(re.sub(r"<[^>]*>", " ", token.content), language)
         elif token.type == "link_open":
             found["links"][normal_address(token.attrs["href"])] += 1
         elif token.type == "image":
@@ -133,10 +131,9 @@ def pictures(nb, name: str) -> Iterator[tuple]:
     """Every picture has alternative text, in each language; every relative link leads somewhere."""
     for number, cell in enumerate(nb.cells, 1):
         for token in markdown_tokens(cell.source) if cell.cell_type == "markdown" else ():
-            if token.type == "image" and not re.search(r"\w", token.content):
-                yield number, "alt text", f"picture {token.attrs['src']} has none"
-            if token.type in ("html_inline", "html_block") and "<img" in token.content:
-                yield number, "alt text", "an HTML picture; write ![what it tells](address)"
+            bare = token.type == "image" and not re.search(r"\w", token.content)
+            if bare or token.type.startswith("html") and "<img" in token.content:
+                yield number, "alt text", "a picture; expected ![what it tells](address)"
             target = token.attrs.get("href") or token.attrs.get("src") or ""
             # A relative link starts from the notebooks' folder. Addresses on the web are not asked:
             # the lint needs no network.
@@ -146,16 +143,8 @@ def pictures(nb, name: str) -> Iterator[tuple]:
 
 
 def code_names(cells: list) -> set[str]:
-    """Identifiers that occur in the code of cells: variables, attributes, arguments, modules."""
-    names = set()
-    for cell in cells:
-        # Magics become Python before it is read; the error of one that is no Python names the cell.
-        code = TransformerManager().transform_cell(cell.source)
-        for node in ast.walk(ast.parse(code, f"cell {cell.id}")):
-            # Each kind of node keeps its name under another of these; a dotted one gives its parts.
-            for attribute in ("id", "attr", "arg", "name", "module"):
-                names.update(str(getattr(node, attribute, "")).split("."))
-    return names - {""}
+    """Words that occur in the code of cells: variables, attributes, arguments, modules, texts."""
+    return set(re.findall(r"[A-Za-z_]\w*", "\n".join(cell.source for cell in cells)))
 
 
 def first_cells(nb, name: str) -> Iterator[tuple]:
@@ -168,6 +157,39 @@ def first_cells(nb, name: str) -> Iterator[tuple]:
         yield 1, "parameters", f"expected {', '.join(sorted(REQUIRED_PARAMETERS))}"
     if "setup" not in tags(setup) or f'start("{name}"' not in setup.source:
         yield 1, "setup", f'expected start("{name}", ...) in the third code cell'
+
+
+def clean_cells(nb, name: str) -> Iterator[tuple]:
+    """What is visible is code that a learner would copy: at most MOST lines, and no sentence."""
+    for number, cell in enumerate(nb.cells, 1):
+        # Folded away is what the house says, records and checks.
+        folded = cell.metadata.get("jupyter", {}).get("source_hidden")
+        if cell.cell_type != "code" or folded or tags(cell) & {"bootstrap", "parameters"}:
+            continue
+        lines = [row.strip() for row in cell.source.splitlines()]
+        if (count := sum(bool(row) and row[0] != "#" for row in lines)) > MOST:
+            yield number, "length", f"{count} lines of code, at most {MOST}"
+        code = TransformerManager().transform_cell(cell.source)  # magics become Python
+        nodes = ast.walk(ast.parse(code, f"cell {cell.id}"))
+        # A value or two in a frame of words is a sentence.
+        frames = [node.values for node in nodes if isinstance(node, ast.JoinedStr)]
+        said = [" ".join(p.value for p in parts if isinstance(p, ast.Constant)) for parts in frames]
+        prose = [text for text in said if len(re.findall(r"[^\W\d_]{2,}", text)) > WORDS]
+        for found in [*HOUSE.findall(cell.source), *prose]:
+            yield number, "prose", f"{found[:60]!r} belongs into a hidden cell"
+
+
+def told(nb, name: str) -> Iterator[tuple]:
+    """Every sentence of the lesson's texts is told, with the same fields in both languages."""
+    path = NOTEBOOKS / "texts" / f"{name[:2]}.toml"
+    said = tomllib.loads(path.read_text(encoding="utf-8") if path.is_file() else "").get("say", {})
+    used = re.findall(r"\btell\(\s*\"(\w+)\"", "\n".join(c.source for c in code_cells(nb)))
+    for key in set(used) ^ set(said):
+        yield 1, "told", f"{path.name} and tell() do not both have {key!r}"
+    for key in said:
+        for one in [said[key]] if "id" in said[key] else said[key].values():
+            if set(_FIELD.findall(one["id"])) != set(_FIELD.findall(one["en"])):
+                yield 1, "told", f"{key}: other fields in the other language"
 
 
 def exercise_names(cells: list) -> list[str]:

@@ -131,8 +131,9 @@ def clean_notebook(nb):
     for number, cell in enumerate(code_cells(nb), 1):
         cell.execution_count, cell.outputs = number, clean_outputs(cell, number)
     # Times of the run go; tags and what JupyterLab folds stay.
-    mask = {"preserve_cell_metadata_mask": {"tags", "jupyter"}, "clear_notebook_metadata": False}
-    ClearMetadataPreprocessor(enabled=True, **mask).preprocess(nb, {})
+    clear = ClearMetadataPreprocessor(enabled=True, clear_notebook_metadata=False)
+    clear.preserve_cell_metadata_mask = {"tags", "jupyter", "cellView"}
+    clear.preprocess(nb, {})
     return nb
 
 

@@ -79,15 +79,13 @@ def rendered(name: str, **values) -> str:
 def loss_curve(rows: list[dict]) -> bytes:
     """PNG of training and validation loss in nats a token over optimiser steps."""
     import pandas as pd
-    from matplotlib.figure import Figure
 
     labels = {"loss": "latih · training", "eval_loss": "validasi · validation"}
     # Trainer logs the two losses in rows of their own; rows of one step become one.
     table = pd.DataFrame(rows, columns=["step", *labels]).groupby("step").first()
-    # A figure without pyplot: no window is needed, and none stays open.
-    axes, buffer = Figure(figsize=(7, 3.2)).subplots(), io.BytesIO()
     # The two are not logged at the same steps: between its points each line is straight.
-    table.rename(columns=labels).interpolate().plot(ax=axes, color=["#0072B2", "#E69F00"])
+    axes = table.rename(columns=labels).interpolate().plot(figsize=(7, 3.2))
+    buffer = io.BytesIO()
     axes.set(xlabel="langkah · optimiser step", ylabel="loss (nat/token)")
     axes.figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
     return buffer.getvalue()
@@ -99,11 +97,8 @@ def result_rows(metrics: list[dict]) -> list[tuple]:
     mine = [m for m in metrics if m["notebook"] == "04_evaluation"]
     found = {m["name"].removeprefix("ingredient_"): m for m in mine}
     # A row for each that was recorded, with a place for every opponent.
-    rows = []
-    for label in RESULTS:
-        if label[0] in found:
-            rows.append((label, label[3], [found.get(o[0] + label[0]) for o in OPPONENTS]))
-    return rows
+    rows = [row for row in RESULTS if row[0] in found]
+    return [(row, row[3], [found.get(o[0] + row[0]) for o in OPPONENTS]) for row in rows]
 
 
 def write_report(folder: Path, summary: dict, metrics, artifacts: Path, started: float) -> None:

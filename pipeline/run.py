@@ -9,12 +9,12 @@ import os
 import shutil
 import time
 from ast import literal_eval
-from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
 import filelock
+from pydantic import TypeAdapter
 from rich.console import Console
 
 from helpers.files import CourseError, UsageError, printable, read_json, write_json, write_text
@@ -25,11 +25,12 @@ from .doctor import room_to_write, versions
 from .execute import POLL, Outcome, ask_driver, run_notebook, sentence
 from .report import clock, write_report
 
-PLAIN_EVERY = 20.0  # seconds between two lines on a running notebook where there is no terminal
+EVERY = 20.0  # seconds between two lines on a running notebook
 # Limits are there to end what hangs: another machine may be slower, and starting a kernel may take
 # a minute.
 FACTOR, LEAST = 6.0, 180.0
 UNMEASURED = 6 * 3600.0  # seconds, for a profile without measured minutes
+CODES = {"passed": 0, "failed": 1, "interrupted": 130}  # of the process that ran the course
 OPTIONS = ("PROFILE", "LANGUAGE", "DATA_LANGUAGE", "SEED")  # parameters with an option of their own
 
 
@@ -79,14 +80,10 @@ def set_parameters(given: list[str] | None, lessons: list[dict], folder: Path) -
             known = inspect_notebook(str(folder / f"{lesson}.ipynb"))
             if name in known and name not in OPTIONS:
                 default = literal_eval(known[name]["default"])
-                # Read as Python writes it, unless the default is a text. What cannot be read stays
-                # a text, and is refused for its type.
-                new, kinds = value, (int, float) if isinstance(default, float) else type(default)
-                with suppress(ValueError, SyntaxError):
-                    new = value if isinstance(default, str) else literal_eval(value)
-                if not isinstance(new, kinds):
-                    raise UsageError(f"--set {text}: expected a value like {default!r}.")
-                chosen[name] = new
+                try:
+                    chosen[name] = TypeAdapter(type(default)).validate_strings(value)
+                except ValueError:
+                    raise UsageError(f"--set {text}: expected e.g. {default!r}.") from None
         # A misspelt name would change nothing, without a word.
         if not any(name in chosen for chosen in values.values()):
             raise UsageError(f"--set {text}: no chosen lesson has this parameter to be set.")
@@ -129,8 +126,8 @@ def run_course(
     try:
         lock = filelock.FileLock(cfg.artifacts_root / f".{cfg.key}.lock").acquire(timeout=0)
     except filelock.Timeout:
-        text = "another run with the same settings is going on. Wait for it, or choose another "
-        raise CourseError(text + "--profile, --data-language or --seed.") from None
+        text = "another run with the same settings is going on: wait for it, or change a setting."
+        raise CourseError(text) from None
     with lock:
         # A folder for this run, named after its moment, so that runs sort by time.
         folder, started = runs / f"{datetime.now():%Y%m%d-%H%M%S-%f}"[:-3], time.time()
@@ -166,8 +163,7 @@ def announce(cfg: Settings, lessons: list[dict], fresh: bool, progress: Progress
         f"({cfg.data_language}), seed {cfg.seed}{about}"
     )
     if cfg.artifacts.exists():
-        used = "the lessons use again what is still valid (--fresh starts anew)"
-        fate = "removed, --fresh was asked for" if fresh else used
+        fate = "removed" if fresh else "what is still valid is used again (--fresh starts anew)"
         progress.line(f"artifacts/{cfg.key} is there from an earlier run: {fate}.")
 
 
@@ -184,20 +180,17 @@ def run_all(cfg, lessons, progress: Progress, values: dict, notebooks: Path) -> 
         limit = max(LEAST, FACTOR * 60 * minutes) if minutes else UNMEASURED
         about = f"about {clock(60 * minutes)}" if minutes else "an unmeasured time"
         progress.line(f"{name}: expected {about}, limit {clock(limit)}")
-        # `watch` shows how it goes on one line that is written over.
-        with progress.console.status("") as status:
 
-            def watch(cell, seconds, memory, name=name, about=about, status=status):
+        # How it goes, a line now and then.
+        def watch(cell, seconds, memory, name=name, about=about):
+            if EVERY - seconds % EVERY < POLL:
                 text = f"{name}: code cell {cell} · {clock(seconds)} of {about} · {memory:.1f} GB"
-                status.update(text)
-                # Where there is no terminal the status is not seen: a line now and then.
-                if not progress.console.is_terminal and PLAIN_EVERY - seconds % PLAIN_EVERY < POLL:
-                    progress.line(text)
+                progress.line(text)
 
-            # The notebook in a process of its own, with the run's options and what --set chose.
-            path, chosen = notebooks / f"{item['name']}.ipynb", values.get(item["name"], {})
-            how = run_parameters(cfg) | chosen, kernel_environment(cfg), limit, watch
-            done = run_notebook(path, progress.log.parent, *how)
+        # The notebook in a process of its own, with the run's options and what --set chose.
+        path, chosen = notebooks / f"{item['name']}.ipynb", values.get(item["name"], {})
+        how = run_parameters(cfg) | chosen, kernel_environment(cfg), limit, watch
+        done = run_notebook(path, progress.log.parent, *how)
         outcomes[i], text = done, f"{name}: {done.status} after {clock(done.seconds)}"
         style = "green" if done.status == "passed" else "red"
         progress.line(f"{text}, peak memory {done.peak_memory_gb:.1f} GB", style)
@@ -235,10 +228,8 @@ def judge_run(cfg: Settings, lessons, outcomes, table: list[dict], folder: Path)
     verdicts = [] if cfg.smoke else verdicts
     status = "passed" if len(passed) == len(outcomes) and gates.all_hold(verdicts) else "failed"
     # An interrupted run has not failed: nobody knows how it would have ended.
-    if any(done.status == "interrupted" for done in outcomes):
-        status = "interrupted"
-    code = {"passed": 0, "failed": 1, "interrupted": 130}[status]
-    summary = {"stamp": folder.name, "status": status, "exit_code": code, "key": cfg.key}
+    status = "interrupted" if "interrupted" in {done.status for done in outcomes} else status
+    summary = {"stamp": folder.name, "status": status, "exit_code": CODES[status], "key": cfg.key}
     summary |= {"smoke": cfg.smoke, "settings": cfg.as_dict(), "versions": versions()}
     summary["device"] = asdict(cfg.device) | {"driver": ask_driver()[0], "cuda": torch_cuda_build()}
     summary |= {"peak_memory_gb": max(done.peak_memory_gb for done in outcomes)}
@@ -256,6 +247,6 @@ def conclude(summary: dict, progress: Progress) -> None:
             progress.line(f"Not run: {outcome['name']}", "yellow")
     for text in ["Not gated: smoke"] if summary["smoke"] else gates.gate_lines(summary["gates"]):
         progress.line(text, "bold red" if text.startswith("GATE ") else "")
+    text = f"{summary['status'].upper()} in {clock(summary['seconds'])}, peak memory "
     style = "bold green" if summary["status"] == "passed" else "bold red"
-    text = f"{summary['status'].upper()} in {clock(summary['seconds'])}"
-    progress.line(f"{text}, peak memory {summary['peak_memory_gb']:.1f} GB", style)
+    progress.line(f"{text}{summary['peak_memory_gb']:.1f} GB", style)

@@ -1,7 +1,6 @@
 """Lesson 05's chat box, its own cells over a bot that is no model."""
 
 import html
-import os
 import threading
 import time
 from types import SimpleNamespace
@@ -10,7 +9,6 @@ import nbformat
 import pytest
 
 from helpers.settings import ROOT
-from helpers.show import tr
 
 
 @pytest.fixture
@@ -21,9 +19,9 @@ def box(conversation, monkeypatch):
     sources = {cell.id: cell.source for cell in cells}
     talk = conversation()
     fast = SimpleNamespace(conversation=lambda: talk, models=talk.bot.models)
-    names = {"fast": fast, "names": {"base": "Dasar", "tuned": "Tuned"}, "html": html, "tr": tr}
-    names |= {"os": os, "threading": threading, "show_html": lambda box: None}
-    for name in ("05smallbox", "05boxsend01", "05boxshow01"):
+    names = {"fast": fast, "names": {"base": "Base model", "tuned": "Tuned"}, "html": html}
+    names |= {"word": str, "threading": threading, "display": lambda box: None}
+    for name in ("05smallbox", "05boxwords", "05boxsend01", "05boxshow01"):
         exec(sources[name], names)
     return SimpleNamespace(**names)
 
@@ -50,7 +48,7 @@ def test_a_refused_message_comes_back_and_the_chosen_model_answers(box):
     assert box.text.value.startswith("kata") and "batas" in box.status.value
     box.choice.value = "base"
     write(box, "halo")
-    assert box.box_talk.turns[0].model == "base" and "Dasar" in box.log.value
+    assert box.box_talk.turns[0].model == "base" and "Base model" in box.log.value
 
 
 def test_stop_ends_an_answer_and_enter_sends(box):

@@ -4,6 +4,8 @@ import re
 
 import nbformat
 import pytest
+from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell, new_notebook
 
 from helpers.settings import ROOT
 
@@ -18,12 +20,12 @@ CALLS = {
     "05_chatbot": "TextIteratorStreamer Thread generate on_click",
     "06_export_and_serve": "PeftModel.from_pretrained merge_and_unload save_pretrained",
     "07_medical_qa": "add_special_tokens resize_token_embeddings TfidfVectorizer",
-    "08_jsonl_finetuning": "train_test_split LoraConfig TrainingArguments load_dataset",
-    "09_hosted_jobs": "files.create jobs.create jobs.retrieve completions.create OpenAI",
-    "10_sensor_advice": "finetune DecisionTreeClassifier GradientBoostingClassifier"
-    " RandomForestClassifier fit predict generate",
-    "11_second_round": "finetune binomtest",
-    "12_scale_out": "LocalCluster Client",
+    "08_jsonl_finetuning": "train_test_split LogisticRegression LoraConfig TrainingArguments "
+    "Trainer load_dataset files.create jobs.create jobs.retrieve jobs.cancel files.delete "
+    "completions.create OpenAI",
+    "09_sensor_and_style": "fit predict search loads LoraConfig TrainingArguments train binomtest "
+    "get_peft_model_state_dict set_peft_model_state_dict generate",
+    "10_scale_out": "LocalCluster Client",
 }
 
 
@@ -35,3 +37,17 @@ def test_a_lesson_executes_the_calls_that_it_teaches_and_closes_without_helpers(
     assert not missing
     headings = [cell.source for cell in cells if cell.source.startswith("## ")]
     assert any("Tanpa `helpers` · Without `helpers`" in heading for heading in headings[-2:])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CALLS)
+def test_what_a_learner_takes_home_runs_alone_in_an_empty_folder(name, tmp_path, monkeypatch):
+    cells = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4).cells
+    last = [cell.source for cell in cells if cell.cell_type == "code"][-1]
+    assert not re.search(r"(?m)^\s*(import|from) (helpers|pipeline)\b", last)
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    where = {"metadata": {"path": str(tmp_path)}}
+    alone = new_notebook(cells=[new_code_cell(last)])
+    NotebookClient(alone, timeout=300, resources=where, kernel_name="python3").execute()
+    assert alone.cells[0].outputs

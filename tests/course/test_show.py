@@ -50,8 +50,8 @@ def test_any_data_is_one_piece_of_code(text):
 )
 def test_numbers_and_ticks_are_written_in_the_language_shown(monkeypatch, language, written):
     monkeypatch.setattr(show, "_language", language)
-    values = ((75421,), (0.625, 2), (-1234.5,), (-0.04, 1), (float("nan"),))
-    assert [*(show.num(*value) for value in values), show.percent(0.914, 1)] == written
+    values = ((75421,), (0.625, ".2f"), (-1234.5,), (0.914, ".1%"))
+    assert [show.num(*value) for value in values] == written
     figure = Figure()
     axis = figure.subplots()
     axis.set_yticks([0, 0.5, 1])
@@ -80,7 +80,7 @@ def left(html):
     ("cells", "words"),
     [
         (["[600 g ayam]", "' tem'", "2 inti CPU"], True),
-        (["00_start", "12_scale_out"], True),
+        (["00_start", "10_scale_out"], True),
         (["1,00  [0,96; 1,00]", "0,69  [0,66; 0,71]"], False),
         (["86,5 % (80,9 % – 90,6 %)", "-", "–"], False),
         (["< 0,0001", "−1,5", "+2", "± 3", "Rp0,2", "nan"], False),

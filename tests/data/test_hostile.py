@@ -2,12 +2,12 @@
 
 import ast
 import re
+import sys
 from html.parser import HTMLParser
 
 import matplotlib.pyplot as plt
 import nbformat
 import pytest
-from markdown_it import MarkdownIt
 
 from helpers import settings, show
 from helpers.settings import ROOT
@@ -47,6 +47,7 @@ def lesson(tmp_path, monkeypatch):
     shown = []
     monkeypatch.setattr("IPython.display.display", lambda *a, **k: shown.extend(a))
     monkeypatch.setattr("helpers.show.display", lambda *a, **k: shown.extend(a))
+    monkeypatch.setattr(sys, "displayhook", shown.append)
     monkeypatch.setattr(show, "_language", "en")
     cells = nbformat.read(ROOT / "notebooks" / "02_data_csv_qa.ipynb", 4).cells
 
@@ -55,25 +56,22 @@ def lesson(tmp_path, monkeypatch):
         names = {"cfg": cfg}
         for cell in cells:
             if cell.get("id") in ids:
-                exec(compile(ast.parse(cell.source), cell.id, "exec"), names)
+                tree = ast.Interactive(ast.parse(cell.source).body)  # shows what a line gives
+                exec(compile(tree, cell.id, "single"), names)
         plt.close("all")
-        return shown
+        return [one for one in shown if type(one).__name__ in ("DataFrame", "HTML")]
 
     return run
 
 
 def test_what_lesson_02_shows_of_hostile_data_is_text(lesson):
     shown = lesson(
-        "4d00eeeb50", "02-layouts", "652b001ff8", "ee8ad7e45c", "85af363b39",
+        "4d00eeeb50", "02-layouts", "652b001ff8", "02-split", "ee8ad7e45c", "85af363b39",
     )  # fmt: skip
     kinds = {type(thing).__name__ for thing in shown}
-    assert {"DataFrame", "Markdown", "HTML"} <= kinds
+    assert {"DataFrame", "HTML"} == kinds
     for thing in shown:
-        name = type(thing).__name__
-        if name == "Markdown":
-            page = MarkdownIt("commonmark", {"html": True}).render(thing.data)
-        else:
-            page = thing.data if name == "HTML" else thing._repr_html_()
+        page = thing.data if type(thing).__name__ == "HTML" else show.frame_html(thing)
         tags = Tags(page)
         assert tags.found <= PLAIN | {"img"}, page[:300]
         assert (

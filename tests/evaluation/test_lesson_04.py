@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import re
 import time
+import tomllib
 from types import SimpleNamespace
 
 import nbformat
@@ -16,29 +17,22 @@ from sklearn.metrics import cohen_kappa_score
 
 from helpers import course, evaluation, generation, kitchen, prompts, recipes, settings
 from helpers.settings import ROOT
-from helpers.show import num, percent, tr
 from pipeline import gates
 
-SAID = [  # what the summary says once a rater has given some verdicts
-    (["Rate twelve"], [], ""),
+SAID = [  # a rater, their verdicts; each rater's answers and share; pairs: answers, same, kappa
+    ("1", "", {}, {}),
+    ("1", "2212", {"1": (4, 0.75)}, {("1", "A"): (4, 0.25, -0.5)}),
     (
-        [
-            "Rater 1: 4 answers rated, can be cooked and fit 75",
-            "1 and data/ratings A: 25 % of 4 `cook` are",
-        ],
-        [],
-        "2212",
-    ),
-    (
-        ["Rater 1: 4", "Rater Ana: 2", "1 and Ana: 100 % of 2", "1 and data", "Ana and data"],
-        ["Ana"],
+        "Ana",
         "22",
+        {"1": (4, 0.75), "Ana": (2, 1)},
+        {("1", "A"): (4, 0.25, -0.5), ("1", "Ana"): (2, 1, None), ("Ana", "A"): (2, 0.5, 0)},
     ),
     (
-        ["Rater 1: 4", "Rater Ana: 4", "1 and Ana: 75 % of 4 `cook` are the same, kappa 0.50"]
-        + ["1 and data", "Ana and data"],
-        ["Ana"],
+        "Ana",
         "2211",
+        {"1": (4, 0.75), "Ana": (4, 0.5)},
+        {("1", "A"): (4, 0.25, -0.5), ("1", "Ana"): (4, 0.75, 0.5), ("Ana", "A"): (4, 0.5, 0)},
     ),
 ]
 SPLITS = ROOT / "data" / "recipes" / "splits.csv"
@@ -55,18 +49,23 @@ def run_cells(names: dict, *beginnings: str) -> dict:
 def test_two_people_rate_the_same_answers_apart_and_their_agreement_is_told(tmp_path, cfg):
     told, names = [], {"cfg": dataclasses.replace(cfg, artifacts_root=tmp_path), "np": np, "pd": pd}
     items = [{"item": f"R{i}", "request": "", "source": "rule", "recipe": str(i)} for i in range(4)]
-    names |= {"items": pd.DataFrame(items), "tr": tr, "percent": percent, "evaluation": evaluation}
+    names |= {"items": pd.DataFrame(items), "evaluation": evaluation, "md": str}
     names["cook"] = pd.DataFrame({"A": [2, 2, 1, 1]}, index=[item["item"] for item in items])
-    plain = lambda value, digits: f"{value:.{digits}f}"  # whatever language an earlier test shows
-    names |= {"num": plain, "say": lambda indonesian, english: told.append(english)}
-    names |= {"cell": lambda entry: percent(entry[0]), "cohen_kappa_score": cohen_kappa_score}
-    for expected, rater, verdicts in SAID:
-        run_cells(names, "import html, json")
+    names |= {"tell": lambda key, **said: told.append((key, said))}
+    names["cohen_kappa_score"] = cohen_kappa_score
+    for rater, verdicts, own, agree in SAID:
+        run_cells(names, "import json")
         for item, cook in zip(names["to_rate"], verdicts):
-            names["rate"](item, 2, int(cook), 1, *rater)
+            names["rate"](item, 2, int(cook), 1, rater)
         told.clear()
-        run_cells(names, "from itertools import combinations")
-        assert len(told) == len(expected) and all(map(str.count, told, expected)), told
+        run_cells(names, "from itertools import combinations", "if mine.empty")
+        shares = {said["name"]: (said["n"], said["share"]) for key, said in told if key == "own"}
+        assert shares == own and (told[:1] == [("rate_first", {})]) == (not own)
+        found = {
+            (one, other.removeprefix("data/ratings ")): (n, same, None if k != k else round(k, 2))
+            for one, other, n, same, k in names["compared"]
+        }
+        assert found == agree
 
 
 # What each answers to a task (the prompt), and the gates of this lesson's answers that it passes
@@ -99,10 +98,13 @@ def state():
             rows.append(row | {"main": main, "messages": chat})
     found = {"K": kitchen.Kitchen(library, "id"), "rows": rows, "language": "id"}
     found |= {"np": np, "pd": pd, "re": re, "time": time, "torch": torch, "prompts": prompts}
-    found |= {"evaluation": evaluation, "tokenizer": None, "tr": tr, "num": num, "percent": percent}
-    found |= {"show": len, "say": lambda *_: None, "record": course.record, "gain_low": 1}
+    found |= {"evaluation": evaluation, "recipes": recipes, "tokenizer": None, "gain_low": 1}
+    found |= {"tell": lambda *_, **__: None, "record": course.record}
+    texts = (ROOT / "notebooks" / "texts" / "04.toml").read_text(encoding="utf-8")
+    found["data"] = tomllib.loads(texts)["data"]
+    found["sacrebleu"] = sacrebleu
     found["Live"] = lambda: SimpleNamespace(show=lambda *_, **__: None)
-    return vars(recipes) | found | {"recipes": recipes, "sacrebleu": sacrebleu}
+    return found
 
 
 def metrics_of(state, answer, cfg) -> list[dict]:
@@ -123,16 +125,8 @@ def metrics_of(state, answer, cfg) -> list[dict]:
     names["generation"] = SimpleNamespace(answers=answers, decoding=generation.decoding)
     course.start_records("04_evaluation")
     run_cells(names, "def test_rows", "tasks =", "wanted = K", "live, firsts", "chosen =")
-    run_cells(names, "TITLE, PANTRY", "def alone")
-    run_cells(
-        names,
-        "def table(",
-        "scores =",
-        "who =",
-        "def is_edit",
-        "_, low, high, _ = gain_alone",
-        "ways =",
-    )
+    run_cells(names, "TITLE, PANTRY", "def alone", "def measures", "scores =", "def is_edit")
+    run_cells(names, "ways =", "kept =")
     with pytest.raises(AssertionError, match="ignores the task"):
         run_cells(names, "if cfg.profile")
     return list(course._rows)

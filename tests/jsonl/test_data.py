@@ -19,6 +19,7 @@ from helpers.settings import LANGUAGES, ROOT
 FOLDER = ROOT / "data" / "jsonl"
 DRAWN = 24  # queries a subcategory for which sides were drawn; later ones only train
 LATER = range(26, 42)  # later queries a subcategory
+SPLITS = ("train", "validation", "test")
 SIMILAR, SIMILAR_ACROSS = 88, 75  # highest token_sort_ratio of two queries, and across the split
 # Institutions, contact data and numbers that a real customer's message could carry.
 PRIVATE = re.compile(
@@ -132,6 +133,24 @@ def test_the_line_of_checks_says_yes_to_the_rule_that_is_due_and_to_it_alone():
         due = make["action_for"](reading) != make["NOTHING"]
         assert last.endswith(" yes" if due else " no")
         assert all(check.endswith(" no") for check in others)
+
+
+def test_messages_of_training_are_made_by_their_script_and_the_others_are_not(tmp_path):
+    folder = FOLDER / "sensor"
+    runpy.run_path(str(folder / "make_messages.py"))["main"](tmp_path)
+    files = [(path / "messages_train.jsonl").read_bytes() for path in (tmp_path, folder)]
+    assert files[0] == files[1], "run make_messages.py"
+    written = (folder / "messages.jsonl").read_text("utf-8").splitlines()
+    rows = [json.loads(line) for line in [*files[1].decode().splitlines(), *written]]
+    assert Counter(row["split"] for row in rows) == {"train": 480, "validation": 32, "test": 64}
+    assert len({row["key"] for row in rows}) == len(rows)
+    assert all(row["id"]["fields"] == row["en"]["fields"] for row in rows)  # in any order
+    for language in LANGUAGES:
+        texts = {part: [r[language]["text"] for r in rows if r["split"] == part] for part in SPLITS}
+        assert len({text.lower() for some in texts.values() for text in some}) == len(rows)
+        learnt = texts["train"] + texts["validation"]
+        for new, known in ((texts["validation"], texts["train"]), (texts["test"], learnt)):
+            assert process.cdist(new, known, scorer=fuzz.ratio, workers=1).max() <= 81
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

@@ -2,7 +2,6 @@
 
 import copy
 import json
-import re
 import time
 import tomllib
 from collections import Counter
@@ -10,9 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import torch
 from peft import LoraConfig
-from safetensors.torch import load_file
 
 from helpers import jsonl, show, training
 from helpers.files import CourseError, LabelMaskError, UsageError
@@ -222,45 +219,12 @@ def test_no_split_of_a_task_leaks_and_each_group_is_tested(task, language, tmp_p
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    folder, rows = tmp_path_factory.mktemp("files"), jsonl.load_task("bank", "id")
-    chats = {part: [i.chat for i in rows[part]] for part in ("train", "validation")}
-    chats["train"][24:] = [[user("Hi"), calls(call())]]  # teaches nothing here
-    return [
-        jsonl.write_chats(chats["train"], folder / "train.jsonl"),
-        jsonl.write_chats(chats["validation"][:6], folder / "validation.jsonl"),
-    ]
-
-
-@pytest.fixture(scope="module")
 def own(cfg):
     return replace(cfg, epochs=1, batch=4, accumulation=1, max_steps=8, warmup_steps=1)
 
 
-def weights(folder):
-    return load_file(folder / "adapter" / "adapter_model.safetensors")
-
-
-def test_a_training_runs_once_and_anew_where_the_rows_or_fresh_say_so(files, own, tmp_path):
-    done = jsonl.finetune(tmp_path / "job", *files, own)
-    assert done["steps"] == 8 and done["trained_tokens"] > 0
-    first = weights(tmp_path / "job")
-    stamp = (tmp_path / "job" / "adapter").stat().st_mtime_ns
-    assert jsonl.finetune(tmp_path / "job", *files, own) == jsonl.finetune(
-        tmp_path / "job", *files, own
-    )
-    assert (tmp_path / "job" / "adapter").stat().st_mtime_ns == stamp
-    jsonl.finetune(tmp_path / "job", *files, own, fresh=True)
-    again = weights(tmp_path / "job")  # the same training gives the same weights
-    assert all(torch.equal(value, again[name]) for name, value in first.items())
-    fewer = jsonl.write_chats(jsonl.read_chats(files[0])[:12], tmp_path / "fewer.jsonl")
-    jsonl.finetune(tmp_path / "job", fewer, files[1], own)
-    other = weights(tmp_path / "job")
-    assert any(not torch.equal(value, other[name]) for name, value in first.items())
-
-
 def test_a_training_with_other_settings_has_another_key(own, tokenizer):
-    """What `finetune`, and lesson 08 with its layers, tell one training from another by."""
+    """What lesson 08, with its layers, tells one training from another by."""
     rows = training.ChatDataset([[user("Hi"), assistant("Hi.")]], tokenizer, 99)
     other = training.ChatDataset([[user("Hi"), assistant("Ho.")]], tokenizer, 99)
     changes = ({"quantization": "none"}, {"max_length": 99}, {"targets": ["q_proj"]}, {"rank": 2})
@@ -273,47 +237,14 @@ def test_a_training_with_other_settings_has_another_key(own, tokenizer):
     assert len(set(marks)) == len(marks) == 13
 
 
-def test_a_folder_with_other_files_and_a_file_with_errors_are_left_alone(files, own, tmp_path):
-    def put(name):
-        path = tmp_path / "job" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("mine")
-        return path
-
-    leftovers = (".adapter-0123abcd/README.md", ".DS_Store", "adapter/.ipynb_checkpoints/a.md")
-    for name in (*leftovers, "checkpoints/.fingerprint.txt-0123abcd", "Thumbs.db"):
-        put(name)
-    foreign = ("adapter/adapter_model.safetensors", "checkpoints/checkpoint-9/trainer_state.json")
-    names = ("thesis.doc", "train.jsonl", ".env", ".git/config", "adapter/notes.txt", *foreign)
-    names += ("checkpoints/checkpoint-9/mine", "adapter/old/README.md", ".adapter-0123abcde/a")
-    for trained in (False, True):
-        for name in names if not trained else set(names) - set(foreign):
-            path = put(name)
-            with pytest.raises(CourseError, match=f"holds other files .{re.escape(name)}"):
-                jsonl.finetune(tmp_path / "job", *files, own, fresh=True)
-            assert path.read_text() == "mine"
-            path.unlink()
-        jsonl.finetune(tmp_path / "job", *files, own)
-    (tmp_path / "job" / "checkpoints" / "data").symlink_to(files[0].parent)
-    for folder in (tmp_path / "job", files[0].parent, files[0]):
-        with pytest.raises(CourseError, match="holds other files"):
-            jsonl.finetune(folder, *files, own, fresh=True)
-    bad = tmp_path / "bad.jsonl"
-    bad.write_text(files[0].read_text() + "{]\n")
-    with pytest.raises(CourseError, match="bad.jsonl, line 26"):
-        jsonl.finetune(tmp_path / "new", bad, files[1], own)
-    assert not (tmp_path / "new").exists()
-
-
 @pytest.mark.parametrize("row", ROWS["weight"])
-def test_an_answer_with_weight_0_is_read_and_not_learnt(row, own, tokenizer, tmp_path, monkeypatch):
-    seen, chat = [], json.loads(row["chat"])
-    monkeypatch.setattr(training, "fingerprint", lambda cfg, *rows: seen.extend(rows))
-    monkeypatch.setattr(training, "finished", lambda *known: {"steps": 0})
+def test_an_answer_with_weight_0_is_read_and_not_learnt(row, tokenizer, tmp_path):
+    chat = json.loads(row["chat"])
     file = jsonl.write_chats([chat], tmp_path / "rows.jsonl")
     assert jsonl.validate(file, tokenizer=tokenizer).empty
-    jsonl.finetune(tmp_path / "job", file, file, own)
-    rows = [seen[0][number] for number in range(len(seen[0]))]
+    parts = [part for one in jsonl.read_chats(file) for part in jsonl.rows_to_learn(one)]
+    made = training.ChatDataset(parts, tokenizer, 512)
+    rows = [made[number] for number in range(len(made))]
     labels = [[label for label in made["labels"] if label >= 0] for made in rows]
     assert [tokenizer.decode(ids, skip_special_tokens=True) for ids in labels] == row["learnt"]
     whole = tokenizer.decode(rows[-1]["input_ids"])

@@ -2,6 +2,7 @@
 
 import contextlib
 import sys
+import threading
 import time
 import tomllib
 from pathlib import Path
@@ -85,7 +86,7 @@ def test_from_upload_to_answer_through_two_faults(practice, chat_file):
 def test_a_lost_reply_makes_a_second_job_where_the_client_sends_again(
     practice, chat_file, retries, jobs
 ):
-    """Why lesson 09 sends `create` once and looks at the list of jobs before it sends again."""
+    """Why lesson 08 sends `create` once and looks at the list of jobs before it sends again."""
     replies = ["lost"]
 
     class Lossy(httpx.HTTPTransport):
@@ -139,9 +140,50 @@ def test_n_epochs_is_given_to_a_training_that_takes_it(practice, chat_file):
     while not all(job["status"] == "succeeded" for job in server.jobs):
         time.sleep(0.02)
     assert [job["trained_tokens"] for job in server.jobs] == [60, 60, 180]
-    server.train = lambda training, validation, emit: (str, 7)  # lesson 09's takes no n_epochs
+    server.train = lambda training, validation, emit: (str, 7)  # one that takes no n_epochs
     job = follow(client, chat_file)
     assert (job.trained_tokens, job.hyperparameters.n_epochs) == (7, "auto")
+
+
+def test_a_cancelled_job_stops_at_its_next_event_and_keeps_nothing(practice, chat_file):
+    server, steps, go_on = practice(), [], threading.Event()
+
+    def slow(training_file, validation_file, emit):
+        while True:
+            steps.append(emit("Step"))
+            go_on.wait(10)
+
+    server.train, client = slow, connect(server)
+    file = client.files.create(file=chat_file, purpose="fine-tune")
+    job = client.fine_tuning.jobs.create(model=server.model, training_file=file.id)
+    while not steps:
+        time.sleep(0.02)
+    assert client.fine_tuning.jobs.cancel(job.id).status == "cancelled"
+    go_on.set()
+    while any(thread.name == job.id for thread in threading.enumerate()):
+        time.sleep(0.02)
+    found = client.fine_tuning.jobs.retrieve(job.id)
+    assert len(steps) == 1 and found.status == "cancelled" and not server.tuned
+    assert found.fine_tuned_model is None and found.trained_tokens is None
+    with pytest.raises(openai.BadRequestError, match="is over: cancelled"):
+        client.fine_tuning.jobs.cancel(job.id)
+    with pytest.raises(openai.NotFoundError, match="no such job"):
+        client.fine_tuning.jobs.cancel("ftjob-none")
+
+
+def test_a_deleted_file_is_gone_and_its_id_is_not_given_again(practice, chat_file):
+    server = practice()
+    client = connect(server)
+    file = client.files.create(file=chat_file, purpose="fine-tune")
+    path = server.files[file.id]
+    assert client.files.delete(file.id).deleted and not path.exists()
+    for again in (
+        client.files.delete,
+        lambda key: client.fine_tuning.jobs.create(model=server.model, training_file=key),
+    ):
+        with pytest.raises(openai.NotFoundError, match="no such file"):
+            again(file.id)
+    assert client.files.create(file=chat_file, purpose="fine-tune").id != file.id
 
 
 @pytest.mark.parametrize("case", ROWS["request"])
@@ -155,7 +197,7 @@ def test_a_bad_request_is_refused_in_openai_s_form(practice, chat_file, case):
     assert case["named"] in reply.json()["error"]["message"]
 
 
-def test_only_four_routes_and_no_other_site(practice, chat_file):
+def test_only_six_routes_and_no_other_site(practice, chat_file):
     server = practice()
     job = follow(connect(server), chat_file)
     jobs = f"{server.base_url}/fine_tuning/jobs"

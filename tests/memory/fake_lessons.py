@@ -30,20 +30,21 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake
 from torch.utils._pytree import tree_leaves
 from transformers.quantizers.auto import AutoHfQuantizer
 
-from helpers import course, models, planner, prompts, recipes, settings, splits
+from helpers import course, models, planner, prompts, recipes, settings, show, splits
 from helpers.files import write_text
 
 # The cells of each lesson, in their order: imports, loading, training.
 CELLS = {
-    "00_start": "s00c06 s00c09 s00c41",
-    "01_gpu_memory": "f7cfc1ae72 69524b5b16 f5d8a0d5ab m01c03 a92d23233b m01c01 m01c05 "
-    "f4842d18ba f8c802c916",
-    "03_qlora_training": "b5eced5c86 load-chats same-recipe 20e257f507 87e406c269 encode-row "
-    "dataset-class 861930f55e e2664e6d3d 30f64c0f76 four-bit-size unpack lora-figure c5d0f6f655 "
-    "lora collator-code collator-try f4859d4b5c a7ef64cea0 label-loss loss-same "
-    "label-trainer-code make-trainer f5f06af471 61c171f1cb 252297bbf8 trl-train plain-train",
+    "00_start": "s00c06 s00c09",
+    "01_gpu_memory": "f7cfc1ae72 69524b5b16 f5d8a0d5ab m01c03 a92d23233b m01c01 m01c06 m01c05 "
+    "f4842d18ba f8c802c916 01h5s",
+    "03_qlora_training": "b5eced5c86 house load-chats same-recipe 20e257f507 87e406c269 encode-row "
+    "d1c95fc56f 861930f55e e2664e6d3d 30f64c0f76 four-bit-size unpack lora-figure c5d0f6f655 lora "
+    "collator-code collator-try count-epochs f4859d4b5c a7ef64cea0 label-loss loss-same "
+    "label-trainer-code predict-run f5f06af471 memory-log make-trainer fingerprint 61c171f1cb "
+    "252297bbf8 trl-rows trl-train plain-rows plain-model plain-train",
     "05_chatbot": "e7ed2e3c8e",
-    "06_export_and_serve": "96a00fac02 06peftload 828ed9f236 40c51a3bbf",
+    "06_export_and_serve": "96a00fac02 06room 06peftload 828ed9f236 06greedy 40c51a3bbf",
 }
 UNSCALE = aten._amp_foreach_non_finite_check_and_unscale_.default
 HERE = torch.device("cuda", 0)
@@ -207,8 +208,9 @@ def run(name: str, lesson: str, folder: Path) -> str:
     space = {"cfg": cfg, "display": nothing, "RUN_SOLUTIONS": True, "SEED": 42, "FRESH": True}
     space |= {"REPORT_TO": "none", "MEMORY_FRACTION": 1.0, "request": "Buatkan resep Soto Ayam."}
     space |= {"os": os, "models": models, "dtype": settings.compute_dtype(cfg)}
-    space |= {"SCORED_RECIPES": 4, "ANSWER_TOKENS": 4}
+    space |= {"SCORED_RECIPES": 4, "ANSWER_TOKENS": 4, "LANGUAGE": "id", "record": course.record}
     course.start_records(lesson)
+    show.open_texts(lesson)
     gc.collect()
     gc.disable()  # a lesson that lets a model go has to say so
     with pretending(Card(room), cfg):

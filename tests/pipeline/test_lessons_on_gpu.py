@@ -1,12 +1,12 @@
-"""Cells of lessons 06 and 12 on machines with one card, little memory or a full disk."""
+"""Cells of lessons 06 and 10 on machines with one card, little memory or a full disk."""
 
 import ast
 import dataclasses
 import gc
+import json
 import os
 import shutil
 import sys
-import time
 import weakref
 from types import SimpleNamespace
 from unittest.mock import Mock
@@ -17,7 +17,7 @@ import psutil
 import pytest
 import transformers
 
-from helpers import course, models, prompts, recipes, splits
+from helpers import course, models, prompts, recipes, show, splits
 from helpers.settings import ROOT
 
 NOTHING_FREE = SimpleNamespace(available=0, free=0)
@@ -26,8 +26,8 @@ NOTHING_FREE = SimpleNamespace(available=0, free=0)
 def code_cells(lesson: str) -> list[str]:
     """Sources of the cells that are no exercise and no bootstrap, parameters or set-up."""
     notebook = nbformat.read(ROOT / "notebooks" / f"{lesson}.ipynb", 4)
-    plain = [c for c in notebook.cells if c.cell_type == "code" and not c.metadata.get("tags")]
-    return [cell.source for cell in plain]
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    return [cell.source for cell in code if set(cell.metadata.get("tags", [])) <= {"hide-input"}]
 
 
 @pytest.fixture
@@ -58,7 +58,14 @@ def test_lesson_06_holds_one_4_bit_model_and_skips_what_has_no_room(full, prepar
     monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", watched)
     monkeypatch.setattr(*full, lambda *a: NOTHING_FREE)
     course.start_records("06_export_and_serve")
-    space = {"cfg": prepared, "SEED": 42, "ANSWER_TOKENS": 4, "SCORED_RECIPES": 4}
+    show.open_texts("06_export_and_serve")
+    space = {
+        "display": lambda *shown: None,
+        "cfg": prepared,
+        "SEED": 42,
+        "ANSWER_TOKENS": 4,
+        "SCORED_RECIPES": 4,
+    }
     cells = code_cells("06_export_and_serve")
     gc.disable()  # a lesson that lets a model go has to say so
     try:
@@ -69,13 +76,12 @@ def test_lesson_06_holds_one_4_bit_model_and_skips_what_has_no_room(full, prepar
     assert len(packed) >= 4 and not (prepared.artifacts / "export" / "merged").exists()
 
 
-def test_lesson_12_trains_two_processes_without_a_card(tmp_path):
-    tree = ast.parse(next(s for s in code_cells("12_scale_out") if "def train(processes" in s))
+def test_lesson_10_trains_two_processes_without_a_card(tmp_path):
+    tree = ast.parse(next(s for s in code_cells("10_scale_out") if "def torchrun(" in s))
     tree.body = [node for node in tree.body if isinstance(node, ast.FunctionDef)]
     start = Mock(side_effect=InterruptedError)
-    space = {"os": os, "sys": sys, "time": time, "subprocess": Mock(run=start)}
-    space |= {"ROOT": ROOT, "scratch": tmp_path, "base": "sanity", "STEPS": 1}
-    exec(compile(tree, "12", "exec"), space)
+    space = {"os": os, "sys": sys, "json": json, "subprocess": Mock(run=start), "scratch": tmp_path}
+    exec(compile(tree, "10", "exec"), space)
     with pytest.raises(InterruptedError):
-        space["train"](2, batch=2)
+        space["torchrun"](2, "script.py")
     assert start.call_args.kwargs["env"]["CUDA_VISIBLE_DEVICES"] == "-1"  # NCCL wants one each

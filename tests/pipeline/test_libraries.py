@@ -26,7 +26,7 @@ def trees():
 def test_helpers_and_lessons_import_nothing_of_the_pipeline(trees):
     for where, tree in trees:
         for node in ast.walk(tree):
-            names = [alias.name for alias in getattr(node, "names", []) if hasattr(alias, "name")]
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             for name in [getattr(node, "module", None) or "", *names]:
                 outside = where.startswith(("pipeline", "tests", "benchmarks"))
                 assert outside or name.split(".")[0] != "pipeline", where

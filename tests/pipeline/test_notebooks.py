@@ -90,6 +90,9 @@ BROKEN = {
     "bootstrap": [source(4, "print('other')"), without(4)],
     "setup": [source(6, 'cfg = start("98_other", PROFILE)')],
     "parameters": [source(5, "PROFILE = LANGUAGE = DATA_LANGUAGE = SEED = 1")],
+    "length": [source(10, "x = 1\n" * 26)],
+    "prose": [source(10, 'tell("a")'), source(10, 'f"there are {1} rows in the whole file"')],
+    "told": [source(10, 'tell("a")')],
 }
 CASES = [
     pytest.param("links" if rule == "images" and not i else rule, change, id=f"{rule}-{i}")

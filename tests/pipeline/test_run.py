@@ -169,7 +169,7 @@ def test_a_run_is_green_or_red_by_its_gates_and_its_report_says_why(course, caps
     red = course([GATE | {"min": 0.6}], LESSONS[:1], fresh=True)
     assert (red["status"], red["exit_code"]) == ("failed", 1) and not course.cfg.artifacts.exists()
     told = capsys.readouterr().out
-    assert "is there from an earlier run: the lessons use again" in told
+    assert "is there from an earlier run: what is still valid" in told
     assert "GATE 00_start / ended: 0.5, must be ≥ 0.6: answers end" in told
     for name in ("report.html", "report.md"):
         assert "answers end" in Path(red["folder"], name).read_text(encoding="utf-8")

