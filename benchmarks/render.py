@@ -22,7 +22,7 @@ HERE = Path(__file__).resolve().parent
 # The columns of the READMEs' table: what a card gets by itself, and Chef AI's own settings.
 CARDS = ("sailor2-1b", "gpu-6gb", "gpu-8gb", "gpu-10gb", "gpu-12gb", "rtx3060", "gpu-16gb")
 CARDS += ("gpu-24gb", "colab-t4")
-NAMES = ("training_speed_cpu", "generation_speed_cpu", "data_speed", "course_minutes", "fake_cuda")
+NAMES = ("training_speed_cpu", "generation_speed_cpu", "data_speed", "course_minutes")
 
 
 def mean(result: dict, name: str, key: str) -> float | None:

@@ -33,7 +33,6 @@ FORMATS.checks("arguments", (ValueError, TypeError, RecursionError))(
     lambda text: isinstance(json.loads(text, parse_constant=int), dict)
 )
 SHAPES = {k: Draft202012Validator(s, format_checker=FORMATS) for k, s in TABLES["shape"].items()}
-# Files that a training leaves in its folder, and those that systems and killed writes leave.
 BANK_SYSTEM = {"id": "Klasifikasi.", "en": "Classify."}  # short on purpose: every row pays for it
 
 
