@@ -126,17 +126,19 @@ def fast_bf16() -> bool:
     """Whether this processor multiplies bf16 matrices faster than fp32 ones, by timing both.
 
     A chip without native bf16 emulates it many times slower, whatever it claims to support. The
-    fastest of a few repeats counts, so that a busy moment does not decide.
+    two take turns, and the fastest of several rounds counts, so that a busy moment does not decide.
     """
     import torch
 
-    def seconds(dtype):
+    def product(dtype):
         # One product before the clock starts: the first one pays for setting things up.
         a = torch.ones(512, 512, dtype=dtype)
         a @ a
-        return min(timeit.repeat(lambda: a @ a, number=4, repeat=3))
+        return lambda: timeit.timeit(lambda: a @ a, number=4)
 
-    return seconds(torch.bfloat16) < seconds(torch.float32)
+    bf16, fp32 = product(torch.bfloat16), product(torch.float32)
+    rounds = [(bf16(), fp32()) for _ in range(7)]
+    return min(a for a, b in rounds) < min(b for a, b in rounds)
 
 
 def dtype_name(cfg: Settings) -> str:
