@@ -24,6 +24,7 @@ NAMES = {
     "4.1": {"found": BEST},
     "7.1": {"before": 3, "after": 9, "of": 40},
     "7.2": {"decisions": lambda rule, *cases: [rule(*case) for case in cases]},
+    "7.3": {"at": {1: 0.478, 1 / 19: 0.241, 19: 0.715, 20: 0.7195}, "odds": 3.8},
     "9.2": {"happened": "lower"},
     "9.3": {"facts": [1, 0, 0.8, 0.2, 0.75], "franks": [1, 1, 0.0, 1.0, 0.9]}
     | {"ways": list("abcde"), "choice": "a"},
@@ -104,6 +105,8 @@ ANSWERS = [
     ("7.2", (lambda a, b: weigh(a, b, wrong=-2),), "a wrong answer takes points away"),
     ("7.2", (lambda a, b: weigh(a - 2, b),), "counts -2 only"),
     ("7.2", (lambda a, b: "titles",), "one of the three words"),
+    ("7.3", (0.715,), RIGHT),
+    ("7.3", (0.241,), "The wrong way round"),
     ("9.1", (safe,), RIGHT),
     ("9.1", (lambda text: safe(text, kind=(int, float, bool)),), "passes as one o'clock"),
     ("9.1", (lambda text: safe(text, flags=(bool, int)),), "not 1 or a text"),
