@@ -28,24 +28,24 @@ def box(conversation, monkeypatch):
 
 def write(box, text):
     """What a person does: type, press the button, wait."""
-    box.text.value = text
+    box.typed.value = text
     box.send.click()
     box.on_send.__globals__["writer"].join(5)
 
 
 def test_questions_answers_and_notes_are_text_and_never_markup(box):
     write(box, "<img src=x onerror=alert(1)>")
-    assert box.text.value == "" and box.log.value.count("&lt;img src=x") == 2
+    assert box.typed.value == "" and box.log.value.count("&lt;img src=x") == 2
     assert "<img" not in box.log.value and "7 token" in box.status.value
     box.box_talk.bot.stream = lambda *given, **options: 1 / 0  # its error is told, escaped as well
     write(box, "lagi")
-    assert box.text.value == "lagi" and "division" in box.status.value
+    assert box.typed.value == "lagi" and "division" in box.status.value
     assert len(box.box_talk.turns) == 1
 
 
 def test_a_refused_message_comes_back_and_the_chosen_model_answers(box):
     write(box, "kata " * 300)
-    assert box.text.value.startswith("kata") and "batas" in box.status.value
+    assert box.typed.value.startswith("kata") and "batas" in box.status.value
     box.choice.value = "base"
     write(box, "halo")
     assert box.box_talk.turns[0].model == "base" and "Base model" in box.log.value
@@ -57,8 +57,8 @@ def test_stop_ends_an_answer_and_enter_sends(box):
             yield "x "
 
     box.box_talk.bot.stream = endless
-    box.text.value = "halo"
-    box.text._handle_custom_msg({"event": "submit"}, [])
+    box.typed.value = "halo"
+    box.typed._handle_custom_msg({"event": "submit"}, [])
     deadline = time.monotonic() + 10
     while "x x" not in box.log.value and time.monotonic() < deadline:
         time.sleep(0.02)
