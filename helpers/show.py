@@ -181,14 +181,11 @@ def write_ticks(figure) -> None:
     for text in figure.findobj(Text):
         text.set_text(word(text.get_text()))
 
-    def written(x, _):
-        return f"{x:g}".translate(str.maketrans(".,", tr(",.", ".,")))
-
     for axes in figure.axes:
         for axis in (axes.xaxis, axes.yaxis):
             chosen = axis.get_major_formatter()
             if type(chosen) is ScalarFormatter:  # nobody chose another
-                axis.set_major_formatter(written)
+                axis.set_major_formatter(lambda x, _: num(x, "g"))
             elif type(chosen) in (FixedFormatter, FuncFormatter, StrCategoryFormatter):  # names
                 axis.set_major_formatter(lambda x, at, names=chosen: word(names(x, at)))
 
