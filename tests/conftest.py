@@ -1,7 +1,15 @@
-"""Shared fixtures: settings of the sanity profile, whose model is tiny and random."""
+"""Shared fixtures: settings of the sanity profile, whose model is tiny and random.
 
+No test depends on another: `as_it_was` puts back after each what a module, the process or the
+system keeps between two calls. `--order 7` runs the tests in an order drawn with that seed.
+"""
+
+import copy
 import gc
+import logging
 import os
+import random
+import sys
 from collections import Counter
 from types import SimpleNamespace
 
@@ -11,12 +19,15 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("MPLBACKEND", "agg")
 # Tiny models: threads cost more than they bring, and tests run side by side.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# A thread that waits in a circle takes the core that another process could use.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Nothing here is compiled, and bitsandbytes alone imports the compiler: 2 of 6 seconds a process.
 os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 
 import pytest
 
 import pipeline  # noqa: F401  before a test imports nbformat, see there
+from helpers import course, show  # noqa: F401  what they keep is known before the first test
 
 # What is imported stays: looking through all of it for garbage is a fifth of importing it, and as
 # much again in each collection that a test asks for.
@@ -39,6 +50,112 @@ def pytest_terminal_summary(terminalreporter):
         terminalreporter.section("seconds by file")
         for name, total in seconds.most_common(15):
             terminalreporter.line(f"{total:7.1f}  {name}")
+
+
+# In the order of what they take.
+LONGEST = ["test_notebook_runs.py", "test_llamacpp.py", "test_gpu_profiles.py", "test_run.py"]
+
+
+def pytest_addoption(parser):
+    parser.addoption("--order", type=int, help="seed of a random order of files and of their tests")
+
+
+def pytest_collection_modifyitems(config, items):
+    """The longest files first, so that two workers end together; or the order of a seed."""
+    files = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+    names = sorted(files, key=lambda path: (LONGEST + [path.name]).index(path.name))
+    seed = config.getoption("--order")
+    if seed is not None:
+        draw = random.Random(seed)
+        draw.shuffle(names)
+        for tests in files.values():
+            draw.shuffle(tests)
+    items[:] = [item for name in names for item in files[name]]
+
+
+# What nothing may keep from one test to the next.
+
+PRISTINE: dict[str, dict] = {}  # module -> its values as they were when it was first seen
+
+
+def kept_values(module) -> dict:
+    """What a module of ours keeps under its own names, containers copied."""
+    plain = (str, int, float, bool, type(None), tuple)
+    copied = (list, dict, set)
+    values = {}
+    for name, value in vars(module).items():
+        if isinstance(value, plain) and not name.startswith("__"):
+            values[name] = value
+        elif isinstance(value, copied) and not name.startswith("__"):
+            values[name] = copy.copy(value)
+    return values
+
+
+def put_modules_back() -> None:
+    """Each module of helpers and pipeline keeps again what it kept when it was first seen."""
+    for name in list(sys.modules):
+        if name.partition(".")[0] not in ("helpers", "pipeline"):
+            continue
+        module = sys.modules[name]
+        if name not in PRISTINE:
+            PRISTINE[name] = kept_values(module)
+        for key, value in PRISTINE[name].items():
+            now = getattr(module, key, None)
+            if now is value or (type(now) is type(value) and now == value):
+                continue
+            # A container stays the same object: other modules may have imported it by name.
+            if isinstance(now, dict | set) and type(now) is type(value):
+                now.clear()
+                now.update(value)
+            elif isinstance(now, list) and isinstance(value, list):
+                now[:] = value
+            else:
+                setattr(module, key, value)
+
+
+def log_levels() -> dict:
+    """The level of every logger that there is."""
+    loggers = [logging.root, *map(logging.getLogger, list(logging.root.manager.loggerDict))]
+    return {logger: logger.level for logger in loggers}
+
+
+@pytest.fixture(autouse=True)
+def as_it_was():
+    """Before and after each test: language shown, records, environment, folder, seeds, logging."""
+    put_modules_back()
+    random.seed(42)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(42)
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(42)
+    environment = dict(os.environ)
+    folder = os.getcwd()
+    levels = log_levels()
+
+    yield
+
+    put_modules_back()
+    if dict(os.environ) != environment:
+        os.environ.clear()
+        os.environ.update(environment)
+    os.chdir(folder)
+    gc.enable()
+    for logger, level in levels.items():
+        if logger.level != level:  # to set it empties the caches of all loggers
+            logger.setLevel(level)
+    if "torch" in sys.modules:
+        torch = sys.modules["torch"]
+        torch.set_default_dtype(torch.float32)
+        torch.set_grad_enabled(True)
+    if "matplotlib.pyplot" in sys.modules:
+        sys.modules["matplotlib.pyplot"].close("all")
+    if "helpers.settings" in sys.modules:
+        # What was asked of the machine may have been asked of a pretended one.
+        settings = sys.modules["helpers.settings"]
+        settings.torch_refusal.cache_clear()
+        settings.fast_bf16.cache_clear()
 
 
 @pytest.fixture(scope="session")

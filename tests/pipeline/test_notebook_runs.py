@@ -1,43 +1,56 @@
-"""Every lesson, in order, on the `sanity` profile in both languages, handing over by files.
+"""Every lesson once on the `sanity` profile, in Indonesian, handing over by files.
 
-The Indonesian pass runs every solution in strict mode; the English one is a learner's first Run
-All, with nothing answered. Both run side by side: starting a kernel and importing torch keep only
-one core busy. Then faults are put into lessons, and each must turn red where it is looked for.
+In that one run each exercise is solved in strict mode, and then its stub is run again, which has to
+be open; so no later cell had an answer to lean on. Two lessons follow in English, as a learner runs
+them. Then faults are put into lessons, and each must turn red where it is looked for.
+
+The last cell of a lesson, which a learner takes home, runs in tests/course/test_open_lessons.py.
 """
 
+import copy
 import dataclasses
 import re
 import shutil
+import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import nbformat
 import pytest
+from nbformat.v4 import new_code_cell
 
 from helpers import course, files, models, settings
 from pipeline import execute, gates, lint, publish, run
 
 NAMES = [item["name"] for item in course.lessons()]
-LANGUAGES = ("id", "en")
+# Lessons that hand over to each other, and those that open on their own: both rows at once, since
+# starting a kernel and importing torch keep only one core busy.
+ROWS = [NAMES[2:7], NAMES[:2] + NAMES[7:]]
+IN_ENGLISH = {"02_data_csv_qa": "en", "05_chatbot": "id"}  # lesson -> language of the recipes
 pytestmark = pytest.mark.slow
 
 
 @dataclass
 class Pass:
-    """One run through the course."""
+    """One run through lessons; what they leave is in `folder`."""
 
     cfg: settings.Settings
     folder: Path
     outcomes: dict[str, execute.Outcome] = field(default_factory=dict)
 
-    def lesson(self, path, strict, **values):
-        """Run one notebook; what it left is in `folder`."""
-        environment = run.kernel_environment(self.cfg) | {"DAPUR_STRICT": "1" if strict else "0"}
-        environment["DAPUR_EXERCISES"] = str(self.folder / f"{path.stem}.exercises.json")
+    def lesson(self, nb, name, strict=False, **values):
+        """Run one notebook, which may be a changed copy of the lesson `name`."""
+        self.folder.mkdir(exist_ok=True)
+        source = self.folder / "source" / f"{name}.ipynb"
+        source.parent.mkdir(exist_ok=True)
+        nbformat.write(nb, source)
+        environment = run.kernel_environment(self.cfg)
+        environment["DAPUR_STRICT"] = "1" if strict else "0"
+        environment["DAPUR_EXERCISES"] = str(self.folder / f"{name}.exercises.json")
         values = run.run_parameters(self.cfg) | values
-        done = execute.run_notebook(path, self.folder, values, environment, 600)
-        self.outcomes[path.stem] = done
+        done = execute.run_notebook(source, self.folder, values, environment, 600)
+        self.outcomes[name] = done
         return done
 
     def verdicts(self, table):
@@ -49,129 +62,248 @@ class Pass:
         return told + gates.lessons_without_gate(mine, self.cfg, passed)
 
 
-def run_pass(one: Pass) -> Pass:
-    """The lessons one after the other; the first that fails ends the pass."""
-    solved = one.cfg.language == "id"
-    one.folder.mkdir()
-    for name in NAMES:
-        path = course.NOTEBOOKS / f"{name}.ipynb"
-        if one.lesson(path, solved, RUN_SOLUTIONS=solved).status != "passed":
-            break
-    return one
+def lesson_without_its_last_cell(name):
+    """A lesson up to the cell that a learner takes home."""
+    nb = publish.read_notebook(course.NOTEBOOKS / f"{name}.ipynb")
+    last = max(i for i, cell in enumerate(nb.cells) if cell.cell_type == "code")
+    del nb.cells[last:]
+    return nb
+
+
+OPEN_AGAIN = """
+import os
+from helpers import course
+os.environ["DAPUR_STRICT"] = "0"
+{stub}
+{check}
+assert course.status[{name!r}] == "open", "the stub is no open answer"
+os.environ["DAPUR_STRICT"] = "1"
+"""
+
+
+def with_stubs_again(nb):
+    """After each check the stub and the check once more: open, whatever was answered before."""
+    cells = []
+    for cell in nb.cells:
+        cells.append(cell)
+        if "exercise" in publish.tags(cell):
+            stub = cell.source
+        if "check" in publish.tags(cell):
+            (name,) = lint.exercise_names([cell])
+            source = OPEN_AGAIN.format(stub=stub, check=cell.source, name=name)
+            cells.append(new_code_cell(source))
+    nb.cells = cells
+    return nb
 
 
 @pytest.fixture(scope="module")
-def passes(tmp_path_factory):
+def solved(tmp_path_factory):
+    """The run in Indonesian, with every exercise solved."""
     root = tmp_path_factory.mktemp("course")
-    runs = []
-    for language in LANGUAGES:
-        cfg = settings.load("sanity", language, artifacts_root=root / "artifacts")
-        runs.append(Pass(cfg, root / language))
-    models.base_folder(runs[0].cfg)  # made once, before both passes want it
-    with ThreadPoolExecutor(len(LANGUAGES)) as pool:
-        return dict(zip(LANGUAGES, pool.map(run_pass, runs)))
+    cfg = settings.load("sanity", "id", artifacts_root=root / "artifacts")
+    models.base_folder(cfg)  # made once, before both rows want it
+    one = Pass(cfg, root / "id")
+
+    def run_row(names):
+        """The lessons one after the other; the first that fails ends the row."""
+        for name in names:
+            nb = with_stubs_again(lesson_without_its_last_cell(name))
+            if one.lesson(nb, name, strict=True, RUN_SOLUTIONS=True).status != "passed":
+                break
+
+    one.folder.mkdir()
+    with ThreadPoolExecutor(len(ROWS)) as pool:
+        list(pool.map(run_row, ROWS))
+    return one
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_lesson_runs_records_and_checks_its_exercises(passes, language, name):
-    one = passes[language]
+def explain(one, name):
+    """The outcome of a lesson that has to have passed."""
     outcome = one.outcomes.get(name)
     assert outcome, f"not run: {list(one.outcomes)[-1]} failed"
     assert outcome.status == "passed", execute.sentence(name, outcome.failure)
-    assert run.recorded_metrics(one.folder, name), "nothing is recorded"
-    nb = nbformat.read(one.folder / f"{name}.ipynb", 4)
-    expected = lint.exercise_names(publish.code_cells(nb))
-    states = files.read_json(one.folder / f"{name}.exercises.json")
-    assert states and states == dict.fromkeys(expected, "correct" if language == "id" else "open")
+    return nbformat.read(one.folder / f"{name}.ipynb", 4)
+
+
+def set_up_line(nb):
+    """What the set-up cell says."""
     (cell,) = [cell for cell in nb.cells if "setup" in publish.tags(cell)]
-    shown = "".join(output.get("data", {}).get("text/markdown", "") for output in cell.outputs)
-    assert {"id": "perkiraan waktu di sini", "en": "expected time here"}[language] in shown
+    return "".join(output.get("data", {}).get("text/markdown", "") for output in cell.outputs)
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
-def test_every_gate_of_the_profile_holds_and_an_emptied_file_is_red(passes, language):
-    verdicts = passes[language].verdicts(gates.load_gates())
+@pytest.mark.parametrize("name", NAMES)
+def test_a_lesson_runs_records_and_accepts_its_solutions_but_no_stub(solved, name):
+    nb = explain(solved, name)
+    assert run.recorded_metrics(solved.folder, name), "nothing is recorded"
+    states = files.read_json(solved.folder / f"{name}.exercises.json")
+    expected = set(lint.exercise_names(publish.code_cells(nb)))
+    assert states and states == dict.fromkeys(expected, "open")
+    assert "perkiraan waktu di sini" in set_up_line(nb)
+
+
+def test_every_gate_of_the_profile_holds_and_an_emptied_file_is_red(solved):
+    verdicts = solved.verdicts(gates.load_gates())
     assert gates.all_hold(verdicts), "\n".join(gates.gate_lines(verdicts))
     assert {v["notebook"] for v in verdicts if v["status"] == "passed"} == set(NAMES)
-    emptied = passes[language].verdicts([])
+    emptied = solved.verdicts([])
     assert {v["notebook"] for v in emptied} == set(NAMES) and not gates.all_hold(emptied)
 
 
-def test_each_language_has_its_own_folder_and_an_open_exercise_raises_in_strict_mode(
-    passes, tmp_path
-):
-    folders = {one.cfg.artifacts for one in passes.values()}
-    assert len(folders) == len(LANGUAGES)
-    assert all((folder / "data" / "test.jsonl").is_file() for folder in folders)
-    strict = Pass(passes["en"].cfg, tmp_path)
-    outcome = strict.lesson(course.NOTEBOOKS / f"{NAMES[0]}.ipynb", True)
-    assert outcome.status == "failed" and "ExerciseNotPassed" in outcome.failure["error"]
+@pytest.fixture(scope="module")
+def in_english(solved, tmp_path_factory):
+    """Two lessons as a learner runs them first: shown in English, nothing answered."""
+    folder = tmp_path_factory.mktemp("english")
+
+    def run_one(name):
+        cfg = settings.load("sanity", "en", IN_ENGLISH[name], artifacts_root=root)
+        one = Pass(cfg, folder / name)
+        one.lesson(lesson_without_its_last_cell(name), name)
+        return one
+
+    root = solved.cfg.artifacts_root
+    with ThreadPoolExecutor(2) as pool:
+        return dict(zip(IN_ENGLISH, pool.map(run_one, IN_ENGLISH)))
 
 
-SABOTAGES = {  # lesson, code of one cell, what it becomes, what must turn red
-    "prompt unmasked": (
-        "03_qlora_training",
-        "    return [IGNORE] * len(prompt) + list(reply)",
-        "    return list(prompt) + list(reply)",
-        "03_qlora_training, .*LabelMaskError: position 0 of the prompt has a label",
-    ),
-    "end token masked": (
-        "03_qlora_training",
-        "    return Encoded(prompt + reply, label_mask(prompt, reply))",
-        "    return Encoded(prompt + reply, [*label_mask(prompt, reply)[:-1], IGNORE])",
-        "03_qlora_training, .*LabelMaskError: the end token.* is masked or missing",
-    ),
-    "learning rate 0": (
-        "03_qlora_training",
-        "    learning_rate=cfg.learning_rate,",
-        "    learning_rate=0.0,",
-        "GATE 04_evaluation / loss_gain",
-    ),
-    "leaked split": (
-        "02_data_csv_qa",
-        'divided[divided["split"] == name]',
-        'divided[divided["split"].isin([name]) | (name == "train")]',
-        "02_data_csv_qa, .*AssertionError|GATE 02_data_csv_qa / leakage_after: ",
-    ),
-    "base model served": (
-        "04_evaluation",
-        "model = models.load_tuned(cfg)",
-        "model = models.load_tuned(cfg)\nfor layer in model.modules():\n"
-        '    if hasattr(layer, "set_scale"):\n        layer.set_scale("default", 0)',
-        "GATE 04_evaluation / loss_gain",
-    ),
+@pytest.mark.parametrize("name", IN_ENGLISH)
+def test_a_learners_first_run_all_in_english_stops_at_no_exercise(in_english, name):
+    one = in_english[name]
+    nb = explain(one, name)
+    states = files.read_json(one.folder / f"{name}.exercises.json")
+    assert states == dict.fromkeys(lint.exercise_names(publish.code_cells(nb)), "open")
+    assert "expected time here" in set_up_line(nb)
+    verdicts = one.verdicts(gates.load_gates())
+    assert gates.all_hold(verdicts), "\n".join(gates.gate_lines(verdicts))
+
+
+# Faults.
+
+
+def place_of(nb, code):
+    """Where the one cell with this code stands."""
+    (place,) = [i for i, cell in enumerate(nb.cells) if code in cell.source]
+    return place
+
+
+def changed(cells, old, new):
+    """Copies of cells, one of them changed, which may fail."""
+    copies = copy.deepcopy(cells)
+    for cell in copies:
+        cell.id = uuid.uuid4().hex[:8]
+        if cell.cell_type == "code":
+            cell.source = cell.source.replace(old, new)
+            cell.metadata["tags"] = ["raises-exception"]
+    return copies
+
+
+UNMASKED = "    return list(prompt) + list(reply)"
+MASKED = "    return [IGNORE] * len(prompt) + list(reply)"
+END_MASKED = "    return [IGNORE] * len(prompt) + list(reply)[:-1] + [IGNORE]"
+
+
+def broken_training():
+    """Lesson 03: two faults of the label mask, each up to where rows are made; then no learning."""
+    nb = lesson_without_its_last_cell("03_qlora_training")
+    first = place_of(nb, MASKED)
+    last = place_of(nb, "train = ChatDataset(")
+    end = place_of(nb, "training.save(adapter, ")
+    rows_made = nb.cells[first : last + 1]
+    learning = changed(nb.cells[first : end + 1], "=cfg.learning_rate,", "=0.0,")
+    nb.cells = (
+        nb.cells[:first]
+        + changed(rows_made, MASKED, UNMASKED)
+        + changed(rows_made, MASKED, END_MASKED)
+        + learning
+    )
+    return nb
+
+
+def loss_measured(old="", new=""):
+    """Lesson 04 up to the loss that it records."""
+    nb = lesson_without_its_last_cell("04_evaluation")
+    del nb.cells[place_of(nb, '"loss_gain"') + 1 :]
+    if old:
+        cell = nb.cells[place_of(nb, old)]
+        cell.source = cell.source.replace(old, new)
+    return nb
+
+
+def leaked_split():
+    """Lesson 02 with the training rows among the test rows, up to where it looks for them."""
+    nb = lesson_without_its_last_cell("02_data_csv_qa")
+    old = 'divided[divided["split"] == name]'
+    cell = nb.cells[place_of(nb, old)]
+    cell.source = cell.source.replace(
+        old, 'divided[divided["split"].isin([name]) | (name == "train")]'
+    )
+    del nb.cells[place_of(nb, 'record("leakage_after"') + 1 :]
+    return nb
+
+
+LOADED = "model = models.load_tuned(cfg)"
+BASE_SERVED = (
+    LOADED
+    + "\nfor layer in model.modules():\n"
+    + '    if hasattr(layer, "set_scale"):\n        layer.set_scale("default", 0)'
+)
+# What is broken -> what must turn red.
+SABOTAGES = {
+    "prompt unmasked": "03_qlora_training, .*LabelMaskError: position 0 of the prompt has a label",
+    "end token masked": "03_qlora_training, .*LabelMaskError: the end token.* is masked or missing",
+    "learning rate 0": "GATE 04_evaluation / loss_gain",
+    "leaked split": "02_data_csv_qa, .*AssertionError|GATE 02_data_csv_qa / leakage_after: ",
+    "base model served": "GATE 04_evaluation / loss_gain",
 }
 
 
 @pytest.fixture(scope="module")
-def sabotaged(passes, tmp_path_factory):
-    """Name -> what turned red, from what the lessons before had left in the green pass."""
+def sabotaged(solved, tmp_path_factory):
+    """Fault -> what turned red, from what the lessons before had left in the green run."""
 
-    def one(name):
-        lesson, old, new, _ = SABOTAGES[name]
+    def start(*kept):
+        """A run with copies of some of the green run's files."""
         place = tmp_path_factory.mktemp("sabotage")
-        cfg = dataclasses.replace(passes["id"].cfg, artifacts_root=place / "artifacts")
-        kept = {"02": (), "03": ("data",)}.get(lesson[:2])
-        for folder in passes["id"].cfg.artifacts.iterdir():
-            if folder.is_dir() and (kept is None or folder.name in kept):
-                shutil.copytree(folder, cfg.artifacts / folder.name)
-        nb = publish.read_notebook(course.NOTEBOOKS / f"{lesson}.ipynb")
-        (cell,) = [cell for cell in nb.cells if old in cell.source]
-        cell.source = cell.source.replace(old, new)
-        nbformat.write(nb, place / f"{lesson}.ipynb")
-        (place / "run").mkdir()
-        broken = Pass(cfg, place / "run")
-        done = broken.lesson(place / f"{lesson}.ipynb", False)
-        red = [execute.sentence(lesson, done.failure)] if done.failure else []
-        if name == "learning rate 0":  # lesson 04 sees it
-            broken.lesson(course.NOTEBOOKS / "04_evaluation.ipynb", False)
-        return "\n".join(red + gates.gate_lines(broken.verdicts(gates.load_gates())))
+        cfg = dataclasses.replace(solved.cfg, artifacts_root=place / "artifacts")
+        shutil.copytree(solved.cfg.artifacts_root / "models", cfg.artifacts_root / "models")
+        for name in kept:
+            shutil.copytree(solved.cfg.artifacts / name, cfg.artifacts / name)
+        return Pass(cfg, place / "run")
+
+    def red(one):
+        """All errors that cells showed, and all gates that do not hold."""
+        told = []
+        for name, outcome in one.outcomes.items():
+            told += [execute.sentence(name, error) for error in outcome.errors]
+        return "\n".join(told + gates.gate_lines(one.verdicts(gates.load_gates())))
+
+    def training():
+        one = start("data")
+        one.lesson(broken_training(), "03_qlora_training")
+        one.lesson(loss_measured(), "04_evaluation")
+        return red(one)
+
+    def split():
+        one = start()
+        one.lesson(leaked_split(), "02_data_csv_qa")
+        return red(one)
+
+    def served():
+        one = start("data", "adapter")
+        one.lesson(loss_measured(LOADED, BASE_SERVED), "04_evaluation")
+        return red(one)
 
     with ThreadPoolExecutor(2) as pool:
-        return dict(zip(SABOTAGES, pool.map(one, SABOTAGES)))
+        found = [pool.submit(work) for work in (training, split, served)]
+    of_training, of_split, of_served = [one.result() for one in found]
+    return {
+        "prompt unmasked": of_training,
+        "end token masked": of_training,
+        "learning rate 0": of_training,
+        "leaked split": of_split,
+        "base model served": of_served,
+    }
 
 
 @pytest.mark.parametrize("name", SABOTAGES)
 def test_a_fault_turns_red_where_it_is_looked_for(sabotaged, name):
-    assert re.search(SABOTAGES[name][-1], sabotaged[name]), sabotaged[name]
+    assert re.search(SABOTAGES[name], sabotaged[name]), sabotaged[name]
