@@ -20,7 +20,8 @@ HELP="Usage: bash run_all.sh [options]            run all notebooks, check the g
 The first call sets up .venv: a few minutes and some GB of downloads.
 
 Options of a run:
-  --profile NAME           auto (default), sanity, cpu, cpu-long, cpu-large, gpu-..., sailor2-...,
+  --profile NAME           auto (default), sanity, cpu, cpu-plain (a processor without bf16
+                           products), cpu-long, cpu-large, gpu-..., sailor2-...,
                            colab-t4, rtx3060, tinyllama
   --language id|en         language shown (default id)
   --data-language id|en    language learnt (default: the one shown)

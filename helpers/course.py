@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import time
 import warnings
 from pathlib import Path
 
@@ -110,6 +111,42 @@ def check(exercise: str, answer, **names) -> str:
         raise ExerciseNotPassed(text)
     print(text)
     return state
+
+
+class Steps:
+    """How far a long cell is: "step 120 of 288 · 5:40 left", by the steps measured here.
+
+        steps = Steps(288)
+        steps.at(120)       # as often as one likes
+        steps.end()
+
+    In a notebook the line stands below the cell, and goes when it is done. In a run of the course
+    it goes to the file that DAPUR_STEPS names, for the line in the terminal.
+    """
+
+    def __init__(self, of: int, done: int = 0, every: float = 2.0):
+        self.of, self.done, self.every = of, done, every
+        self.began = self.told = time.monotonic()
+        self.line = None
+
+    def at(self, step: int) -> None:
+        """Tell that so many steps are done; shown at most once in `every` seconds."""
+        now = time.monotonic()
+        if now - self.told < self.every or step <= self.done:
+            return
+        self.told = now
+        left = (now - self.began) / (step - self.done) * (self.of - step)
+        if path := os.environ.get("DAPUR_STEPS"):
+            write_json(path, {"step": step, "of": self.of, "left": round(left)})
+            return
+        self.line = self.line or show.Live()
+        minutes, seconds = divmod(round(left), 60)
+        self.line.show(sentence("steps", step=step, of=self.of, left=f"{minutes}:{seconds:02}"))
+
+    def end(self) -> None:
+        """The line goes."""
+        if self.line:
+            self.line.show("", force=True)
 
 
 def near(value, right: float, tolerance: float) -> bool:

@@ -85,7 +85,8 @@ def find_device() -> Device:
     """The first visible GPU that torch computes on, or the processor. Does not import torch."""
     # What there is in any case: the processor and its RAM.
     ram = psutil.virtual_memory().total / 1e9
-    cpu = Device("cpu", f"CPU, {psutil.cpu_count(logical=False) or 1} cores", ram)
+    products = {True: ", bf16 products", False: ", no bf16 products", None: ""}[bf16_products()]
+    cpu = Device("cpu", f"CPU, {psutil.cpu_count(logical=False) or 1} cores{products}", ram)
     # NVML counts cards by their place on the bus; CUDA by itself counts the fastest first.
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
@@ -121,6 +122,22 @@ def find_device() -> Device:
     return Device("cuda", name, memory.total / 2**30, capability, free_gb=memory.free / 2**30)
 
 
+def bf16_products() -> bool | None:
+    """Whether this processor multiplies bf16 numbers itself; None where the system does not tell.
+
+    Linux lists what a processor can do. One that oneDNN is told to use as if it could not
+    (ONEDNN_MAX_CPU_ISA=AVX2) counts as one that cannot.
+    """
+    limit = os.environ.get("ONEDNN_MAX_CPU_ISA", "").upper()
+    if limit and not re.search("BF16|FP16|AMX|AVX10|ALL|DEFAULT", limit):
+        return False
+    listed = Path("/proc/cpuinfo")
+    if not listed.is_file():
+        return None
+    text = listed.read_text(encoding="utf-8", errors="replace")
+    return re.search(r"\b(avx512_bf16|amx_bf16|bf16)\b", text) is not None
+
+
 @functools.cache
 def fast_bf16() -> bool:
     """Whether this processor multiplies bf16 matrices faster than fp32 ones, by timing both.
@@ -148,7 +165,11 @@ def dtype_name(cfg: Settings) -> str:
         return "bfloat16" if cfg.device.capability >= (8, 0) else "float16"
     if cfg.compute_dtype != "auto":
         return cfg.compute_dtype
-    return "bfloat16" if fast_bf16() else "float32"
+    # What the processor says of itself comes first: it is the same at each start.
+    able = bf16_products()
+    if able is None:
+        able = fast_bf16()
+    return "bfloat16" if able else "float32"
 
 
 def compute_dtype(cfg: Settings):
@@ -266,7 +287,12 @@ def choice(value: str, allowed, what: str) -> str:
 
 
 def profile_for(device: Device, table: dict[str, dict]) -> str:
-    """The largest profile that the GPU's memory holds; `cpu` without a GPU of 4 GB or more."""
+    """The largest profile that the GPU's memory holds.
+
+    Without a GPU of 4 GB or more it is `cpu`, or `cpu-plain` where the processor has no bf16
+    products and learns half as fast: what is chosen depends on what the processor says of itself,
+    never on how busy it is, since lessons find each other's files by the profile's name.
+    """
     # ECC takes a sixteenth: a "24 GB" L4 reports 22.5 GiB. A plan leaves a tenth of a profile's
     # size, so a card may report 8 % less; an "11 GB" card, 10.75 GiB, is still none of 12.
     room = device.memory_gb / 0.92 if device.kind == "cuda" else 0
@@ -276,7 +302,7 @@ def profile_for(device: Device, table: dict[str, dict]) -> str:
     # Elsewhere the largest one that fits; a profile of size 0 needs no GPU.
     sizes = {name: values["vram_gb"] for name, values in table.items() if name != "colab-t4"}
     fitting = [name for name, size in sizes.items() if 0 < size <= room]
-    return max(fitting, key=sizes.get, default="cpu")
+    return max(fitting, key=sizes.get, default="cpu" if bf16_products() else "cpu-plain")
 
 
 def reachable(base_model: str) -> bool:

@@ -26,6 +26,7 @@ from huggingface_hub import ModelCard
 from transformers import Trainer
 
 from . import files, models, prompts, splits
+from .course import Steps
 from .files import CourseError, LabelMaskError, sentence
 from .memory import free
 from .planner import check_fits
@@ -231,6 +232,19 @@ class GradientGuard(tf.TrainerCallback):
         self.look, self.overflows = False, 0
 
 
+class HowFar(tf.TrainerCallback):
+    """Tells how many steps of a training are done, and how long the others take."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.steps = Steps(state.max_steps, state.global_step)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.steps.at(state.global_step)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.steps.end()
+
+
 # The training itself.
 
 
@@ -326,7 +340,7 @@ def make_trainer(
         train_dataset=train,
         eval_dataset=validation,
         data_collator=partial(collate, pad_id=tokenizer.pad_token_id),
-        callbacks=[GradientGuard()],
+        callbacks=[GradientGuard(), HowFar()],
     )
     # The last adapter is then `patience` evaluations past the best, which has to come back.
     if args.load_best_model_at_end:

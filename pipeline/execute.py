@@ -62,17 +62,20 @@ def run_notebook(
     """Run one notebook; its executed copy, log and metrics go to `folder`.
 
     `limit`: seconds for the notebook; one cell may take half of it. Never raises for what
-    the notebook does. `watch(code_cell, seconds, gigabytes)` is called a few times a second.
+    the notebook does. `watch(code_cell, seconds, gigabytes, steps)` is called a few times a
+    second; `steps` is what `helpers.course.Steps` tells of a long cell, or None.
     Ctrl-C ends the kernel and gives the status "interrupted".
     """
     # All that the notebook leaves lies in the run's folder, under names that begin with its own.
     place = folder.resolve() / path.stem
     state, log = Path(f"{place}.state"), Path(f"{place}.log")
+    steps = Path(f"{place}.steps")  # how far the running cell is, where it tells
     job = {"notebook": str(path.resolve()), "output": f"{place}.ipynb", "state": str(state)}
+    job |= {"steps": str(steps)}
     job |= {"parameters": parameters, "cell_limit": round(limit / 2)}
     # The child is this module again, with the job as argument; `record` writes to DAPUR_METRICS.
     command = [sys.executable, "-m", "pipeline.execute", json.dumps(job)]
-    env = env | {"DAPUR_METRICS": f"{place}.metrics.json"}
+    env = env | {"DAPUR_METRICS": f"{place}.metrics.json", "DAPUR_STEPS": str(steps)}
     outcome, cells, seen, began = Outcome(path.stem, ""), read_cells(path), [], time.monotonic()
     # Nobody is there to type, so it gets no input; what it says goes to its log.
     with open(log, "w", encoding="utf-8") as file:
@@ -91,7 +94,7 @@ def run_notebook(
             used = [round(size / 1e9, 2) for size in (memory, ask_driver()[1])]
             before = outcome.peaks.get(now["heading"], used)
             outcome.peaks[now["heading"]] = [max(pair) for pair in zip(before, used)]
-            watch(now["code_cell"], seconds, used[0])
+            watch(now["code_cell"], seconds, used[0], read_steps(steps))
             outcome.status = "timeout" if seconds > limit else ""
             time.sleep(POLL)
     except KeyboardInterrupt:
@@ -112,6 +115,7 @@ def run_notebook(
     # papermill writes the notebook at its end; of one that was stopped the lesson itself is left.
     judge_outcome(outcome, code, found, read_cells(Path(f"{place}.ipynb")), cells)
     state.unlink(missing_ok=True)
+    steps.unlink(missing_ok=True)
     return outcome
 
 
@@ -145,6 +149,13 @@ def judge_outcome(outcome: Outcome, code: int, state: dict, executed: list, cell
 def read_state(path: Path) -> dict:
     """What the child wrote: id of the running cell, error."""
     return read_json(path) if path.is_file() else {"cell": None, "error": ""}
+
+
+def read_steps(path: Path) -> dict | None:
+    """What a long cell wrote: step, of, seconds left; None where it tells nothing."""
+    with suppress(OSError):  # it goes when the next cell begins
+        return read_json(path)
+    return None
 
 
 def read_cells(notebook: Path) -> list:
@@ -211,7 +222,9 @@ def main(job: dict) -> int:
     state = {"cell": None, "error": ""}
 
     def cell_starts(cell, cell_index: int) -> None:
-        # Written before the cell begins, so that a cell that hangs can be named.
+        # Written before the cell begins, so that a cell that hangs can be named; what the cell
+        # before told of its steps is over.
+        Path(job["steps"]).unlink(missing_ok=True)
         state["cell"] = cell.get("id")
         write_json(job["state"], state)
 

@@ -1,7 +1,7 @@
 """One-sided limits on recorded metrics, read from gates.toml: the run is red when one fails.
 
 [[gate]]
-profile = "cpu"               # one profile of profiles.toml, "gpu": each that needs one, or "*"
+profile = "cpu"               # of profiles.toml, a list of them, "gpu": each that needs one, or "*"
 data_language = "*"           # "id", "en" or "*"
 data = "own"                  # "own", the name of a DATA_DIR folder, or "*"
 notebook = "04_evaluation"    # or "*": each that has the metric
@@ -39,7 +39,7 @@ def load_gates(path: Path = GATES) -> list[dict]:
     for number, row in enumerate(rows, start=1):
         # A key or a name that is misspelt would switch its gate off without a word.
         good = KEYS <= set(row) <= KEYS | {"bound", "floors", "min", "max"}
-        good = good and row["profile"] in (*profiles(), "gpu", "*")
+        good = good and set(profiles_of(row)) <= {*profiles(), "gpu", "*"}
         good = good and row["notebook"] in (*names, "*")
         good = good and row["data_language"] in (*LANGUAGES, "*")
         good = good and row.get("bound", "value") in ("value", "low", "high")
@@ -52,6 +52,11 @@ def load_gates(path: Path = GATES) -> list[dict]:
                 "the keys and what they hold."
             )
     return [{"bound": "value", "min": None, "max": None, "floors": []} | row for row in rows]
+
+
+def profiles_of(gate: dict) -> list[str]:
+    """The profiles that a gate names: one, or several."""
+    return [gate["profile"]] if isinstance(gate["profile"], str) else gate["profile"]
 
 
 def right_side(gate: dict, number: float) -> bool:
@@ -67,9 +72,13 @@ def gates_for(table: list[dict], cfg: Settings) -> list[dict]:
     data = "own" if cfg.own_data else cfg.data_name if cfg.data_name != "own" else None
     kind = "gpu" if profiles()[cfg.profile]["needs_cuda"] else cfg.profile
     # A gate holds where each of the three is named, or "*".
-    wanted = {"profile": (cfg.profile, kind, "*"), "data_language": (cfg.data_language, "*")}
-    wanted |= {"data": (data, "*")}
-    return [g for g in table if all(g[key] in values for key, values in wanted.items())]
+    held = []
+    for gate in table:
+        here = bool({cfg.profile, kind, "*"} & set(profiles_of(gate)))
+        learnt = gate["data_language"] in (cfg.data_language, "*")
+        if here and learnt and gate["data"] in (data, "*"):
+            held.append(gate)
+    return held
 
 
 def judge_gates(table: list[dict], metrics: list[dict], passed: set[str]) -> list[dict]:

@@ -182,10 +182,13 @@ def run_all(cfg, lessons, progress: Progress, values: dict, notebooks: Path) -> 
         progress.line(f"{name}: expected {about}, limit {clock(limit)}")
 
         # How it goes, a line now and then.
-        def watch(cell, seconds, memory, name=name, about=about):
+        def watch(cell, seconds, memory, steps, name=name, about=about):
             if EVERY - seconds % EVERY < POLL:
-                text = f"{name}: code cell {cell} · {clock(seconds)} of {about} · {memory:.1f} GB"
-                progress.line(text)
+                text = f"{name}: code cell {cell}"
+                if steps:
+                    left = clock(steps["left"])
+                    text += f", step {steps['step']} of {steps['of']}, {left} left in it"
+                progress.line(f"{text} · {clock(seconds)} of {about} · {memory:.1f} GB")
 
         # The notebook in a process of its own, with the run's options and what --set chose.
         path, chosen = notebooks / f"{item['name']}.ipynb", values.get(item["name"], {})

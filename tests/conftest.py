@@ -24,6 +24,12 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 # Nothing here is compiled, and bitsandbytes alone imports the compiler: 2 of 6 seconds a process.
 os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 
+# For the processes that tests start, see there.
+os.environ["PYTHONPATH"] = os.pathsep.join(
+    [os.path.join(os.path.dirname(os.path.abspath(__file__)), "site")]
+    + [path for path in [os.environ.get("PYTHONPATH")] if path]
+)
+
 import pytest
 
 import pipeline  # noqa: F401  before a test imports nbformat, see there
@@ -36,6 +42,7 @@ gc.disable()
 
 def pytest_collection_finish():
     gc.freeze()
+    gc.set_threshold(50_000, 20, 100)
     gc.enable()
 
 

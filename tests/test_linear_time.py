@@ -12,7 +12,7 @@ from helpers import jsonl, medical, prompts
 from helpers.recipes import load_recipes
 from helpers.show import md
 
-LENGTH = 5_000
+LENGTH = 3_000
 FILLERS = "( ' 1. 1, 1/ -- <a &#9 Â @a a. : a <| [a]( ` {a".split() + [" ", "'a' ", "1 ", "sdm "]
 FILLERS += '<b> <li> <!-- &amp; &am &#0065 <a/b=" [a, 1e1 \\u00bd {a, #N ** \\" 1.0'.split()
 

@@ -90,7 +90,7 @@ def test_a_card_that_torch_cannot_compute_on_is_refused_before_anything_runs(mac
     assert found.kind == "cpu" and said in found.note
     with pytest.raises(UsageError, match=f"Kartu: .*{said}.*get-started"):
         settings.load("rtx3060")
-    assert settings.load("auto").profile == "cpu"
+    assert settings.load("auto").device.kind == "cpu"
 
 
 def test_an_older_card_computes_in_fp16_whatever_its_profile_names(cfg):
@@ -103,10 +103,52 @@ def test_an_older_card_computes_in_fp16_whatever_its_profile_names(cfg):
 @pytest.mark.parametrize(
     "name, memory, profile", TABLES["the_largest_profile_that_the_hardware_holds_is_chosen"]
 )
-def test_the_largest_profile_that_the_hardware_holds_is_chosen(name, memory, profile):
+def test_the_largest_profile_that_the_hardware_holds_is_chosen(name, memory, profile, monkeypatch):
     table = settings.profiles()
+    monkeypatch.setattr(settings, "bf16_products", lambda: True)
     assert settings.profile_for(Device("cuda", name, memory), table) == profile
     assert settings.profile_for(Device("cpu", name, memory), table) == "cpu"
+
+
+@pytest.mark.parametrize("products, profile", [(True, "cpu"), (False, "cpu-plain")])
+def test_a_processor_without_bf16_products_practises_less_in_fp32(products, profile, monkeypatch):
+    monkeypatch.setattr(settings, "bf16_products", lambda: products)
+    monkeypatch.setattr(
+        settings, "fast_bf16", lambda: not products
+    )  # a busy moment decides nothing
+    monkeypatch.setattr(settings, "find_device", lambda: Device("cpu", "CPU", 16))
+    cfg = settings.load("auto")
+    assert cfg.profile == profile
+    assert settings.dtype_name(cfg) == ("bfloat16" if products else "float32")
+    table = settings.profiles()
+    assert 0 < table["cpu-plain"]["max_train_rows"] < table["cpu"]["max_train_rows"]
+
+
+@pytest.mark.parametrize(
+    "listed, limit, products",
+    [
+        ("flags : sse2 avx2 avx512f avx512_bf16\n", "", True),
+        ("flags : sse2 avx2 amx_bf16 amx_tile\n", "", True),
+        ("Features : fp asimd bf16\n", "", True),
+        ("flags : sse2 avx2 avx512f\n", "", False),
+        ("flags : avx512_bf16\n", "AVX2", False),
+        ("flags : avx512_bf16\n", "avx512_core_bf16", True),
+    ],
+)
+def test_what_a_processor_multiplies_is_what_linux_lists(listed, limit, products, monkeypatch):
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    monkeypatch.setattr(settings.Path, "is_file", lambda path: True)
+    monkeypatch.setattr(settings.Path, "read_text", lambda path, **how: listed)
+    assert settings.bf16_products() is products
+
+
+def test_a_system_that_lists_nothing_is_timed(cfg, monkeypatch):
+    monkeypatch.setattr(settings.Path, "is_file", lambda path: False)
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    assert settings.bf16_products() is None
+    for fast, dtype in ((True, "bfloat16"), (False, "float32")):
+        monkeypatch.setattr(settings, "fast_bf16", lambda fast=fast: fast)
+        assert settings.dtype_name(replace(cfg, compute_dtype="auto")) == dtype
 
 
 def test_the_card_of_12_gb_trains_as_chef_ai_did():

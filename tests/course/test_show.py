@@ -14,7 +14,8 @@ from IPython.core.formatters import DisplayFormatter
 from markdown_it import MarkdownIt
 from matplotlib.figure import Figure
 
-from helpers import show
+from helpers import course, show
+from helpers.files import read_json
 from helpers.prompts import Encoded
 
 TABLES = tomllib.loads(Path(__file__).with_name("cases.toml").read_text(encoding="utf-8"))
@@ -103,3 +104,34 @@ def test_markup_in_a_cell_a_name_and_a_head_stays_text():
     table = pd.DataFrame({tag: [tag, "a"]}, index=[tag, "b"])
     soup = BeautifulSoup(show.frame_html(table), "html.parser")
     assert [c.get_text() for c in soup.find_all(["th", "td"])] == ["", tag, tag, tag, "b", "a"]
+
+
+class Clock:
+    """Stands for the module time: half a minute passes between two looks."""
+
+    def __init__(self):
+        self.now = 0.0
+
+    def monotonic(self):
+        self.now += 30.0
+        return self.now
+
+
+def test_a_long_cell_tells_its_steps_and_the_time_left_as_measured(monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(course, "time", Clock())
+    shown = []
+    line = SimpleNamespace(show=lambda text, force=False: shown.append(text))
+    monkeypatch.setattr(show, "Live", lambda: line)
+    monkeypatch.delenv("DAPUR_STEPS", raising=False)
+    steps = course.Steps(40, done=8)  # resumed after eight
+    steps.at(8)
+    steps.at(10)  # two steps in a minute
+    steps.end()
+    assert shown == ["langkah 10 dari 40 · sisa 15:00", ""]
+    # In a run of the course the same goes to the file that the runner reads.
+    monkeypatch.setenv("DAPUR_STEPS", str(tmp_path / "steps"))
+    steps = course.Steps(40)
+    steps.at(4)
+    steps.end()
+    assert read_json(tmp_path / "steps") == {"step": 4, "of": 40, "left": 270}
+    assert len(shown) == 2

@@ -236,7 +236,7 @@ DIRT = st.sampled_from([*MACHINE["dirt"], *MACHINE["signs"]]) | TAGS | st.text(m
 TRACES = re.compile("|".join(MACHINE["traces"]))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(st.lists(DIRT, max_size=12).map("".join), st.sampled_from(MACHINE["errors"]))
 def test_nothing_of_a_machine_survives(text, error):
     title = clean(title=f"Sup {text}")[0]

@@ -111,6 +111,7 @@ def test_every_gate_of_the_course_fails_on_the_wrong_side_and_none_is_met_by_not
         {"metric": None},
         {"bound": "lowest"},
         {"profile": "cpuu"},
+        {"profile": ["cpu", "cpuu"]},
         {"data_language": "ind"},
         {"notebook": "99_x"},
     ],
@@ -126,6 +127,8 @@ def test_a_gate_that_makes_no_sense_is_named(tmp_path, change):
 def test_gates_apply_to_their_own_key_only(cfg, tmp_path):
     own, folder, english = gate(), gate(data="kitchen"), gate(data_language="en")
     assert gates.gates_for([own, folder, english, gate(profile="cpu")], cfg) == [own]
+    both = gate(profile=["cpu", "sanity"])
+    assert gates.gates_for([both, gate(profile=["cpu", "cpu-plain"])], cfg) == [both]
     shown = dataclasses.replace(cfg, language="en")  # the data's language counts, not the screen's
     assert gates.gates_for([own, english], shown) == [own]
     other = dataclasses.replace(cfg, data_dir=tmp_path / "kitchen")

@@ -27,7 +27,7 @@ NAMES = [item["name"] for item in course.lessons()]
 # Lessons that hand over to each other, and those that open on their own: both rows at once, since
 # starting a kernel and importing torch keep only one core busy.
 ROWS = [NAMES[2:7], NAMES[:2] + NAMES[7:]]
-IN_ENGLISH = {"02_data_csv_qa": "en", "05_chatbot": "id"}  # lesson -> language of the recipes
+IN_ENGLISH = {"00_start": "en", "05_chatbot": "id"}  # lesson -> language of the recipes
 pytestmark = pytest.mark.slow
 
 
@@ -260,10 +260,10 @@ SABOTAGES = {
 def sabotaged(solved, tmp_path_factory):
     """Fault -> what turned red, from what the lessons before had left in the green run."""
 
-    def start(*kept):
-        """A run with copies of some of the green run's files."""
+    def start(*kept, **changes):
+        """A run with copies of some of the green run's files, and some settings changed."""
         place = tmp_path_factory.mktemp("sabotage")
-        cfg = dataclasses.replace(solved.cfg, artifacts_root=place / "artifacts")
+        cfg = dataclasses.replace(solved.cfg, artifacts_root=place / "artifacts", **changes)
         shutil.copytree(solved.cfg.artifacts_root / "models", cfg.artifacts_root / "models")
         for name in kept:
             shutil.copytree(solved.cfg.artifacts / name, cfg.artifacts / name)
@@ -283,7 +283,10 @@ def sabotaged(solved, tmp_path_factory):
         return red(one)
 
     def split():
-        one = start()
+        english = settings.load("sanity", "en")  # lesson 02 on the recipes in English
+        one = start(
+            language="en", data_language="en", data_dir=english.data_dir, reason=english.reason
+        )
         one.lesson(leaked_split(), "02_data_csv_qa")
         return red(one)
 

@@ -46,6 +46,11 @@ CASES = {
     ),
     "dead": (HEADING, "import os\nopen('begun', 'a').write('x')\nos._exit(7)"),
     "asks": (HEADING, "name = input('who? ')"),
+    "long": (
+        "from helpers.course import Steps\nimport time\nsteps = Steps(9, every=0)",
+        "time.sleep(0.2)\nsteps.at(3)\ntime.sleep(1.5)",
+        "time.sleep(1)",
+    ),
     "leaves": (HEADING, "import sys\nsys.exit()", "print('never')"),
 }
 
@@ -68,7 +73,7 @@ def gone(pid):
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory):
-    """All cases, run side by side: name -> (outcome, folder)."""
+    """All cases, run side by side: name -> (outcome, folder, what was seen on the way)."""
     folder = tmp_path_factory.mktemp("cases")
     env = os.environ | {"PYTHONPATH": str(ROOT)}
 
@@ -76,19 +81,29 @@ def outcomes(tmp_path_factory):
         path = notebook(folder / name / f"{name}.ipynb", *CASES[name])
         (folder / name / "run").mkdir()
         values, limit = {"PROFILE": "sanity", "SEED": 42}, 20 if name == "hang" else 90
-        return execute.run_notebook(path, folder / name / "run", values, env, limit), folder / name
+        seen = []
+        how = values, env, limit, lambda *now: seen.append(now)
+        done = execute.run_notebook(path, folder / name / "run", *how)
+        return done, folder / name, seen
 
     with ThreadPoolExecutor(3) as pool:
         return dict(zip(CASES, pool.map(one, CASES)))
 
 
 def test_a_good_notebook_passes_with_its_parameters_metrics_and_memory(outcomes):
-    outcome, folder = outcomes["good"]
+    outcome, folder, _ = outcomes["good"]
     assert outcome.status == "passed" and outcome.failure is None
     assert 0.15 < outcome.peak_memory_gb < 1, "the kernel holds a 150 MB array"
     (row,) = read_json(folder / "run" / "good.metrics.json")
     assert (row["value"], row["low"], row["n"]) == (0.5, 0.4, 8)
     assert not (folder / "run" / "good.state").exists()
+
+
+def test_a_long_cell_tells_its_steps_and_the_next_one_does_not_repeat_them(outcomes):
+    outcome, folder, seen = outcomes["long"]
+    assert outcome.status == "passed" and not (folder / "run" / "long.steps").exists()
+    told = {cell: steps for cell, _, _, steps in seen}
+    assert (told[3]["step"], told[3]["of"]) == (3, 9) and told[4] is None
 
 
 @pytest.mark.parametrize(
@@ -98,7 +113,7 @@ def test_a_good_notebook_passes_with_its_parameters_metrics_and_memory(outcomes)
 def test_a_failing_notebook_is_red_and_its_cell_is_named(
     outcomes, name, status, cell, code_cell, source, error
 ):
-    outcome, folder = outcomes[name]
+    outcome, folder, _ = outcomes[name]
     failure = outcome.failure
     assert outcome.status == status and error in failure["error"]
     assert (failure["cell"], failure["code_cell"], failure["source"]) == (cell, code_cell, source)
