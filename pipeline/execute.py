@@ -68,11 +68,10 @@ def run_notebook(
     """
     # All that the notebook leaves lies in the run's folder, under names that begin with its own.
     place = folder.resolve() / path.stem
-    state, log = Path(f"{place}.state"), Path(f"{place}.log")
-    steps = Path(f"{place}.steps")  # how far the running cell is, where it tells
-    job = {"notebook": str(path.resolve()), "output": f"{place}.ipynb", "state": str(state)}
-    job |= {"steps": str(steps)}
-    job |= {"parameters": parameters, "cell_limit": round(limit / 2)}
+    kinds = ("ipynb", "state", "steps", "log")  # steps: how far a long cell is, where it tells
+    output, state, steps, log = (Path(f"{place}.{kind}") for kind in kinds)
+    job = {"notebook": str(path.resolve()), "output": str(output), "state": str(state)}
+    job |= {"steps": str(steps), "parameters": parameters, "cell_limit": round(limit / 2)}
     # The child is this module again, with the job as argument; `record` writes to DAPUR_METRICS.
     command = [sys.executable, "-m", "pipeline.execute", json.dumps(job)]
     env = env | {"DAPUR_METRICS": f"{place}.metrics.json", "DAPUR_STEPS": str(steps)}
@@ -113,9 +112,9 @@ def run_notebook(
     if outcome.status:
         found["error"] = why if outcome.status == "timeout" else "interrupted"
     # papermill writes the notebook at its end; of one that was stopped the lesson itself is left.
-    judge_outcome(outcome, code, found, read_cells(Path(f"{place}.ipynb")), cells)
-    state.unlink(missing_ok=True)
-    steps.unlink(missing_ok=True)
+    judge_outcome(outcome, code, found, read_cells(output), cells)
+    for path in (state, steps):
+        path.unlink(missing_ok=True)
     return outcome
 
 
