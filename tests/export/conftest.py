@@ -4,7 +4,6 @@ Header, tokenizer and the first layers are the package's own; the other layers a
 what is tested here is true of each layer.
 """
 
-import sys
 from dataclasses import replace
 
 import gguf
@@ -42,22 +41,23 @@ def few_layers(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="package", autouse=True)
-def packaged_is_small(few_layers):
+@pytest.fixture(autouse=True)
+def packaged_is_small(few_layers, monkeypatch):
     """In these tests the small package is found before the installed one."""
-    sys.path.insert(0, str(few_layers))
-    yield
-    sys.path.remove(str(few_layers))
+    monkeypatch.syspath_prepend(few_layers)
 
 
-@pytest.fixture(scope="package")
-def packaged_cfg(packaged_is_small, tmp_path_factory):
+@pytest.fixture(scope="session")
+def packaged_cfg(few_layers, tmp_path_factory):
     """Settings of the packaged base, in fp32 over NF4, with an adapter that changes its answers."""
     root = tmp_path_factory.mktemp("exported")
     cfg = settings.load("sanity", "id", base_model="packaged", artifacts_root=root)
     cfg = replace(cfg, quantization="nf4", compute_dtype="float32", max_length=512)
     torch.manual_seed(3)
-    model = training.attach_adapter(models.load_base(cfg, "none"), cfg)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(few_layers)
+        base = models.load_base(cfg, "none")
+    model = training.attach_adapter(base, cfg)
     for name, weight in model.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(weight, std=0.03)
@@ -65,10 +65,12 @@ def packaged_cfg(packaged_is_small, tmp_path_factory):
     return cfg
 
 
-@pytest.fixture(scope="package")
-def exported(packaged_cfg):
+@pytest.fixture(scope="session")
+def exported(packaged_cfg, few_layers):
     """The folder of an export of it."""
-    export.export(packaged_cfg, ["f16"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(few_layers)
+        export.export(packaged_cfg, ["f16"])
     return export.gguf_path(packaged_cfg).parent
 
 

@@ -8,7 +8,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from helpers import models, settings, splits
+from helpers import models, splits
 from helpers.files import CourseError, MissingStep, read_json, write_json, write_text
 
 
@@ -52,14 +52,6 @@ def test_the_packaged_model_is_prepared_with_a_pad_token_of_its_own(cfg, package
     with torch.no_grad():
         best = tokenizer.decode(model(**ids).logits[0, -1].argmax())
     assert best.strip() == "Paris"
-
-
-def test_compute_dtype_follows_what_the_processor_does_fast(cfg, monkeypatch):
-    auto = dataclasses.replace(cfg, compute_dtype="auto")
-    for fast, dtype in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(settings, "fast_bf16", lambda fast=fast: fast)
-        assert models.compute_dtype(auto) == dtype
-    assert models.compute_dtype(cfg) == torch.float32
 
 
 def test_a_model_is_loaded_ready_to_answer_and_what_is_drawn_then_follows_the_seed(cfg):
