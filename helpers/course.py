@@ -145,6 +145,8 @@ class Steps:
 
     def end(self) -> None:
         """The line goes."""
+        if path := os.environ.get("DAPUR_STEPS"):
+            Path(path).unlink(missing_ok=True)
         if self.line:
             self.line.show("", force=True)
 
