@@ -1,6 +1,9 @@
 """The house: two flat packages, imports that go one way, and no code of strangers that is run."""
 
 import ast
+import gc
+import os
+import random
 import re
 from graphlib import TopologicalSorter
 
@@ -8,6 +11,7 @@ import nbformat
 import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 
+from helpers import course, show
 from helpers.settings import ROOT
 
 MODULES = sorted([*(ROOT / "helpers").glob("**/*.py"), *(ROOT / "pipeline").glob("**/*.py")])
@@ -59,3 +63,18 @@ def test_no_code_of_strangers_is_run(path):
             if path.parent.name in ("helpers", "notebooks") and re.fullmatch(LOADS_MODEL, name):
                 # left out, transformers would ask the learner
                 assert given.get("trust_remote_code") is False or None in given, where
+
+
+@pytest.mark.parametrize("turn", ["first", "second"])
+def test_what_one_test_leaves_is_gone_before_the_next(turn, tmp_path):
+    assert random.random() == random.Random(42).random()
+    assert show.tr("Indonesia", "English") == "Indonesia" and show.texts == {}
+    assert course.status == {} and "LEFT_BEHIND" not in os.environ
+    assert gc.isenabled() and not os.path.exists("left.txt")
+    show.set_language("en")
+    show.texts["say"] = {}
+    course.status["9.9"] = "wrong"
+    os.environ["LEFT_BEHIND"] = "yes"
+    os.chdir(tmp_path)
+    (tmp_path / "left.txt").touch()
+    gc.disable()
