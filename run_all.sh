@@ -24,7 +24,7 @@ Options of a run:
                            products), cpu-long, cpu-large, gpu-..., sailor2-...,
                            colab-t4, rtx3060, tinyllama
   --language id|en         language shown (default id)
-  --data-language id|en    language learnt (default: the one shown)
+  --task NAME              what is learnt: auto (default), id-en, en-id, recipe
   --seed N                 random seed (default 42)
   --from NN, --only NN     start at a lesson, or run just this one; --only may be repeated
   --fresh                  forget what earlier runs with the same settings left in artifacts/

@@ -132,5 +132,5 @@ def logged(trainer, name: str) -> list[tuple[int, float]]:
 def keep(file: Path | None, name: str, cfg, found: dict) -> None:
     """Write a result where lessons look for it, or to `file`; only the cpu profile's is shown."""
     assert file or cfg.profile == "cpu", "--json FILE: lessons show results of the cpu profile"
-    settings = {"profile": cfg.profile, "language": cfg.data_language, "seed": cfg.seed}
+    settings = {"profile": cfg.profile, "task": cfg.task, "seed": cfg.seed}
     write_json(file or RESULTS / name, about() | settings | found)

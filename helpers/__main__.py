@@ -28,7 +28,7 @@ from .show import tr
 # Options that several commands share, so that each has one name and one text.
 Profile = Annotated[str, Option(help="A profile of helpers/profiles.toml, or auto.")]
 Language = Annotated[str, Option(help="Language shown: id or en.")]
-DataLanguage = Annotated[str, Option(help="Language learnt: id or en. Empty: the one shown.")]
+Task = Annotated[str, Option(help="What is learnt: id-en, en-id or recipe; auto: by the data.")]
 Seed = Annotated[int, Option(help="Random seed, of the training run too.")]
 Json = Annotated[bool, Option("--json", help="One JSON object on standard output.")]
 Message = Annotated[str | None, typer.Argument(help="One question. Without it: a conversation.")]
@@ -190,14 +190,14 @@ def chat(
     message: Message = None,
     profile: Profile = "auto",
     language: Language = "id",
-    data_language: DataLanguage = "",
+    task: Task = "auto",
     seed: Seed = 42,
     model: Model = "tuned",
     temperature: Annotated[float, Option(min=0.0, max=2.0, help="0: the likeliest token.")] = 0.0,
     engine: Engine = "auto",
 ) -> None:
     """Talk to the model that lesson 03 tuned, or to any other. Ctrl-C: stop; /exit: leave."""
-    bot = chosen_bot(model, engine, profile, language, data_language, seed)
+    bot = chosen_bot(model, engine, profile, language, task, seed)
     talk = bot.conversation(temperature=temperature)
     refused = 0
     # A message on the command line is the whole conversation.
@@ -229,7 +229,7 @@ def medical(message: Message = None, language: Language = "id") -> None:
 def write_model(
     profile: Profile = "auto",
     language: Language = "id",
-    data_language: DataLanguage = "",
+    task: Task = "auto",
     seed: Seed = 42,
     quant: Annotated[list[str], Option(help="f16 or q8_0; may be repeated.")] = ("f16", "q8_0"),
     base: Annotated[str, Option(help="Merge into the weights as trained on, or full.")] = "trained",
@@ -241,7 +241,7 @@ def write_model(
     from .export import export
 
     # The settings name the adapter: they must be those that lesson 03 ran with.
-    cfg = settings.load(profile, language, data_language, seed)
+    cfg = settings.load(profile, language, task, seed)
     tell(export(cfg, quant, base=base, out=out), as_json)
 
 
@@ -249,7 +249,7 @@ def write_model(
 def serve(
     profile: Profile = "auto",
     language: Language = "id",
-    data_language: DataLanguage = "",
+    task: Task = "auto",
     seed: Seed = 42,
     model: Model = "tuned",
     engine: Engine = "auto",
@@ -258,7 +258,7 @@ def serve(
     auth: Annotated[str, Option(help="USER:PASSWORD that the page asks for.")] = "",
 ) -> None:
     """Serve a model: a chat page with GET /health, and llama.cpp's API where it answers."""
-    bot = chosen_bot(model, engine, profile, language, data_language, seed)
+    bot = chosen_bot(model, engine, profile, language, task, seed)
     from .serve import run_service
 
     run_service(bot, host=host, port=port, auth=auth)

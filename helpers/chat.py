@@ -1,7 +1,7 @@
 """A conversation without a face: history, limits, the window, stop. Lesson, terminal, page use it.
 
 bot = chat.Bot(cfg)  # base and tuned model in one set of weights
-bot.conversation().say("Aku punya ayam, kemiri, dan serai.")  # the way of `kitchen`
+bot.conversation().say("Ayam, kemiri, serai, in English please")  # found, changed, told
 bot.conversation(plain=True, temperature=0.7).say(prompt)  # the model alone
 """
 
@@ -20,9 +20,12 @@ import torch
 from . import generation, models, prompts
 from .files import UsageError, read_toml, sentence
 from .kitchen import Asked, Kitchen, Served, open_kitchen
+from .pairs import saved_pairs
 from .prompts import prompt_ids, prompt_messages
+from .recipes import Recipe
 from .settings import Settings
 from .show import num
+from .translator import Translator, looks_pasted, read_pasted
 
 MOST_CONTEXT = 4096  # tokens of prompt and answer together: more takes minutes to read on a CPU
 
@@ -41,7 +44,8 @@ class Turn:
     first_s: float = 0.0  # seconds to the first piece
     seconds: float = 0.0  # seconds to the last piece
     tries: list[Turn] = field(default_factory=list)  # of a `Cook`: what its model was asked
-    served: Served | None = None  # the recipe that came of them, with its faults
+    served: Served | None = None  # the recipe that was found, and what was changed in it
+    told: Recipe | None = None  # the recipe in the other language
 
     @property
     def tokens_per_s(self) -> float:
@@ -78,7 +82,7 @@ class Conversation:
 
     def messages(self, question: str, turns: list[Turn] = ()) -> list[dict]:
         """The system message, some earlier turns, the question: input of the chat template."""
-        system, newest = prompt_messages(question, self.bot.cfg.data_language)
+        system, newest = prompt_messages(question, prompts.system_key(self.bot.cfg))
         # The order of the chat template: system first, then question and answer in turn, the new
         # question last.
         chat = [system]
@@ -168,40 +172,76 @@ class Conversation:
 
 
 class Cook(Conversation):
-    """A conversation in which the tuned model changes recipes of people: see `kitchen`.
+    """A conversation in which recipes are found and changed by rule, and told by the tuned model.
 
-    The model sees the nearest recipe and what has to change, neither the message nor earlier turns.
-    What is served is kept in the turn. The base model, where it is chosen, is asked what is typed.
+    The model reads a recipe, neither the message nor earlier turns, and tells it in the other
+    language: on "in English, please", with a request or after one, or when a whole recipe is
+    pasted; always, where that is the language shown. What is served is kept in the turn. The base
+    model, where it is chosen, is asked what is typed.
     """
 
     def _pieces(self, turn: Turn, chat: list[dict]) -> Generator[str, None, None]:
-        """What was read and what is changed, at once; then the recipe; then what went wrong."""
+        """What was read and what is changed; then the recipe; then what went wrong."""
         if turn.model == "base":
             return (yield from super()._pieces(turn, chat))
-        kitchen, language = self.bot.kitchen, self.bot.cfg.data_language
-        said, turn.remembered, turn.ended = read_toml("serve.toml")["cook"][language], 0, True
-        # What somebody must not eat would be read as something to cook with.
-        wanted = re.sub(said["ban"], " ", turn.question, flags=re.IGNORECASE)
-        yield said["unchecked"] if wanted != turn.question else ""
-        asked = kitchen.read(wanted)
+        cfg, turn.remembered, turn.ended = self.bot.cfg, 0, True
+        said = read_toml("serve.toml")["cook"][cfg.language]
+        if looks_pasted(turn.question):
+            yield from self._told(turn, read_pasted(turn.question, cfg.task), said)
+            return
+        # "in English, please" is no ingredient, and what somebody must not eat is none to cook with
+        wanted = re.sub(said["other"], " ", turn.question, flags=re.IGNORECASE)
+        tell = wanted != turn.question or cfg.language == cfg.task[-2:]
+        food = re.sub(said["ban"], " ", wanted, flags=re.IGNORECASE)
+        yield said["unchecked"] if food != wanted else ""
+        asked = self.read(food)
+        if asked == Asked() and tell:
+            # Said after a recipe it means that one, which a rule finds again.
+            earlier = (self.read(one.question) for one in reversed(self.turns))
+            asked = next((one for one in earlier if one != Asked()), asked)
         if asked == Asked():
             yield said["ask"]
             turn.tokens = 0
             return
-        task = kitchen.task(asked)
-        changes = [f"{old} → {new}" if old else f"+ {new}" for old, new in task.changes]
-        plan = said["changed" if changes else "whole"].format(title=task.start.title)
+        turn.served = self.bot.kitchen.serve(self.bot.kitchen.task(asked))
+        start, changes = turn.served.task.start, turn.served.task.changes
+        plan = said["changed" if changes else "whole"].format(title=start.title)
         heard = said["heard"].format(heard=asked.title or ", ".join(asked.items))
-        yield heard + " · ".join([plan, *changes]) + "\n\n"
-        if changes:
-            turn.tries.append(one := Turn(kitchen.prompt(task), turn.model))
-            for piece in super()._pieces(one, self.messages(one.question)):
+        arrows = [f"{old} → {new}" if old else f"+ {new}" for old, new in changes]
+        yield heard + " · ".join([plan, *arrows]) + "\n\n"
+        if tell:
+            yield from self._told(turn, turn.served.recipe, said)
+            return
+        told = " ".join(self.bot.kitchen.told(turn.served.faults))
+        yield prompts.answer(turn.served.recipe, cfg.data_language) + (told and said["look"] + told)
+        turn.tokens = 0
+
+    def read(self, text: str) -> Asked:
+        """What a message asks for, in either language."""
+        asked = self.bot.kitchen.read(text)
+        return asked if asked != Asked() else self.bot.kitchen.read(self.bot.teller.heard(text))
+
+    def _told(self, turn: Turn, recipe: Recipe, said: dict) -> Generator[str, None, None]:
+        """The recipe in the other language, by the model; then what a cook should look at."""
+        teller = self.bot.teller
+        chats, said_by = teller.requests(recipe), []
+        for chat in chats:
+            turn.tries.append(one := Turn(chat[-1]["content"], turn.model))
+            for piece in super()._pieces(one, chat):
                 one.answer += piece
                 yield ""  # a place to stop at
-        turn.served = kitchen.serve(task, "".join(one.answer for one in turn.tries))
-        yield said["rule"] if turn.served.by == "rule" else ""
-        told = " ".join(kitchen.told(turn.served.faults))
-        yield prompts.answer(turn.served.recipe, language) + (told and said["look"] + told)
+            said_by.append(one.answer)
+            if self._stop.is_set():
+                break
+        said_by += [""] * (len(chats) - len(said_by))  # what was not told is empty
+        turn.told = teller.finish(recipe, said_by)
+        notes = teller.told_doubts(teller.doubts(recipe, turn.told))
+        if turn.served:
+            language = self.bot.cfg.task[-2:]
+            notes += self.bot.kitchen.told(turn.served.faults, language, teller.names.items())
+        yield prompts.answer(turn.told, self.bot.cfg.task[-2:])
+        yield "".join([said["look"], " ".join(notes)] if notes else [])
+        yield said["by_model"]
         turn.tokens = sum(one.tokens for one in turn.tries)
 
 
@@ -235,6 +275,11 @@ class Bot:
     def kitchen(self) -> Kitchen:
         """The recipes that may be shown, and how one is changed."""
         return open_kitchen(self.cfg)
+
+    @cached_property
+    def teller(self) -> Translator:
+        """What a list is in the other language, and how the model is asked for the rest."""
+        return Translator(saved_pairs(self.cfg), self.cfg.task)
 
     def load(self) -> None:
         """Load what answers, so that the first question does not wait for it."""
@@ -273,7 +318,8 @@ class Bot:
     def conversation(self, plain: bool = False, **options) -> Conversation:
         """A new conversation with this bot; `options` as in Conversation.
 
-        A tuned model answers as `Cook`; `plain`: it is asked what is typed, and answers itself.
+        A model that was tuned to translate answers as `Cook`; `plain`, and where it was tuned to
+        write recipes, it is asked what is typed, and answers itself.
         """
         # What the caller names goes before all of these.
         given = {"model": self.models[-1], "seed": self.cfg.seed}
@@ -281,8 +327,8 @@ class Bot:
         # A training row was a single turn; a model that was not tuned here knows longer talks.
         given["window"] = self.cfg.max_length if "tuned" in self.models else self.limit
         options = given | options
-        kind = Conversation if plain or options["model"] == "base" else Cook
-        return kind(self, **options)
+        plain = plain or self.cfg.task == "recipe" or "tuned" not in self.models
+        return (Conversation if plain else Cook)(self, **options)
 
     def stream(self, chat, stop, *, model, seed, max_new_tokens, **drawing) -> Generator:
         """Pieces of one answer. One at a time: the adapter is switched off in the whole model."""

@@ -178,7 +178,7 @@ def start(
     name: str,
     profile: str = "auto",
     language: str = "id",
-    data_language: str = "",
+    task: str = "auto",
     seed: int = 42,
     run_solutions: bool = False,
 ) -> Settings:
@@ -194,8 +194,8 @@ def start(
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     # bitsandbytes tells at length of an optional kernel that only the hub has.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
-    # Profile, languages, model and data; a model of the course needs no network at all.
-    cfg = settings.load(profile, language, data_language, seed, run_solutions)
+    # Profile, task, model and data; a model of the course needs no network at all.
+    cfg = settings.load(profile, language, task, seed, run_solutions)
     here = cfg.base_model in ("packaged", "sanity")
     if here:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -216,7 +216,7 @@ def start(
         said = {profile: show.Numbers(one).format_field(m, "g") for profile, m in minutes.items()}
         here[one] = said.get(cfg.profile, "?")
         times[one] = "; ".join(f"{profile}: {m}" for profile, m in said.items())
-    what |= {"data_language": cfg.data_language, "here": here, "times": times}
+    what |= {"task": cfg.task, "here": here, "times": times}
     show.both(read_toml("texts.toml")["begins"], **what)
     print(f"{cfg.profile}: {cfg.reason}")
     return cfg

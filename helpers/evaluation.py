@@ -142,3 +142,31 @@ def row_nats(model, rows, tokenizer, cfg: Settings) -> tuple[list[float], list[i
         # The number of tokens is the row's weight in a loss per token, see `interval`.
         labels += (batch["labels"] != prompts.IGNORE).sum(dim=1).tolist()
     return nats, labels
+
+
+def corpus_gain(ours, theirs, references, groups) -> dict[str, tuple]:
+    """By how much one set of texts beats another in BLEU and chrF: name -> (gain, low, high, p).
+
+    The texts are compared with the same `references`; `groups` has one mark a text, and whole
+    groups are drawn: steps of one recipe stand or fall together. low and high hold 95 % of the
+    gains of 1,000 drawn test sets, the same for both (paired bootstrap, Koehn 2004); p is twice
+    the share of them on the other side of zero, never below 2 / 1,001.
+    """
+    marks = pd.factorize(np.asarray(groups))[0]
+    count = marks.max() + 1
+    drawn = np.random.default_rng(0).integers(0, count, size=(1000, count))
+    found = {}
+    for name, scorer in (("bleu", sacrebleu.BLEU()), ("chrf", sacrebleu.CHRF())):
+        sums = []
+        for texts in (ours, theirs):
+            counts = np.array(scorer._extract_corpus_statistics(texts, [references]))
+            # One row of counts for each group: (groups, counts).
+            whole = np.zeros((count, counts.shape[1]), dtype=counts.dtype)
+            np.add.at(whole, marks, counts)
+            draws = [whole.sum(axis=0), *(whole[some].sum(axis=0) for some in drawn)]
+            sums.append([scorer._compute_score_from_stats(row.tolist()).score for row in draws])
+        gains = np.subtract(*sums)
+        low, high = np.quantile(gains[1:], [0.025, 0.975])
+        tail = min((gains[1:] <= 0).sum(), (gains[1:] >= 0).sum())
+        found[name] = (gains[0], low, high, min(1.0, 2 * (tail + 1) / (len(drawn) + 1)))
+    return found

@@ -17,13 +17,13 @@ from transformers import AutoTokenizer
 
 from . import models
 from .files import read_json, write_folder, write_text
-from .prompts import SYSTEM, prompt_text
+from .prompts import SYSTEM, prompt_text, system_key
 from .settings import Settings, choice
 
 
 def gguf_path(cfg: Settings, quant: str = "q8_0") -> Path:
     """Path of the exported GGUF file of one type, in the folder of all that is exported."""
-    return cfg.artifacts / "export" / f"dapur-{cfg.data_language}-{quant}.gguf"
+    return cfg.artifacts / "export" / f"dapur-{cfg.task}-{quant}.gguf"
 
 
 def merged_weights(cfg: Settings, base: str = "trained"):
@@ -162,7 +162,7 @@ def modelfile(cfg: Settings, source: str) -> str:
         first, asked = first.removeprefix(bos), asked.removeprefix(bos)
     assert asked.startswith(first), "Ollama cannot say this chat template: write it by hand"
     text = Path(__file__).with_name("modelfile.txt").read_text(encoding="utf-8")
-    told = {"source": source, "system": SYSTEM[cfg.data_language], "end": tokenizer.eos_token}
+    told = {"source": source, "system": SYSTEM[system_key(cfg)], "end": tokenizer.eos_token}
     return text.format(cfg=cfg, first=first, asked=asked.removeprefix(first), ended=ended, **told)
 
 

@@ -1,30 +1,25 @@
-"""From what a person has to a recipe: read the request, find the nearest, ask for the changes.
+"""From what a person has to a recipe: read the request, find the nearest, change it by rule.
 
     kitchen = Kitchen(library, "id")  # recipes that may be shown: those of the training
     asked = kitchen.read("Aku punya ayam, kemiri, dan serai. Masak apa?")
     task = kitchen.task(asked)  # of the nearest recipes one, and what has to change in it
-    recipe = kitchen.finish(task, answer)  # the model's answer, as a whole recipe
-    kitchen.faults(task, recipe)  # what was asked for and not done: told to the cook
+    served = kitchen.serve(task)  # the recipe, who made it, and what went wrong
 
-A small model invents no dish that can be cooked, and it can change one. So it reads the changes,
-the title and the steps of a recipe near by (`prompt`) and writes the title and the steps that
-change. Of the near ones that one is taken whose new steps are least `strange`. The rest is copied,
-and the list of ingredients is made from the steps. It learns this from real recipes that lesson 02
-damages (a name swapped or left out, a step left out): the real recipe is the answer. Where it
-fails, a rule does the task, by the example of other recipes (`example`).
-Roles of ingredients, and the words of a task, are in kitchen.toml.
+No model is asked: names are swapped, and what is new goes where other recipes have it (`example`).
+That such a rule beats a small model at this is told in lesson 05. Of the near recipes that one is
+taken whose new steps are least `strange`. Roles of ingredients are in kitchen.toml.
 """
 
 from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache, partial
 
 from .files import MissingStep, read_toml, sentence
-from .recipes import WORDS, Recipe, head_of, item_name, names, same, words
+from .recipes import WORDS, Recipe, head_of, item_name, names, recipe_of, same, words
 from .settings import Settings
 from .splits import saved_rows
 
@@ -57,7 +52,7 @@ class Served:
 
     recipe: Recipe
     task: Task
-    by: str  # "people", "model" or "rule"
+    by: str  # "people" or "rule"
     faults: tuple[tuple[str, str], ...] = ()
 
 
@@ -228,34 +223,7 @@ class Kitchen:
             found += 1 - self.example(new, here, task.start.recipe_id)[0]
         return found
 
-    # --- texts
-
-    def prompt(self, task: Task) -> str:
-        """What the model reads: the changes, an empty line, title and numbered steps."""
-        said, lines = TABLE[self.language]["text"], []
-        lines += [said["swap"].format(old=old, new=new) for old, new in task.changes if old]
-        if added := [new for old, new in task.changes if not old]:
-            lines.append(f"{said['add']}: {', '.join(added)}")
-        steps = [f"{number}. {step}" for number, step in enumerate(task.start.steps, 1)]
-        return "\n".join([*lines, "", task.start.title, *steps])
-
-    def finish(self, task: Task, answer: str) -> Recipe:
-        """The whole recipe: the start with what the answer changes, its list made of the steps."""
-        title, *lines = [line.strip() for line in answer.strip().splitlines()] or [""]
-        # Texts by number, and what stands behind each of them; behind 0, before the first.
-        texts, behind = dict(enumerate(task.start.steps, 1)), defaultdict(list)
-        for line in lines:
-            found = re.fullmatch(r"(\d{1,2})(a?)\. (.+)", line)
-            number = int(found[1]) if found else -1
-            if number in texts and not found[2]:
-                texts[number] = found[3]
-            elif number in (0, *texts):
-                behind[number].append(found[3])
-        steps = behind[0] + [step for n in texts for step in (texts[n], *behind[n])]
-        # A line that is no step and no title was never learnt: the start's own title stays.
-        title = task.start.title if re.match(r"\d+a?\.|$", title) else title
-        made = replace(task.start, title=title, steps=tuple(steps))
-        return replace(made, ingredients=self.list_of(task, steps))
+    # --- the list of what is needed
 
     def list_of(self, task: Task, steps: Sequence[str]) -> tuple[str, ...]:
         """The lines that these steps need: the start's, and the library's for what is new."""
@@ -314,17 +282,20 @@ class Kitchen:
                 found.append(("lost", name))
         return found
 
-    def told(self, faults: Iterable[tuple[str, str]]) -> list[str]:
-        """Faults as sentences for the cook, in the language of the recipes: one for each kind."""
-        said, kinds = TABLE[self.language]["faults"], defaultdict(list)
+    def told(self, faults: Iterable[tuple[str, str]], language="", called=()) -> list[str]:
+        """Faults as sentences for the cook: one for each kind.
+
+        In the language of the recipes, or in another one, with what names are `called` there.
+        """
+        said, kinds = TABLE[language or self.language]["faults"], defaultdict(list)
         for kind, name in dict.fromkeys(faults):
-            kinds[kind].append(name)
+            kinds[kind].append(dict(called).get(name, name))
         return [said[kind].format(name=", ".join(names)) for kind, names in kinds.items()]
 
     # --- the whole way
 
     def by_rule(self, task: Task) -> Recipe:
-        """The task without a model: names swapped, what is added put where its example has it."""
+        """The task as a recipe: names swapped, what is added put where its example has it."""
         steps, title = list(task.start.steps), task.start.title
         listed = [*self.names_of(task.start), *start_names(task.start)]  # the pantry's come last
         no = {"", *TABLE[self.language]["text"]["done"]}  # "goreng" of "minyak goreng"
@@ -358,24 +329,12 @@ class Kitchen:
         link = ", " if rest.startswith(",") else said["link"]
         return f"{before}{found[0]}{link}{new}{rest}"
 
-    def serve(self, task: Task, answer: str) -> Served:
-        """The recipe by "people" where nothing has to change, else by the "model".
-
-        By the "rule" where the model's answer has more faults, or as many and is stranger.
-        """
-        if not task.changes:
-            return Served(task.start, task, "people")
-        made = {"model": self.finish(task, answer), "rule": self.by_rule(task)}
-        faults = {by: self.faults(task, recipe) for by, recipe in made.items()}
-        by = min(made, key=lambda one: (len(faults[one]), self.strange(task, made[one])))
+    def serve(self, task: Task) -> Served:
+        """The task as a recipe: by "people" where nothing has to change, else by the "rule"."""
+        recipe = self.by_rule(task) if task.changes else task.start
         unmet = [("missing", name) for name in task.left_out]
-        return Served(made[by], task, by, (*faults[by], *unmet))
-
-    def cook(self, asked: Sequence[Asked], write: Callable) -> list[Served]:
-        """Each request's recipe. `write(prompts)` gives the model's answers: a list of texts."""
-        tasks = [self.task(one) for one in asked]
-        answers = iter(write([self.prompt(task) for task in tasks if task.changes]))
-        return [self.serve(task, next(answers) if task.changes else "") for task in tasks]
+        by = "rule" if task.changes else "people"
+        return Served(recipe, task, by, (*self.faults(task, recipe), *unmet))
 
     # --- names in a text
 
@@ -417,9 +376,7 @@ def open_kitchen(cfg: Settings) -> Kitchen:
     rows = saved_rows(cfg, "library")
     if not rows:
         raise MissingStep(sentence("no_split", name="library", key=cfg.key))
-    lists = ("ingredients", "steps")
-    library = [Recipe(**row | {name: tuple(row[name]) for name in lists}) for row in rows]
-    return Kitchen(library, cfg.data_language)
+    return Kitchen([recipe_of(row) for row in rows], cfg.data_language)
 
 
 def start_names(recipe: Recipe) -> list[str]:

@@ -17,7 +17,7 @@ import transformers
 from jinja2 import TemplateError
 
 from . import files
-from .files import CourseError, MissingStep, first_line, read_json, read_toml, sentence
+from .files import CourseError, MissingStep, UsageError, first_line, read_json, read_toml, sentence
 from .settings import PACKAGED_NAME, ROOT, Settings, compute_dtype
 from .show import tr
 
@@ -277,13 +277,19 @@ def rows_hash(cfg: Settings) -> str | None:
 def require_adapter(cfg: Settings, folder=None, lesson="03_qlora_training") -> Path:
     """The folder (lesson 03's) of a whole adapter; MissingStep that names the lesson when not.
 
+    UsageError where it was trained for another task.
+
     Also when it learnt other rows than lesson 02 has saved last: a new split moves recipes from
     train to test, and the model would be examined on what it learnt.
     """
     folder = folder or cfg.artifacts / "adapter"
     # An adapter whose rows nobody noted, or with no saved rows to compare, is taken on trust.
     why, note, rows = torn(folder), folder / "training.json", rows_hash(cfg)
-    if not why and rows and note.is_file() and read_json(note).get("rows", rows) != rows:
+    told = read_json(note) if not why and note.is_file() else {}
+    if told.get("task", cfg.task) != cfg.task:
+        names = {"folder": folder.name, "ours": cfg.task, "theirs": told["task"]}
+        raise UsageError(sentence("other_task", **names))
+    if rows and told.get("rows", rows) != rows:
         why = tr("dilatih dengan baris lain", "trained on other rows")
     if not why:
         return folder

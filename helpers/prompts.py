@@ -19,7 +19,12 @@ from .recipes import Recipe, everyday, names
 
 IGNORE = -100  # the label that PyTorch's cross entropy skips
 
-SYSTEM = {"id": "Kamu koki Indonesia.", "en": "You are an Indonesian chef."}
+SYSTEM = {  # by task; of one that writes recipes, by their language
+    "id-en": "Translate recipes into English.",
+    "en-id": "Terjemahkan resep ke bahasa Indonesia.",
+    "id": "Kamu koki Indonesia.",
+    "en": "You are an Indonesian chef.",
+}
 HEADINGS = {"id": ("Bahan:", "Langkah:"), "en": ("Ingredients:", "Steps:")}
 
 FORMS = ("ingredients", "dish")  # what a request names
@@ -114,9 +119,14 @@ def draw(recipe: Recipe, language="id", *, form="ingredients", phrasing="train",
 # Chats as messages, ids and labels.
 
 
-def prompt_messages(user_text: str, language: str = "id") -> list[dict]:
-    """Chat messages up to the model's turn, for one request."""
-    return [{"role": "system", "content": SYSTEM[language]}, {"role": "user", "content": user_text}]
+def prompt_messages(user_text: str, task: str = "id") -> list[dict]:
+    """Chat messages up to the model's turn, for one request. `task`: a key of SYSTEM."""
+    return [{"role": "system", "content": SYSTEM[task]}, {"role": "user", "content": user_text}]
+
+
+def system_key(cfg) -> str:
+    """The key of SYSTEM that the settings ask for."""
+    return cfg.data_language if cfg.task == "recipe" else cfg.task
 
 
 def messages(recipe: Recipe, language: str = "id", **options) -> list[dict]:

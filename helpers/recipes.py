@@ -212,6 +212,11 @@ def recipes_of(table: pd.DataFrame) -> list[Recipe]:
     return [Recipe(**row) for row in rows.to_dict("records")]
 
 
+def recipe_of(row: dict) -> Recipe:
+    """A Recipe from a row of JSON, where its lists are lists."""
+    return Recipe(**row | {name: tuple(row[name]) for name in ("ingredients", "steps")})
+
+
 # --- names of ingredients
 
 WORDS = read_toml("ingredients.toml")

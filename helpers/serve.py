@@ -23,7 +23,7 @@ import uvicorn  # noqa: E402
 from fastapi import FastAPI  # noqa: E402
 from fastapi.responses import JSONResponse  # noqa: E402
 
-from .chat import Bot  # noqa: E402
+from .chat import Bot, Turn  # noqa: E402
 from .files import CourseError, UsageError, first_line, read_toml  # noqa: E402
 from .llamacpp import GgufBot  # noqa: E402
 from .show import tr  # noqa: E402
@@ -33,23 +33,42 @@ WORDED = read_toml("serve.toml")
 
 
 def page(bot: Bot) -> gr.ChatInterface:
-    """The chat page. Its history stands in the browser's tab alone: each question is asked anew."""
+    """The chat page. Its history stands in the browser's tab alone."""
+    language = bot.cfg.language
+    label, wish = WORDED["other"][language]
 
-    def respond(message: str, history: list[dict]) -> Iterator[str]:
+    def respond(message: str, history: list[dict]) -> Iterator[dict]:
         """The answer so far, again and again while it grows; Stop on the page closes it."""
         # Gradio shows the last value that came, so each one is the answer from its beginning.
         text = ""
+        talk = bot.conversation(turns=[Turn(said, "tuned") for said in questions(history)])
         try:
-            for piece in bot.conversation().reply(message):
+            for piece in talk.reply(message):
                 text += piece
-                yield text
+                yield {"role": "assistant", "content": text}
         except CourseError as problem:
             # A message that is too long or empty: the page says so, and the conversation goes on.
             raise gr.Error(str(problem), print_exception=False) from None
+        # A recipe that was found can be told in the other language: a button says so.
+        turn = talk.turns[-1]
+        if turn.served and not turn.told:
+            button = [{"label": label, "value": wish}]
+            yield {"role": "assistant", "content": text, "options": button}
 
-    texts = {"examples": WORDED["examples"][bot.cfg.data_language]}
+    texts = {"examples": WORDED["examples"][language]}
     texts["description"] = tr(*WORDED["description"].values())
     return gr.ChatInterface(respond, **texts, **WORDED["page"])
+
+
+def questions(history: list[dict]) -> list[str]:
+    """What was typed so far on a page, in order: Gradio keeps a text, or a list of parts."""
+    typed = []
+    for message in history:
+        content = message["content"]
+        parts = [{"text": content}] if isinstance(content, str) else content
+        if message["role"] == "user":
+            typed.append("".join(part.get("text", "") for part in parts))
+    return typed
 
 
 def create_app(bot: Bot, auth: str = "") -> FastAPI:
@@ -63,7 +82,7 @@ def create_app(bot: Bot, auth: str = "") -> FastAPI:
         """Ready means that the model has written a token, not merely that the process lives."""
         try:
             bot.load()
-            question = WORDED["examples"][bot.cfg.data_language][0]
+            question = WORDED["examples"][bot.cfg.language][0]
             bot.conversation(plain=True, answer_tokens=1).say(question)
             state["ready"] = True
         except Exception as problem:  # nobody would see it in this thread

@@ -28,6 +28,9 @@ from .show import set_language, tr
 
 ROOT = Path(__file__).resolve().parents[1]
 LANGUAGES = ("id", "en")
+# What is learnt: to tell an Indonesian recipe in English, the other way round, or to write recipes.
+TASKS = ("id-en", "en-id", "recipe")
+OWN = ROOT / "data" / "recipes"  # the course's corpus: a folder for each language
 PACKAGED_NAME = "SmolLM2-135M-Instruct"
 
 
@@ -204,7 +207,8 @@ class Settings(ProfileValues):
     profile: str
     reason: str  # why this profile, in the display language
     language: str
-    data_language: str
+    task: str  # what is learnt, one of TASKS
+    data_language: str  # of the recipes that are read
     seed: int
     run_solutions: bool
     smoke: bool  # a few rows and steps that only try out whether everything runs
@@ -215,7 +219,17 @@ class Settings(ProfileValues):
     @property
     def own_data(self) -> bool:
         """Whether the course's own corpus is used, not a DATA_DIR of other people's CSVs."""
-        return self.data_dir == ROOT / "data" / "recipes" / self.data_language
+        return self.data_dir in (OWN, OWN / self.data_language)
+
+    @property
+    def recipes_dir(self) -> Path:
+        """The folder of the recipes that are read: of two languages, that of `data_language`."""
+        return self.data_dir if self.task == "recipe" else self.data_dir / self.data_language
+
+    @property
+    def twins_dir(self) -> Path:
+        """The folder of the same recipes in the language that is written."""
+        return self.data_dir / self.task[-2:]
 
     @property
     def data_name(self) -> str:
@@ -228,14 +242,17 @@ class Settings(ProfileValues):
 
     @property
     def key(self) -> str:
-        """Name of the hand-over folder: profile, base model, data, data language and seed."""
+        """Name of the hand-over folder: profile, base model, data, task and seed.
+
+        The language shown is no part of it: both languages of a lesson share one training.
+        """
         # Runs that differ in one of these never read each other's files.
         model, data = Path(self.base_model).name, f"{self.data_name}-{self.data_hash}"
         if self.base_model != profiles()[self.profile]["base_model"]:  # other models share a name
             model += "-" + hashlib.sha256(self.base_model.encode()).hexdigest()[:6]
         # A smoke run never touches what a whole one has left.
         end = "-smoke" if self.smoke else ""
-        return f"{self.profile}-{model}-{data}-{self.data_language}-{self.seed}{end}"
+        return f"{self.profile}-{model}-{data}-{self.task}-{self.seed}{end}"
 
     @property
     def artifacts(self) -> Path:
@@ -331,7 +348,7 @@ def reachable(base_model: str) -> bool:
 def load(
     profile: str = "auto",
     language: str = "id",
-    data_language: str = "",
+    task: str = "auto",
     seed: int = 42,
     run_solutions: bool = False,
     data_dir: str | Path | None = None,
@@ -340,10 +357,11 @@ def load(
 ) -> Settings:
     """Settings of this run.
 
-    `profile` "auto" picks by hardware and by what can be had. `data_language` empty means the
-    display language. `data_dir`, `base_model` and `artifacts_root` fall back to the environment
-    variables DATA_DIR, BASE_MODEL and DAPUR_ARTIFACTS, then to the course's own corpus, the
-    profile's model and artifacts/; with DAPUR_SMOKE=1 the profile's `smoke_run` holds.
+    `profile` "auto" picks by hardware and by what can be had. `task` "auto" is the translation
+    "id-en" where the data are in both languages, else "recipe". `data_dir`, `base_model` and
+    `artifacts_root` fall back to the environment variables DATA_DIR, BASE_MODEL and
+    DAPUR_ARTIFACTS, then to the course's own corpus, the profile's model and artifacts/; with
+    DAPUR_SMOKE=1 the profile's `smoke_run` holds.
     Raises UsageError for an unknown profile or language, a missing folder or model, and a machine
     that is too small. Whether a training fits the GPU is judged by planner.check_fits.
     """
@@ -352,7 +370,7 @@ def load(
     table = profiles()
     choice(profile, ["auto", *table], "profile")
     choice(language, LANGUAGES, "language")
-    data_language = choice(data_language or language, LANGUAGES, "data language")
+    choice(task, ["auto", *TASKS], "task")
     set_language(language)
     # The profile: asked for, or the one for this machine. A runner that has chosen already hands
     # its choice on by name, so the reason depends on the outcome alone.
@@ -373,14 +391,16 @@ def load(
         values["licence"] = "Apache-2.0" if base == "packaged" else "see the model's page"
         reason += tr(f"; {base} menggantikan {usual}", f"; {base} takes the place of {usual}")
     # The data. A folder without CSVs is refused here, before a lesson has begun.
-    own = ROOT / "data" / "recipes" / data_language
-    folder = _data_folder(data_dir or os.environ.get("DATA_DIR") or own)
+    folder = _data_folder(data_dir or os.environ.get("DATA_DIR") or OWN)
+    task, folder, data_language, note = _task(task, folder, language)
+    reason += note
     values["smoke"] = os.environ.get("DAPUR_SMOKE") == "1"
     values |= values["smoke_run"] if values["smoke"] else {}
     # All that is known about this run, in one object that nobody can change.
     root = Path(artifacts_root or os.environ.get("DAPUR_ARTIFACTS") or ROOT / "artifacts")
     values |= {"profile": profile, "device": device, "base_model": base, "data_dir": folder}
-    values |= {"language": language, "data_language": data_language, "seed": int(seed)}
+    values |= {"language": language, "task": task, "data_language": data_language}
+    values["seed"] = int(seed)
     values |= {"run_solutions": bool(run_solutions), "artifacts_root": root.resolve()}
     values["reason"] = f"{reason}; {device.note}" if device.note else reason
     return Settings(**{known.name: values[known.name] for known in fields(Settings)})
@@ -411,6 +431,44 @@ def _data_folder(asked: str | Path) -> Path:
         what = "holds no .csv file" if folder.is_dir() else "is not a folder"
         raise UsageError(f"DATA_DIR={str(folder)!r} {what}; see data/DATA_CARD.md for the columns.")
     return folder
+
+
+def _task(asked: str, folder: Path, language: str) -> tuple[str, Path, str, str]:
+    """Task, data folder, the data's language, and what has to be said of the choice.
+
+    UsageError where a translation is asked for and the data are in one language.
+    """
+    both = all((folder / one).is_dir() and csv_files(folder / one) for one in LANGUAGES)
+    if asked in ("id-en", "en-id") and not both:
+        raise UsageError(sentence("no_twins", task=asked, folder=folder))
+    if both and asked != "recipe":
+        task = "id-en" if asked == "auto" else asked
+        return task, folder, task[:2], ""
+    if both:
+        return "recipe", folder / language, language, ""
+    spoken = language_of("\n".join(_beginning(path) for path in csv_files(folder)[:20]))
+    note = tr("; data satu bahasa: TASK=recipe", "; data in one language: TASK=recipe")
+    return "recipe", folder, spoken or "id", note if asked == "auto" else ""
+
+
+def _beginning(path: Path) -> str:
+    """The first characters of a file, whatever it holds."""
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return file.read(20_000)
+
+
+COMMON = {  # words that nearly every recipe of a language has
+    "id": "dan dengan sampai lalu hingga yang untuk secukupnya masukkan tumis goreng aduk",
+    "en": "and with until the then for into of to add fry stir",
+}
+
+
+def language_of(text: str) -> str:
+    """The language of a recipe's text by its commonest words: "id" or "en"; "" where neither."""
+    said = re.findall(r"[a-z]+", text.lower())
+    counts = {one: sum(word in known.split() for word in said) for one, known in COMMON.items()}
+    best = max(counts, key=counts.get)
+    return best if counts[best] > 2 * counts[{"id": "en", "en": "id"}[best]] else ""
 
 
 def _base_model(asked: str | None, usual: str) -> str:

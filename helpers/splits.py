@@ -108,7 +108,7 @@ def assign(table: pd.DataFrame, cfg: Settings, fractions=FRACTIONS) -> pd.DataFr
         table = table.assign(group=group(table))
     # The text tells which rows are exact copies; other people's rows are split by it as well.
     text, ids = normalised(table), table["recipe_id"]
-    manifest = cfg.data_dir.parent / MANIFEST
+    manifest = cfg.recipes_dir.parent / MANIFEST
     if cfg.own_data and manifest.is_file() and tuple(fractions) == FRACTIONS:
         sides = pd.read_csv(manifest, dtype=str).set_index("recipe_id")["split"]
         # A recipe without a line would have no split, and vanish from all three.
@@ -142,12 +142,17 @@ def saved_rows(cfg: Settings, name: str) -> list[dict]:
 
 
 def saved_recipes(cfg: Settings, name: str) -> dict[frozenset, str]:
-    """The recipes of a saved split by their content (`content`), each with its title."""
-    rows = saved_rows(cfg, name)
-    # A practice row's answer is a part of its recipe: the whole stands beside it.
-    return {
-        content(row.get("recipe") or row["messages"][-1]["content"]): row["title"] for row in rows
-    }
+    """The recipes of a saved split by their content (`content`), each with its title.
+
+    A recipe may stand in several rows, piece by piece: what they teach together is its content.
+    """
+    taught, titles = {}, {}
+    for number, row in enumerate(saved_rows(cfg, name)):
+        key = row.get("recipe_id", number)
+        lines = content(row["messages"][-1]["content"])
+        taught[key] = taught.get(key, frozenset()) | lines
+        titles[key] = row["title"]
+    return {whole: titles[key] for key, whole in taught.items()}
 
 
 def content(text: str) -> frozenset[str]:
@@ -171,7 +176,9 @@ def require_held_out(cfg: Settings, chats: Iterable[list[dict]]) -> None:
     # By what they teach, so it does not matter where the rows come from or how they ask. Changed
     # steps of a test recipe are a part of it.
     taught = [content(chat[-1]["content"]) for chat in chats]
-    known = [test[whole] for some in taught for whole in test if some and some <= whole]
+    # A line alone ("Serve.") stands in many recipes; a title with its first step in one.
+    several = [some for some in taught if len(some) > 1]
+    known = [test[whole] for some in several for whole in test if some <= whole]
     if known:
         raise CourseError(sentence("test_recipes", n=len(known), first=known[0]))
 

@@ -299,6 +299,7 @@ def arguments(cfg: Settings, rows: int, output: Path) -> tf.TrainingArguments:
         lr_scheduler_type=cfg.scheduler,
         optim=cfg.optimizer,
         data_seed=cfg.seed,
+        train_sampling_strategy="group_by_length",  # like lengths together: little padding
         # fp16 alone needs Trainer: its loss scaler keeps small gradients from becoming zero.
         # `label_loss` sets the dtype of the arithmetic itself.
         fp16=models.compute_dtype(cfg) == torch.float16,
@@ -457,7 +458,7 @@ def save(folder: Path, trainer, tokenizer, cfg: Settings, summary: dict, text=""
     # The hub's name of a licence has no blanks: "CC0-1.0 (random weights)" is cc0-1.0.
     licence = cfg.licence.split(" (")[0].lower()
     # With the hash of lesson 02's rows, by which `require_adapter` finds an adapter out of date.
-    summary = summary | {"versions": VERSIONS, "rows": models.rows_hash(cfg)}
+    summary |= {"versions": VERSIONS, "rows": models.rows_hash(cfg), "task": cfg.task}
     table = pd.Series(cfg.as_dict() | summary, name="value").to_markdown()
 
     def fill(new: Path) -> None:

@@ -14,7 +14,7 @@ import typer
 from typer import Argument, Option
 
 from helpers import settings
-from helpers.__main__ import DataLanguage, Json, Language, Profile, Seed, main, tell
+from helpers.__main__ import Json, Language, Profile, Seed, Task, main, tell
 from helpers.course import lessons
 from helpers.show import set_language
 
@@ -40,7 +40,7 @@ app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None, no_args
 def run_lessons(
     profile: Profile = "auto",
     language: Language = "id",
-    data_language: DataLanguage = "",
+    task: Task = "auto",
     seed: Seed = 42,
     start: First = "",
     only: Only = None,
@@ -51,7 +51,7 @@ def run_lessons(
 ) -> None:
     """Run the notebooks, check the gates, write runs/<time>/ with a report."""
     os.environ["DAPUR_SMOKE"] = str(int(smoke))  # for the settings, here and in the kernels
-    cfg = settings.load(profile, language, data_language, seed)
+    cfg = settings.load(profile, language, task, seed)
     only = only or (["00", "01", "02", "03", "04", "05"] if smoke else None)
     chosen = select_lessons(lessons(), start, only)
     # A closed terminal or a job's end is like Ctrl-C: the kernel is ended, the run incomplete.

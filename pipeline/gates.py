@@ -2,13 +2,13 @@
 
 [[gate]]
 profile = "cpu"               # of profiles.toml, a list of them, "gpu": each that needs one, or "*"
-data_language = "*"           # "id", "en" or "*"
+learnt = "id-en"              # a task, or in a lab the language shown; or "*"
 data = "own"                  # "own", the name of a DATA_DIR folder, or "*"
 notebook = "04_evaluation"    # or "*": each that has the metric
 metric = "loss_gain"
 bound = "low"                 # of the metric's interval: "low" or "high"; default "value"
 min = 0.05                    # or max, never both
-floors = ["swap_gain"]        # optional: what cheap opponents got, metrics of the same lesson
+floors = ["memory_bleu"]      # optional: what cheap opponents got, metrics of the same lesson
 reason = "why this limit, in a sentence"
 """
 
@@ -18,11 +18,11 @@ from pathlib import Path
 
 from helpers.course import lessons
 from helpers.files import CourseError
-from helpers.settings import LANGUAGES, Settings, profiles
+from helpers.settings import LANGUAGES, TASKS, Settings, profiles
 
 GATES = Path(__file__).with_name("gates.toml")
 # Keys that every gate has; four more are allowed beside them.
-KEYS = {"profile", "data_language", "data", "notebook", "metric", "reason"}
+KEYS = {"profile", "learnt", "data", "notebook", "metric", "reason"}
 GOOD = ("passed", "not checked")
 WHY = {  # what is red about a verdict
     "failed": "{value}, must be {limit}",
@@ -41,7 +41,7 @@ def load_gates(path: Path = GATES) -> list[dict]:
         good = KEYS <= set(row) <= KEYS | {"bound", "floors", "min", "max"}
         good = good and set(profiles_of(row)) <= {*profiles(), "gpu", "*"}
         good = good and row["notebook"] in (*names, "*")
-        good = good and row["data_language"] in (*LANGUAGES, "*")
+        good = good and row["learnt"] in (*TASKS, *LANGUAGES, "*")
         good = good and row.get("bound", "value") in ("value", "low", "high")
         # Exactly one limit, a number. The comparison also refuses NaN and infinity.
         limits = [row[key] for key in ("min", "max") if key in row]
@@ -75,7 +75,7 @@ def gates_for(table: list[dict], cfg: Settings) -> list[dict]:
     held = []
     for gate in table:
         here = bool({cfg.profile, kind, "*"} & set(profiles_of(gate)))
-        learnt = gate["data_language"] in (cfg.data_language, "*")
+        learnt = gate["learnt"] in (cfg.task, cfg.language, "*")
         if here and learnt and gate["data"] in (data, "*"):
             held.append(gate)
     return held

@@ -19,7 +19,7 @@ from helpers.course import NOTEBOOKS
 
 from .publish import bootstrap_source, code_cells, tags
 
-REQUIRED_PARAMETERS = {"PROFILE", "LANGUAGE", "DATA_LANGUAGE", "RUN_SOLUTIONS", "SEED"}
+REQUIRED_PARAMETERS = {"PROFILE", "LANGUAGE", "TASK", "RUN_SOLUTIONS", "SEED"}
 # A body, one Markdown cell in one language: <div>, empty line, text, empty line, </div>.
 _BODY = re.compile(r'<div lang="(id|en)">\n\n(.*)\n\n</div>', re.DOTALL)
 # What stands for both languages at once, a heading or a line in bold: both sides say something.

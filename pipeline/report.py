@@ -95,7 +95,7 @@ def result_rows(metrics: list[dict]) -> list[tuple]:
     """The label's row in RESULTS, its format, and the metrics of all opponents (None: none)."""
     # Lesson 04's numbers, under the names that the rows of report.toml have.
     mine = [m for m in metrics if m["notebook"] == "04_evaluation"]
-    found = {m["name"].removeprefix("ingredient_"): m for m in mine}
+    found = {m["name"]: m for m in mine}
     # A row for each that was recorded, with a place for every opponent.
     rows = [row for row in RESULTS if row[0] in found]
     return [(row, row[3], [found.get(o[0] + row[0]) for o in OPPONENTS]) for row in rows]

@@ -31,7 +31,7 @@ EVERY = 20.0  # seconds between two lines on a running notebook
 FACTOR, LEAST = 6.0, 180.0
 UNMEASURED = 6 * 3600.0  # seconds, for a profile without measured minutes
 CODES = {"passed": 0, "failed": 1, "interrupted": 130}  # of the process that ran the course
-OPTIONS = ("PROFILE", "LANGUAGE", "DATA_LANGUAGE", "SEED")  # parameters with an option of their own
+OPTIONS = ("PROFILE", "LANGUAGE", "TASK", "SEED")  # parameters with an option of their own
 
 
 def select_lessons(lessons: list[dict], start: str = "", only: list[str] | None = None):
@@ -160,7 +160,7 @@ def announce(cfg: Settings, lessons: list[dict], fresh: bool, progress: Progress
     progress.line(
         f"Dapur LLM: {len(lessons)} notebooks, profile {cfg.profile} on {cfg.device.name}, base "
         f"model {Path(cfg.base_model).name}, shown in {cfg.language}, data {cfg.data_name} "
-        f"({cfg.data_language}), seed {cfg.seed}{about}"
+        f"({cfg.task}), seed {cfg.seed}{about}"
     )
     if cfg.artifacts.exists():
         fate = "removed" if fresh else "what is still valid is used again (--fresh starts anew)"

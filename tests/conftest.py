@@ -190,7 +190,7 @@ def corpus(cfg):
     """Forty recipes of the course's Indonesian corpus, five of each category."""
     from helpers import recipes
 
-    table, _ = recipes.load_recipes(cfg.data_dir)
+    table, _ = recipes.load_recipes(cfg.recipes_dir)
     return recipes.recipes_of(table.iloc[::40])
 
 

@@ -6,10 +6,18 @@ import pytest
 
 from helpers import kitchen, show
 from helpers.chat import Conversation
+from helpers.pairs import Pair
 from helpers.recipes import Recipe
+from helpers.translator import Translator
 
 SUP = Recipe("Sup Ayam", ("500 g ayam", "2 batang serai"), ("Rebus ayam dan serai.", "Sajikan."))
 TAHU = Recipe("Tumis Tahu", ("300 g tahu", "3 butir kemiri"), ("Tumis tahu dan kemiri.",))
+SOUP = Recipe(
+    "Chicken Soup",
+    ("500 g chicken", "2 stalks lemongrass"),
+    ("Boil the chicken and lemongrass.", "Serve."),
+)
+TOFU = Recipe("Fried Tofu", ("300 g tofu", "3 candlenuts"), ("Fry the tofu and candlenuts.",))
 
 
 def echo(chat, stop, **options):
@@ -22,9 +30,12 @@ class FakeBot:
     """`chat.Bot`'s interface over a function; one token a word, three for each message."""
 
     models, kitchen = ("base", "tuned"), kitchen.Kitchen([SUP, TAHU], "id")
+    teller = Translator([Pair(SUP, SOUP), Pair(TAHU, TOFU)], "id-en")
 
-    def __init__(self, stream, limit):
-        self.stream, self.limit, self.cfg = stream, limit, SimpleNamespace(data_language="id")
+    def __init__(self, stream, limit, language="id"):
+        self.stream, self.limit = stream, limit
+        told = {"task": "id-en", "data_language": "id", "language": language, "max_length": 200}
+        self.cfg = SimpleNamespace(**told)
 
     def count(self, chat):
         return sum(3 + len(message["content"].split()) for message in chat)
@@ -34,8 +45,8 @@ class FakeBot:
 def conversation():
     show.set_language("id")
 
-    def made(stream=echo, limit=200, kind=Conversation, **options):
+    def made(stream=echo, limit=200, kind=Conversation, language="id", **options):
         given = {"model": "tuned", "window": 60, "answer_tokens": 20, "seed": 5}
-        return kind(FakeBot(stream, limit), **(given | options))
+        return kind(FakeBot(stream, limit, language), **(given | options))
 
     return made

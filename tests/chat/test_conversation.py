@@ -38,7 +38,7 @@ def test_say_and_history(conversation):
     sent = talk.messages("lagi", talk.turns)
     assert [m["role"] for m in sent] == ["system", "user", "assistant", "user"]
     assert [m["content"] for m in sent[1:]] == ["halo dunia", "halo dunia", "lagi"]
-    assert sent[0]["content"] == prompts.SYSTEM["id"]
+    assert sent[0]["content"] == prompts.SYSTEM["id-en"]
 
 
 @pytest.mark.parametrize("end, told", TABLES["the_line_below_an_answer_says_how_it_ended"])
@@ -84,9 +84,9 @@ def test_history_is_the_longest_whole_suffix_that_fits(conversation, lengths, ne
 def test_refusals_name_the_reason_and_change_nothing(conversation, language, words):
     talk = conversation(limit=100)
     show.set_language(language)
-    talk.say("k " * 71)  # 3 + 3 system + 3 markers + 71 words + 20 for the answer: all of the limit
+    talk.say("k " * 70)  # 3 + 4 system + 3 markers + 70 words + 20 for the answer: all of the limit
     before = list(talk.turns)
-    for message, word in zip(("  \n\t ", "k " * 72), words):
+    for message, word in zip(("  \n\t ", "k " * 71), words):
         with pytest.raises(UsageError, match=word):
             talk.say(message)
         assert talk.turns == before
@@ -158,32 +158,64 @@ def writes(answer, asked):
     return stream
 
 
-def test_a_request_becomes_the_nearest_recipe_changed_by_the_model(conversation):
-    """It sees the task alone, neither the request nor what was said before."""
+ENGLISH = {  # what a model that has learnt it says of each piece
+    "Sup Ayam\nRebus ayam, kemiri, dan serai.": "Chicken Soup\nBoil chicken, lemongrass.",
+    "Sup Ayam\nRebus ayam, serai, dan kemiri.": "Chicken Soup\nBoil chicken, candlenuts.",
+    "Sup Ayam\nRebus ayam 40 menit.": "Chicken Soup\nBoil the chicken for 60 minutes.",
+    "Sajikan.": "Serve.",
+}
+
+
+def tells(asked):
+    """A stream that translates pieces, and keeps what it was asked."""
+
+    def stream(messages, stop, **options):
+        asked.append(messages)
+        yield ENGLISH.get(messages[-1]["content"], "?")
+        return {"tokens": 7, "ended": True}
+
+    return stream
+
+
+def test_a_recipe_is_found_changed_by_rule_and_told_by_the_model_piece_by_piece(conversation):
+    """The model sees pieces of the recipe, neither the request nor what was said before."""
     asked = []
-    talk = conversation(
-        writes("Sup Ayam\n1. Rebus ayam, serai, dan kemiri.", asked), kind=chat.Cook
-    )
-    for _ in range(2):
-        said = talk.say("Halo! Aku punya ayam, serai, dan kemiri.")
-        assert said.startswith("Terbaca: ayam, serai, kemiri. Dari resep Sup Ayam · + kemiri\n\n")
-    turn, (messages, *_) = talk.turns[1], asked[1]
-    assert prompts.parse(prompts.answer(turn.served.recipe)) == turn.served.recipe
-    assert said.endswith("1. Rebus ayam, serai, dan kemiri.\n2. Sajikan.")
-    assert not turn.served.faults and "- 3 butir kemiri" in said
-    assert (turn.tokens, turn.ended, turn.remembered, len(asked)) == (7, True, 0, 2)
-    assert len(messages) == 1 and messages[0]["content"].startswith("Tambah: kemiri\n\nSup Ayam")
+    talk = conversation(tells(asked), kind=chat.Cook)
+    said = talk.say("Halo! Aku punya ayam, serai, dan kemiri. Dalam bahasa Inggris, ya.")
+    assert said.startswith("Terbaca: ayam, serai, kemiri. Dari resep Sup Ayam · + kemiri\n\n")
+    (turn,) = talk.turns
+    assert [len(messages) for messages in asked] == [2, 2]
+    assert all(messages[1]["content"] in ENGLISH for messages in asked)
+    assert turn.told.ingredients == ("500 g chicken", "2 stalks lemongrass", "3 candlenuts")
+    assert turn.told.title == "Chicken Soup" and "2. Serve." in said
+    assert (turn.tokens, turn.ended, turn.remembered) == (14, True, 0)
     talk.model = "base"
-    assert talk.say("Halo") and asked[2][0][-1]["content"] == "Halo"
+    assert talk.say("Halo") and asked[2][-1]["content"] == "Halo"
 
 
-def test_what_the_model_did_not_do_is_done_by_rule_and_the_page_says_so(conversation):
+def test_the_last_recipe_is_told_when_it_is_asked_for_afterwards(conversation):
     asked = []
-    talk = conversation(writes("Sup Ayam", asked), kind=chat.Cook, temperature=0.2)
-    said = talk.say("ayam, kemiri")
-    served = talk.turns[0].served
-    assert "menurut aturan" in said and served.by == "rule" and not served.faults
-    assert [temperature for _, temperature, _ in asked] == [0.2] and len(talk.turns[0].tries) == 1
+    talk = conversation(tells(asked), kind=chat.Cook)
+    first = talk.say("ayam, kemiri")
+    assert "Rebus ayam" in first and not asked and talk.turns[0].told is None
+    assert "Boil chicken" in talk.say("in English, please") and len(asked) == 2
+    assert talk.turns[1].served.recipe == talk.turns[0].served.recipe
+
+
+def test_who_reads_english_asks_in_english_and_is_told_in_english(conversation):
+    talk = conversation(tells([]), kind=chat.Cook, language="en")
+    said = talk.say("I have chicken and candlenuts.")
+    assert talk.turns[0].served.task.start.title == "Sup Ayam" and "Boil chicken" in said
+
+
+PASTED = "Sup Ayam\n- 500 g ayam\n1. Rebus ayam 40 menit.\n2. Sajikan."
+
+
+def test_a_pasted_recipe_is_told_and_a_number_that_nobody_wrote_is_flagged(conversation):
+    talk = conversation(tells([]), kind=chat.Cook)
+    said = talk.say(PASTED)
+    assert "- 500 g chicken" in said and talk.turns[0].served is None
+    assert "does not have, in step 1: 60" in said and "missing, in step 1: 40" in said
 
 
 @pytest.mark.parametrize("message, told", TABLES["where_no_model_is_needed_none_is_asked"])
@@ -195,17 +227,18 @@ def test_where_no_model_is_needed_none_is_asked(conversation, message, told):
 
 
 @pytest.mark.parametrize("by", ["its button", "its reader"])
-def test_a_stop_in_the_kitchen_ends_the_answer_being_written(conversation, by):
+def test_a_stop_in_the_kitchen_ends_what_is_being_told(conversation, by):
     talk = conversation(Held(), kind=chat.Cook)
-    pieces = talk.reply("ayam, kemiri")
+    pieces = talk.reply("ayam, kemiri, dalam bahasa Inggris")
     assert "Sup Ayam" in "".join(next(pieces) for _ in range(3))  # the model has begun
     if by == "its reader":
         pieces.close()
         assert not talk.turns and not talk._writing.locked()
     else:
         assert talk.stop()
-        assert "menurut aturan" in "".join(pieces) and talk.turns[0].stopped
+        assert "500 g chicken" in "".join(pieces) and talk.turns[0].stopped
         assert [one.answer for one in talk.turns[0].tries] == ["awal "]
+        assert talk.turns[0].told.steps == ("awal", "")
 
 
 def test_typed_control_tokens_are_broken_up_and_nothing_else(cfg):

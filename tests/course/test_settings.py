@@ -21,6 +21,7 @@ from pipeline import doctor
 
 TABLES = tomllib.loads(Path(__file__).with_name("cases.toml").read_text(encoding="utf-8"))
 
+TASKS = ("auto", "id-en", "en-id", "recipe")
 HEAD = "Title,Ingredients,Steps\n"
 
 
@@ -163,7 +164,7 @@ def test_the_card_of_12_gb_trains_as_chef_ai_did():
     [
         ({"profile": "cpuu"}, "Did you mean 'cpu'"),
         ({"language": "de"}, "unknown language 'de'"),
-        ({"data_language": "fr"}, "unknown data language"),
+        ({"task": "id-fr"}, "unknown task"),
         ({"data_dir": "/no/such/folder"}, "is not a folder"),
         ({"data_dir": settings.ROOT / "docs"}, "holds no .csv"),
         ({"base_model": "./nowhere"}, "is no folder, not in the local cache"),
@@ -236,16 +237,28 @@ def test_the_hand_over_folder_follows_what_makes_results_differ(tmp_path):
 
     (tmp_path / "a.csv").write_text(HEAD)
     (tmp_path / "notes.txt").write_text("Not a recipe, so no other data.")
-    keys = [key(), key(seed=1), key(data_language="en")]
+    keys = [key(), key(seed=1)]
     (tmp_path / "a.csv").write_text(HEAD + "x,y--z,w\n")
     keys.append(key())
-    assert key(language="en", data_language="id") == keys[-1], "the language shown is not learnt"
+    assert key(language="en") == keys[-1], "the language shown is not learnt"
     (tmp_path / "a.csv").rename(tmp_path / "B.CSV")  # a file's name is its recipes' category
     keys.append(key())
     for place in ("here", "there"):  # two models of one name
         (tmp_path / place / "model").mkdir(parents=True)
         keys.append(key(base_model=str(tmp_path / place / "model")))
     assert len(set(keys)) == len(keys)
+
+
+def test_what_is_learnt_follows_the_languages_of_the_data(tmp_path):
+    own = [settings.load("sanity", language, task) for language in ("id", "en") for task in TASKS]
+    assert [cfg.task for cfg in own] == ["id-en", "id-en", "en-id", "recipe"] * 2
+    assert own[0].key == own[4].key and own[3].key != own[7].key, "recipes are of one language"
+    assert (own[2].recipes_dir, own[2].twins_dir) == (settings.OWN / "en", settings.OWN / "id")
+    (tmp_path / "a.csv").write_text(HEAD + "Soto,ayam--garam,Rebus ayam dan garam sampai empuk.\n")
+    cfg = settings.load("sanity", "en", data_dir=tmp_path)
+    assert (cfg.task, cfg.data_language) == ("recipe", "id") and "TASK=recipe" in cfg.reason
+    with pytest.raises(UsageError, match="id/ and en/"):
+        settings.load("sanity", "en", "id-en", data_dir=tmp_path)
 
 
 def test_files_come_by_name_and_an_unreadable_folder_is_no_silent_loss(tmp_path, monkeypatch):
@@ -264,14 +277,14 @@ def test_files_come_by_name_and_an_unreadable_folder_is_no_silent_loss(tmp_path,
 
 def test_a_lesson_begins_with_its_parameters_and_keeps_its_results(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("DAPUR_ARTIFACTS", str(tmp_path))
-    cfg = course.start("00_start", "sanity", "en", "id", 7, True)
+    cfg = course.start("00_start", "sanity", "en", "en-id", 7, True)
     course.record("ended", 0.9, n=3)
     course.record("ended", 0.8)
     with pytest.raises(ValueError, match="finite"):
         course.record("broken", float("nan"))
     course.start_records("scratch")
-    found = (cfg.profile, cfg.language, cfg.data_language, cfg.seed, cfg.run_solutions)
-    assert found == ("sanity", "en", "id", 7, True)
+    found = (cfg.profile, cfg.language, cfg.task, cfg.seed, cfg.run_solutions)
+    assert found == ("sanity", "en", "en-id", 7, True)
     (row,) = read_json(cfg.artifacts / "results" / "00_start.json")
     assert (row["notebook"], row["name"], row["value"], row["n"]) == (
         "00_start",

@@ -16,7 +16,7 @@ from helpers.files import CourseError, MissingStep, write_text
 
 TABLES = tomllib.loads(Path(__file__).with_name("cases.toml").read_text(encoding="utf-8"))
 
-OTHER_DATA = SimpleNamespace(own_data=False, data_dir=Path("x/y"))
+OTHER_DATA = SimpleNamespace(own_data=False, recipes_dir=Path("x/y"))
 WORDS = (
     "ayam bawang cabai garam gula jahe kunyit lada minyak santan "
     "serai tahu telur tempe udang air kecap jeruk kemiri ketumbar"
@@ -137,7 +137,7 @@ def test_the_hash_of_a_row_is_the_same_in_every_process():
 def test_own_corpus_needs_its_manifest(tmp_path):
     table = table_of([(1, 0), (2, 0)])
     (tmp_path / splits.MANIFEST).write_text("recipe_id,split\nr-1-0,test\n", encoding="utf-8")
-    own = SimpleNamespace(own_data=True, data_dir=tmp_path / "id")
+    own = SimpleNamespace(own_data=True, recipes_dir=tmp_path / "id")
     with pytest.raises(CourseError, match="r-2-0"):
         splits.assign(table, own)
     assert list(splits.assign(table.head(1), own)["split"]) == ["test"]
@@ -149,7 +149,7 @@ def test_a_manifest_is_read_for_our_own_corpus_and_only_where_there_is_one(tmp_p
     if not own:
         (tmp_path / splits.MANIFEST).write_text("recipe_id,split\nr-1-0,test\n", encoding="utf-8")
     table = table_of([(seed, 0) for seed in range(12)])
-    done = splits.assign(table, SimpleNamespace(own_data=own, data_dir=tmp_path / "id"))
+    done = splits.assign(table, SimpleNamespace(own_data=own, recipes_dir=tmp_path / "id"))
     keys = table["recipe_id"] if own else splits.normalised(table)
     assert list(done["split"]) == [splits.hashed_split(key) for key in keys]
     assert set(done["split"]) > {"train"}

@@ -151,3 +151,17 @@ def test_loss_of_the_real_answers_is_that_of_each_row_alone(cfg, tokenizer):
     assert nats[1] == pytest.approx(
         evaluation.row_nats(model, alone, tokenizer, cfg)[0][0], rel=1e-4
     )
+
+
+def test_what_one_set_of_texts_gains_over_another_is_drawn_by_groups():
+    real = [f"Fry the {name} in the oil for {n} minutes." for n, name in enumerate("abcdefgh", 2)]
+    bad = [text.replace("Fry", "Boil") for text in real]
+    groups = [number // 2 for number in range(8)]
+    same = evaluation.corpus_gain(real, real, real, groups)
+    assert same["bleu"] == (0, 0, 0, 1) and same["chrf"] == (0, 0, 0, 1)
+    gain, low, high, p = evaluation.corpus_gain(real, bad, real, groups)["bleu"]
+    assert low > 0 and low <= gain <= high and p == pytest.approx(2 / 1001)
+    scores = [sacrebleu.corpus_bleu(texts, [real]).score for texts in (real, bad)]
+    assert gain == pytest.approx(scores[0] - scores[1])
+    lost = evaluation.corpus_gain(bad, real, real, groups)["bleu"]
+    assert lost[0] == pytest.approx(-gain) and lost[2] < 0

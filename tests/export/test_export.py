@@ -126,7 +126,7 @@ def test_the_modelfile_says_what_the_chat_template_says(template, tuned_cfg, mon
     monkeypatch.setattr(models, "load_tokenizer", lambda cfg: tokenizer)
     text = export.modelfile(replace(tuned_cfg, language="en"), "merged")
     _, ours, _, system, rest = text.split('"""')
-    assert system == prompts.SYSTEM[tuned_cfg.data_language]
+    assert system == prompts.SYSTEM[tuned_cfg.task]
     exchanges = [("Buatkan\n resep.", "Bahan: {{ x }}"), ('Lebih "pedas" 🌶️?', "")]
     chat = [{"role": "system", "content": system}]
     for prompt, response in exchanges:

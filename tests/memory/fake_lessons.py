@@ -40,7 +40,7 @@ CELLS = {
     "f4842d18ba f8c802c916 01h5s",
     "03_qlora_training": "b5eced5c86 house load-chats same-recipe 20e257f507 87e406c269 encode-row "
     "d1c95fc56f 861930f55e e2664e6d3d 30f64c0f76 four-bit-size unpack lora-figure c5d0f6f655 lora "
-    "collator-code collator-try count-epochs f4859d4b5c a7ef64cea0 label-loss loss-same "
+    "collator-code collator-try f4859d4b5c a7ef64cea0 label-loss loss-same "
     "label-trainer-code predict-run f5f06af471 memory-log make-trainer fingerprint 61c171f1cb "
     "252297bbf8 trl-rows trl-train plain-rows plain-model plain-train",
     "05_chatbot": "e7ed2e3c8e",
@@ -185,7 +185,7 @@ def prepared(name: str, lesson: str, folder: Path):
     cfg = with_layers(cfg, 1, share, folder / lesson / name / "base")
     changes = {"max_steps": 2, "warmup_steps": 1, "evals_per_epoch": 1, "accumulation": 1}
     cfg = dataclasses.replace(cfg, artifacts_root=folder / lesson / name, **changes)
-    table, _ = recipes.load_recipes(cfg.data_dir)
+    table, _ = recipes.load_recipes(cfg.recipes_dir)
     for first, part in enumerate(("train", "validation", "test")):
         rows = []
         for recipe in recipes.recipes_of(table.iloc[first::200]):

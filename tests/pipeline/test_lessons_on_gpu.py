@@ -33,7 +33,7 @@ def code_cells(lesson: str) -> list[str]:
 def prepared(cfg, tmp_path, monkeypatch):
     """Settings with an adapter of lesson 03; validation rows as lesson 02 writes them."""
     mine = dataclasses.replace(cfg, artifacts_root=tmp_path)
-    table, _ = recipes.load_recipes(cfg.data_dir)
+    table, _ = recipes.load_recipes(cfg.recipes_dir)
     rows = [prompts.messages(recipe, "id") for recipe in recipes.recipes_of(table.head(4))]
     monkeypatch.setattr(splits, "read_split", lambda *a: {"messages": rows})
     lora = peft.LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")

@@ -27,7 +27,7 @@ NAMES = [item["name"] for item in course.lessons()]
 # Lessons that hand over to each other, and those that open on their own: both rows at once, since
 # starting a kernel and importing torch keep only one core busy.
 ROWS = [NAMES[2:7], NAMES[:2] + NAMES[7:]]
-IN_ENGLISH = {"00_start": "en", "05_chatbot": "id"}  # lesson -> language of the recipes
+IN_ENGLISH = ("00_start", "05_chatbot")
 pytestmark = pytest.mark.slow
 
 
@@ -155,7 +155,7 @@ def in_english(solved, tmp_path_factory):
     folder = tmp_path_factory.mktemp("english")
 
     def run_one(name):
-        cfg = settings.load("sanity", "en", IN_ENGLISH[name], artifacts_root=root)
+        cfg = settings.load("sanity", "en", artifacts_root=root)
         one = Pass(cfg, folder / name)
         one.lesson(lesson_without_its_last_cell(name), name)
         return one
@@ -283,10 +283,9 @@ def sabotaged(solved, tmp_path_factory):
         return red(one)
 
     def split():
-        english = settings.load("sanity", "en")  # lesson 02 on the recipes in English
-        one = start(
-            language="en", data_language="en", data_dir=english.data_dir, reason=english.reason
-        )
+        english = settings.load("sanity", "en", "recipe")  # lesson 02 on recipes in one language
+        names = ("language", "task", "data_language", "data_dir", "reason")
+        one = start(**{name: getattr(english, name) for name in names})
         one.lesson(leaked_split(), "02_data_csv_qa")
         return red(one)
 

@@ -89,7 +89,7 @@ BROKEN = {
     "alt text": [both("GB", "GB ![ ](../data)"), both("GB", 'GB <img src="../data">')],
     "bootstrap": [source(4, "print('other')"), without(4)],
     "setup": [source(6, 'cfg = start("98_other", PROFILE)')],
-    "parameters": [source(5, "PROFILE = LANGUAGE = DATA_LANGUAGE = SEED = 1")],
+    "parameters": [source(5, "PROFILE = LANGUAGE = TASK = SEED = 1")],
     "length": [source(10, "x = 1\n" * 26)],
     "prose": [source(10, 'tell("a")'), source(10, 'f"there are {1} rows in the whole file"')],
     "told": [source(10, 'tell("a")')],
@@ -221,7 +221,7 @@ def a_run(folder, status="passed", names=NAMES, **more):
         row = {"notebook": "04_evaluation", "name": prefix + "faultless", "value": value, "n": 96}
         metrics.append(row | {"low": value - 0.01, "high": value + 0.01})
     outcomes = [{"name": n, "seconds": 90.0, "peak_memory_gb": 2.2} for n in names]
-    settings = {"profile": "cpu", "base_model": "packaged", "data": "own", "data_language": "id"}
+    settings = {"profile": "cpu", "base_model": "packaged", "data": "own", "task": "id-en"}
     settings |= {"data_hash": "abc", "seed": 42, "device": "CPU"}
     summary = {"stamp": "1", "status": status, "seconds": 600, "peak_memory_gb": 4.4, "set": {}}
     summary |= {"started": "2030-01-02 03:04:05", "notebooks": outcomes, "settings": settings}

@@ -168,7 +168,7 @@ def course(cfg, tmp_path, monkeypatch):
     return run
 
 
-GATE = {"profile": "sanity", "data_language": "*", "data": "*", "notebook": "00_start"}
+GATE = {"profile": "sanity", "learnt": "*", "data": "*", "notebook": "00_start"}
 FINE = {"exit_code": 0}
 GATE |= {"bound": "value", "max": None, "floors": [], "reason": "answers end", "metric": "ended"}
 

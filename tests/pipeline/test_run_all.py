@@ -65,7 +65,7 @@ def calls(course):
 
 def test_help_and_what_cannot_work_need_no_set_up(course):
     done = call(course, "--help", PATH="/nonexistent")
-    assert done.returncode == 0 and "--data-language" in done.stdout
+    assert done.returncode == 0 and "--task" in done.stdout
     for code, word, done in (
         (2, "unknown command 'banana'", call(course, "banana")),
         (1, "Python 3.11", call(course, PATH="/nonexistent")),
