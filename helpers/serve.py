@@ -37,7 +37,7 @@ def page(bot: Bot) -> gr.ChatInterface:
     language = bot.cfg.language
     label, wish = WORDED["other"][language]
 
-    def respond(message: str, history: list[dict]) -> Iterator[dict]:
+    def respond(message: str, history: list[dict]) -> Iterator[str | dict]:
         """The answer so far, again and again while it grows; Stop on the page closes it."""
         # Gradio shows the last value that came, so each one is the answer from its beginning.
         text = ""
@@ -45,7 +45,7 @@ def page(bot: Bot) -> gr.ChatInterface:
         try:
             for piece in talk.reply(message):
                 text += piece
-                yield {"role": "assistant", "content": text}
+                yield text
         except CourseError as problem:
             # A message that is too long or empty: the page says so, and the conversation goes on.
             raise gr.Error(str(problem), print_exception=False) from None

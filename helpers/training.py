@@ -74,13 +74,13 @@ class ChatDataset(torch.utils.data.Dataset):
 def collate(rows: list[dict], pad_id: int) -> dict[str, torch.Tensor]:
     """Pad rows on the right: three tensors of shape (batch, length).
 
-    The length is that of the longest row, rounded up to a multiple of 32. Ids are padded with
+    The length is that of the longest row, rounded up to a multiple of 16. Ids are padded with
     `pad_id`, labels with -100, attention with 0.
     """
     ids, labels = ([row[name] for row in rows] for name in ("input_ids", "labels"))
     # oneDNN, which multiplies matrices on a processor, compiles and keeps a program for every shape
     # that comes. With each length a shape of its own, 25 MB a step were kept, up to gigabytes.
-    width = math.ceil(max(map(len, ids)) / 32) * 32
+    width = math.ceil(max(map(len, ids)) / 16) * 16
 
     # On the right, so that every row's first token stands at position 0. The mask keeps tokens from
     # looking at the padding, the label keeps the loss from counting it.

@@ -10,6 +10,7 @@ import weakref
 from types import SimpleNamespace
 from unittest.mock import Mock
 
+import datasets
 import nbformat
 import peft
 import psutil
@@ -34,8 +35,9 @@ def prepared(cfg, tmp_path, monkeypatch):
     """Settings with an adapter of lesson 03; validation rows as lesson 02 writes them."""
     mine = dataclasses.replace(cfg, artifacts_root=tmp_path)
     table, _ = recipes.load_recipes(cfg.recipes_dir)
-    rows = [prompts.messages(recipe, "id") for recipe in recipes.recipes_of(table.head(4))]
-    monkeypatch.setattr(splits, "read_split", lambda *a: {"messages": rows})
+    some = recipes.recipes_of(table.head(4))
+    rows = [{"messages": prompts.messages(recipe, "id"), "form": "dish"} for recipe in some]
+    monkeypatch.setattr(splits, "read_split", lambda *a: datasets.Dataset.from_list(rows))
     lora = peft.LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
     adapted = peft.get_peft_model(models.load_base(mine, "none"), lora)
     adapted.save_pretrained(mine.artifacts / "adapter")

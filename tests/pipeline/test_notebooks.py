@@ -217,8 +217,8 @@ def test_cleaning_keeps_results_in_their_order_and_drops_noise():
 def a_run(folder, status="passed", names=NAMES, **more):
     """The folder of a run as the runner leaves it."""
     metrics = []
-    for prefix, value in (("base_", 0.1), ("", 0.9)):
-        row = {"notebook": "04_evaluation", "name": prefix + "faultless", "value": value, "n": 96}
+    for prefix, value in (("fewshot_", 0.1), ("", 0.9)):
+        row = {"notebook": "04_evaluation", "name": prefix + "numbers_kept", "value": value, "n": 96}
         metrics.append(row | {"low": value - 0.01, "high": value + 0.01})
     outcomes = [{"name": n, "seconds": 90.0, "peak_memory_gb": 2.2} for n in names]
     settings = {"profile": "cpu", "base_model": "packaged", "data": "own", "task": "id-en"}
@@ -260,7 +260,7 @@ def test_both_readmes_are_rendered_from_a_run(tmp_path, monkeypatch):
     report.write_readme(a_run(tmp_path / "run"))
     english = report.READMES["en"].read_text(encoding="utf-8")
     indonesian = report.READMES["id"].read_text(encoding="utf-8")
-    assert "90%" in english and "No fault by rule" in english and "Tanpa cacat" in indonesian
+    assert "90%" in english and "right numbers" in english and "angka yang benar" in indonesian
     assert "2.2 GB" in english and "2,2 GB" in indonesian and "2030-01-02" in english
     for name in NAMES:
         assert english.count(f"notebooks/{name}.ipynb)") == 3, "here, on Colab, on Kaggle"
