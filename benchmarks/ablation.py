@@ -3,9 +3,9 @@
     python benchmarks/ablation.py [--profile cpu] [--steps 30] [--json FILE]
 
 Needs lesson 02. The profile's settings, with one choice changed in each run: rank 4 or 64, adapters
-on q_proj and v_proj alone or on the embeddings too, a learning rate of a quarter or four times.
-Alpha stays twice the rank. Every run starts from the same seed, sees the same rows in the same
-order, and is scored on the same validation rows. Lesson 03 shows the table that this writes.
+on other layers, a learning rate of a quarter or four times. Alpha stays twice the rank. Every run
+starts from the same seed, sees the same rows in the same order, and is scored on the same
+validation rows. Lesson 03 shows the table that this writes.
 """
 
 import dataclasses
@@ -14,13 +14,14 @@ import bench
 
 from helpers import settings
 
-LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+FEED_FORWARD = ["gate_proj", "up_proj", "down_proj"]
 CHANGES = {  # name -> settings that differ from the profile's; the learning rate is a factor of it
     "course": {},
     "rank 4": {"rank": 4, "alpha": 8},
     "rank 64": {"rank": 64, "alpha": 128},
-    "targets": {"targets": ["q_proj", "v_proj"]},
-    "embeddings": {"targets": [*LINEAR, "embed_tokens"]},
+    "q and v": {"targets": ["q_proj", "v_proj"]},
+    "all layers": {"targets": "all-linear"},
+    "embeddings": {"targets": [*FEED_FORWARD, "embed_tokens"]},
     "learning_rate / 4": {"learning_rate": 0.25},
     "learning_rate x 4": {"learning_rate": 4.0},
 }

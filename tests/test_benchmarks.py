@@ -1,5 +1,6 @@
 """The benchmarks measure what they say, on the tiny model; their pages are what their files say."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -8,6 +9,7 @@ import ablation
 import course_minutes
 import data_speed
 import early_stopping
+import forms
 import generation_speed
 import pandas as pd
 import pytest
@@ -15,7 +17,7 @@ import render
 import spread
 import training_speed
 
-from helpers import course, prompts, settings, splits
+from helpers import course, pairs, recipes, settings, splits
 from helpers.files import read_json, write_json, write_text
 
 SANITY = {"profile": "sanity", "language": "id"}
@@ -24,16 +26,25 @@ SANITY = {"profile": "sanity", "language": "id"}
 @pytest.fixture
 def tuned(tuned_cfg, corpus, monkeypatch):
     """A folder of results with an adapter, and with rows as lesson 02 leaves them."""
-    saved = {"train": corpus[:24], "validation": corpus[24:32], "test": corpus[32:40]}
-    for part, recipes in saved.items():
-        lines = []
-        for recipe in recipes:
-            about = {"title": recipe.title, "form": "ingredients", "phrasing": "train"}
-            chat = prompts.messages(recipe, "id", form="ingredients")
-            lines.append(json.dumps(about | {"messages": chat}) + "\n")
-        write_text(splits.split_file(tuned_cfg, part), "".join(lines))
+    table, _ = recipes.load_recipes(tuned_cfg.recipes_dir.parent / "en")
+    english = {recipe.recipe_id: recipe for recipe in recipes.recipes_of(table)}
+    twins = [pairs.Pair(recipe, english[recipe.recipe_id]) for recipe in corpus]
+    saved = {"train": twins[:24], "validation": twins[24:32], "test": twins[32:40]}
+    for part, some in saved.items():
+        rows = []
+        for pair in some:
+            about = {"recipe_id": pair.source.recipe_id, "title": pair.source.title}
+            about["form"] = "id-en"
+            rows += [about | {"messages": chat} for chat in pairs.messages(pair)]
+        write_rows(tuned_cfg, part, rows)
+    write_rows(tuned_cfg, "twins", [dataclasses.asdict(pair) for pair in saved["train"]])
     monkeypatch.setenv("DAPUR_ARTIFACTS", str(tuned_cfg.artifacts_root))
     return tuned_cfg
+
+
+def write_rows(cfg, part, rows):
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    write_text(splits.split_file(cfg, part), text)
 
 
 @pytest.fixture
@@ -88,8 +99,17 @@ def test_few_recipes_are_memorised_and_early_stopping_ends_it(tuned, result):
 
 def test_an_ablation_changes_one_choice_in_each_run(tuned, result):
     first, *others = result(ablation, "--steps", "4")["runs"]
-    for run in others[1:]:  # rank 4 is the sanity profile's own
-        assert sum(run[k] != first[k] for k in ("rank", "targets", "learning_rate")) == 1
+    same = {"rank 4", "all layers"}  # the sanity profile's own
+    for run in others:
+        changed = sum(run[k] != first[k] for k in ("rank", "targets", "learning_rate"))
+        assert changed == (run["changed"] not in same)
+
+
+def test_each_form_of_a_row_practises_as_much_and_answers_the_same_steps(tuned, result):
+    runs = result(forms, "--tokens", "2000")["runs"]
+    assert [run["form"] for run in runs] == forms.FORMS
+    assert len({run["steps"] for run in runs}) == 1
+    assert all(1000 < run["rows"] * run["tokens_a_row"] <= 2000 for run in runs)
 
 
 @pytest.mark.parametrize("name", generation_speed.NAMES[:-1])  # the tiny model is no GGUF
