@@ -20,7 +20,7 @@ import torch
 from . import generation, models, prompts
 from .files import UsageError, read_toml, sentence
 from .kitchen import Asked, Kitchen, Served, open_kitchen
-from .pairs import saved_pairs
+from .pairs import most_tokens, saved_pairs
 from .prompts import prompt_ids, prompt_messages
 from .recipes import Recipe
 from .settings import Settings
@@ -149,12 +149,13 @@ class Conversation:
         finally:
             self._writing.release()
 
-    def _pieces(self, turn: Turn, chat: list[dict]) -> Generator[str, None, None]:
+    def _pieces(self, turn: Turn, chat: list[dict], most: int = 0) -> Generator[str, None, None]:
         """The bot's stream, which tells at its end what it knows about the answer."""
         drawing = {"temperature": self.temperature, "top_p": self.top_p}
         # Another seed for each question: asked twice, it may be answered in two ways. A
         # conversation with the same seed and the same questions can still be repeated.
-        drawing |= {"seed": self.seed + len(self.turns), "max_new_tokens": self.answer_tokens}
+        drawing |= {"seed": self.seed + len(self.turns)}
+        drawing["max_new_tokens"] = min(most or self.answer_tokens, self.answer_tokens)
         found = yield from self.bot.stream(chat, self._stop, model=turn.model, **drawing)
         if found:
             turn.tokens, turn.ended = found.get("tokens", turn.tokens), found.get("ended", False)
@@ -227,7 +228,7 @@ class Cook(Conversation):
         chats, said_by = teller.requests(recipe), []
         for chat in chats:
             turn.tries.append(one := Turn(chat[-1]["content"], turn.model))
-            for piece in super()._pieces(one, chat):
+            for piece in super()._pieces(one, chat, most_tokens(self.bot.cfg)):
                 one.answer += piece
                 yield ""  # a place to stop at
             said_by.append(one.answer)

@@ -28,6 +28,9 @@ REQUEST = {
 }
 
 
+PIECE_TOKENS = 96  # the longest twin of a piece takes 60; a model that repeats itself stops here
+
+
 @dataclass(frozen=True)
 class Pair:
     """A recipe and its twin in the other language."""
@@ -167,6 +170,11 @@ def joined(title: str, answers: Sequence[str]) -> tuple[str, list[str]]:
 def request(text: str, task: str = "id-en") -> list[dict]:
     """The messages that ask for the translation of a piece; what to do, the system says."""
     return prompt_messages(text, task)
+
+
+def most_tokens(cfg: Settings) -> int:
+    """Tokens that one answer may take: those of a piece, or the profile's for a whole recipe."""
+    return cfg.max_new_tokens if cfg.task == "recipe" else min(PIECE_TOKENS, cfg.max_new_tokens)
 
 
 def whole_request(title: str, steps: Sequence[str], task: str = "id-en") -> list[dict]:

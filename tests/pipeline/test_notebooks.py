@@ -218,7 +218,12 @@ def a_run(folder, status="passed", names=NAMES, **more):
     """The folder of a run as the runner leaves it."""
     metrics = []
     for prefix, value in (("fewshot_", 0.1), ("", 0.9)):
-        row = {"notebook": "04_evaluation", "name": prefix + "numbers_kept", "value": value, "n": 96}
+        row = {
+            "notebook": "04_evaluation",
+            "name": prefix + "numbers_kept",
+            "value": value,
+            "n": 96,
+        }
         metrics.append(row | {"low": value - 0.01, "high": value + 0.01})
     outcomes = [{"name": n, "seconds": 90.0, "peak_memory_gb": 2.2} for n in names]
     settings = {"profile": "cpu", "base_model": "packaged", "data": "own", "task": "id-en"}
