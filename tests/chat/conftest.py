@@ -35,7 +35,7 @@ class FakeBot:
     def __init__(self, stream, limit, language="id"):
         self.stream, self.limit = stream, limit
         told = {"task": "id-en", "data_language": "id", "language": language, "max_length": 200}
-        self.cfg = SimpleNamespace(**told)
+        self.cfg = SimpleNamespace(**told, max_new_tokens=100)
 
     def count(self, chat):
         return sum(3 + len(message["content"].split()) for message in chat)
