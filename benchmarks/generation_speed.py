@@ -2,8 +2,8 @@
 
     python benchmarks/generation_speed.py [--prompts 32] [--alone 4] [--chats 3] [--json FILE]
 
-Needs lessons 02 and 03. All answer requests by ingredients for test recipes, greedily, with at most
---tokens tokens.
+Needs lessons 02 and 03. All answer requests for test recipes, greedily, with at most --tokens
+tokens.
 
 batched     generation.answers: prompts sorted by length, the profile's `eval_batch` at once.
 one by one  the same function and model, a batch of one; every so-many-th prompt, --alone of them.
@@ -72,7 +72,7 @@ def variant(
     cfg = dataclasses.replace(settings.load(profile, language), max_new_tokens=tokens)
     tokenizer, asked = models.load_tokenizer(cfg), []
     for row in splits.read_split(cfg, "test"):
-        if row["form"] == "ingredients" and row["phrasing"] == "train":
+        if row["form"] in (cfg.task, "ingredients, train"):
             asked.append(row["messages"][:-1])
     asked = asked[:prompts]
     with MemoryMonitor() as monitor:

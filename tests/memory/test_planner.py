@@ -25,7 +25,8 @@ MIDDLE = {
     "max_position_embeddings": 512,
     "pad_token_id": 0,
 }
-CPU, GPU = {"device": "cpu"}, {"device": "cuda", "checkpointing": True}
+CPU = {"device": "cpu", "targets": "all-linear", "rank": 16}
+GPU = {"device": "cuda", "checkpointing": True}
 # Model type, vocabulary, job. Those with device="cuda" run as on a GPU as far as a processor can
 # tell: what decides there is that peft sees autocast switched on.
 STEPS = {
