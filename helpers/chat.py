@@ -224,7 +224,7 @@ class Cook(Conversation):
 
     def _told(self, turn: Turn, recipe: Recipe, said: dict) -> Generator[str, None, None]:
         """The recipe in the other language, by the model; then what a cook should look at."""
-        teller = self.bot.teller
+        teller, language = self.bot.teller, self.bot.cfg.task[-2:]
         chats, said_by = teller.requests(recipe), []
         for chat in chats:
             turn.tries.append(one := Turn(chat[-1]["content"], turn.model))
@@ -238,10 +238,10 @@ class Cook(Conversation):
         turn.told = teller.finish(recipe, said_by)
         notes = teller.told_doubts(teller.doubts(recipe, turn.told))
         if turn.served:
-            language = self.bot.cfg.task[-2:]
             notes += self.bot.kitchen.told(turn.served.faults, language, teller.names.items())
-        yield prompts.answer(turn.told, self.bot.cfg.task[-2:])
-        yield "".join([said["look"], " ".join(notes)] if notes else [])
+        yield prompts.answer(turn.told, language)
+        if notes:
+            yield said["look"] + " ".join(notes)
         yield said["by_model"]
         turn.tokens = sum(one.tokens for one in turn.tries)
 
