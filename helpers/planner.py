@@ -161,24 +161,37 @@ def optimizer_bytes(tensors: list[int], optimizer: str) -> int:
     return sum(8 * n if n < 4096 else 2 * n + 2 * 4 * math.ceil(n / 256) for n in tensors)
 
 
-def layer_bytes(shape: Shape, job: Job) -> int:
-    """Activations that one block keeps for the backward pass, for the whole batch."""
-    # Bytes of a number: `s` in the arithmetic, `stream` in what goes from layer to layer.
-    s, stream, cuda = job.compute_bytes, job.rest_bytes, job.device == "cuda"
+def attention_bytes(shape: Shape, job: Job) -> int:
+    """What one block's attention and the norm before it keep, for the whole batch."""
+    s, cuda = job.compute_bytes, job.device == "cuda"
     heads = shape.config.num_attention_heads
     # Rows of different length need a padding mask; a batch of one row has nothing to pad.
     padding = job.batch > 1 if job.padded is None else job.padded
     # Widths of queries and of keys: in grouped attention several query heads share one key head.
     q, kv = shape.linears["q_proj"][1], shape.linears["k_proj"][1]
-    inputs = {name: shape.linears[name][0] for name in targeted(shape, job)}
     # From here on `token` adds up the bytes that one token leaves, part by part.
-    # Two norms of the stream in fp32, and in Qwen3 one over queries and keys.
-    token = 8 * shape.config.hidden_size + 8
+    # A norm of the stream in fp32, and in Qwen3 one over queries and keys.
+    token = 4 * shape.config.hidden_size + 4
     token += 4 * (q + kv) * (shape.config.model_type == "qwen3")
     # Queries, keys, values, output of attention; with a padding mask keys and values are repeated
     # for each query head.
     # The last term is one fp32 number for each head, the sum in its softmax (its log-sum-exp).
     token += s * 2 * (q + (q if padding else kv)) + 4 * heads
+    # Plain attention keeps the scores of every head: softmax in fp32, and cast for the product.
+    if not cuda:
+        token += (4 + s * (s < 4)) * heads * job.length
+    # The mask is no matter of one token: a number for each pair of positions in each row.
+    mask = job.batch * job.length**2 * s if padding else 0
+    return job.batch * job.length * token + mask
+
+
+def layer_bytes(shape: Shape, job: Job) -> int:
+    """Activations that one block keeps for the backward pass, for the whole batch."""
+    # Bytes of a number: `s` in the arithmetic, `stream` in what goes from layer to layer.
+    s, stream, cuda = job.compute_bytes, job.rest_bytes, job.device == "cuda"
+    inputs = {name: shape.linears[name][0] for name in targeted(shape, job)}
+    # Of one token, besides attention: the norm before the MLP, in fp32.
+    token = 4 * shape.config.hidden_size + 4
     # The gated MLP: gate, its activation, up.
     token += 3 * shape.config.intermediate_size * stream
     # What the adapters read.
@@ -191,12 +204,7 @@ def layer_bytes(shape: Shape, job: Job) -> int:
         for readers in (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("down_proj",)):
             token += s * max((inputs[name] for name in readers if name in inputs), default=0)
     token += s * job.rank * len(inputs)  # between A and B
-    # Plain attention keeps the scores of every head: softmax in fp32, and cast for the product.
-    if not cuda:
-        token += (4 + s * (s < 4)) * heads * job.length
-    # The mask is no matter of one token: a number for each pair of positions in each row.
-    mask = job.batch * job.length**2 * s if padding else 0
-    return job.batch * job.length * token + mask
+    return attention_bytes(shape, job) + job.batch * job.length * token
 
 
 def step_bytes(shape: Shape, job: Job) -> tuple[dict[str, int], dict[str, int]]:
@@ -221,6 +229,9 @@ def step_bytes(shape: Shape, job: Job) -> tuple[dict[str, int], dict[str, int]]:
     # then one layer at a time is computed again.
     casts = adapters * s if s < 4 else 0  # autocast's 16-bit copies of the adapters
     kept, rebuilt = layers * layer_bytes(shape, job) + casts, 0
+    # Before the first adapter nothing has a gradient, so nothing is kept.
+    if not {"q_proj", "k_proj", "v_proj", "o_proj"} & set(targets):
+        kept -= attention_bytes(shape, job)
     if job.checkpointing:
         kept, rebuilt = layers * stream * width, layer_bytes(shape, job) + casts
     # The norm behind the last layer keeps its input in fp32.

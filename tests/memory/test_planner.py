@@ -25,13 +25,14 @@ MIDDLE = {
     "max_position_embeddings": 512,
     "pad_token_id": 0,
 }
-CPU = {"device": "cpu", "targets": "all-linear", "rank": 16}
+CPU = {"device": "cpu"}
 GPU = {"device": "cuda", "checkpointing": True}
 # Model type, vocabulary, job. Those with device="cuda" run as on a GPU as far as a processor can
 # tell: what decides there is that peft sees autocast switched on.
 STEPS = {
     "cpu": ("llama", 4000, CPU),
     "cpu, fp32": ("qwen3", 4000, CPU | {"dtype": "float32"}),
+    "cpu, all layers": ("llama", 4000, CPU | {"targets": "all-linear"}),
     "cpu, q and v": ("qwen2", 4000, CPU | {"targets": ["q_proj", "v_proj"]}),
     "cpu, large vocabulary": ("llama", 12000, CPU),
     "gpu": ("llama", 4000, GPU | {"checkpointing": False}),
