@@ -66,8 +66,14 @@ class Translator:
         return [request(piece, self.task) for piece in pieces(recipe.title, recipe.steps)]
 
     def finish(self, recipe: Recipe, answers: Sequence[str]) -> Recipe:
-        """The recipe that the answers tell, its list by rule."""
+        """The recipe that the answers tell, its list by rule.
+
+        A dish keeps its name, with what the model calls it in brackets: names are what a small
+        model invents most, and "Opor Ayam" is what the cook asked for.
+        """
         title, steps = joined(recipe.title, answers)
+        if title != recipe.title:
+            title = f"{recipe.title} ({title})"
         items = tuple(self.line(item) for item in recipe.ingredients)
         return replace(recipe, title=title, ingredients=items, steps=tuple(steps))
 

@@ -30,6 +30,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join(
     + [path for path in [os.environ.get("PYTHONPATH")] if path]
 )
 
+import hypothesis
 import pytest
 
 import pipeline  # noqa: F401  before a test imports nbformat, see there
@@ -38,6 +39,10 @@ from helpers import course, show  # noqa: F401  what they keep is known before t
 # What is imported stays: looking through all of it for garbage is a fifth of importing it, and as
 # much again in each collection that a test asks for.
 gc.disable()
+
+# A slow or busy machine makes no test fail.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 
 def pytest_collection_finish():
