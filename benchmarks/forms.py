@@ -1,10 +1,11 @@
 """What should a row hold? Five forms of it, practised for equally many tokens.
 
-    python benchmarks/forms.py [--profile cpu] [--tokens 60000] [--json FILE]
+    python benchmarks/forms.py [--tokens 300000] [--forms "step" "step, nearest"] [--json FILE]
 
 Needs lesson 02. Each form gets the same recipes in the same order until its tokens are used up, and
 answers the same validation recipes; scored are the steps, whatever stood in one row with them. A
-row that is cut short of a step loses it. Lesson 03 shows the table that this writes.
+row that is cut short of a step loses it. Lesson 03 shows the table that this writes; what stands in
+it of other forms and other numbers of tokens stays.
 """
 
 import dataclasses
@@ -13,6 +14,7 @@ import re
 import bench
 
 from helpers import pairs, settings
+from helpers.files import read_json
 
 FORMS = ["step", "step, terms", "step, nearest", "recipe, lines", "recipe, numbered"]
 
@@ -105,7 +107,8 @@ def one_run(form: str, cfg, tokenizer, tokens: int) -> dict:
         written += rows.steps_of([next(texts) for _ in some], len(theirs))
         real += theirs
     minutes = bench.logged(trainer, "train_runtime")[-1][1] / 60
-    run = {"form": form, "rows": len(data), "tokens_a_row": data.tokens / len(data)}
+    run = {"form": form, "tokens": tokens, "rows": len(data)}
+    run |= {"tokens_a_row": data.tokens / len(data)}
     run |= {"minutes": minutes, "bleu": sacrebleu.corpus_bleu(written, [real]).score}
     run |= {"chrf": sacrebleu.corpus_chrf(written, [real]).score, "steps": len(real)}
     del trainer, model
@@ -117,15 +120,19 @@ def main() -> None:
     from helpers import models
 
     parser = bench.parser()
-    parser.add_argument("--tokens", type=int, default=60_000, help="to practise with, of each form")
+    parser.add_argument("--tokens", type=int, default=40_000, help="to practise with, of each form")
+    parser.add_argument("--forms", nargs="+", default=FORMS, choices=FORMS)
     given = parser.parse_args()
     cfg = settings.load(given.profile, given.language)
     cfg = dataclasses.replace(cfg, epochs=1.0, max_length=320, evals_per_epoch=1)
-    tokenizer, runs = models.load_tokenizer(cfg), []
-    for form in FORMS:
+    tokenizer = models.load_tokenizer(cfg)
+    file = given.json or bench.RESULTS / "forms_cpu.json"
+    runs = read_json(file)["runs"] if file.is_file() else []
+    for form in given.forms:
+        runs = [run for run in runs if (run["form"], run["tokens"]) != (form, given.tokens)]
         runs.append(one_run(form, cfg, tokenizer, given.tokens))
         print(runs[-1], flush=True)
-        bench.keep(given.json, "forms_cpu.json", cfg, {"tokens": given.tokens, "runs": runs})
+        bench.keep(given.json, "forms_cpu.json", cfg, {"runs": runs})
 
 
 if __name__ == "__main__":
