@@ -103,7 +103,7 @@ def shortened(cfg, steps: int):
     return dataclasses.replace(cfg, max_steps=steps, warmup_steps=min(cfg.warmup_steps, steps // 4))
 
 
-def train(cfg, rows: dict, tokenizer, evaluate: bool = False, targets=None):
+def train(cfg, rows: dict, tokenizer, evaluate: bool = False, targets=None, callbacks=()):
     """Train a fresh adapter on `rows["train"]`; returns the Trainer, its model trained.
 
     `evaluate`: with evaluations, early stopping and the best adapter at the end, as in lesson 03.
@@ -120,6 +120,8 @@ def train(cfg, rows: dict, tokenizer, evaluate: bool = False, targets=None):
             args.load_best_model_at_end = False
             args.eval_strategy = args.save_strategy = "no"
         trainer = training.make_trainer(model, cfg, *parts, tokenizer, args)
+        for callback in callbacks:
+            trainer.add_callback(callback)
         trainer.train()
     return trainer
 

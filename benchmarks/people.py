@@ -1,0 +1,106 @@
+"""Steps as people write them: what do more practice, a table and noise in the training bring?
+
+    python benchmarks/people.py [--profile cpu] [--json FILE]
+
+Needs lesson 02. Two trainings on its rows: as they stand, and with noise: half of the rows are
+written as people write, in small letters, with the short forms of data/people/words.csv. At each
+quarter of a training the 60 steps of data/people are told, as they stand and spelt out by the same
+table. The table knows these steps, so both ways show the most that it can do. Lesson 04 shows it.
+"""
+
+import random
+import re
+
+import bench
+import pandas as pd
+from transformers import TrainerCallback
+
+from helpers import settings
+
+NOISE = {"tidy": 0.0, "with noise": 0.5}  # share of the rows that are written hastily
+QUARTERS = 4
+
+
+def replaced(text: str, words: dict[str, str]) -> str:
+    """A text with whole words for others, the longest first."""
+    for word in sorted(words, key=len, reverse=True):
+        text = re.sub(rf"(?<!\w){re.escape(word)}(?!\w)", words[word], text)
+    return text
+
+
+def spelled(step: str, table: pd.DataFrame) -> str:
+    """A step with its short forms spelt out; "2" after a word, which doubles it, goes."""
+    words = dict(zip(table["short"], table["written"]))
+    text = replaced(re.sub(r"(?<=[a-z])2\b", "", step.lower()), words)
+    return text[:1].upper() + text[1:]
+
+
+def hasty(step: str, table: pd.DataFrame, draw: random.Random) -> str:
+    """A tidy text as people write it: small letters, no full stop, one short form of each word."""
+    shuffled = table.sample(frac=1, random_state=draw.randrange(2**31))
+    words = dict(zip(shuffled["written"], shuffled["short"]))
+    return replaced(step.lower().rstrip("."), words)
+
+
+class Asked(TrainerCallback):
+    """Tells people's steps at each quarter of a training and keeps the scores in `found`."""
+
+    def __init__(self, cfg, tokenizer, table):
+        people = pd.read_csv(settings.ROOT / "data" / "people" / "steps.csv")
+        steps = list(people["step"])
+        self.cfg, self.tokenizer, self.found = cfg, tokenizer, []
+        self.ways = {"as it stands": steps, "spelt out": [spelled(one, table) for one in steps]}
+        self.real = [list(people["one"]), list(people["two"])]
+
+    def on_step_end(self, args, state, control, model=None, **others):
+        import sacrebleu
+
+        from helpers import generation, pairs
+
+        quarter, rest = divmod(state.global_step * QUARTERS, state.max_steps)
+        if rest >= QUARTERS:  # not the first step at or after a quarter
+            return
+        model.eval()
+        for way, steps in self.ways.items():
+            chats = [pairs.request(step, self.cfg.task) for step in steps]
+            most = pairs.most_tokens(self.cfg)
+            told = generation.answers(model, self.tokenizer, chats, self.cfg, max_new_tokens=most)
+            texts = [one["text"] for one in told]
+            score = {"part": quarter / QUARTERS, "read": way}
+            score["bleu"] = sacrebleu.corpus_bleu(texts, self.real).score
+            score["chrf"] = sacrebleu.corpus_chrf(texts, self.real).score
+            self.found.append(score)
+            print(score, flush=True)
+        model.train()
+
+
+def one_run(name: str, cfg, tokenizer, table) -> list[dict]:
+    """Train with one share of hasty rows; returns the scores at each quarter."""
+    from helpers import splits, training
+
+    draw, chats = random.Random(cfg.seed), []
+    for chat in splits.read_split(cfg, "train")["messages"]:
+        chat = [dict(message) for message in chat]
+        if draw.random() < NOISE[name]:
+            chat[-2]["content"] = hasty(chat[-2]["content"], table, draw)
+        chats.append(chat)
+    data = training.ChatDataset(chats, tokenizer, cfg.max_length)
+    asked = Asked(cfg, tokenizer, table)
+    bench.train(cfg, {"train": data, "validation": data}, tokenizer, callbacks=[asked])
+    return [{"rows": name} | score for score in asked.found]
+
+
+def main() -> None:
+    from helpers import models
+
+    given = bench.parser().parse_args()
+    cfg = settings.load(given.profile, given.language)
+    table = pd.read_csv(settings.ROOT / "data" / "people" / "words.csv")
+    tokenizer, runs = models.load_tokenizer(cfg), []
+    for name in NOISE:
+        runs += one_run(name, cfg, tokenizer, table)
+        bench.keep(given.json, "people_cpu.json", cfg, {"runs": runs})
+
+
+if __name__ == "__main__":
+    main()
