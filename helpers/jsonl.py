@@ -6,17 +6,14 @@ rows = jsonl.load_task("bank", "id")                       # of lessons 08 and 0
 
 from __future__ import annotations
 
-import copy
 import json
 import re
-from collections import defaultdict
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
 from jinja2 import TemplateError
-from jsonschema import Draft202012Validator, FormatChecker
+from jsonschema import Draft202012Validator
 
 from . import splits
 from .files import CourseError, read_toml, sentence, write_text
@@ -26,13 +23,9 @@ from .show import tr
 
 TABLES = read_toml("jsonl.toml")
 KINDS = TABLES["kind"]  # what `validate` finds
-# What a row must look like, as JSON Schemas; the arguments of a call are an object, as JSON text,
-# without NaN: what json.loads would take for a number beyond JSON goes to int, which refuses it.
-FORMATS = FormatChecker(())
-FORMATS.checks("arguments", (ValueError, TypeError, RecursionError))(
-    lambda text: isinstance(json.loads(text, parse_constant=int), dict)
-)
-SHAPES = {k: Draft202012Validator(s, format_checker=FORMATS) for k, s in TABLES["shape"].items()}
+# What a row must look like, as JSON Schemas.
+SHAPES = {kind: Draft202012Validator(shape) for kind, shape in TABLES["shape"].items()}
+ORDER = "((system|developer) )?(user assistant )+"  # the roles of a conversation
 BANK_SYSTEM = {"id": "Klasifikasi.", "en": "Classify."}  # short on purpose: every row pays for it
 
 
@@ -44,38 +37,33 @@ def validate(file: str | Path, train: str | Path | None = None, tokenizer=None) 
     `tokenizer` a row that is longer than its model can read is an error, and one that a training
     with its chat template would refuse.
     """
-    # A file in another form is told once, with what converts it; its lines would say nothing new.
     found = file_faults(file)
-    lines = [] if found and KINDS[found[0][1]]["error"] else numbered_lines(file)
-    # `known`: conversation -> its first line; `prompts`: line -> what the user says there.
-    known, answers, prompts = {}, defaultdict(list), {}
-    for line, raw in lines:
+    # A file in another form is told once; its lines would say nothing new.
+    other = any(KINDS[kind]["error"] for _, kind, _ in found)
+    known, prompts = {}, {}  # conversation -> its first line; line -> what the user says there
+    for line, raw in [] if other else numbered_lines(file):
         chat, kind, detail = first_fault(raw, tokenizer)
         # A line with an error is told by it alone; warnings are for rows that can be learnt from.
         if kind:
             found.append((line, kind, detail))
             continue
-        # Warnings: what may be meant that way. A conversation is the same whatever its case and
-        # spaces; a real file, of short messages say, holds hundreds of them, and they are learnt
-        # as often as they stand there.
+        # A conversation is the same whatever its case and spaces. A real file, of short messages
+        # say, holds hundreds of them, and they are learnt as often as they stand there.
         first = known.setdefault(tuple(map(plain, chat)), line)
         if first != line:
             found.append((line, "duplicate", f"the same as line {first}"))
         prompts[line] = prompt_of(chat)
-        answers[plain(chat[-1])].append(line)
         for kind, text in (("missing_value", prompts[line]), ("other_marker", str(chat))):
             if seen := re.search(KINDS[kind]["says"], text):
                 found.append((line, kind, seen[0]))
-    # What only the whole file shows: that it is empty, or teaches nearly always one answer.
-    if not known and not any(KINDS[kind]["error"] for _, kind, _ in found):
-        found.append((0, "no_messages", "the file holds no row"))
-    for answer, at in answers.items():
-        if len(at) > max(4, len(prompts) / 2):
-            told = f"{len(at)} times {answer[:60]!r}: lines {str(at[:9])[1:-1]}"
-            found.append((0, "same_answer", told + ", ..." * (len(at) > 9)))
     # A question that was learnt measures memory, not what the model can do.
     if train:
-        found += shared_prompts(prompts, Path(train))
+        # A training file that cannot be read must not pass for one without copies.
+        found += file_faults(train)
+        learnt = {prompt_of(first_fault(raw)[0]): at for at, raw in numbered_lines(train)}
+        for line, text in prompts.items():
+            if text in learnt:
+                found.append((line, "in_train", f"line {learnt[text]} of {Path(train).name}"))
     # What each kind means, in the display language, and whether it is an error: jsonl.toml has it.
     table = pd.DataFrame(sorted(found), columns=["line", "kind", "detail"])
     kinds = pd.DataFrame(KINDS).T.rename(columns={tr("id", "en"): "meaning"})
@@ -84,24 +72,18 @@ def validate(file: str | Path, train: str | Path | None = None, tokenizer=None) 
 
 
 def numbered_lines(path: str | Path) -> list[tuple[int, bytes]]:
-    """Lines that are not blank; as bytes they end at \\n alone, not at U+2028 in a text."""
+    """Lines that are not blank; as bytes they end at \n alone, not at U+2028 in a text."""
     # Some editors begin a file with a UTF-8 byte order mark, which JSON does not allow.
     lines = Path(path).read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
     return [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
 
 
 def file_faults(path: str | Path) -> list[tuple[int, str, str]]:
-    """A finding where a file as a whole is something else than plain chat JSONL; else none.
-
-    The detail is a line of Python that writes what the file should be beside it.
-    """
+    """A finding where a file as a whole is something else than plain chat JSONL; else none."""
     text = Path(path).read_bytes().decode(errors="replace")
-    # `head` is what such a file begins with: its encoding, brackets, or what it calls its texts.
     for kind, about in KINDS.items():
         if "head" in about and re.search(about["head"], text):
-            # The name as Python writes it; without apostrophes, which YAML would show twice.
-            name = json.dumps(str(path)).replace("'", r"\u0027")
-            return [(0, kind, f"Python: {about['cure'].replace('FILE', name)}")]
+            return [(0, kind, f"{Path(path).name} begins with {text[:60]!r}")]
     return []
 
 
@@ -112,100 +94,57 @@ def first_fault(raw: bytes, tokenizer=None) -> tuple[list[dict], str, str]:
     try:
         value = json.loads(raw.decode())
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
-        copy.deepcopy(value)  # nested too deeply for any of the steps below
     except UnicodeError as problem:
         return [], "bad_text", problem.reason
     except (ValueError, RecursionError) as problem:
-        # Causes that the parser's words do not name: quotes, commas, zero bytes.
-        text = raw.decode()
-        causes = (k for k, about in KINDS.items() if re.search(about.get("holds", "(?!)"), text))
-        return [], next(causes, "bad_json"), str(problem)
-    # Shape: an object with a list of messages, each with a role, a text, a weight, calls of tools.
+        kind = "nan" if re.search(KINDS["nan"]["says"], raw.decode()) else "bad_json"
+        return [], kind, str(problem)
+    # Shape: an object with a list of messages, each with a role, a text, perhaps a weight.
     for kind, shape in SHAPES.items():
         for wrong in shape.iter_errors(value):
-            return [], kind, f"{wrong.json_path}: {wrong.message}: {wrong.instance!r}"[:200]
-    # End and order: what is learnt is the model's. The roles are one string, "system user assistant
-    # ", which one regular expression can judge: at most one system message, then turns of user and
-    # assistant; within a turn tools may be called.
+            return [], kind, f"{wrong.json_path}: {wrong.message}"[:200]
+    # End and order: what is learnt is the model's.
     chat = value["messages"]
     if chat[-1]["role"] != "assistant":
         return [], "no_answer", f"the last message is by {chat[-1]['role']}: {str(chat[-1])[:90]}"
-    if wrong := calls_fault(chat):
-        return [], "tool_calls", wrong
     roles = "".join(f"{message['role']} " for message in chat)
-    if not re.fullmatch(TABLES["order"], roles):
+    if not re.fullmatch(ORDER, roles):
         return [], "role_order", roles
-    # A row that ends with a call of a tool is right for a provider; here it teaches nothing.
-    if not rows_to_learn(chat) and not chat[-1].get("tool_calls"):
+    learnt = learnt_part(chat)
+    if not learnt:
         return [], "nothing_learnt", "weight 0 on every answer"
     # A control token that somebody typed would be a real one: no training takes it. These are the
     # course's models' own; another tokenizer's are found below, by the check of the training.
     if marker := re.search(KINDS["control_marker"]["says"], str(chat)):
         return [], "control_marker", marker[0]
-    # Length: the tokens of the texts; what the template adds is not counted.
-    tokens = len(tokenizer(" ".join(map(plain, chat)))["input_ids"]) if tokenizer else 0
-    if tokenizer and tokens > tokenizer.model_max_length:
-        return [], "too_long", f"{tokens} tokens of {tokenizer.model_max_length}"
-    # Where there is a chat template, the check of the training itself has the last word.
+    if not tokenizer:
+        return chat, "", ""
+    # The check of the training itself has the last word.
     try:
-        for part in rows_to_learn(chat) if getattr(tokenizer, "chat_template", None) else []:
-            check_labels(encode(part, tokenizer), part, tokenizer)
+        row = encode(learnt, tokenizer)
+        check_labels(row, learnt, tokenizer)
     except (CourseError, TemplateError) as problem:
         return [], "refused", str(problem)
+    tokens, most = len(row.input_ids), tokenizer.model_max_length
+    if tokens > most:
+        return [], "too_long", f"{tokens} tokens of {most}"
     return chat, "", ""
 
 
-def calls_fault(chat: list[dict]) -> str:
-    """Where a call of a tool and its answer do not belong together, or ""."""
-    waiting = []  # ids of calls that no tool has answered yet; the last calls need no answer
-    for number, message in enumerate(chat):
-        role, key = message["role"], message.get("tool_call_id")
-        ids = [call["id"] for call in message.get("tool_calls") or []]
-        if role == "tool" and key in waiting:
-            waiting.remove(key)
-        # An answer would not say to which of two calls with one id it belongs.
-        elif role == "tool" or waiting or len(set(ids)) < len(ids):
-            return f"$.messages[{number}] ({role} {key}): no answer to each id: {waiting or ids}"
-        else:
-            waiting = ids
-    return ""
+def learnt_part(chat: list[dict]) -> list[dict]:
+    """A conversation up to its last answer without weight 0; [] where there is none.
 
-
-def rows_to_learn(chat: list[dict]) -> list[list[dict]]:
-    """What a training makes of a conversation: its beginnings that end with an answer to learn.
-
-    Mostly that is one, up to the last answer. An answer with weight 0 is never learnt, one with
-    weight 1 always; a call of a tool is read, not learnt. No answer in text to learn: [].
+    Chat templates call OpenAI's role developer system.
     """
-    # As templates want it: the role system, a text in every message, arguments as an object.
-    turns, ends = copy.deepcopy(chat), []
-    for number, turn in enumerate(turns, 1):
-        turn["role"] = turn["role"].replace("developer", "system")
-        turn["content"] = turn.get("content") or ""
-        calls = turn.get("tool_calls") or []
-        for call in calls:
-            call["function"]["arguments"] = json.loads(call["function"]["arguments"])
-        # A message after which the conversation can end.
-        if turn["role"] == "assistant" and not calls and turn.get("weight") != 0:
-            ends.append(number)
-    return [turns[:end] for end in ends if end == ends[-1] or turns[end - 1].get("weight") == 1]
-
-
-def shared_prompts(prompts: dict[int, str], train: Path) -> Iterator[tuple[int, str, str]]:
-    """Findings of prompts (by line) that the training file has."""
-    # A training file that cannot be read must not pass for one without copies.
-    for _, kind, detail in file_faults(train):
-        yield 0, kind, f"{train.name}: {detail}"
-    known = {prompt_of(first_fault(raw)[0]): line for line, raw in numbered_lines(train)}
-    for line, text in prompts.items():
-        if text in known:
-            yield line, "in_train", f"line {known[text]} of {train.name}"
+    turns = [turn | {"role": turn["role"].replace("developer", "system")} for turn in chat]
+    while turns and (turns[-1]["role"] != "assistant" or turns[-1].get("weight") == 0):
+        turns.pop()
+    return turns
 
 
 def plain(message: dict) -> str:
-    """A message's text and calls in lower case, with single spaces."""
-    calls = message.get("tool_calls") or ""
-    return " ".join(f"{message.get('content') or ''} {calls}".lower().split())
+    """A message's text in lower case, with single spaces."""
+    return " ".join(message["content"].lower().split())
 
 
 def prompt_of(chat: list[dict]) -> str:
@@ -214,18 +153,17 @@ def prompt_of(chat: list[dict]) -> str:
 
 
 def read_chats(path: str | Path, tokenizer=None) -> list[list[dict]]:
-    """The conversations of a chat JSONL file. Raises CourseError for a file with errors.
+    """The conversations of a chat JSONL file, each up to the answer that is learnt.
 
-    With the `tokenizer` of a training also for rows that this training would refuse.
+    Raises CourseError for a file with errors; with the `tokenizer` of a training also for rows
+    that this training would refuse.
     """
     found = validate(path, tokenizer=tokenizer)
     if found["error"].any():
         # One line to mend and the command that shows them all: a file may have thousands of errors.
         told = {"path": path, "name": Path(path).name, "n": found["error"].sum()}
         raise CourseError(sentence("chat_errors", **told, **found[found["error"]].iloc[0]))
-    # As a chat template knows them: OpenAI's developer is its system.
-    chats = (json.loads(raw)["messages"] for _, raw in numbered_lines(path))
-    return [[m | {"role": m["role"].replace("developer", "system")} for m in c] for c in chats]
+    return [learnt_part(json.loads(raw)["messages"]) for _, raw in numbered_lines(path)]
 
 
 def write_chats(chats: list[list[dict]], path: str | Path) -> Path:
@@ -240,7 +178,7 @@ class Item:
 
     key: str
     chat: list[dict]
-    facts: dict = field(hash=False)
+    facts: dict
 
     @property
     def question(self) -> list[dict]:

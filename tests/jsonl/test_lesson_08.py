@@ -78,7 +78,6 @@ OF_08 = [
     ("8.1", gemini(system=False), "does not go into `contents`"),
     ("8.1", gemini(always=True), "Without a `system` message"),
     ("8.1", lambda chat: json.dumps(gemini()(chat)), "a dictionary"),
-    ("8.1", "contents", "Write a function"),
     ("8.2", ROWS, ""),
     ("8.2", ROWS[:2], "Three rows"),
     ("8.2", [*ROWS[:2], row(TAKEN)], "in our data already"),
@@ -91,9 +90,7 @@ OF_08 = [
     ("8.2", with_answer(" "), "refuses one of the rows"),
     ("8.2", [*ROWS[:2], row("My PIN is blocked.", "transfer", "wrong_recipient")], "does not fit"),
     ("8.3", 0.93, ""),
-    ("8.3", "0.9", ""),
     ("8.3", 0.75, "share on all queries"),
-    ("8.3", 1.0, ""),
     ("8.3", 1.2, "between 0 and 1"),
     ("8.3", 0.4, "Too low"),
     ("8.4", already(), ""),
@@ -102,7 +99,6 @@ OF_08 = [
     ("8.4", already(every=False), "Look at all jobs"),
     ("8.4", of_different_jobs, "those of one job"),
     ("8.4", containing, "another file"),
-    ("8.4", lambda jobs, file: True, "may be tried again"),
     ("8.4", 3, "must be a function"),
 ]
 

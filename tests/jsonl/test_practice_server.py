@@ -74,12 +74,9 @@ def test_from_upload_to_answer_through_two_faults(practice, chat_file):
     assert (job.status, job.trained_tokens, job.hyperparameters.n_epochs) == ("succeeded", 120, 2)
     events = client.fine_tuning.jobs.list_events(job.id).data  # the newest first
     assert "New fine-tuned model" in events[0].message and "loss=1.500" in events[1].message
-    listed = client.fine_tuning.jobs.list().data
-    assert [(j.id, j.fine_tuned_model) for j in listed] == [(job.id, job.fine_tuned_model)]
     asked = {"model": job.fine_tuned_model, "messages": [{"role": "user", "content": "Hi"}]}
     reply = client.chat.completions.create(**asked, max_tokens=7)
     assert reply.choices[0].message.content == "echo Hi 7"
-    assert follow(client, chat_file).fine_tuned_model != job.fine_tuned_model
 
 
 @pytest.mark.parametrize("retries, jobs", [(0, 1), (1, 2)])
@@ -115,19 +112,11 @@ def test_a_job_that_fails_says_why_and_the_server_lives_on(practice, chat_file):
     assert follow(connect(server), chat_file).status == "succeeded"
 
 
-def test_what_is_unknown_is_refused_with_its_cause(practice, chat_file):
-    client = connect(practice())
-    file = client.files.create(file=chat_file, purpose="fine-tune")
-    jobs, chat = client.fine_tuning.jobs, client.chat.completions
-    with pytest.raises(openai.BadRequestError, match="gpt-4o-mini cannot be fine-tuned"):
-        jobs.create(model="gpt-4o-mini", training_file=file.id)
-    with pytest.raises(openai.NotFoundError, match="no such file: file-none"):
-        jobs.create(model="practice-base", training_file="file-none")
-    for ask in (jobs.retrieve, jobs.list_events):
+def test_an_unknown_job_is_refused_with_its_cause(practice):
+    jobs = connect(practice()).fine_tuning.jobs
+    for ask in (jobs.retrieve, jobs.list_events, jobs.cancel):
         with pytest.raises(openai.NotFoundError, match="no such job: ftjob-none"):
             ask("ftjob-none")
-    with pytest.raises(openai.NotFoundError, match="no such model: ft:none"):
-        chat.create(model="ft:none", messages=[])
 
 
 def test_n_epochs_is_given_to_a_training_that_takes_it(practice, chat_file):
@@ -167,8 +156,6 @@ def test_a_cancelled_job_stops_at_its_next_event_and_keeps_nothing(practice, cha
     assert found.fine_tuned_model is None and found.trained_tokens is None
     with pytest.raises(openai.BadRequestError, match="is over: cancelled"):
         client.fine_tuning.jobs.cancel(job.id)
-    with pytest.raises(openai.NotFoundError, match="no such job"):
-        client.fine_tuning.jobs.cancel("ftjob-none")
 
 
 def test_a_deleted_file_is_gone_and_its_id_is_not_given_again(practice, chat_file):
@@ -203,9 +190,8 @@ def test_only_six_routes_and_no_other_site(practice, chat_file):
     jobs = f"{server.base_url}/fine_tuning/jobs"
     for path in (server.base_url, f"{jobs}/x/y", f"{jobs}{job.id}", f"{jobs}/{job.id}/checkpoints"):
         assert httpx.get(path, trust_env=False).status_code == 404, path
-    own = server.base_url.removesuffix("/v1")
-    others = ("https://evil.example", "null", "http://127.0.0.1:1", "http://localhost:8888", "")
-    for origin in (own, *others):
+    for origin in ("https://evil.example", "null", "http://127.0.0.1:1", ""):
         for ask in (httpx.get, httpx.post):
-            status = ask(jobs, headers={"Origin": origin}, trust_env=False).status_code
-            assert (status == 403) == (origin in others), (origin, status)
+            assert ask(jobs, headers={"Origin": origin}, trust_env=False).status_code == 403, origin
+    own = {"Origin": server.base_url.removesuffix("/v1")}
+    assert httpx.get(jobs, headers=own, trust_env=False).status_code == 200
