@@ -6,6 +6,7 @@ rows = jsonl.load_task("bank", "id")                       # of lessons 08 and 0
 
 from __future__ import annotations
 
+import copy
 import json
 import re
 from dataclasses import dataclass
@@ -72,7 +73,7 @@ def validate(file: str | Path, train: str | Path | None = None, tokenizer=None) 
 
 
 def numbered_lines(path: str | Path) -> list[tuple[int, bytes]]:
-    """Lines that are not blank; as bytes they end at \n alone, not at U+2028 in a text."""
+    """Lines that are not blank; as bytes they end at \\n alone, not at U+2028 in a text."""
     # Some editors begin a file with a UTF-8 byte order mark, which JSON does not allow.
     lines = Path(path).read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
     return [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
@@ -94,6 +95,7 @@ def first_fault(raw: bytes, tokenizer=None) -> tuple[list[dict], str, str]:
     try:
         value = json.loads(raw.decode())
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+        copy.deepcopy(value)  # nested too deeply for any of the steps below
     except UnicodeError as problem:
         return [], "bad_text", problem.reason
     except (ValueError, RecursionError) as problem:
