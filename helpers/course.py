@@ -67,7 +67,6 @@ class ExerciseNotPassed(AssertionError):
 
 
 status: dict[str, str] = {}
-# What a notebook shows; `grade` reads it back.
 SIGNS = {"correct": "✅", "wrong": "❌", "open": "⏳"}
 
 

@@ -125,14 +125,6 @@ def publish(run_dir: Annotated[Path | None, Argument()] = None) -> None:
 
 
 @app.command()
-def grade(folder: Path, out: Path = Path("marks.csv")) -> None:
-    """Marks as the outputs say, FOLDER/<learner>/*.ipynb: exercises by learner, as a CSV."""
-    from .grade import write_marks
-
-    typer.echo(write_marks(folder, out))
-
-
-@app.command()
 def kit(folder: Path) -> None:
     """Write the course, its wheels and the model to a new folder, for machines like this one."""
     typer.echo(write_kit(folder))

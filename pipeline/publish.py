@@ -58,7 +58,7 @@ def copy_missing(folder: Path) -> list[str]:
     made = [lesson for lesson in notebook_files() if not (folder / lesson.name).exists()]
     for lesson in made:
         nb = read_notebook(lesson)
-        # Without outputs: what stands in a copy was run by its owner, and `grade` believes it.
+        # Without outputs: what stands in a copy was run by its owner.
         for cell in code_cells(nb):
             cell.outputs, cell.execution_count = [], None
         # A copy stands one folder deeper than the lesson.
