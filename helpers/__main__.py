@@ -33,7 +33,6 @@ Seed = Annotated[int, Option(help="Random seed, of the training run too.")]
 Json = Annotated[bool, Option("--json", help="One JSON object on standard output.")]
 Message = Annotated[str | None, typer.Argument(help="One question. Without it: a conversation.")]
 Model = Annotated[str, Option(help="tuned, base, owner/name on the hub, or a model's folder.")]
-Engine = Annotated[str, Option(help="gguf (llama.cpp), transformers, or auto.")]
 
 app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None, no_args_is_help=True)
 data = typer.Typer(help="Recipe CSVs and chat JSONL: check them.", no_args_is_help=True)
@@ -83,14 +82,14 @@ def lines():
                 yield line
 
 
-def chosen_bot(model: str, engine: str, *run):
-    """A bot of the tuned model in the engine asked for, or of another one; `run`: settings.load."""
+def chosen_bot(model: str, *run):
+    """A bot of the tuned model in the fastest engine, or of another one; `run`: settings.load."""
     quiet()
     from . import chat, llamacpp
 
-    # only the tuned model has a GGUF file, so only there is an engine to choose
+    # only the tuned model has a GGUF file
     if model == "tuned":
-        return llamacpp.open_bot(settings.load(*run), engine)
+        return llamacpp.open_bot(settings.load(*run))
     return chat.Bot(settings.load(*run, base_model=None if model == "base" else model), tuned=False)
 
 
@@ -166,7 +165,7 @@ def advise(as_json: Json = False) -> None:
 
 
 @gpu.command()
-def monitor(seconds: float = 30, every: float = 1, as_json: Json = False) -> None:
+def monitor(seconds: float = 30, as_json: Json = False) -> None:
     """Watch memory for a while: the GPUs, or the RAM where there is none. Ctrl-C ends it early."""
     peaks, end = {}, time.monotonic() + seconds
     with suppress(KeyboardInterrupt):
@@ -175,7 +174,7 @@ def monitor(seconds: float = 30, every: float = 1, as_json: Json = False) -> Non
             seen = {f"GPU {c['index']}": int(c["memory.used"]) * 2**20 for c in memory.gpus()}
             for device, used in (seen or {"RAM": psutil.virtual_memory().used}).items():
                 peaks[device] = max(peaks.get(device, 0), used)
-            time.sleep(every)
+            time.sleep(1)
     tell({"peak_bytes": peaks}, as_json)
 
 
@@ -193,12 +192,9 @@ def chat(
     task: Task = "auto",
     seed: Seed = 42,
     model: Model = "tuned",
-    temperature: Annotated[float, Option(min=0.0, max=2.0, help="0: the likeliest token.")] = 0.0,
-    engine: Engine = "auto",
 ) -> None:
     """Talk to the model that lesson 03 tuned, or to any other. Ctrl-C: stop; /exit: leave."""
-    bot = chosen_bot(model, engine, profile, language, task, seed)
-    talk = bot.conversation(temperature=temperature)
+    talk = chosen_bot(model, profile, language, task, seed).conversation()
     refused = 0
     # A message on the command line is the whole conversation.
     for line in lines() if message is None else [message]:
@@ -231,7 +227,6 @@ def write_model(
     language: Language = "id",
     task: Task = "auto",
     seed: Seed = 42,
-    quant: Annotated[list[str], Option(help="f16 or q8_0; may be repeated.")] = ("f16", "q8_0"),
     base: Annotated[str, Option(help="Merge into the weights as trained on, or full.")] = "trained",
     out: Annotated[Path | None, Option(file_okay=False, help="Instead of artifacts/.")] = None,
     as_json: Json = False,
@@ -242,7 +237,7 @@ def write_model(
 
     # The settings name the adapter: they must be those that lesson 03 ran with.
     cfg = settings.load(profile, language, task, seed)
-    tell(export(cfg, quant, base=base, out=out), as_json)
+    tell(export(cfg, base=base, out=out), as_json)
 
 
 @app.command()
@@ -252,13 +247,12 @@ def serve(
     task: Task = "auto",
     seed: Seed = 42,
     model: Model = "tuned",
-    engine: Engine = "auto",
     host: Annotated[str, Option(help="0.0.0.0 lets the whole network in.")] = "127.0.0.1",
     port: Annotated[int, Option(envvar="PORT", min=0, max=65535, help="0: any.")] = 7860,
     auth: Annotated[str, Option(help="USER:PASSWORD that the page asks for.")] = "",
 ) -> None:
     """Serve a model: a chat page with GET /health, and llama.cpp's API where it answers."""
-    bot = chosen_bot(model, engine, profile, language, task, seed)
+    bot = chosen_bot(model, profile, language, task, seed)
     from .serve import run_service
 
     run_service(bot, host=host, port=port, auth=auth)

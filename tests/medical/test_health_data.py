@@ -93,13 +93,6 @@ def test_no_two_rows_share_six_words_of_ten(written, language, column):
     assert not pairs_alike(texts, texts)
 
 
-def test_the_pattern_of_doses_finds_them_and_leaves_other_numbers():
-    for text in ("minum 500 mg", "10ml", "3 x sehari", "3x1", "take two pills"):
-        assert found(DOSE, text)
-    for text in ("20 menit", "60 persen", "less than one teaspoon of salt"):
-        assert not found(DOSE, text)
-
-
 def test_the_split_is_even_over_topics_and_flags_and_later_rows_only_train(written):
     rows = written["id"]
     sizes = {"train": 128 + 136, "validation": 16, "test": 32, "more": 114}
