@@ -210,12 +210,7 @@ def start(
     base = PACKAGED_NAME if cfg.base_model == "packaged" else cfg.base_model
     what = {"profile": cfg.profile, "base": md(base), "data": md(cfg.data_name)}
     minutes = next(lesson["minutes"] for lesson in lessons() if lesson["name"] == name)
-    here, times = {"id": "?", "en": "?"}, {}
-    for one in here:
-        said = {profile: show.Numbers(one).format_field(m, "g") for profile, m in minutes.items()}
-        here[one] = said.get(cfg.profile, "?")
-        times[one] = "; ".join(f"{profile}: {m}" for profile, m in said.items())
-    what |= {"task": cfg.task, "here": here, "times": times}
+    what |= {"task": cfg.task, "minutes": minutes.get(cfg.profile, "?")}
     show.both(read_toml("texts.toml")["begins"], **what)
     print(f"{cfg.profile}: {cfg.reason}")
     return cfg
