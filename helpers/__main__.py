@@ -7,11 +7,9 @@ thing checked is bad, 2 wrong use, 130 interrupted. `python -m pipeline` runs th
 from __future__ import annotations
 
 import json
-import logging
 import os
 import sys
 import time
-import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -22,6 +20,7 @@ import yaml
 from typer import Option
 
 from . import memory, planner, settings
+from .course import quiet
 from .files import CourseError, printable
 from .show import tr
 
@@ -63,14 +62,6 @@ def tell(report: dict, as_json: bool = False) -> None:
     print(printable(text).rstrip())
 
 
-def quiet() -> None:
-    """Keep the libraries' progress bars and advice out of the terminal."""
-    # Before the libraries are imported, since some of them read it only then.
-    os.environ |= {"TRANSFORMERS_VERBOSITY": "error", "TQDM_DISABLE": "1"}
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", category=FutureWarning)
-
-
 def lines():
     """What a person types, or what comes from a pipe, until its end or a word that leaves."""
     # Ctrl-D, Ctrl-C and the end of a pipe leave as well; a pipe is shown no prompt.
@@ -82,9 +73,15 @@ def lines():
                 yield line
 
 
+def no_bars() -> None:
+    """Keep the libraries' progress bars and advice out of the terminal."""
+    quiet()
+    os.environ["TQDM_DISABLE"] = "1"
+
+
 def chosen_bot(model: str, *run):
     """A bot of the tuned model in the fastest engine, or of another one; `run`: settings.load."""
-    quiet()
+    no_bars()
     from . import chat, llamacpp
 
     # only the tuned model has a GGUF file
@@ -232,7 +229,7 @@ def write_model(
     as_json: Json = False,
 ) -> None:
     """Merge the adapter that lesson 03 trained; write GGUF files and an Ollama Modelfile."""
-    quiet()
+    no_bars()
     from .export import export
 
     # The settings name the adapter: they must be those that lesson 03 ran with.

@@ -173,6 +173,17 @@ def announce_download(name: str) -> float:
     return size
 
 
+def quiet() -> None:
+    """Keep the libraries' advice out of a notebook and a terminal; what is set already stays."""
+    # Before these libraries are imported, since most read their switches only then.
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft|torch")
+    # bitsandbytes tells at length of an optional kernel that only the hub has.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+
 def start(
     name: str,
     profile: str = "auto",
@@ -185,14 +196,7 @@ def start(
 
     Quietens library progress bars, which leave clutter in a saved notebook. Does not import torch.
     """
-    # Before these libraries are imported, since most read their switches only then. What the
-    # learner has set already stays.
-    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-    # bitsandbytes tells at length of an optional kernel that only the hub has.
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    quiet()
     # Profile, task, model and data; a model of the course needs no network at all.
     cfg = settings.load(profile, language, task, seed, run_solutions)
     here = cfg.base_model in ("packaged", "sanity")
