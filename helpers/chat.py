@@ -184,10 +184,17 @@ class Cook(Conversation):
     """
 
     def _pieces(self, turn: Turn, chat: list[dict]) -> Generator[str, None, None]:
-        """What was read and what is changed; then the recipe; then what went wrong."""
+        """The base model's answer, or what is cooked; the tokens are those of the model."""
         if turn.model == "base":
-            return (yield from super()._pieces(turn, chat))
-        cfg, turn.remembered, turn.ended = self.bot.cfg, 0, True
+            yield from super()._pieces(turn, chat)
+            return
+        yield from self._cooked(turn)
+        turn.remembered, turn.ended = 0, True
+        turn.tokens = sum(one.tokens for one in turn.tries)
+
+    def _cooked(self, turn: Turn) -> Generator[str, None, None]:
+        """What was read and what is changed; then the recipe; then what went wrong."""
+        cfg = self.bot.cfg
         said = read_toml("serve.toml")["cook"][cfg.language]
         if looks_pasted(turn.question):
             yield from self._told(turn, read_pasted(turn.question, cfg.task), said)
@@ -204,7 +211,6 @@ class Cook(Conversation):
             asked = next((one for one in earlier if one != Asked()), asked)
         if asked == Asked():
             yield said["ask"]
-            turn.tokens = 0
             return
         turn.served = self.bot.kitchen.serve(self.bot.kitchen.task(asked))
         start, changes = turn.served.task.start, turn.served.task.changes
@@ -215,9 +221,9 @@ class Cook(Conversation):
         if tell:
             yield from self._told(turn, turn.served.recipe, said)
             return
-        told = " ".join(self.bot.kitchen.told(turn.served.faults))
-        yield prompts.answer(turn.served.recipe, cfg.data_language) + (told and said["look"] + told)
-        turn.tokens = 0
+        yield prompts.answer(turn.served.recipe, cfg.data_language)
+        if notes := self.bot.kitchen.told(turn.served.faults):
+            yield said["look"] + " ".join(notes)
 
     def read(self, text: str) -> Asked:
         """What a message asks for, in either language."""
@@ -245,7 +251,6 @@ class Cook(Conversation):
         if notes:
             yield said["look"] + " ".join(notes)
         yield said["by_model"]
-        turn.tokens = sum(one.tokens for one in turn.tries)
 
 
 class Bot:
