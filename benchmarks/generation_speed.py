@@ -46,7 +46,7 @@ def chat(name: str, cfg, chats: list[list[dict]]) -> dict:
     from helpers import llamacpp, models
     from helpers.chat import Bot
 
-    bot = llamacpp.open_bot(cfg, "gguf") if name == "gguf" else Bot(cfg)
+    bot = llamacpp.GgufBot(Bot(cfg)) if name == "gguf" else Bot(cfg)
     if name == "as loaded":
         base = as_loaded(cfg, "sdpa")
         bot.model = PeftModel.from_pretrained(base, str(models.require_adapter(cfg))).eval()

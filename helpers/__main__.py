@@ -7,11 +7,9 @@ thing checked is bad, 2 wrong use, 130 interrupted. `python -m pipeline` runs th
 from __future__ import annotations
 
 import json
-import logging
 import os
 import sys
 import time
-import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -22,6 +20,7 @@ import yaml
 from typer import Option
 
 from . import memory, planner, settings
+from .course import quiet
 from .files import CourseError, printable
 from .show import tr
 
@@ -33,7 +32,6 @@ Seed = Annotated[int, Option(help="Random seed, of the training run too.")]
 Json = Annotated[bool, Option("--json", help="One JSON object on standard output.")]
 Message = Annotated[str | None, typer.Argument(help="One question. Without it: a conversation.")]
 Model = Annotated[str, Option(help="tuned, base, owner/name on the hub, or a model's folder.")]
-Engine = Annotated[str, Option(help="gguf (llama.cpp), transformers, or auto.")]
 
 app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None, no_args_is_help=True)
 data = typer.Typer(help="Recipe CSVs and chat JSONL: check them.", no_args_is_help=True)
@@ -64,14 +62,6 @@ def tell(report: dict, as_json: bool = False) -> None:
     print(printable(text).rstrip())
 
 
-def quiet() -> None:
-    """Keep the libraries' progress bars and advice out of the terminal."""
-    # Before the libraries are imported, since some of them read it only then.
-    os.environ |= {"TRANSFORMERS_VERBOSITY": "error", "TQDM_DISABLE": "1"}
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-    warnings.filterwarnings("ignore", category=FutureWarning)
-
-
 def lines():
     """What a person types, or what comes from a pipe, until its end or a word that leaves."""
     # Ctrl-D, Ctrl-C and the end of a pipe leave as well; a pipe is shown no prompt.
@@ -83,14 +73,20 @@ def lines():
                 yield line
 
 
-def chosen_bot(model: str, engine: str, *run):
-    """A bot of the tuned model in the engine asked for, or of another one; `run`: settings.load."""
+def no_bars() -> None:
+    """Keep the libraries' progress bars and advice out of the terminal."""
     quiet()
+    os.environ["TQDM_DISABLE"] = "1"
+
+
+def chosen_bot(model: str, *run):
+    """A bot of the tuned model in the fastest engine, or of another one; `run`: settings.load."""
+    no_bars()
     from . import chat, llamacpp
 
-    # only the tuned model has a GGUF file, so only there is an engine to choose
+    # only the tuned model has a GGUF file
     if model == "tuned":
-        return llamacpp.open_bot(settings.load(*run), engine)
+        return llamacpp.open_bot(settings.load(*run))
     return chat.Bot(settings.load(*run, base_model=None if model == "base" else model), tuned=False)
 
 
@@ -166,7 +162,7 @@ def advise(as_json: Json = False) -> None:
 
 
 @gpu.command()
-def monitor(seconds: float = 30, every: float = 1, as_json: Json = False) -> None:
+def monitor(seconds: float = 30, as_json: Json = False) -> None:
     """Watch memory for a while: the GPUs, or the RAM where there is none. Ctrl-C ends it early."""
     peaks, end = {}, time.monotonic() + seconds
     with suppress(KeyboardInterrupt):
@@ -175,7 +171,7 @@ def monitor(seconds: float = 30, every: float = 1, as_json: Json = False) -> Non
             seen = {f"GPU {c['index']}": int(c["memory.used"]) * 2**20 for c in memory.gpus()}
             for device, used in (seen or {"RAM": psutil.virtual_memory().used}).items():
                 peaks[device] = max(peaks.get(device, 0), used)
-            time.sleep(every)
+            time.sleep(1)
     tell({"peak_bytes": peaks}, as_json)
 
 
@@ -194,10 +190,9 @@ def chat(
     seed: Seed = 42,
     model: Model = "tuned",
     temperature: Annotated[float, Option(min=0.0, max=2.0, help="0: the likeliest token.")] = 0.0,
-    engine: Engine = "auto",
 ) -> None:
     """Talk to the model that lesson 03 tuned, or to any other. Ctrl-C: stop; /exit: leave."""
-    bot = chosen_bot(model, engine, profile, language, task, seed)
+    bot = chosen_bot(model, profile, language, task, seed)
     talk = bot.conversation(temperature=temperature)
     refused = 0
     # A message on the command line is the whole conversation.
@@ -231,18 +226,17 @@ def write_model(
     language: Language = "id",
     task: Task = "auto",
     seed: Seed = 42,
-    quant: Annotated[list[str], Option(help="f16 or q8_0; may be repeated.")] = ("f16", "q8_0"),
     base: Annotated[str, Option(help="Merge into the weights as trained on, or full.")] = "trained",
     out: Annotated[Path | None, Option(file_okay=False, help="Instead of artifacts/.")] = None,
     as_json: Json = False,
 ) -> None:
     """Merge the adapter that lesson 03 trained; write GGUF files and an Ollama Modelfile."""
-    quiet()
+    no_bars()
     from .export import export
 
     # The settings name the adapter: they must be those that lesson 03 ran with.
     cfg = settings.load(profile, language, task, seed)
-    tell(export(cfg, quant, base=base, out=out), as_json)
+    tell(export(cfg, base=base, out=out), as_json)
 
 
 @app.command()
@@ -252,13 +246,12 @@ def serve(
     task: Task = "auto",
     seed: Seed = 42,
     model: Model = "tuned",
-    engine: Engine = "auto",
     host: Annotated[str, Option(help="0.0.0.0 lets the whole network in.")] = "127.0.0.1",
     port: Annotated[int, Option(envvar="PORT", min=0, max=65535, help="0: any.")] = 7860,
     auth: Annotated[str, Option(help="USER:PASSWORD that the page asks for.")] = "",
 ) -> None:
     """Serve a model: a chat page with GET /health, and llama.cpp's API where it answers."""
-    bot = chosen_bot(model, engine, profile, language, task, seed)
+    bot = chosen_bot(model, profile, language, task, seed)
     from .serve import run_service
 
     run_service(bot, host=host, port=port, auth=auth)

@@ -151,25 +151,27 @@ class Conversation:
 
     def _pieces(self, turn: Turn, chat: list[dict], most: int = 0) -> Generator[str, None, None]:
         """The bot's stream, which tells at its end what it knows about the answer."""
-        drawing = {"temperature": self.temperature, "top_p": self.top_p}
-        # Another seed for each question: asked twice, it may be answered in two ways. A
-        # conversation with the same seed and the same questions can still be repeated.
-        drawing |= {"seed": self.seed + len(self.turns)}
-        drawing["max_new_tokens"] = min(most or self.answer_tokens, self.answer_tokens)
-        found = yield from self.bot.stream(chat, self._stop, model=turn.model, **drawing)
+        found = yield from self.bot.stream(
+            chat,
+            self._stop,
+            model=turn.model,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            # Another seed for each question: asked twice, it may be answered in two ways. A
+            # conversation with the same seed and the same questions can still be repeated.
+            seed=self.seed + len(self.turns),
+            max_new_tokens=min(most or self.answer_tokens, self.answer_tokens),
+        )
         if found:
-            turn.tokens, turn.ended = found.get("tokens", turn.tokens), found.get("ended", False)
+            turn.tokens, turn.ended = found["tokens"], found["ended"]
 
     def say(self, message: str) -> str:
         """The whole answer at once."""
         return "".join(self.reply(message))
 
-    def stop(self) -> bool:
-        """End the answer being written, keep what is there; True if this call did it."""
-        # Only the first call, and only while something is written, has stopped anything.
-        first = self._writing.locked() and not self._stop.is_set()
+    def stop(self) -> None:
+        """End the answer being written, keep what is there."""
         self._stop.set()
-        return first
 
 
 class Cook(Conversation):
@@ -182,10 +184,17 @@ class Cook(Conversation):
     """
 
     def _pieces(self, turn: Turn, chat: list[dict]) -> Generator[str, None, None]:
-        """What was read and what is changed; then the recipe; then what went wrong."""
+        """The base model's answer, or what is cooked; the tokens are those of the model."""
         if turn.model == "base":
-            return (yield from super()._pieces(turn, chat))
-        cfg, turn.remembered, turn.ended = self.bot.cfg, 0, True
+            yield from super()._pieces(turn, chat)
+            return
+        yield from self._cooked(turn)
+        turn.remembered, turn.ended = 0, True
+        turn.tokens = sum(one.tokens for one in turn.tries)
+
+    def _cooked(self, turn: Turn) -> Generator[str, None, None]:
+        """What was read and what is changed; then the recipe; then what went wrong."""
+        cfg = self.bot.cfg
         said = read_toml("serve.toml")["cook"][cfg.language]
         if looks_pasted(turn.question):
             yield from self._told(turn, read_pasted(turn.question, cfg.task), said)
@@ -202,7 +211,6 @@ class Cook(Conversation):
             asked = next((one for one in earlier if one != Asked()), asked)
         if asked == Asked():
             yield said["ask"]
-            turn.tokens = 0
             return
         turn.served = self.bot.kitchen.serve(self.bot.kitchen.task(asked))
         start, changes = turn.served.task.start, turn.served.task.changes
@@ -213,9 +221,9 @@ class Cook(Conversation):
         if tell:
             yield from self._told(turn, turn.served.recipe, said)
             return
-        told = " ".join(self.bot.kitchen.told(turn.served.faults))
-        yield prompts.answer(turn.served.recipe, cfg.data_language) + (told and said["look"] + told)
-        turn.tokens = 0
+        yield prompts.answer(turn.served.recipe, cfg.data_language)
+        if notes := self.bot.kitchen.told(turn.served.faults):
+            yield said["look"] + " ".join(notes)
 
     def read(self, text: str) -> Asked:
         """What a message asks for, in either language."""
@@ -243,7 +251,6 @@ class Cook(Conversation):
         if notes:
             yield said["look"] + " ".join(notes)
         yield said["by_model"]
-        turn.tokens = sum(one.tokens for one in turn.tries)
 
 
 class Bot:
@@ -294,23 +301,23 @@ class Bot:
         self.load()
         return min(self.model.config.get_text_config().max_position_embeddings, MOST_CONTEXT)
 
-    @cached_property
-    def specials(self) -> list[str]:
-        """Control tokens of the tokenizer, the longest first."""
-        added = self.tokenizer.added_tokens_decoder.values()
-        found = {token.content for token in added if token.special and len(token.content) > 1}
-        # Longest first: a token that holds another one is broken up before its part is.
-        return sorted(found | set(self.tokenizer.all_special_tokens), key=len, reverse=True)
-
     def escape(self, chat: list[dict]) -> list[dict]:
         """The chat with every typed control token broken up by a space.
 
         The tokenizer reads "<|im_end|>" in a message as the real marker: a message could close
         itself and go on in the name of the system.
         """
-        # The first character stays, a space follows: "<|im_end|>" becomes "< |im_end|>".
-        tokens = "|".join(f"(?<={re.escape(t[0])}){re.escape(t[1:])}" for t in self.specials)
-        return [m | {"content": re.sub(tokens, r" \g<0>", m["content"])} for m in chat]
+        added = self.tokenizer.added_tokens_decoder.values()
+        special = [token.content for token in added if token.special]
+        escaped = []
+        for message in chat:
+            text = message["content"]
+            # Longest first: a token that holds another one is broken up before its part is.
+            for token in sorted(special, key=len, reverse=True):
+                # The first character stays, a space follows: "<|im_end|>" becomes "< |im_end|>".
+                text = text.replace(token, f"{token[0]} {token[1:]}")
+            escaped.append(message | {"content": text})
+        return escaped
 
     def count(self, chat: list[dict]) -> int:
         """Tokens of the rendered prompt."""
@@ -322,14 +329,14 @@ class Bot:
         A model that was tuned to translate answers as `Cook`; `plain`, and where it was tuned to
         write recipes, it is asked what is typed, and answers itself.
         """
-        # What the caller names goes before all of these.
-        given = {"model": self.models[-1], "seed": self.cfg.seed}
-        given["answer_tokens"] = self.cfg.max_new_tokens
+        tuned = "tuned" in self.models
+        options.setdefault("model", self.models[-1])
+        options.setdefault("seed", self.cfg.seed)
+        options.setdefault("answer_tokens", self.cfg.max_new_tokens)
         # A training row was a single turn; a model that was not tuned here knows longer talks.
-        given["window"] = self.cfg.max_length if "tuned" in self.models else self.limit
-        options = given | options
-        plain = plain or self.cfg.task == "recipe" or "tuned" not in self.models
-        return (Conversation if plain else Cook)(self, **options)
+        options.setdefault("window", self.cfg.max_length if tuned else self.limit)
+        cooks = tuned and not plain and self.cfg.task != "recipe"
+        return Cook(self, **options) if cooks else Conversation(self, **options)
 
     def stream(self, chat, stop, *, model, seed, max_new_tokens, **drawing) -> Generator:
         """Pieces of one answer. One at a time: the adapter is switched off in the whole model."""

@@ -174,6 +174,17 @@ def announce_download(name: str) -> float:
     return size
 
 
+def quiet() -> None:
+    """Keep the libraries' advice out of a notebook and a terminal; what is set already stays."""
+    # Before these libraries are imported, since most read their switches only then.
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers|peft|torch")
+    # bitsandbytes tells at length of an optional kernel that only the hub has.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+
+
 def start(
     name: str,
     profile: str = "auto",
@@ -186,14 +197,7 @@ def start(
 
     Quietens library progress bars, which leave clutter in a saved notebook. Does not import torch.
     """
-    # Before these libraries are imported, since most read their switches only then. What the
-    # learner has set already stays.
-    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-    # bitsandbytes tells at length of an optional kernel that only the hub has.
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    quiet()
     # Profile, task, model and data; a model of the course needs no network at all.
     cfg = settings.load(profile, language, task, seed, run_solutions)
     here = cfg.base_model in ("packaged", "sanity")
@@ -211,12 +215,7 @@ def start(
     base = PACKAGED_NAME if cfg.base_model == "packaged" else cfg.base_model
     what = {"profile": cfg.profile, "base": md(base), "data": md(cfg.data_name)}
     minutes = next(lesson["minutes"] for lesson in lessons() if lesson["name"] == name)
-    here, times = {"id": "?", "en": "?"}, {}
-    for one in here:
-        said = {profile: show.Numbers(one).format_field(m, "g") for profile, m in minutes.items()}
-        here[one] = said.get(cfg.profile, "?")
-        times[one] = "; ".join(f"{profile}: {m}" for profile, m in said.items())
-    what |= {"task": cfg.task, "here": here, "times": times}
+    what |= {"task": cfg.task, "minutes": minutes.get(cfg.profile, "?")}
     show.both(read_toml("texts.toml")["begins"], **what)
     print(f"{cfg.profile}: {cfg.reason}")
     return cfg

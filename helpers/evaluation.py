@@ -108,6 +108,32 @@ def record_share(name: str, hits) -> None:
     record(name, value, "share", low=low, high=high, n=len(hits))
 
 
+def corpus_draws(texts, references, groups) -> dict[str, np.ndarray]:
+    """BLEU and chrF, 0 to 100, of the whole corpus and of 1,000 drawn ones: name -> (1001,).
+
+    `groups` has one mark a text, and whole groups are drawn, with replacement. The draws are the
+    same for any texts with these groups.
+    """
+    marks = pd.factorize(np.asarray(groups))[0]
+    count = marks.max() + 1
+    drawn = np.random.default_rng(0).integers(0, count, size=(1000, count))
+    # The first row is the corpus itself, each group once.
+    drawn = np.vstack([np.arange(count), drawn])  # (1001, groups)
+    found = {}
+    for name, scorer in (("bleu", sacrebleu.BLEU()), ("chrf", sacrebleu.CHRF())):
+        # Counts of matching n-grams are summed over all rows, then made one score; the mean of
+        # scores of single rows would be another number. The public `corpus_score` with its
+        # `n_bootstrap` draws single rows, never groups, and gives a symmetric interval that may
+        # leave the scale: hence these two private functions of sacrebleu.
+        counts = np.array(scorer._extract_corpus_statistics(texts, [references]))  # (rows, counts)
+        whole = np.zeros((count, counts.shape[1]), dtype=counts.dtype)  # (groups, counts)
+        np.add.at(whole, marks, counts)
+        sums = [whole[some].sum(axis=0).tolist() for some in drawn]
+        scores = [scorer._compute_score_from_stats(one).score for one in sums]
+        found[name] = np.minimum(scores, 100)  # rounding may lift a full score over it
+    return found
+
+
 def corpus_scores(texts: list[str], references: list[str]) -> dict[str, tuple]:
     """BLEU and chrF, 0 to 100, of the whole corpus: name -> (score, low, high, rows).
 
@@ -115,17 +141,28 @@ def corpus_scores(texts: list[str], references: list[str]) -> dict[str, tuple]:
     1,000 other test sets, drawn as in `interval` (Koehn 2004), so they never leave the scale; NaN
     where all of those score the same, as references against themselves do: see `ends`.
     """
-    drawn = np.random.default_rng(0).integers(0, len(texts), size=(1000, len(texts)))
+    rows = len(texts)
     found = {}
-    for name, scorer in (("bleu", sacrebleu.BLEU()), ("chrf", sacrebleu.CHRF())):
-        # Counts of matching n-grams are summed over all rows, then made one score; the mean of
-        # scores of single rows would be another number.
-        counts = np.array(scorer._extract_corpus_statistics(texts, [references]))  # (rows, counts)
-        sums = [counts.sum(axis=0), *(counts[some].sum(axis=0) for some in drawn)]
-        scores = [scorer._compute_score_from_stats(each.tolist()).score for each in sums]
-        # The first is that of all rows, each once. Rounding may lift a full score over 100.
-        value, *others = np.minimum(scores, 100).tolist()
-        found[name] = (value, *ends(others, len(texts), least=np.nan), len(texts))
+    for name, scores in corpus_draws(texts, references, range(rows)).items():
+        found[name] = (float(scores[0]), *ends(scores[1:], rows, least=np.nan), rows)
+    return found
+
+
+def corpus_gain(ours, theirs, references, groups) -> dict[str, tuple]:
+    """By how much one set of texts beats another in BLEU and chrF: name -> (gain, low, high, p).
+
+    The texts are compared with the same `references`; `groups` has one mark a text, and whole
+    groups are drawn: steps of one recipe stand or fall together. low and high hold 95 % of the
+    gains of 1,000 drawn test sets, the same for both (paired bootstrap, Koehn 2004); p is twice
+    the share of them on the other side of zero, never below 2 / 1,001.
+    """
+    scores, others = (corpus_draws(texts, references, groups) for texts in (ours, theirs))
+    found = {}
+    for name in scores:
+        gain, *gains = scores[name] - others[name]
+        low, high = np.quantile(gains, [0.025, 0.975])
+        tail = min(np.less_equal(gains, 0).sum(), np.greater_equal(gains, 0).sum())
+        found[name] = (gain, low, high, min(1.0, 2 * (tail + 1) / (len(gains) + 1)))
     return found
 
 
@@ -142,31 +179,3 @@ def row_nats(model, rows, tokenizer, cfg: Settings) -> tuple[list[float], list[i
         # The number of tokens is the row's weight in a loss per token, see `interval`.
         labels += (batch["labels"] != prompts.IGNORE).sum(dim=1).tolist()
     return nats, labels
-
-
-def corpus_gain(ours, theirs, references, groups) -> dict[str, tuple]:
-    """By how much one set of texts beats another in BLEU and chrF: name -> (gain, low, high, p).
-
-    The texts are compared with the same `references`; `groups` has one mark a text, and whole
-    groups are drawn: steps of one recipe stand or fall together. low and high hold 95 % of the
-    gains of 1,000 drawn test sets, the same for both (paired bootstrap, Koehn 2004); p is twice
-    the share of them on the other side of zero, never below 2 / 1,001.
-    """
-    marks = pd.factorize(np.asarray(groups))[0]
-    count = marks.max() + 1
-    drawn = np.random.default_rng(0).integers(0, count, size=(1000, count))
-    found = {}
-    for name, scorer in (("bleu", sacrebleu.BLEU()), ("chrf", sacrebleu.CHRF())):
-        sums = []
-        for texts in (ours, theirs):
-            counts = np.array(scorer._extract_corpus_statistics(texts, [references]))
-            # One row of counts for each group: (groups, counts).
-            whole = np.zeros((count, counts.shape[1]), dtype=counts.dtype)
-            np.add.at(whole, marks, counts)
-            draws = [whole.sum(axis=0), *(whole[some].sum(axis=0) for some in drawn)]
-            sums.append([scorer._compute_score_from_stats(row.tolist()).score for row in draws])
-        gains = np.subtract(*sums)
-        low, high = np.quantile(gains[1:], [0.025, 0.975])
-        tail = min((gains[1:] <= 0).sum(), (gains[1:] >= 0).sum())
-        found[name] = (gains[0], low, high, min(1.0, 2 * (tail + 1) / (len(drawn) + 1)))
-    return found

@@ -100,7 +100,7 @@ def write_gguf(cfg: Settings, path: Path, quant: str = "q8_0", base: str = "trai
     import gguf
 
     reader = gguf.GGUFReader(models.packaged_gguf())
-    kind = gguf.GGMLQuantizationType[choice(quant, ("f16", "q8_0"), "GGUF type").upper()]
+    kind = gguf.GGMLQuantizationType[quant.upper()]
     # Three fields do not hold any more. transformers reads this tokenizer without the digits' own
     # split, and so it was trained: llama.cpp has to cut words in the same way.
     changed = {
@@ -173,14 +173,13 @@ def export(cfg, quants=("f16", "q8_0"), base: str = "trained", out: Path | None 
     Modelfile of any other names merged/, which Ollama converts itself. Errors as in
     `merged_weights`.
     """
-    folder, source = Path(out or gguf_path(cfg).parent), "merged"
-    made = [write_folder(folder / "merged", lambda place: save_merged(cfg, place, base))]
+    folder, source = out or gguf_path(cfg).parent, "merged"
+    merged = write_folder(folder / "merged", lambda place: save_merged(cfg, place, base))
+    written = [*merged.iterdir()]
     # Of the packaged base GGUF files too; the Modelfile names the last one that was written.
     for quant in quants if cfg.base_model == "packaged" else ():
         source = gguf_path(cfg, quant).name
         write_gguf(cfg, folder / source, quant, base)
-        made.append(folder / source)
-    made.append(write_text(folder / "Modelfile", modelfile(cfg, source)))
-    # What else lies in the folder is not counted.
-    paths = [path for one in made for path in (one.iterdir() if one.is_dir() else [one])]
-    return {"folder": str(folder), "bytes": {path.name: path.stat().st_size for path in paths}}
+        written.append(folder / source)
+    written.append(write_text(folder / "Modelfile", modelfile(cfg, source)))
+    return {"folder": str(folder), "bytes": {path.name: path.stat().st_size for path in written}}

@@ -1,6 +1,6 @@
 """The tuned model in llama.cpp, behind the interface of `chat.Bot`.
 
-bot = open_bot(cfg)  # the fastest engine here
+bot = open_bot(cfg)  # the fastest engine here: llama.cpp, or transformers
 bot.conversation().say("Aku punya ayam, kemiri, dan serai.")
 
 The package xllamacpp runs llama.cpp's own HTTP server inside this process; the `openai` client asks
@@ -14,16 +14,12 @@ import os
 from collections.abc import Generator
 from pathlib import Path
 
-import psutil
-
 from . import export, models
 from .chat import Bot
-from .files import CourseError, UsageError, sentence, sha256, write_folder
+from .files import CourseError, sha256, write_folder
 from .prompts import prompt_ids
-from .settings import Settings, choice
-from .show import tr
+from .settings import Settings
 
-ENGINES = ("auto", "gguf", "transformers")
 CONTEXT = 2048  # tokens of prompt and answer together; a recipe with its request takes about 300
 
 
@@ -36,10 +32,6 @@ def start_engine(path: Path, key: str = "", host: str = "127.0.0.1", port: int =
     """
     import xllamacpp
 
-    # The file is mapped: what does not fit the memory would be read again for every token.
-    size, free = (path.stat().st_size / 1e9, psutil.virtual_memory().available / 1e9)
-    if size > free:
-        raise CourseError(sentence("large_gguf", name=path.name, size=size, free=free))
     # Answers name the model by the file's stem: its path would tell about this machine.
     params = xllamacpp.CommonParams()
     params.model.path, params.model_alias, params.n_ctx = str(path), {path.stem}, CONTEXT
@@ -66,9 +58,9 @@ class GgufBot(Bot):
 
     engine, limit, client = "gguf", CONTEXT, None
 
-    def __init__(self, plain: Bot, **address):
+    def __init__(self, plain: Bot):
         super().__init__(plain.cfg)
-        self.plain, self.address = plain, {"key": os.urandom(16).hex()} | address
+        self.plain, self.address = plain, {"key": os.urandom(16).hex()}
 
     def load(self) -> None:
         """Start the engine and an `openai` client of it, `client`, if that has not been done."""
@@ -97,8 +89,12 @@ class GgufBot(Bot):
             return (yield from self.plain.stream(chat, stop, model=model, **drawing))
         self.load()
         # transformers' samplers in their order, and its penalty over prompt and answer.
-        options = {"samplers": ["penalties", "temperature", "top_p"], "min_p": 0}
-        options |= {"repeat_penalty": self.cfg.repetition_penalty, "repeat_last_n": CONTEXT}
+        options = {
+            "samplers": ["penalties", "temperature", "top_p"],
+            "min_p": 0,
+            "repeat_penalty": self.cfg.repetition_penalty,
+            "repeat_last_n": CONTEXT,
+        }
         # What is left in `drawing` has the same names there: temperature, top_p, seed.
         most = drawing.pop("max_new_tokens")
         # The prompt goes as token ids: template and tokenizer are those of the training.
@@ -128,26 +124,16 @@ class GgufBot(Bot):
         return facts
 
 
-def why_not(cfg: Settings) -> str:
-    """Why llama.cpp does not answer in a chat with these settings; empty where it can."""
-    if cfg.device.kind != "cpu":
-        return tr("ada GPU", "there is a GPU")
-    if cfg.base_model != "packaged":
-        return tr("model ini tidak datang sebagai GGUF", "this model does not come as GGUF")
-    if importlib.util.find_spec("xllamacpp") is None:
-        return tr("paket xllamacpp tidak terpasang", "the package xllamacpp is not installed")
-    return ""
+def open_bot(cfg: Settings, plain: Bot | None = None) -> Bot:
+    """A bot with llama.cpp, where that can answer, else with transformers.
 
-
-def open_bot(cfg: Settings, engine: str = "auto", plain: Bot | None = None, **options) -> Bot:
-    """A bot with one of ENGINES; "auto": llama.cpp where `why_not` says nothing against it.
-
-    `plain`: a bot of transformers that is loaded already; `options` of GgufBot. Raises MissingStep
-    without a tuned model, UsageError where "gguf" is asked for and cannot be.
+    `plain`: a bot of transformers that is loaded already. Raises MissingStep without a tuned model.
     """
-    plain, reason = plain or Bot(cfg), why_not(cfg)
-    # Whatever is wrong is told now: a bot loads its model only at the first question.
+    # Told now: a bot loads its model only at the first question.
     models.require_adapter(cfg)
-    if choice(engine, ENGINES, "engine") == "gguf" and reason:
-        raise UsageError(f"--engine gguf: {reason}")
-    return plain if reason or engine == "transformers" else GgufBot(plain, **options)
+    plain = plain or Bot(cfg)
+    # With a GPU transformers is the faster one; only the packaged base came as a GGUF file; and
+    # xllamacpp has no wheel for some platforms.
+    installed = importlib.util.find_spec("xllamacpp") is not None
+    fits = cfg.device.kind == "cpu" and cfg.base_model == "packaged"
+    return GgufBot(plain) if installed and fits else plain

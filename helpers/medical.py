@@ -53,7 +53,7 @@ def questions(language: str, folder: Path = FOLDER) -> pd.DataFrame:
         # are the headings.
         rows = pd.read_csv(folder / name, dtype=str, keep_default_na=False, index_col=False)
         rows["where"] = [f"{name}, line {number}" for number in rows.index + 2]
-        return rows.rename(columns={language: "question", "heading": "asks_for"})
+        return rows.rename(columns={language: "question"})
 
     # The committed questions, and answers that were written later. A question that splits.csv does
     # not list gets NaN as its split.
@@ -62,13 +62,14 @@ def questions(language: str, folder: Path = FOLDER) -> pd.DataFrame:
     # The same questions in other words, with answer, topic and flags of the question they rephrase.
     known = written.drop(columns=["question", "where"])
     rows = [written, read("more/phrasings.csv").merge(known, how="left").assign(split="phrasing")]
-    # Questions without a written answer. The first two are to be declined and need a doctor; a
-    # story does only where it asks for something that must be declined.
-    for name, split in (("refusals", "decline"), ("emergencies", "decline"), ("stories", "story")):
-        told = read(f"more/{name}.csv").assign(split=split)
-        nothing = "no" * (split == "story")
-        told["abstain"] = told["asks_for"].ne("").map({True: "yes", False: nothing})
-        rows.append(told.assign(see_doctor=told["abstain"]))
+    # Questions without a written answer. These two are to be declined and need a doctor; a story
+    # does only where it asks for something that must be declined.
+    for name in ("refusals", "emergencies"):
+        told = read(f"more/{name}.csv")
+        rows.append(told.assign(split="decline", abstain="yes", see_doctor="yes"))
+    stories = read("more/stories.csv")
+    asks = stories["asks_for"].ne("").map({True: "yes", False: "no"})
+    rows.append(stories.assign(split="story", abstain=asks, see_doctor=asks))
     names = ["qa_id", "question", "answer", "topic", *FLAGS, "split", "where"]
     rows = pd.concat(rows, ignore_index=True)[names]
     # They are numbered by their split, each from 0: "decline-0", "story-0".

@@ -26,7 +26,6 @@ from fastapi.responses import JSONResponse  # noqa: E402
 from .chat import Bot, Turn  # noqa: E402
 from .files import CourseError, UsageError, first_line, read_toml  # noqa: E402
 from .llamacpp import GgufBot  # noqa: E402
-from .show import tr  # noqa: E402
 
 # What the page and the terminal say, by language, and Gradio's options.
 WORDED = read_toml("serve.toml")
@@ -56,7 +55,7 @@ def page(bot: Bot) -> gr.ChatInterface:
             yield {"role": "assistant", "content": text, "options": button}
 
     texts = {"examples": WORDED["examples"][language]}
-    texts["description"] = tr(*WORDED["description"].values())
+    texts["description"] = WORDED["description"][language]
     return gr.ChatInterface(respond, **texts, **WORDED["page"])
 
 
@@ -65,9 +64,10 @@ def questions(history: list[dict]) -> list[str]:
     typed = []
     for message in history:
         content = message["content"]
-        parts = [{"text": content}] if isinstance(content, str) else content
+        if not isinstance(content, str):
+            content = "".join(part.get("text", "") for part in content)
         if message["role"] == "user":
-            typed.append("".join(part.get("text", "") for part in parts))
+            typed.append(content)
     return typed
 
 
@@ -122,7 +122,7 @@ def run_service(bot: Bot, host: str = "127.0.0.1", port: int = 7860, auth: str =
     # With port 0 the system has chosen one.
     port = listener.getsockname()[1]
     # Where to look, told before the model is loaded.
-    wait = tr("memuat model; Ctrl-C: berhenti", "loading the model; Ctrl-C: stop")
+    wait = WORDED["wait"][bot.cfg.language]
     print(f"Dapur LLM: http://{host}:{port} ({bot.engine}; {wait})", flush=True)
     # llama.cpp brings its own server, with OpenAI's routes.
     if isinstance(bot, GgufBot):
@@ -130,7 +130,7 @@ def run_service(bot: Bot, host: str = "127.0.0.1", port: int = 7860, auth: str =
         print(f"API: http://{host}:{port + 1}/v1", flush=True)
     # Other machines come in, and nothing asks them who they are.
     if not auth and not host.startswith(("127.", "localhost")):
-        print(tr(*WORDED["open"].values()))
+        print(WORDED["open"][bot.cfg.language])
     app = create_app(bot, auth)
     # At Ctrl-C answers that are being written have three seconds to end.
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3)

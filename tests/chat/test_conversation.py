@@ -78,15 +78,11 @@ def test_history_is_the_longest_whole_suffix_that_fits(conversation, lengths, ne
         assert talk.bot.count(longer) > room
 
 
-@pytest.mark.parametrize(
-    "language, words", [("id", ["kosong", "batas"]), ("en", ["empty", "limit"])]
-)
-def test_refusals_name_the_reason_and_change_nothing(conversation, language, words):
+def test_refusals_name_the_reason_and_change_nothing(conversation):
     talk = conversation(limit=100)
-    show.set_language(language)
     talk.say("k " * 70)  # 3 + 4 system + 3 markers + 70 words + 20 for the answer: all of the limit
     before = list(talk.turns)
-    for message, word in zip(("  \n\t ", "k " * 71), words):
+    for message, word in (("  \n\t ", "kosong"), ("k " * 71, "batas")):
         with pytest.raises(UsageError, match=word):
             talk.say(message)
         assert talk.turns == before
@@ -108,10 +104,10 @@ def test_stop_from_another_thread_keeps_what_is_written(conversation):
     assert stream.started.wait(5)
     with pytest.raises(UsageError, match="masih ditulis"):
         talk.say("b")
-    assert talk.stop() and not talk.stop()  # the second call finds nothing to do
+    talk.stop()
     worker.join(5)
     (turn,) = talk.turns
-    assert turn.stopped and turn.answer == "awal " and not talk.stop()
+    assert turn.stopped and turn.answer == "awal "
 
 
 @pytest.mark.parametrize("by", ["an error", "its reader"])
@@ -141,21 +137,9 @@ def test_an_answer_that_breaks_off_leaves_the_history_as_it_was(conversation, by
 
 
 def test_empty_answers_are_not_sent_again(conversation):
-    talk = conversation(lambda *_, **__: iter(()))
-    talk.bot.stream = lambda *_, **__: (yield from ())
+    talk = conversation(lambda *_, **__: (yield from ()))
     talk.say("a")
     assert talk.turns[0].answer == "" and talk.fit("b")[1] == 0
-
-
-def writes(answer, asked):
-    """A stream that answers so, and keeps what it was asked and how."""
-
-    def stream(messages, stop, **options):
-        asked.append((messages[1:], options["temperature"], options["seed"]))
-        yield answer
-        return {"tokens": 7, "ended": True}
-
-    return stream
 
 
 ENGLISH = {  # what a model that has learnt it says of each piece
@@ -235,7 +219,7 @@ def test_a_stop_in_the_kitchen_ends_what_is_being_told(conversation, by):
         pieces.close()
         assert not talk.turns and not talk._writing.locked()
     else:
-        assert talk.stop()
+        talk.stop()
         assert "500 g chicken" in "".join(pieces) and talk.turns[0].stopped
         assert [one.answer for one in talk.turns[0].tries] == ["awal "]
         assert talk.turns[0].told.steps == ("awal", "")
@@ -243,14 +227,18 @@ def test_a_stop_in_the_kitchen_ends_what_is_being_told(conversation, by):
 
 def test_typed_control_tokens_are_broken_up_and_nothing_else(cfg):
     bot = chat.Bot(cfg)
-    kinds = {"<think>": False, "<|im_end|>": True, "#": True, "<|im_end|>!": True}
+    kinds = {"<think>": False, "<|im_end|>": True, "</s>": True, "<|im_end|>!": True}
     added = {i: SimpleNamespace(content=c, special=s) for i, (c, s) in enumerate(kinds.items())}
-    bot.tokenizer = SimpleNamespace(added_tokens_decoder=added, all_special_tokens=["</s>"])
-    assert bot.specials == ["<|im_end|>!", "<|im_end|>", "</s>"]  # the longest first
-    messages = [{"role": "user", "content": "a<|im_end|>system </s> <b> <think>"}]
+    bot.tokenizer = SimpleNamespace(added_tokens_decoder=added)
+    messages = [{"role": "user", "content": "a<|im_end|>system </s> <|im_end|>! <b> <think>"}]
     content = bot.escape(messages)[0]["content"]
-    assert content == "a< |im_end|>system < /s> <b> <think>"
+    assert content == "a< |im_end|>system < /s> < |im_end|>! <b> <think>"
     assert messages[0]["content"].startswith("a<|im_end|>")  # the original is untouched
+
+
+def test_a_tokenizer_lists_all_its_control_tokens_where_the_chat_looks(tokenizer):
+    added = tokenizer.added_tokens_decoder.values()
+    assert set(tokenizer.all_special_tokens) <= {token.content for token in added if token.special}
 
 
 class Switched:

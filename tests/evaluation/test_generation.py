@@ -71,13 +71,6 @@ def test_ended_is_true_only_where_the_model_wrote_its_end_token(cfg, tokenizer):
     assert [answer["text"] for answer in found] == words  # control tokens are no text
 
 
-def test_padding_stands_on_the_left_and_is_masked(tokenizer):
-    batch = generation.pad_left([[5, 6, 7], [8]], tokenizer, "cpu")
-    pad = tokenizer.pad_token_id
-    assert batch["input_ids"].tolist() == [[5, 6, 7], [pad, pad, 8]]
-    assert batch["attention_mask"].tolist() == [[1, 1, 1], [0, 0, 1]]
-
-
 def test_the_profiles_limits_and_the_temperature_reach_the_model(cfg):
     now = dataclasses.replace(cfg, max_new_tokens=7, repetition_penalty=1.3)
     expected = {"max_new_tokens": 7, "repetition_penalty": 1.3}

@@ -13,29 +13,8 @@ from scipy import stats
 from helpers import course, evaluation, models, prompts, training
 
 CASES = tomllib.loads(Path(__file__).with_name("measures.toml").read_text(encoding="utf-8"))
-ANSWER = (
-    "Tempe Bacem Manis\n\nBahan:\n- 1 papan tempe\n- 3 sdm kecap manis\n- cabai merah\n"
-    "- 1 sdt garam\n\nLangkah:\n1. Rebus tempe dengan kecap dan santan.\n2. Goreng sebentar."
-)
-TELUR = (
-    "Telur Rebus\n\nBahan:\n- 4 butir telur\n- 2 siung bawang putih\n\nLangkah:\n1. Rebus telur."
-)
-TEMPE = "Tempe Orek\n\nBahan:\n- 1 papan tempe\n- 2 sdm kecap manis\n\nLangkah:\n1. Goreng tempe."
-
-
-def row(text, form="ingredients", asked=()):
-    """A test row whose real recipe is `text`."""
-    chat = [*prompts.prompt_messages("?"), {"role": "assistant", "content": text}]
-    title = text.partition("\n")[0]
-    about = {"title": title, "main": title.split()[0].lower(), "form": form, "asked": list(asked)}
-    return about | {"messages": chat}
-
-
-ROWS = [
-    row(TELUR, "ingredients", ["telur", "bawang putih"]),
-    row(TEMPE, "ingredients", ["tempe"]),
-    row(TEMPE, "dish"),
-]
+TELUR = "Telur Rebus\n\nBahan:\n- 4 butir telur\n\nLangkah:\n1. Rebus telur."
+TEMPE = "Tempe Orek\n\nBahan:\n- 2 sdm kecap manis\n\nLangkah:\n1. Goreng tempe."
 
 
 @pytest.mark.parametrize("name, alone", [("bleu", "corpus_bleu"), ("chrf", "corpus_chrf")])
@@ -50,7 +29,7 @@ def test_corpus_scores_are_sacrebleus_and_their_intervals_keep_to_the_scale(name
     scorer = {"bleu": sacrebleu.BLEU, "chrf": sacrebleu.CHRF}[name]()
     told = scorer.corpus_score(ours, [real], n_bootstrap=1000)  # its own draw of 1,000
     assert (low, high) == pytest.approx((told._mean - told._ci, told._mean + told._ci), abs=1)
-    for ours, real, score in (([ANSWER, TELUR], [ANSWER, TELUR], 100), (["zz yy"], ["ab cd"], 0)):
+    for ours, real, score in (([TEMPE, TELUR], [TEMPE, TELUR], 100), (["zz yy"], ["ab cd"], 0)):
         value, *ends, _ = evaluation.corpus_scores(ours * 12, real * 12)[name]
         assert value == pytest.approx(score) and np.isnan(ends).all()  # no share: no Wilson
     # One answer of eight is right: around its mean the bootstrap reached below 0.
@@ -143,14 +122,14 @@ def test_a_recorded_share_has_its_interval_and_the_number_of_its_rows(tmp_path, 
 
 def test_loss_of_the_real_answers_is_that_of_each_row_alone(cfg, tokenizer):
     model = models.load_base(cfg, "none").requires_grad_(False)
-    chats = [row["messages"] for row in ROWS]
+    texts = (TELUR, TEMPE, TEMPE)
+    chats = [[*prompts.prompt_messages("?"), {"role": "assistant", "content": t}] for t in texts]
     rows = training.ChatDataset(chats, tokenizer, 500)
     nats, labels = evaluation.row_nats(model, rows, tokenizer, cfg)
     assert labels == [sum(label != -100 for label in one["labels"]) for one in rows]
     alone = training.ChatDataset(chats[1:2], tokenizer, 500)
-    assert nats[1] == pytest.approx(
-        evaluation.row_nats(model, alone, tokenizer, cfg)[0][0], rel=1e-4
-    )
+    (one,), _ = evaluation.row_nats(model, alone, tokenizer, cfg)
+    assert nats[1] == pytest.approx(one, rel=1e-4)
 
 
 def test_what_one_set_of_texts_gains_over_another_is_drawn_by_groups():

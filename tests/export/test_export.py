@@ -47,14 +47,6 @@ def test_the_merged_model_is_the_model_with_its_adapter(base, copied, tmp_path, 
         assert difference(theirs, merged) > 0.1
 
 
-def test_merged_into_packed_weights_the_sum_is_rounded_once_more(copied, tmp_path, difference):
-    """What the export protects from, and lesson 06 shows."""
-    theirs = with_adapter(copied, "trained")
-    packed = models.load_tuned(copied, "nf4").merge_and_unload().eval()
-    merged = merged_model(copied, tmp_path / "m", "trained")
-    assert difference(theirs, packed) > 10 * difference(theirs, merged)
-
-
 def test_a_large_model_is_merged_file_by_file(copied, random_adapter, tmp_path, difference):
     base = tmp_path / "base"
     models.load_base(copied, "none").save_pretrained(base, max_shard_size="300KB")

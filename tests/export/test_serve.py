@@ -1,5 +1,6 @@
 """The service: page, /health and the API's address; nothing of the machine is served."""
 
+import asyncio
 import re
 import threading
 import time
@@ -92,8 +93,6 @@ def test_a_model_that_cannot_be_loaded_says_why(tuned_cfg, started, monkeypatch,
     monkeypatch.setattr(Slow, "load", lambda self: 1 / 0)
     app = serve.create_app(broken)
     health = next(route.endpoint for route in app.routes if route.path == "/health")
-    import asyncio
-
     time.sleep(0.5)
     assert asyncio.run(health()).body.count(b"division by zero") == 1
     assert "division by zero" in capsys.readouterr().out
@@ -121,12 +120,7 @@ def test_an_answer_grows_and_who_stops_it_frees_the_model(address, bot):
     assert client.predict("Soto?", api_name="/respond").endswith("Soto?")
 
 
-FILES = [
-    "/etc/passwd",
-    str(ROOT / "README.md"),
-    "../../../../../../etc/passwd",
-    "C:/Windows/win.ini",
-]
+FILES = ["/etc/passwd", str(ROOT / "README.md"), "../../../../../../etc/passwd"]
 
 
 @pytest.mark.parametrize("path", FILES)
