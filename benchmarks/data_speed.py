@@ -120,7 +120,7 @@ def losses(way, folder: Path) -> dict:
     }
 
 
-def variant(name: str, profile: str, language: str, rows: int) -> dict:
+def variant(name: str, profile: str, rows: int) -> dict:
     """Time and memory of a sound file; then what is lost of a broken one."""
     from helpers.memory import MemoryMonitor
 

@@ -116,10 +116,8 @@ def one_run(form: str, cfg, tokenizer, tokens: int) -> dict:
 def main() -> None:
     from helpers import models
 
-    parser = bench.parser()
-    parser.add_argument("--tokens", type=int, default=60_000, help="to practise with, of each form")
-    given = parser.parse_args()
-    cfg = settings.load(given.profile, given.language)
+    given = bench.parser(tokens=60_000).parse_args()
+    cfg = settings.load(given.profile)
     cfg = dataclasses.replace(cfg, epochs=1.0, max_length=320, evals_per_epoch=1)
     tokenizer, runs = models.load_tokenizer(cfg), []
     for form in FORMS:
