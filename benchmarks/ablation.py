@@ -43,7 +43,6 @@ def one_run(name: str, cfg, rows: dict, tokenizer) -> dict:
         "targets": targets,
         "learning_rate": cfg.learning_rate,
         "parameters": trainer.model.get_nb_trainable_parameters()[0],
-        "training_loss": bench.logged(trainer, "loss")[-1][1],
         "seconds_per_step": bench.logged(trainer, "train_runtime")[-1][1] / cfg.max_steps,
         "validation_loss": trainer.evaluate()["eval_loss"],
     }

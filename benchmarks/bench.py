@@ -20,7 +20,17 @@ from helpers.files import write_json
 from pipeline.doctor import versions
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("python", "torch", "transformers", "peft", "bitsandbytes", "trl", "pandas", "pyarrow", "polars")
+PACKAGES = (
+    "python",
+    "torch",
+    "transformers",
+    "peft",
+    "bitsandbytes",
+    "trl",
+    "pandas",
+    "pyarrow",
+    "polars",
+)
 
 
 def about() -> dict:

@@ -36,13 +36,11 @@ def main() -> None:
     state = trainer.state
     found = {
         "train_rows": len(rows["train"]),
-        "validation_rows": len(rows["validation"]),
         "patience": cfg.patience,
         "steps_per_pass": a_pass,
         "planned_steps": state.max_steps,
         "best_step": state.best_global_step,
         "stopped_step": state.global_step,
-        "minutes": bench.logged(trainer, "train_runtime")[-1][1] / 60,
         "training": bench.logged(trainer, "loss"),
         "validation": bench.logged(trainer, "eval_loss"),
     }

@@ -80,7 +80,9 @@ def page(name: str, language: str) -> str:
 def main() -> None:
     """Both pages of profiles, and the tables in both READMEs."""
     for language, readme in READMES.items():
-        write_text(HERE.parent / "docs" / language / "profiles.md", page(f"profiles.{language}", language))
+        write_text(
+            HERE.parent / "docs" / language / "profiles.md", page(f"profiles.{language}", language)
+        )
         write_part(readme, "cards", page("cards", language))
 
 

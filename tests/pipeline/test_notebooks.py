@@ -315,7 +315,6 @@ cloud = types.ModuleType("helpers.cloud")
 cloud.prepare = lambda: print("prepared from", sys.path[0])
 sys.modules["helpers"] = types.ModuleType("helpers")
 sys.modules["helpers"].cloud = cloud
-exec(open("cell.py").read())
 """
 
 
@@ -323,10 +322,10 @@ exec(open("cell.py").read())
 def test_the_first_cell_fetches_the_course_on_a_cloud_and_does_nothing_elsewhere(
     tmp_path, platform
 ):
-    (tmp_path / "cell.py").write_text(publish.bootstrap_source(), encoding="utf-8")
+    command = [sys.executable, "-c", DRIVER + publish.bootstrap_source()]
     clouds = ("COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE")
     env = {k: v for k, v in os.environ.items() if k not in clouds} | {platform: "1"}
     how = {"cwd": tmp_path, "env": env, "capture_output": True, "text": True}
-    said = [subprocess.run([sys.executable, "-c", DRIVER], **how).stdout for _ in range(2)]
+    said = [subprocess.run(command, **how).stdout for _ in range(2)]
     prepared = f"prepared from {tmp_path / 'dapur-llm'}\n"
     assert said == (["", ""] if platform == "OTHER" else ["git clone\n" + prepared, prepared])
