@@ -57,9 +57,8 @@ def run_lessons(
     # A closed terminal or a job's end is like Ctrl-C: the kernel is ended, the run incomplete.
     for name in {"SIGTERM", "SIGHUP"} & set(dir(signal)):
         signal.signal(getattr(signal, name), signal.default_int_handler)
-    how = {"fresh": fresh, "given": given, "on_stderr": as_json}
-    summary = run_course(cfg, chosen, load_gates(), **how)
-    # Standard output then holds the object and nothing else.
+    # With --json standard output holds the object and nothing else.
+    summary = run_course(cfg, chosen, load_gates(), fresh=fresh, given=given, on_stderr=as_json)
     if as_json:
         tell(summary, as_json)
     raise typer.Exit(summary["exit_code"])
