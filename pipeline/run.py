@@ -213,10 +213,12 @@ def judge_run(cfg: Settings, lessons, outcomes, table: list[dict], folder: Path)
         # The figures in course.toml were measured with a torch for the CPU, which takes less.
         usual = item.get("memory", {}).get(cfg.profile)
         if done.name in passed and usual and not torch_cuda_build():
-            row = {"notebook": done.name} | dict.fromkeys(("low", "high", "n"))
-            row |= {"name": "peak_memory_gb", "unit": "GB", "value": done.peak_memory_gb}
-            over = {"name": "memory_over_measured", "unit": "times"}
-            metrics += [row, row | over | {"value": done.peak_memory_gb / usual}]
+            for name, value, unit in (
+                ("peak_memory_gb", done.peak_memory_gb, "GB"),
+                ("memory_over_measured", done.peak_memory_gb / usual, "times"),
+            ):
+                row = {"notebook": done.name, "name": name, "value": value, "unit": unit}
+                metrics.append(row | dict.fromkeys(("low", "high", "n")))
     write_json(folder / "metrics.json", metrics)
     # The run is red where a lesson failed, a gate does not hold, or a measured lesson has none.
     mine = gates.gates_for(table, cfg)

@@ -4,7 +4,6 @@ import importlib
 import json
 import re
 import shlex
-import subprocess
 import tomllib
 
 import pytest
@@ -169,9 +168,3 @@ def test_the_keys_of_a_gate_are_those_that_gates_have():
     used = {key for gate in tomllib.loads(page("pipeline/gates.toml"))["gate"] for key in gate}
     told = re.findall(r"^\| (`\w+`(?:, `\w+`)*) \|", page("docs/en/pipeline.md"), re.M)
     assert used <= set(re.findall(r"`(\w+)`", " ".join(told)))
-
-
-def test_the_top_of_the_house_is_tidy():
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True).stdout
-    top = {name.split("/")[0] for name in tracked.split()}
-    assert len([name for name in top if not name.startswith(".")]) <= 17
