@@ -5,7 +5,8 @@
 Needs lesson 02. The profile's settings, with one choice changed in each run: rank 4 or 64, adapters
 on other layers, a learning rate of a quarter or four times. Alpha stays twice the rank. Every run
 starts from the same seed, sees the same rows in the same order, and is scored on the same
-validation rows. Lesson 03 shows the table that this writes.
+validation rows. At least 4 steps, of which the first quarter is warm-up. Lesson 03 shows the table
+that this writes.
 """
 
 import dataclasses
@@ -42,7 +43,6 @@ def one_run(name: str, cfg, rows: dict, tokenizer) -> dict:
         "targets": targets,
         "learning_rate": cfg.learning_rate,
         "parameters": trainer.model.get_nb_trainable_parameters()[0],
-        "training_loss": bench.logged(trainer, "loss")[-1][1],
         "seconds_per_step": bench.logged(trainer, "train_runtime")[-1][1] / cfg.max_steps,
         "validation_loss": trainer.evaluate()["eval_loss"],
     }
@@ -55,10 +55,8 @@ def one_run(name: str, cfg, rows: dict, tokenizer) -> dict:
 def main() -> None:
     from helpers import models
 
-    parser = bench.parser()
-    parser.add_argument("--steps", type=int, default=30, help="at least 4, the first are warm-up")
-    given = parser.parse_args()
-    cfg = bench.shortened(settings.load(given.profile, given.language), given.steps)
+    given = bench.parser(steps=30).parse_args()
+    cfg = bench.shortened(settings.load(given.profile), given.steps)
     tokenizer = models.load_tokenizer(cfg)
     rows, runs = bench.saved_rows(cfg, tokenizer), []
     for name in CHANGES:

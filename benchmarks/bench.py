@@ -6,7 +6,6 @@ torch is imported by what needs it, so that a script which only starts others st
 import argparse
 import dataclasses
 import datetime
-import importlib.metadata
 import json
 import os
 import platform
@@ -18,50 +17,58 @@ from pathlib import Path
 import psutil
 
 from helpers.files import write_json
+from pipeline.doctor import versions
 
 RESULTS = Path(__file__).parent / "results"
-PACKAGES = ("torch", "transformers", "peft", "bitsandbytes", "trl", "pandas", "pyarrow", "polars")
+PACKAGES = (
+    "python",
+    "torch",
+    "transformers",
+    "peft",
+    "bitsandbytes",
+    "trl",
+    "pandas",
+    "pyarrow",
+    "polars",
+)
 
 
 def about() -> dict:
     """Date, versions, machine and its load a minute before, to stand at the head of a result."""
-    versions = {"python": platform.python_version()}
-    installed = {found.name.lower() for found in importlib.metadata.distributions()}
-    for name in PACKAGES:
-        if name in installed:
-            versions[name] = importlib.metadata.version(name)
+    found = versions()
     memory = psutil.virtual_memory().total / 1e9
     return {
         "date": datetime.date.today().isoformat(),
-        "versions": versions,
+        "versions": {name: found[name] for name in PACKAGES if name in found},
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, {memory:.0f} GB",
         "load": round(psutil.getloadavg()[0], 2),
     }
 
 
-def parser() -> argparse.ArgumentParser:
-    """--profile, --language and --json; the script's own docstring is its help."""
+def parser(**options) -> argparse.ArgumentParser:
+    """--profile, --json and the script's own `options`, each with its default.
+
+    The script's docstring is its help.
+    """
     found = argparse.ArgumentParser(
         description=sys.modules["__main__"].__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     found.add_argument("--profile", default="cpu")
-    found.add_argument("--language", default="id")
     found.add_argument("--json", type=Path, help="keep the result in this file")
+    for name, value in options.items():
+        found.add_argument(f"--{name}", type=type(value), default=value)
     return found
 
 
 def in_turns(variant, names: list[str], **options) -> dict:
     """Measure each of the `names` in turns: an ordinary machine's speed moves from hour to hour.
 
-    `variant(name, profile, language, ...)` measures one and returns numbers by name; `options` are
-    further options of the script with their defaults. Each measurement has a process of its own,
-    so that its memory is its own too. Returns, and keeps with --json, the values of each round.
+    `variant(name, profile, ...)` measures one and returns numbers by name; `options` are further
+    options of the script with their defaults. Each measurement has a process of its own, so that
+    its memory is its own too. Returns, and keeps with --json, the values of each round.
     """
-    script = parser()
-    for name, value in options.items():
-        script.add_argument(f"--{name}", type=type(value), default=value)
-    script.add_argument("--rounds", type=int, default=2)
+    script = parser(rounds=2, **options)
     script.add_argument("--variant", help=argparse.SUPPRESS)
     given = vars(script.parse_args())
     rounds, kept, chosen = given.pop("rounds"), given.pop("json"), given.pop("variant")

@@ -1,10 +1,9 @@
 """Minutes and peak memory of each lesson, as a run of the whole course recorded them.
 
-    python benchmarks/course_minutes.py [RUN [LATER ...]] [--json FILE]
+    python benchmarks/course_minutes.py [RUN] [--json FILE]
 
 RUN: a folder like runs/<stamp> in which every lesson passed; without it the newest run. Make one
-with `bash run_all.sh --fresh`, so that nothing of an earlier run is used again. LATER: runs of
-single lessons on the same machine, whose numbers take the place of the first run's.
+with `bash run_all.sh --fresh`, so that nothing of an earlier run is used again.
 """
 
 from pathlib import Path
@@ -16,12 +15,10 @@ from helpers.files import read_json, write_json
 from helpers.settings import ROOT
 
 
-def read(folder: Path, *later: Path) -> dict:
+def read(folder: Path) -> dict:
     """Minutes and GB by lesson, and what the run says of itself."""
-    run, passed = read_json(folder / "summary.json"), {}
-    for part in (folder, *later):
-        done = read_json(part / "summary.json")["notebooks"]
-        passed |= {one["name"]: one for one in done if one["status"] == "passed"}
+    run = read_json(folder / "summary.json")
+    passed = {one["name"]: one for one in run["notebooks"] if one["status"] == "passed"}
     assert set(passed) == {one["name"] for one in lessons()}, f"{folder}: not the whole course"
     return {
         "stamp": run["stamp"],
@@ -37,9 +34,9 @@ def read(folder: Path, *later: Path) -> dict:
 def main() -> None:
     newest = ROOT / "runs" / (ROOT / "runs" / "latest.txt").read_text(encoding="utf-8").strip()
     parser = bench.parser()
-    parser.add_argument("run", nargs="*", type=Path, default=[newest])
+    parser.add_argument("run", nargs="?", type=Path, default=newest)
     given = parser.parse_args()
-    found = read(*given.run)
+    found = read(given.run)
     for name, minutes in found["minutes"].items():
         print(f"{name:24} {minutes:5.1f} min {found['peak_gb'][name]:4.1f} GB")
     print(f"total: {sum(found['minutes'].values()):.1f} min")

@@ -4,7 +4,8 @@
 
 Needs lesson 02. The profile's settings, evaluated after every pass, with the early stopping and the
 best adapter at the end that lesson 03 uses. The rows of all passes are the same: nothing is asked
-for anew. Lesson 03 draws the curve that this writes.
+for anew. It ends after --passes at the latest, which are at least 5. Lesson 03 draws the curve that
+this writes.
 """
 
 import dataclasses
@@ -18,11 +19,8 @@ from helpers import settings
 def main() -> None:
     from helpers import models
 
-    parser = bench.parser()
-    parser.add_argument("--recipes", type=int, default=24)
-    parser.add_argument("--passes", type=int, default=20, help="at most so many, at least 5")
-    given = parser.parse_args()
-    cfg = settings.load(given.profile, given.language)
+    given = bench.parser(recipes=24, passes=20).parse_args()
+    cfg = settings.load(given.profile)
     tokenizer = models.load_tokenizer(cfg)
 
     # Lesson 02's file holds one pass after the other, so its first rows are of different recipes.
@@ -38,13 +36,11 @@ def main() -> None:
     state = trainer.state
     found = {
         "train_rows": len(rows["train"]),
-        "validation_rows": len(rows["validation"]),
         "patience": cfg.patience,
         "steps_per_pass": a_pass,
         "planned_steps": state.max_steps,
         "best_step": state.best_global_step,
         "stopped_step": state.global_step,
-        "minutes": bench.logged(trainer, "train_runtime")[-1][1] / 60,
         "training": bench.logged(trainer, "loss"),
         "validation": bench.logged(trainer, "eval_loss"),
     }

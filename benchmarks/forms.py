@@ -83,7 +83,7 @@ class Rows:
 
 
 def one_run(form: str, cfg, tokenizer, tokens: int) -> dict:
-    """Practise one form: rows, tokens a row, minutes, BLEU and chrF of the validation steps."""
+    """Practise one form: rows, tokens a row, BLEU and chrF of the validation steps."""
     import sacrebleu
 
     from helpers import generation, memory, training
@@ -107,23 +107,27 @@ def one_run(form: str, cfg, tokenizer, tokens: int) -> dict:
         written += rows.steps_of([next(texts) for _ in some], len(theirs))
         real += theirs
     minutes = bench.logged(trainer, "train_runtime")[-1][1] / 60
-    run = {"form": form, "tokens": tokens, "rows": len(data)}
-    run |= {"tokens_a_row": data.tokens / len(data)}
-    run |= {"minutes": minutes, "bleu": sacrebleu.corpus_bleu(written, [real]).score}
-    run |= {"chrf": sacrebleu.corpus_chrf(written, [real]).score, "steps": len(real)}
     del trainer, model
     memory.free()
-    return run
+    return {
+        "form": form,
+        "tokens": tokens,
+        "rows": len(data),
+        "tokens_a_row": data.tokens / len(data),
+        "minutes": minutes,
+        "bleu": sacrebleu.corpus_bleu(written, [real]).score,
+        "chrf": sacrebleu.corpus_chrf(written, [real]).score,
+        "steps": len(real),
+    }
 
 
 def main() -> None:
     from helpers import models
 
-    parser = bench.parser()
-    parser.add_argument("--tokens", type=int, default=40_000, help="to practise with, of each form")
+    parser = bench.parser(tokens=40_000)
     parser.add_argument("--forms", nargs="+", default=FORMS, choices=FORMS)
     given = parser.parse_args()
-    cfg = settings.load(given.profile, given.language)
+    cfg = settings.load(given.profile)
     cfg = dataclasses.replace(cfg, epochs=1.0, max_length=320, evals_per_epoch=1)
     tokenizer = models.load_tokenizer(cfg)
     file = given.json or bench.RESULTS / "forms_cpu.json"

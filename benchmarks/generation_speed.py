@@ -62,14 +62,12 @@ def chat(name: str, cfg, chats: list[list[dict]]) -> dict:
     }
 
 
-def variant(
-    name: str, profile: str, language: str, prompts: int, alone: int, chats: int, tokens: int
-) -> dict:
+def variant(name: str, profile: str, prompts: int, alone: int, chats: int, tokens: int) -> dict:
     """One way to answer."""
     from helpers import models, settings, splits
     from helpers.memory import MemoryMonitor
 
-    cfg = dataclasses.replace(settings.load(profile, language), max_new_tokens=tokens)
+    cfg = dataclasses.replace(settings.load(profile), max_new_tokens=tokens)
     tokenizer, asked = models.load_tokenizer(cfg), []
     for row in splits.read_split(cfg, "test"):
         if row["form"] in (cfg.task, "ingredients, train"):

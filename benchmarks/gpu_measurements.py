@@ -51,7 +51,7 @@ def random_rows(cfg, vocabulary: int) -> list[dict]:
     return rows
 
 
-def variant(name: str, profile: str, language: str, steps: int) -> dict:
+def variant(name: str, profile: str, steps: int) -> dict:
     """Train `steps` updates of the profile `name`; figures in MB (10^6 bytes)."""
     import torch
 

@@ -94,7 +94,7 @@ def main() -> None:
     from helpers import models
 
     given = bench.parser().parse_args()
-    cfg = settings.load(given.profile, given.language)
+    cfg = settings.load(given.profile)
     table = pd.read_csv(settings.ROOT / "data" / "people" / "words.csv")
     tokenizer, runs = models.load_tokenizer(cfg), []
     for name in NOISE:

@@ -6,7 +6,6 @@ The profiles, tables of results, and the goals of goals.toml beside what was mea
 get the table of cards, between its two marks. No figure stands in this file or in the templates.
 """
 
-import statistics
 import tomllib
 from pathlib import Path
 
@@ -25,10 +24,12 @@ CARDS += ("gpu-24gb", "colab-t4")
 NAMES = ("training_speed_cpu", "generation_speed_cpu", "data_speed", "course_minutes")
 
 
-def mean(result: dict, name: str, key: str) -> float | None:
-    """Mean of a figure over the rounds of a variant; None where it was not measured."""
-    values = [one[key] for one in result["rounds"][name] if key in one]
-    return statistics.mean(values) if values else None
+def means(result: dict) -> dict[str, dict[str, float]]:
+    """Variant -> mean of each of its figures over the rounds."""
+    found = {}
+    for name, rounds in result["rounds"].items():
+        found[name] = pd.DataFrame(rounds).mean(numeric_only=True).to_dict()
+    return found
 
 
 def reached(goal: dict, found: dict) -> tuple[float, bool]:
@@ -38,25 +39,14 @@ def reached(goal: dict, found: dict) -> tuple[float, bool]:
         minutes = result["cold"]["minutes"].items()
         value = sum(took for name, took in minutes if name < goal["of"])
     else:
-        value = mean(result, goal["of"], goal["key"])
-    others = [mean(result, name, goal["key"]) for name in goal.get("over", ())]
+        figures = means(result)
+        value = figures[goal["of"]][goal["key"]]
+        others = [figures[name][goal["key"]] for name in goal.get("over", ())]
     if goal["how"] == "times":
         value /= max(others)
     elif goal["how"] == "above":
         value -= min(others)
     return value, value >= goal["least"] if "least" in goal else value <= goal["most"]
-
-
-def table(result: dict, columns: dict[str, str]) -> list[list[str]]:
-    """Rows of a table: each variant with its means; `columns`: key -> format."""
-    rows = []
-    for name in result["rounds"]:
-        row = [name]
-        for key, form in columns.items():
-            value = mean(result, name, key)
-            row.append("–" if value is None else format(value, form))
-        rows.append(row)
-    return rows
 
 
 def on_cards() -> tuple[dict, dict]:
@@ -70,8 +60,8 @@ def on_cards() -> tuple[dict, dict]:
     return counted, about | {"more": (found["peak_mb"] - found["predicted_mb"]).max() / 1e3}
 
 
-def page(language: str) -> str:
-    """The whole page in one language, Markdown; Indonesian numbers have a comma."""
+def page(name: str, language: str) -> str:
+    """The template `name`.md.j2 in one language, Markdown; Indonesian numbers have a comma."""
     made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(HERE, encoding="utf-8"),
         trim_blocks=True,
@@ -83,32 +73,17 @@ def page(language: str) -> str:
     goals = tomllib.loads((HERE / "goals.toml").read_text(encoding="utf-8"))["goal"]
     shown = [(goal, *reached(goal, found)) for goal in goals]
     made.filters["n"] = lambda text: written(str(text), language)
-    made.globals |= {"table": table, "profiles": profiles()}
-    return made.get_template(f"profiles.{language}.md.j2").render(found, goals=shown) + "\n"
-
-
-def cards(language: str) -> str:
-    """The READMEs' table: a column for each card, Markdown; GB, 10^9 bytes of tensors."""
-    gb, known = on_cards()[0]["gb"], profiles()
-    columns = [["", "---"]]
-    columns[0] += {
-        "en": "Base model|Training, GB: planned|counted|measured|Chat, GB: counted",
-        "id": "Model dasar|Latihan, GB: menurut rencana|dihitung|diukur|Obrolan, GB: dihitung",
-    }[language].split("|")
-    for name in CARDS:
-        card = known[name]["hardware"][language].split(",")[0]
-        model = known[name]["base_model"].split("/")[1].replace("-Instruct", "")
-        sizes = [gb[name][part] for part in ("planned", "train", "measured", "chat")]
-        sizes = [f"{size:.1f}" if size else "–" for size in sizes]
-        columns.append([card, "---:", model, *(written(size, language) for size in sizes)])
-    return "".join(f"| {' | '.join(row)} |\n" for row in zip(*columns, strict=True))
+    made.globals |= {"means": means, "profiles": profiles(), "language": language}
+    return made.get_template(f"{name}.md.j2").render(found, goals=shown, cards=CARDS) + "\n"
 
 
 def main() -> None:
     """Both pages of profiles, and the tables in both READMEs."""
     for language, readme in READMES.items():
-        write_text(HERE.parent / "docs" / language / "profiles.md", page(language))
-        write_part(readme, "cards", cards(language))
+        write_text(
+            HERE.parent / "docs" / language / "profiles.md", page(f"profiles.{language}", language)
+        )
+        write_part(readme, "cards", page("cards", language))
 
 
 if __name__ == "__main__":

@@ -50,15 +50,13 @@ def one_seed(first, cfg) -> dict:
 def main() -> None:
     import pandas as pd
 
-    parser = bench.parser()
-    parser.add_argument("--seeds", type=int, default=5, help="how many")
-    given = parser.parse_args()
+    given = bench.parser(seeds=5).parse_args()
     file = given.json or bench.RESULTS / "spread_cpu.json"
-    first = settings.load(given.profile, given.language)
+    first = settings.load(given.profile)
     runs = read_json(file)["runs"] if file.is_file() else []
     for seed in range(first.seed, first.seed + given.seeds):
         if seed not in [run["seed"] for run in runs]:
-            runs.append(one_seed(first, settings.load(given.profile, given.language, seed=seed)))
+            runs.append(one_seed(first, settings.load(given.profile, seed=seed)))
             about = bench.about() | {"profile": first.profile, "task": first.task}
             write_json(file, about | {"runs": runs})
     rows = [{name: run[name][0] for name in SHOWN if name in run} for run in runs]

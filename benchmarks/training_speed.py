@@ -122,14 +122,14 @@ def make_trainer(name: str, cfg, rows: list[dict], tokenizer, common: dict):
     )
 
 
-def variant(name: str, profile: str, language: str, steps: int) -> dict:
+def variant(name: str, profile: str, steps: int) -> dict:
     """Train `steps` updates of the profile's batch and measure; one more comes first."""
     from transformers import TrainerCallback
 
     from helpers import evaluation, models, settings
     from helpers.memory import MemoryMonitor
 
-    cfg, starts = settings.load(profile, language), []
+    cfg, starts = settings.load(profile), []
     tokenizer = models.load_tokenizer(cfg)
     parts = bench.saved_rows(cfg, tokenizer)
     rows = [parts["train"][number] for number in range((steps + 1) * cfg.batch)]

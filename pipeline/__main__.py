@@ -57,9 +57,8 @@ def run_lessons(
     # A closed terminal or a job's end is like Ctrl-C: the kernel is ended, the run incomplete.
     for name in {"SIGTERM", "SIGHUP"} & set(dir(signal)):
         signal.signal(getattr(signal, name), signal.default_int_handler)
-    how = {"fresh": fresh, "given": given, "on_stderr": as_json}
-    summary = run_course(cfg, chosen, load_gates(), **how)
-    # Standard output then holds the object and nothing else.
+    # With --json standard output holds the object and nothing else.
+    summary = run_course(cfg, chosen, load_gates(), fresh=fresh, given=given, on_stderr=as_json)
     if as_json:
         tell(summary, as_json)
     raise typer.Exit(summary["exit_code"])
@@ -98,14 +97,14 @@ def doctor(language: Language = "id", as_json: Json = False) -> None:
 
 
 @app.command()
-def lint(paths: Annotated[list[Path] | None, Argument()] = None, as_json: Json = False) -> None:
-    """Check notebooks, all lessons when none is given. Exit code 1: there are problems."""
+def lint() -> None:
+    """Check the notebooks of the lessons. Exit code 1: there are problems."""
     from .lint import lint_notebook
 
-    # Notebooks of one's own may be checked too, as the lesson that their file is named after.
-    files = paths or notebook_files()
-    found = [one for path in files for one in lint_notebook(read_notebook(path), path.stem)]
-    tell({"notebooks": len(files), "problems": found}, as_json)
+    found = []
+    for path in notebook_files():
+        found += lint_notebook(read_notebook(path), path.stem)
+    tell({"problems": found})
     raise typer.Exit(1 if found else 0)
 
 

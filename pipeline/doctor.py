@@ -120,8 +120,12 @@ def versions() -> dict[str, str]:
 
 def facts() -> dict:
     """What is here: the machine and the profile that it gets."""
-    ram, device = psutil.virtual_memory(), find_device()
-    found = {"system": platform.platform(), "memory_gb": round(ram.total / 1e9, 1)}
-    found |= {"memory_free_gb": round(ram.available / 1e9, 1), "device": device.name}
-    packages = {name: versions().get(name) for name in ("python", "torch", "transformers")}
-    return found | {"profile": profile_for(device, profiles()), "versions": packages}
+    ram, device, known = psutil.virtual_memory(), find_device(), versions()
+    return {
+        "system": platform.platform(),
+        "memory_gb": round(ram.total / 1e9, 1),
+        "memory_free_gb": round(ram.available / 1e9, 1),
+        "device": device.name,
+        "profile": profile_for(device, profiles()),
+        "versions": {name: known.get(name) for name in ("python", "torch", "transformers")},
+    }

@@ -13,6 +13,7 @@ import sys
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import nbformat
@@ -23,6 +24,7 @@ from helpers.files import printable, read_json, write_json
 from .publish import own_cells
 
 POLL = 0.25  # seconds between two looks at a running notebook
+UNBEGUN = {"cell": None, "error": ""}  # the state of a child that has written none
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # a terminal's
 
 
@@ -56,6 +58,30 @@ def ask_driver() -> tuple[str, int]:
     return "", 0
 
 
+def start_child(
+    path: Path, output: Path, parameters: dict, env: dict, limit: float
+) -> subprocess.Popen:
+    """Start the process that runs one notebook; what it writes stands beside `output`."""
+    job = {
+        "notebook": str(path.resolve()),
+        "output": str(output),
+        "state": str(output.with_suffix(".state")),
+        "steps": str(output.with_suffix(".steps")),  # how far a long cell is, where it tells
+        "parameters": parameters,
+        "cell_limit": round(limit / 2),
+    }
+    # `record` writes to DAPUR_METRICS, a long cell to DAPUR_STEPS.
+    metrics = str(output.with_suffix(".metrics.json"))
+    env = env | {"DAPUR_METRICS": metrics, "DAPUR_STEPS": job["steps"]}
+    # The child is this module again, with the job as argument. Nobody is there to type, so it gets
+    # no input; what it says goes to its log.
+    command = [sys.executable, "-m", "pipeline.execute", json.dumps(job)]
+    with open(output.with_suffix(".log"), "w", encoding="utf-8") as log:
+        return subprocess.Popen(
+            command, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+        )
+
+
 def run_notebook(
     path: Path, folder: Path, parameters: dict, env: dict, limit: float, watch=lambda *now: None
 ) -> Outcome:
@@ -67,19 +93,10 @@ def run_notebook(
     Ctrl-C ends the kernel and gives the status "interrupted".
     """
     # All that the notebook leaves lies in the run's folder, under names that begin with its own.
-    place = folder.resolve() / path.stem
-    kinds = ("ipynb", "state", "steps", "log")  # steps: how far a long cell is, where it tells
-    output, state, steps, log = (Path(f"{place}.{kind}") for kind in kinds)
-    job = {"notebook": str(path.resolve()), "output": str(output), "state": str(state)}
-    job |= {"steps": str(steps), "parameters": parameters, "cell_limit": round(limit / 2)}
-    # The child is this module again, with the job as argument; `record` writes to DAPUR_METRICS.
-    command = [sys.executable, "-m", "pipeline.execute", json.dumps(job)]
-    env = env | {"DAPUR_METRICS": f"{place}.metrics.json", "DAPUR_STEPS": str(steps)}
+    output = folder.resolve() / path.name
+    state, steps = output.with_suffix(".state"), output.with_suffix(".steps")
+    child = start_child(path, output, parameters, env, limit)
     outcome, cells, seen, began = Outcome(path.stem, ""), read_cells(path), [], time.monotonic()
-    # Nobody is there to type, so it gets no input; what it says goes to its log.
-    with open(log, "w", encoding="utf-8") as file:
-        pipes = {"stdin": subprocess.DEVNULL, "stdout": file, "stderr": subprocess.STDOUT}
-        child = subprocess.Popen(command, env=env, **pipes)
     try:
         # A few times a second, until it has ended or its time is over.
         while child.poll() is None and not outcome.status:
@@ -89,11 +106,11 @@ def run_notebook(
             with suppress(psutil.Error):
                 seen = psutil.Process(child.pid).children(recursive=True)
                 memory = sum(process.memory_info().rss for process in seen)
-            now = describe_cell(cells, read_state(state)["cell"])
+            now = describe_cell(cells, (read_kept(state) or UNBEGUN)["cell"])
             used = [round(size / 1e9, 2) for size in (memory, ask_driver()[1])]
             before = outcome.peaks.get(now["heading"], used)
             outcome.peaks[now["heading"]] = [max(pair) for pair in zip(before, used)]
-            watch(now["code_cell"], seconds, used[0], read_steps(steps))
+            watch(now["code_cell"], seconds, used[0], read_kept(steps))
             outcome.status = "timeout" if seconds > limit else ""
             time.sleep(POLL)
     except KeyboardInterrupt:
@@ -108,9 +125,11 @@ def run_notebook(
     # What the child has written last: the cell that it was in, and its error if it had one.
     outcome.seconds = round(time.monotonic() - began, 1)
     outcome.peak_memory_gb = max((pair[0] for pair in outcome.peaks.values()), default=0.0)
-    found, why = read_state(state), f"the notebook took longer than its limit of {round(limit)} s"
-    if outcome.status:
-        found["error"] = why if outcome.status == "timeout" else "interrupted"
+    found = read_kept(state) or dict(UNBEGUN)
+    if outcome.status == "timeout":
+        found["error"] = f"the notebook took longer than its limit of {round(limit)} s"
+    elif outcome.status:
+        found["error"] = outcome.status
     # papermill writes the notebook at its end; of one that was stopped the lesson itself is left.
     judge_outcome(outcome, code, found, read_cells(output), cells)
     for path in (state, steps):
@@ -145,14 +164,9 @@ def judge_outcome(outcome: Outcome, code: int, state: dict, executed: list, cell
     outcome.failure = describe_cell(cells, where) | {"error": one_line(reason)}
 
 
-def read_state(path: Path) -> dict:
-    """What the child wrote: id of the running cell, error."""
-    return read_json(path) if path.is_file() else {"cell": None, "error": ""}
-
-
-def read_steps(path: Path) -> dict | None:
-    """What a long cell wrote: step, of, seconds left; None where it tells nothing."""
-    with suppress(OSError):  # it goes when the next cell begins
+def read_kept(path: Path) -> dict | None:
+    """What the child or a long cell wrote of itself; None where it tells nothing."""
+    with suppress(OSError):  # a cell's steps go when the next one begins
         return read_json(path)
     return None
 
@@ -218,7 +232,7 @@ def main(job: dict) -> int:
     # arrives in that moment is never read, and the run waits beside an idle kernel.
     OutputWidget.sync_state = lambda self: None
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    state = {"cell": None, "error": ""}
+    state = dict(UNBEGUN)
 
     def cell_starts(cell, cell_index: int) -> None:
         # Written before the cell begins, so that a cell that hangs can be named; what the cell
@@ -227,22 +241,34 @@ def main(job: dict) -> int:
         state["cell"] = cell.get("id")
         write_json(job["state"], state)
 
-    # Written once, at the end: to write the notebook at every cell takes longer than the cells do.
-    how = {"parameters": job["parameters"], "request_save_on_cell_execute": False}
-    how |= {"kernel_name": "python3", "language": "python", "cwd": os.path.dirname(job["notebook"])}
     # A smoke run goes on after an error, to see what comes next.
     smoke = os.environ.get("DAPUR_SMOKE") == "1"
-    how |= {"start_timeout": 180, "execution_timeout": job["cell_limit"], "allow_errors": smoke}
-    how |= {"log_output": True, "progress_bar": False, "on_cell_start": cell_starts}
+    execute = partial(
+        papermill.execute_notebook,
+        job["notebook"],
+        job["output"],
+        parameters=job["parameters"],
+        kernel_name="python3",
+        language="python",
+        cwd=os.path.dirname(job["notebook"]),
+        start_timeout=180,
+        execution_timeout=job["cell_limit"],
+        allow_errors=smoke,
+        log_output=True,
+        progress_bar=False,
+        on_cell_start=cell_starts,
+        # Written once, at the end: to write it at every cell takes longer than the cells do.
+        request_save_on_cell_execute=False,
+    )
     try:
         try:
-            papermill.execute_notebook(job["notebook"], job["output"], **how)
+            execute()
         except RuntimeError:
             # A kernel takes ports that were free a moment before; now and then another process
             # was faster, and it dies (jupyter_client issue 487). No cell has run: once more.
             if state["cell"] is not None:
                 raise
-            papermill.execute_notebook(job["notebook"], job["output"], **how)
+            execute()
     except papermill.PapermillExecutionError as problem:
         # What a smoke run goes on after stands in the notebook.
         state["error"] = "" if smoke else f"{problem.ename}: {problem.evalue}"

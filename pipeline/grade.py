@@ -29,8 +29,10 @@ def exercise_states(nb) -> dict[str, str]:
             # In the order in which they were printed: the last word counts, an error too.
             for output in cell.outputs:
                 for sign, said in _SAID.findall(output.get("text", "")):
-                    states[name] = meaning[sign] if said == name else states[name]
-                states[name] = "error" if output.output_type == "error" else states[name]
+                    if said == name:
+                        states[name] = meaning[sign]
+                if output.output_type == "error":
+                    states[name] = "error"
     return states
 
 

@@ -112,8 +112,10 @@ def clean_outputs(cell, number: int) -> list:
             if isinstance(value, str) and not kind.startswith("image/"):
                 data[kind] = without_paths(value)
         # The same in every run: no metadata of an output, and numbers that count from 1.
-        output |= {"metadata": {}} if "metadata" in output else {}
-        output |= {"execution_count": number} if "execution_count" in output else {}
+        if "metadata" in output:
+            output.metadata = {}
+        if "execution_count" in output:
+            output.execution_count = number
         kept.append(output)
     return kept
 

@@ -40,7 +40,7 @@ def written(text: str, language: str) -> str:
     return text.translate(str.maketrans(".,", ",.")) if language == "id" else text
 
 
-def four_digits(value, language: str = "en") -> str:
+def four_digits(value, language: str) -> str:
     """Four significant digits in the way of a language; a dash for nothing."""
     if value is None:
         return "–"
@@ -53,11 +53,6 @@ def markdown_text(value) -> str:
     return re.sub(r"([\\|*_\[\]`~#])", r"\\\1", text)
 
 
-def preformatted(value) -> str:
-    """Text for <pre> in Markdown: escaped, and no blank line, which would end the HTML block."""
-    return "\n".join(line or "&nbsp;" for line in html.escape(str(value), quote=False).splitlines())
-
-
 def shareable(text: str) -> str:
     """`text` without folders of this machine: also those that the publisher does not know."""
     return re.sub(FOLDER, ".../", without_paths(text))
@@ -67,12 +62,23 @@ def rendered(name: str, **values) -> str:
     """The template `name`.j2 with these values; everything is escaped in HTML."""
     # HTML is escaped by jinja2; Markdown by the filter `md`, where a template asks for it.
     loader, escape = jinja2.PackageLoader("pipeline"), name.endswith("html")
-    how = {"trim_blocks": True, "lstrip_blocks": True, "undefined": jinja2.StrictUndefined}
-    made = jinja2.Environment(loader=loader, autoescape=escape, **how)
+    made = jinja2.Environment(
+        loader=loader,
+        autoescape=escape,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
     # What templates may call; a value that they name and that is not given is an error.
-    made.filters |= {"number": four_digits, "clock": clock, "md": markdown_text, "written": written}
-    made.filters |= {"pre": preformatted, "shareable": shareable, "status": STATUS.__getitem__}
-    made.globals |= {"limit_text": gates.limit_text, "metric_text": gates.metric_text}
+    made.filters.update(
+        number=four_digits,
+        clock=clock,
+        md=markdown_text,
+        written=written,
+        shareable=shareable,
+        status=STATUS.__getitem__,
+    )
+    made.globals.update(limit_text=gates.limit_text, metric_text=gates.metric_text)
     return made.get_template(f"{name}.j2").render(values)
 
 
@@ -116,10 +122,18 @@ def write_report(folder: Path, summary: dict, metrics, artifacts: Path, started:
     # report.md shows the file beside it; report.html holds the picture as text.
     if png:
         (folder / "loss.png").write_bytes(png)
-    values = {"run": summary, "metrics": metrics, "samples": samples[:6], "curve": curve}
-    values |= {"results": result_rows(metrics), "opponents": OPPONENTS, "old": old}
-    values |= {"png": base64.b64encode(png).decode(), "sentence": sentence, "good": gates.GOOD}
-    values |= {"files": [path.stem for path in folder.glob("*.ipynb")]}
+    values = {
+        "run": summary,
+        "metrics": metrics,
+        "samples": samples[:6],
+        "curve": curve,
+        "results": result_rows(metrics),
+        "opponents": OPPONENTS,
+        "old": old,
+        "png": base64.b64encode(png).decode(),
+        "sentence": sentence,
+        "good": gates.GOOD,
+    }
     for name in ("report.html", "report.md"):
         write_text(folder / name, rendered(name, **values))
     # For an issue: what ran on what, and what went wrong, without a path of this machine.
@@ -142,8 +156,14 @@ def write_readme(run_dir: Path) -> None:
     outcomes = {outcome["name"]: outcome for outcome in summary["notebooks"]}
     if len(outcomes) < len(lessons()):
         raise CourseError(f"{run_dir}: only a run of all lessons goes into the README.")
-    values = {"run": summary, "outcomes": outcomes, "lessons": lessons(), "repository": REPOSITORY}
-    values |= {"rows": result_rows(read_json(run_dir / "metrics.json")), "opponents": OPPONENTS}
+    values = {
+        "run": summary,
+        "outcomes": outcomes,
+        "lessons": lessons(),
+        "repository": REPOSITORY,
+        "rows": result_rows(read_json(run_dir / "metrics.json")),
+        "opponents": OPPONENTS,
+    }
     for language, readme in READMES.items():
         for part in ("results", "course"):
             made = rendered("readme.md", part=part, language=language, **values)

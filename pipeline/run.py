@@ -9,13 +9,14 @@ import os
 import shutil
 import time
 from ast import literal_eval
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 
 import filelock
+import typer
 from pydantic import TypeAdapter
-from rich.console import Console
 
 from helpers.files import CourseError, UsageError, printable, read_json, write_json, write_text
 from helpers.settings import ROOT, Settings, torch_cuda_build
@@ -49,12 +50,17 @@ def select_lessons(lessons: list[dict], start: str = "", only: list[str] | None 
 def kernel_environment(cfg: Settings) -> dict[str, str]:
     """Environment of the kernels: what was resolved here holds there, in any working folder."""
     base_model, paths = Path(cfg.base_model), [str(ROOT), os.environ.get("PYTHONPATH")]
-    # No person at the keyboard, no window, UTF-8 on Windows too.
-    values = os.environ | {"DAPUR_HEADLESS": "1", "MPLBACKEND": "agg", "PYTHONUTF8": "1"}
-    # The kernel of this environment; and whole paths, since a kernel works in another folder.
-    values |= {"JUPYTER_PREFER_ENV_PATH": "1", "DAPUR_ARTIFACTS": str(cfg.artifacts_root)}
-    values["BASE_MODEL"] = str(base_model.absolute()) if base_model.is_dir() else cfg.base_model
-    values["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+    values = os.environ | {
+        # No person at the keyboard, no window, UTF-8 on Windows too; this environment's kernel.
+        "DAPUR_HEADLESS": "1",
+        "MPLBACKEND": "agg",
+        "PYTHONUTF8": "1",
+        "JUPYTER_PREFER_ENV_PATH": "1",
+        # Whole paths, since a kernel works in another folder.
+        "DAPUR_ARTIFACTS": str(cfg.artifacts_root),
+        "BASE_MODEL": str(base_model.absolute()) if base_model.is_dir() else cfg.base_model,
+        "PYTHONPATH": os.pathsep.join(filter(None, paths)),
+    }
     # The course's own corpus follows the language, so it is not named.
     values.pop("DATA_DIR", None)
     return values if cfg.own_data else values | {"DATA_DIR": str(cfg.data_dir)}
@@ -90,20 +96,6 @@ def set_parameters(given: list[str] | None, lessons: list[dict], folder: Path) -
     return {lesson: chosen for lesson, chosen in values.items() if chosen}
 
 
-class Progress:
-    """Lines for the terminal, kept in `log` too; `stderr` leaves standard output to the JSON."""
-
-    def __init__(self, log: Path, stderr: bool):
-        self.log = log
-        self.console = Console(stderr=stderr, soft_wrap=True, markup=False, emoji=False)
-
-    def line(self, text: str, style: str = "") -> None:
-        # Cleaned first: a notebook's error may hold anything, and it goes to a terminal.
-        self.console.print(text := printable(text), style=style or None)
-        with open(self.log, "a", encoding="utf-8") as handle:
-            handle.write(f"{time.strftime('%H:%M:%S')} {text}\n")
-
-
 def run_course(
     cfg: Settings, lessons, table, *, fresh=False, given=None, on_stderr=False, place=ROOT
 ) -> dict:
@@ -114,6 +106,12 @@ def run_course(
     Returns the summary; its `exit_code`: 0 all ran and all gates hold, 1 not, 130 interrupted.
     Raises CourseError before any kernel starts for what can be known by then.
     """
+
+    def line(text: str) -> None:
+        # Cleaned first: a notebook's error may hold anything, and it goes to a terminal.
+        colours = {"PASSED": "green", "FAILED": "red", "GATE": "red"}
+        typer.secho(printable(text), err=on_stderr, fg=colours.get(text.partition(" ")[0]))
+
     # What was measured was a whole run.
     lessons = [item | {"minutes": {}, "memory": {}} for item in lessons] if cfg.smoke else lessons
     # What can be known now is told now: room on the disk, then the parameters.
@@ -132,42 +130,41 @@ def run_course(
         # A folder for this run, named after its moment, so that runs sort by time.
         folder, started = runs / f"{datetime.now():%Y%m%d-%H%M%S-%f}"[:-3], time.time()
         folder.mkdir(parents=True)
-        progress = Progress(folder / "run.log", on_stderr)
-        announce(cfg, lessons, fresh, progress)
+        announce(cfg, lessons, fresh, line)
         if fresh:
             shutil.rmtree(cfg.artifacts, ignore_errors=True)
         # The lessons, their verdict, and the summary, written down before a report is made of it.
-        outcomes = run_all(cfg, lessons, progress, values, notebooks)
+        outcomes = run_all(cfg, lessons, folder, values, notebooks, line)
         summary, metrics = judge_run(cfg, lessons, outcomes, table, folder)
-        summary |= {"set": values, "seconds": round(time.time() - started, 1)}
-        summary |= {"started": f"{datetime.fromtimestamp(started):%Y-%m-%d %H:%M:%S}"}
+        summary["set"], summary["seconds"] = values, round(time.time() - started, 1)
+        summary["started"] = f"{datetime.fromtimestamp(started):%Y-%m-%d %H:%M:%S}"
         write_json(folder / "summary.json", summary)
-        conclude(summary, progress)
+        conclude(summary, line)
         # A run that was interrupted is not reported, nor is it the latest.
         if summary["status"] != "interrupted":
             write_report(folder, summary, metrics, cfg.artifacts, started)
-            progress.line(f"Report: {folder / 'report.html'}")
-            progress.line(f"For an issue, no paths in it: {folder / 'gpu_report.json'}")
+            line(f"Report: {folder / 'report.html'}")
+            line(f"For an issue, no paths in it: {folder / 'gpu_report.json'}")
             write_text(runs / "latest.txt", folder.name + "\n")
         return summary | {"metrics": metrics, "folder": str(folder)}
 
 
-def announce(cfg: Settings, lessons: list[dict], fresh: bool, progress: Progress) -> None:
+def announce(cfg: Settings, lessons: list[dict], fresh: bool, line: Callable) -> None:
     """The first lines: what runs on what, and what an earlier run left."""
     # A lesson that was never measured on this profile counts as nothing; of none nothing is said.
     minutes = sum(item["minutes"].get(cfg.profile, 0) for item in lessons)
     about = f", about {clock(60 * minutes)}" if minutes else ""
-    progress.line(
+    line(
         f"Dapur LLM: {len(lessons)} notebooks, profile {cfg.profile} on {cfg.device.name}, base "
         f"model {Path(cfg.base_model).name}, shown in {cfg.language}, data {cfg.data_name} "
         f"({cfg.task}), seed {cfg.seed}{about}"
     )
     if cfg.artifacts.exists():
         fate = "removed" if fresh else "what is still valid is used again (--fresh starts anew)"
-        progress.line(f"artifacts/{cfg.key} is there from an earlier run: {fate}.")
+        line(f"artifacts/{cfg.key} is there from an earlier run: {fate}.")
 
 
-def run_all(cfg, lessons, progress: Progress, values: dict, notebooks: Path) -> list[Outcome]:
+def run_all(cfg, lessons, folder: Path, values: dict, notebooks: Path, line) -> list[Outcome]:
     """The notebooks one after the other; those after a failure stay "not run".
 
     A smoke run goes on after a failure, to see what comes next.
@@ -179,7 +176,7 @@ def run_all(cfg, lessons, progress: Progress, values: dict, notebooks: Path) -> 
         minutes = item["minutes"].get(cfg.profile)
         limit = max(LEAST, FACTOR * 60 * minutes) if minutes else UNMEASURED
         about = f"about {clock(60 * minutes)}" if minutes else "an unmeasured time"
-        progress.line(f"{name}: expected {about}, limit {clock(limit)}")
+        line(f"{name}: expected {about}, limit {clock(limit)}")
 
         # How it goes, a line now and then.
         def watch(cell, seconds, memory, steps, name=name, about=about):
@@ -188,15 +185,14 @@ def run_all(cfg, lessons, progress: Progress, values: dict, notebooks: Path) -> 
                 if steps:
                     left = clock(steps["left"])
                     text += f", step {steps['step']} of {steps['of']}, {left} left in it"
-                progress.line(f"{text} · {clock(seconds)} of {about} · {memory:.1f} GB")
+                line(f"{text} · {clock(seconds)} of {about} · {memory:.1f} GB")
 
         # The notebook in a process of its own, with the run's options and what --set chose.
         path, chosen = notebooks / f"{item['name']}.ipynb", values.get(item["name"], {})
         how = run_parameters(cfg) | chosen, kernel_environment(cfg), limit, watch
-        done = run_notebook(path, progress.log.parent, *how)
+        done = run_notebook(path, folder, *how)
         outcomes[i], text = done, f"{name}: {done.status} after {clock(done.seconds)}"
-        style = "green" if done.status == "passed" else "red"
-        progress.line(f"{text}, peak memory {done.peak_memory_gb:.1f} GB", style)
+        line(f"{text}, peak memory {done.peak_memory_gb:.1f} GB")
         # Later lessons read what this one should have left.
         if done.status == "interrupted" or done.status != "passed" and not cfg.smoke:
             break
@@ -218,10 +214,12 @@ def judge_run(cfg: Settings, lessons, outcomes, table: list[dict], folder: Path)
         # The figures in course.toml were measured with a torch for the CPU, which takes less.
         usual = item.get("memory", {}).get(cfg.profile)
         if done.name in passed and usual and not torch_cuda_build():
-            row = {"notebook": done.name} | dict.fromkeys(("low", "high", "n"))
-            row |= {"name": "peak_memory_gb", "unit": "GB", "value": done.peak_memory_gb}
-            over = {"name": "memory_over_measured", "unit": "times"}
-            metrics += [row, row | over | {"value": done.peak_memory_gb / usual}]
+            for name, value, unit in (
+                ("peak_memory_gb", done.peak_memory_gb, "GB"),
+                ("memory_over_measured", done.peak_memory_gb / usual, "times"),
+            ):
+                row = {"notebook": done.name, "name": name, "value": value, "unit": unit}
+                metrics.append(row | dict.fromkeys(("low", "high", "n")))
     write_json(folder / "metrics.json", metrics)
     # The run is red where a lesson failed, a gate does not hold, or a measured lesson has none.
     mine = gates.gates_for(table, cfg)
@@ -232,24 +230,30 @@ def judge_run(cfg: Settings, lessons, outcomes, table: list[dict], folder: Path)
     status = "passed" if len(passed) == len(outcomes) and gates.all_hold(verdicts) else "failed"
     # An interrupted run has not failed: nobody knows how it would have ended.
     status = "interrupted" if "interrupted" in {done.status for done in outcomes} else status
-    summary = {"stamp": folder.name, "status": status, "exit_code": CODES[status], "key": cfg.key}
-    summary |= {"smoke": cfg.smoke, "settings": cfg.as_dict(), "versions": versions()}
-    summary["device"] = asdict(cfg.device) | {"driver": ask_driver()[0], "cuda": torch_cuda_build()}
-    summary |= {"peak_memory_gb": max(done.peak_memory_gb for done in outcomes)}
-    summary |= {"notebooks": [asdict(done) for done in outcomes], "gates": verdicts}
-    return summary, metrics
+    return {
+        "stamp": folder.name,
+        "status": status,
+        "exit_code": CODES[status],
+        "key": cfg.key,
+        "smoke": cfg.smoke,
+        "settings": cfg.as_dict(),
+        "versions": versions(),
+        "device": asdict(cfg.device) | {"driver": ask_driver()[0], "cuda": torch_cuda_build()},
+        "peak_memory_gb": max(done.peak_memory_gb for done in outcomes),
+        "notebooks": [asdict(done) for done in outcomes],
+        "gates": verdicts,
+    }, metrics
 
 
-def conclude(summary: dict, progress: Progress) -> None:
+def conclude(summary: dict, line: Callable) -> None:
     """The last lines: what failed, what is incomplete, the gates."""
     # First the lessons in which something went wrong, then the gates, then one word on it all.
     for outcome in summary["notebooks"]:
         if outcome["failure"]:
-            progress.line(f"FAILED {sentence(outcome['name'], outcome['failure'])}", "bold red")
+            line(f"FAILED {sentence(outcome['name'], outcome['failure'])}")
         elif outcome["status"] == "not run":
-            progress.line(f"Not run: {outcome['name']}", "yellow")
+            line(f"Not run: {outcome['name']}")
     for text in ["Not gated: smoke"] if summary["smoke"] else gates.gate_lines(summary["gates"]):
-        progress.line(text, "bold red" if text.startswith("GATE ") else "")
+        line(text)
     text = f"{summary['status'].upper()} in {clock(summary['seconds'])}, peak memory "
-    style = "bold green" if summary["status"] == "passed" else "bold red"
-    progress.line(f"{text}{summary['peak_memory_gb']:.1f} GB", style)
+    line(f"{text}{summary['peak_memory_gb']:.1f} GB")

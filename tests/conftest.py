@@ -4,13 +4,11 @@ No test depends on another: `as_it_was` puts back after each what a module, the 
 system keeps between two calls. `--order 7` runs the tests in an order drawn with that seed.
 """
 
-import copy
 import gc
 import logging
 import os
 import random
 import sys
-from collections import Counter
 from types import SimpleNamespace
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -34,7 +32,7 @@ import hypothesis
 import pytest
 
 import pipeline  # noqa: F401  before a test imports nbformat, see there
-from helpers import course, show  # noqa: F401  what they keep is known before the first test
+from helpers import course, show
 
 # What is imported stays: looking through all of it for garbage is a fifth of importing it, and as
 # much again in each collection that a test asks for.
@@ -49,19 +47,6 @@ def pytest_collection_finish():
     gc.freeze()
     gc.set_threshold(50_000, 20, 100)
     gc.enable()
-
-
-def pytest_terminal_summary(terminalreporter):
-    """Seconds of each test file, the longest first, after a run of several files."""
-    seconds = Counter()
-    for reports in terminalreporter.stats.values():
-        for report in reports:
-            if hasattr(report, "duration"):
-                seconds[report.nodeid.partition("::")[0]] += report.duration
-    if len(seconds) > 1:
-        terminalreporter.section("seconds by file")
-        for name, total in seconds.most_common(15):
-            terminalreporter.line(f"{total:7.1f}  {name}")
 
 
 # In the order of what they take.
@@ -89,42 +74,13 @@ def pytest_collection_modifyitems(config, items):
 
 # What nothing may keep from one test to the next.
 
-PRISTINE: dict[str, dict] = {}  # module -> its values as they were when it was first seen
 
-
-def kept_values(module) -> dict:
-    """What a module of ours keeps under its own names, containers copied."""
-    plain = (str, int, float, bool, type(None), tuple)
-    copied = (list, dict, set)
-    values = {}
-    for name, value in vars(module).items():
-        if isinstance(value, plain) and not name.startswith("__"):
-            values[name] = value
-        elif isinstance(value, copied) and not name.startswith("__"):
-            values[name] = copy.copy(value)
-    return values
-
-
-def put_modules_back() -> None:
-    """Each module of helpers and pipeline keeps again what it kept when it was first seen."""
-    for name in list(sys.modules):
-        if name.partition(".")[0] not in ("helpers", "pipeline"):
-            continue
-        module = sys.modules[name]
-        if name not in PRISTINE:
-            PRISTINE[name] = kept_values(module)
-        for key, value in PRISTINE[name].items():
-            now = getattr(module, key, None)
-            if now is value or (type(now) is type(value) and now == value):
-                continue
-            # A container stays the same object: other modules may have imported it by name.
-            if isinstance(now, dict | set) and type(now) is type(value):
-                now.clear()
-                now.update(value)
-            elif isinstance(now, list) and isinstance(value, list):
-                now[:] = value
-            else:
-                setattr(module, key, value)
+def forget() -> None:
+    """Language, texts, records and exercises of the lesson that ran last."""
+    show.set_language("id")
+    show.texts.clear()
+    course.status.clear()
+    course.start_records("scratch")
 
 
 def log_levels() -> dict:
@@ -136,7 +92,7 @@ def log_levels() -> dict:
 @pytest.fixture(autouse=True)
 def as_it_was():
     """Before and after each test: language shown, records, environment, folder, seeds, logging."""
-    put_modules_back()
+    forget()
     random.seed(42)
     if "numpy" in sys.modules:
         sys.modules["numpy"].random.seed(42)
@@ -148,7 +104,7 @@ def as_it_was():
 
     yield
 
-    put_modules_back()
+    forget()
     if dict(os.environ) != environment:
         os.environ.clear()
         os.environ.update(environment)

@@ -20,8 +20,6 @@ import training_speed
 from helpers import course, pairs, recipes, settings, splits
 from helpers.files import read_json, write_json, write_text
 
-SANITY = {"profile": "sanity", "language": "id"}
-
 
 @pytest.fixture
 def tuned(tuned_cfg, corpus, monkeypatch):
@@ -65,7 +63,7 @@ def test_variants_take_turns_in_processes_of_their_own(tmp_path):
     script, kept = tmp_path / "script.py", tmp_path / "kept.json"
     script.write_text(
         '"""A benchmark."""\nimport os, bench\n'
-        "def variant(name, profile, language, size):\n"
+        "def variant(name, profile, size):\n"
         "    return {'x': size * len(name), 'pid': os.getpid()}\n"
         "bench.in_turns(variant, ['one', 'four'], size=1)\n"
     )
@@ -82,7 +80,7 @@ def test_every_way_of_training_learns_the_same_rows(tuned, monkeypatch):
     monkeypatch.setattr(training_speed, "RATE", 1e-2)  # so that a wrong label would show
     found = {}
     for name in training_speed.NAMES:
-        found[name] = training_speed.variant(name, steps=3, **SANITY)
+        found[name] = training_speed.variant(name, "sanity", steps=3)
     ours = found["course"]["held_out_loss"]
     for name, one in found.items():
         assert one["rows"] == 16 and one["tokens_per_s"] > 0 and one["peak_gb"] > 0
@@ -114,7 +112,7 @@ def test_each_form_of_a_row_practises_as_much_and_answers_the_same_steps(tuned, 
 
 @pytest.mark.parametrize("name", generation_speed.NAMES[:-1])  # the tiny model is no GGUF
 def test_each_way_of_answering_answers(name, tuned):
-    found = generation_speed.variant(name, prompts=6, alone=3, chats=2, tokens=5, **SANITY)
+    found = generation_speed.variant(name, "sanity", prompts=6, alone=3, chats=2, tokens=5)
     assert found["answers"] == {"batched": 6, "one by one": 3}.get(name, 2)
     assert found.get("eval_tokens_per_s", found.get("chat_tokens_per_s")) > 0
 
@@ -153,7 +151,9 @@ def test_minutes_of_the_course_are_those_of_a_whole_run(tmp_path):
 @pytest.mark.parametrize("language", ["en", "id"])
 def test_the_pages_are_what_the_files_say(language):
     written = (settings.ROOT / "docs" / language / "profiles.md").read_text("utf-8")
-    assert written == render.page(language), "Run: python benchmarks/render.py"
+    assert written == render.page(f"profiles.{language}", language), (
+        "Run: python benchmarks/render.py"
+    )
 
 
 def test_goals_are_computed_from_the_files():

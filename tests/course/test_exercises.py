@@ -41,8 +41,8 @@ def learnt(ids, answers, end=1):
     return [token if i in kept else -100 for i, token in enumerate(ids)]
 
 
-def safe(answer, least=0, kind=(int, float), flags=(bool,)):
-    """Lesson 09's boxes that hold what is possible; the arguments make the foreseen mistakes."""
+def safe(answer, kind=(int, float)):
+    """Lesson 09's boxes that hold what is possible; `kind` makes a foreseen mistake."""
     try:
         found = dict(json.loads(answer))
     except (ValueError, TypeError):
@@ -50,17 +50,17 @@ def safe(answer, least=0, kind=(int, float), flags=(bool,)):
     most = {"hour": 23, "pump_min": 60, "people": 20, "outdoor_c": 60, "ac_set_c": 35}
     good = {}
     for name, value in found.items():
-        flag = name in ("ac_on", "fridge_noisy", "washing") and type(value) in flags
-        number = name in most and type(value) in kind and least <= value <= most[name]
+        flag = name in ("ac_on", "fridge_noisy", "washing") and type(value) is bool
+        number = name in most and type(value) in kind and 0 <= value <= most[name]
         if flag or number and not (name == "hour" and value != int(value)):
             good[name] = value
     return good
 
 
-def weigh(first, three, wrong=2, vain=0.25, title=0.5):
-    """Lesson 07's decision by expected worth; the arguments make the foreseen mistakes."""
-    offer = title * three - vain * (1 - three)
-    worth = {"silent": 0, "offer": offer, "answer": first - wrong * (1 - first)}
+def weigh(first, three):
+    """Lesson 07's decision by expected worth."""
+    offer = 0.5 * three - 0.25 * (1 - three)
+    worth = {"silent": 0, "offer": offer, "answer": first - 2 * (1 - first)}
     return max(worth, key=worth.get)
 
 
@@ -77,7 +77,6 @@ ANSWERS = [
     ("1.2", ({"logits"},), "every layer keep"),
     ("1.2", ({"weights", "logits"},), "belong to the model"),
     ("1.3", ({"batch": 2, "checkpointing": True},), RIGHT),
-    ("1.3", ({"batch": 1, "checkpointing": False},), "with checkpointing the batch"),
     ("1.3", ({"batch": 4, "checkpointing": True},), "does not fit"),
     ("3.1", (learnt,), RIGHT),
     ("3.1", (lambda ids, answers: learnt(ids, answers, 0),), "the end token is learnt"),
@@ -96,26 +95,18 @@ ANSWERS = [
     ("6.2", (8,), "stores its scale"),
     ("7.1", (9, 8, np.int64(11)), RIGHT),
     ("7.1", (2,), "The wrong way round"),
-    ("7.1", (5,), "More: at four times"),
-    ("7.1", (20,), "Fewer"),
     ("7.1", (41,), "between 0 and"),
     ("7.2", (weigh,), RIGHT),
     ("7.2", (lambda a, b: "answer" if a > 2 / 3 else weigh(0, b),), "thresholds are not enough"),
-    ("7.2", (lambda a, b: weigh(a, b, vain=0),), "Titles in vain"),
-    ("7.2", (lambda a, b: weigh(a, b, wrong=-2),), "a wrong answer takes points away"),
-    ("7.2", (lambda a, b: weigh(a - 2, b),), "counts -2 only"),
     ("7.2", (lambda a, b: "titles",), "one of the three words"),
     ("7.3", (0.715,), RIGHT),
     ("7.3", (0.241,), "The wrong way round"),
     ("9.1", (safe,), RIGHT),
     ("9.1", (lambda text: safe(text, kind=(int, float, bool)),), "passes as one o'clock"),
-    ("9.1", (lambda text: safe(text, flags=(bool, int)),), "not 1 or a text"),
-    ("9.1", (lambda text: safe(text, least=-9),), "not clipped"),
     ("9.2", ("lower",), RIGHT),
     ("9.2", ("same", "higher"), "says that no fact was given"),
     ("9.3", ([0, 80, 216, 64, 40], np.array([0, 80, 216, 64, 40.0])), RIGHT),
     ("9.3", ([0, 80, 64, 216, 105],), "80 × share"),
-    ("9.3", ([280, 200, 64, 216, 240],), "answers that fail"),
     ("9.3", (216,), "Five numbers"),
 ]
 

@@ -35,6 +35,12 @@ def test_packages_are_flat_and_imports_go_one_way():
     list(TopologicalSorter(graph).static_order())  # raises CycleError
 
 
+def test_helpers_and_lessons_import_nothing_of_the_pipeline():
+    for path in [*(ROOT / "helpers").glob("*.py"), *NOTEBOOKS]:
+        text = path.read_text(encoding="utf-8")
+        assert not re.search(r'(?m)^[\s"]*(import|from) pipeline\b', text), path.name
+
+
 # Of a text or a file, that may come from anybody: checkpoints, adapters, configurations, cells.
 RUNS_CODE = r"(eval|exec|os\.system|os\.popen|(pickle|marshal|joblib|dill)\.loads?)"
 LOADS_MODEL = r".*\b(AutoTokenizer|AutoConfig|AutoModelForCausalLM)\.from_(pretrained|config)"

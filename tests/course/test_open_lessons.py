@@ -43,6 +43,8 @@ def test_a_lesson_executes_the_calls_that_it_teaches_and_closes_without_helpers(
     assert not missing
     headings = [cell.source for cell in cells if cell.source.startswith("## ")]
     assert any("Tanpa `helpers` · Without `helpers`" in heading for heading in headings[-2:])
+    *_, last = [cell.source for cell in cells if cell.cell_type == "code"]
+    assert not re.search(r"(?m)^\s*(import|from) (helpers|pipeline)\b", last)
 
 
 @pytest.fixture(scope="module")
@@ -114,9 +116,3 @@ def test_what_a_learner_takes_home_runs_alone_in_an_empty_folder(name, taken_hom
     outputs = taken_home[name]
     errors = [f"{one.ename}: {one.evalue}" for one in outputs if one.output_type == "error"]
     assert outputs and not errors
-
-
-@pytest.mark.parametrize("name", CALLS)
-def test_what_a_learner_takes_home_imports_nothing_of_the_course(name):
-    code = publish.code_cells(publish.read_notebook(NOTEBOOKS / f"{name}.ipynb"))
-    assert not re.search(r"(?m)^\s*(import|from) (helpers|pipeline)\b", code[-1].source)
