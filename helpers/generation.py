@@ -13,18 +13,18 @@ from .prompts import prompt_ids
 from .settings import Settings
 
 
-def decoding(cfg: Settings, temperature: float = 0.0, top_p: float = 0.9, top_k: int = 0) -> dict:
+def decoding(cfg: Settings, temperature: float = 0.0, top_p: float = 0.9) -> dict:
     """Arguments of `model.generate`: greedy at temperature 0, else sampling.
 
-    The logits are divided by the temperature, then all but the `top_k` likeliest tokens go (0: none
-    goes), then all beyond a probability of `top_p` together.
+    The logits are divided by the temperature, then all tokens go beyond a probability of `top_p`
+    together; none for being beyond a number of tokens (`top_k` 0, where transformers has 50).
     """
     options = {"max_new_tokens": cfg.max_new_tokens, "repetition_penalty": cfg.repetition_penalty}
     # Logits cannot be divided by 0: that temperature stands for the likeliest token, always. The
     # settings of sampling then stay unnamed, as transformers warns of settings without use.
     options["do_sample"] = temperature > 0
     if temperature > 0:
-        options |= {"temperature": temperature, "top_k": top_k, "top_p": top_p}
+        options |= {"temperature": temperature, "top_k": 0, "top_p": top_p}
     return options
 
 
