@@ -18,6 +18,7 @@ from helpers.training import ChatDataset
 
 TABLES = tomllib.loads(Path(__file__).with_name("cases.toml").read_text(encoding="utf-8"))
 
+
 def rows(corpus, tokenizer):
     for recipe in corpus:
         chat = prompts.messages(recipe, "id")
