@@ -274,26 +274,25 @@ def rows_hash(cfg: Settings) -> str | None:
     return files.hash_files(paths, folder) if all(path.is_file() for path in paths) else None
 
 
-def require_adapter(cfg: Settings, folder=None, lesson="03_qlora_training") -> Path:
-    """The folder (lesson 03's) of a whole adapter; MissingStep that names the lesson when not.
-
-    UsageError where it was trained for another task.
+def require_adapter(cfg: Settings) -> Path:
+    """The folder of lesson 03's adapter; MissingStep, which names the lesson, where none is whole.
 
     Also when it learnt other rows than lesson 02 has saved last: a new split moves recipes from
-    train to test, and the model would be examined on what it learnt.
+    train to test, and the model would be examined on what it learnt. UsageError where it was
+    trained for another task.
     """
-    folder = folder or cfg.artifacts / "adapter"
-    # An adapter whose rows nobody noted, or with no saved rows to compare, is taken on trust.
+    folder = cfg.artifacts / "adapter"
     why, note, rows = torn(folder), folder / "training.json", rows_hash(cfg)
+    # An adapter whose task and rows nobody noted is taken on trust.
     told = read_json(note) if not why and note.is_file() else {}
     if told.get("task", cfg.task) != cfg.task:
         names = {"folder": folder.name, "ours": cfg.task, "theirs": told["task"]}
         raise UsageError(sentence("other_task", **names))
     if rows and told.get("rows", rows) != rows:
         why = tr("dilatih dengan baris lain", "trained on other rows")
-    if not why:
-        return folder
-    raise MissingStep(sentence("no_adapter", key=cfg.key, why=why, lesson=lesson))
+    if why:
+        raise MissingStep(sentence("no_adapter", key=cfg.key, why=why))
+    return folder
 
 
 def load_tuned(cfg: Settings, quantization: str | None = None):

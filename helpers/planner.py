@@ -92,16 +92,15 @@ def find(model: str, download: bool = False) -> Shape:
 class Job:
     """The training step that will run. Lengths in tokens."""
 
-    device: str = "cuda"  # or "cpu"
-    dtype: str = "bfloat16"  # of the arithmetic
-    upcast: bool = True  # embeddings, head and norms in fp32
-    rank: int = 16
-    targets: str | tuple[str, ...] = "all-linear"
-    dropout: float = 0.0
-    batch: int = 1
-    length: int = 512
-    checkpointing: bool = True
-    optimizer: str = "adamw_torch"
+    device: str  # "cuda" or "cpu"
+    dtype: str  # of the arithmetic
+    rank: int
+    targets: str | list[str]
+    dropout: float
+    batch: int
+    length: int
+    checkpointing: bool
+    optimizer: str
     label_share: float = 0.83  # of the tokens is learnt: a bound, as with whole recipes to write
     padded: bool | None = None  # whether rows of a batch differ in length; None: batch > 1
 
@@ -111,8 +110,13 @@ class Job:
 
     @property
     def rest_bytes(self) -> int:
-        """Bytes of a parameter that is not quantised, and of a number between the layers."""
-        return 4 if self.upcast else self.compute_bytes
+        """Bytes of a parameter that is not quantised, and of a number between the layers.
+
+        Embeddings, head and norms go to fp32, but in bf16, which has the range of fp32: the largest
+        number of fp16 is 65504, and large models pass that between their layers. On a processor
+        bf16 throughout also makes a step faster.
+        """
+        return 2 if self.dtype == "bfloat16" else 4
 
 
 def nf4_bytes(weights: int, double_quant: bool = True) -> tuple[int, int]:
@@ -207,8 +211,8 @@ def layer_bytes(shape: Shape, job: Job) -> int:
     return attention_bytes(shape, job) + job.batch * job.length * token
 
 
-def step_bytes(shape: Shape, job: Job) -> tuple[dict[str, int], dict[str, int]]:
-    """Bytes of a training step: (by part at the fullest moment, by phase)."""
+def step_bytes(shape: Shape, job: Job) -> dict[str, int]:
+    """Bytes of a training step by part, at its fullest moment."""
     s, stream, cuda = job.compute_bytes, job.rest_bytes, job.device == "cuda"
     model, tokens, targets = shape.config, job.batch * job.length, targeted(shape, job)
     layers, tensors = model.num_hidden_layers, adapter_tensors(shape, job)
@@ -221,7 +225,6 @@ def step_bytes(shape: Shape, job: Job) -> tuple[dict[str, int], dict[str, int]]:
         "gradients": 4 * adapters,
         "optimizer": layers * optimizer_bytes(tensors, job.optimizer),
     }
-    base = sum(held.values())
     # Numbers between two layers, and inside an MLP; one matrix dequantised on a GPU.
     width, mlp = tokens * model.hidden_size, tokens * model.intermediate_size
     wide = s * max(a * b for a, b in shape.linears.values()) if cuda else 0
@@ -241,36 +244,24 @@ def step_bytes(shape: Shape, job: Job) -> tuple[dict[str, int], dict[str, int]]:
     positions = math.ceil(tokens * job.label_share)
     logits = 12 * model.vocab_size * positions
     head = model.vocab_size * model.hidden_size * s if stream > s else 0
-    late = logits // 3  # comes in the backward pass only
-    # Passing through a layer: tensors of the MLP (four where up_proj has an adapter, else three),
-    # and on a processor peft's copies of what the adapters read, which autocast spares on a GPU.
-    copies = 2 * width if cuda else 8 * width
-    passing = (4 if "up_proj" in targets else 3) * stream * mlp + copies if job.checkpointing else 0
-    # One layer's backward pass: two gradients as wide as the MLP.
-    moving = wide + rebuilt + 2 * stream * mlp + copies
+    # One layer's backward pass: two gradients as wide as the MLP, and on a processor peft's copies
+    # of what the adapters read, which autocast spares on a GPU.
+    moving = wide + rebuilt + 2 * stream * mlp + (2 if cuda else 8) * width
     # On a GPU also a 16-bit tensor of that width where the stream is fp32; and what down_proj's
     # adapter has kept goes while its gradient comes.
     moving += s * mlp * ((stream > s) - ("down_proj" in targets)) if cuda else 0
-    # Each moment: what is there anyway, what forward has kept, and what this moment adds.
-    phases = {
-        "loaded": base - held["gradients"] - held["optimizer"],
-        "forward": base + kept + max(head + logits - late, passing),
-        "loss": base + kept + head + logits,
-        "backward": base + kept + moving,
-    }
     # The fullest moment is the loss or a layer's backward pass; only the larger is told by part.
     loss, work = (logits, head) if logits + head >= moving else (0, moving)
-    return {**held, "activations": kept, "logits": loss, "workspace": work}, phases
+    return {**held, "activations": kept, "logits": loss, "workspace": work}
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Bytes by part at the fullest moment, and of each phase of a step."""
+    """Bytes by part at the fullest moment of a step."""
 
     model: str
     job: Job
     parts: dict[str, int]
-    phases: dict[str, int]
 
     @property
     def total_bytes(self) -> int:
@@ -280,7 +271,7 @@ class Plan:
 def plan(source, **changes) -> Plan:
     """Bytes by part of a training step, for a profile's name or a lesson's Settings.
 
-    `changes` are fields of Job, or `model` for another base; None changes nothing. Raises
+    `changes` are fields of Job, or `model` for another base (None: the profile's). Raises
     UsageError for an unknown profile and an unknown model.
     """
     # A profile's row as it stands in profiles.toml, or a lesson's settings, whose device is known.
@@ -293,23 +284,18 @@ def plan(source, **changes) -> Plan:
     else:
         values, device, dtype = vars(source), source.device.kind, settings.dtype_name(source)
     # The fields of Job, under the names that a profile gives them; then what the caller changes.
+    model = changes.pop("model", None) or values["base_model"]
     known = {name: values[name] for name in ("rank", "targets", "dropout", "batch", "optimizer")}
     known |= {"device": device, "dtype": dtype, "length": values["max_length"]}
     known["checkpointing"] = values["gradient_checkpointing"]
-    model = changes.pop("model", None) or values["base_model"]
-    known |= {name: value for name, value in changes.items() if value is not None}
-    # Embeddings, head and norms go to fp32, but in bf16, which has the range of fp32: the largest
-    # number of fp16 is 65504, and large models pass that between their layers. On a processor bf16
-    # throughout also makes a step faster. Asked last, since a changed dtype changes the answer.
-    known.setdefault("upcast", known["dtype"] != "bfloat16")
-    job = Job(**known)
-    parts, phases = step_bytes(find(model), job)
+    job = Job(**known | changes)
+    parts = step_bytes(find(model), job)
     # What no formula gives: the process or the CUDA context, and what the allocator holds unused.
     changing = parts["activations"] + parts["logits"] + parts["workspace"]
     parts |= {"runtime": RUNTIME[job.device], "allocator_slack": int(SLACK[job.device] * changing)}
     # A processor has the file that was read, 16 bits a weight, still mapped into its memory.
     parts["runtime"] += 2 * find(model).parameters * (job.device == "cpu")
-    return Plan(model, job, parts, phases)
+    return Plan(model, job, parts)
 
 
 def recommend(source, card_gib: float, **changes) -> dict[str, int]:
@@ -335,18 +321,16 @@ def check_fits(cfg: settings.Settings) -> None:
     of the whole process, on a GPU where torch is loaded, else the card's size. A base model whose
     sizes are not known is not judged.
     """
-    room, taken = cfg.device.memory_gb, ""
+    room = cfg.device.memory_gb
     if cfg.device.kind == "cpu":
         room = (psutil.virtual_memory().available + used_bytes()) / GIB
     elif gpu := cuda():
         held = gpu.memory_reserved() + RUNTIME["cuda"]  # the plan counts this process' context too
         room = min(room, (gpu.mem_get_info()[0] + held) / GIB)
-        taken = " " + sentence("card_taken", gib=cfg.device.memory_gb - room)
     try:
         need = plan(cfg).total_bytes / GIB
     except UsageError:  # the other lessons still run, and lesson 01 says so
         return
     if need > room:
         largest = recommend(cfg, room)
-        told = {"need": need, "room": room, "taken": taken, "largest": largest}
-        raise UsageError(sentence("does_not_fit", cfg=cfg, **told))
+        raise UsageError(sentence("does_not_fit", cfg=cfg, need=need, room=room, largest=largest))

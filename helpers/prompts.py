@@ -1,4 +1,4 @@
-"""Recipes as chat messages, chats as token ids and labels, and a model's text back into a recipe.
+"""Recipes as chat messages, and chats as token ids and labels.
 
 Training, evaluation and the chatbot all call this module, so that the prompts agree.
 
@@ -40,56 +40,17 @@ PHRASINGS = read_toml("requests.toml")
 def answer(recipe: Recipe, language: str = "id") -> str:
     """The recipe in the course's format: title, dashed ingredients, numbered steps."""
     ingredients, steps = HEADINGS[language]
-    # One item a line, and an empty line before each heading: the shape that `parse` reads back.
+    # One item a line, and an empty line before each heading.
     lines = [recipe.title, "", ingredients, *(f"- {item}" for item in recipe.ingredients)]
     lines += ["", steps, *(f"{number}. {step}" for number, step in enumerate(recipe.steps, 1))]
     return "\n".join(lines)
 
 
-_STEP = re.compile(r"\s*(\d{1,2})\s*[.)]\s+(.*\S)")
-_ITEM = re.compile(r"\s*[-*•]\s+(.*\S)")
-
-
-def parse(text: str) -> Recipe | None:
-    """Read an answer back into a recipe, in either language; None outside the course's format.
-
-    The format: the title, a line "Bahan:" or "Ingredients:", at least two "- " items, a line
-    "Langkah:" or "Steps:" of the same language, at least one step, numbered 1, 2, 3, ... without a
-    gap, and nothing else. `parse(answer(recipe))` gives back every recipe that the reader keeps.
-    """
-    # A model may write an empty line more or less, and spaces at the ends: neither counts.
-    title, *lines = [line.strip() for line in text.strip().splitlines() if line.strip()] or [""]
-    # The headings tell which language the answer is in.
-    for first, second in HEADINGS.values():
-        if lines[:1] != [first] or second not in lines:
-            continue
-        # Everything between the headings is an ingredient, everything after the second one a step.
-        middle = lines.index(second)
-        items = [_ITEM.fullmatch(line) for line in lines[1:middle]]
-        steps = [_STEP.fullmatch(line) for line in lines[middle + 1 :]]
-        # A line that is no step has no number here, so there are fewer numbers than lines.
-        numbers = [int(step[1]) for step in steps if step]
-        if len(items) < 2 or not all(items) or not steps or numbers != [*range(1, len(steps) + 1)]:
-            return None
-        return Recipe(title, tuple(item[1] for item in items), tuple(step[2] for step in steps))
-    return None
-
-
 # What people ask.
 
 
-@dataclass(frozen=True)
-class Request:
-    """What a person types. `items`: the ingredients it names, as the recipe calls them."""
-
-    text: str
-    form: str  # one of FORMS
-    phrasing: str  # "train" or "test"
-    items: tuple[str, ...] = ()
-
-
-def draw(recipe: Recipe, language="id", *, form="ingredients", phrasing="train", seed=42):
-    """One request (`Request`) for `recipe`; the same arguments always give the same one.
+def draw(recipe: Recipe, language="id", *, form="ingredients", phrasing="train", seed=42) -> str:
+    """What a person types for `recipe`; the same arguments always give the same request.
 
     `form`: one of FORMS; a recipe without a usable ingredient is asked for by dish. `phrasing`:
     "train", or "test" for sentences that were kept apart.
@@ -113,7 +74,7 @@ def draw(recipe: Recipe, language="id", *, form="ingredients", phrasing="train",
     listed = join.join(filter(None, [", ".join(said[:-1]), *said[-1:]]))
     # One of the sentences of this form, those of training and those of the test kept apart.
     text = rng.choice(PHRASINGS[language][form][phrasing])
-    return Request(text.format(title=recipe.title, items=listed), form, phrasing, tuple(items))
+    return text.format(title=recipe.title, items=listed)
 
 
 # Chats as messages, ids and labels.
@@ -132,7 +93,7 @@ def system_key(cfg) -> str:
 def messages(recipe: Recipe, language: str = "id", **options) -> list[dict]:
     """A request as people write it and the real recipe, as a chat. Options as for `draw`."""
     reply = {"role": "assistant", "content": answer(recipe, language)}
-    return [*prompt_messages(draw(recipe, language, **options).text, language), reply]
+    return [*prompt_messages(draw(recipe, language, **options), language), reply]
 
 
 @dataclass(frozen=True)

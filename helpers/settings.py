@@ -70,7 +70,8 @@ except Exception as problem:
 def torch_refusal(card: str) -> str:
     """What torch says when it computes on the GPU `card`, in one sentence; empty where it can.
 
-    An old driver and a card that the installed torch was not built for are found by trying alone.
+    An old driver, a card that the installed torch was not built for, and a torch without CUDA are
+    found by trying alone.
     """
     try:
         command = [sys.executable, "-c", PROBE]
@@ -116,10 +117,7 @@ def find_device() -> Device:
         silent = problem.value == pynvml.NVML_ERROR_LIBRARY_NOT_FOUND
         note = "" if silent else f"card {chosen}: the driver answers with an error: {problem}"
         return replace(cpu, note=note)
-    # Windows gets a torch without CUDA unless it is asked for another.
-    if torch_cuda_build() is None:
-        why = "is there, but the installed torch has no CUDA: https://pytorch.org/get-started"
-        return replace(cpu, note=f"{name} {why}")
+    # Windows gets a torch without CUDA unless it is asked for another: this too is found by trying.
     if refusal := torch_refusal(name):
         return replace(cpu, note=refusal)
     return Device("cuda", name, memory.total / 2**30, capability, free_gb=memory.free / 2**30)
@@ -357,16 +355,13 @@ def load(
 ) -> Settings:
     """Settings of this run.
 
-    `profile` "auto" picks by hardware and by what can be had. `task` "auto" is the translation
-    "id-en" where the data are in both languages, else "recipe". `data_dir`, `base_model` and
-    `artifacts_root` fall back to the environment variables DATA_DIR, BASE_MODEL and
-    DAPUR_ARTIFACTS, then to the course's own corpus, the profile's model and artifacts/; with
-    DAPUR_SMOKE=1 the profile's `smoke_run` holds.
-    Raises UsageError for an unknown profile or language, a missing folder or model, and a machine
-    that is too small. Whether a training fits the GPU is judged by planner.check_fits.
+    `profile` "auto" picks by hardware and by what can be had; `task` "auto": see `_task`. What is
+    not given comes from DATA_DIR, BASE_MODEL and DAPUR_ARTIFACTS; else it is the course's corpus,
+    the profile's model and artifacts/. With DAPUR_SMOKE=1 the profile's `smoke_run` holds.
+    Raises UsageError for an unknown name, a missing folder or model, and a machine that is too
+    small. Whether a training fits the GPU is judged by planner.check_fits.
     """
-    # Unknown names are refused before the hardware is asked. After set_language, texts come in the
-    # display language.
+    # Unknown names are refused before the hardware is asked.
     table = profiles()
     choice(profile, ["auto", *table], "profile")
     choice(language, LANGUAGES, "language")
@@ -377,11 +372,7 @@ def load(
     device = find_device()
     automatic = profile_for(device, table)
     profile = automatic if profile == "auto" else profile
-    reason = tr(f"diminta; otomatis: {automatic}", f"asked for; automatic choice: {automatic}")
-    if profile == automatic:
-        here = f"{device.name} ({device.memory_gb:.0f} GB)"
-        reason = tr(f"pilihan otomatis untuk {here}", f"the automatic choice for {here}")
-    values = table[profile]
+    reason, values = _reason(profile, automatic, device), table[profile]
     # The base model. Another than the profile's brings its own licence, and the reason says so.
     usual = values["base_model"]
     base = _base_model(base_model or os.environ.get("BASE_MODEL"), usual)
@@ -393,17 +384,43 @@ def load(
     # The data. A folder without CSVs is refused here, before a lesson has begun.
     folder = _data_folder(data_dir or os.environ.get("DATA_DIR") or OWN)
     task, folder, data_language, note = _task(task, folder, language)
-    reason += note
-    values["smoke"] = os.environ.get("DAPUR_SMOKE") == "1"
-    values |= values["smoke_run"] if values["smoke"] else {}
+    reason += note + (f"; {device.note}" if device.note else "")
+    smoke = os.environ.get("DAPUR_SMOKE") == "1"
+    values |= {"base_model": base} | (values["smoke_run"] if smoke else {})
     # All that is known about this run, in one object that nobody can change.
     root = Path(artifacts_root or os.environ.get("DAPUR_ARTIFACTS") or ROOT / "artifacts")
-    values |= {"profile": profile, "device": device, "base_model": base, "data_dir": folder}
-    values |= {"language": language, "task": task, "data_language": data_language}
-    values["seed"] = int(seed)
-    values |= {"run_solutions": bool(run_solutions), "artifacts_root": root.resolve()}
-    values["reason"] = f"{reason}; {device.note}" if device.note else reason
-    return Settings(**{known.name: values[known.name] for known in fields(Settings)})
+    return Settings(
+        **{known.name: values[known.name] for known in fields(ProfileValues)},
+        profile=profile,
+        reason=reason,
+        language=language,
+        task=task,
+        data_language=data_language,
+        seed=int(seed),
+        run_solutions=bool(run_solutions),
+        smoke=smoke,
+        device=device,
+        data_dir=folder,
+        artifacts_root=root.resolve(),
+    )
+
+
+def _reason(profile: str, automatic: str, device: Device) -> str:
+    """Why this profile, in the display language."""
+    if profile != automatic:
+        return tr(f"diminta; otomatis: {automatic}", f"asked for; automatic choice: {automatic}")
+    here = f"{device.name} ({device.memory_gb:.0f} GB)"
+    return tr(f"pilihan otomatis untuk {here}", f"the automatic choice for {here}")
+
+
+def _base_model(asked: str | None, usual: str) -> str:
+    """The base model asked for, or the usual one; where that cannot be had, the packaged one."""
+    base = asked or usual
+    if reachable(base):
+        return base
+    if asked:
+        raise UsageError(sentence("no_base_model", name=asked))
+    return "packaged"
 
 
 def check_machine(profile: str, values: dict, device: Device, own_base: bool) -> None:
@@ -436,6 +453,7 @@ def _data_folder(asked: str | Path) -> Path:
 def _task(asked: str, folder: Path, language: str) -> tuple[str, Path, str, str]:
     """Task, data folder, the data's language, and what has to be said of the choice.
 
+    "auto" is the translation "id-en" where the data are in both languages, else "recipe".
     UsageError where a translation is asked for and the data are in one language.
     """
     both = all((folder / one).is_dir() and csv_files(folder / one) for one in LANGUAGES)
@@ -467,14 +485,5 @@ def language_of(text: str) -> str:
     """The language of a recipe's text by its commonest words: "id" or "en"; "" where neither."""
     said = re.findall(r"[a-z]+", text.lower())
     counts = {one: sum(word in known.split() for word in said) for one, known in COMMON.items()}
-    best = max(counts, key=counts.get)
-    return best if counts[best] > 2 * counts[{"id": "en", "en": "id"}[best]] else ""
-
-
-def _base_model(asked: str | None, usual: str) -> str:
-    """The base model asked for, or the usual one; where that cannot be had, the packaged one."""
-    if reachable(asked or usual):
-        return asked or usual
-    if asked:
-        raise UsageError(sentence("no_base_model", name=asked))
-    return "packaged"
+    best, other = sorted(counts, key=counts.get, reverse=True)
+    return best if counts[best] > 2 * counts[other] else ""

@@ -40,13 +40,11 @@ class ChatDataset(torch.utils.data.Dataset):
     """Encoded chats of at most `max_length` tokens; what is longer goes to `too_long`, never cut.
 
     A chat is a list of messages whose last one is the answer to learn, or whatever `encode` takes:
-    `encode(chat, tokenizer)` returns an `Encoded` row, and `check(row, chat, tokenizer)` raises
-    LabelMaskError for a row that would teach the wrong thing. `rows[i]` was made of `chats[i]`.
+    `encode(chat, tokenizer)` returns an `Encoded` row; LabelMaskError is raised for a row that
+    would teach the wrong thing. `rows[i]` was made of `chats[i]`.
     """
 
-    def __init__(
-        self, chats, tokenizer, max_length, encode=prompts.encode, check=prompts.check_labels
-    ):
+    def __init__(self, chats, tokenizer, max_length, encode=prompts.encode):
         self.chats, self.rows, self.too_long = [], [], []
         for chat in chats:
             row = encode(chat, tokenizer)
@@ -55,7 +53,7 @@ class ChatDataset(torch.utils.data.Dataset):
                 self.too_long.append(chat)
                 continue
             # One bad row stops everything here. In training it would do its harm in silence.
-            check(row, chat, tokenizer)
+            prompts.check_labels(row, chat, tokenizer)
             self.chats.append(chat)
             self.rows.append(row)
 
@@ -476,9 +474,8 @@ def save(folder: Path, trainer, tokenizer, cfg: Settings, summary: dict, text=""
         card.data.base_model = base
         card.data.license = "other" if " " in licence else licence
         card.data.language, card.data.datasets = cfg.data_language, [data or cfg.data_name]
-        # One of PEFT's tags names the base by its folder on this machine.
-        tags = [tag for tag in card.data.tags if not tag.startswith("base_model:")]
-        card.data.tags = [*tags, f"base_model:adapter:{base}", "qlora", "dapur-llm"]
+        # PEFT's own tags name the base by its folder on this machine.
+        card.data.tags = ["lora", "qlora", "dapur-llm"]
         card.text = f"\n# Adapter for {base}\n\n{text}\n\n{table}\n"
         files.write_text(new / "README.md", str(card))
 

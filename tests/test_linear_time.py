@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from helpers import jsonl, medical, prompts
+from helpers import jsonl, medical
 from helpers.recipes import load_recipes
 from helpers.show import md
 
@@ -29,8 +29,7 @@ def read_recipes(text, folder):
 
 
 def read_answers(text, folder):
-    """The text as a model's answer, as a question on health, and as a row to train on."""
-    prompts.parse(f"Sup\n\nBahan:\n- garam\n- {text}\n\nLangkah:\n1. {text}")
+    """The text as a question on health, and as a row to train on."""
     for judged in (medical.is_emergency, medical.names_dose, medical.stems, md):
         judged(text)
     chat = [{"role": "user", "content": text}, {"role": "assistant", "content": text}]

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 from types import SimpleNamespace
 
 import fake_cuda
@@ -32,14 +31,12 @@ GPU = {"device": "cuda", "checkpointing": True}
 STEPS = {
     "cpu": ("llama", 4000, CPU),
     "cpu, fp32": ("qwen3", 4000, CPU | {"dtype": "float32"}),
-    "cpu, all layers": ("llama", 4000, CPU | {"targets": "all-linear"}),
     "cpu, q and v": ("qwen2", 4000, CPU | {"targets": ["q_proj", "v_proj"]}),
     "cpu, large vocabulary": ("llama", 12000, CPU),
     "gpu": ("llama", 4000, GPU | {"checkpointing": False}),
     "gpu, q and v": ("qwen2", 500, GPU | {"targets": ["q_proj", "v_proj"]}),
-    "gpu, large vocabulary": ("qwen3", 12000, GPU),
     "gpu, mistral": ("mistral", 4000, GPU),
-    "gpu, upcast": ("llama", 12000, GPU | {"upcast": True}),
+    "gpu, fp16": ("llama", 12000, GPU | {"dtype": "float16"}),
 }
 
 
@@ -78,9 +75,9 @@ def trained_model(folder, job):
             module.support_avx512bf16_for_cpu = False
     if job.device == "cpu":
         models.unpack(model).set_attn_implementation("eager")
-    if job.upcast:
+    if job.dtype == "float16":  # embeddings, head and norms go to fp32
         for parameter in model.parameters():
-            if parameter.dtype in (torch.bfloat16, torch.float16):
+            if parameter.dtype == torch.float16:
                 parameter.data = parameter.data.float()
     if job.checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
@@ -91,7 +88,7 @@ def trained_model(folder, job):
 
 @pytest.mark.parametrize("name", STEPS)
 def test_a_training_step_is_planned_as_it_is_counted(name, tmp_path, on_a_gpu):
-    """Weights, adapters and states to the byte, the peaks within eight per cent."""
+    """Weights, adapters and states to the byte, the peak within eight per cent."""
     model_type, vocabulary, options = STEPS[name]
     torch.manual_seed(0)
     config = AutoConfig.for_model(model_type, vocab_size=vocabulary, **MIDDLE)
@@ -117,16 +114,11 @@ def test_a_training_step_is_planned_as_it_is_counted(name, tmp_path, on_a_gpu):
     optimizer = torch.optim.AdamW(trained)
     with lesson_cell("class TensorMeter", {"torch": torch})["TensorMeter"]() as found:
         loss = training.label_loss(model, batch, getattr(torch, job.dtype))
-        forward = found.peak
         loss.backward()
         peak = found.peak
         optimizer.step()
-    # The plan's moment of the loss already holds gradients, of an earlier accumulated batch.
-    held = plan.phases["loaded"] + parts["gradients"] + parts["optimizer"]
-    planned = max(plan.phases["loss"], plan.phases["backward"]) - held
+    planned = parts["activations"] + parts["logits"] + parts["workspace"]
     assert peak == pytest.approx(planned, rel=0.08)
-    if job.device == "cpu":
-        assert forward == pytest.approx(plan.phases["forward"] - held, rel=0.08)
     states = [t for state in optimizer.state.values() for t in state.values() if t.dim()]
     assert tensor_bytes(*states) == parts["optimizer"]
 
@@ -159,51 +151,36 @@ def test_8_bit_optimizer_state():
     assert kept == planner.optimizer_bytes([100, 4096, 70_001], "adamw_8bit")
 
 
-@pytest.mark.parametrize("dtype", [None, "float16"])
+@pytest.mark.parametrize("changes", [{}, {"dtype": "float16"}])
 @pytest.mark.parametrize("name", [n for n, p in settings.profiles().items() if p["needs_cuda"]])
-def test_every_profile_leaves_a_tenth_of_its_card(name, dtype):
-    """With fp16 as well."""
-    row = settings.profiles()[name]
-    card = row["vram_gb"] * planner.GIB
-    assert 0.5 * card <= planner.plan(name, dtype=dtype).total_bytes <= 0.9 * card
+def test_every_profile_leaves_a_tenth_of_its_card(name, changes):
+    card = settings.profiles()[name]["vram_gb"] * planner.GIB
+    assert 0.5 * card <= planner.plan(name, **changes).total_bytes <= 0.9 * card
 
 
-@pytest.mark.parametrize("card", [8, 4])
-@pytest.mark.parametrize("name", ["batch", "length"])
-def test_a_recommendation_stops_exactly_at_the_border(name, card):
-    largest = planner.recommend("gpu-8gb", card)[name]
+@pytest.mark.parametrize("name", ["batch", "length", "rank"])
+def test_a_recommendation_stops_exactly_at_the_border(name):
+    largest = planner.recommend("gpu-8gb", 8)[name]
     fits, too_much = (planner.plan("gpu-8gb", **{name: largest + more}) for more in (0, 1))
-    assert fits.total_bytes <= card * planner.GIB < too_much.total_bytes
+    assert fits.total_bytes <= 8 * planner.GIB < too_much.total_bytes
 
 
-@pytest.mark.parametrize(
-    "name, size, capability, profile, words",
-    [
-        ("RTX 3060", 11.6, (8, 6), "rtx3060", None),
-        ("RTX 2060", 5.8, (7, 5), "rtx3060", "9.7 GiB by plan, RTX 2060 has 5.8"),
-        ("GTX 1650", 3.9, (7, 5), "tinyllama", "'batch': 5"),
-    ],
-)
-def test_a_profile_that_cannot_fit_the_gpu_is_refused_with_advice(
-    cfg, name, size, capability, profile, words
-):
-    row = settings.profiles()[profile]
-    known = {f.name: row[f.name] for f in dataclasses.fields(cfg) if f.name in row}
-    made = dataclasses.replace(cfg, device=settings.Device("cuda", name, size, capability), **known)
-    planner.check_fits(dataclasses.replace(made, base_model="someone/else"))  # cannot be judged
-    with contextlib.nullcontext() if words is None else pytest.raises(UsageError, match=words):
-        planner.check_fits(made)
+def test_a_profile_that_cannot_fit_the_gpu_is_refused_with_advice():
+    made = fake_cuda.settings_on_card("rtx3060")
+    planner.check_fits(made)
+    small = dataclasses.replace(made, device=settings.Device("cuda", "RTX 2060", 5.8, (7, 5)))
+    planner.check_fits(dataclasses.replace(small, base_model="someone/else"))  # cannot be judged
+    with pytest.raises(UsageError, match="9.7 GiB by plan, RTX 2060 has 5.8 .*'batch': 0"):
+        planner.check_fits(small)
 
 
-@pytest.mark.parametrize(
-    ("free", "held", "fits"), [(6.0, 0.5, True), (2.0, 5, True), (2, 0, False)]
-)
-def test_a_card_that_other_programs_have_filled_is_refused(cfg, monkeypatch, free, held, fits):
+@pytest.mark.parametrize(("free", "held", "fits"), [(2.0, 5, True), (2, 0, False)])
+def test_a_card_that_other_programs_have_filled_is_refused(monkeypatch, free, held, fits):
     made = fake_cuda.settings_on_card("gpu-12gb")
     gpu = {"mem_get_info": lambda: (free * 2**30, 12 * 2**30)}
     gpu["memory_reserved"] = lambda: held * 2**30
     monkeypatch.setattr(planner, "cuda", lambda: SimpleNamespace(**gpu))
-    words = "needs 6.6 GiB by plan, .* has 2.4. Other programs hold 9.6 GiB: open kernels"
+    words = "needs 6.6 GiB by plan, .* has 2.4 free. .*Close other programs and open kernels"
     with contextlib.nullcontext() if fits else pytest.raises(UsageError, match=words):
         planner.check_fits(made)
 
@@ -216,25 +193,17 @@ def test_on_a_processor_the_process_must_fit_what_is_free(cfg, monkeypatch, free
     memory = SimpleNamespace(available=free_gb * 1e9 - 0.5e9)
     monkeypatch.setattr(planner.psutil, "virtual_memory", lambda: memory)
     monkeypatch.setattr(planner, "used_bytes", lambda: 0.5e9)  # what the process holds counts
-    words = "needs [23][.]. GiB by plan, .* has 1.9. What would fit, .*Close other programs"
+    words = "needs [23][.]. GiB by plan, .* has 1.9 free. What would fit, .*Close other programs"
     with contextlib.nullcontext() if fits else pytest.raises(UsageError, match=words):
         planner.check_fits(made)
 
 
 @pytest.mark.parametrize(
     "config, words",
-    [
-        ({"model_type": "gpt2"}, "gpt2 is none of"),
-        ({"model_type": "llama", "hidden_size": -1}, "cannot be planned"),
-        ("{not json", "cannot be planned"),
-        (None, "cannot be planned"),
-    ],
+    [('{"model_type": "gpt2"}', "gpt2 is none of"), ("{not json", "cannot be planned")],
 )
 def test_what_cannot_be_planned_is_refused_and_lesson_01_goes_on(cfg, tmp_path, config, words):
-    if config is not None:
-        (tmp_path / "config.json").write_text(
-            config if isinstance(config, str) else json.dumps(config)
-        )
+    (tmp_path / "config.json").write_text(config)
     with pytest.raises(UsageError, match=words):
         planner.find(str(tmp_path))
     names = {"planner": planner, "cfg": dataclasses.replace(cfg, base_model=str(tmp_path))}

@@ -9,7 +9,7 @@ import safetensors.torch
 import torch
 
 from helpers import models, splits
-from helpers.files import CourseError, MissingStep, read_json, write_json, write_text
+from helpers.files import CourseError, MissingStep, UsageError, read_json, write_json, write_text
 
 
 def here(cfg, folder, **changes):
@@ -131,20 +131,30 @@ def test_a_vocabulary_without_a_token_to_pad_with_gets_one_that_the_model_takes(
     assert model.get_input_embeddings().num_embeddings == rows
 
 
-@pytest.mark.parametrize(
-    "config", [None, "", "[" * 100_000, "[]", "1", "{}", '{"peft_type": "PROMPT_TUNING"}']
-)
+@pytest.mark.parametrize("config", [None, "[" * 100_000, "[]", '{"peft_type": "PROMPT_TUNING"}'])
 def test_an_adapter_that_is_no_whole_lora_adapter_is_told_and_not_loaded(cfg, tmp_path, config):
     """It may come from somebody else: the loader would end in a traceback of its own."""
-    safetensors.torch.save_file({"x": torch.ones(1)}, tmp_path / "adapter_model.safetensors")
-    write_json(tmp_path / "adapter_config.json", {"peft_type": "LORA"})
-    assert models.require_adapter(cfg, tmp_path) == tmp_path
+    cfg = here(cfg, tmp_path)
+    folder = cfg.artifacts / "adapter"
+    write_json(folder / "adapter_config.json", {"peft_type": "LORA"})
+    safetensors.torch.save_file({"x": torch.ones(1)}, folder / "adapter_model.safetensors")
+    assert models.require_adapter(cfg) == folder
     if config is None:
-        (tmp_path / "adapter_model.safetensors").write_bytes(b"cut")
+        (folder / "adapter_model.safetensors").write_bytes(b"cut")
     else:
-        write_text(tmp_path / "adapter_config.json", config)
-    with pytest.raises(MissingStep, match="07_medical_qa"):
-        models.require_adapter(cfg, tmp_path, "07_medical_qa")
+        write_text(folder / "adapter_config.json", config)
+    with pytest.raises(MissingStep, match="03_qlora_training"):
+        models.require_adapter(cfg)
+
+
+def test_an_adapter_of_another_task_is_refused_with_the_command(cfg, tmp_path):
+    cfg = here(cfg, tmp_path)
+    folder = cfg.artifacts / "adapter"
+    write_json(folder / "adapter_config.json", {"peft_type": "LORA"})
+    safetensors.torch.save_file({"x": torch.ones(1)}, folder / "adapter_model.safetensors")
+    write_json(folder / "training.json", {"task": "en-id"})
+    with pytest.raises(UsageError, match=f"run_all.sh --task {cfg.task} --from 02"):
+        models.require_adapter(cfg)
 
 
 def test_an_adapter_that_learnt_other_rows_than_were_saved_last_is_refused(

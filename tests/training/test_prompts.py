@@ -1,4 +1,4 @@
-"""Recipes as conversations: format, label mask, and the checks around them."""
+"""Recipes as conversations: the label mask, and the checks around it."""
 
 import copy
 import re
@@ -7,8 +7,6 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from tokenizers import Tokenizer, normalizers
 from tokenizers.models import BPE, WordLevel
 from tokenizers.processors import TemplateProcessing
@@ -16,39 +14,9 @@ from transformers import PreTrainedTokenizerFast
 
 from helpers import models, prompts
 from helpers.files import LabelMaskError
-from helpers.recipes import Recipe
 from helpers.training import ChatDataset
 
 TABLES = tomllib.loads(Path(__file__).with_name("cases.toml").read_text(encoding="utf-8"))
-
-LINE = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9 ,]{0,30}[a-z]", fullmatch=True)
-RECIPES = st.builds(
-    Recipe,
-    title=LINE,
-    ingredients=st.lists(LINE, min_size=2, max_size=8).map(tuple),
-    steps=st.lists(LINE, min_size=1, max_size=12).map(tuple),
-)
-
-
-@given(RECIPES, st.sampled_from(["id", "en"]))
-def test_an_answer_is_read_back_as_the_recipe_it_was_made_from(recipe, language):
-    read = prompts.parse(prompts.answer(recipe, language))
-    assert (read.title, read.ingredients, read.steps) == (
-        recipe.title,
-        recipe.ingredients,
-        recipe.steps,
-    )
-
-
-@given(st.text(max_size=200))
-def test_parsing_never_fails_on_any_text(text):
-    result = prompts.parse(text)
-    assert result is None or (len(result.ingredients) >= 2 and len(result.steps) >= 1)
-
-
-@pytest.mark.parametrize("text", TABLES["a_text_outside_the_format_is_refused"])
-def test_a_text_outside_the_format_is_refused(text):
-    assert prompts.parse(text) is None
 
 
 def rows(corpus, tokenizer):

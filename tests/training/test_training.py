@@ -81,9 +81,8 @@ def test_collating_masks_padding_and_keeps_every_end_token(batch, tokenizer):
     for ids, mask, labels in zip(batch["input_ids"], batch["attention_mask"], batch["labels"]):
         length = int(mask.sum())
         assert ids[length - 1] == labels[length - 1] == tokenizer.eos_token_id
-        assert (labels[length:] == prompts.IGNORE).all() and (
-            ids[length:] == tokenizer.pad_token_id
-        ).all()
+        assert (labels[length:] == prompts.IGNORE).all()
+        assert (ids[length:] == tokenizer.pad_token_id).all()
 
 
 def test_the_loss_equals_the_model_s_own_over_the_same_labels(cfg, batch):
@@ -92,10 +91,8 @@ def test_the_loss_equals_the_model_s_own_over_the_same_labels(cfg, batch):
         own = model(**batch).loss.item()
         ours = training.label_loss(model, batch, torch.float32).item()
         by_row = training.label_loss(model, batch, torch.float32, "none")
-    assert ours == pytest.approx(own, rel=1e-5)
-    assert by_row.sum().item() / (batch["labels"] != prompts.IGNORE).sum().item() == pytest.approx(
-        own, rel=1e-5
-    )
+    labels = (batch["labels"] != prompts.IGNORE).sum().item()
+    assert [ours, by_row.sum().item() / labels] == pytest.approx([own] * 2, rel=1e-5)
 
 
 def test_logits_are_computed_for_label_positions_alone(cfg, batch):
@@ -211,18 +208,11 @@ def guarded(*gradients, log=(), step=0):
 
 @pytest.mark.parametrize(
     ("gradients", "said"),
-    [
-        ((0.0, 1.0), None),  # a layer that a batch does not reach
-        ((0.0, 0.0), "get no gradient at step 1"),
-        ((1.0, math.nan), "not finite at step 1:"),
-        ((math.inf, 1.0), "not finite at step 1:"),
-    ],
+    [((0.0, 0.0), "get no gradient at step 1"), ((1.0, math.nan), "not finite at step 1:")],
 )
 def test_all_matrices_without_a_gradient_or_one_that_is_not_finite_end_a_training(gradients, said):
+    guarded(0.0, 1.0)[0]()  # a layer that a batch does not reach
     update, _ = guarded(*gradients)
-    if said is None:
-        update()
-        return
     with pytest.raises(CourseError, match=said):
         update()
 
@@ -268,33 +258,28 @@ def test_a_collator_that_changes_what_is_learnt_is_refused_before_the_first_step
 # What a profile says.
 
 
-# setting of a profile -> argument of transformers' Trainer; none of the values is a default
-GIVEN = {
-    "learning_rate": (3e-5, "learning_rate"),
-    "accumulation": (3, "gradient_accumulation_steps"),
-    "batch": (5, "per_device_train_batch_size"),
-    "scheduler": ("constant_with_warmup", "lr_scheduler_type"),
-    "max_grad_norm": (0.7, "max_grad_norm"),
-    "warmup_steps": (1, "warmup_steps"),
-    "optimizer": ("adamw_torch_fused", "optim"),
-    "gradient_checkpointing": (True, "gradient_checkpointing"),
-    "epochs": (5.5, "num_train_epochs"),
-    "max_steps": (7, "max_steps"),
-    "seed": (7, "seed"),
+# setting of a profile -> argument of transformers' Trainer, where the two differ
+CALLED = {
+    "accumulation": "gradient_accumulation_steps",
+    "batch": "per_device_train_batch_size",
+    "scheduler": "lr_scheduler_type",
+    "optimizer": "optim",
+    "epochs": "num_train_epochs",
 }
 
 
-@pytest.mark.parametrize("setting", GIVEN)
-def test_what_a_profile_says_is_what_the_trainer_gets(cfg, tmp_path, setting):
-    value, argument = GIVEN[setting]
-    assert getattr(cfg, setting) != value
-    args = training.arguments(dataclasses.replace(cfg, **{setting: value}), 40, tmp_path)
-    assert getattr(args, argument) == value
+def test_what_a_profile_says_is_what_the_trainer_gets(cfg, tmp_path):
+    given = {"learning_rate": 3e-5, "max_grad_norm": 0.7, "warmup_steps": 1, "max_steps": 7}
+    given |= {"accumulation": 3, "batch": 5, "scheduler": "constant_with_warmup", "epochs": 5.5}
+    given |= {"optimizer": "adamw_torch_fused", "gradient_checkpointing": True, "seed": 7}
+    args = training.arguments(dataclasses.replace(cfg, **given), 40, tmp_path)
+    for setting, value in given.items():
+        assert getattr(cfg, setting) != value == getattr(args, CALLED.get(setting, setting))
     assert args.data_seed == args.seed and args.use_cpu and args.report_to == []
     assert args.load_best_model_at_end and args.greater_is_better is False
 
 
-@pytest.mark.parametrize(("evals", "every"), [(1, 10), (2, 5), (4, 2), (99, 1)])
+@pytest.mark.parametrize(("evals", "every"), [(1, 10), (4, 2), (99, 1)])
 def test_an_epoch_has_as_many_evaluations_as_the_profile_says(cfg, tmp_path, evals, every):
     cfg = dataclasses.replace(cfg, evals_per_epoch=evals, max_steps=-1, batch=4, accumulation=1)
     args = training.arguments(cfg, 40, tmp_path)  # ten steps an epoch
@@ -332,17 +317,14 @@ def test_the_seed_decides_where_an_adapter_begins(cfg):
 
 @pytest.mark.parametrize(
     ("most", "steps"),
-    [(12, 12), (1, 1), (-1, 30)],  # 40 rows by fours are ten steps an epoch, of three
+    [(12, 12), (-1, 30)],  # 40 rows by fours are ten steps an epoch, of three
 )
 def test_a_warm_up_as_long_as_the_training_is_refused(cfg, tmp_path, most, steps):
     cfg = dataclasses.replace(cfg, batch=4, accumulation=1, epochs=3, max_steps=most)
-    for warmup, fine in ((steps - 1, True), (steps, False)):
-        now = dataclasses.replace(cfg, warmup_steps=warmup)
-        if fine:
-            assert training.arguments(now, 40, tmp_path).warmup_steps == warmup
-        else:
-            with pytest.raises(CourseError, match="warm-up"):
-                training.arguments(now, 40, tmp_path)
+    now = dataclasses.replace(cfg, warmup_steps=steps - 1)
+    assert training.arguments(now, 40, tmp_path).warmup_steps == steps - 1
+    with pytest.raises(CourseError, match="warm-up"):
+        training.arguments(dataclasses.replace(cfg, warmup_steps=steps), 40, tmp_path)
 
 
 # Resume.
@@ -359,17 +341,13 @@ def unbroken(cfg, rows, tokenizer, tmp_path_factory):
 
 
 @pytest.mark.parametrize("part", ["adapter_model.safetensors", "trainer_state.json"])
-def test_resuming_after_a_truncated_checkpoint_falls_back_and_ends_like_an_unbroken_run(
-    cfg, rows, tokenizer, tmp_path, capsys, unbroken, part
-):
-    broken = shutil.copytree(unbroken[0], tmp_path / "broken")
-    file = broken / "checkpoint-8" / part
+def test_a_truncated_checkpoint_is_set_aside_for_the_one_before(tmp_path, capsys, unbroken, part):
+    output = shutil.copytree(unbroken[0], tmp_path / "out")
+    file = output / "checkpoint-8" / part
     file.write_bytes(file.read_bytes()[:100])
-    again, summary = trained(cfg, rows, tokenizer, broken, **LONG)
+    assert training.resume(output, "mark") == str(output / "checkpoint-6")
     assert "checkpoint-8 is broken" in capsys.readouterr().out
-    assert list(losses(again)) == [2, 4, 6, 8] and losses(again) == unbroken[1]
-    assert summary["steps"] == 8
-    assert any(path.name.startswith("broken-checkpoint-8") for path in broken.iterdir())
+    assert list(output.glob("broken-checkpoint-8-*"))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="forks, and sends POSIX signals")
@@ -431,18 +409,16 @@ class Malicious:
         return open, (str(self.path), "w")
 
 
-@pytest.mark.parametrize("part", ["optimizer.pt", "scheduler.pt", "rng_state.pth", "scaler.pt"])
+@pytest.mark.parametrize("part", ["optimizer.pt", "rng_state.pth"])
 def test_a_checkpoint_from_a_stranger_runs_no_code_and_is_set_aside(
     unbroken, tmp_path, capsys, part
 ):
     output = shutil.copytree(unbroken[0], tmp_path / "out")
     shutil.move(output / "checkpoint-8", output / "checkpoint-10")  # as text 10 comes before 6
-    (output / "checkpoint-abc").mkdir()
     torch.save(Malicious(tmp_path / "ran"), output / "checkpoint-10" / part)
     assert training.resume(output, "mark") == str(output / "checkpoint-6")
     assert "checkpoint-10 is broken" in capsys.readouterr().out
     assert not (tmp_path / "ran").exists()
-    assert (output / "checkpoint-abc").is_dir()
     bad = next(output.glob("broken-checkpoint-10-*"))
     torch.load(bad / part, weights_only=False)  # what would have happened
     assert (tmp_path / "ran").exists()
@@ -466,10 +442,9 @@ def test_a_fingerprint_follows_rows_and_settings_but_not_the_display_language(
     cfg, rows, corpus, tokenizer
 ):
     def mark(changes=(), train=rows, validation=rows, **config):
-        some = SimpleNamespace(to_dict=lambda: config)
-        return training.fingerprint(
-            dataclasses.replace(cfg, **dict(changes)), train, validation, some
-        )
+        changed = dataclasses.replace(cfg, **dict(changes))
+        given = SimpleNamespace(to_dict=lambda: config)
+        return training.fingerprint(changed, train, validation, given)
 
     fewer = training.ChatDataset(chats(corpus[:-1]), tokenizer, cfg.max_length)
     unmasked = training.ChatDataset(rows.chats, tokenizer, cfg.max_length)
@@ -484,7 +459,6 @@ def test_a_fingerprint_follows_rows_and_settings_but_not_the_display_language(
         mark({"base_model": "/a/llama"}),
         mark({"base_model": "/b/llama"}),
         mark(learning_rate=1),
-        mark(learning_rate=2),
     ]
     assert len({mark(), *others}) == 1 + len(others)
     assert mark({"language": "en"}) == mark()
@@ -533,9 +507,7 @@ def test_a_training_on_a_test_recipe_is_refused(cfg, rows, tmp_path):
 def test_a_saved_adapter_is_whole_carries_a_card_and_answers_like_the_one_in_memory(
     cfg, rows, tokenizer, tmp_path, batch
 ):
-    cfg = dataclasses.replace(
-        cfg, artifacts_root=tmp_path, compute_dtype="float32", licence="Gemma", language="en"
-    )
+    cfg = dataclasses.replace(cfg, artifacts_root=tmp_path, licence="Gemma", language="en")
     folder = cfg.artifacts / "adapter"
     trainer, summary = trained(cfg, rows, tokenizer, tmp_path / "checkpoints")
     training.save(folder, trainer, tokenizer, cfg, summary, "What it is for.")
@@ -551,9 +523,8 @@ def test_a_saved_adapter_is_whole_carries_a_card_and_answers_like_the_one_in_mem
     named = json.loads((folder / "adapter_config.json").read_text())["base_model_name_or_path"]
     assert named == "sanity-llama"  # and not where it lies
     history = json.loads((folder / "history.json").read_text())
-    assert [row["eval_loss"] for row in history if "eval_loss" in row] == list(
-        losses(trainer).values()
-    )
+    evaluations = [row["eval_loss"] for row in history if "eval_loss" in row]
+    assert evaluations == list(losses(trainer).values())
     assert training.finished(folder, "mark")["steps"] == 12
     assert training.finished(folder, "another") is None
     with torch.no_grad():
