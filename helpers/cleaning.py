@@ -21,16 +21,15 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from bs4 import BeautifulSoup
 
 from .csv_reader import FIELDS
 from .files import read_toml
 
 _TEXTS = read_toml("cleaning.toml")
 PATTERNS = {name: "|".join(parts) for name, parts in _TEXTS["patterns"].items()}
-AMOUNTS = _TEXTS["keys"]["quantity"]  # words in the keys of a dict, in the order of a written item
-PARTS = [*AMOUNTS, *_TEXTS["keys"]["name"]]
-TITLES = set(_TEXTS["keys"]["title"])
+# Words in the keys of a dict, in the order of a written item.
+AMOUNTS, NAMES, TITLES = (_TEXTS["keys"][kind] for kind in ("quantity", "name", "title"))
+KNOWN = [*AMOUNTS, *NAMES, *TITLES]
 TOLD = _TEXTS["told"]
 BROKEN_LIST = "\ufdd0"  # stands for a list that cannot be read; Unicode gives it to no character
 MARKER = PATTERNS["marker"]  # control tokens of chat templates
@@ -85,8 +84,7 @@ def texts(value) -> Iterator[str]:
         yield from dict_texts({str(key): item for key, item in value.items()})
     elif text := scalar_text(value):
         # JSON that was written twice: the text is a list once more, where it can be read as one.
-        again = re.match(r'["\\\s]*[\[{]+[\\\s]*"', text) and list_items(text)
-        yield from again or [text]
+        yield from list_items(text) or [text]
 
 
 def scalar_text(value) -> str:
@@ -105,22 +103,20 @@ def dict_texts(value: dict) -> Iterator[str]:
 
     ValueError for an amount of nothing.
     """
-    # Known words among the keys, lists among the values and a title tell the kinds apart.
-    parts = known_parts(value)
+    # Known words among the keys and lists among the values tell the kinds apart.
+    amounts, titles = known_texts(value, AMOUNTS), known_texts(value, TITLES)
+    # A number alone is no name: {"step": 1, "text": ...}
+    names = [text for text in known_texts(value, NAMES) if not text.isdigit()] or titles
     lists = [item for item in value.values() if isinstance(item, list) and item]
-    names = [text for place, text in parts if place >= len(AMOUNTS)]
-    titles = [scalar_text(item) for key, item in value.items() if key_words(key) & TITLES]
-    heading = " ".join(titles) or " ".join(names)
-    # A section has a title, or nothing but a name, and a list; an item at least a name.
-    if lists and heading and len(names) == len(parts):
-        yield f"{heading}:"
+    if lists and names and not amounts:
+        yield " ".join(titles or names) + ":"
         yield from texts(lists)
     elif names:
-        yield without_repeats([text for _, text in parts])
-    elif parts:
+        yield without_repeats(amounts + names)
+    elif amounts:
         raise ValueError("an amount of nothing")
     else:
-        # The keys are text themselves: {"ayam": "1 ekor"}.
+        # The keys are text themselves.
         for key, item in value.items():
             text, numbered = scalar_text(item), re.search(r"\d", key)
             if isinstance(item, list | dict):
@@ -135,43 +131,39 @@ def dict_texts(value: dict) -> Iterator[str]:
                 yield f"{text} {key}".strip()
 
 
-def known_parts(value: dict) -> list[tuple[int, str]]:
-    """(place, text) of each known key, in the order of a written item: "1" "ekor" "ayam".
+def known_texts(value: dict, wanted: list[str]) -> list[str]:
+    """Texts of the keys that are made of known words, by the order of the words in `wanted`.
 
     "image_url", "tahu isi" and "Langkah 1" are no known keys.
     """
-    found = []
+    found = {}
     for key, item in value.items():
-        # A key counts when all its words are known.
         words, text = key_words(key), scalar_text(item)
-        if not words or not words <= set(PARTS):
-            continue
-        place = min(map(PARTS.index, words))
         # {"quantity": {"value": 1, "unit": "kg"}}
         if isinstance(item, dict):
-            text = " ".join(amount for _, amount in known_parts(item))
-        # A number alone is no name: {"step": 1, "text": ...}
-        if text and (place < len(AMOUNTS) or not re.fullmatch(r"\d+[.)]?", text)):
-            found.append((place, text))
-    return sorted(found, key=lambda part: part[0])
+            text = " ".join(known_texts(item, AMOUNTS))
+        # Of "jumlah_bahan" the first counts.
+        if text and words and words <= set(KNOWN):
+            found[min(words, key=KNOWN.index)] = text
+    return [found[word] for word in wanted if word in found]
 
 
 def key_words(key: str) -> set[str]:
     """Words of a key: "nama_bahan", "ingredientName", "@type"; a plural "s" is dropped."""
     words = re.findall(r"[a-z]+|\d", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", key).lower())
-    return {word if word in PARTS else word.removesuffix("s") for word in words}
+    return {word if word in KNOWN else word.removesuffix("s") for word in words}
 
 
 def without_repeats(pieces: list[str]) -> str:
-    """Pieces without those whose words the longest holds: name "Cuci", text "Cuci ayam."."""
+    """Pieces without those that the longest holds: name "Cuci", text "Cuci ayam."."""
     longest = max(pieces, key=len)
-    words = re.findall(r"\w+", longest.lower())
+    # Whole words: "ayam" stands in "Cuci ayam.", not in "ayamnya".
+    words = f" {longest} ".lower().replace(".", " ")
     kept = []
-    for piece in pieces:
-        if piece == longest or not set(re.findall(r"\w+", piece.lower())) <= set(words):
+    for piece in dict.fromkeys(pieces):
+        if piece == longest or f" {piece.rstrip('.')} ".lower() not in words:
             kept.append(piece)
-    # Two that are equal are one.
-    return " ".join(dict.fromkeys(kept))
+    return " ".join(kept)
 
 
 # --- cells one by one, where a pattern was found
@@ -193,14 +185,6 @@ def visible(cell: str) -> str:
     return "".join(c for c in cell if c.isspace() or unicodedata.category(c) not in ("Cc", "Cf"))
 
 
-def plain_tag(found: re.Match) -> str:
-    """A tag without attributes, a line break for a block, and a mere < as text."""
-    if not found[1]:
-        return " " if len(found[0]) > 1 else "&lt;"
-    # What ends a line in a browser ends a line here: one item a line is what comes next.
-    return "\n" if found[2] else f"<{found[1]}>"
-
-
 def without_markup(cell: str) -> str:
     """The text of a cell with HTML tags, entities and escapes, however often it was escaped.
 
@@ -214,12 +198,9 @@ def without_markup(cell: str) -> str:
         cell = re.sub(r"\\+([/\"'])", r"\1", cell)
         cell = repair_encoding(ftfy.fixes.fix_surrogates(cell))
         cell = visible(FOUND["entity"].sub(lambda found: html.unescape(found[0]), cell))
-        # A parser would also take "a <b" or "<opsional>" for a tag: whatever is no tag of HTML is
-        # made text first. Attributes hold nothing that is read, and without them parsers agree.
-        if "<" in cell:
-            markup = FOUND["tag"].sub(plain_tag, cell.replace("&", "&amp;"))
-            # The <p> tells the library that this is markup, also where no other tag is left.
-            cell = BeautifulSoup("<p>" + markup, "html.parser").get_text(" ")
+        # "a <b" and "<opsional>" are text. What ends a line in a browser ends a line here: one item
+        # a line is what comes next.
+        cell = FOUND["tag"].sub(lambda found: "\n" if found["block"] else " ", cell)
         if cell == before:
             return cell
     return "\ufffd"
@@ -281,10 +262,10 @@ def clean_chunk(chunk: pd.DataFrame) -> tuple[pd.DataFrame, list[dict], Counter]
     # mask below has the shape (rows,).
     fixes, columns, counts = defaultdict(int), {}, {}
     broken = unreadable = marked = np.zeros(len(chunk), dtype=bool)
-    for name in [field for field in FIELDS if field in chunk]:
+    for name in FIELDS:
         # Clean the column, and look for what cannot be mended: characters that stayed broken, and
         # control tokens, which a tokenizer takes for real ones: a turn would end inside the recipe.
-        cells = pa.array(chunk[name].fillna("").tolist(), pa.string())
+        cells = pa.array(chunk[name].tolist(), pa.string())
         cells = mended(cells, _TEXTS["mends"].get(name, _TEXTS["mends"]["others"]), fixes)
         broken = broken | matches(cells, "mojibake")
         marked = marked | matches(cells, "marker other_marker")
