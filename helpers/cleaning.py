@@ -262,7 +262,7 @@ def clean_chunk(chunk: pd.DataFrame) -> tuple[pd.DataFrame, list[dict], Counter]
     # mask below has the shape (rows,).
     fixes, columns, counts = defaultdict(int), {}, {}
     broken = unreadable = marked = np.zeros(len(chunk), dtype=bool)
-    for name in FIELDS:
+    for name in [field for field in FIELDS if field in chunk]:
         # Clean the column, and look for what cannot be mended: characters that stayed broken, and
         # control tokens, which a tokenizer takes for real ones: a turn would end inside the recipe.
         cells = pa.array(chunk[name].tolist(), pa.string())
