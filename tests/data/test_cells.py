@@ -207,7 +207,7 @@ TAGS = st.tuples(
     st.sampled_from(["<", "</"]),
     st.sampled_from(MACHINE["known"]) | st.from_regex(r"[a-z]\w{0,6}(:[a-z]+)?", fullmatch=True),
     st.sampled_from(MACHINE["attributes"]),
-    st.sampled_from([">", "/>", ""]),
+    st.sampled_from([">", "/>"]),
 ).map("".join)
 DIRT = st.sampled_from([*MACHINE["dirt"], *MACHINE["signs"]]) | TAGS | st.text(max_size=3)
 TRACES = re.compile("|".join(MACHINE["traces"]))
