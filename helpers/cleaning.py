@@ -7,7 +7,6 @@ of dicts as JSON or Python write it. Nothing in a cell is ever evaluated as code
 from __future__ import annotations
 
 import ast
-import csv
 import html
 import json
 import re
@@ -22,16 +21,15 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-from bs4 import BeautifulSoup
 
 from .csv_reader import FIELDS
 from .files import read_toml
 
 _TEXTS = read_toml("cleaning.toml")
 PATTERNS = {name: "|".join(parts) for name, parts in _TEXTS["patterns"].items()}
-AMOUNTS = _TEXTS["keys"]["quantity"]  # words in the keys of a dict, in the order of a written item
-PARTS = [*AMOUNTS, *_TEXTS["keys"]["name"]]
-TITLES = set(_TEXTS["keys"]["title"])
+# Words in the keys of a dict, in the order of a written item.
+AMOUNTS, NAMES, TITLES = (_TEXTS["keys"][kind] for kind in ("quantity", "name", "title"))
+KNOWN = [*AMOUNTS, *NAMES, *TITLES]
 TOLD = _TEXTS["told"]
 BROKEN_LIST = "\ufdd0"  # stands for a list that cannot be read; Unicode gives it to no character
 MARKER = PATTERNS["marker"]  # control tokens of chat templates
@@ -45,51 +43,35 @@ FOUND = {name: re.compile(text) for name, text in _TEXTS["python"].items()}
 def list_items(cell: str) -> list[str]:
     """Items of a cell that holds a list of strings or of dicts.
 
-    A cell that is no list is its own only item; a list that cannot be read (cut off, say) gives
-    no items.
+    A cell that is no list is its own only item; a list that cannot be read (cut off, say, or of
+    another language) gives no items.
     """
     # Only a cell that begins like a list goes to a parser.
     if not re.match(PATTERNS["list"], cell):
         return [cell]
-    # JSON first, then what Python prints for a list: both spellings are common. Arrays of a
-    # database come last, because {"a": 1} and {'a', 'b'} look much like one.
-    for read in (json.loads, python_literal, postgres_array):
+    # JSON first, then what Python prints for a list: both spellings are common.
+    for read in (json.loads, python_literal):
         try:
             items = list(texts(read(cell.strip())))
-        except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError, csv.Error):
+        except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
             continue
         # Half a character, written as an escape, becomes U+FFFD.
         return [ftfy.fixes.fix_surrogates(item) for item in items]
-    # None could read it. No item means a broken list, and the row is dropped later. An ordinary
-    # text may begin with ("..., or with a word in quotes.
-    return [cell] if re.match(r"""\s*(?:\(|["'][^\[{\\]*["'])""", cell) else []
+    # Neither could read it. No item means a broken list, and the row is dropped later.
+    return []
 
 
 def python_literal(cell: str):
     """The value of a Python literal; names and calls in it are a ValueError."""
     # Python would join strings without commas, as NumPy prints them, to a single one.
-    if re.search(r"""[^\s\[({,:]['"]\s+['"]""", cell) and not re.search(r"""['"\]}]\s*,""", cell):
+    if re.match(r"""\[\s*(['"])[^'"]*\1\s+['"]""", cell):
         raise ValueError("no commas")
-    # What R and other languages write before the bracket; the missing values of pandas and R.
-    cell = re.sub(r"^(?:c|list|set|tuple|array)\s*(?=\()", "", cell)
-    cell = re.sub(r"(?<=[\[(,:])\s*(?:nan|NA)\b(?=\s*[]),}])", " None", cell)
+    # the missing values of pandas
+    cell = re.sub(r"(?<=[\[(,:])\s*nan\b(?=\s*[]),}])", " None", cell)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SyntaxWarning)  # "\d" inside a string
         # Parsed, then read as a literal: the text never runs, whatever a stranger's file holds.
         return ast.literal_eval(cell)
-
-
-def postgres_array(cell: str) -> list[str]:
-    """The elements of a PostgreSQL array, {tempe,"kecap manis"}; a ValueError when it is none."""
-    # Braces inside would be arrays in arrays. Quotes inside an element are written \\".
-    if not re.fullmatch(r"\{[^{}]+\}", cell):
-        raise ValueError("no array")
-    how = {"strict": True, "escapechar": "\\", "doublequote": False, "skipinitialspace": True}
-    (items,) = csv.reader([cell[1:-1]], **how)
-    # 'ayam', or ayam: 1 is half a list or a dict of another language, and no text.
-    if any(re.match(r"\s*'|[^\s:]+:\s|[^=]*=>", item) for item in items):
-        raise ValueError("no array")
-    return ["" if item == "NULL" else item for item in items]
 
 
 def texts(value) -> Iterator[str]:
@@ -102,95 +84,86 @@ def texts(value) -> Iterator[str]:
         yield from dict_texts({str(key): item for key, item in value.items()})
     elif text := scalar_text(value):
         # JSON that was written twice: the text is a list once more, where it can be read as one.
-        again = re.match(r'["\\\s]*[\[{]+[\\\s]*"', text) and list_items(text)
-        yield from again or [text]
+        yield from list_items(text) or [text]
 
 
 def scalar_text(value) -> str:
     """Text of a single value; empty for a missing one, a truth value or a container."""
     # A set is read as nothing: the order in which it was written is lost.
-    if isinstance(value, list | dict | tuple | set | bool) or value is None:
+    if isinstance(value, list | dict | tuple | set | bytes | bool) or pd.isna(value):
         return ""
     # 1.0 and 0.30000000000000004 are what computers make of 1 and 0.3.
     if isinstance(value, float):
-        # Of a small one the first digits count: four behind the point would be nought.
-        exact = {"fractional": abs(value) >= 1e-3, "trim": "-"}
-        return np.format_float_positional(value, 4, **exact) if np.isfinite(value) else ""
-    return value.decode("utf-8", errors="replace") if isinstance(value, bytes) else str(value)
+        return np.format_float_positional(round(value, 4), trim="-")
+    return str(value)
 
 
 def dict_texts(value: dict) -> Iterator[str]:
-    """A dict is an item (name, quantity), a section (title, items) or a table (name: quantity)."""
-    # Three signs tell the kinds apart: words that we know among the keys, lists among the values,
-    # and a title.
-    parts = known_parts(value)
+    """A dict is an item (name, quantity), a section (title, items) or a table (name: quantity).
+
+    ValueError for an amount of nothing.
+    """
+    # Known words among the keys and lists among the values tell the kinds apart.
+    amounts, titles = known_texts(value, AMOUNTS), known_texts(value, TITLES)
+    # A number alone is no name: {"step": 1, "text": ...}
+    names = [text for text in known_texts(value, NAMES) if not text.isdigit()] or titles
     lists = [item for item in value.values() if isinstance(item, list) and item]
-    titles = [scalar_text(item) for key, item in value.items() if key_words(key) & TITLES]
-    titles = [title for title in titles if title] or [text for _, text in parts]
-    # A section has a title, or nothing but a name, and a list; an item at least a name.
-    if lists and titles and not any(place < len(AMOUNTS) for place, _ in parts):
-        yield " ".join(titles) + ":"
+    if lists and names and not amounts:
+        yield " ".join(titles or names) + ":"
         yield from texts(lists)
-    elif parts and parts[-1][0] >= len(AMOUNTS):
-        # `parts` is sorted, amounts before names: the last one tells whether there is a name.
-        yield without_repeats([text for _, text in parts])
+    elif names:
+        yield without_repeats(amounts + names)
+    elif amounts:
+        raise ValueError("an amount of nothing")
     else:
-        # The keys are text themselves: {"ayam": "1 ekor"}.
+        # The keys are text themselves.
         for key, item in value.items():
-            text, counted = scalar_text(item), re.search(r"\d", key)
-            inner = known_parts(item) if isinstance(item, dict) else []
-            if inner and inner[-1][0] < len(AMOUNTS):
-                # {"ayam": {"jumlah": 1, "satuan": "ekor"}}
-                yield " ".join([*(amount for _, amount in inner), key])
-            elif isinstance(item, list | dict):
+            text, numbered = scalar_text(item), re.search(r"\d", key)
+            if isinstance(item, list | dict):
                 # A section; the number of a step is no heading.
-                yield from [] if counted else [f"{key}:"]
+                yield "" if numbered else f"{key}:"
                 yield from texts(item)
-            elif counted:
+            elif numbered:
                 # {"1": "Cuci."}, {"Langkah 1": "Cuci."}, {"2 butir telur": null}
                 yield text or key
-            elif not key_words(key) & set(_TEXTS["keys"]["aside"]):
+            else:
                 # {"ayam": "1 ekor", "garam": null}
                 yield f"{text} {key}".strip()
 
 
-def known_parts(value: dict) -> list[tuple[int, str]]:
-    """(place, text) of each known key, in the order of a written item: "1" "ekor" "ayam".
+def known_texts(value: dict, wanted: list[str]) -> list[str]:
+    """Texts of the keys that are made of known words, by the order of the words in `wanted`.
 
     "image_url", "tahu isi" and "Langkah 1" are no known keys.
     """
-    found = []
+    found = {}
     for key, item in value.items():
-        # A key counts when all its words are known and no digit stands in it.
-        words = key_words(str(key))
-        if words and words <= set(PARTS) and not re.search(r"\d", str(key)):
-            place = min(map(PARTS.index, words))
-            # The value is a text, or a dict of its own: {"quantity": {"value": 1, "unit": "kg"}}.
-            inner = known_parts(item) if isinstance(item, dict) else [(place, scalar_text(item))]
-            text = " ".join(text for _, text in inner).strip()
-            # A number alone is no name: {"step": 1, "text": ...}
-            if text and (place < len(AMOUNTS) or not re.fullmatch(r"\d+[.)]?", text)):
-                found.append((place, text))
-    return sorted(found, key=lambda part: part[0])
+        words, text = key_words(key), scalar_text(item)
+        # {"quantity": {"value": 1, "unit": "kg"}}
+        if isinstance(item, dict):
+            text = " ".join(known_texts(item, AMOUNTS))
+        # Of "jumlah_bahan" the first counts.
+        if text and words and words <= set(KNOWN):
+            found[min(words, key=KNOWN.index)] = text
+    return [found[word] for word in wanted if word in found]
 
 
 def key_words(key: str) -> set[str]:
     """Words of a key: "nama_bahan", "ingredientName", "@type"; a plural "s" is dropped."""
-    words = re.findall(r"[a-z]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", key).lower())
-    return {word if word in PARTS else word.removesuffix("s") for word in words}
+    words = re.findall(r"[a-z]+|\d", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", key).lower())
+    return {word if word in KNOWN else word.removesuffix("s") for word in words}
 
 
 def without_repeats(pieces: list[str]) -> str:
     """Pieces without those that the longest holds: name "Cuci", text "Cuci ayam."."""
-    pieces = list(dict.fromkeys(" ".join(piece.split()) for piece in pieces))
     longest = max(pieces, key=len)
-
-    def repeated(piece: str) -> bool:
-        # Whole words without a full stop: "ayam" stands in "Cuci ayam.", not in "ayamnya".
-        inside = rf"(?<!\w){re.escape(piece.rstrip('.'))}(?!\w)"
-        return piece != longest and re.search(inside, longest, re.IGNORECASE) is not None
-
-    return " ".join(piece for piece in pieces if not repeated(piece))
+    # Whole words: "ayam" stands in "Cuci ayam.", not in "ayamnya".
+    words = f" {longest} ".lower().replace(".", " ")
+    kept = []
+    for piece in dict.fromkeys(pieces):
+        if piece == longest or f" {piece.rstrip('.')} ".lower() not in words:
+            kept.append(piece)
+    return " ".join(kept)
 
 
 # --- cells one by one, where a pattern was found
@@ -208,16 +181,8 @@ def visible(cell: str) -> str:
     A soft hyphen, a zero-width blank or a control character stands inside a word, so nothing takes
     its place.
     """
-    cell = FOUND["filler"].sub("", ftfy.fixes.fix_c1_controls(cell))
-    return "".join(c for c in cell if unicodedata.category(c) != "Cf")
-
-
-def plain_tag(found: re.Match) -> str:
-    """A tag without attributes, a line break for a block, and a mere < as text."""
-    if not found[1]:
-        return " " if len(found[0]) > 1 else "&lt;"
-    # What ends a line in a browser ends a line here: one item a line is what comes next.
-    return "\n" if found[2] else f"<{found[1]}>"
+    cell = ftfy.fixes.fix_c1_controls(cell)
+    return "".join(c for c in cell if c.isspace() or unicodedata.category(c) not in ("Cc", "Cf"))
 
 
 def without_markup(cell: str) -> str:
@@ -227,20 +192,15 @@ def without_markup(cell: str) -> str:
     """
     for _ in range(10):
         before = cell
-        # Every layer can bring the next one to light: u0026lt; is &lt; is <. The backslash of
-        # u0026 got lost; "\\/" is JSON's way to write "/".
-        cell = re.sub(r"(?<!\\)u00(?=[\da-f]{2})", r"\\u00", cell)
+        # Every layer can bring the next one to light: \\u0026lt; is &lt; is <. JSON may write
+        # "\\/" for "/".
         cell = FOUND["escape"].sub(lambda found: found[0].encode().decode("unicode-escape"), cell)
-        cell = re.sub(r"\\+([/\"'.()*_#-])", r"\1", cell)
+        cell = re.sub(r"\\+([/\"'])", r"\1", cell)
         cell = repair_encoding(ftfy.fixes.fix_surrogates(cell))
-        cell = FOUND["entity"].sub(lambda found: html.unescape(found[0]), cell)
-        cell = FOUND["comment"].sub(" ", visible(cell))
-        # A parser would also take "a <b" or "<opsional>" for a tag: whatever is no tag of HTML is
-        # made text first. Attributes hold nothing that is read, and without them parsers agree.
-        if "<" in cell:
-            markup = FOUND["tag"].sub(plain_tag, cell.replace("&", "&amp;"))
-            # The <p> tells the library that this is markup, also where no other tag is left.
-            cell = BeautifulSoup("<p>" + markup, "html.parser").get_text(" ")
+        cell = visible(FOUND["entity"].sub(lambda found: html.unescape(found[0]), cell))
+        # "a <b" and "<opsional>" are text. What ends a line in a browser ends a line here: one item
+        # a line is what comes next.
+        cell = FOUND["tag"].sub(lambda found: "\n" if found["block"] else " ", cell)
         if cell == before:
             return cell
     return "\ufffd"
@@ -287,7 +247,6 @@ NEW = _TEXTS["new"] | {
     "invisible": visible,
     "html": without_markup,
     "list": lambda cell: "\n".join(list_items(cell)) or BROKEN_LIST,
-    "float": lambda cell: FOUND["float"].sub(lambda found: scalar_text(float(found[0])), cell),
     "inline": break_at_numbers,
     "commas": split_commas,
 }
@@ -302,21 +261,19 @@ def clean_chunk(chunk: pd.DataFrame) -> tuple[pd.DataFrame, list[dict], Counter]
     # `fixes` counts by row, not in all: only what was mended in rows that stay is reported. Every
     # mask below has the shape (rows,).
     fixes, columns, counts = defaultdict(int), {}, {}
-    broken = unreadable = foreign = marked = np.zeros(len(chunk), dtype=bool)
+    broken = unreadable = marked = np.zeros(len(chunk), dtype=bool)
     for name in [field for field in FIELDS if field in chunk]:
         # Clean the column, and look for what cannot be mended: characters that stayed broken, and
         # control tokens, which a tokenizer takes for real ones: a turn would end inside the recipe.
-        cells = pa.array(chunk[name].fillna("").tolist(), pa.string())
-        for names in _TEXTS["mends"].get(name, _TEXTS["mends"]["others"]):
-            cells = mended(cells, names, fixes)
+        cells = pa.array(chunk[name].tolist(), pa.string())
+        cells = mended(cells, _TEXTS["mends"].get(name, _TEXTS["mends"]["others"]), fixes)
         broken = broken | matches(cells, "mojibake")
         marked = marked | matches(cells, "marker other_marker")
         # A title is one line, and so are the columns that no recipe must have.
         if name not in ("ingredients", "steps"):
-            columns[name] = pc.utf8_trim(cells, " -" if name == "title" else " ")
+            columns[name] = pc.utf8_trim(cells, " -")
         else:
             unreadable = unreadable | np.asarray(pc.equal(cells, BROKEN_LIST))
-            foreign = foreign | matches(cells, "foreign")
             columns[name], counts[name] = one_item_a_line(cells, fixes, name == "steps")
     # The first reason that applies is named: an empty row lacks a title too, and a broken list has
     # no items.
@@ -325,7 +282,6 @@ def clean_chunk(chunk: pd.DataFrame) -> tuple[pd.DataFrame, list[dict], Counter]
         "an empty row": nothing & np.asarray(pc.equal(columns["title"], "")),
         "no title": matches(columns["title"], "no_title"),
         "a list that cannot be read": unreadable,
-        "a list as another language writes it; save it as JSON": foreign,
         "ingredients in one line, without -- or line breaks": (counts["ingredients"] == 1)
         & matches(columns["ingredients"], "one_line"),
         "fewer than two ingredients": counts["ingredients"] < 2,
@@ -355,28 +311,24 @@ def matches(text: pa.Array, names: str) -> np.ndarray:
 def mended(text: pa.Array, names: str, fixes: dict) -> pa.Array:
     """The column after some of `NEW`, in that order; counts the changed cells in `fixes`.
 
-    Searching is ten times cheaper than replacing, so only matching cells are rewritten, and one
-    search for all patterns at once finds the few cells that are looked at more closely.
+    Searching is ten times cheaper than replacing, so only matching cells are rewritten.
     """
-    found = matches(text, names)
-    odd = text.filter(pa.array(found))
     for name in names.split():
         # Take out the cells in which the pattern is found.
-        mask, new, changed = matches(odd, name), NEW[name], np.zeros(len(text), dtype=int)
+        mask, new = matches(text, name), NEW[name]
         if not mask.any():
             continue
-        cells = odd.filter(pa.array(mask))
+        cells = text.filter(pa.array(mask))
         # A function mends one cell at a time in Python, a text replaces the pattern inside Arrow.
         if callable(new):
             cells = pa.array(map(new, cells.to_pylist()), pa.string())
         else:
             cells = pc.replace_substring_regex(cells, PATTERNS[name], new)
         # Back to their places; a fix is counted where the text differs, not where it was searched.
-        after = pc.replace_with_mask(odd, mask, cells)
-        changed[found] = pc.not_equal(odd, after)
-        fixes[name] += changed
-        odd = after
-    return pc.replace_with_mask(text, found, odd)
+        after = pc.replace_with_mask(text, mask, cells)
+        fixes[name] = fixes[name] + np.asarray(pc.not_equal(text, after))
+        text = after
+    return text
 
 
 def one_item_a_line(text: pa.Array, fixes: dict, steps: bool) -> tuple[pa.Array, np.ndarray]:
@@ -394,14 +346,12 @@ def one_item_a_line(text: pa.Array, fixes: dict, steps: bool) -> tuple[pa.Array,
     numbered = np.asarray(pc.not_equal(items, bare)) & matches(items, "number")
     items = mended(pc.utf8_trim(bare, " -–—,;"), "only_signs", uncounted)
     # What is empty by now falls out, then the headings: whether a line is one depends on the next.
-    something = pc.not_equal(items, "")
-    items, lines = items.filter(something), lines.filter(something)
-    rows, numbered = rows[np.asarray(something)], numbered[np.asarray(something)]
-    places = np.flatnonzero(matches(items, "maybe"))
-    keep = np.ones(len(rows), dtype=bool)
-    keep[places] = ~headings(lines, rows, places, steps)
+    keep = np.asarray(pc.not_equal(items, ""))
+    heading = np.zeros(len(rows), dtype=bool)
+    heading[keep] = headings(lines.filter(pa.array(keep)), rows[keep], steps)
+    keep = keep & ~heading
     # Headings and numbers are counted for their cell.
-    fixes["heading"] += np.bincount(rows[~keep], minlength=cells)
+    fixes["heading"] += np.bincount(rows[heading], minlength=cells)
     fixes["number"] += np.bincount(rows[keep & numbered], minlength=cells)
     # The items that stay, put together again by cell: an Arrow list column is its items and the
     # offsets at which each cell begins, (cells + 1,).
@@ -411,25 +361,22 @@ def one_item_a_line(text: pa.Array, fixes: dict, steps: bool) -> tuple[pa.Array,
     return pc.binary_join(grouped, "\n"), counts
 
 
-def headings(lines: pa.Array, rows: np.ndarray, places: np.ndarray, steps: bool) -> np.ndarray:
-    """Whether lines at some places are headings, such as "Bumbu halus:"; `rows`: cell of each line.
+def headings(lines: pa.Array, rows: np.ndarray, steps: bool) -> np.ndarray:
+    """Whether lines are headings, such as "Bumbu halus:"; `rows` is the cell of each line.
 
     A heading has something below it, tells no amount, and is no item of a list with bullets.
     """
     # The words themselves, without a number, a bullet or the signs around them.
     bare = pc.utf8_trim(lines, " -–—,;")
-    some, following = bare.take(places), bare.take(np.minimum(places + 1, len(lines) - 1))
-    words = pc.utf8_trim(mended(some, "mark sign", defaultdict(int)), " ")
+    words = pc.utf8_trim(mended(bare, "mark sign", defaultdict(int)), " ")
     # Whether the next line is of the same cell, and whether both, or those before, have bullets.
     same, bullet = rows[1:] == rows[:-1], matches(lines, "bullet")
     pairs = bullet[1:] & bullet[:-1] & same
     below, bullets = np.append(same, False), np.append(pairs, False) | np.append(False, pairs)
-    # "Rebus mi selama:" and below it "5 menit" are one sentence. Among steps, "Haluskan:" is one.
-    below = below[places]
-    no_heading = matches(words, "amount") | below & matches(following, "duration")
     # A known word is a heading also where it stands alone ("Topping"). Another one needs a sign
-    # in front or a colon behind, and not the bullet of the lines around it.
-    colon = matches(some, "colon")
-    other = (colon | matches(some, "signed")) & ~bullets[places] & ~no_heading
+    # in front or a colon behind, and not the bullet of the lines around it. "1 buah jeruk, ambil
+    # airnya:" tells an amount, and among steps "Haluskan:" is one.
+    colon = matches(bare, "colon")
     known = matches(words, "section") & (below | colon)
-    return (known | other & below) & ~(steps & matches(words, "task"))
+    other = (colon | matches(bare, "signed")) & below & ~bullets & ~matches(words, "amount")
+    return (known | other) & ~(steps & matches(words, "task"))

@@ -27,7 +27,6 @@ _NAMES = read_toml("columns.toml")
 CHUNK_CHARACTERS = 8_000_000  # a chunk of very long cells ends early, so that memory stays flat
 SEPARATORS = ",;\t|"
 EMPTY = "an empty row"
-BACKSLASH, WRAPPED = 'quotes written \\"', "whole lines in quotes"
 UNCLOSED = "a quote that never closes, or stands inside a cell"
 
 
@@ -48,7 +47,7 @@ class Layout:
     mark: bool  # the file begins with a byte order mark
     inner: str  # separator inside lines that stand in quotes as a whole
     joined: dict[str, list[list[int]]]  # fields that several columns make up, item by item
-    seen: set[str] = dataclasses.field(default_factory=set)  # remarks on rows that were read
+    wrapped: bool  # whether such a line was seen
 
     @property
     def remarks(self) -> list[str]:
@@ -61,8 +60,8 @@ class Layout:
             f"separator {separator}": self.separator != ",",
             "lines above the header": self.skip > 1,
             f"columns {', '.join(names)}": [n.lower() for n in names] != list(REQUIRED),
-            BACKSLASH: self.backslash or BACKSLASH in self.seen,
-            WRAPPED: WRAPPED in self.seen,
+            'quotes written \\"': self.backslash,
+            "whole lines in quotes": self.wrapped,
         }
         for items in self.joined.values():
             parts = [self.header[position].strip() for item in items for position in item]
@@ -89,7 +88,9 @@ def look_at(path: Path) -> Layout:
         raise NotARecipeFile("binary content, not text")
     # Marks of the program that wrote the file: the first bytes, and how a quote is escaped.
     mark = head.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff"))
-    backslash = '\\"' in text and '""' not in text
+    # An empty cell is "" as well, so a doubled quote has text on both sides.
+    doubled = re.search(r'[^,;|\s]""[^,;|\s]', text)
+    backslash = '\\"' in text and not doubled
     # The header is the first record with the three columns; a title or "sep=;" may stand above it.
     # The wrong separator leaves a record in one piece, so the right one is known by its columns.
     # A file may also hold lines of CSV as cells of another, each in quotes as a whole.
@@ -101,8 +102,7 @@ def look_at(path: Path) -> Layout:
         if all(field in columns for field in REQUIRED):
             joined = joined_columns(header, columns)
             form = encoding, separator, columns, tuple(header), skip + 1, backslash, mark
-            seen = {WRAPPED} if wrapped else set()
-            return Layout(*form, wrapped or separator, joined, seen)
+            return Layout(*form, wrapped or separator, joined, bool(wrapped))
     # None has them: tell what stands there instead, as the most telling separator cuts it. A link
     # may lead to any file of this machine, and notebooks are shared with their outputs.
     first = [row for sign in SEPARATORS for row in first_records(text, sign, strict=False)[:1]]
@@ -191,10 +191,7 @@ def joined_columns(header: list[str], columns: dict[str, int]) -> dict[str, list
     For each such field the positions of every item's columns, ordered by number: a column with
     the amount ("Takaran 1") comes before that of its ingredient.
     """
-    # "Langkah II", "Bahan B" and "Step two" are numbered as well.
-    words, found = _NAMES["numbers"], {}
-    split = [plain_name(cell).split() for cell in header]
-    names = [" ".join(str(words.get(word, word)) for word in name) for name in split]
+    found, names = {}, [plain_name(cell) for cell in header]
     numbers = [int((re.findall(r"\d{1,3}", name) or ["0"])[0]) for name in names]
     bare = [re.sub(r" ?\d+", "", name).strip() for name in names]
     known = set(_NAMES["amount"])
@@ -234,21 +231,14 @@ def records(path: Path, layout: Layout) -> Iterator[tuple[int, list[str], str]]:
             if skip:
                 skip -= 1
             else:
-                yield first, row or [], problem
+                yield first, row, problem
 
 
-def doubled(line: str) -> str:
-    """A line whose quotes are written \\" with doubled ones, the only ones the csv module knows."""
-    return line.replace('\\"', '""')
-
-
-def next_row(handle, ahead: deque, layout: Layout) -> tuple[list[str] | None, str | None, list]:
+def next_row(handle, ahead: deque, layout: Layout) -> tuple[list[str], str | None, list]:
     """The next record's fields, what is wrong with it (None: a blank line), and its lines.
 
     The csv module reads strictly: a quote followed by anything but a separator is an error. Then
     the first line of the record is given up, and reading goes on with the line after it.
-    Whether quotes are written \\" is decided row by row: a row that one way cannot read is read
-    in the other. Where both fail, the first tells why.
     """
     taken = []
 
@@ -256,31 +246,21 @@ def next_row(handle, ahead: deque, layout: Layout) -> tuple[list[str] | None, st
         # One record may span several lines; at the end of the file there is an empty one.
         while line := ahead.popleft() if ahead else handle.readline():
             taken.append(line)
-            yield line
+            # Doubled quotes are the only ones that the csv module knows.
+            yield line.replace('\\"', '""') if layout.backslash else line
 
-    # The way that suits the beginning of the file first.
-    ways = (doubled, str) if layout.backslash else (str, doubled)
-    for way in (*ways, ways[0]):
-        # Another way begins at the same line.
-        ahead.extendleft(reversed(taken))
-        taken.clear()
-        try:
-            reader = csv.reader(map(way, lines()), strict=True, **dialect(layout.separator))
-            whole = next(reader, [])
-            row = unwrapped(whole, layout.inner)
-            problem = problem_of(row, layout)
-        except csv.Error:
-            row, problem = None, UNCLOSED
-        if not problem or not any('\\"' in line for line in taken):
-            break
-    # A quote where none may stand: this line is lost, the next ones are read as if new.
-    if row is None:
+    try:
+        reader = csv.reader(lines(), strict=True, **dialect(layout.separator))
+        whole = next(reader, [])
+    except csv.Error:
+        # A quote where none may stand: this line is lost, the next ones are read as if new.
         ahead.extendleft(reversed(taken[1:]))
-        del taken[1:]
-    # How a row differs from the beginning of its file.
-    elif not problem:
-        layout.seen |= {WRAPPED} if row is not whole else set()
-        layout.seen |= {BACKSLASH} if way is doubled else set()
+        return [], UNCLOSED, taken[:1]
+    row = unwrapped(whole, layout.inner)
+    problem = problem_of(row, layout)
+    # The first one that was read so is told in the remarks.
+    if row is not whole and not problem:
+        layout.wrapped = True
     return row, problem, taken
 
 

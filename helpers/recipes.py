@@ -69,7 +69,7 @@ class Report:
     drops: list[dict] = field(default_factory=list)  # file, line, reason, title
     skipped: list[dict] = field(default_factory=list)  # file, reason
     mended: Counter = field(default_factory=Counter)  # fixes in kept rows, by kind
-    _kept: list[pd.DataFrame] = field(default_factory=list, repr=False)  # file number, line, hash
+    _kept: list[pd.DataFrame] = field(default_factory=list, repr=False)  # line, hash, file
 
     @property
     def rows_read(self) -> int:
@@ -88,10 +88,10 @@ class Report:
         return dict(Counter(d["reason"] for d in self.drops).most_common())
 
     def note_kept(self, table: pd.DataFrame) -> None:
-        """Remember line and hash of the last file's kept rows: 18 bytes a row."""
+        """Remember line and hash of the last file's kept rows: 24 bytes a row."""
         # The texts of a long file would fill the memory; 8 bytes of hash find copies as well.
         rows = pd.DataFrame({"line": table["line"], "hash": content_hash(table)})
-        self._kept.append(rows.assign(file=np.uint16(len(self.files) - 1)))
+        self._kept.append(rows.assign(file=self.files[-1]["file"]))
 
     def duplicates(self) -> pd.DataFrame:
         """Kept rows whose ingredients and steps stood before: file, line, of_file, of_line.
@@ -104,9 +104,6 @@ class Report:
         # The first row with a hash is the original; every later one points back to it.
         first = kept.drop_duplicates("hash").add_prefix("of_")
         again = kept.drop(first.index).merge(first, left_on="hash", right_on="of_hash")
-        # Files were noted by number; their names come in last.
-        names = dict(enumerate(entry["file"] for entry in self.files))
-        again = again.assign(file=again["file"].map(names), of_file=again["of_file"].map(names))
         return again[["file", "line", "of_file", "of_line"]]
 
     def as_dict(self) -> dict:
@@ -160,10 +157,9 @@ def _file_chunks(path: Path, name: str, report: Report, rows: int) -> Iterator[p
         clean, dropped, mended = clean_chunk(raw)
         # A row without a category has its file's, one without a number that of its text.
         clean["source"] = pd.array([name] * len(clean), dtype="string[pyarrow]")
-        clean["region"] = clean["region"].str.strip()
-        clean["category"] = clean["category"].str.strip().replace("", category_of(path))
-        ids = clean["recipe_id"].str.strip()
-        clean["recipe_id"] = ids.mask(ids == "", pd.array(text_ids(clean), "string[pyarrow]"))
+        clean["category"] = clean["category"].replace("", category_of(path))
+        ids = pd.array(text_ids(clean), "string[pyarrow]")
+        clean["recipe_id"] = clean["recipe_id"].mask(clean["recipe_id"] == "", ids)
         # Each row is kept, or it is told where and why it was dropped. A file enters the report
         # with its first rows, and `entry` grows with every chunk after that.
         if not entry["rows_read"]:

@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterable
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -164,7 +165,7 @@ def require_disjoint(cfg: Settings) -> None:
     """Raise CourseError when a recipe stands in two of the saved splits."""
     parts = {name: saved_recipes(cfg, name) for name in NAMES}
     # By content, not by id: the same recipe under two ids is still a leak.
-    for one, other in (("train", "test"), ("train", "validation"), ("validation", "test")):
+    for one, other in combinations(NAMES, 2):
         if both := sorted(parts[one].keys() & parts[other].keys()):
             told = {"n": len(both), "first": parts[one][both[0]]}
             raise CourseError(sentence("in_two_splits", one=one, other=other, **told))

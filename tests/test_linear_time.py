@@ -14,7 +14,7 @@ from helpers.show import md
 
 LENGTH = 3_000
 FILLERS = "( ' 1. 1, 1/ -- <a &#9 Â @a a. : a <| [a]( ` {a".split() + [" ", "'a' ", "1 ", "sdm "]
-FILLERS += '<b> <li> <!-- &amp; &am &#0065 <a/b=" [a, 1e1 \\u00bd {a, #N ** \\" 1.0'.split()
+FILLERS += '<b> <li> <!-- <script> &amp; &am &#0065 <a/b=" [a, 1e1 \\u00bd {a, #N ** \\"'.split()
 
 
 def read_recipes(text, folder):
