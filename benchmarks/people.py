@@ -3,9 +3,10 @@
     python benchmarks/people.py [--profile cpu] [--json FILE]
 
 Needs lesson 02. Two trainings on its rows: as they stand, and with noise: half of the rows are
-written as people write, in small letters, with the short forms of data/people/words.csv. At each
-quarter of a training the 60 steps of data/people are told, as they stand and spelt out by the same
-table. The table knows these steps, so both ways show the most that it can do. Lesson 04 shows it.
+written as people write, in small letters, with "-in" for "-kan", "-nya" behind names, chatter, and
+the short forms of data/people/words.csv. At each quarter of a training the 60 steps of data/people
+are told, as they stand and spelt out by the same table. The table knows these steps, so both ways
+show the most that it can do. Lesson 04 shows the result.
 """
 
 import random
@@ -19,6 +20,7 @@ from helpers import settings
 
 NOISE = {"tidy": 0.0, "with noise": 0.5}  # share of the rows that are written hastily
 QUARTERS = 4
+CHATTER = ["ya", "ya bun", "aja", "dulu", "deh", "sih", "😊", "🤤"]
 
 
 def replaced(text: str, words: dict[str, str]) -> str:
@@ -35,11 +37,20 @@ def spelled(step: str, table: pd.DataFrame) -> str:
     return text[:1].upper() + text[1:]
 
 
-def hasty(step: str, table: pd.DataFrame, draw: random.Random) -> str:
-    """A tidy text as people write it: small letters, no full stop, one short form of each word."""
+def hasty(step: str, table: pd.DataFrame, names: dict, draw: random.Random) -> str:
+    """A tidy text as people write it; each habit in half of the places that allow it."""
+    from helpers import pairs
+
+    text = step.lower().rstrip(".")
+    for verb in re.findall(r"\b\w{2,}kan\b", text):  # "masukkan": "masukin"
+        if draw.random() < 0.5 and verb != "ikan":
+            text = text.replace(verb, re.sub("k?kan$", "in", verb), 1)
+    for name in pairs.names_in(text, names):  # "santan": "santannya"
+        if draw.random() < 0.5:
+            text = text.replace(name, f"{name}nya", 1)
     shuffled = table.sample(frac=1, random_state=draw.randrange(2**31))
-    words = dict(zip(shuffled["written"], shuffled["short"]))
-    return replaced(step.lower().rstrip("."), words)
+    text = replaced(text, dict(zip(shuffled["written"], shuffled["short"])))
+    return f"{text} {draw.choice(CHATTER)}" if draw.random() < 0.5 else text
 
 
 class Asked(TrainerCallback):
@@ -76,13 +87,13 @@ class Asked(TrainerCallback):
 
 def one_run(name: str, cfg, tokenizer, table) -> list[dict]:
     """Train with one share of hasty rows; returns the scores at each quarter."""
-    from helpers import splits, training
+    from helpers import pairs, splits, training
 
-    draw, chats = random.Random(cfg.seed), []
+    names, draw, chats = pairs.glossary(pairs.saved_pairs(cfg)), random.Random(cfg.seed), []
     for chat in splits.read_split(cfg, "train")["messages"]:
         chat = [dict(message) for message in chat]
         if draw.random() < NOISE[name]:
-            chat[-2]["content"] = hasty(chat[-2]["content"], table, draw)
+            chat[-2]["content"] = hasty(chat[-2]["content"], table, names, draw)
         chats.append(chat)
     data = training.ChatDataset(chats, tokenizer, cfg.max_length)
     asked = Asked(cfg, tokenizer, table)
