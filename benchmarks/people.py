@@ -5,7 +5,8 @@
 Needs lesson 02. Two trainings on its rows: as they stand, and with noise: half of the rows are
 written as people write, in small letters, with "-in" for "-kan", "-nya" behind names, chatter, and
 the short forms of data/people/words.csv. At each quarter of a training the 60 steps of data/people
-are told, as they stand and spelt out by the same table. The table knows these steps, so both ways
+are told, as they stand and spelt out by the same table, at the end the validation pieces too: what
+does noise cost where people write tidily? The table knows these steps, so both ways
 show the most that it can do. Lesson 04 shows the result.
 """
 
@@ -54,14 +55,23 @@ def hasty(step: str, table: pd.DataFrame, names: dict, draw: random.Random) -> s
 
 
 class Asked(TrainerCallback):
-    """Tells people's steps at each quarter of a training and keeps the scores in `found`."""
+    """Tells people's steps at each quarter of a training, at its end the validation recipes too.
+
+    Keeps the scores in `found`.
+    """
 
     def __init__(self, cfg, tokenizer, table):
+        from helpers import splits
+
         people = pd.read_csv(settings.ROOT / "data" / "people" / "steps.csv")
-        steps = list(people["step"])
+        tidy = splits.read_split(cfg, "validation")["messages"]
         self.cfg, self.tokenizer, self.found = cfg, tokenizer, []
-        self.ways = {"as it stands": steps, "spelt out": [spelled(one, table) for one in steps]}
-        self.real = [list(people["one"]), list(people["two"])]
+        steps, real = list(people["step"]), [list(people["one"]), list(people["two"])]
+        self.ways = {
+            "as it stands": (steps, real),
+            "spelt out": ([spelled(step, table) for step in steps], real),
+            "validation": ([c[-2]["content"] for c in tidy], [[c[-1]["content"] for c in tidy]]),
+        }
 
     def on_step_end(self, args, state, control, model=None, **others):
         import sacrebleu
@@ -72,14 +82,16 @@ class Asked(TrainerCallback):
         if rest >= QUARTERS:  # not the first step at or after a quarter
             return
         model.eval()
-        for way, steps in self.ways.items():
+        for way, (steps, real) in self.ways.items():
+            if way == "validation" and quarter < QUARTERS:
+                continue
             chats = [pairs.request(step, self.cfg.task) for step in steps]
             most = pairs.most_tokens(self.cfg)
             told = generation.answers(model, self.tokenizer, chats, self.cfg, max_new_tokens=most)
             texts = [one["text"] for one in told]
             score = {"part": quarter / QUARTERS, "read": way}
-            score["bleu"] = sacrebleu.corpus_bleu(texts, self.real).score
-            score["chrf"] = sacrebleu.corpus_chrf(texts, self.real).score
+            score["bleu"] = sacrebleu.corpus_bleu(texts, real).score
+            score["chrf"] = sacrebleu.corpus_chrf(texts, real).score
             self.found.append(score)
             print(score, flush=True)
         model.train()
