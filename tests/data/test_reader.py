@@ -65,7 +65,6 @@ ENCODINGS = {
     "cr": lambda s: s.replace("\n", "\r").encode(),
     "blank lines": lambda s: ("\n\n" + s + "\n\n").encode(),
     "empty row above": lambda s: (",,\n" + s).encode(),
-    "sep=": lambda s: ("sep=,\n" + s).encode(),
 }
 
 
