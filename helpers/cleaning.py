@@ -66,7 +66,8 @@ def python_literal(cell: str):
     # Python would join strings without commas, as NumPy prints them, to a single one.
     if re.match(r"""\[\s*(['"])[^'"]*\1\s+['"]""", cell):
         raise ValueError("no commas")
-    # the missing values of pandas
+    # R's c("..."), as Food.com's recipes have it, and the missing values of pandas
+    cell = re.sub(r"^c(?=\()", "", cell)
     cell = re.sub(r"(?<=[\[(,:])\s*nan\b(?=\s*[]),}])", " None", cell)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SyntaxWarning)  # "\d" inside a string

@@ -202,10 +202,12 @@ def category_of(path: Path) -> str:
 
 def recipes_of(table: pd.DataFrame) -> list[Recipe]:
     """Rows of a table as Recipe objects."""
-    # One item a line in the table, one item an element here.
-    lists = {name: table[name].str.split("\n").map(tuple) for name in ("ingredients", "steps")}
-    rows = table.assign(**lists)[[part.name for part in fields(Recipe)]]
-    return [Recipe(**row) for row in rows.to_dict("records")]
+    names, found = [part.name for part in fields(Recipe)], []
+    for row in table[names].to_dict("records"):
+        # One item a line in the table, one item an element here.
+        lists = {name: row[name].split("\n") for name in ("ingredients", "steps")}
+        found.append(recipe_of(row | lists))
+    return found
 
 
 def recipe_of(row: dict) -> Recipe:

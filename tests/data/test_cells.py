@@ -102,36 +102,10 @@ def test_dicts_of_scrapers(value, items):
     assert list_items(json.dumps(value)) == list_items(repr(value)) == items
 
 
-def test_numbers_in_a_line_are_steps_and_what_stands_before_them_stays():
-    told = "Siapkan air 1) Potong 2) Rebus\nTuang bahan 1. Aduk."
-    assert clean(steps=told)[2] == ["Siapkan air", "Potong", "Rebus", "Tuang bahan 1. Aduk."]
-
-
 def test_nothing_is_evaluated(tmp_path):
     marker = tmp_path / "marker"
     clean(f"['1 ayam', __import__('pathlib').Path({str(marker)!r}).touch()]")
     assert not marker.exists()
-
-
-def test_sections():
-    ingredients = "Bahan utama:--1 ayam--#Bumbu halus#--Bumbu halus--2 bawang--Pelengkap :--1 timun"
-    steps = "Cara membuat:--Cuci.--Goreng."
-    _, items, told, mended, _ = clean(ingredients, steps)
-    assert items == ["1 ayam", "2 bawang", "1 timun"] and told == ["Cuci.", "Goreng."]
-    assert mended["section headings removed"] == 5
-    assert clean("Bahan:--Bumbu:")[4] == "fewer than two ingredients"
-
-
-@pytest.mark.parametrize("length, heading", [(61, True), (62, False)])
-def test_a_line_with_a_colon_is_a_heading_up_to_61_characters(length, heading):
-    line = f"{'untuk menemani ' * 5}"[: length - 1].replace(" ", "x") + ":"
-    _, _, told, _, _ = clean(steps=f"{line}--Goreng.")
-    assert told == (["Goreng."] if heading else [line, "Goreng."])
-
-
-def test_emoji():
-    text = ("1 ayam 🍗--1 sdt garam", "Cuci ❤️.--Goreng 👍🏽--😋", "Ayam 🐔 Goreng")
-    assert clean(*text)[:3] == ("Ayam Goreng", ["1 ayam", "1 sdt garam"], ["Cuci .", "Goreng"])
 
 
 CONTACTS = """@dapur_ibu|IG: dapur.ibu|WA 0812-3456-7890|081234567890|ibu@example.co.id

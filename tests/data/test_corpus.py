@@ -49,19 +49,9 @@ def test_files_columns_and_balance(raw):
 def test_both_languages_are_parallel(raw):
     one, two = (raw[lang].set_index("recipe_id") for lang in settings.LANGUAGES)
     assert list(one.index) == list(two.index) and (one["Category"] == two["Category"]).all()
-    for column in ("Ingredients", "Steps"):
-        differing = one.index[one[column].str.count("--") != two[column].str.count("--")]
-        assert differing.empty, f"{column}: {list(differing)}"
     for column in ("Region", "Method"):  # one word in one language is one word in the other
         pairs = set(zip(one[column], two[column]))
         assert len(pairs) == one[column].nunique() == two[column].nunique() >= 10
-    quantities = [
-        table["Ingredients"]
-        .str.split("--")
-        .map(lambda items: [re.match(r"[\d/.]*", i)[0] for i in items])
-        for table in (one, two)
-    ]
-    assert list(one.index[quantities[0] != quantities[1]]) == []
 
 
 @pytest.mark.parametrize("language", settings.LANGUAGES)

@@ -84,18 +84,14 @@ def test_of_exact_copies_one_is_left():
 
 
 def test_a_group_that_bridges_goes_to_train():
-    def text(pair):
-        return splits.normalised(table_of([pair]))[0]
-
-    pairs = [((seed, 0), (seed, 4)) for seed in range(200)]
-    mixed = next(
-        p for p in pairs if {splits.hashed_split(text(x)) for x in p} == {"test", "validation"}
-    )
-    agreed = next(p for p in pairs if {splits.hashed_split(text(x)) for x in p} == {"test"})
-    assert jaccard(*map(text, mixed)) >= splits.SIMILAR
-    assert set(split_of(table_of(mixed)).values()) == {"train"}
-    assert set(split_of(table_of(agreed)).values()) == {"test"}
-    assert set(split_of(table_of(mixed[:1])).values()) == {splits.hashed_split(text(mixed[0]))}
+    found = {}
+    for seed in range(200):
+        twins = table_of([(seed, 0), (seed, 4)])
+        sides = {splits.hashed_split(text) for text in splits.normalised(twins)}
+        if "train" not in sides:
+            found[frozenset(sides)] = set(split_of(twins).values())
+    assert found[frozenset(["test"])] == {"test"}
+    assert found[frozenset(["test", "validation"])] == {"train"}
 
 
 def test_similar_pairs_agree_with_every_pair_compared():
@@ -134,25 +130,17 @@ def test_the_hash_of_a_row_is_the_same_in_every_process():
     assert {text: splits.hashed_split(text) for text in known} == known
 
 
-def test_own_corpus_needs_its_manifest(tmp_path):
+def test_the_manifest_splits_our_own_corpus_alone(tmp_path):
+    """A splits.csv beside the folder of other data is not about them."""
     table = table_of([(1, 0), (2, 0)])
     (tmp_path / splits.MANIFEST).write_text("recipe_id,split\nr-1-0,test\n", encoding="utf-8")
-    own = SimpleNamespace(own_data=True, recipes_dir=tmp_path / "id")
+    cfg = SimpleNamespace(own_data=True, recipes_dir=tmp_path / "id")
+    assert list(splits.assign(table.head(1), cfg)["split"]) == ["test"]
     with pytest.raises(CourseError, match="r-2-0"):
-        splits.assign(table, own)
-    assert list(splits.assign(table.head(1), own)["split"]) == ["test"]
-
-
-@pytest.mark.parametrize("own", [False, True])
-def test_a_manifest_is_read_for_our_own_corpus_and_only_where_there_is_one(tmp_path, own):
-    """A splits.csv beside the folder of other data is not about them."""
-    if not own:
-        (tmp_path / splits.MANIFEST).write_text("recipe_id,split\nr-1-0,test\n", encoding="utf-8")
-    table = table_of([(seed, 0) for seed in range(12)])
-    done = splits.assign(table, SimpleNamespace(own_data=own, recipes_dir=tmp_path / "id"))
-    keys = table["recipe_id"] if own else splits.normalised(table)
-    assert list(done["split"]) == [splits.hashed_split(key) for key in keys]
-    assert set(done["split"]) > {"train"}
+        splits.assign(table, cfg)
+    cfg.own_data = False
+    hashed = [splits.hashed_split(text) for text in splits.normalised(table)]
+    assert list(splits.assign(table, cfg)["split"]) == hashed
 
 
 def save(cfg, rows) -> None:
@@ -214,8 +202,7 @@ def test_a_test_recipe_among_the_rows_to_train_on_is_refused(tmp_path):
         splits.require_held_out(cfg, map(chat, (1, 5, 3)))
 
 
-def test_a_recipe_is_the_same_in_whatever_order_and_a_changed_step_is_a_part_of_it(tmp_path):
-    assert splits.content("a\n1. b\n2. c") == splits.content("a\n\n2. c\n1. b")
+def test_changed_steps_of_a_test_recipe_are_a_part_of_it(tmp_path):
     cfg = SimpleNamespace(artifacts=tmp_path, key="test")
     saved_split(cfg, test=[4])
     chat = [{"role": "assistant", "content": "Resep 4\n2a. - a4"}]
