@@ -25,7 +25,7 @@ from .prompts import prompt_ids, prompt_messages
 from .recipes import Recipe
 from .settings import Settings
 from .show import num
-from .translator import Translator, looks_pasted, read_pasted
+from .translator import CUT, Translator, looks_pasted, read_pasted
 
 MOST_CONTEXT = 4096  # tokens of prompt and answer together: more takes minutes to read on a CPU
 
@@ -239,7 +239,7 @@ class Cook(Conversation):
             for piece in super()._pieces(one, chat, most_tokens(self.bot.cfg)):
                 one.answer += piece
                 yield ""  # a place to stop at
-            said_by.append(one.answer)
+            said_by.append(one.answer if one.ended else one.answer + CUT)
             if self._stop.is_set():
                 break
         said_by += [""] * (len(chats) - len(said_by))  # what was not told is empty

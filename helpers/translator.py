@@ -6,7 +6,7 @@
     told = teller.finish(recipe, answers)
     teller.doubts(recipe, told)  # what a cook should look at: numbers that nobody wrote
 
-No number is passed on without a word that the source does not have.
+No number, in figures or as a word, is passed on without a word that the source does not have.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ from .settings import language_of
 
 WORDED = read_toml("translator.toml")
 MOST_WORDS = 600  # of a pasted text: more is no recipe
+LONG_STEP = 30  # words; what is longer is told sentence by sentence, as steps were practised
+CUT = " …"  # behind an answer that did not end
+MARK = re.compile(r"(\d{1,2}[.)](?!\d)|[-*•])\s*")  # before a step or an item: "1. ", "- "
 
 
 class Translator:
@@ -52,9 +55,11 @@ class Translator:
         form = self.forms.get(blank(item, name))
         amounts = NUMBER.findall(item)
         if form is None or form.count("#") != len(amounts):
-            return item.replace(name, twin) if name else item
+            form = blank(item, name)
+            for word, other in WORDED["units"].get(self.task, {}).items():
+                form = " ".join(re.sub(rf"\b{word}\b", other, form).split())
         for amount in amounts:
-            form = form.replace("#", amount, 1)
+            form = form.replace("#", amount_in(amount, self.task[-2:]), 1)
         return form.replace("{}", twin)
 
     def heard(self, text: str) -> str:
@@ -78,12 +83,14 @@ class Translator:
         return replace(recipe, title=title, ingredients=items, steps=tuple(steps))
 
     def doubts(self, recipe: Recipe, told: Recipe) -> list[tuple[str, str]]:
-        """(kind, what): "steps" that were not told, a "number" that nobody wrote, or one "lost"."""
-        found = []
+        """(kind, what): "steps" not told or "cut", a "number" that nobody wrote, or one "lost"."""
+        found, (read, written) = [], (self.task[:2], self.task[-2:])
         if missing := [str(n) for n, step in enumerate(told.steps, 1) if not step]:
             found.append(("steps", ", ".join(missing)))
         for place, (ours, theirs) in enumerate(zip(recipe.steps, told.steps), 1):
-            was, now = Counter(numbers(ours)), Counter(numbers(theirs))
+            if theirs.endswith(CUT):
+                found.append(("cut", str(place)))
+            was, now = counted(ours, read), counted(theirs, written)
             found += [("number", f"{place}: {short(one)}") for one in now - was]
             found += [("lost", f"{place}: {short(one)}") for one in was - now]
         return found
@@ -102,6 +109,21 @@ def blank(line: str, name: str) -> str:
     return NUMBER.sub("#", line.replace(name, "{}", 1) if name else line)
 
 
+def amount_in(said: str, language: str) -> str:
+    """A number as a language writes it: "1.000" is "1,000" in English, and "0,5" is "0.5"."""
+    thousand, point = (",", ".") if language == "en" else (".", ",")
+    whole = re.fullmatch(r"\d+([.,]\d{3})+", said)
+    return re.sub("[.,]", thousand if whole else point, said)
+
+
+def counted(text: str, language: str) -> Counter:
+    """How often each number stands in a text, as figures or as a word: "dua jam", "half"."""
+    said = " ".join(
+        WORDED["numbers"][language].get(w, "") for w in re.findall(r"\w+", text.lower())
+    )
+    return Counter(numbers(text) + numbers(said))
+
+
 def short(number) -> str:
     """A fraction as a cook writes it: 3/2 is 1.5."""
     return f"{float(number):g}"
@@ -111,10 +133,20 @@ def short(number) -> str:
 
 
 def looks_pasted(text: str) -> bool:
-    """Whether a message is a recipe and no request: several lines, steps or a list among them."""
-    lines = [line for line in text.strip().splitlines() if line.strip()]
-    marked = [line for line in lines if re.match(r"\s*(\d{1,2}[.)]|[-*•])\s", line)]
-    return len(lines) > 2 and (len(marked) > 1 or len(text.split()) > 40)
+    """Whether a message is a recipe and no request: several lines or sentences, and signs of one.
+
+    Such are steps or items with a mark, headings, or more words than a request has.
+    """
+    lines = [line.strip() for line in without_markup(text).splitlines() if line.strip()]
+    signs = [line for line in lines if MARK.match(line) or part_of(line)]
+    sentences = re.findall(r"\w[.!](?:\s|$)", text)
+    return len(lines) > 2 and len(signs) > 1 or len(text.split()) > 40 and len(sentences) > 2
+
+
+def part_of(line: str) -> str:
+    """The part that a line heads, "ingredients" or "steps"; "" where it is no heading."""
+    bare = re.sub(r"[^a-z ]", "", line.lower()).strip()
+    return next((part for part, known in WORDED["headings"].items() if bare in known), "")
 
 
 def read_pasted(text: str, task: str = "id-en") -> Recipe:
@@ -128,29 +160,33 @@ def read_pasted(text: str, task: str = "id-en") -> Recipe:
     if count > MOST_WORDS:
         raise UsageError(sentence("long_recipe", n=count, most=MOST_WORDS))
     title, part, parts = "", "", {"ingredients": [], "steps": []}
-    for line in (" ".join(line.split()) for line in text.splitlines()):
-        bare = re.sub(r"^(\d{1,2}[.)]|[-*•])\s*", "", line)
-        heading = re.sub(r"[^a-z ]", "", line.lower()).strip()
-        named = [key for key, words in WORDED["headings"].items() if heading in words]
-        if named:
-            part = named[0]
-        elif not line:
-            continue
-        elif not title and not part and bare == line:
+    for line in filter(None, (" ".join(line.split()) for line in text.splitlines())):
+        mark = MARK.match(line)
+        bare = line[mark.end() :] if mark else line
+        if part_of(line):
+            part = part_of(line)
+        elif not title and not part and not mark:
             title = line
-        elif re.match(r"\d{1,2}[.)]\s", line) and part != "ingredients":
+        elif mark and mark[1][0].isdigit() and part != "ingredients":
             parts["steps"].append(bare)
-        elif re.match(r"[-*•]\s", line) and part != "steps":
+        elif mark and part != "steps":
             parts["ingredients"].append(bare)
         else:
             parts[part or "steps"].append(bare)
-    if not parts["steps"] and title:  # a step alone
+    if title and not part and not any(parts.values()):  # a step alone
         title, parts["steps"] = "", [title]
     if not parts["steps"]:
         raise UsageError(sentence("no_steps"))
+    letters = re.findall(r"[^\W\d_]", text)
+    if len(re.findall("[A-Za-z]", text)) < len(letters) / 2:
+        raise UsageError(sentence("not_learnt", language=WORDED["languages"][task[:2]]))
     spoken = language_of(" ".join(parts["steps"]))
     if spoken == task[-2:]:
         raise UsageError(sentence("already", language=WORDED["languages"][spoken]))
     if not spoken and len(" ".join(parts["steps"]).split()) > 12:
         raise UsageError(sentence("not_learnt", language=WORDED["languages"][task[:2]]))
-    return Recipe(title, tuple(parts["ingredients"]), tuple(parts["steps"]))
+    steps = []
+    for step in parts["steps"]:
+        long = len(step.split()) > LONG_STEP
+        steps += re.split(r"(?<=[.!?;])\s+", step) if long else [step]
+    return Recipe(title, tuple(parts["ingredients"]), tuple(steps))

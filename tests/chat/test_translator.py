@@ -28,7 +28,10 @@ TELLER = translator.Translator([Pair(SUP, SOUP), Pair(TAHU, TOFU)], "id-en")
         ("750 g ayam", "750 g chicken"),
         ("4 batang serai", "4 stalks lemongrass"),
         ("7 butir kemiri", "7 candlenuts"),
-        ("2 lembar daun jeruk", "2 lembar daun jeruk"),
+        ("2 lembar daun jeruk", "2 daun jeruk"),
+        ("kemiri secukupnya", "candlenuts to taste"),
+        ("1.000 ml air", "1,000 ml air"),
+        ("0,5 liter air", "0.5 litre air"),
     ],
 )
 def test_a_line_keeps_its_amount_and_takes_the_form_of_a_twin(line, twin):
@@ -47,6 +50,9 @@ def test_every_number_that_came_or_went_is_a_doubt():
     fewer = replace(SOUP, steps=(SOUP.steps[0], ""))
     assert TELLER.doubts(SUP, fewer) == [("steps", "2")]
     assert "not told: 2" in TELLER.told_doubts([("steps", "2")])[0]
+    hours = replace(SUP, steps=("Rebus ayam dua jam.", "Sajikan."))
+    ten = replace(SOUP, steps=("Boil the chicken for ten hours.", "Serve." + translator.CUT))
+    assert TELLER.doubts(hours, ten) == [("number", "1: 10"), ("lost", "1: 2"), ("cut", "2")]
 
 
 HEADED = """Soto Ayam
@@ -65,6 +71,12 @@ Cara Membuat:
         ("Sup\n- 1 wortel\n1. Rebus wortel.", "Sup", ("1 wortel",), ("Rebus wortel.",)),
         ("<p>Sup</p><p>1. Rebus <b>wortel</b>.</p>", "Sup", (), ("Rebus wortel .",)),
         ("Tumis bawang sampai harum.", "", (), ("Tumis bawang sampai harum.",)),
+        (
+            "Es\nBahan:\n1.5 kg ayam\n1.000 ml air\nCara:\n1.Rebus 1.5 jam.",
+            "Es",
+            ("1.5 kg ayam", "1.000 ml air"),
+            ("Rebus 1.5 jam.",),
+        ),
     ],
 )
 def test_a_recipe_is_read_as_people_write_it(text, title, items, steps):
@@ -76,6 +88,8 @@ def test_a_recipe_is_read_as_people_write_it(text, title, items, steps):
     "text, why",
     [
         ("", "Tidak ada langkah"),
+        ("Soto\nBahan:\n- 1 ekor ayam", "Tidak ada langkah"),
+        ("汤\n1. 把鸡肉煮熟。", "tidak dikenali"),
         (
             "Soup\n1. Fry the garlic with the oil until golden.\n2. Add and serve.",
             "sudah berbahasa",
@@ -95,3 +109,9 @@ def test_what_cannot_be_told_is_refused_in_one_sentence(text, why):
 def test_a_request_is_no_recipe():
     assert not translator.looks_pasted("Aku punya ayam,\nserai. Masak apa?")
     assert translator.looks_pasted(HEADED)
+    assert translator.looks_pasted("<h1>Sup</h1><li>1 wortel</li><p>1. Rebus.</p><p>2. Saji.</p>")
+
+
+def test_a_long_step_is_told_sentence_by_sentence():
+    steps = translator.read_pasted("Sup\n1. " + "Rebus ayam dengan air sampai empuk. " * 9).steps
+    assert len(steps) == 9
