@@ -187,11 +187,9 @@ def require_held_out(cfg: Settings, chats: Iterable[list[dict]]) -> None:
 def read_split(cfg: Settings, name: str):
     """A `datasets.Dataset` of "train", "validation" or "test", as lesson 02 saved its rows.
 
-    A row has the keys recipe_id, title, category, region, main (ingredient), form, phrasing, asked
-    (the ingredients that the request names), recipe (the whole text) and messages (system, user,
-    assistant). Form "practice": what changes in a damaged recipe, as kitchen.prompt writes it, and
-    the steps that put it right. Test rows also by "ingredients" and "dish": a request as people
-    write it, and the real recipe.
+    A row has the keys recipe_id, title, category, form (the task) and messages (system, user,
+    assistant): a piece of a recipe and its twin, or a request as people write it and the whole
+    recipe.
     Raises MissingStep when lesson 02 has not run, CourseError when a recipe is in two splits.
     """
     if not split_file(cfg, name).is_file():
