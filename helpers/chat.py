@@ -239,7 +239,7 @@ class Cook(Conversation):
             for piece in super()._pieces(one, chat, most_tokens(self.bot.cfg)):
                 one.answer += piece
                 yield ""  # a place to stop at
-            said_by.append(one.answer if one.ended else one.answer + CUT)
+            said_by.append(one.answer if one.ended else one.answer.rstrip() + CUT)
             if self._stop.is_set():
                 break
         said_by += [""] * (len(chats) - len(said_by))  # what was not told is empty

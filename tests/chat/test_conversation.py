@@ -222,7 +222,7 @@ def test_a_stop_in_the_kitchen_ends_what_is_being_told(conversation, by):
         talk.stop()
         assert "500 g chicken" in "".join(pieces) and talk.turns[0].stopped
         assert [one.answer for one in talk.turns[0].tries] == ["awal "]
-        assert talk.turns[0].told.steps == ("awal", "")
+        assert talk.turns[0].told.steps == ("awal …", "")
 
 
 def test_typed_control_tokens_are_broken_up_and_nothing_else(cfg):
