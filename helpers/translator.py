@@ -90,7 +90,7 @@ class Translator:
         for place, (ours, theirs) in enumerate(zip(recipe.steps, told.steps), 1):
             if theirs.endswith(CUT):
                 found.append(("cut", str(place)))
-            was, now = counted(ours, read), counted(theirs, written)
+            was, now = all_numbers(ours, read), all_numbers(theirs, written)
             found += [("number", f"{place}: {short(one)}") for one in now - was]
             found += [("lost", f"{place}: {short(one)}") for one in was - now]
         return found
@@ -116,7 +116,7 @@ def amount_in(said: str, language: str) -> str:
     return re.sub("[.,]", thousand if whole else point, said)
 
 
-def counted(text: str, language: str) -> Counter:
+def all_numbers(text: str, language: str) -> Counter:
     """How often each number stands in a text, as figures or as a word: "dua jam", "half"."""
     said = " ".join(
         WORDED["numbers"][language].get(w, "") for w in re.findall(r"\w+", text.lower())
