@@ -47,20 +47,23 @@ class Translator:
         self.forms = {form: found.most_common(1)[0][0] for form, found in forms.items()}
 
     def line(self, item: str) -> str:
-        """One line of a list: as a twin has it, else its form and its name, else as it stands."""
+        """One line of a list: as a twin has it, else in a twin's form, else word by word."""
         if item in self.lines:
             return self.lines[item]
         name = item_name(item)
         twin = self.names.get(name.lower(), name)
         form = self.forms.get(blank(item, name))
         amounts = NUMBER.findall(item)
-        if form is None or form.count("#") != len(amounts):
-            form = blank(item, name)
-            for word, other in WORDED["units"].get(self.task, {}).items():
-                form = " ".join(re.sub(rf"\b{word}\b", other, form).split())
-        for amount in amounts:
-            form = form.replace("#", amount_in(amount, self.task[-2:]), 1)
-        return form.replace("{}", twin)
+        if form is not None and form.count("#") == len(amounts):
+            for amount in amounts:
+                form = form.replace("#", amount_in(amount, self.task[-2:]), 1)
+            return form.replace("{}", twin)
+        # No twin has this form: measures and amounts each by itself, and the name untouched by it.
+        form = item.replace(name, "{}") if name else item
+        for word, other in WORDED["units"].get(self.task, {}).items():
+            form = re.sub(rf"\b{word}\b", other, form)
+        form = NUMBER.sub(lambda found: amount_in(found[0], self.task[-2:]), form)
+        return " ".join(form.replace("{}", twin).split())
 
     def heard(self, text: str) -> str:
         """What a text names in the language that is written, in the one that is read."""
@@ -161,10 +164,10 @@ def read_pasted(text: str, task: str = "id-en") -> Recipe:
         raise UsageError(sentence("long_recipe", n=count, most=MOST_WORDS))
     title, part, parts = "", "", {"ingredients": [], "steps": []}
     for line in filter(None, (" ".join(line.split()) for line in text.splitlines())):
-        mark = MARK.match(line)
+        mark, headed = MARK.match(line), part_of(line)
         bare = line[mark.end() :] if mark else line
-        if part_of(line):
-            part = part_of(line)
+        if headed:
+            part = headed
         elif not title and not part and not mark:
             title = line
         elif mark and mark[1][0].isdigit() and part != "ingredients":
@@ -177,13 +180,12 @@ def read_pasted(text: str, task: str = "id-en") -> Recipe:
         title, parts["steps"] = "", [title]
     if not parts["steps"]:
         raise UsageError(sentence("no_steps"))
-    letters = re.findall(r"[^\W\d_]", text)
-    if len(re.findall("[A-Za-z]", text)) < len(letters) / 2:
-        raise UsageError(sentence("not_learnt", language=WORDED["languages"][task[:2]]))
-    spoken = language_of(" ".join(parts["steps"]))
+    read, letters = " ".join(parts["steps"]), re.findall(r"[^\W\d_]", text)
+    spoken, latin = language_of(read), re.findall("[A-Za-z]", text)
     if spoken == task[-2:]:
         raise UsageError(sentence("already", language=WORDED["languages"][spoken]))
-    if not spoken and len(" ".join(parts["steps"]).split()) > 12:
+    # Another script, or enough words to know a language by, and none is known.
+    if len(latin) < len(letters) / 2 or not spoken and len(read.split()) > 12:
         raise UsageError(sentence("not_learnt", language=WORDED["languages"][task[:2]]))
     steps = []
     for step in parts["steps"]:

@@ -32,6 +32,7 @@ TELLER = translator.Translator([Pair(SUP, SOUP), Pair(TAHU, TOFU)], "id-en")
         ("kemiri secukupnya", "candlenuts to taste"),
         ("1.000 ml air", "1,000 ml air"),
         ("0,5 liter air", "0.5 litre air"),
+        ("air #2: 500 g", "air #2: 500 g"),
     ],
 )
 def test_a_line_keeps_its_amount_and_takes_the_form_of_a_twin(line, twin):
