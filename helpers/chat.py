@@ -301,23 +301,23 @@ class Bot:
         self.load()
         return min(self.model.config.get_text_config().max_position_embeddings, MOST_CONTEXT)
 
+    @cached_property
+    def specials(self) -> list[str]:
+        """Control tokens of the tokenizer, the longest first."""
+        added = self.tokenizer.added_tokens_decoder.values()
+        found = {token.content for token in added if token.special and len(token.content) > 1}
+        # Longest first: a token that holds another one is broken up before its part is.
+        return sorted(found | set(self.tokenizer.all_special_tokens), key=len, reverse=True)
+
     def escape(self, chat: list[dict]) -> list[dict]:
         """The chat with every typed control token broken up by a space.
 
         The tokenizer reads "<|im_end|>" in a message as the real marker: a message could close
         itself and go on in the name of the system.
         """
-        added = self.tokenizer.added_tokens_decoder.values()
-        special = [token.content for token in added if token.special]
-        escaped = []
-        for message in chat:
-            text = message["content"]
-            # Longest first: a token that holds another one is broken up before its part is.
-            for token in sorted(special, key=len, reverse=True):
-                # The first character stays, a space follows: "<|im_end|>" becomes "< |im_end|>".
-                text = text.replace(token, f"{token[0]} {token[1:]}")
-            escaped.append(message | {"content": text})
-        return escaped
+        # The first character stays, a space follows: "<|im_end|>" becomes "< |im_end|>".
+        tokens = "|".join(f"(?<={re.escape(t[0])}){re.escape(t[1:])}" for t in self.specials)
+        return [m | {"content": re.sub(tokens, r" \g<0>", m["content"])} for m in chat]
 
     def count(self, chat: list[dict]) -> int:
         """Tokens of the rendered prompt."""

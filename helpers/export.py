@@ -100,7 +100,7 @@ def write_gguf(cfg: Settings, path: Path, quant: str = "q8_0", base: str = "trai
     import gguf
 
     reader = gguf.GGUFReader(models.packaged_gguf())
-    kind = gguf.GGMLQuantizationType[quant.upper()]
+    kind = gguf.GGMLQuantizationType[choice(quant, ("f16", "q8_0"), "GGUF type").upper()]
     # Three fields do not hold any more. transformers reads this tokenizer without the digits' own
     # split, and so it was trained: llama.cpp has to cut words in the same way.
     changed = {

@@ -14,9 +14,11 @@ import os
 from collections.abc import Generator
 from pathlib import Path
 
+import psutil
+
 from . import export, models
 from .chat import Bot
-from .files import CourseError, sha256, write_folder
+from .files import CourseError, sentence, sha256, write_folder
 from .prompts import prompt_ids
 from .settings import Settings
 
@@ -32,6 +34,10 @@ def start_engine(path: Path, key: str = "", host: str = "127.0.0.1", port: int =
     """
     import xllamacpp
 
+    # The file is mapped: what does not fit the memory would be read again for every token.
+    size, free = (path.stat().st_size / 1e9, psutil.virtual_memory().available / 1e9)
+    if size > free:
+        raise CourseError(sentence("large_gguf", name=path.name, size=size, free=free))
     # Answers name the model by the file's stem: its path would tell about this machine.
     params = xllamacpp.CommonParams()
     params.model.path, params.model_alias, params.n_ctx = str(path), {path.stem}, CONTEXT

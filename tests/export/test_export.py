@@ -145,3 +145,8 @@ def test_the_command_writes_into_the_folder_it_is_given(tuned_cfg, monkeypatch, 
     assert "mine.txt" not in told["bytes"]
     assert "FROM ./merged\n" in (tmp_path / "out" / "Modelfile").read_text()
     assert not list((tmp_path / "out").glob("*.gguf"))
+
+
+def test_a_type_of_gguf_that_nobody_wrote_for_is_refused_by_name(copied, tmp_path):
+    with pytest.raises(UsageError, match="f16, q8_0"):
+        export.write_gguf(copied, tmp_path / "x.gguf", "q4_0")
