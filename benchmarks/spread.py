@@ -35,6 +35,8 @@ def lessons(cfg, *numbers: str) -> list[dict]:
 
 def one_seed(first, cfg) -> dict:
     """Train with the seed of `cfg`, examine with the questions of `first`: name -> [value, ...]."""
+    if not splits.split_file(first, "test").is_file():
+        lessons(first, "02")
     lessons(cfg, "02")
     for part in ("validation", "test"):
         if cfg.seed != first.seed:
