@@ -1,6 +1,7 @@
 """How much of a result is the seed? Lessons 02 to 04, once for each seed.
 
     python benchmarks/spread.py --profile cpu --seeds 5
+    python benchmarks/spread.py --task en-id --seeds 1  # the other direction, as one more row
 
 Each seed sets where the adapter starts and in which order the rows come. Validation and test rows
 are those of the first seed for all, so that only the chance of training is in the spread. The first
@@ -42,7 +43,7 @@ def one_seed(first, cfg) -> dict:
         if cfg.seed != first.seed:
             shutil.copy(splits.split_file(first, part), splits.split_file(cfg, part))
     found = {metric["name"]: metric for metric in lessons(cfg, "03", "04")}
-    run = {"seed": cfg.seed}
+    run = {"task": cfg.task, "seed": cfg.seed}
     for name in SHOWN:
         if name in found:
             run[name] = [found[name][key] for key in ("value", "low", "high", "n")]
@@ -52,16 +53,20 @@ def one_seed(first, cfg) -> dict:
 def main() -> None:
     import pandas as pd
 
-    given = bench.parser(seeds=5).parse_args()
+    given = bench.parser(seeds=5, task="id-en").parse_args()
     file = given.json or bench.RESULTS / "spread_cpu.json"
-    first = settings.load(given.profile)
+    first = settings.load(given.profile, task=given.task)
     runs = read_json(file)["runs"] if file.is_file() else []
     for seed in range(first.seed, first.seed + given.seeds):
-        if seed not in [run["seed"] for run in runs]:
-            runs.append(one_seed(first, settings.load(given.profile, seed=seed)))
-            about = bench.about() | {"profile": first.profile, "task": first.task}
-            write_json(file, about | {"runs": runs})
-    rows = [{name: run[name][0] for name in SHOWN if name in run} for run in runs]
+        if (given.task, seed) not in [(run["task"], run["seed"]) for run in runs]:
+            runs.append(one_seed(first, settings.load(given.profile, task=given.task, seed=seed)))
+            runs.sort(key=lambda run: (run["task"] != "id-en", run["seed"]))
+            write_json(file, bench.about() | {"profile": first.profile, "runs": runs})
+    rows = [
+        {name: run[name][0] for name in SHOWN if name in run}
+        for run in runs
+        if run["task"] == given.task
+    ]
     print(pd.DataFrame(rows).describe().loc[["mean", "std", "min", "max"]].T.round(3).to_string())
 
 
