@@ -65,9 +65,7 @@ def lesson(tmp_path, monkeypatch):
 
 
 def test_what_lesson_02_shows_of_hostile_data_is_text(lesson):
-    shown = lesson(
-        "4d00eeeb50", "02-layouts", "652b001ff8", "02-split", "ee8ad7e45c", "85af363b39",
-    )  # fmt: skip
+    shown = lesson("4d00eeeb50", "02-layouts", "652b001ff8", "02-split", "85af363b39")
     kinds = {type(thing).__name__ for thing in shown}
     assert {"DataFrame", "HTML"} == kinds
     for thing in shown:
