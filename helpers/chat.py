@@ -18,8 +18,9 @@ from functools import cached_property
 import torch
 
 from . import generation, models, prompts
+from .door import Door
 from .files import UsageError, read_toml, sentence
-from .kitchen import Asked, Kitchen, Served, open_kitchen
+from .kitchen import Kitchen, Served, open_kitchen
 from .pairs import most_tokens, saved_pairs
 from .prompts import prompt_ids, prompt_messages
 from .recipes import Recipe
@@ -193,42 +194,41 @@ class Cook(Conversation):
         turn.tokens = sum(one.tokens for one in turn.tries)
 
     def _cooked(self, turn: Turn) -> Generator[str, None, None]:
-        """What was read and what is changed; then the recipe; then what went wrong."""
+        """What was understood, then the recipe, as it is or told by the model, then what else."""
         cfg = self.bot.cfg
         said = read_toml("serve.toml")["cook"][cfg.language]
         if looks_pasted(turn.question):
             yield from self._told(turn, read_pasted(turn.question, cfg.task), said)
             return
-        # "in English, please" is no ingredient, and what somebody must not eat is none to cook with
-        wanted = re.sub(said["other"], " ", turn.question, flags=re.IGNORECASE)
-        tell = wanted != turn.question or cfg.language == cfg.task[-2:]
-        food = re.sub(said["ban"], " ", wanted, flags=re.IGNORECASE)
-        yield said["unchecked"] if food != wanted else ""
-        asked = self.read(food)
-        if asked == Asked() and tell:
-            # Said after a recipe it means that one, which a rule finds again.
-            earlier = (self.read(one.question) for one in reversed(self.turns))
-            asked = next((one for one in earlier if one != Asked()), asked)
-        if asked == Asked():
-            yield said["ask"]
-            return
-        turn.served = self.bot.kitchen.serve(self.bot.kitchen.task(asked))
-        start, changes = turn.served.task.start, turn.served.task.changes
-        plan = said["changed" if changes else "whole"].format(title=start.title)
-        heard = said["heard"].format(heard=asked.title or ", ".join(asked.items))
-        arrows = [f"{old} → {new}" if old else f"+ {new}" for old, new in changes]
-        yield heard + " · ".join([plan, *arrows]) + "\n\n"
-        if tell:
-            yield from self._told(turn, turn.served.recipe, said)
-            return
-        yield prompts.answer(turn.served.recipe, cfg.data_language)
-        if notes := self.bot.kitchen.told(turn.served.faults):
-            yield said["look"] + " ".join(notes)
+        wanted, tell = self.wish(turn.question)
+        # "in English, please", said after a recipe, means that one.
+        last = self.door.last if tell and not re.search(r"\w", wanted) else None
+        found = last or self.door.ask(wanted)
+        turn.served = found.served
+        yield found.before + "\n\n" if found.served else found.before
+        if found.served and tell:
+            yield from self._told(turn, found.recipe, said)
+        elif found.served:
+            yield prompts.answer(found.recipe, cfg.data_language)
+        yield f"\n\n{found.after}" if found.after else ""
 
-    def read(self, text: str) -> Asked:
-        """What a message asks for, in either language."""
-        asked = self.bot.kitchen.read(text)
-        return asked if asked != Asked() else self.bot.kitchen.read(self.bot.teller.heard(text))
+    def wish(self, text: str) -> tuple[str, bool]:
+        """A message without "in English, please", and whether the model is to tell the recipe."""
+        cfg = self.bot.cfg
+        other = read_toml("serve.toml")["cook"][cfg.language]["other"]
+        wanted = re.sub(other, " ", text, flags=re.IGNORECASE)
+        return wanted, wanted != text or cfg.language == cfg.task[-2:]
+
+    @cached_property
+    def door(self) -> Door:
+        """What was asked for so far; earlier turns are read again, which takes no model."""
+        cfg = self.bot.cfg
+        called = self.bot.teller.names if cfg.language != cfg.data_language else {}
+        door = Door(self.bot.kitchen, cfg.language, called)
+        for turn in self.turns:
+            if not looks_pasted(turn.question):
+                door.ask(self.wish(turn.question)[0])
+        return door
 
     def _told(self, turn: Turn, recipe: Recipe, said: dict) -> Generator[str, None, None]:
         """The recipe in the other language, by the model; then what a cook should look at."""
@@ -245,8 +245,6 @@ class Cook(Conversation):
         said_by += [""] * (len(chats) - len(said_by))  # what was not told is empty
         turn.told = teller.finish(recipe, said_by)
         notes = teller.told_doubts(teller.doubts(recipe, turn.told))
-        if turn.served:
-            notes += self.bot.kitchen.told(turn.served.faults, language, teller.names.items())
         yield prompts.answer(turn.told, language)
         if notes:
             yield said["look"] + " ".join(notes)

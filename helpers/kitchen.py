@@ -1,384 +1,337 @@
-"""From what a person has to a recipe: read the request, find the nearest, change it by rule.
+"""From what a person asks for to a recipe: search, change, and what is still needed.
 
-    kitchen = Kitchen(library, "id")  # recipes that may be shown: those of the training
-    asked = kitchen.read("Aku punya ayam, kemiri, dan serai. Masak apa?")
-    task = kitchen.task(asked)  # of the nearest recipes one, and what has to change in it
-    served = kitchen.serve(task)  # the recipe, who made it, and what went wrong
+    kitchen = open_kitchen(cfg)  # recipes that may be shown: those of the training
+    asked = kitchen.reader.read("Cuma ada tempe sama kangkung, jangan pedes ya")
+    found = kitchen.serve(asked)  # a recipe, what was changed in it, what is missing, offers
 
-No model is asked: names are swapped, and what is new goes where other recipes have it (`example`).
-That such a rule beats a small model at this is told in lesson 05. Of the near recipes that one is
-taken whose new steps are least `strange`. Roles of ingredients are in kitchen.toml.
+No model is asked. Bans are a hard filter: on the recipes, and on every one that was changed. That
+such a rule beats a small model at this is told in lesson 05.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
-from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache, partial
+from functools import cached_property
 
-from .files import MissingStep, read_toml, sentence
-from .recipes import WORDS, Recipe, head_of, item_name, names, recipe_of, same, words
-from .settings import Settings
-from .splits import saved_rows
+from .changing import Changer, Task, cooking
+from .reading import Asked, Lexicon, Reader
+from .recipes import Recipe, item_name, names, recipe_of, words
+from .settings import LANGUAGES, OWN, Settings
+from .splits import saved_rows, shown_recipes
 
-TABLE = read_toml("kitchen.toml")
-MOST = 3  # changes in one recipe: with more of them it is another dish
-NEAR = 8  # nearest recipes that are looked at for the one that costs least to change
-FAR = 0.25  # what it costs to be one point of `score` further away, in strange steps or faults
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What a request names: ingredients, as the library calls them, and the dish, if it does."""
-
-    items: tuple[str, ...] = ()
-    title: str = ""
-
-
-@dataclass(frozen=True)
-class Task:
-    """A recipe and what has to change in it: pairs (old name, new name); the old one may be ""."""
-
-    start: Recipe
-    changes: tuple[tuple[str, str], ...] = ()
-    left_out: tuple[str, ...] = ()  # asked for, and one change too many
+MOST = 2  # changes in one recipe: with more of them it is another dish
+SPARED = 4  # ingredients that are left out of one recipe, at most
+NAMED = 0.45  # share of a dish's words from which on a title is that dish
+NEAR = 60  # recipes that are looked at closely
+SWAPPED = ("protein", "vegetable", "leaf", "rice", "starch")  # of which one may be another
+ADDED = ("vegetable", "leaf", "aromatic", "dry")  # roles that may join a dish
+SPARE = ("leaf", "dry", "aromatic", "sour", "paste", "vegetable")  # roles it can do without
+FLAVOUR = ("dry", "aromatic", "sour", "paste")  # of which one has to stay
+BASE = {*"santan susu minyak kaldu krim kelapa milk oil stock cream coconut butter".split()}
+MAIN = ("protein", "rice", "cooked_rice")  # roles that make a dish
+PEOPLE = 4  # that a recipe of the collection is for
 
 
 @dataclass(frozen=True)
 class Served:
-    """A recipe as it goes to the cook, what was to be changed in which, and what went wrong."""
+    """A recipe as it goes to the cook, and what has to be said of it."""
 
     recipe: Recipe
     task: Task
-    by: str  # "people" or "rule"
-    faults: tuple[tuple[str, str], ...] = ()
+    missing: tuple[str, ...] = ()  # names that were not at hand
+
+    @property
+    def by(self) -> str:
+        """Who made it: the "collection", or the "rule" that changed it."""
+        return "rule" if self.task.changes or self.task.left_out else "collection"
 
 
 class Kitchen:
-    """Recipes of one language that may be shown, and how one is made of another."""
+    """Recipes of one language that may be shown, searched by what was asked for."""
 
-    def __init__(self, library: Sequence[Recipe], language: str):
+    def __init__(
+        self,
+        library: Sequence[Recipe],
+        language: str,
+        twins: Sequence[Recipe] = (),
+        changer: Changer | None = None,
+    ):
         self.library, self.language = list(library), language
-        # Asked again and again, of each recipe or of the nearest ones for each request: kept.
-        self.example = lru_cache(2**14)(self.example)
-        self.meets = lru_cache(2**18)(self.meets)
+        self.lexicon = Lexicon(self.library, language, twins)
+        self.reader, self.bans = Reader(self.lexicon), self.lexicon.bans
+        self.twins = list(twins)
+        self.changer = changer or Changer(self.library, language)
         self.listed = {id(r): names(r.ingredients, language) for r in self.library}
-        self.lines = defaultdict(Counter)  # name -> the lines that list it, commonest first
-        for recipe in self.library:
-            for item in recipe.ingredients:
-                self.lines[item_name(item)][item] += 1
-        known = {name for listed in self.listed.values() for name in listed}
-        # What people call them, and whole kinds of them: where they say "ikan", any of it will do.
-        people = {said: name for name, said in WORDS[language]["everyday"].items()}
-        people |= TABLE[language]["alone"]
-        self.alone = {words(said, language): name for said, name in people.items()}
-        # A class or a part of something ("daun", "potong") is no ingredient, unless said alone.
-        self.vague = {word for key in ("classes", "parts") for word in WORDS[language][key]}
-        by_words = {words(name, language): name for name in sorted(known) if name not in self.vague}
-        self.known = self.alone | by_words
+        # What a ban is looked for in: all that a recipe says.
+        self.texts = {id(r): " . ".join((r.title, *r.ingredients, *r.steps)) for r in self.library}
 
     @cached_property
-    def rank(self) -> dict[str, tuple[int, str]]:
-        """Words that tell what an ingredient does in a dish: (line of the table, role)."""
-        lines = enumerate(TABLE[self.language]["roles"].items())
-        found = [(word, (n, role)) for n, (role, them) in lines for word in them.split()]
-        return dict(reversed(found))  # of a word in two lines the first counts
+    def alike(self):
+        """TF-IDF of the recipes' words: for wishes, in which no ingredient is named."""
+        from sklearn.feature_extraction.text import TfidfVectorizer
 
-    def role(self, name: str) -> str:
-        """What an ingredient does in a dish: the first line of the table that holds its words."""
-        found = [self.rank[word] for word in words(name, self.language) if word in self.rank]
-        return min(found)[1] if found else ""
-
-    def names_of(self, recipe: Recipe) -> list[str]:
-        """What a recipe lists, without what every kitchen has."""
-        return names(recipe.ingredients, self.language)
-
-    def among(self, name: str, others: Iterable[str]) -> bool:
-        """Whether one of the others is the same, or the same more exactly: "kuning telur asin"."""
-        return any(self.meets(name, other) for other in others)
-
-    def meets(self, name: str, other: str) -> bool:
-        """`among` for one other name."""
-        short, long = sorted((words(one, self.language) for one in (name, other)), key=len)
-        part = set(short) <= set(long) and len(set(short)) > 1
-        head = long[:1] if WORDS[self.language]["head"] == "first" else long[-1:]
-        kind = short == head and short in self.alone  # "ikan nila" is an "ikan"
-        # "cabai rawit merah" is not what a recipe calls "cabai merah": hot, not red.
-        apart = len(short) > 1 and {"rawit", "bird"} & {*long} - {*short}
-        return not apart and (part or kind or same(name, other, self.language))
+        index = TfidfVectorizer(analyzer=lambda text: words(text, self.language), sublinear_tf=True)
+        texts = [f"{self.texts[id(r)]} {r.region} {r.category} {r.title}" for r in self.library]
+        return index, index.fit_transform(texts)
 
     # --- reading
 
     @cached_property
-    def titles(self) -> dict[str, str]:
-        """Titles by their words, spelt in one way; of one word a title is an ingredient's name."""
-        said = {recipe.title: words(recipe.title, self.language) for recipe in self.library}
-        return {" ".join(some): title for title, some in said.items() if len(some) > 1}
+    def other(self) -> Reader | None:
+        """Reads the other language, where the library has twins."""
+        language = next(one for one in LANGUAGES if one != self.language)
+        return Reader(Lexicon(self.twins, language, self.library)) if self.twins else None
 
-    def read(self, text: str) -> Asked:
-        """The ingredients that a request names, and the library's dish, where it names one.
+    @cached_property
+    def back(self) -> dict[str, str]:
+        """What the twins' lists call an ingredient -> what the library calls it."""
+        lists, found = {twin.recipe_id: twin.ingredients for twin in self.twins}, {}
+        for recipe in self.library:
+            for ours, theirs in zip(recipe.ingredients, lists.get(recipe.recipe_id, ())):
+                found.setdefault(item_name(theirs), item_name(ours))
+        return found
 
-        Words that no recipe lists are nothing: "sisa kemarin" names no ingredient.
+    def read(self, message: str) -> Asked:
+        """What a message asks for, in whichever language it is written."""
+        mine = self.reader.read(message)
+        if not self.other or self.lexicon.common(message) >= self.other.lexicon.common(message):
+            return mine
+        asked, back = self.other.read(message), self.back
+        named = {name: self.reader.read(back.get(name, name)).wanted for name in asked.wanted}
+        return replace(
+            asked,
+            wanted=tuple(one for name in asked.wanted for one in named[name]),
+            without=tuple(back.get(ban, ban) for ban in asked.without),
+            unknown=(*asked.unknown, *(name for name in named if not named[name])),
+            wish=" ".join([asked.wish, *(back.get(word, "") for word in asked.wish.split())]),
+        )
+
+    # --- search
+
+    def allowed(self, asked: Asked) -> list[Recipe]:
+        """The recipes that break none of the bans."""
+        if not asked.without:
+            return self.library
+        return [r for r in self.library if not self.bans.broken(asked.without, self.texts[id(r)])]
+
+    def named(self, asked: Asked, recipe: Recipe) -> float:
+        """How far a recipe's title is the dish that was asked for: 0 to 1, rare words count more.
+
+        Words that only say how count less. Of two titles with the same words of it the one with
+        fewer others is nearer. What was not called a dish may be one: "bakso", if nobody said that
+        it is at hand.
         """
-        text = text.lower()
-        for phrase in TABLE[self.language]["text"]["no_food"]:
-            text = text.replace(phrase, " ")
-        said, found, at = words(text, self.language), [], 0
-        while at < len(said):
-            # The longest known name that begins here.
-            ends = range(min(len(said), at + 4), at, -1)
-            end = next((end for end in ends if said[at:end] in self.known), at)
-            if end > at:
-                found.append(self.known[said[at:end]])
-            at = max(end, at + 1)
-        spoken = f" {' '.join(said)} "
-        dishes = [title for title in self.titles if f" {title} " in spoken]
-        title = self.titles.get(max(dishes, key=lambda title: title.count(" "), default=""), "")
-        return Asked(tuple(dict.fromkeys(found)), title)
-
-    # --- the nearest recipe and what has to change
+        lexicon, title = self.lexicon, self.lexicon.titles[recipe.recipe_id]
+        said = {*asked.dish.split()}
+        if not said and not asked.hand:
+            said = {w for name in asked.wanted for w in words(name, self.language)}
+        rare, strong = lexicon.rare, lexicon.strong
+        weight = {w: rare[w] * (1 if w in strong else 0.4) for w in said if w in rare}
+        found = sum(weight[word] for word in said & title)
+        return max(found / sum(weight.values()) - 0.01 * len(title - said), 0.01) if found else 0.0
 
     def score(self, asked: Asked, recipe: Recipe) -> float:
         """How near a recipe is: what it has of what was asked for, less what nobody asked for."""
-        listed = self.listed[id(recipe)]
-        have = [name for name in asked.items if self.among(name, listed)]
-        foreign = [name for name in listed if not self.among(name, asked.items)]
+        changer, listed = self.changer, self.listed[id(recipe)]
+        have = [name for name in asked.wanted if changer.among(name, listed)]
+        foreign = [name for name in listed if not changer.among(name, asked.wanted)]
         # The meat or the fish makes the dish: it counts three times, and a foreign one against it.
-        mains = sum(self.role(name) == "protein" for name in have)
-        others = sum(self.role(name) == "protein" for name in foreign)
-        named = 9 * (recipe.title == asked.title)
-        return len(have) + 2 * mains - 0.15 * len(foreign) - others + named
+        mains = sum(changer.role(name) == "protein" for name in have)
+        others = sum(changer.role(name) == "protein" for name in foreign)
+        each = 0.15 if asked.kind == "dish" else 0.4
+        total = len(have) + 2 * mains - each * len(foreign) - others
+        if asked.dish:
+            # A beef rendang of tempeh is none.
+            total -= 4 * sum(changer.role(n) == "protein" and n not in have for n in asked.wanted)
+        if asked.dish or not asked.hand:
+            total += (12 if asked.dish else 4) * self.named(asked, recipe)
+        if asked.easy:
+            minutes = cooking(recipe.steps, 0) or 20
+            total -= minutes / 15 + len(recipe.steps) / 4 + len(listed) / 6
+        return total
 
     def nearest(self, asked: Asked, count: int = 1) -> list[Recipe]:
-        """The `count` nearest recipes of the library; of equals the first."""
-        return sorted(self.library, key=lambda recipe: -self.score(asked, recipe))[:count]
+        """The `count` nearest of the recipes that are allowed; of equals the first."""
+        recipes = self.allowed(asked)
+        scores = {id(recipe): self.score(asked, recipe) for recipe in recipes}
+        # A dish that is not in the collection, or a wish: by likeness of words.
+        far = asked.dish and not any(self.named(asked, recipe) > NAMED for recipe in recipes)
+        if asked.wish or asked.unknown or far:
+            index, texts = self.alike
+            query = [asked.wish, *asked.unknown, asked.dish if far else ""]
+            like = texts @ index.transform([" ".join(query)]).T
+            place = {id(recipe): n for n, recipe in enumerate(self.library)}
+            heavy = 2 if asked.dish and not far else 10
+            for recipe in recipes:
+                scores[id(recipe)] += heavy * float(like[place[id(recipe)], 0])
+        return sorted(recipes, key=lambda recipe: -scores[id(recipe)])[:count]
 
-    def cost(self, asked: Asked, start: Recipe) -> float:
-        """What it takes to make of `start` what was asked for: strange steps, faults, distance."""
-        made = self.by_rule(task := self.task(asked, start))
-        wrong = self.strange(task, made) + len(self.faults(task, made))
-        return wrong - FAR * self.score(asked, start)
+    # --- what has to change
 
-    def task(self, asked: Asked, start: Recipe | None = None) -> Task:
-        """What has to change in `start`, or in the nearest recipe, to use what was asked for.
+    def task(self, asked: Asked, start: Recipe) -> Task:
+        """What has to change in a recipe so that it uses what was asked for.
 
         What is missing takes the place of something of its role that nobody asked for, or is added.
-        Where the nearest recipe has to change, the one of the NEAR nearest that costs least does.
+        With nothing else at hand, what the recipe can do without is left out.
         """
-        if not start:
-            near = self.nearest(asked, NEAR)
-            change = self.task(asked, near[0]).changes
-            start = min(near, key=partial(self.cost, asked)) if change else near[0]
-        listed = self.names_of(start)
-        missing = [name for name in asked.items if not self.among(name, listed)]
-        missing.sort(key=lambda name: self.role(name) != "protein")
-        spare = [name for name in listed if not self.among(name, asked.items)]
-        changes = []
-        for name in missing[:MOST]:
-            role = self.role(name)
-            old = next((other for other in spare if role and self.role(other) == role), "")
+        changer, listed = self.changer, self.listed[id(start)]
+        title = self.lexicon.titles[start.recipe_id]
+        absent = [name for name in asked.wanted if not changer.among(name, listed)]
+        # A bakso lists no bakso.
+        absent = [name for name in absent if not {*words(name, self.language)} <= title]
+        absent.sort(key=lambda name: changer.role(name) != "protein")
+        spare = [name for name in listed if not changer.among(name, asked.wanted)]
+        changes, unmet = [], []
+        for name in absent:
+            old = self.place_of(start, name, spare)
+            far = asked.dish and self.named(asked, start) < NAMED
+            if old is None or far or len(changes) >= MOST:
+                unmet.append(name)
+                continue
             if old:
                 spare.remove(old)
             changes.append((old, name))
-        return Task(start, tuple(changes), tuple(missing[MOST:]))
+        left_out = self.spared(start, spare) if asked.only else ()
+        return Task(start, tuple(changes), left_out, tuple(unmet))
 
-    @cached_property
-    def used(self) -> dict[str, list[tuple[str, str, set[str]]]]:
-        """Name -> (recipe_id, step, the step's words) of all steps of the library that use it."""
-        found = defaultdict(list)
-        for recipe in self.library:
-            for step in recipe.steps:
-                said = set(words(step, self.language))
-                for name in self.listed[id(recipe)]:
-                    if self.mention(step, name):
-                        found[name].append((recipe.recipe_id, step, said))
-        return found
+    def place_of(self, start: Recipe, name: str, spare: Sequence[str]) -> str | None:
+        """What an ingredient may take the place of in a recipe; "" it may be added; None neither.
 
-    def example(self, name: str, steps: Sequence[str], but: str = "") -> tuple[float, str, int]:
-        """How others use an ingredient: (how alike, their step, the number of the one of `steps`).
-
-        Of all steps of the library that use it, without the recipe of the id `but`, the one most
-        like one of `steps`. Alike is the share of words in common, without the ingredient's own:
-        0 to 1. (0, "", 0) where no recipe uses it.
+        A second meat beside the dish's own, or rice in a pudding, makes another dish.
         """
-        own, found = set(words(name, self.language)), []
-        here = [set(words(step, self.language)) - own for step in steps]
-        for other, uses in self.used.items():
-            if own & set(words(other, self.language)) and self.among(name, [other]):
-                for step, said in ((s, w - own) for recipe_id, s, w in uses if recipe_id != but):
-                    alike = [len(one & said) / (len(one | said) or 1) for one in here]
-                    found += [(share, step, at) for at, share in enumerate(alike)]
-        return max(found, key=lambda one: one[0], default=(0.0, "", 0))
+        changer, role = self.changer, self.changer.role(name)
+        for old in spare:
+            if role in SWAPPED and changer.role(old) == role and changer.can_swap(start, old, name):
+                return old
+        left = cooking(start.steps, 0)
+        quick = left is None or left >= changer.minutes(name)
+        return "" if role in ADDED and quick else None
 
-    def strange(self, task: Task, recipe: Recipe) -> float:
-        """How unlike all steps of others those are in which what is new comes in: 0 to 1 each.
+    def spared(self, start: Recipe, spare: Sequence[str]) -> tuple[str, ...]:
+        """What a recipe can do without: one seasoning stays, and what the dish is called after."""
+        changer, rest, found = self.changer, start, []
+        for name in sorted(spare, key=lambda one: changer.role(one) == "aromatic"):
+            seasoned = [n for n in names(rest.ingredients, self.language) if n != name]
+            flavour = any(changer.role(n) in FLAVOUR for n in seasoned)
+            bare = changer.role(name) in FLAVOUR and not flavour
+            base = {*words(name, self.language)} & BASE
+            if len(found) < SPARED and changer.role(name) in SPARE and not bare and not base:
+                if less := changer.without(rest, name):
+                    rest, found = less, [*found, name]
+        return tuple(found)
 
-        Summed over the changes. Kwetiau that is soaked like soun is strange: nobody else does it.
-        """
-        found, changed = 0.0, self.changed(task, recipe.steps)
-        for _, new in task.changes:
-            here = tuple(step for step in changed if self.mention(step, new))
-            found += 1 - self.example(new, here, task.start.recipe_id)[0]
-        return found
+    def made(self, asked: Asked, task: Task) -> Served:
+        """The task as a recipe, what it needs that was not at hand, and what went wrong."""
+        recipe, faults = task.start, []
+        if task.changes or task.left_out:
+            recipe = self.changer.by_rule(task)
+            faults = self.changer.faults(task, recipe)
+        if any(kind != "missing" or name not in task.unmet for kind, name in faults):
+            # A change that goes wrong is not made.
+            unmet = (*task.unmet, *(new for _, new in task.changes))
+            return self.made(asked, Task(task.start, (), (), unmet))
+        listed = names(recipe.ingredients, self.language)
+        missing = tuple(n for n in listed if not self.changer.among(n, asked.wanted))
+        return Served(recipe, task, missing)
 
-    # --- the list of what is needed
+    def cost(self, asked: Asked, served: Served) -> float:
+        """What speaks against a recipe for what is at hand: shopping, what is not used, changes."""
+        task, changer = served.task, self.changer
+        lost = sum(3 if changer.role(name) in MAIN else 1 for name in task.unmet)
+        work = sum(1.2 if old else 1.6 for old, _ in task.changes) + 0.8 * len(task.left_out)
+        shop = 2.5 if asked.only else 0.7
+        called = 0 if asked.hand else 4 * self.named(asked, task.start)
+        return shop * len(served.missing) + 1.2 * lost + work - called
 
-    def list_of(self, task: Task, steps: Sequence[str]) -> tuple[str, ...]:
-        """The lines that these steps need: the start's, and the library's for what is new."""
-        before, after = " ".join(task.start.steps), " ".join(steps)
-        new = [name for _, name in task.changes if self.uses(task, steps, name)]
-        # What is new stands in for a word that both names share: "cabai rawit" for "cabai merah".
-        for name in new:
-            after = self.said(self.uses(task, steps, name)).sub(" ", after)
-        kept, swapped = [], dict(task.changes)
-        for item in task.start.ingredients:
-            name = item_name(item)
-            if self.mention(after, name) or not self.mention(before, name):
-                kept.append(item)
-            elif swapped.get(name) in new:
-                new.remove(swapped[name])
-                kept.append(self.line(swapped[name]))
-        return (*kept, *map(self.line, new))
+    def ranked(self, asked: Asked) -> Iterator[Served]:
+        """What may be served, the best first; nothing that breaks a ban, changed or not."""
+        near = self.nearest(asked, NEAR)
+        served = (self.made(asked, self.task(asked, start)) for start in near)
+        if asked.kind == "have":
+            place = {start.recipe_id: n for n, start in enumerate(near)}
+            # Of equal ones the nearer.
+            served = sorted(
+                served, key=lambda s: self.cost(asked, s) + 0.04 * place[s.task.start.recipe_id]
+            )
+        for one in served:
+            recipe = one.recipe
+            text = " . ".join((recipe.title, *recipe.ingredients, *recipe.steps))
+            if not self.bans.broken(asked.without, text):
+                yield one
 
-    def uses(self, task: Task, steps: Sequence[str], name: str) -> str:
-        """How the steps that are not the start's mention an ingredient; "" where none does."""
-        return self.mention(" ".join(self.changed(task, steps)), name)
-
-    @staticmethod
-    def changed(task: Task, steps: Sequence[str]) -> list[str]:
-        """The steps that do not stand so in the start."""
-        return [step for step in steps if step not in task.start.steps]
-
-    def line(self, name: str) -> str:
-        """How a recipe lists an ingredient: the commonest way, else as much as it takes."""
-        alike = [known for known in self.lines if same(known, name, self.language)]
-        alike = alike or [known for known in self.lines if self.among(name, [known])]
-        best = max(alike, key=lambda known: (known == name, self.lines[known].total()), default="")
-        to_taste = TABLE[self.language]["text"]["to_taste"].format(name=name)
-        common = self.lines[best].most_common(1)[0][0] if best else to_taste
-        return re.sub(re.escape(best), lambda _: name, common, count=1) if best else common
-
-    # --- what was asked for and not done
-
-    def faults(self, task: Task, recipe: Recipe) -> list[tuple[str, str]]:
-        """(kind, name): "missing" asked for and in no step, "left" should have gone, "twice" in one
-        step of what was added, "lost" what nobody wanted to go.
-        """
-        found = [("missing", n) for _, n in task.changes if not self.uses(task, recipe.steps, n)]
-        gone = [old for old, _ in task.changes if old]
-        found += [("left", name) for name in gone if name in start_names(recipe)]
-        added = [name for old, name in task.changes if not old]
-        for step in self.changed(task, recipe.steps):
-            said = {name: self.mention(step, name) for name in added}
-            often = [n for n in added if said[n] and len(self.said(said[n]).findall(step)) > 1]
-            found += [("twice", name) for name in often]
-        # What nobody wanted to go: mentioned by the start's steps, and not any more, or just by a
-        # part of its name ("gula jahe" of "gula merah", where "bawang merah" was to go).
-        for name in start_names(task.start):
-            was, now = (self.mention(" ".join(one.steps), name) for one in (task.start, recipe))
-            if name not in gone and len(now) < len(was):
-                found.append(("lost", name))
-        return found
-
-    def told(self, faults: Iterable[tuple[str, str]], language="", called=()) -> list[str]:
-        """Faults as sentences for the cook: one for each kind.
-
-        In the language of the recipes, or in another one, with what names are `called` there.
-        """
-        said, kinds = TABLE[language or self.language]["faults"], defaultdict(list)
-        for kind, name in dict.fromkeys(faults):
-            kinds[kind].append(dict(called).get(name, name))
-        return [said[kind].format(name=", ".join(names)) for kind, names in kinds.items()]
-
-    # --- the whole way
-
-    def by_rule(self, task: Task) -> Recipe:
-        """The task as a recipe: names swapped, what is added put where its example has it."""
-        steps, title = list(task.start.steps), task.start.title
-        listed = [*self.names_of(task.start), *start_names(task.start)]  # the pantry's come last
-        no = {"", *TABLE[self.language]["text"]["done"]}  # "goreng" of "minyak goreng"
-        for old, new in task.changes:
-            if old:
-                steps = [self.swap(step, old, new) for step in steps]
-                title = self.swap(title, old, new)
-                continue
-            _, example, at = self.example(new, task.start.steps, task.start.recipe_id)
-            role = self.role(new)
-            for i in (at, *range(len(steps))):
-                mates = [name for name in listed if self.mention(steps[i], name).lower() not in no]
-                # Beside what the example names as well, else one of its role, else any.
-                mates.sort(key=lambda n: (not self.mention(example, n), self.role(n) != role))
-                if mates:
-                    steps[i] = self.beside(steps[i], mates[0], new)
-                    break
-        made = replace(task.start, title=title, steps=tuple(steps))
-        return replace(made, ingredients=self.list_of(task, steps))
-
-    def beside(self, step: str, mate: str, new: str) -> str:
-        """The step with `new` in the row in which `mate` stands: "a dan b" -> "a, c, dan b"."""
-        said = TABLE[self.language]["text"]
-        found = self.said(self.mention(step, mate)).search(step)
-        before, rest = step[: found.start()], step[found.end() :]
-        if before.endswith(said["link"]):  # the last of a row
-            before = before.removesuffix(said["link"]).rstrip(",") + ", "
-            return f"{before}{found[0]}{said['last']}{new}{rest}"
-        if rest.startswith(said["link"]):  # the last but one
-            return f"{before}{found[0]}, {new}{said['last']}{rest.removeprefix(said['link'])}"
-        link = ", " if rest.startswith(",") else said["link"]
-        return f"{before}{found[0]}{link}{new}{rest}"
-
-    def serve(self, task: Task) -> Served:
-        """The task as a recipe: by "people" where nothing has to change, else by the "rule"."""
-        recipe = self.by_rule(task) if task.changes else task.start
-        unmet = [("missing", name) for name in task.left_out]
-        by = "rule" if task.changes else "people"
-        return Served(recipe, task, by, (*self.faults(task, recipe), *unmet))
-
-    # --- names in a text
-
-    @staticmethod
-    def said(name: str) -> re.Pattern:
-        """Where a text says a name: as whole words, in capitals or not."""
-        return re.compile(rf"(?<![\w-]){re.escape(name)}(?![\w-])", re.IGNORECASE)
-
-    def mention(self, text: str, name: str) -> str:
-        """How a text calls an ingredient: by its whole name, or the longest part that names it."""
-        own = name.split()
-        parts = {" ".join(own[i:j]) for i in range(len(own)) for j in range(i + 1, len(own) + 1)}
-        vague = () if (name,) in self.alone else self.vague
-        for part in sorted(parts.difference(vague), key=lambda p: (-len(p), p)):
-            if found := self.said(part).search(text):
-                return found[0]
-        return ""
-
-    def swap(self, text: str, old: str, new: str) -> str:
-        """The text with one name for another, in the form and the capitals in which it stands."""
-        if not (said := self.mention(text, old)):
-            return text
-        # "ayam" for "dada ayam": the new one is called by its head alone, too.
-        head = head_of(words(new, self.language), self.language)
-        short = len(said.split()) < len(old.split()) and head not in WORDS[self.language]["classes"]
-        new = head if short else new
-
-        def put(found):
-            word = found[0]
-            if word.istitle() and (" " in word or text.istitle()):
-                return new.title()
-            return new[0].upper() + new[1:] if word[0].isupper() else new
-
-        return self.said(said).sub(put, text)
+    def offers(self, asked: Asked) -> list[Served]:
+        """The best with nothing to buy, with one thing, and with two; fewer where there is none."""
+        best: dict[int, Served] = {}
+        for served in self.ranked(replace(asked, only=True)):
+            unmet = served.task.unmet
+            if 2 * len(unmet) < len(asked.wanted) and not any(
+                self.changer.role(name) in MAIN for name in unmet
+            ):
+                best.setdefault(len(served.missing), served)
+        return [best[n] for n in (0, 1, 2) if n in best]
 
 
-def open_kitchen(cfg: Settings) -> Kitchen:
-    """The kitchen with the recipes that lesson 02 saved; MissingStep where it has not run."""
-    rows = saved_rows(cfg, "library")
-    if not rows:
-        raise MissingStep(sentence("no_split", name="library", key=cfg.key))
-    return Kitchen([recipe_of(row) for row in rows], cfg.data_language)
+def open_kitchen(cfg: Settings, language: str = "") -> Kitchen:
+    """The kitchen of these settings: recipes of the training, by lesson 02 or by the manifest.
+
+    Of a DATA_DIR of other people's CSVs that lesson 02 has not read yet, all that can be read.
+    `Places` are learnt once and kept in the artifacts folder.
+    """
+    both = cfg.own_data or cfg.task != "recipe"
+    language = language if language and both else cfg.data_language
+    rows = saved_rows(cfg, "library") if language == cfg.data_language else []
+    library, twins = [recipe_of(row) for row in rows], []
+    # Of the course's own data every task knows both languages.
+    top = OWN if cfg.own_data else cfg.data_dir
+    library = library or shown_recipes(cfg, top / language if both else cfg.data_dir)
+    if both:
+        other = next(one for one in LANGUAGES if one != language)
+        twins = shown_recipes(cfg, top / other)
+    changer = Changer(library, language)
+    text = "\n".join(recipe.recipe_id + recipe.title for recipe in library)
+    key = hashlib.sha256(text.encode()).hexdigest()[:8]
+    kept = cfg.artifacts_root / "places" / f"{language}-{key}.npz"
+    if not changer.places.load(kept, key):
+        changer.places.fit(changer, library).save(kept, key)
+    return Kitchen(library, language, twins, changer)
 
 
-def start_names(recipe: Recipe) -> list[str]:
-    """All names of a recipe's ingredients, those of the pantry too."""
-    return [item_name(item) for item in recipe.ingredients]
+NUMBER = re.compile(r"^(\d+(?:[.,]\d+)?)(?: (\d)/(\d)|/(\d+))?(?:(-| - )(\d+))?")
+
+
+def for_people(recipe: Recipe, people: int) -> Recipe:
+    """The recipe for another number of people, by arithmetic: the lists' numbers, no times."""
+    return replace(
+        recipe, ingredients=tuple(scaled(item, people / PEOPLE) for item in recipe.ingredients)
+    )
+
+
+def scaled(item: str, factor: float) -> str:
+    """One line of a list with its leading number times a factor: "1/2 sdt garam" -> "1 sdt ..."."""
+    found = NUMBER.match(item)
+    if not found:
+        return item
+    whole, top, bottom, under, dash, last = found.groups()
+    amount = float(whole.replace(",", "."))
+    amount = amount / int(under) if under else amount + (int(top) / int(bottom) if top else 0)
+    text = amount_as_said(amount * factor)
+    if last:
+        text += dash + amount_as_said(int(last) * factor)
+    return text + item[found.end() :]
+
+
+def amount_as_said(amount: float) -> str:
+    """A number as cooks write it: 1.5 is "1 1/2", 333.3 is "335"."""
+    if amount >= 20:
+        return str(round(amount / 5) * 5)
+    whole, part = int(amount), amount % 1
+    near = min(PARTS, key=lambda one: abs(part - one))
+    if near == 1:
+        whole, near = whole + 1, 0
+    return " ".join(filter(None, (str(whole) if whole or not near else "", PARTS[near])))
+
+
+PARTS = {0: "", 0.25: "1/4", 0.33: "1/3", 0.5: "1/2", 0.67: "2/3", 0.75: "3/4", 1: ""}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import re
+import shutil
 import warnings
 from functools import partial
 from pathlib import Path
@@ -272,6 +273,21 @@ def rows_hash(cfg: Settings) -> str | None:
     folder = cfg.artifacts / "data"
     paths = [folder / "train.jsonl", folder / "validation.jsonl"]
     return files.hash_files(paths, folder) if all(path.is_file() for path in paths) else None
+
+
+def place_kept(cfg: Settings) -> bool:
+    """Put the adapter that the course keeps where lesson 03 would; whether that was done.
+
+    Only where there is none, and where it belongs: the packaged base, the course's own data in the
+    state that it learnt. Lesson 03 puts its own in the same place.
+    """
+    kept, folder = ROOT / "data" / "adapters" / cfg.task, cfg.artifacts / "adapter"
+    if torn(kept) or folder.exists() or cfg.base_model != "packaged" or not cfg.own_data:
+        return False
+    if read_json(kept / "training.json").get("data_hash") != cfg.data_hash:
+        return False
+    files.write_folder(folder, lambda at: shutil.copytree(kept, at, dirs_exist_ok=True))
+    return True
 
 
 def require_adapter(cfg: Settings) -> Path:

@@ -20,7 +20,7 @@ from .files import MissingStep, sentence
 from .prompts import prompt_messages
 from .recipes import Recipe, item_name, recipe_of, words
 from .settings import Settings
-from .splits import saved_rows
+from .splits import saved_rows, shown_recipes
 
 REQUEST = {
     "id-en": "Translate this recipe into English:",
@@ -200,8 +200,14 @@ def answer(text: str) -> dict:
 
 
 def saved_pairs(cfg: Settings) -> list[Pair]:
-    """The twins of the training that lesson 02 saved; MissingStep where it has not run."""
+    """The twins of the training that lesson 02 saved; of the course's own data they are read anew.
+
+    MissingStep where lesson 02 has not run on other people's data.
+    """
     rows = saved_rows(cfg, "twins")
+    if not rows and cfg.own_data and cfg.task != "recipe":
+        shown = [shown_recipes(cfg, folder) for folder in (cfg.recipes_dir, cfg.twins_dir)]
+        return twins(*shown, cfg.task)[0]
     if not rows:
         raise MissingStep(sentence("no_split", name="twins", key=cfg.key))
     return [Pair(recipe_of(row["source"]), recipe_of(row["target"])) for row in rows]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import webbrowser
 from collections.abc import Iterator
 from contextlib import suppress
 
@@ -106,10 +107,13 @@ def create_app(bot: Bot, auth: str = "") -> FastAPI:
     return gr.mount_gradio_app(app, page(bot).queue(max_size=32), "/", **options)
 
 
-def run_service(bot: Bot, host: str = "127.0.0.1", port: int = 7860, auth: str = "") -> None:
+def run_service(
+    bot: Bot, host: str = "127.0.0.1", port: int = 7860, auth: str = "", show=False
+) -> None:
     """Serve until Ctrl-C. Prints the addresses; the API's key is the password, if there is one.
 
-    Raises UsageError for a port that is taken, before anything is loaded.
+    With `show` the page is opened in the browser. Raises UsageError for a port that is taken,
+    before anything is loaded.
     """
     if auth and ":" not in auth:
         raise UsageError("--auth wants USER:PASSWORD")
@@ -132,6 +136,8 @@ def run_service(bot: Bot, host: str = "127.0.0.1", port: int = 7860, auth: str =
     if not auth and not host.startswith(("127.", "localhost")):
         print(WORDED["open"][bot.cfg.language])
     app = create_app(bot, auth)
+    if show:
+        webbrowser.open(f"http://{host}:{port}")
     # At Ctrl-C answers that are being written have three seconds to end.
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3)
     with suppress(KeyboardInterrupt):

@@ -20,7 +20,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .files import CourseError, MissingStep, sentence
-from .settings import Settings
+from .recipes import Recipe, load_recipes, recipes_of
+from .settings import OWN, Settings
 
 NAMES = ("train", "validation", "test")
 FRACTIONS = (0.7, 0.1, 0.2)
@@ -140,6 +141,15 @@ def saved_rows(cfg: Settings, name: str) -> list[dict]:
     # Split at line feeds alone: a text may hold other characters that `splitlines` cuts at.
     lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
     return [json.loads(line) for line in lines if line]
+
+
+def shown_recipes(cfg: Settings, folder: Path) -> list[Recipe]:
+    """The recipes of a folder that people may see: of the course's own those of the training."""
+    table, _ = load_recipes(folder)
+    if cfg.own_data:
+        sides = pd.read_csv(OWN / MANIFEST, dtype=str).set_index("recipe_id")["split"]
+        table = table[table["recipe_id"].map(sides) == "train"]
+    return recipes_of(table)
 
 
 def saved_recipes(cfg: Settings, name: str) -> dict[frozenset, str]:

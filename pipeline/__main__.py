@@ -21,7 +21,14 @@ from helpers.show import set_language
 from .doctor import facts, find_problems
 from .gates import load_gates
 from .kit import write_kit
-from .publish import copy_missing, notebook_files, publish_run, read_notebook, stale_notebooks
+from .publish import (
+    copy_missing,
+    keep_adapter,
+    notebook_files,
+    publish_run,
+    read_notebook,
+    stale_notebooks,
+)
 from .report import write_readme
 from .run import run_course, select_lessons
 
@@ -118,6 +125,7 @@ def publish(run_dir: Annotated[Path | None, Argument()] = None) -> None:
     if run_dir:
         tell({"published": publish_run(run_dir)})
         write_readme(run_dir)
+        tell({"adapter": keep_adapter(run_dir)})
     stale = stale_notebooks()
     tell({"stale": stale})
     raise typer.Exit(1 if stale else 0)

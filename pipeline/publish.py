@@ -1,16 +1,27 @@
 """Notebooks as files: read, copied for a learner, and made fit to commit after a run."""
 
+import datetime
 import hashlib
 import json
 import re
+import shutil
 import sys
 import tempfile
 from pathlib import Path
 
 import nbformat
 
+from helpers import settings
 from helpers.course import NOTEBOOKS
-from helpers.files import CourseError, UsageError, first_line, read_json, write_text
+from helpers.files import (
+    CourseError,
+    UsageError,
+    first_line,
+    read_json,
+    write_folder,
+    write_json,
+    write_text,
+)
 from helpers.settings import ROOT
 
 # Where the course lives on the web; bootstrap cells and links take it from this one file.
@@ -164,6 +175,39 @@ def publish_run(run_dir: Path) -> list[str]:
     for path, nb in ready.items():
         write_notebook(nb, path)
     return [path.name for path in ready]
+
+
+def keep_adapter(run_dir: Path) -> str:
+    """Keep what a published run has trained in data/adapters/<task>, so that the chat needs none.
+
+    In bf16, with its card, the hash of the data and its figures. Returns the folder's name, ""
+    where the run has trained nothing that everybody's machine could load.
+    """
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    summary = read_json(run_dir / "summary.json")
+    found = {metric["name"]: metric for metric in read_json(run_dir / "metrics.json")}
+    used = summary["settings"]
+    cfg = settings.load(used["profile"], task=used["task"], seed=used["seed"])
+    source, kept = cfg.artifacts / "adapter", ROOT / "data" / "adapters" / cfg.task
+    if cfg.base_model != "packaged" or not cfg.own_data or "bleu" not in found:
+        return ""
+    note = {name: read_json(source / "training.json")[name] for name in ("task", "rows", "steps")}
+    figures = {name: round(found[name]["value"], 1) for name in ("bleu", "chrf", "memory_bleu")}
+    figures["date"] = datetime.date.today().isoformat()
+    weights = load_file(source / "adapter_model.safetensors")
+
+    def fill(folder: Path) -> None:
+        small = {name: tensor.to(torch.bfloat16) for name, tensor in weights.items()}
+        save_file(small, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        for name in ("adapter_config.json", "README.md"):
+            shutil.copy(source / name, folder / name)
+        note_file = folder / "training.json"
+        write_json(note_file, note | {"data_hash": cfg.data_hash, "figures": figures})
+
+    write_folder(kept, fill)
+    return kept.relative_to(ROOT).as_posix()
 
 
 def stale_notebooks() -> list[str]:

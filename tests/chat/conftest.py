@@ -10,14 +10,30 @@ from helpers.pairs import Pair
 from helpers.recipes import Recipe
 from helpers.translator import Translator
 
-SUP = Recipe("Sup Ayam", ("500 g ayam", "2 batang serai"), ("Rebus ayam dan serai.", "Sajikan."))
-TAHU = Recipe("Tumis Tahu", ("300 g tahu", "3 butir kemiri"), ("Tumis tahu dan kemiri.",))
+SUP = Recipe(
+    "Sup Ayam",
+    ("500 g ayam", "2 batang serai"),
+    ("Rebus ayam dan serai.", "Sajikan."),
+    recipe_id="sup",
+)
+TAHU = Recipe(
+    "Tumis Tahu",
+    ("300 g tahu", "3 butir kemiri"),
+    ("Tumis tahu dan kemiri.",),
+    recipe_id="tahu",
+)
 SOUP = Recipe(
     "Chicken Soup",
     ("500 g chicken", "2 stalks lemongrass"),
     ("Boil the chicken and lemongrass.", "Serve."),
+    recipe_id="sup",
 )
-TOFU = Recipe("Fried Tofu", ("300 g tofu", "3 candlenuts"), ("Fry the tofu and candlenuts.",))
+TOFU = Recipe(
+    "Fried Tofu",
+    ("300 g tofu", "3 candlenuts"),
+    ("Fry the tofu and candlenuts.",),
+    recipe_id="tahu",
+)
 
 
 def echo(chat, stop, **options):
@@ -29,7 +45,7 @@ def echo(chat, stop, **options):
 class FakeBot:
     """`chat.Bot`'s interface over a function; one token a word, three for each message."""
 
-    models, kitchen = ("base", "tuned"), kitchen.Kitchen([SUP, TAHU], "id")
+    models, kitchen = ("base", "tuned"), kitchen.Kitchen([SUP, TAHU], "id", [SOUP, TOFU])
     teller = Translator([Pair(SUP, SOUP), Pair(TAHU, TOFU)], "id-en")
 
     def __init__(self, stream, limit, language="id"):

@@ -1,0 +1,133 @@
+"""A recipe changed by rule: what is swapped, added and left out, and what went wrong."""
+
+from dataclasses import replace
+
+import pytest
+
+from helpers.changing import Changer, Places, Task, cooking
+from helpers.recipes import Recipe
+
+SOTO = Recipe(
+    "Soto Ayam Serai",
+    ("500 g ayam", "3 batang serai", "4 siung bawang putih", "1 sdt garam", "1 liter air"),
+    ("Haluskan bawang putih dan garam.", "Rebus ayam, serai, dan bumbu dalam air 40 menit."),
+    recipe_id="soto",
+)
+PEPES = Recipe(
+    "Pepes Ikan Kembung",
+    ("600 g ikan kembung", "5 butir kemiri", "2 ikat kemangi", "1 sdt garam"),
+    ("Haluskan kemiri dan garam.", "Lumuri kembung, taburi kemangi.", "Kukus 30 menit."),
+    recipe_id="pepes",
+)
+TAHU = Recipe(
+    "Tahu Kecap",
+    ("4 buah tahu", "3 sdm kecap manis", "2 cabai rawit"),
+    ("Goreng tahu 5 menit.", "Tuang kecap, masak dengan cabai 3 menit."),
+    recipe_id="tahu",
+)
+
+
+@pytest.fixture(scope="module")
+def changer():
+    library = [SOTO, PEPES, TAHU]
+    changer = Changer(library, "id")
+    changer.places.fit(changer, library)
+    return changer
+
+
+@pytest.mark.parametrize(
+    "step, new",
+    [
+        ("Rebus ayam.", "Rebus ayam dan tahu."),
+        ("Rebus ayam, angkat.", "Rebus ayam, tahu, angkat."),
+        ("Rebus ayam dan serai.", "Rebus ayam, tahu, dan serai."),
+        ("Rebus serai dan ayam, angkat.", "Rebus serai, ayam, dan tahu, angkat."),
+        ("Rebus ayam, serai, dan garam.", "Rebus ayam, tahu, serai, dan garam."),
+        ("Rebus serai, garam, dan ayam.", "Rebus serai, garam, ayam, dan tahu."),
+    ],
+)
+def test_a_name_joins_a_row_as_one_would_write_it(changer, step, new):
+    assert changer.beside(step, "ayam", "tahu") == new
+
+
+@pytest.mark.parametrize(
+    "step, name, left",
+    [
+        ("Rebus ayam, serai, dan garam.", "serai", "Rebus ayam dan garam."),
+        ("Rebus serai dan ayam.", "serai", "Rebus ayam."),
+        (
+            "Rebus ayam, serai, bawang putih, dan garam.",
+            "serai",
+            "Rebus ayam, bawang putih, dan garam.",
+        ),
+        ("Masukkan serai.", "serai", ""),
+        ("Memarkan serai sampai harum, lalu sisihkan dulu.", "serai", None),
+        ("Rebus ayam.", "serai", "Rebus ayam."),
+    ],
+)
+def test_a_name_leaves_a_row_or_the_step_goes_or_it_has_to_stay(changer, step, name, left):
+    assert changer.step_without(SOTO, step, name) == left
+
+
+def test_what_a_dish_is_called_after_is_never_left_out(changer):
+    assert changer.without(SOTO, "serai") is None  # Soto Ayam Serai
+    less = changer.without(replace(SOTO, title="Soto Ayam"), "serai")
+    assert less.steps[1] == "Rebus ayam dan bumbu dalam air 40 menit."
+    assert "3 batang serai" not in less.ingredients
+
+
+def test_the_added_goes_where_the_library_has_it(changer):
+    made = changer.by_rule(Task(SOTO, (("", "kemiri"),)))
+    assert made.steps == ("Haluskan bawang putih, kemiri, dan garam.", SOTO.steps[1])
+    assert made.ingredients[-1] == "5 butir kemiri"
+
+
+def test_what_has_been_learnt_of_places_is_kept_and_belongs_to_its_recipes(changer, tmp_path):
+    changer.places.save(tmp_path / "places.npz", "a")
+    other = Places("id")
+    assert not other.load(tmp_path / "places.npz", "b") and not other.load(tmp_path / "none", "a")
+    assert other.load(tmp_path / "places.npz", "a")
+    assert other.order("kemiri", "dry", SOTO.steps) == changer.places.order(
+        "kemiri", "dry", SOTO.steps
+    )
+
+
+@pytest.mark.parametrize(
+    "steps, minutes",
+    [(("Rebus 40 menit.", "Goreng 5 menit."), 45), (("Masak 2 jam.",), 120), (("Aduk.",), None)],
+)
+def test_cooking_minutes_are_read_from_the_steps(steps, minutes):
+    assert cooking(steps, 0) == minutes
+
+
+def test_cooking_times_are_not_bent(changer):
+    quick = replace(TAHU, steps=("Goreng tahu 5 menit.", "Tuang kecap, masak 3 menit."))
+    assert not changer.can_swap(quick, "tahu", "daging sapi") and changer.can_swap(
+        quick, "tahu", "udang"
+    )
+    assert not changer.can_swap(SOTO, "ayam", "udang")  # forty minutes
+    assert (
+        changer.place("udang", ("Tumis bawang.", "Masak 10 menit.", "Taburi kemangi 1 menit.")) < 2
+    )
+
+
+@pytest.mark.parametrize(
+    "step, faults",
+    [
+        (SOTO.steps[1], {("missing", "kemiri"), ("missing", "kemangi"), ("left", "serai")}),
+        ("Rebus ayam, kemangi, kemiri, kemiri, dan bumbu dalam air.", {("twice", "kemiri")}),
+        ("Rebus kemangi, kemiri, dan bumbu dalam air.", {("lost", "ayam")}),
+        ("Rebus ayam, kemangi, kemiri dalam air.", set()),
+    ],
+)
+def test_what_goes_wrong_in_a_change_is_found(changer, step, faults):
+    task = Task(SOTO, (("serai", "kemangi"), ("", "kemiri")))
+    steps = (SOTO.steps[0], step)
+    made = replace(SOTO, steps=steps, ingredients=changer.list_of(task, steps))
+    assert set(changer.faults(task, made)) == faults
+
+
+def test_a_kind_said_alone_is_met_by_any_of_it(changer):
+    assert changer.meets("ikan", "ikan kembung") and not changer.meets("udang", "petis udang")
+    made = changer.by_rule(Task(SOTO, (("ayam", "ikan"),)))
+    assert "600 g ikan" in made.ingredients and made.steps[1].startswith("Rebus ikan, serai")

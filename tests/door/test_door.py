@@ -1,0 +1,166 @@
+"""The front door: what is read, found, kept out, and said; with the course's own recipes."""
+
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from helpers import kitchen as kitchens
+from helpers import settings, splits
+from helpers.door import Door
+from helpers.kitchen import Kitchen, scaled
+from helpers.reading import plain
+
+CASES = tomllib.loads(Path(__file__).with_name("cases.toml").read_text(encoding="utf-8"))
+REQUESTS = settings.ROOT / "data" / "requests"
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory):
+    """A kitchen for each language, of the recipes that people may see."""
+    cfg = settings.load("cpu", artifacts_root=tmp_path_factory.mktemp("artifacts"))
+    shown = {one: splits.shown_recipes(cfg, settings.OWN / one) for one in ("id", "en")}
+    return {
+        "id": Kitchen(shown["id"], "id", shown["en"]),
+        "en": Kitchen(shown["en"], "en", shown["id"]),
+    }
+
+
+@pytest.fixture
+def door(both):
+    return lambda language="id": Door(both[language])
+
+
+def requests(language, kind):
+    lines = (REQUESTS / f"{language}.jsonl").read_text(encoding="utf-8").splitlines()
+    return [row for row in map(json.loads, lines) if row["kind"] == kind and row["half"] == "build"]
+
+
+@pytest.mark.parametrize(
+    "language, message, fields",
+    [(language, *case) for language, cases in CASES.items() for case in cases],
+)
+def test_a_message_is_read_for_what_it_says(both, language, message, fields):
+    asked = both[language].reader.read(message)
+    found = {name: getattr(asked, name) for name in fields}
+    assert {n: list(v) if isinstance(v, tuple) else v for n, v in found.items()} == fields
+
+
+def test_either_language_is_understood_where_the_recipes_have_twins(both):
+    asked = both["id"].read("I have chicken and candlenuts, no prawns")
+    assert asked.wanted == ("ayam", "kemiri") and asked.without == ("prawn",)
+
+
+@pytest.mark.parametrize("language", ["id", "en"])
+def test_no_answer_holds_what_somebody_must_not_have(both, door, language):
+    for row in [*requests(language, "ban"), *requests(language, "follow")]:
+        one = door(language)
+        found = one.ask(row["message"])
+        found = one.ask(row["then"]) if row.get("then") else found
+        if found.recipe and row.get("without"):
+            bans = both[language].reader.read(", ".join(f"no {ban}" for ban in row["without"]))
+            said = found.asked.without
+            assert said, row["message"]
+            text = " . ".join((found.recipe.title, *found.recipe.ingredients, *found.recipe.steps))
+            assert not both[language].bans.broken({*said, *bans.without}, text), row["message"]
+
+
+@pytest.mark.parametrize("ban", ["udang", "kacang", "telur", "santan", "pedas", "daging", "gluten"])
+@pytest.mark.parametrize("food", ["tempe", "ayam", "ikan", "tahu"])
+def test_a_ban_holds_for_the_changed_recipe_too(both, door, food, ban):
+    found = door().ask(f"cuma ada {food} sama kol, tanpa {ban}")
+    if found.recipe:
+        recipe = found.recipe
+        text = " . ".join((recipe.title, *recipe.ingredients, *recipe.steps))
+        assert found.asked.without and not both["id"].bans.broken(found.asked.without, text)
+
+
+@pytest.mark.parametrize(
+    "message, title",
+    [
+        ("Buatkan resep soto ayam", "soto"),
+        ("telur dadar", "dadar"),
+        ("capcay", "capcay"),
+        ("resep rendang", "rendang"),
+        ("pepes ikan", "pepes"),
+    ],
+)
+def test_a_dish_is_found_by_the_words_of_its_name(door, message, title):
+    found = door().ask(message)
+    assert title in found.recipe.title.lower() and found.served.by == "collection"
+    assert "tidak ada di koleksi" not in found.answer
+
+
+def test_what_is_missing_is_said_first_and_counted(door):
+    found = door().ask("Aku punya ayam dan wortel")
+    assert found.answer.startswith(("Kamu masih perlu: ", "Tidak perlu membeli"))
+    missing = ", ".join(found.served.missing)
+    assert missing in found.answer.split("\n")[0]
+    assert found.as_dict()["missing"] == list(found.served.missing)
+
+
+def test_who_has_nothing_else_gets_what_needs_least_and_offers(door):
+    only = door().ask("cuma ada tempe sama kangkung")
+    any_ = door().ask("ada tempe sama kangkung")
+    assert only.asked.only and len(only.served.missing) <= min(1, len(any_.served.missing))
+    assert all(len(offer.missing) <= 2 for offer in only.offers)
+
+
+def test_a_talk_goes_on(door):
+    talk = door()
+    first, second = talk.ask("resep soto ayam"), talk.ask("yang lain dong")
+    assert second.recipe.title != first.recipe.title and "soto" in second.recipe.title.lower()
+    eight = talk.ask("buat 8 orang")
+    assert eight.served.task.start.title == second.recipe.title and "8 orang" in eight.answer
+    assert eight.recipe.ingredients != second.recipe.ingredients
+    mild = talk.ask("tanpa santan ya")
+    assert "santan" in mild.asked.without and mild.asked.servings == 8
+    fish = door()
+    fish.ask("kari kambing")
+    assert fish.ask("pake ikan aja").asked.wanted == ("ikan",)
+    assert talk.ask("resep perkedel kentang").asked.without == ()
+
+
+@pytest.mark.parametrize(
+    "line, factor, new",
+    [
+        ("500 g ayam", 2, "1000 g ayam"),
+        ("1/2 sdt garam", 2, "1 sdt garam"),
+        ("1 1/2 sdm kecap", 2, "3 sdm kecap"),
+        ("3 butir telur", 0.5, "1 1/2 butir telur"),
+        ("2-3 cabai", 2, "4-6 cabai"),
+        ("0,5 liter air", 2, "1 liter air"),
+        ("garam secukupnya", 3, "garam secukupnya"),
+    ],
+)
+def test_amounts_are_for_as_many_as_eat(line, factor, new):
+    assert scaled(line, factor) == new
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "",
+        " ",
+        "a" * 10_000,
+        "<script>1</script>",
+        "🍗🍗🍗",
+        "今日はいい天気ですね",
+        "ayam tanpa ayam",
+        "rendang, soto, opor, gudeg, rawon",
+    ],
+)
+def test_what_cannot_be_cooked_by_is_answered_in_one_clear_sentence(door, message):
+    found = door().ask(message)
+    assert found.recipe is None and 10 < len(found.answer) < 250 and "\n" not in found.answer
+
+
+def test_a_message_is_plain_before_it_is_read():
+    assert plain("<b>AYAM</b>  &amp; Tahu 🍗’s") == "ayam & tahu 's"
+
+
+def test_the_kitchen_opens_without_a_training_and_keeps_what_it_learnt(tmp_path):
+    cfg = settings.load("cpu", artifacts_root=tmp_path)
+    assert kitchens.open_kitchen(cfg).library
+    assert [path.suffix for path in (tmp_path / "places").iterdir()] == [".npz"]
