@@ -31,6 +31,9 @@ Task = Annotated[str, Option(help="What is learnt: id-en, en-id or recipe; auto:
 Seed = Annotated[int, Option(help="Random seed, of the training run too.")]
 Json = Annotated[bool, Option("--json", help="One JSON object on standard output.")]
 Message = Annotated[str | None, typer.Argument(help="One question. Without it: a conversation.")]
+System = Annotated[
+    str, Option(help="A system message of your own, for a model that answers freely.")
+]
 Model = Annotated[str, Option(help="tuned, base, owner/name on the hub, or a model's folder.")]
 
 app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None, no_args_is_help=True)
@@ -194,10 +197,11 @@ def chat(
     seed: Seed = 42,
     model: Model = "tuned",
     temperature: Annotated[float, Option(min=0.0, max=2.0, help="0: the likeliest token.")] = 0.0,
+    system: System = "",
 ) -> None:
     """Talk to the model that lesson 03 tuned, or to any other. Ctrl-C: stop; /exit: leave."""
     bot = chosen_bot(model, profile, language, task, seed)
-    talk = bot.conversation(temperature=temperature)
+    talk = bot.conversation(temperature=temperature, system=system)
     refused = 0
     # A message on the command line is the whole conversation.
     for line in lines() if message is None else [message]:
@@ -276,9 +280,11 @@ def serve(
     port: Annotated[int, Option(envvar="PORT", min=0, max=65535, help="0: any.")] = 7860,
     auth: Annotated[str, Option(help="USER:PASSWORD that the page asks for.")] = "",
     show: Annotated[bool, Option("--open", help="Open the page in the browser.")] = False,
+    system: System = "",
 ) -> None:
     """Serve a model: a chat page with GET /health, and llama.cpp's API where it answers."""
     bot = chosen_bot(model, profile, language, task, seed)
+    bot.system = system
     from .serve import run_service
 
     run_service(bot, host=host, port=port, auth=auth, show=show)

@@ -77,6 +77,8 @@ class Conversation:
     seed: int  # each question draws from its own, counted from here
     temperature: float = 0.0  # 0: always the most likely token
     top_p: float = 0.9  # draw from the likeliest tokens that together have this probability
+    top_k: int = 0  # draw from so many of the likeliest tokens; 0: from all
+    system: str = ""  # a system message of one's own, instead of the task's
     turns: list[Turn] = field(default_factory=list)
     _stop: threading.Event = field(default_factory=threading.Event)
     _writing: threading.Lock = field(default_factory=threading.Lock)
@@ -84,6 +86,8 @@ class Conversation:
     def messages(self, question: str, turns: list[Turn] = ()) -> list[dict]:
         """The system message, some earlier turns, the question: input of the chat template."""
         system, newest = prompt_messages(question, prompts.system_key(self.bot.cfg))
+        if self.system:
+            system = {"role": "system", "content": self.system}
         # The order of the chat template: system first, then question and answer in turn, the new
         # question last.
         chat = [system]
@@ -158,6 +162,7 @@ class Conversation:
             model=turn.model,
             temperature=self.temperature,
             top_p=self.top_p,
+            top_k=self.top_k,
             # Another seed for each question: asked twice, it may be answered in two ways. A
             # conversation with the same seed and the same questions can still be repeated.
             seed=self.seed + len(self.turns),
@@ -260,11 +265,16 @@ class Bot:
     unless another is asked for.
     """
 
-    engine = "transformers"
+    engine, system = "transformers", ""
 
     def __init__(self, cfg: Settings, tuned: bool = True):
         self.cfg, self._one = cfg, threading.Lock()
         self.models = ("base", "tuned") if tuned else ("base",)
+
+    @property
+    def cooks(self) -> bool:
+        """Whether recipes are found by rule and told by the model, or the model answers freely."""
+        return "tuned" in self.models and self.cfg.task != "recipe"
 
     @cached_property
     def tokenizer(self):
@@ -333,8 +343,8 @@ class Bot:
         options.setdefault("answer_tokens", self.cfg.max_new_tokens)
         # A training row was a single turn; a model that was not tuned here knows longer talks.
         options.setdefault("window", self.cfg.max_length if tuned else self.limit)
-        cooks = tuned and not plain and self.cfg.task != "recipe"
-        return Cook(self, **options) if cooks else Conversation(self, **options)
+        options.setdefault("system", self.system)
+        return Cook(self, **options) if self.cooks and not plain else Conversation(self, **options)
 
     def stream(self, chat, stop, *, model, seed, max_new_tokens, **drawing) -> Generator:
         """Pieces of one answer. One at a time: the adapter is switched off in the whole model."""

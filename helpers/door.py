@@ -96,8 +96,10 @@ class Door:
     def follows(self, now: Asked) -> bool:
         """Whether a message only makes sense after the one before it."""
         before = " ".join((self.asked.dish, *self.asked.wanted))
+        if self.last and not now.dish:
+            before += f" . {answer(self.last.recipe, self.kitchen.language)}"
         if self.kitchen.bans.broken(now.without, before) or now.another or now.lacking:
-            return True  # "no corn left": it was in what was asked for
+            return True  # "no corn left": it was in what was asked for, or served
         if now.dish:
             return now.joins and not now.wanted
         if now.wanted:
@@ -143,7 +145,7 @@ class Door:
         if asked.kind == "other":
             unknown = said["unknown"].format(names=", ".join(asked.unknown[:5]))
             return Found(asked, before=f"{unknown} {said['ask']}" if asked.unknown else said["ask"])
-        if len(self.dishes(asked)) > 2:
+        if asked.several:
             return Found(asked, before=said["many"])
         ranked = kitchen.ranked(asked)
         served = next((one for one in ranked if one.task.start.title not in self.seen), None)
@@ -157,12 +159,6 @@ class Door:
         offers = tuple(o for o in offers if o.task.start.title != served.task.start.title)
         before = " ".join(filter(None, self.lines(asked, served)))
         return Found(asked, served, offers, before, self.offered(offers), kitchen.language)
-
-    def dishes(self, asked: Asked) -> set[str]:
-        """The words of a request with which titles begin: of several dishes one is to be chosen."""
-        first = {r.title.split()[0].lower() for r in self.kitchen.library}
-        weak = {"nasi", "sambal", "sayur", "tumis", "ikan", "daging", "mi", "sup"}
-        return ({*asked.dish.split()} & first & self.kitchen.lexicon.strong) - weak
 
     # --- what is said
 

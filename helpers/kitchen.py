@@ -64,6 +64,7 @@ class Kitchen:
         self.reader, self.bans = Reader(self.lexicon), self.lexicon.bans
         self.twins = list(twins)
         self.changer = changer or Changer(self.library, language)
+        self._known: dict[tuple, float] = {}  # of one request, see `named`
         self.listed = {id(r): names(r.ingredients, language) for r in self.library}
         # What a ban is looked for in: all that a recipe says.
         self.texts = {id(r): " . ".join((r.title, *r.ingredients, *r.steps)) for r in self.library}
@@ -112,12 +113,38 @@ class Kitchen:
     # --- search
 
     def allowed(self, asked: Asked) -> list[Recipe]:
-        """The recipes that break none of the bans."""
+        """The recipes that break none of the bans, as they are or, of a dish, with less in them."""
         if not asked.without:
             return self.library
-        return [r for r in self.library if not self.bans.broken(asked.without, self.texts[id(r)])]
+        return [
+            recipe
+            for recipe in self.library
+            if not self.bans.broken(asked.without, self.texts[id(recipe)])
+            or asked.dish
+            and self.named(asked, recipe) > NAMED
+            and self.cleared(asked, recipe) is not None
+        ]
+
+    def cleared(self, asked: Asked, recipe: Recipe) -> tuple[str, ...] | None:
+        """What has to be left out of a recipe so that it breaks no ban; None where that fails."""
+        rest, gone = recipe, []
+        for name in dict.fromkeys(map(item_name, recipe.ingredients)):
+            if self.bans.broken(asked.without, name):
+                rest = self.changer.without(rest, name)
+                gone.append(name)
+            if rest is None or len(gone) > MOST:
+                return None
+        text = " . ".join((rest.title, *rest.ingredients, *rest.steps))
+        return None if self.bans.broken(asked.without, text) else tuple(gone)
 
     def named(self, asked: Asked, recipe: Recipe) -> float:
+        """`_named`, once for each request and recipe."""
+        key = (asked.dish, asked.wanted, asked.hand, recipe.recipe_id)
+        if key not in self._known:
+            self._known[key] = self._named(asked, recipe)
+        return self._known[key]
+
+    def _named(self, asked: Asked, recipe: Recipe) -> float:
         """How far a recipe's title is the dish that was asked for: 0 to 1, rare words count more.
 
         Words that only say how count less. Of two titles with the same words of it the one with
@@ -128,9 +155,13 @@ class Kitchen:
         said = {*asked.dish.split()}
         if not said and not asked.hand:
             said = {w for name in asked.wanted for w in words(name, self.language)}
+        # A fish is a fish by whatever name: what is listed counts like what the title says.
+        listed = self.listed[id(recipe)]
+        met = [name for name in asked.wanted if self.changer.among(name, listed)]
+        title = title | {word for name in met for word in words(name, self.language)}
         rare, strong = lexicon.rare, lexicon.strong
         weight = {w: rare[w] * (1 if w in strong else 0.4) for w in said if w in rare}
-        found = sum(weight[word] for word in said & title)
+        found = sum(weight.get(word, 0.0) for word in said & title)
         return max(found / sum(weight.values()) - 0.01 * len(title - said), 0.01) if found else 0.0
 
     def score(self, asked: Asked, recipe: Recipe) -> float:
@@ -155,6 +186,7 @@ class Kitchen:
 
     def nearest(self, asked: Asked, count: int = 1) -> list[Recipe]:
         """The `count` nearest of the recipes that are allowed; of equals the first."""
+        self._known.clear()
         recipes = self.allowed(asked)
         scores = {id(recipe): self.score(asked, recipe) for recipe in recipes}
         # A dish that is not in the collection, or a wish: by likeness of words.
@@ -194,7 +226,9 @@ class Kitchen:
             if old:
                 spare.remove(old)
             changes.append((old, name))
-        left_out = self.spared(start, spare) if asked.only else ()
+        left_out = (self.cleared(asked, start) or ()) if asked.without and asked.dish else ()
+        if asked.only:
+            left_out = self.spared(start, spare)
         return Task(start, tuple(changes), left_out, tuple(unmet))
 
     def place_of(self, start: Recipe, name: str, spare: Sequence[str]) -> str | None:
@@ -203,7 +237,11 @@ class Kitchen:
         A second meat beside the dish's own, or rice in a pudding, makes another dish.
         """
         changer, role = self.changer, self.changer.role(name)
+        listed = self.listed[id(start)]
         for old in spare:
+            # What stands first makes the dish: cassava fritters of beans are none.
+            if old == listed[0] and role != "protein":
+                continue
             if role in SWAPPED and changer.role(old) == role and changer.can_swap(start, old, name):
                 return old
         left = cooking(start.steps, 0)
@@ -242,7 +280,7 @@ class Kitchen:
         task, changer = served.task, self.changer
         lost = sum(3 if changer.role(name) in MAIN else 1 for name in task.unmet)
         work = sum(1.2 if old else 1.6 for old, _ in task.changes) + 0.8 * len(task.left_out)
-        shop = 2.5 if asked.only else 0.7
+        shop = 2.5 if asked.only else 2.0 if asked.hand else 0.7
         called = 0 if asked.hand else 4 * self.named(asked, task.start)
         return shop * len(served.missing) + 1.2 * lost + work - called
 

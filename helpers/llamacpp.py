@@ -96,7 +96,8 @@ class GgufBot(Bot):
         self.load()
         # transformers' samplers in their order, and its penalty over prompt and answer.
         options = {
-            "samplers": ["penalties", "temperature", "top_p"],
+            "samplers": ["penalties", "temperature", "top_k", "top_p"],
+            "top_k": drawing.pop("top_k", 0),
             "min_p": 0,
             "repeat_penalty": self.cfg.repetition_penalty,
             "repeat_last_n": CONTEXT,

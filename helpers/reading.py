@@ -53,6 +53,7 @@ class Asked:
     joins: bool = False  # "and two eggs as well": more of what was said before
     lacking: bool = False  # "kalau tidak ada serai": of the recipe that was served
     clash: tuple[str, ...] = ()  # wanted and banned in one message
+    several: bool = False  # a list of dishes
 
 
 def plain(text: str) -> str:
@@ -135,7 +136,8 @@ class Lexicon:
         # What a misspelt word may mean. Common words are among them, so that they stay themselves.
         wishes = re.findall(r"[a-z]{4,}", " ".join(TABLE["wishes"][language]))
         common = {*self.filler, *wishes, *"vegetarian vegan".split()}
-        self.spelt = sorted({*self.rare, *singles, *self.bans.kinds, *common})
+        parts = {word for some in self.known for word in some}
+        self.spelt = sorted({*self.rare, *singles, *parts, *self.bans.kinds, *common})
         twin_words = {w for title in twin.values() for w in words(title, language)}
         strong = KITCHEN[language].get("strong")
         # Words that name a dish. English titles describe, so there they are those of a table, and
@@ -296,7 +298,7 @@ class Reader:
             wanted=wanted,
             without=without,
             only=kind == "have" and only,
-            hand=have or only,
+            hand=have or only or not dish and len(wanted) > 2,
             dish=dish,
             servings=eat,
             wish=" ".join(wish),
@@ -307,7 +309,15 @@ class Reader:
             lacking=bool(self.says("lacking", text)),
             joins=bool(self.says("joins", text)),
             clash=tuple(name for name in named if name not in wanted),
+            several=sum(self.bare_dish(some) for side, some in clauses if side == FOR) > 2,
         )
+
+    def bare_dish(self, said: Sequence[str]) -> bool:
+        """Whether a clause is the name of a dish and nothing else."""
+        lexicon, join = self.lexicon, self.table["join"].split()
+        inside = {at for a, b, _ in lexicon.foods(said) for at in range(a, b)}
+        rest = [word for at, word in enumerate(said) if at not in inside and word not in join]
+        return any(word in lexicon.strong for word in rest) and all(w in lexicon.rare for w in rest)
 
     def stocked(self, name: str) -> bool:
         """Whether every kitchen has it: salt, oil."""
@@ -342,7 +352,8 @@ class Reader:
     def clause(self, part: str, before: list, begin: int, listed: bool) -> list:
         """One clause as one to three of them; the one before it may be turned against something."""
         tokens, banned = self.lexicon.tokens, self.lexicon.banned
-        if free := re.search(r"(\w+)(?: |-)free(?!\w)", part):
+        free = re.search(r"(\w+)(?: |-)free(?!\w)", part)
+        if free and banned(tokens(free[1])):
             head, tail = part[: free.start()], part[free.end() :]
             return [(FOR, tokens(head)), (AGAINST, tokens(free[1])), (FOR, tokens(tail))]
         sick, after = self.says("sick", part), self.says("after", part)

@@ -31,17 +31,25 @@ from .llamacpp import GgufBot  # noqa: E402
 # What the page and the terminal say, by language, and Gradio's options.
 WORDED = read_toml("serve.toml")
 
+# Options of a conversation that a page's sliders set: smallest, largest, step, value.
+FREE = {
+    "temperature": (0.0, 2.0, 0.1, 0.7),
+    "top_p": (0.05, 1.0, 0.05, 0.9),
+    "top_k": (0, 200, 1, 0),
+    "answer_tokens": (16, 1024, 16, 256),
+}
+
 
 def page(bot: Bot) -> gr.ChatInterface:
     """The chat page. Its history stands in the browser's tab alone."""
     language = bot.cfg.language
     label, wish = WORDED["other"][language]
 
-    def respond(message: str, history: list[dict]) -> Iterator[str | dict]:
+    def respond(message: str, history: list[dict], *drawing) -> Iterator[str | dict]:
         """The answer so far, again and again while it grows; Stop on the page closes it."""
         # Gradio shows the last value that came, so each one is the answer from its beginning.
         text = ""
-        talk = bot.conversation(turns=[Turn(said, "tuned") for said in questions(history)])
+        talk = bot.conversation(turns=turns(history), **dict(zip(FREE, drawing)))
         try:
             for piece in talk.reply(message):
                 text += piece
@@ -55,21 +63,40 @@ def page(bot: Bot) -> gr.ChatInterface:
             button = [{"label": label, "value": wish}]
             yield {"role": "assistant", "content": text, "options": button}
 
+    # Sliders where a model answers freely; a recipe that is found and told needs none.
+    free = {} if bot.cooks else {"additional_inputs": sliders(language)}
     texts = {"examples": WORDED["examples"][language]}
     texts["description"] = WORDED["description"][language]
-    return gr.ChatInterface(respond, **texts, **WORDED["page"])
+    return gr.ChatInterface(respond, **texts, **free, **WORDED["page"])
 
 
-def questions(history: list[dict]) -> list[str]:
-    """What was typed so far on a page, in order: Gradio keeps a text, or a list of parts."""
-    typed = []
+def sliders(language: str) -> list:
+    """How a free model draws: one slider for each of FREE."""
+    low, high, step, first = range(4)
+    return [
+        gr.Slider(
+            span[low],
+            span[high],
+            span[first],
+            step=span[step],
+            label=WORDED["free"][language][name],
+        )
+        for name, span in FREE.items()
+    ]
+
+
+def turns(history: list[dict]) -> list[Turn]:
+    """What was said so far on a page: Gradio keeps a text, or a list of parts."""
+    found = []
     for message in history:
         content = message["content"]
         if not isinstance(content, str):
             content = "".join(part.get("text", "") for part in content)
         if message["role"] == "user":
-            typed.append(content)
-    return typed
+            found.append(Turn(content, "tuned"))
+        elif found:
+            found[-1].answer = content
+    return found
 
 
 def create_app(bot: Bot, auth: str = "") -> FastAPI:

@@ -81,7 +81,7 @@ def test_a_ban_holds_for_the_changed_recipe_too(both, door, food, ban):
     [
         ("Buatkan resep soto ayam", "soto"),
         ("telur dadar", "dadar"),
-        ("capcay", "capcay"),
+        ("capcay", "capca"),
         ("resep rendang", "rendang"),
         ("pepes ikan", "pepes"),
     ],
