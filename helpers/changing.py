@@ -74,9 +74,20 @@ class Names:
         part = set(short) <= set(long) and len(set(short)) > 1
         head = long[:1] if WORDS[self.language]["head"] == "first" else long[-1:]
         kind = short == head and short in self.alone  # "ikan nila" is an "ikan"
+        if name in ("ikan", "fish"):  # and so is a carp
+            kind = kind or self.family(name) == self.family(other) >= 0
         # "cabai rawit merah" is not what a recipe calls "cabai merah": hot, not red.
         apart = len(short) > 1 and {"rawit", "bird"} & {*long} - {*short}
         return not apart and (part or kind or same(name, other, self.language))
+
+    def family(self, name: str) -> int:
+        """The line of the table of families that a name belongs to; -1: to none."""
+        said = words(name, self.language)
+        # Prawn paste is no prawn, and a grated coconut no vegetable.
+        if self.role(name) == "paste" or {"kelapa", "coconut", "daun", "leaf", "bunga"} & {*said}:
+            return -1
+        lines = TABLE["families"][self.language]
+        return next((n for n, line in enumerate(lines) if {*line.split()} & {*said}), -1)
 
     @staticmethod
     @cache
@@ -98,7 +109,9 @@ class Names:
             own = name.split()
             ends = range(1, len(own) + 1)
             some = {" ".join(own[i:j]) for j in ends for i in range(j)}
-            vague = () if (name,) in self.alone else self.vague
+            # "giling" of "daging sapi giling" is no name: "Giling cabai".
+            how = {*TABLE[self.language]["text"]["done"], *TABLE[self.language]["weak"].split()}
+            vague = how if (name,) in self.alone else how | self.vague
             self._parts[name] = sorted(some.difference(vague), key=lambda p: (-len(p), p))
         return self._parts[name]
 
@@ -141,23 +154,29 @@ class Changer(Names):
         for old, new in task.changes:
             if old:
                 steps = [self.swap(step, old, new) for step in steps]
+                steps = [self.swap_kind(recipe, step, old, new) for step in steps]
                 title = self.swap(title, old, new)
                 continue
-            for at in (self.place(new, steps), *range(len(steps))):
+            for at in self.places_of(new, steps):
                 if mates := self.mates(recipe, steps[at], new):
                     steps[at] = self.beside(steps[at], mates[0], new)
                     break
         made = replace(recipe, title=title, steps=tuple(steps))
         return replace(made, ingredients=self.list_of(replace(task, start=recipe), steps))
 
-    def place(self, new: str, steps: Sequence[str]) -> int:
-        """The step into which an ingredient goes: the likeliest from which on it cooks enough."""
-        need, order = self.minutes(new), self.places.order(new, self.role(new), steps)
-        for at in order:
-            left = cooking(steps, at)
-            if left is None or left >= need:
-                return at
-        return order[0]
+    def places_of(self, new: str, steps: Sequence[str]) -> list[int]:
+        """The steps into which an ingredient may go, the likeliest first.
+
+        From there on it has to cook for long enough; and nothing coarse is ground or beaten.
+        """
+        need, ground = self.minutes(new), {*TABLE["ground"][self.language].split()}
+        coarse = self.role(new) in ("vegetable", "leaf", "protein")
+
+        def fits(at: int) -> bool:
+            left, first = cooking(steps, at), words(steps[at], self.language)[:1]
+            return (left is None or left >= need) and not (coarse and ground & {*first})
+
+        return list(filter(fits, self.places.order(new, self.role(new), steps)))
 
     def mates(self, recipe: Recipe, step: str, new: str) -> list[str]:
         """Names in a step beside which another may stand, those of its role first."""
@@ -206,6 +225,20 @@ class Changer(Names):
 
         return self.said(said).sub(put, text)
 
+    def swap_kind(self, recipe: Recipe, step: str, old: str, new: str) -> str:
+        """The step where it calls what went by its kind alone: "Bakar ikan" of an "ikan nila"."""
+        for kind in self.kinds(recipe, old):
+            if kind not in words(new, self.language) and self.said(kind).search(step):
+                short = head_of(words(new, self.language), self.language)
+                step = self.said(kind).sub(short, step)
+        return step[:1].upper() + step[1:]
+
+    def kinds(self, recipe: Recipe, name: str) -> list[str]:
+        """The vague words of a name that mean it alone in a recipe: "ikan", "daging", "kacang"."""
+        listed = [item_name(item) for item in recipe.ingredients]
+        others = {word for one in listed if one != name for word in one.split()}
+        return [word for word in name.split() if word in self.vague and word not in others]
+
     def without(self, recipe: Recipe, name: str) -> Recipe | None:
         """The recipe without an ingredient; None where a step cannot do without it."""
         kept = [item for item in recipe.ingredients if item_name(item) != name]
@@ -215,6 +248,10 @@ class Changer(Names):
             return None
         steps = [self.step_without(recipe, step, name) for step in recipe.steps]
         if None in steps or not any(steps):
+            return None
+        # "Siram dengan bumbu kacang": it is still meant.
+        kinds = self.kinds(recipe, name)
+        if any(self.said(kind).search(step) for kind in kinds for step in steps):
             return None
         steps = tuple(step for step in steps if step)
         return replace(recipe, ingredients=tuple(kept), steps=steps)

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from .changing import Changer, Task, cooking
-from .reading import Asked, Lexicon, Reader
+from .reading import KITCHEN, Asked, Lexicon, Reader
 from .recipes import Recipe, item_name, names, recipe_of, words
 from .settings import LANGUAGES, OWN, Settings
 from .splits import saved_rows, shown_recipes
@@ -26,10 +26,10 @@ MOST = 2  # changes in one recipe: with more of them it is another dish
 SPARED = 4  # ingredients that are left out of one recipe, at most
 NAMED = 0.45  # share of a dish's words from which on a title is that dish
 NEAR = 60  # recipes that are looked at closely
-SWAPPED = ("protein", "vegetable", "leaf", "rice", "starch")  # of which one may be another
-ADDED = ("vegetable", "leaf", "aromatic", "dry")  # roles that may join a dish
+SEASONING = ("leaf", "aromatic", "dry")  # roles that may join a dish, as vegetables may
 SPARE = ("leaf", "dry", "aromatic", "sour", "paste", "vegetable")  # roles it can do without
 FLAVOUR = ("dry", "aromatic", "sour", "paste")  # of which one has to stay
+REGIONS = {*KITCHEN["regions"].split()}
 BASE = {*"santan susu minyak kaldu krim kelapa milk oil stock cream coconut butter".split()}
 MAIN = ("protein", "rice", "cooked_rice")  # roles that make a dish
 PEOPLE = 4  # that a recipe of the collection is for
@@ -160,7 +160,9 @@ class Kitchen:
         met = [name for name in asked.wanted if self.changer.among(name, listed)]
         title = title | {word for name in met for word in words(name, self.language)}
         rare, strong = lexicon.rare, lexicon.strong
-        weight = {w: rare[w] * (1 if w in strong else 0.4) for w in said if w in rare}
+        weak = 0.4 if said & strong else 1.0  # of "sayur asem" both words are all there is
+        weight = {w: rare[w] * (1 if w in strong else weak) for w in said if w in rare}
+        weight |= {word: 0.2 * weight[word] for word in weight.keys() & REGIONS}
         found = sum(weight.get(word, 0.0) for word in said & title)
         return max(found / sum(weight.values()) - 0.01 * len(title - said), 0.01) if found else 0.0
 
@@ -227,8 +229,8 @@ class Kitchen:
                 spare.remove(old)
             changes.append((old, name))
         left_out = (self.cleared(asked, start) or ()) if asked.without and asked.dish else ()
-        if asked.only:
-            left_out = self.spared(start, spare)
+        if asked.hand and asked.kind == "have":
+            left_out = self.spared(start, spare, 0 if asked.only else 1)
         return Task(start, tuple(changes), left_out, tuple(unmet))
 
     def place_of(self, start: Recipe, name: str, spare: Sequence[str]) -> str | None:
@@ -236,26 +238,31 @@ class Kitchen:
 
         A second meat beside the dish's own, or rice in a pudding, makes another dish.
         """
-        changer, role = self.changer, self.changer.role(name)
+        changer, role, family = self.changer, self.changer.role(name), self.changer.family(name)
         listed = self.listed[id(start)]
-        for old in spare:
+        for old in spare if family >= 0 else ():
             # What stands first makes the dish: cassava fritters of beans are none.
-            if old == listed[0] and role != "protein":
-                continue
-            if role in SWAPPED and changer.role(old) == role and changer.can_swap(start, old, name):
+            bulk = old == listed[0] and role != "protein"
+            if not bulk and changer.family(old) == family and changer.can_swap(start, old, name):
                 return old
         left = cooking(start.steps, 0)
         quick = left is None or left >= changer.minutes(name)
-        return "" if role in ADDED and quick else None
+        known = role in SEASONING or role == "vegetable" and family >= 0
+        return "" if known and quick else None
 
-    def spared(self, start: Recipe, spare: Sequence[str]) -> tuple[str, ...]:
-        """What a recipe can do without: one seasoning stays, and what the dish is called after."""
+    def spared(self, start: Recipe, spare: Sequence[str], enough: int) -> tuple[str, ...]:
+        """What a recipe can do without: one seasoning stays, and what the dish is called after.
+
+        Until no more than `enough` is left to be bought.
+        """
         changer, rest, found = self.changer, start, []
         for name in sorted(spare, key=lambda one: changer.role(one) == "aromatic"):
             seasoned = [n for n in names(rest.ingredients, self.language) if n != name]
             flavour = any(changer.role(n) in FLAVOUR for n in seasoned)
             bare = changer.role(name) in FLAVOUR and not flavour
             base = {*words(name, self.language)} & BASE
+            if len(spare) - len(found) <= enough:
+                break
             if len(found) < SPARED and changer.role(name) in SPARE and not bare and not base:
                 if less := changer.without(rest, name):
                     rest, found = less, [*found, name]

@@ -289,7 +289,8 @@ class Reader:
         if only and have and len(wanted) > 1:
             dish = ""  # what is at hand counts, whatever it sounds like
         kind = "dish" if dish else "have" if wanted else "other"
-        if kind == "other" and not wish:  # "masakan sunda": words that only say how
+        if kind == "other" and not wish and self.says("intent", text):
+            # "masakan sunda": words that only say how
             wish += [w for w in free if w in self.lexicon.rare and w not in self.lexicon.filler]
         if kind == "other" and (wish or easy or without):
             kind = "wish"
@@ -393,11 +394,14 @@ class Reader:
         beside |= {at for at in dish if {at - 1, at + 1} & dish}
         if not any(said[at] in lexicon.strong or at in beside and not have for at in dish):
             return ""
-        # The foods of the same clause belong to it: of "soto ayam" as of "kentang goreng".
+        # The foods of the same clause belong to it: of "soto ayam" as of "kentang goreng". What
+        # comes after only tells how it should be: "yang kuahnya kuning".
         parts, begin = [], 0
         for end in (at for at, word in enumerate(said) if word == "."):
-            if dish & {*range(begin, end)}:
+            here = dish & {*range(begin, end)}
+            named = any(said[at] in lexicon.strong or at in beside for at in here)
+            if named and not any(said[at] in lexicon.strong for at in parts):
                 near = [at for a, b, _ in foods if begin <= a < end for at in range(a, b)]
-                parts += sorted({*near} | dish & {*range(begin, end)})
+                parts += sorted({*near} | here)
             begin = end + 1
         return " ".join(dict.fromkeys(said[at] for at in parts if said[at] in lexicon.rare))

@@ -106,9 +106,9 @@ def test_cooking_times_are_not_bent(changer):
         quick, "tahu", "udang"
     )
     assert not changer.can_swap(SOTO, "ayam", "udang")  # forty minutes
-    assert (
-        changer.place("udang", ("Tumis bawang.", "Masak 10 menit.", "Taburi kemangi 1 menit.")) < 2
-    )
+    steps = ("Tumis bawang.", "Masak 10 menit.", "Taburi kemangi 1 menit.")
+    assert changer.places_of("udang", steps)[0] < 2 and 2 not in changer.places_of("udang", steps)
+    assert changer.places_of("wortel", ("Haluskan bawang.", "Masak 10 menit.")) == [1]
 
 
 @pytest.mark.parametrize(
