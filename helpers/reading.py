@@ -260,38 +260,26 @@ class Reader:
         for pattern, new in self.table["rewrites"]:
             text = any_of(pattern).sub(new, text)
         eat, text = self.people(text)
+        only = only or bool(self.says("only", text))
+        have, easy = (bool(self.says(key, text)) for key in ("have", "easier"))
         clauses = self.clauses(text)
-        heard = " ".join(word for _, some in clauses for word in some)
-        without = [
-            b for side, some in clauses if side == AGAINST for b in self.lexicon.banned(some)
-        ]
-        for diet in TABLE["diets"].values():
-            without += diet["bans"] if any_of(diet["said"]).search(f"{text} {heard}") else []
-        without = tuple(dict.fromkeys(without))
+        without = self.bans_of(text, clauses)
         # What it is for, each clause ended by a point.
         said = [word for side, some in clauses if side != AGAINST for word in [*some, "."]]
         foods = self.lexicon.foods(said)
         named = tuple(dict.fromkeys(name for *_, name in foods if not self.stocked(name)))
         wanted = tuple(n for n in named if not self.lexicon.bans.broken(without, n))
-        wishes = [(any_of(p), what) for p, what in TABLE["wishes"][self.lexicon.language].items()]
-        wished = " ".join(word for side, some in clauses if side == FOR for word in some)
-        wish = [what for pattern, what in wishes if pattern.search(wished)]
         inside = {at for begin, end, _ in foods for at in range(begin, end)}
         free = [(at, word) for at, word in enumerate(said) if at not in inside]
-        have = bool(self.says("have", text))
         dish = self.dish(said, free, have)
-        told = {w for w in said if any(pattern.search(w) for pattern, _ in wishes)}
-        known = {".", *self.lexicon.filler, *dish.split(), *self.lexicon.bans.kinds, *told}
-        free = [word for _, word in free]
-        strange = [w for w in free if w not in known and 1 < len(w) < 25 and not self.doing(w)]
-        easy = bool(self.says("easier", text))
-        only = only or bool(self.says("only", text))
         if only and have and len(wanted) > 1:
             dish = ""  # what is at hand counts, whatever it sounds like
+        wish, strange = self.rest(clauses, [word for _, word in free], dish)
         kind = "dish" if dish else "have" if wanted else "other"
         if kind == "other" and not wish and self.says("intent", text):
             # "masakan sunda": words that only say how
-            wish += [w for w in free if w in self.lexicon.rare and w not in self.lexicon.filler]
+            rare, filler = self.lexicon.rare, self.lexicon.filler
+            wish = " ".join(word for _, word in free if word in rare and word not in filler)
         if kind == "other" and (wish or easy or without):
             kind = "wish"
         return Asked(
@@ -302,8 +290,8 @@ class Reader:
             hand=have or only or not dish and len(wanted) > 2,
             dish=dish,
             servings=eat,
-            wish=" ".join(wish),
-            unknown=tuple(dict.fromkeys(strange)),
+            wish=wish,
+            unknown=strange,
             easy=easy,
             another=bool(self.says("another", text)),
             instead=bool(self.says("instead", text)) and not have,
@@ -312,6 +300,32 @@ class Reader:
             clash=tuple(name for name in named if name not in wanted),
             several=sum(self.bare_dish(some) for side, some in clauses if side == FOR) > 2,
         )
+
+    def bans_of(self, text: str, clauses: list[tuple[str, list[str]]]) -> tuple[str, ...]:
+        """What a message is against: names and kinds of its clauses, and ways of eating."""
+        found = []
+        for side, some in clauses:
+            found += self.lexicon.banned(some) if side == AGAINST else []
+        heard = " ".join([text, *(word for _, some in clauses for word in some)])
+        for diet in TABLE["diets"].values():
+            found += diet["bans"] if any_of(diet["said"]).search(heard) else []
+        return tuple(dict.fromkeys(found))
+
+    def rest(self, clauses: list, free: list[str], dish: str) -> tuple[str, tuple[str, ...]]:
+        """What is left of a message: words that its wishes stand for, and words nobody knows."""
+        table = [(any_of(p), what) for p, what in TABLE["wishes"][self.lexicon.language].items()]
+        wished = " ".join(word for side, some in clauses if side == FOR for word in some)
+        wish = " ".join(what for pattern, what in table if pattern.search(wished))
+        known = {".", *self.lexicon.filler, *dish.split(), *self.lexicon.bans.kinds}
+        strange = (
+            word
+            for word in free
+            if word not in known
+            and 1 < len(word) < 25
+            and not re.fullmatch(self.table["doing"], word)  # "dimasak", "quickly"
+            and not any(pattern.search(word) for pattern, _ in table)
+        )
+        return wish, tuple(dict.fromkeys(strange))
 
     def bare_dish(self, said: Sequence[str]) -> bool:
         """Whether a clause is the name of a dish and nothing else."""
@@ -323,10 +337,6 @@ class Reader:
     def stocked(self, name: str) -> bool:
         """Whether every kitchen has it: salt, oil."""
         return words(name, self.lexicon.language) in self.pantry
-
-    def doing(self, word: str) -> bool:
-        """Whether a word is something that is done or so: "dimasak", "cooking", "quickly"."""
-        return bool(re.fullmatch(self.table["doing"], word))
 
     def people(self, text: str) -> tuple[int, str]:
         """How many eat, 0 where it is not said, and the text without it."""

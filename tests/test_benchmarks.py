@@ -131,7 +131,11 @@ def test_a_seed_is_examined_with_the_questions_of_the_first(tuned, monkeypatch):
     write_text(splits.split_file(other, "test"), "its own questions")
     found = [{"name": "bleu", "value": 40, "low": 39, "high": 41, "n": 8}]
     monkeypatch.setattr(spread, "lessons", lambda cfg, *numbers: found)
-    assert spread.one_seed(tuned, other) == {"seed": 43, "bleu": [40, 39, 41, 8]}
+    assert spread.one_seed(tuned, other) == {
+        "task": "id-en",
+        "seed": 43,
+        "bleu": [40, 39, 41, 8],
+    }
     asked = [splits.split_file(cfg, "test").read_text("utf-8") for cfg in (tuned, other)]
     assert asked[0] == asked[1]
 

@@ -98,10 +98,10 @@ def test_a_model_that_cannot_be_loaded_says_why(tuned_cfg, started, monkeypatch,
     assert "division by zero" in capsys.readouterr().out
 
 
-def test_the_page_answers_each_question_by_itself(address):
+def test_the_page_answers_and_remembers_what_was_said(address):
     client = Client(address, verbose=False)
-    for question in ("Soto?", "Lalu?"):
-        assert client.predict(question, api_name="/respond") == question
+    assert client.predict("Soto?", api_name="/respond") == "Soto?"
+    assert client.predict("Lalu?", api_name="/respond") == "Soto? / Soto? / Lalu?"
     with pytest.raises(Exception, match="kosong"):
         client.predict("  ", api_name="/respond")
     with pytest.raises(Exception, match="kompornya rusak"):
