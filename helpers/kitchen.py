@@ -193,9 +193,10 @@ class Kitchen:
         scores = {id(recipe): self.score(asked, recipe) for recipe in recipes}
         # A dish that is not in the collection, or a wish: by likeness of words.
         far = asked.dish and not any(self.named(asked, recipe) > NAMED for recipe in recipes)
-        if asked.wish or asked.unknown or far:
+        strange = asked.unknown if not asked.wanted else ()
+        if asked.wish or strange or far:
             index, texts = self.alike
-            query = [asked.wish, *asked.unknown, asked.dish if far else ""]
+            query = [asked.wish, *strange, asked.dish if far else ""]
             like = texts @ index.transform([" ".join(query)]).T
             place = {id(recipe): n for n, recipe in enumerate(self.library)}
             heavy = 2 if asked.dish and not far else 10
