@@ -134,49 +134,8 @@ def cooking(steps: Sequence[str], at: int) -> int | None:
     return sum(hours) if hours else None
 
 
-class Changer(Names):
-    """Recipes of one language, and how one is made of another."""
-
-    def __init__(self, library: Sequence[Recipe], language: str, places: Places | None = None):
-        super().__init__(language)
-        self.places = places or Places(language)
-        self.lines = defaultdict(Counter)  # name -> the lines that list it, commonest first
-        for recipe in library:
-            for item in recipe.ingredients:
-                self.lines[item_name(item)][item] += 1
-
-    def by_rule(self, task: Task) -> Recipe:
-        """The task as a recipe."""
-        recipe = task.start
-        for name in task.left_out:
-            recipe = self.without(recipe, name) or recipe
-        steps, title = list(recipe.steps), recipe.title
-        for old, new in task.changes:
-            if old:
-                steps = [self.swap(step, old, new) for step in steps]
-                steps = [self.swap_kind(recipe, step, old, new) for step in steps]
-                title = self.swap(title, old, new)
-                continue
-            for at in self.places_of(new, steps):
-                if mates := self.mates(recipe, steps[at], new):
-                    steps[at] = self.beside(steps[at], mates[0], new)
-                    break
-        made = replace(recipe, title=title, steps=tuple(steps))
-        return replace(made, ingredients=self.list_of(replace(task, start=recipe), steps))
-
-    def places_of(self, new: str, steps: Sequence[str]) -> list[int]:
-        """The steps into which an ingredient may go, the likeliest first.
-
-        From there on it has to cook for long enough; and nothing coarse is ground or beaten.
-        """
-        need, ground = self.minutes(new), {*TABLE["ground"][self.language].split()}
-        coarse = self.role(new) in ("vegetable", "leaf", "protein")
-
-        def fits(at: int) -> bool:
-            left, first = cooking(steps, at), words(steps[at], self.language)[:1]
-            return (left is None or left >= need) and not (coarse and ground & {*first})
-
-        return list(filter(fits, self.places.order(new, self.role(new), steps)))
+class Texts(Names):
+    """Names put into a recipe's texts and taken out of them."""
 
     def mates(self, recipe: Recipe, step: str, new: str) -> list[str]:
         """Names in a step beside which another may stand, those of its role first."""
@@ -185,15 +144,6 @@ class Changer(Names):
         listed += [item_name(item) for item in recipe.ingredients]  # the pantry's come last
         found = [name for name in listed if self.mention(step, name).lower() not in no]
         return sorted(found, key=lambda name: self.role(name) != self.role(new))
-
-    def can_swap(self, recipe: Recipe, old: str, new: str) -> bool:
-        """Whether the recipe cooks for long enough for what is new, from where the old one is."""
-        at = next((n for n, step in enumerate(recipe.steps) if self.mention(step, old)), 0)
-        left = cooking(recipe.steps, at)
-        if left is None:
-            return self.minutes(new) <= max(10, self.minutes(old))
-        # Prawns that are cooked for an hour are no prawns any more.
-        return left >= self.minutes(new) and not (0 < self.minutes(new) < 5 and left > 30)
 
     def beside(self, step: str, mate: str, new: str) -> str:
         """The step with `new` in the row in which `mate` stands: "a dan b" -> "a, c, dan b"."""
@@ -294,7 +244,59 @@ class Changer(Names):
         step = step[: row[0][0]] + joined + left[-1] + rest
         return step[0].upper() + step[1:]
 
-    # --- the list of what is needed, and what was asked for and not done
+
+class Changer(Texts):
+    """Recipes of one language, and how one is made of another."""
+
+    def __init__(self, library: Sequence[Recipe], language: str, places: Places | None = None):
+        super().__init__(language)
+        self.places = places or Places(language)
+        self.lines = defaultdict(Counter)  # name -> the lines that list it, commonest first
+        for recipe in library:
+            for item in recipe.ingredients:
+                self.lines[item_name(item)][item] += 1
+
+    def by_rule(self, task: Task) -> Recipe:
+        """The task as a recipe."""
+        recipe = task.start
+        for name in task.left_out:
+            recipe = self.without(recipe, name) or recipe
+        steps, title = list(recipe.steps), recipe.title
+        for old, new in task.changes:
+            if old:
+                steps = [self.swap(step, old, new) for step in steps]
+                steps = [self.swap_kind(recipe, step, old, new) for step in steps]
+                title = self.swap(title, old, new)
+                continue
+            for at in self.places_of(new, steps):
+                if mates := self.mates(recipe, steps[at], new):
+                    steps[at] = self.beside(steps[at], mates[0], new)
+                    break
+        made = replace(recipe, title=title, steps=tuple(steps))
+        return replace(made, ingredients=self.list_of(replace(task, start=recipe), steps))
+
+    def places_of(self, new: str, steps: Sequence[str]) -> list[int]:
+        """The steps into which an ingredient may go, the likeliest first.
+
+        From there on it has to cook for long enough; and nothing coarse is ground or beaten.
+        """
+        need, ground = self.minutes(new), {*TABLE["ground"][self.language].split()}
+        coarse = self.role(new) in ("vegetable", "leaf", "protein")
+
+        def fits(at: int) -> bool:
+            left, first = cooking(steps, at), words(steps[at], self.language)[:1]
+            return (left is None or left >= need) and not (coarse and ground & {*first})
+
+        return list(filter(fits, self.places.order(new, self.role(new), steps)))
+
+    def can_swap(self, recipe: Recipe, old: str, new: str) -> bool:
+        """Whether the recipe cooks for long enough for what is new, from where the old one is."""
+        at = next((n for n, step in enumerate(recipe.steps) if self.mention(step, old)), 0)
+        left = cooking(recipe.steps, at)
+        if left is None:
+            return self.minutes(new) <= max(10, self.minutes(old))
+        # Prawns that are cooked for an hour are no prawns any more.
+        return left >= self.minutes(new) and not (0 < self.minutes(new) < 5 and left > 30)
 
     def list_of(self, task: Task, steps: Sequence[str]) -> tuple[str, ...]:
         """The lines that these steps need: the start's, and the library's for what is new."""

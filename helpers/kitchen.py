@@ -49,8 +49,8 @@ class Served:
         return "rule" if self.task.changes or self.task.left_out else "collection"
 
 
-class Kitchen:
-    """Recipes of one language that may be shown, searched by what was asked for."""
+class Shelf:
+    """Recipes of one language that may be shown, read for and searched by what is asked for."""
 
     def __init__(
         self,
@@ -77,8 +77,6 @@ class Kitchen:
         index = TfidfVectorizer(analyzer=lambda text: words(text, self.language), sublinear_tf=True)
         texts = [f"{self.texts[id(r)]} {r.region} {r.category} {r.title}" for r in self.library]
         return index, index.fit_transform(texts)
-
-    # --- reading
 
     @cached_property
     def other(self) -> Reader | None:
@@ -109,8 +107,6 @@ class Kitchen:
             unknown=(*asked.unknown, *(name for name in named if not named[name])),
             wish=" ".join([asked.wish, *(back.get(word, "") for word in asked.wish.split())]),
         )
-
-    # --- search
 
     def allowed(self, asked: Asked) -> list[Recipe]:
         """The recipes that break none of the bans, as they are or, of a dish, with less in them."""
@@ -204,7 +200,9 @@ class Kitchen:
                 scores[id(recipe)] += heavy * float(like[place[id(recipe)], 0])
         return sorted(recipes, key=lambda recipe: -scores[id(recipe)])[:count]
 
-    # --- what has to change
+
+class Kitchen(Shelf):
+    """What is served: a recipe of the shelf, changed by rule where that helps."""
 
     def task(self, asked: Asked, start: Recipe) -> Task:
         """What has to change in a recipe so that it uses what was asked for.

@@ -236,8 +236,8 @@ class Lexicon:
         return list(dict.fromkeys(found))
 
 
-class Reader:
-    """Reads messages with the words of a lexicon."""
+class Clauses:
+    """Cuts messages into clauses, each for something or against it."""
 
     def __init__(self, lexicon: Lexicon):
         self.lexicon, self.table = lexicon, TABLE[lexicon.language]
@@ -249,6 +249,68 @@ class Reader:
     def says(self, key: str, text: str) -> re.Match | None:
         """Where a text says a pattern of the table."""
         return any_of(self.table[key]).search(text)
+
+    def people(self, text: str) -> tuple[int, str]:
+        """How many eat, 0 where it is not said, and the text without it."""
+        found = self.servings.search(text)
+        if not found:
+            return 0, text
+        said = next(group for group in found.groups() if group)
+        number = self.table["numbers"].get(said) or int(said)
+        return number, f"{text[: found.start()]} {text[found.end() :]}"
+
+    def clauses(self, text: str) -> list[tuple[str, list[str]]]:
+        """(FOR, AGAINST or ASIDE, its words) of each clause, in order."""
+        found: list[tuple[str, list[str]]] = []
+        turn = rf"(?<![\w-])(?=(?:{self.table['turn']})(?!\w))"
+        for sentence in re.split(r"[.!?;\n()](?!\d)", text):
+            begin, parts = len(found), re.split(rf",(?!\d)|:| - |{turn}", sentence)
+            join = any_of(self.table["join"].replace(" ", "|"))
+            for n, part in enumerate(parts):
+                # "alergi udang, telur, dan kacang": a list is to come.
+                listed = any(join.match(later.strip()) for later in parts[n:])
+                found += self.clause(part, found, begin, listed)
+        return found
+
+    def clause(self, part: str, before: list, begin: int, listed: bool) -> list:
+        """One clause as one to three of them; the one before it may be turned against something."""
+        tokens, banned = self.lexicon.tokens, self.lexicon.banned
+        free = re.search(r"(\w+)(?: |-)free(?!\w)", part)
+        if free and banned(tokens(free[1])):
+            head, tail = part[: free.start()], part[free.end() :]
+            return [(FOR, tokens(head)), (AGAINST, tokens(free[1])), (FOR, tokens(tail))]
+        sick, after = self.says("sick", part), self.says("after", part)
+        if not (mark := sick or self.says("not", part) or after):
+            said = tokens(part)
+            return [(AGAINST if self.goes_on(said, before, begin, listed) else FOR, said)]
+        head, tail = tokens(part[: mark.start()]), tokens(part[mark.end() :])
+        # "tanpa santan"; "udangnya jangan ya", "bawang putih habis"; "udang, aku alergi".
+        if banned(tail):
+            return [(FOR, head), (AGAINST, tail)]
+        if (sick or after) and banned(head[-4:]):
+            return [(FOR, head[:-4]), (AGAINST, head[-4:]), (ASIDE, tail)]
+        if sick and before and banned(before[-1][1]):
+            before[-1] = (AGAINST, before[-1][1])
+        return [(FOR, head), (ASIDE, tail)]
+
+    def goes_on(self, said: Sequence[str], before: list, begin: int, listed: bool) -> bool:
+        """Whether a clause is one more item of a list of bans: "alergi udang, kepiting"."""
+        if not said or len(before) == begin or before[-1][0] != AGAINST:
+            return False
+        inside = {at for a, b, _ in self.lexicon.foods(said) for at in range(a, b)}
+        rest = [word for at, word in enumerate(said) if at not in inside]
+        bare = not set(rest) - set(self.lexicon.bans.kinds) - set(self.table["join"].split())
+        # After a ban a bare name is one more of it where what is wanted was told already.
+        told = any(self.lexicon.foods(some) for side, some in before if side == FOR)
+        return bare and (listed or told)
+
+    def stocked(self, name: str) -> bool:
+        """Whether every kitchen has it: salt, oil."""
+        return words(name, self.lexicon.language) in self.pantry
+
+
+class Reader(Clauses):
+    """Reads messages with the words of a lexicon."""
 
     def read(self, message: str) -> Asked:
         """What a message asks for."""
@@ -333,64 +395,6 @@ class Reader:
         inside = {at for a, b, _ in lexicon.foods(said) for at in range(a, b)}
         rest = [word for at, word in enumerate(said) if at not in inside and word not in join]
         return any(word in lexicon.strong for word in rest) and all(w in lexicon.rare for w in rest)
-
-    def stocked(self, name: str) -> bool:
-        """Whether every kitchen has it: salt, oil."""
-        return words(name, self.lexicon.language) in self.pantry
-
-    def people(self, text: str) -> tuple[int, str]:
-        """How many eat, 0 where it is not said, and the text without it."""
-        found = self.servings.search(text)
-        if not found:
-            return 0, text
-        said = next(group for group in found.groups() if group)
-        number = self.table["numbers"].get(said) or int(said)
-        return number, f"{text[: found.start()]} {text[found.end() :]}"
-
-    def clauses(self, text: str) -> list[tuple[str, list[str]]]:
-        """(FOR, AGAINST or ASIDE, its words) of each clause, in order."""
-        found: list[tuple[str, list[str]]] = []
-        turn = rf"(?<![\w-])(?=(?:{self.table['turn']})(?!\w))"
-        for sentence in re.split(r"[.!?;\n()](?!\d)", text):
-            begin, parts = len(found), re.split(rf",(?!\d)|:| - |{turn}", sentence)
-            join = any_of(self.table["join"].replace(" ", "|"))
-            for n, part in enumerate(parts):
-                # "alergi udang, telur, dan kacang": a list is to come.
-                listed = any(join.match(later.strip()) for later in parts[n:])
-                found += self.clause(part, found, begin, listed)
-        return found
-
-    def clause(self, part: str, before: list, begin: int, listed: bool) -> list:
-        """One clause as one to three of them; the one before it may be turned against something."""
-        tokens, banned = self.lexicon.tokens, self.lexicon.banned
-        free = re.search(r"(\w+)(?: |-)free(?!\w)", part)
-        if free and banned(tokens(free[1])):
-            head, tail = part[: free.start()], part[free.end() :]
-            return [(FOR, tokens(head)), (AGAINST, tokens(free[1])), (FOR, tokens(tail))]
-        sick, after = self.says("sick", part), self.says("after", part)
-        if not (mark := sick or self.says("not", part) or after):
-            said = tokens(part)
-            return [(AGAINST if self.goes_on(said, before, begin, listed) else FOR, said)]
-        head, tail = tokens(part[: mark.start()]), tokens(part[mark.end() :])
-        # "tanpa santan"; "udangnya jangan ya", "bawang putih habis"; "udang, aku alergi".
-        if banned(tail):
-            return [(FOR, head), (AGAINST, tail)]
-        if (sick or after) and banned(head[-4:]):
-            return [(FOR, head[:-4]), (AGAINST, head[-4:]), (ASIDE, tail)]
-        if sick and before and banned(before[-1][1]):
-            before[-1] = (AGAINST, before[-1][1])
-        return [(FOR, head), (ASIDE, tail)]
-
-    def goes_on(self, said: Sequence[str], before: list, begin: int, listed: bool) -> bool:
-        """Whether a clause is one more item of a list of bans: "alergi udang, kepiting"."""
-        if not said or len(before) == begin or before[-1][0] != AGAINST:
-            return False
-        inside = {at for a, b, _ in self.lexicon.foods(said) for at in range(a, b)}
-        rest = [word for at, word in enumerate(said) if at not in inside]
-        bare = not set(rest) - set(self.lexicon.bans.kinds) - set(self.table["join"].split())
-        # After a ban a bare name is one more of it where what is wanted was told already.
-        told = any(self.lexicon.foods(some) for side, some in before if side == FOR)
-        return bare and (listed or told)
 
     def dish(self, said: list[str], free: list[tuple[int, str]], have: bool) -> str:
         """A dish as it is said, in words that titles have: "soto ayam"; "" where none is named."""
