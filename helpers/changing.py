@@ -78,7 +78,12 @@ class Names:
             kind = kind or self.family(name) == self.family(other) >= 0
         # "cabai rawit merah" is not what a recipe calls "cabai merah": hot, not red.
         apart = len(short) > 1 and {"rawit", "bird"} & {*long} - {*short}
+        apart = apart or {"asin", "salted"} & {*long} - {*short}  # salted eggs are no eggs
         return not apart and (part or kind or same(name, other, self.language))
+
+    def stocked(self, name: str) -> bool:
+        """Whether every kitchen has it: salt, oil."""
+        return not names([name], self.language)
 
     def family(self, name: str) -> int:
         """The line of the table of families that a name belongs to; -1: to none."""
@@ -87,7 +92,12 @@ class Names:
         if self.role(name) == "paste" or {"kelapa", "coconut", "daun", "leaf", "bunga"} & {*said}:
             return -1
         lines = TABLE["families"][self.language]
-        return next((n for n, line in enumerate(lines) if {*line.split()} & {*said}), -1)
+        # A duck's egg is an egg: what a name is, its head says.
+        for some in ({head_of(said, self.language)} if said else set(), {*said}):
+            found = next((n for n, line in enumerate(lines) if {*line.split()} & some), -1)
+            if found >= 0:
+                return found
+        return -1
 
     @staticmethod
     @cache
@@ -193,7 +203,9 @@ class Texts(Names):
         """The recipe without an ingredient; None where a step cannot do without it."""
         kept = [item for item in recipe.ingredients if item_name(item) != name]
         # A dish that is called after it is none without it.
-        named = {*words(name, self.language)} & {*words(recipe.title, self.language)}
+        title = {*words(recipe.title, self.language)}
+        soul = {what for word, what in TABLE["soul"][self.language].items() if word in title}
+        named = {*words(name, self.language)} & (title | soul)
         if named or len(kept) == len(recipe.ingredients):
             return None
         steps = [self.step_without(recipe, step, name) for step in recipe.steps]
@@ -235,6 +247,9 @@ class Texts(Names):
             # "Taburi bawang goreng.": a short step with nothing else is one step less.
             return "" if len(step.split()) <= 5 and len(all_said) == 1 else None
         left = [one for one in there if one != called]
+        first = words(step, self.language)[:1]
+        if {*first} & {*TABLE["ground"][self.language].split()} and all(map(self.stocked, left)):
+            return None  # nobody grinds salt alone
         last = TABLE[self.language]["text"]["link"]
         joined = ", ".join(left[:-1]) + (", " if len(left) > 2 else "") if len(left) > 1 else ""
         joined = joined.rstrip(", ") + ("," if len(left) > 2 else "") + last if joined else ""

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from .files import read_toml
-from .kitchen import NAMED, PEOPLE, Kitchen, Served, for_people
+from .kitchen import PEOPLE, Kitchen, Served, for_people
 from .prompts import answer
 from .reading import Asked
 from .recipes import Recipe, words
@@ -64,27 +64,102 @@ class Found:
         }
 
 
-class Door:
-    """Keeps what was said, so that "the other one", "for eight" and "not spicy" have a meaning."""
+class Telling:
+    """What is said around a recipe, in the language that is shown."""
 
     def __init__(
         self, kitchen: Kitchen, language: str = "", called: Mapping[str, str] | None = None
     ):
         self.kitchen, self.language = kitchen, language or kitchen.language
         self.called = called or {}  # names in the language that is shown
+
+    def names(self, names: Iterable[str]) -> str:
+        """Names, or kinds of bans, in the language that is shown."""
+        kinds = WORDED[self.language]["kinds"]
+        return ", ".join(kinds.get(name, self.called.get(name, name)) for name in names)
+
+    def bans_of(self, asked: Asked) -> str:
+        # Where a way of eating bans several kinds, each one is named.
+        return self.names(ban for ban in asked.without if ban not in ("madu", "honey"))
+
+    def lines(self, asked: Asked, served: Served) -> list[str]:
+        """What is said before a recipe: what is missing comes first."""
+        said, task = WORDED[self.language], served.task
+        hand = asked.kind == "have"
+        need = "missing" if hand else "needed"
+        found = [said["unheard"].format(names=", ".join(asked.unheard))] if asked.unheard else []
+        key = need if served.missing else "nothing"
+        found.append(said[key].format(names=self.names(served.missing)))
+        heard = []
+        if asked.dish:
+            heard.append(said["dish"].format(names=asked.dish))
+        if asked.wanted:
+            key = "only" if asked.only else "have"
+            heard.append(said[key].format(names=self.names(asked.wanted)))
+        if asked.without:
+            heard.append(said["without"].format(names=self.bans_of(asked)))
+        found += [said["heard"].format(what="; ".join(heard))] if heard else []
+        if asked.dish and not self.kitchen.complete(asked, task.start):
+            barred = asked.without and any(
+                self.kitchen.complete(asked, r) for r in self.kitchen.library
+            )
+            key = "barred" if barred else "far"
+            found.append(said[key].format(dish=asked.dish, names=self.bans_of(asked)))
+        if not asked.dish and not asked.wanted:
+            found.append(said["similar"])
+        if asked.unknown:
+            found.append(said["unknown"].format(names=", ".join(asked.unknown[:5])))
+        arrows = [
+            f"{self.names([old])} → {self.names([new])}" if old else f"+ {self.names([new])}"
+            for old, new in task.changes
+        ]
+        arrows += [said["less"].format(name=self.names([name])) for name in task.left_out]
+        key = "changed" if arrows else "whole"
+        found.append(said[key].format(title=task.start.title, changes=", ".join(arrows)))
+        if task.unmet:
+            found.append(said["unmet"].format(names=self.names(task.unmet)))
+        if asked.servings:
+            found.append(said["servings"].format(n=asked.servings, people=PEOPLE))
+        if asked.without:
+            found.append(said["banned"].format(names=self.bans_of(asked)))
+        return found
+
+    def offered(self, offers: Iterable[Served]) -> str:
+        """What else there is, by how much would have to be bought."""
+        said, told = WORDED[self.language], []
+        for offer in offers:
+            form = said["buy"][len(offer.missing)]
+            told.append(form.format(title=offer.recipe.title, names=self.names(offer.missing)))
+        return said["offers"].format(offers="; ".join(told)) if told else ""
+
+
+class Door(Telling):
+    """Keeps what was said, so that "the other one", "for eight" and "not spicy" have a meaning."""
+
+    def __init__(self, *shown, **options):
+        super().__init__(*shown, **options)
         self.asked: Asked | None = None
         self.last: Found | None = None  # the recipe that was served last
+        self.health: tuple[str, ...] = ()  # bans that hold for the whole talk
         self.seen: list[str] = []  # titles that were served for this request
 
     def ask(self, message: str) -> Found:
         """The answer to the next message."""
         now = self.kitchen.read(message)
+        # What somebody must not have holds for the whole talk; so does a ban that comes before all.
+        first = now.without if self.asked is None and now.kind in ("wish", "other") else ()
+        self.health = tuple(dict.fromkeys((*self.health, *now.health, *first)))
         follows = self.asked is not None and self.follows(now)
         asked = self.joined(self.asked, now) if follows else now
         if not follows:
             self.seen = []
         elif not now.another and not now.easy:
             self.seen = self.seen[:-1]  # "for eight": the same one again, where it still will do
+        missed = [ban for ban in self.health if ban not in asked.without]
+        if missed and asked.kind != "other":
+            without = (*asked.without, *missed)
+            wanted = tuple(n for n in asked.wanted if not self.kitchen.bans.broken(missed, n))
+            asked = replace(asked, without=without, wanted=wanted)
         found = self.find(asked)
         if asked.kind != "other":
             self.asked = asked
@@ -149,6 +224,16 @@ class Door:
             return Found(asked, before=said["many"])
         ranked = kitchen.ranked(asked)
         served = next((one for one in ranked if one.task.start.title not in self.seen), None)
+        # A dish that all have been served of, or that only what is banned would make.
+        dish = asked.kind == "dish" and served is not None
+        if dish and not kitchen.complete(asked, served.task.start):
+            others = [r for r in kitchen.library if kitchen.complete(asked, r)]
+            if self.seen and asked.another and others:
+                served = None
+            elif others and asked.without and not asked.wanted:
+                return Found(
+                    asked, before=said["barred"].format(dish=asked.dish, names=self.bans_of(asked))
+                )
         if served is None:
             key = "no_more" if self.seen else "none"
             return Found(asked, before=said[key].format(names=self.bans_of(asked)))
@@ -159,60 +244,3 @@ class Door:
         offers = tuple(o for o in offers if o.task.start.title != served.task.start.title)
         before = " ".join(filter(None, self.lines(asked, served)))
         return Found(asked, served, offers, before, self.offered(offers), kitchen.language)
-
-    # --- what is said
-
-    def names(self, names: Iterable[str]) -> str:
-        """Names, or kinds of bans, in the language that is shown."""
-        kinds = WORDED[self.language]["kinds"]
-        return ", ".join(kinds.get(name, self.called.get(name, name)) for name in names)
-
-    def bans_of(self, asked: Asked) -> str:
-        # Where a way of eating bans several kinds, each one is named.
-        return self.names(ban for ban in asked.without if ban not in ("madu", "honey"))
-
-    def lines(self, asked: Asked, served: Served) -> list[str]:
-        """What is said before a recipe: what is missing comes first."""
-        said, task = WORDED[self.language], served.task
-        hand = asked.kind == "have"
-        need = "missing" if hand else "needed"
-        found = [
-            said[need if served.missing else "nothing"].format(names=self.names(served.missing))
-        ]
-        heard = []
-        if asked.dish:
-            heard.append(said["dish"].format(names=asked.dish))
-        if asked.wanted:
-            key = "only" if asked.only else "have"
-            heard.append(said[key].format(names=self.names(asked.wanted)))
-        if asked.without:
-            heard.append(said["without"].format(names=self.bans_of(asked)))
-        found += [said["heard"].format(what="; ".join(heard))] if heard else []
-        if asked.dish and self.kitchen.named(asked, task.start) < NAMED:
-            found.append(said["far"].format(names=asked.dish))
-        if not asked.dish and not asked.wanted:
-            found.append(said["similar"])
-        if asked.unknown:
-            found.append(said["unknown"].format(names=", ".join(asked.unknown[:5])))
-        arrows = [
-            f"{self.names([old])} → {self.names([new])}" if old else f"+ {self.names([new])}"
-            for old, new in task.changes
-        ]
-        arrows += [said["less"].format(name=self.names([name])) for name in task.left_out]
-        key = "changed" if arrows else "whole"
-        found.append(said[key].format(title=task.start.title, changes=", ".join(arrows)))
-        if task.unmet:
-            found.append(said["unmet"].format(names=self.names(task.unmet)))
-        if asked.servings:
-            found.append(said["servings"].format(n=asked.servings, people=PEOPLE))
-        if asked.without:
-            found.append(said["banned"].format(names=self.bans_of(asked)))
-        return found
-
-    def offered(self, offers: Iterable[Served]) -> str:
-        """What else there is, by how much would have to be bought."""
-        said, told = WORDED[self.language], []
-        for offer in offers:
-            form = said["buy"][len(offer.missing)]
-            told.append(form.format(title=offer.recipe.title, names=self.names(offer.missing)))
-        return said["offers"].format(offers="; ".join(told)) if told else ""

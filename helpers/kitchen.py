@@ -126,7 +126,8 @@ class Shelf:
         rest, gone = recipe, []
         for name in dict.fromkeys(map(item_name, recipe.ingredients)):
             if self.bans.broken(asked.without, name):
-                rest = self.changer.without(rest, name)
+                spare = self.changer.role(name) in (*SPARE, "")
+                rest = self.changer.without(rest, name) if spare else None
                 gone.append(name)
             if rest is None or len(gone) > MOST:
                 return None
@@ -161,6 +162,14 @@ class Shelf:
         weight |= {word: 0.2 * weight[word] for word in weight.keys() & REGIONS}
         found = sum(weight.get(word, 0.0) for word in said & title)
         return max(found / sum(weight.values()) - 0.01 * len(title - said), 0.01) if found else 0.0
+
+    def complete(self, asked: Asked, recipe: Recipe) -> bool:
+        """Whether a recipe is the dish that was asked for: no word that names it is missing."""
+        listed, title = self.listed[id(recipe)], self.lexicon.titles[recipe.recipe_id]
+        met = [name for name in asked.wanted if self.changer.among(name, listed)]
+        title = title | {word for name in met for word in words(name, self.language)}
+        strong = {word for word in asked.dish.split() if word in self.lexicon.strong} - REGIONS
+        return strong <= title and self.named(asked, recipe) > NAMED
 
     def score(self, asked: Asked, recipe: Recipe) -> float:
         """How near a recipe is: what it has of what was asked for, less what nobody asked for."""
@@ -369,6 +378,8 @@ def scaled(item: str, factor: float) -> str:
 
 def amount_as_said(amount: float) -> str:
     """A number as cooks write it: 1.5 is "1 1/2", 333.3 is "335"."""
+    if amount < 0.2:
+        return "1/8"
     if amount >= 20:
         return str(round(amount / 5) * 5)
     whole, part = int(amount), amount % 1

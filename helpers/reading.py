@@ -29,9 +29,11 @@ from .recipes import WORDS, Recipe, item_name, words
 TABLE = read_toml("reading.toml")
 KITCHEN = read_toml("kitchen.toml")
 ALONE = ("protein", "vegetable")  # roles of which one word says enough: "sapi", "terong"
+MARKS = ("not", "sick", "have", "intent")  # patterns that only one language says
 LONGEST = 1500  # characters: what comes after is not read
 
 FOR, AGAINST, ASIDE = "for", "against", "aside"  # aside: "ga prengus", neither wanted nor food
+SICK, UNHEARD = "sick", "unheard"  # against, for the sake of health; the same, of unknown words
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,8 @@ class Asked:
     lacking: bool = False  # "kalau tidak ada serai": of the recipe that was served
     clash: tuple[str, ...] = ()  # wanted and banned in one message
     several: bool = False  # a list of dishes
+    health: tuple[str, ...] = ()  # of `without`: what holds for the whole talk
+    unheard: tuple[str, ...] = ()  # words of an allergy that nobody here knows
 
 
 def plain(text: str) -> str:
@@ -135,7 +139,12 @@ class Lexicon:
         singles = {some[0] for some in self.known if len(some) == 1}
         # What a misspelt word may mean. Common words are among them, so that they stay themselves.
         wishes = re.findall(r"[a-z]{4,}", " ".join(TABLE["wishes"][language]))
-        common = {*self.filler, *wishes, *"vegetarian vegan".split()}
+        common = {
+            *self.filler,
+            *wishes,
+            *TABLE[language]["absent"].split(),
+            *"vegetarian vegan".split(),
+        }
         parts = {word for some in self.known for word in some}
         self.spelt = sorted({*self.rare, *singles, *parts, *self.bans.kinds, *common})
         twin_words = {w for title in twin.values() for w in words(title, language)}
@@ -173,7 +182,8 @@ class Lexicon:
     def common(self, text: str) -> int:
         """How many words of a text are of this language, or known in it."""
         said = words(plain(text), self.language)
-        return sum(word in self.filler or (word,) in self.known for word in said)
+        marks = sum(len(any_of(TABLE[self.language][k]).findall(plain(text))) for k in MARKS)
+        return marks + sum(word in self.filler or (word,) in self.known for word in said)
 
     def nearest(self, word: str) -> str:
         """The known word that a misspelt one means, or the word itself."""
@@ -263,14 +273,38 @@ class Clauses:
         """(FOR, AGAINST or ASIDE, its words) of each clause, in order."""
         found: list[tuple[str, list[str]]] = []
         turn = rf"(?<![\w-])(?=(?:{self.table['turn']})(?!\w))"
-        for sentence in re.split(r"[.!?;\n()](?!\d)", text):
-            begin, parts = len(found), re.split(rf",(?!\d)|:| - |{turn}", sentence)
+        for sentence in re.split(r"[.!?;\n](?!\d)", text):
+            begin, parts = len(found), re.split(rf",(?!\d)|[:()]| - |{turn}", sentence)
             join = any_of(self.table["join"].replace(" ", "|"))
             for n, part in enumerate(parts):
                 # "alergi udang, telur, dan kacang": a list is to come.
-                listed = any(join.match(later.strip()) for later in parts[n:])
+                # "no prawns, squid or fish"
+                listed = any(
+                    join.match(later.strip()) or join.search(later) and self.bare(later)
+                    for later in parts[n:]
+                )
                 found += self.clause(part, found, begin, listed)
         return found
+
+    def bare(self, part: str) -> bool:
+        """Whether a part of a sentence is nothing but foods and what joins them."""
+        said, join = self.lexicon.tokens(part), self.table["join"].split()
+        inside = {at for a, b, _ in self.lexicon.foods(said) for at in range(a, b)}
+        rest = [word for at, word in enumerate(said) if at not in inside]
+        return bool(said) and not set(rest) - {*self.lexicon.bans.kinds, *join}
+
+    def mended(self, text: str) -> str:
+        """The text with the words of an allergy as they are spelt: nobody may die of a slip."""
+        signs = self.table["signs"].split()
+
+        def spelt(found: re.Match) -> str:
+            word = found[0]
+            if word in self.lexicon.filler or word in signs or len(word) < 5:
+                return word
+            near = process.extractOne(word, signs, scorer=OSA.distance, score_cutoff=1)
+            return near[0] if near else word
+
+        return re.sub(r"[a-z]+", spelt, text)
 
     def clause(self, part: str, before: list, begin: int, listed: bool) -> list:
         """One clause as one to three of them; the one before it may be turned against something."""
@@ -282,27 +316,35 @@ class Clauses:
         sick, after = self.says("sick", part), self.says("after", part)
         if not (mark := sick or self.says("not", part) or after):
             said = tokens(part)
-            return [(AGAINST if self.goes_on(said, before, begin, listed) else FOR, said)]
+            goes_on = self.goes_on(said, before, begin, listed)
+            return [(before[-1][0] if goes_on else FOR, said)]
         head, tail = tokens(part[: mark.start()]), tokens(part[mark.end() :])
+        against = SICK if sick else AGAINST
+        known = self.lexicon.filler | self.lexicon.rare.keys()
+        strange = [w for w in tail if w not in known and len(w) > 2] if sick else []
         # "tanpa santan"; "udangnya jangan ya", "bawang putih habis"; "udang, aku alergi".
         if banned(tail):
-            return [(FOR, head), (AGAINST, tail)]
+            return [(FOR, head), (against, tail)]
+        if strange:  # "allergic to molluscs": never pinned on something else
+            return [(FOR, head), (UNHEARD, strange)]
         if (sick or after) and banned(head[-4:]):
-            return [(FOR, head[:-4]), (AGAINST, head[-4:]), (ASIDE, tail)]
+            return [(FOR, head[:-4]), (against, head[-4:]), (ASIDE, tail)]
         if sick and before and banned(before[-1][1]):
-            before[-1] = (AGAINST, before[-1][1])
+            before[-1] = (SICK, before[-1][1])
+        elif sick and not tail:  # "pantangan: udang, telur"
+            return [(FOR, head), (SICK, [])]
         return [(FOR, head), (ASIDE, tail)]
 
     def goes_on(self, said: Sequence[str], before: list, begin: int, listed: bool) -> bool:
         """Whether a clause is one more item of a list of bans: "alergi udang, kepiting"."""
-        if not said or len(before) == begin or before[-1][0] != AGAINST:
+        if not said or len(before) == begin or before[-1][0] not in (AGAINST, SICK):
             return False
         inside = {at for a, b, _ in self.lexicon.foods(said) for at in range(a, b)}
         rest = [word for at, word in enumerate(said) if at not in inside]
         bare = not set(rest) - set(self.lexicon.bans.kinds) - set(self.table["join"].split())
         # After a ban a bare name is one more of it where what is wanted was told already.
         told = any(self.lexicon.foods(some) for side, some in before if side == FOR)
-        return bare and (listed or told)
+        return bare and (listed or told or before[-1][0] == SICK)
 
     def stocked(self, name: str) -> bool:
         """Whether every kitchen has it: salt, oil."""
@@ -317,6 +359,7 @@ class Reader(Clauses):
         text = plain(message)
         if self.says("nothing", text):
             return Asked()
+        text = self.mended(text)
         text = any_of("|".join(self.table["no_food"])).sub(" ", text)
         only = bool(self.says("only", text))
         for pattern, new in self.table["rewrites"]:
@@ -327,7 +370,7 @@ class Reader(Clauses):
         clauses = self.clauses(text)
         without = self.bans_of(text, clauses)
         # What it is for, each clause ended by a point.
-        said = [word for side, some in clauses if side != AGAINST for word in [*some, "."]]
+        said = [word for side, some in clauses if side == FOR for word in [*some, "."]]
         foods = self.lexicon.foods(said)
         named = tuple(dict.fromkeys(name for *_, name in foods if not self.stocked(name)))
         wanted = tuple(n for n in named if not self.lexicon.bans.broken(without, n))
@@ -360,6 +403,8 @@ class Reader(Clauses):
             lacking=bool(self.says("lacking", text)),
             joins=bool(self.says("joins", text)),
             clash=tuple(name for name in named if name not in wanted),
+            health=self.bans_of(text, [c for c in clauses if c[0] == SICK]),
+            unheard=tuple(word for side, some in clauses if side == UNHEARD for word in some),
             several=sum(self.bare_dish(some) for side, some in clauses if side == FOR) > 2,
         )
 
@@ -367,7 +412,7 @@ class Reader(Clauses):
         """What a message is against: names and kinds of its clauses, and ways of eating."""
         found = []
         for side, some in clauses:
-            found += self.lexicon.banned(some) if side == AGAINST else []
+            found += self.lexicon.banned(some) if side in (AGAINST, SICK) else []
         heard = " ".join([text, *(word for _, some in clauses for word in some)])
         for diet in TABLE["diets"].values():
             found += diet["bans"] if any_of(diet["said"]).search(heard) else []

@@ -15,8 +15,8 @@ SOTO = Recipe(
 )
 PEPES = Recipe(
     "Pepes Ikan Kembung",
-    ("600 g ikan kembung", "5 butir kemiri", "2 ikat kemangi", "1 sdt garam"),
-    ("Haluskan kemiri dan garam.", "Lumuri kembung, taburi kemangi.", "Kukus 30 menit."),
+    ("600 g ikan kembung", "5 butir kemiri", "2 cm jahe", "2 ikat kemangi", "1 sdt garam"),
+    ("Haluskan kemiri, jahe, dan garam.", "Lumuri kembung, taburi kemangi.", "Kukus 30 menit."),
     recipe_id="pepes",
 )
 TAHU = Recipe(

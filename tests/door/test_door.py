@@ -39,7 +39,7 @@ def requests(language, kind):
 
 @pytest.mark.parametrize(
     "language, message, fields",
-    [(language, *case) for language, cases in CASES.items() for case in cases],
+    [(language[-2:], *case) for language, cases in CASES.items() for case in cases],
 )
 def test_a_message_is_read_for_what_it_says(both, language, message, fields):
     asked = both[language].reader.read(message)
@@ -120,6 +120,18 @@ def test_a_talk_goes_on(door):
     fish.ask("kari kambing")
     assert fish.ask("pake ikan aja").asked.wanted == ("ikan",)
     assert talk.ask("resep perkedel kentang").asked.without == ()
+
+
+def test_an_allergy_holds_for_the_whole_talk(both, door):
+    talk = door()
+    talk.ask("saya alergi telur")
+    found = talk.ask("mau mie goreng")
+    assert "egg" in found.asked.without
+    recipe = found.recipe
+    text = " . ".join((recipe.title, *recipe.ingredients, *recipe.steps))
+    assert not both["id"].bans.broken(("egg",), text)
+    unknown = door().ask("alergi moluska, ada tempe")
+    assert unknown.recipe and "TIDAK diperiksa: moluska" in unknown.answer
 
 
 @pytest.mark.parametrize(
