@@ -159,16 +159,21 @@ class Shelf:
         rare, strong = lexicon.rare, lexicon.strong
         weak = 0.4 if said & strong else 1.0  # of "sayur asem" both words are all there is
         weight = {w: rare[w] * (1 if w in strong else weak) for w in said if w in rare}
+        whole = f" {asked.dish} " in f" {' '.join(words(recipe.title, self.language))} "
         weight |= {word: 0.2 * weight[word] for word in weight.keys() & REGIONS}
         found = sum(weight.get(word, 0.0) for word in said & title)
-        return max(found / sum(weight.values()) - 0.01 * len(title - said), 0.01) if found else 0.0
+        if not found:
+            return 0.0
+        # Said in one piece it is the dish itself, and no other with the same words.
+        return max(found / sum(weight.values()) + 0.1 * whole - 0.01 * len(title - said), 0.01)
 
     def complete(self, asked: Asked, recipe: Recipe) -> bool:
         """Whether a recipe is the dish that was asked for: no word that names it is missing."""
         listed, title = self.listed[id(recipe)], self.lexicon.titles[recipe.recipe_id]
         met = [name for name in asked.wanted if self.changer.among(name, listed)]
         title = title | {word for name in met for word in words(name, self.language)}
-        strong = {word for word in asked.dish.split() if word in self.lexicon.strong} - REGIONS
+        said = {*asked.dish.split()} - REGIONS
+        strong = said & self.lexicon.strong or said  # of "nasi kuning" both words name it
         return strong <= title and self.named(asked, recipe) > NAMED
 
     def score(self, asked: Asked, recipe: Recipe) -> float:
