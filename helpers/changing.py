@@ -122,7 +122,8 @@ class Names:
             # "giling" of "daging sapi giling" is no name: "Giling cabai".
             how = {*TABLE[self.language]["text"]["done"], *TABLE[self.language]["weak"].split()}
             vague = how if (name,) in self.alone else how | self.vague
-            self._parts[name] = sorted(some.difference(vague), key=lambda p: (-len(p), p))
+            some = some.difference(vague) | {name} - self.vague
+            self._parts[name] = sorted(some, key=lambda p: (-len(p), p))
         return self._parts[name]
 
     def minutes(self, name: str) -> int:
@@ -250,13 +251,14 @@ class Texts(Names):
         first = words(step, self.language)[:1]
         if {*first} & {*TABLE["ground"][self.language].split()} and all(map(self.stocked, left)):
             return None  # nobody grinds salt alone
-        last = TABLE[self.language]["text"]["link"]
-        joined = ", ".join(left[:-1]) + (", " if len(left) > 2 else "") if len(left) > 1 else ""
-        joined = joined.rstrip(", ") + ("," if len(left) > 2 else "") + last if joined else ""
-        rest = step[row[-1][1] :]
-        if len(left) == 1:  # "ayam, serai, dan bumbu": two are left
-            rest = re.sub(rf"^,( (?:{link}) )", r"\1", rest)
-        step = step[: row[0][0]] + joined + left[-1] + rest
+        rest, last = step[row[-1][1] :], TABLE[self.language]["text"]["link"]
+        if re.match(rf",? (?:{link}) ", rest):  # the row goes on with what no list names
+            joined = ", ".join(left)
+            rest = rest.removeprefix(",") if len(left) == 1 else rest
+        else:
+            comma = "," if len(left) > 2 else ""
+            joined = ", ".join(left[:-1]) + comma + last + left[-1] if left[1:] else left[0]
+        step = step[: row[0][0]] + joined + rest
         return step[0].upper() + step[1:]
 
 

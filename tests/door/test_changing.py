@@ -60,6 +60,12 @@ def test_a_name_joins_a_row_as_one_would_write_it(changer, step, new):
             "serai",
             "Rebus ayam, bawang putih, dan garam.",
         ),
+        (
+            "Rebus ayam, serai, bawang putih, dan bumbu.",
+            "serai",
+            "Rebus ayam, bawang putih, dan bumbu.",
+        ),
+        ("Rebus ayam, serai, dan bumbu.", "serai", "Rebus ayam dan bumbu."),
         ("Masukkan serai.", "serai", ""),
         ("Memarkan serai sampai harum, lalu sisihkan dulu.", "serai", None),
         ("Rebus ayam.", "serai", "Rebus ayam."),
