@@ -63,10 +63,13 @@ def page(bot: Bot) -> gr.ChatInterface:
             button = [{"label": label, "value": wish}]
             yield {"role": "assistant", "content": text, "options": button}
 
-    # Sliders where a model answers freely; a recipe that is found and told needs none.
-    free = {} if bot.cooks else {"additional_inputs": sliders(language)}
-    texts = {"examples": WORDED["examples"][language]}
-    texts["description"] = WORDED["description"][language]
+    examples, free = WORDED["examples"][language], {}
+    if not bot.cooks:
+        # Sliders where a model answers freely; a recipe that is found and told needs none.
+        free["additional_inputs"] = sliders(language)
+        examples = [[text, *(span[3] for span in FREE.values())] for text in examples]
+    about = WORDED["description" if bot.cooks else "free_description"][language]
+    texts = {"examples": examples, "description": about}
     return gr.ChatInterface(respond, **texts, **free, **WORDED["page"])
 
 

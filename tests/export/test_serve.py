@@ -108,6 +108,16 @@ def test_the_page_answers_and_remembers_what_was_said(address):
         client.predict("yang rusak", api_name="/respond")
 
 
+def test_a_model_that_answers_freely_has_sliders_and_a_system_message(tuned_cfg):
+    free = chat.Bot(tuned_cfg, tuned=False)
+    free.system = "You are a pirate cook."
+    page = serve.page(free)
+    assert [slider.value for slider in page.additional_inputs] == [0.7, 0.9, 0, 256]
+    assert not serve.page(chat.Bot(tuned_cfg)).additional_inputs
+    talk = free.conversation(temperature=0.7, top_k=5)
+    assert talk.messages("Halo")[0]["content"] == free.system
+
+
 def test_an_answer_grows_and_who_stops_it_frees_the_model(address, bot):
     client = Client(address, verbose=False)
     bot.stopped.clear()
