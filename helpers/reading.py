@@ -160,6 +160,7 @@ class Lexicon:
         language = self.language
         vague = {word for key in ("classes", "parts") for word in WORDS[language][key]}
         listed = Counter(item_name(item) for r in library for item in r.ingredients)
+        del listed[""]
         roles = KITCHEN[language]["roles"]
         weak = set(KITCHEN[language]["weak"].split())
         found = {

@@ -11,6 +11,7 @@ from helpers import settings, splits
 from helpers.door import Door
 from helpers.kitchen import Kitchen, scaled
 from helpers.reading import plain
+from helpers.recipes import Recipe
 
 CASES = tomllib.loads(Path(__file__).with_name("cases.toml").read_text(encoding="utf-8"))
 REQUESTS = settings.ROOT / "data" / "requests"
@@ -166,6 +167,12 @@ def test_amounts_are_for_as_many_as_eat(line, factor, new):
 def test_what_cannot_be_cooked_by_is_answered_in_one_clear_sentence(door, message):
     found = door().ask(message)
     assert found.recipe is None and 10 < len(found.answer) < 250 and "\n" not in found.answer
+
+
+def test_a_line_that_names_nothing_stops_no_kitchen():
+    lines = ("secukupnya", "1 ekor ayam", "(opsional)")
+    one = Recipe("Ayam Goreng", lines, ("Goreng ayam 15 menit.",), recipe_id="a")
+    assert Door(Kitchen([one], "id")).ask("cuma ada ayam").recipe == one
 
 
 def test_a_message_is_plain_before_it_is_read():
