@@ -154,7 +154,7 @@ class Shelf:
             said = {w for name in asked.wanted for w in words(name, self.language)}
         # A fish is a fish by whatever name: what is listed counts like what the title says.
         listed = self.listed[id(recipe)]
-        met = [name for name in asked.wanted if self.changer.among(name, listed)]
+        met = [n for n in asked.wanted if asked.dish and self.changer.among(n, listed)]
         title = title | {word for name in met for word in words(name, self.language)}
         rare, strong = lexicon.rare, lexicon.strong
         weak = 0.4 if said & strong else 1.0  # of "sayur asem" both words are all there is

@@ -197,6 +197,9 @@ class Lexicon:
             close = [
                 (far, one not in self.filler, one) for one, far, _ in near if one[0] == word[0]
             ]
+            if len(word) == 4 and word not in self.spelt:  # "iakn": two letters changed places
+                swaps = (word[:n] + word[n + 1] + word[n] + word[n + 2 :] for n in range(3))
+                close = [(1, True, one) for one in swaps if (one,) in self.known]
             self.heard[word] = min(close)[2] if close else word
         return self.heard[word]
 
@@ -252,7 +255,8 @@ class Clauses:
 
     def __init__(self, lexicon: Lexicon):
         self.lexicon, self.table = lexicon, TABLE[lexicon.language]
-        number = "|".join([r"\d{1,3}", *self.table["numbers"]])
+        said = sorted(self.table["numbers"], key=len, reverse=True)
+        number = "|".join([r"\d{1,3}", *said])
         self.servings = re.compile(self.table["servings"].replace("NUMBER", number))
         pantry = WORDS[lexicon.language]["pantry"]
         self.pantry = {words(name, lexicon.language) for name in pantry}
@@ -310,7 +314,7 @@ class Clauses:
     def clause(self, part: str, before: list, begin: int, listed: bool) -> list:
         """One clause as one to three of them; the one before it may be turned against something."""
         tokens, banned = self.lexicon.tokens, self.lexicon.banned
-        free = re.search(r"(\w+)(?: |-)free(?!\w)", part)
+        free = re.search(r"(\w+)(?: |-)free(?!\w| of| from)", part)
         if free and banned(tokens(free[1])):
             head, tail = part[: free.start()], part[free.end() :]
             return [(FOR, tokens(head)), (AGAINST, tokens(free[1])), (FOR, tokens(tail))]
@@ -322,14 +326,17 @@ class Clauses:
         head, tail = tokens(part[: mark.start()]), tokens(part[mark.end() :])
         against = SICK if sick else AGAINST
         known = self.lexicon.filler | self.lexicon.rare.keys()
-        strange = [w for w in tail if w not in known and len(w) > 2] if sick else []
+        # Of an allergy what comes after it is its object, of a rash it need not be.
+        names = sick and re.match("allerg|alergi|intoler|sensiti|react", sick[0])
+        strange = [w for w in tail if w not in known and len(w) > 2] if names else []
         # "tanpa santan"; "udangnya jangan ya", "bawang putih habis"; "udang, aku alergi".
         if banned(tail):
             return [(FOR, head), (against, tail)]
         if strange:  # "allergic to molluscs": never pinned on something else
             return [(FOR, head), (UNHEARD, strange)]
-        if (sick or after) and banned(head[-4:]):
-            return [(FOR, head[:-4]), (against, head[-4:]), (ASIDE, tail)]
+        near = 0 if sick else -4  # "Shellfish brings me out in hives"
+        if (sick or after) and banned(head[near:]):
+            return [(FOR, head[:near]), (against, head[near:]), (ASIDE, tail)]
         if sick and before and banned(before[-1][1]):
             before[-1] = (SICK, before[-1][1])
         elif sick and not tail:  # "pantangan: udang, telur"

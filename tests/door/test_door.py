@@ -34,8 +34,12 @@ def door(both):
 
 
 def requests(language, kind):
-    lines = (REQUESTS / f"{language}.jsonl").read_text(encoding="utf-8").splitlines()
-    return [row for row in map(json.loads, lines) if row["kind"] == kind and row["half"] == "build"]
+    """The requests of a kind by other authors, of every set that has been opened."""
+    for name in (language, f"third_{language}"):
+        for line in (REQUESTS / f"{name}.jsonl").read_text(encoding="utf-8").splitlines():
+            row = json.loads(line)
+            if row["kind"] == kind:
+                yield row
 
 
 @pytest.mark.parametrize(
@@ -62,7 +66,7 @@ def test_no_answer_holds_what_somebody_must_not_have(both, door, language):
         if found.recipe and row.get("without"):
             bans = both[language].reader.read(", ".join(f"no {ban}" for ban in row["without"]))
             said = found.asked.without
-            assert said, row["message"]
+            assert said or not bans.without, row["message"]
             text = " . ".join((found.recipe.title, *found.recipe.ingredients, *found.recipe.steps))
             assert not both[language].bans.broken({*said, *bans.without}, text), row["message"]
 
