@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from .files import read_toml
-from .recipes import WORDS, Recipe, head_of, item_name, names, same, words
+from .recipes import WORDS, Recipe, head_of, item_name, names, same, stocked, words
 
 TABLE = read_toml("kitchen.toml")
 TIME = re.compile(r"(\d+)(?:\s*-\s*\d+)?\s*(menit|jam|minutes?|hours?)")
@@ -80,10 +80,6 @@ class Names:
         apart = len(short) > 1 and {"rawit", "bird"} & {*long} - {*short}
         apart = apart or {"asin", "salted"} & {*long} - {*short}  # salted eggs are no eggs
         return not apart and (part or kind or same(name, other, self.language))
-
-    def stocked(self, name: str) -> bool:
-        """Whether every kitchen has it: salt, oil."""
-        return not names([name], self.language)
 
     def family(self, name: str) -> int:
         """The line of the table of families that a name belongs to; -1: to none."""
@@ -249,7 +245,9 @@ class Texts(Names):
             return "" if len(step.split()) <= 5 and len(all_said) == 1 else None
         left = [one for one in there if one != called]
         first = words(step, self.language)[:1]
-        if {*first} & {*TABLE["ground"][self.language].split()} and all(map(self.stocked, left)):
+        if {*first} & {*TABLE["ground"][self.language].split()} and all(
+            stocked(one, self.language) for one in left
+        ):
             return None  # nobody grinds salt alone
         rest, last = step[row[-1][1] :], TABLE[self.language]["text"]["link"]
         if re.match(rf",? (?:{link}) ", rest):  # the row goes on with what no list names

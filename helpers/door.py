@@ -100,10 +100,7 @@ class Telling:
             heard.append(said["without"].format(names=self.bans_of(asked)))
         found += [said["heard"].format(what="; ".join(heard))] if heard else []
         if asked.dish and not self.kitchen.complete(asked, task.start):
-            barred = asked.without and any(
-                self.kitchen.complete(asked, r) for r in self.kitchen.library
-            )
-            key = "barred" if barred else "far"
+            key = "barred" if asked.without and self.kitchen.knows(asked) else "far"
             found.append(said[key].format(dish=asked.dish, names=self.bans_of(asked)))
         if not asked.dish and not asked.wanted:
             found.append(said["similar"])
@@ -227,7 +224,7 @@ class Door(Telling):
         # A dish that all have been served of, or that only what is banned would make.
         dish = asked.kind == "dish" and served is not None
         if dish and not kitchen.complete(asked, served.task.start):
-            others = [r for r in kitchen.library if kitchen.complete(asked, r)]
+            others = kitchen.knows(asked)
             if self.seen and asked.another and others:
                 served = None
             elif others and asked.without and not asked.wanted:

@@ -2,7 +2,7 @@
 
     kitchen = open_kitchen(cfg)  # recipes that may be shown: those of the training
     asked = kitchen.reader.read("Cuma ada tempe sama kangkung, jangan pedes ya")
-    found = kitchen.serve(asked)  # a recipe, what was changed in it, what is missing, offers
+    served = next(kitchen.ranked(asked))  # a recipe, what was changed in it, what is missing
 
 No model is asked. Bans are a hard filter: on the recipes, and on every one that was changed. That
 such a rule beats a small model at this is told in lesson 05.
@@ -50,7 +50,7 @@ class Served:
 
 
 class Shelf:
-    """Recipes of one language that may be shown, read for and searched by what is asked for."""
+    """Recipes of one language that may be shown, and what messages ask of them."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Shelf:
         self._known: dict[tuple, float] = {}  # of one request, see `named`
         self.listed = {id(r): names(r.ingredients, language) for r in self.library}
         # What a ban is looked for in: all that a recipe says.
-        self.texts = {id(r): " . ".join((r.title, *r.ingredients, *r.steps)) for r in self.library}
+        self.texts = {id(recipe): recipe.text for recipe in self.library}
 
     @cached_property
     def alike(self):
@@ -108,6 +108,10 @@ class Shelf:
             wish=" ".join([asked.wish, *(back.get(word, "") for word in asked.wish.split())]),
         )
 
+
+class Search(Shelf):
+    """Which recipes of a shelf are nearest to what is asked for, and keep to its bans."""
+
     def allowed(self, asked: Asked) -> list[Recipe]:
         """The recipes that break none of the bans, as they are or, of a dish, with less in them."""
         if not asked.without:
@@ -131,8 +135,7 @@ class Shelf:
                 gone.append(name)
             if rest is None or len(gone) > MOST:
                 return None
-        text = " . ".join((rest.title, *rest.ingredients, *rest.steps))
-        return None if self.bans.broken(asked.without, text) else tuple(gone)
+        return None if self.bans.broken(asked.without, rest.text) else tuple(gone)
 
     def named(self, asked: Asked, recipe: Recipe) -> float:
         """`_named`, once for each request and recipe."""
@@ -148,14 +151,10 @@ class Shelf:
         fewer others is nearer. What was not called a dish may be one: "bakso", if nobody said that
         it is at hand.
         """
-        lexicon, title = self.lexicon, self.lexicon.titles[recipe.recipe_id]
+        lexicon, title = self.lexicon, self.title_of(asked, recipe)
         said = {*asked.dish.split()}
         if not said and not asked.hand:
             said = {w for name in asked.wanted for w in words(name, self.language)}
-        # A fish is a fish by whatever name: what is listed counts like what the title says.
-        listed = self.listed[id(recipe)]
-        met = [n for n in asked.wanted if asked.dish and self.changer.among(n, listed)]
-        title = title | {word for name in met for word in words(name, self.language)}
         rare, strong = lexicon.rare, lexicon.strong
         weak = 0.4 if said & strong else 1.0  # of "sayur asem" both words are all there is
         weight = {w: rare[w] * (1 if w in strong else weak) for w in said if w in rare}
@@ -169,12 +168,23 @@ class Shelf:
 
     def complete(self, asked: Asked, recipe: Recipe) -> bool:
         """Whether a recipe is the dish that was asked for: no word that names it is missing."""
-        listed, title = self.listed[id(recipe)], self.lexicon.titles[recipe.recipe_id]
-        met = [name for name in asked.wanted if self.changer.among(name, listed)]
-        title = title | {word for name in met for word in words(name, self.language)}
         said = {*asked.dish.split()} - REGIONS
         strong = said & self.lexicon.strong or said  # of "nasi kuning" both words name it
-        return strong <= title and self.named(asked, recipe) > NAMED
+        return strong <= self.title_of(asked, recipe) and self.named(asked, recipe) > NAMED
+
+    def knows(self, asked: Asked) -> bool:
+        """Whether the dish that was asked for is on the shelf, bans aside."""
+        return any(self.complete(asked, recipe) for recipe in self.library)
+
+    def title_of(self, asked: Asked, recipe: Recipe) -> frozenset[str]:
+        """The words of a title; of a dish that was asked for also what is wanted and listed.
+
+        A fish is a fish by whatever name it is listed.
+        """
+        listed = self.listed[id(recipe)] if asked.dish else ()
+        met = (name for name in asked.wanted if self.changer.among(name, listed))
+        said = {word for name in met for word in words(name, self.language)}
+        return self.lexicon.titles[recipe.recipe_id] | said
 
     def score(self, asked: Asked, recipe: Recipe) -> float:
         """How near a recipe is: what it has of what was asked for, less what nobody asked for."""
@@ -215,7 +225,7 @@ class Shelf:
         return sorted(recipes, key=lambda recipe: -scores[id(recipe)])[:count]
 
 
-class Kitchen(Shelf):
+class Kitchen(Search):
     """What is served: a recipe of the shelf, changed by rule where that helps."""
 
     def task(self, asked: Asked, start: Recipe) -> Task:
@@ -315,9 +325,7 @@ class Kitchen(Shelf):
                 served, key=lambda s: self.cost(asked, s) + 0.04 * place[s.task.start.recipe_id]
             )
         for one in served:
-            recipe = one.recipe
-            text = " . ".join((recipe.title, *recipe.ingredients, *recipe.steps))
-            if not self.bans.broken(asked.without, text):
+            if not self.bans.broken(asked.without, one.recipe.text):
                 yield one
 
     def offers(self, asked: Asked) -> list[Served]:

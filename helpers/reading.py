@@ -17,14 +17,14 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 from rapidfuzz import process
 from rapidfuzz.distance import OSA
 
 from .cleaning import without_markup
 from .files import read_toml
-from .recipes import WORDS, Recipe, item_name, words
+from .recipes import WORDS, Recipe, item_name, stocked, words
 
 TABLE = read_toml("reading.toml")
 KITCHEN = read_toml("kitchen.toml")
@@ -81,6 +81,7 @@ class Bans:
 
     def __init__(self, language: str):
         self.language = language
+        self.signs = cache(self.signs)  # asked for each recipe again
         self.kinds = {
             said: key for key, t in TABLE["bans"].items() for said in t["said"].split("|")
         }
@@ -153,7 +154,7 @@ class Lexicon:
         # all of the Indonesian titles.
         weak = set(KITCHEN[language]["weak"].split())
         self.strong = ({*strong.split(), *twin_words} if strong else self.rare.keys()) - weak
-        self.heard: dict[str, str] = {}
+        self.nearest = lru_cache(2**14)(self.nearest)
 
     def _names(self, library: Sequence[Recipe]) -> dict[tuple[str, ...], str]:
         """Words -> what the library calls it: what its lists have, and what people say."""
@@ -188,20 +189,14 @@ class Lexicon:
 
     def nearest(self, word: str) -> str:
         """The known word that a misspelt one means, or the word itself."""
-        if word not in self.heard:
-            most = 0 if len(word) < 5 else 1 if len(word) < 8 else 2
-            near = process.extract(
-                word, self.spelt, scorer=OSA.distance, score_cutoff=most, limit=9
-            )
-            # People seldom miss the first letter. Of equals a common word before a food.
-            close = [
-                (far, one not in self.filler, one) for one, far, _ in near if one[0] == word[0]
-            ]
-            if len(word) == 4 and word not in self.spelt:  # "iakn": two letters changed places
-                swaps = (word[:n] + word[n + 1] + word[n] + word[n + 2 :] for n in range(3))
-                close = [(1, True, one) for one in swaps if (one,) in self.known]
-            self.heard[word] = min(close)[2] if close else word
-        return self.heard[word]
+        most = 0 if len(word) < 5 else 1 if len(word) < 8 else 2
+        near = process.extract(word, self.spelt, scorer=OSA.distance, score_cutoff=most, limit=9)
+        # People seldom miss the first letter. Of equals a common word before a food.
+        close = [(far, one not in self.filler, one) for one, far, _ in near if one[0] == word[0]]
+        if len(word) == 4 and word not in self.spelt:  # "iakn": two letters changed places
+            swaps = (word[:n] + word[n + 1] + word[n] + word[n + 2 :] for n in range(3))
+            close = [(1, True, one) for one in swaps if (one,) in self.known]
+        return min(close)[2] if close else word
 
     def tokens(self, text: str) -> list[str]:
         """The words of a text in one spelling: "udangnya" is "udang", "kentnag" is "kentang"."""
@@ -233,6 +228,11 @@ class Lexicon:
             at = max(end, at + 1)
         return found
 
+    def others(self, said: Sequence[str]) -> list[str]:
+        """The words of a row that belong to no food."""
+        inside = {at for begin, end, _ in self.foods(said) for at in range(begin, end)}
+        return [word for at, word in enumerate(said) if at not in inside]
+
     def banned(self, said: Sequence[str]) -> list[str]:
         """What a clause that is against something names: kinds of the table, else names."""
         found, at, foods = [], 0, self.foods(said)
@@ -258,8 +258,6 @@ class Clauses:
         said = sorted(self.table["numbers"], key=len, reverse=True)
         number = "|".join([r"\d{1,3}", *said])
         self.servings = re.compile(self.table["servings"].replace("NUMBER", number))
-        pantry = WORDS[lexicon.language]["pantry"]
-        self.pantry = {words(name, lexicon.language) for name in pantry}
 
     def says(self, key: str, text: str) -> re.Match | None:
         """Where a text says a pattern of the table."""
@@ -285,18 +283,18 @@ class Clauses:
                 # "alergi udang, telur, dan kacang": a list is to come.
                 # "no prawns, squid or fish"
                 listed = any(
-                    join.match(later.strip()) or join.search(later) and self.bare(later)
+                    join.match(later.strip())
+                    or join.search(later)
+                    and self.bare(self.lexicon.tokens(later))
                     for later in parts[n:]
                 )
                 found += self.clause(part, found, begin, listed)
         return found
 
-    def bare(self, part: str) -> bool:
+    def bare(self, said: Sequence[str]) -> bool:
         """Whether a part of a sentence is nothing but foods and what joins them."""
-        said, join = self.lexicon.tokens(part), self.table["join"].split()
-        inside = {at for a, b, _ in self.lexicon.foods(said) for at in range(a, b)}
-        rest = [word for at, word in enumerate(said) if at not in inside]
-        return bool(said) and not set(rest) - {*self.lexicon.bans.kinds, *join}
+        no_food = {*self.lexicon.bans.kinds, *self.table["join"].split()}
+        return bool(said) and not {*self.lexicon.others(said)} - no_food
 
     def mended(self, text: str) -> str:
         """The text with the words of an allergy as they are spelt: nobody may die of a slip."""
@@ -347,16 +345,9 @@ class Clauses:
         """Whether a clause is one more item of a list of bans: "alergi udang, kepiting"."""
         if not said or len(before) == begin or before[-1][0] not in (AGAINST, SICK):
             return False
-        inside = {at for a, b, _ in self.lexicon.foods(said) for at in range(a, b)}
-        rest = [word for at, word in enumerate(said) if at not in inside]
-        bare = not set(rest) - set(self.lexicon.bans.kinds) - set(self.table["join"].split())
         # After a ban a bare name is one more of it where what is wanted was told already.
         told = any(self.lexicon.foods(some) for side, some in before if side == FOR)
-        return bare and (listed or told or before[-1][0] == SICK)
-
-    def stocked(self, name: str) -> bool:
-        """Whether every kitchen has it: salt, oil."""
-        return words(name, self.lexicon.language) in self.pantry
+        return self.bare(said) and (listed or told or before[-1][0] == SICK)
 
 
 class Reader(Clauses):
@@ -380,7 +371,9 @@ class Reader(Clauses):
         # What it is for, each clause ended by a point.
         said = [word for side, some in clauses if side == FOR for word in [*some, "."]]
         foods = self.lexicon.foods(said)
-        named = tuple(dict.fromkeys(name for *_, name in foods if not self.stocked(name)))
+        named = tuple(
+            dict.fromkeys(name for *_, name in foods if not stocked(name, self.lexicon.language))
+        )
         wanted = tuple(n for n in named if not self.lexicon.bans.broken(without, n))
         inside = {at for begin, end, _ in foods for at in range(begin, end)}
         free = [(at, word) for at, word in enumerate(said) if at not in inside]
@@ -445,8 +438,7 @@ class Reader(Clauses):
     def bare_dish(self, said: Sequence[str]) -> bool:
         """Whether a clause is the name of a dish and nothing else."""
         lexicon, join = self.lexicon, self.table["join"].split()
-        inside = {at for a, b, _ in lexicon.foods(said) for at in range(a, b)}
-        rest = [word for at, word in enumerate(said) if at not in inside and word not in join]
+        rest = [word for word in lexicon.others(said) if word not in join]
         return any(word in lexicon.strong for word in rest) and all(w in lexicon.rare for w in rest)
 
     def dish(self, said: list[str], free: list[tuple[int, str]], have: bool) -> str:

@@ -16,7 +16,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, fields
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +44,11 @@ class Recipe:
     category: str = ""
     recipe_id: str = ""
     region: str = ""  # empty where the file names none
+
+    @property
+    def text(self) -> str:
+        """All that the recipe says: title, list and steps."""
+        return " . ".join((self.title, *self.ingredients, *self.steps))
 
 
 _INDONESIAN = read_toml("messages.toml")
@@ -234,7 +239,7 @@ def item_name(item: str) -> str:
     return re.sub(r"\s+", " ", _QUANTITY.sub("", name)).strip(" .:-*")
 
 
-@cache
+@lru_cache(2**16)  # bounded: a service reads messages with it, too
 def words(name: str, language: str) -> tuple[str, ...]:
     """The words of a name in one spelling: lower case, no plural in English, "cabe" -> "cabai"."""
     # "bawang daun" and "daun bawang" are two ways to write one thing, so phrases are replaced
@@ -286,6 +291,11 @@ def head_of(name: tuple[str, ...], language: str) -> str:
     return next((word for word in ordered if word not in WORDS[language]["parts"]), ordered[0])
 
 
+def stocked(name: str, language: str) -> bool:
+    """Whether every kitchen has it: water, salt, sugar, oil, pepper."""
+    return words(name, language) in _PANTRY[language]
+
+
 def names(items: Iterable[str], language: str) -> list[str]:
     """Distinct names of ingredient lines, in order, without what every kitchen has.
 
@@ -293,7 +303,7 @@ def names(items: Iterable[str], language: str) -> list[str]:
     """
     # A dict keeps the order and drops what comes again; `item_name` may leave nothing.
     found = dict.fromkeys(name for item in items if (name := item_name(item)))
-    return [name for name in found if words(name, language) not in _PANTRY[language]]
+    return [name for name in found if not stocked(name, language)]
 
 
 def everyday(name: str, language: str) -> str:

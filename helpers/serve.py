@@ -67,7 +67,7 @@ def page(bot: Bot) -> gr.ChatInterface:
     if not bot.cooks:
         # Sliders where a model answers freely; a recipe that is found and told needs none.
         free["additional_inputs"] = sliders(language)
-        examples = [[text, *(span[3] for span in FREE.values())] for text in examples]
+        examples = [[text, *(first for *_, first in FREE.values())] for text in examples]
     about = WORDED["description" if bot.cooks else "free_description"][language]
     texts = {"examples": examples, "description": about}
     return gr.ChatInterface(respond, **texts, **free, **WORDED["page"])
@@ -75,16 +75,10 @@ def page(bot: Bot) -> gr.ChatInterface:
 
 def sliders(language: str) -> list:
     """How a free model draws: one slider for each of FREE."""
-    low, high, step, first = range(4)
+    labels = WORDED["free"][language]
     return [
-        gr.Slider(
-            span[low],
-            span[high],
-            span[first],
-            step=span[step],
-            label=WORDED["free"][language][name],
-        )
-        for name, span in FREE.items()
+        gr.Slider(low, high, first, step=step, label=labels[name])
+        for name, (low, high, step, first) in FREE.items()
     ]
 
 
