@@ -81,7 +81,7 @@ class GgufBot(Bot):
             folder = self.cfg.artifacts / "chat" / weights[:16]
             # A folder is written whole or not at all, so one that is there can be used.
             if not folder.is_dir():
-                write_folder(folder, lambda at: export.write_gguf(self.cfg, at / "tuned.gguf"))
+                write_folder(folder, lambda at: export.chat_file(self.cfg, at / "tuned.gguf"))
             self.server = start_engine(folder / "tuned.gguf", **self.address)
             # Nothing between the two goes by a proxy, and no key means any.
             http = openai.DefaultHttpxClient(trust_env=False)

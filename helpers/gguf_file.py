@@ -1,0 +1,195 @@
+"""A merged model's folder becomes a GGUF file, which llama.cpp and Ollama read everywhere.
+
+    write_gguf(Path("merged"), Path("dapur-q8_0.gguf"), "q8_0")
+
+For the families llama, mistral, qwen2 and qwen3, with a byte-level BPE or a SentencePiece tokenizer.
+Names of tensors, fields and rounding are the `gguf` package's; the K types are rounded by llama.cpp
+itself, out of the package xllamacpp. Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import re
+from pathlib import Path
+
+import gguf
+import numpy as np
+from gguf import GGMLQuantizationType as Kind
+from safetensors.torch import load_file
+from transformers import AutoConfig, AutoTokenizer
+
+from .files import UsageError, read_json, sentence
+
+FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
+QUANTS = ("f16", "q8_0", "q4_k_m")
+# How a tokenizer cuts a text before it looks for tokens: what stands in tokenizer.json, and
+# llama.cpp's name for it.
+CUTS = {
+    r"ByteLevel": "gpt-2",
+    r"Digits ByteLevel": "smollm",
+    r"Split .*\{1,3\}.* ByteLevel": "llama-bpe",
+    r"Split .*\|\\p\{N\}\|.* ByteLevel": "qwen2",
+}
+
+
+def check_gguf(folder: Path) -> None:
+    """Raise UsageError where a model's folder cannot become a GGUF file; nothing is written."""
+    family = AutoConfig.from_pretrained(folder).model_type
+    if family not in FAMILIES:
+        raise UsageError(sentence("no_gguf", family=family, families=", ".join(FAMILIES)))
+    cut_of(folder)
+
+
+def cut_of(folder: Path) -> str:
+    """llama.cpp's name for how the folder's tokenizer cuts texts; "" for SentencePiece."""
+    tokenizer = read_json(folder / "tokenizer.json")
+    if tokenizer["model"].get("byte_fallback"):
+        return ""
+    before = tokenizer["pre_tokenizer"] or {}
+    parts = before.get("pretokenizers", [before])
+    said = []
+    for part in parts:
+        said.append(part.get("type", ""))
+        said.append(part.get("pattern", {}).get("Regex", ""))
+    told = " ".join(filter(None, said))
+    for pattern, name in CUTS.items():
+        if re.fullmatch(pattern, told, re.DOTALL):
+            return name
+    raise UsageError(sentence("no_cut", cut=told[:80]))
+
+
+def write_gguf(folder: Path, path: Path, quant: str = "q8_0") -> None:
+    """Write a model's folder (config, safetensors, tokenizer) as one GGUF file.
+
+    `quant`: f16, 2 bytes a weight; q8_0, 8 bits and one f16 scale for each 32 weights; q4_k_m, 4
+    to 6 bits by matrix, as llama.cpp's own mix has it. Raises UsageError as `check_gguf` does.
+    """
+    check_gguf(folder)
+    config = AutoConfig.from_pretrained(folder)
+    family = config.model_type.replace("mistral", "llama")  # the same blocks
+    writer = gguf.GGUFWriter(path, family)
+    write_shape(writer, config, quant)
+    write_tokenizer(writer, folder, config.vocab_size)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[family.upper()], config.num_hidden_layers)
+    for file in sorted(folder.glob("model*.safetensors")):
+        for theirs, weight in load_file(file).items():
+            name = names.get_name(theirs, try_suffixes=(".weight", ".bias"))
+            values = weight.float().numpy()
+            if family == "llama" and re.search(r"attn_[qk]\.", name):
+                values = neighbours(values, head_size(config))
+            kind = kind_of(name, values, config, quant)
+            writer.add_tensor(name, rounded(values, kind), raw_dtype=kind)
+    # A GGUF file has its parts in this order: header, fields, tensors.
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+def head_size(config) -> int:
+    """Numbers of one attention head."""
+    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+
+
+def write_shape(writer, config, quant: str) -> None:
+    """The fields that tell the model's sizes."""
+    size = head_size(config)
+    writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{quant.upper()}"])
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_key_length(size)
+    writer.add_value_length(size)
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_rope_dimension_count(size)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+
+
+def write_tokenizer(writer, folder: Path, rows: int) -> None:
+    """The fields of the tokenizer: how it cuts, its tokens and merges, its special tokens.
+
+    `rows`: of the embedding, which may have more of them than there are tokens.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    cut, added = cut_of(folder), tokenizer.added_tokens_decoder
+    writer.add_tokenizer_model("gpt2" if cut else "llama")
+    writer.add_tokenizer_pre(cut or "default")
+    called = {number: token for token, number in tokenizer.get_vocab().items()}
+    tokens = [called.get(number, f"[PAD{number}]") for number in range(rows)]
+    kinds = []
+    for number, token in enumerate(tokens):
+        if number in added:
+            special = added[number].special
+            kind = gguf.TokenType.CONTROL if special else gguf.TokenType.USER_DEFINED
+        elif number not in called:
+            kind = gguf.TokenType.UNUSED
+        elif not cut and re.fullmatch("<0x[0-9A-F]{2}>", token):
+            kind = gguf.TokenType.BYTE
+        else:
+            kind = gguf.TokenType.NORMAL
+        kinds.append(kind)
+    writer.add_token_list(tokens)
+    writer.add_token_types(kinds)
+    if not cut:
+        # SentencePiece joins the pair with the best score first: tokens stand in that order.
+        writer.add_token_scores([-float(number) for number in range(rows)])
+    special = gguf.SpecialVocab(folder, load_merges=bool(cut), n_vocab=rows)
+    special.add_to_gguf(writer, quiet=True)
+
+
+def neighbours(values: np.ndarray, size: int) -> np.ndarray:
+    """Rows of q or k, (heads * size, ...), in llama.cpp's order.
+
+    transformers rotates the two halves of a head together, llama.cpp neighbours: row i of a head
+    goes to 2i, row i + half to 2i + 1 (RoFormer, section 3.4.2).
+    """
+    halves = values.reshape(-1, 2, size // 2, *values.shape[1:])
+    return halves.swapaxes(1, 2).reshape(values.shape)
+
+
+def kind_of(name: str, values: np.ndarray, config, quant: str) -> Kind:
+    """The type in which a tensor is stored.
+
+    Vectors stay fp32: they are small, and every rounding of a norm changes all of a layer. Of
+    q4_k_m the output, and values and second MLP matrix of half the layers, get 6 bits.
+    """
+    if values.ndim == 1:
+        return Kind.F32
+    if quant != "q4_k_m":
+        return Kind[quant.upper()]
+    layers = config.num_hidden_layers
+    layer = int(name.split(".")[1]) if name.startswith("blk.") else 0
+    eighth = layers // 8
+    many = layer < eighth or layer >= 7 * layers // 8 or (layer - eighth) % 3 == 2
+    fine = name == "output.weight" or name == "token_embd.weight" and config.tie_word_embeddings
+    fine = fine or (many and re.search("attn_v|ffn_down", name))
+    # A block of a K type has 256 weights; a row that is no multiple of it gets an older type.
+    if values.shape[1] % 256:
+        return Kind.Q8_0 if fine else Kind.Q5_0
+    return Kind.Q6_K if fine else Kind.Q4_K
+
+
+def rounded(values: np.ndarray, kind: Kind) -> np.ndarray:
+    """The values in a type, (rows, bytes) where it packs several into a block."""
+    if kind not in (Kind.Q4_K, Kind.Q6_K):
+        return gguf.quants.quantize(values, kind)
+    # llama.cpp's own rounding: `gguf` reads the K types and does not write them.
+    engine = importlib.util.find_spec("xllamacpp.xllamacpp")
+    library = ctypes.CDLL(engine.origin) if engine else None
+    if not hasattr(library, "ggml_quantize_chunk"):
+        raise UsageError(sentence("no_k_types"))
+    pointer, count = ctypes.c_void_p, ctypes.c_int64
+    library.ggml_quantize_chunk.argtypes = [ctypes.c_int, pointer, pointer, *[count] * 3, pointer]
+    values = np.ascontiguousarray(values, dtype=np.float32)
+    rows, width = values.shape
+    block, size = gguf.GGML_QUANT_SIZES[kind]
+    packed = np.empty((rows, width // block * size), dtype=np.uint8)
+    where = values.ctypes.data, packed.ctypes.data
+    library.ggml_quantize_chunk(kind, *where, 0, rows, width, None)
+    return packed
