@@ -23,7 +23,7 @@ from .files import (
     write_json,
     write_text,
 )
-from .gguf_file import QUANTS, check_gguf, write_gguf
+from .gguf_file import available, check_gguf, write_gguf
 from .prompts import SYSTEM, prompt_text, system_key
 from .settings import Settings, choice
 
@@ -146,26 +146,24 @@ def modelfile(cfg: Settings, source: str) -> str:
     return text.format(cfg=cfg, first=first, asked=asked.removeprefix(first), ended=ended, **told)
 
 
-def export(cfg, quants=QUANTS, base: str = "trained", out: Path | None = None) -> dict:
+def export(cfg, quants=None, base: str = "trained", out: Path | None = None) -> dict:
     """Write merged/, a GGUF file of each type and a Modelfile into `out`, or the export folder.
 
-    Returns {"folder", "bytes": {file: size}}. The folder is written whole or not at all. Before
-    anything is written, UsageError for a base that cannot become a GGUF file (with `quants=()` it
-    need not), for a folder that holds something else, and where the disk is too small.
+    `quants`: all that can be written here, by default. Returns {"folder", "bytes": {file: size}}.
+    The folder is written whole or not at all. Before anything is written, UsageError for a base
+    that cannot become a GGUF file (with `quants=()` it need not), for a folder that holds something
+    else, and where the disk is too small.
     """
     folder, origin = out or gguf_path(cfg).parent, base_files(cfg)
-    for quant in quants:
-        choice(quant, QUANTS, "GGUF type")
+    quants = available() if quants is None else quants
     if quants:
-        check_gguf(origin)
+        check_gguf(origin, quants)
     if folder.exists() and any(folder.iterdir()) and not (folder / MARK).is_file():
         raise UsageError(sentence("not_ours", folder=folder))
     # merged/ and f16 take 2 bytes a weight, the other two less; what stands there stays until then.
     place = next(parent for parent in folder.absolute().parents if parent.is_dir())
-    need, free = (
-        (2 + 2 * len(quants)) * weight_count(origin) / 1e9,
-        shutil.disk_usage(place).free / 1e9,
-    )
+    need = (2 + 2 * len(quants)) * weight_count(origin) / 1e9
+    free = shutil.disk_usage(place).free / 1e9
     if need > free:
         raise UsageError(sentence("small_disk", need=need, free=free))
 

@@ -2,9 +2,10 @@
 
     write_gguf(Path("merged"), Path("dapur-q8_0.gguf"), "q8_0")
 
-For the families llama, mistral, qwen2 and qwen3, with a byte-level BPE or a SentencePiece tokenizer.
-Names of tensors, fields and rounding are the `gguf` package's; the K types are rounded by llama.cpp
-itself, out of the package xllamacpp. Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
+For the families llama, mistral, qwen2 and qwen3, with a tokenizer of byte-level BPE or of
+SentencePiece. Names of tensors, fields and rounding are the `gguf` package's; the K types are
+rounded by llama.cpp itself, out of the package xllamacpp.
+Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoTokenizer
 
 from .files import UsageError, read_json, sentence
+from .settings import choice
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 QUANTS = ("f16", "q8_0", "q4_k_m")
@@ -34,11 +36,34 @@ CUTS = {
 }
 
 
-def check_gguf(folder: Path) -> None:
-    """Raise UsageError where a model's folder cannot become a GGUF file; nothing is written."""
-    family = AutoConfig.from_pretrained(folder).model_type
-    if family not in FAMILIES:
-        raise UsageError(sentence("no_gguf", family=family, families=", ".join(FAMILIES)))
+def k_library():
+    """llama.cpp's library inside the package xllamacpp, if it can be called; else None."""
+    engine = importlib.util.find_spec("xllamacpp")
+    files = Path(engine.origin).parent.glob("xllamacpp*.so") if engine else ()
+    for file in files:
+        library = ctypes.CDLL(str(file))
+        if hasattr(library, "ggml_quantize_chunk"):
+            return library
+    return None
+
+
+def available() -> list[str]:
+    """The types that can be written on this machine."""
+    return [quant for quant in QUANTS if quant != "q4_k_m" or k_library()]
+
+
+def check_gguf(folder: Path, quants=()) -> None:
+    """Raise UsageError where a model's folder cannot become GGUF files; nothing is written."""
+    for quant in quants:
+        choice(quant, available(), "GGUF type")
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    if config.model_type not in FAMILIES:
+        families = ", ".join(FAMILIES)
+        raise UsageError(sentence("no_gguf", family=config.model_type, families=families))
+    # Stretched positions (Llama 3.1) take a table that is not written here.
+    stretched = config.rope_parameters.get("rope_type", "default")
+    if stretched != "default":
+        raise UsageError(sentence("no_gguf", family=stretched, families="default"))
     cut_of(folder)
 
 
@@ -66,7 +91,7 @@ def write_gguf(folder: Path, path: Path, quant: str = "q8_0") -> None:
     `quant`: f16, 2 bytes a weight; q8_0, 8 bits and one f16 scale for each 32 weights; q4_k_m, 4
     to 6 bits by matrix, as llama.cpp's own mix has it. Raises UsageError as `check_gguf` does.
     """
-    check_gguf(folder)
+    check_gguf(folder, [quant])
     config = AutoConfig.from_pretrained(folder)
     family = config.model_type.replace("mistral", "llama")  # the same blocks
     writer = gguf.GGUFWriter(path, family)
@@ -180,10 +205,7 @@ def rounded(values: np.ndarray, kind: Kind) -> np.ndarray:
     if kind not in (Kind.Q4_K, Kind.Q6_K):
         return gguf.quants.quantize(values, kind)
     # llama.cpp's own rounding: `gguf` reads the K types and does not write them.
-    engine = importlib.util.find_spec("xllamacpp.xllamacpp")
-    library = ctypes.CDLL(engine.origin) if engine else None
-    if not hasattr(library, "ggml_quantize_chunk"):
-        raise UsageError(sentence("no_k_types"))
+    library = k_library()
     pointer, count = ctypes.c_void_p, ctypes.c_int64
     library.ggml_quantize_chunk.argtypes = [ctypes.c_int, pointer, pointer, *[count] * 3, pointer]
     values = np.ascontiguousarray(values, dtype=np.float32)

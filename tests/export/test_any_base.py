@@ -16,6 +16,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from helpers import export, llamacpp, models
 from helpers.files import UsageError
+from helpers.gguf_file import QUANTS
 
 SIZES = {
     "hidden_size": 256,
@@ -107,7 +108,7 @@ def test_transformers_4_writes_the_same_tokens(made, tmp_path_factory):
 def test_smaller_types_are_smaller_and_llama_cpp_reads_them(made):
     pytest.importorskip("xllamacpp", reason="no wheel on this platform")
     cfg, _, report = made
-    sizes = [report["bytes"][export.gguf_path(cfg, quant).name] for quant in export.QUANTS]
+    sizes = [report["bytes"][export.gguf_path(cfg, quant).name] for quant in QUANTS]
     assert sizes[0] > 1.6 * sizes[1] > 1.6 * 1.4 * sizes[2]
     server = llamacpp.start_engine(export.gguf_path(cfg, "q4_k_m"))
     asked = {"prompt": [5, 6, 7], "n_predict": 4}
