@@ -158,8 +158,8 @@ def export(cfg, quants=None, base: str = "trained", out: Path | None = None) -> 
     quants = available() if quants is None else quants
     if quants:
         check_gguf(origin, quants)
-    if folder.exists() and any(folder.iterdir()) and not (folder / MARK).is_file():
-        raise UsageError(sentence("not_ours", folder=folder))
+    if out and out.exists() and any(out.iterdir()) and not (out / MARK).is_file():
+        raise UsageError(sentence("not_ours", folder=out))
     # merged/ and f16 take 2 bytes a weight, the other two less; what stands there stays until then.
     place = next(parent for parent in folder.absolute().parents if parent.is_dir())
     need = (2 + 2 * len(quants)) * weight_count(origin) / 1e9
