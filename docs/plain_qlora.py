@@ -37,10 +37,19 @@ tokenizer.pad_token, tokenizer.padding_side = tokenizer.pad_token or tokenizer.e
 
 def encode(row):
     """Ids and labels: -100 on the prompt; the last answer and its end token are learnt."""
-    turns = [m | {"role": m["role"].replace("developer", "system")} for m in row["messages"]]
-    # an answer with weight 0 is read, not learnt: the row ends at the last one that is
-    while turns[-1]["role"] != "assistant" or turns[-1].get("weight") == 0:
+    turns = []
+    for message in row["messages"]:
+        role = message["role"].replace("developer", "system")
+        turns.append(message | {"role": role, "content": message.get("content") or ""})
+    # An answer with weight 0, and a call of a tool, is read, not learnt: the row ends at the last
+    # answer that is.
+    while turns:
+        last = turns[-1]
+        if last["role"] == "assistant" and last["content"] and last.get("weight") != 0:
+            break
         turns.pop()
+    if not turns:
+        return {"input_ids": [], "labels": []}  # nothing to learn: left out below
     *chat, answer = turns
     # some models would think aloud before the answer; most templates do not know the word
     how = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
@@ -53,7 +62,7 @@ def encode(row):
 
 rows = load_dataset("json", data_files=chosen.file, split="train")
 rows = rows.map(encode, remove_columns=rows.column_names)
-rows = rows.filter(lambda row: len(row["input_ids"]) <= 512)  # a cut row would lose its end
+rows = rows.filter(lambda row: 0 < len(row["input_ids"]) <= 512)  # a cut row would lose its end
 four_bit = tf.BitsAndBytesConfig(
     load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
 )

@@ -12,7 +12,11 @@ from helpers.settings import ROOT
 SCRIPTS = Path(__file__).with_name("offline")
 LOCK = ROOT / "requirements.lock"
 TORCH_CPU = "https://download.pytorch.org/whl/cpu"  # on Linux the usual wheel brings 3 GB of CUDA
-LEFT_OUT = ".git .venv* artifacts runs work __pycache__ *.egg-info .*_cache .hypothesis".split()
+# What a class gets: the course, and nothing else that somebody keeps in its folder (a token, marks,
+# data of one's own at the top, what a link leads to).
+COURSE = "README* LICENSE* CHANGELOG* CONTRIBUTING* *.toml *.txt *.lock *.sh notebooks helpers data"
+COURSE = [*COURSE.split(), "docs", "pipeline", "tests", "benchmarks"]
+LEFT_OUT = shutil.ignore_patterns("__pycache__", ".*")
 
 
 def write_kit(folder: Path) -> Path:
@@ -25,6 +29,8 @@ def write_kit(folder: Path) -> Path:
         raise UsageError(f"{folder} is there already; name a new folder.")
 
     def fill(kit: Path) -> None:
+        # An environment that uv made has no pip; Python brings one along.
+        subprocess.run([sys.executable, "-m", "ensurepip"], capture_output=True)
         # Wheels only: on the other machine nothing is compiled.
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--only-binary", ":all:"]
         command += ["--dest", str(kit / "wheels")]
@@ -37,9 +43,14 @@ def write_kit(folder: Path) -> Path:
         ):
             if subprocess.run([*command, *wanted]).returncode:
                 raise CourseError("pip gave up, see above. No kit was written; run again.")
-        # The kit may be made inside the course: its own unfinished folder is left out of the copy.
-        left_out = shutil.ignore_patterns(*LEFT_OUT, f".{folder.name}-*")
-        shutil.copytree(ROOT, kit / "course", ignore=left_out)
+        for pattern in COURSE:
+            for path in sorted(ROOT.glob(pattern)):
+                place = kit / "course" / path.name
+                if path.is_dir() and not path.is_symlink():
+                    shutil.copytree(path, place, ignore=LEFT_OUT)
+                elif not path.is_symlink():
+                    place.parent.mkdir(exist_ok=True)
+                    shutil.copy(path, place)
         shutil.copytree(SCRIPTS, kit, dirs_exist_ok=True)
         # The wheels are for this Python, so the installer looks for it by its version.
         write_text(kit / "PYTHON.txt", "{}.{}\n".format(*sys.version_info))
