@@ -6,11 +6,17 @@ report = export.export(cfg)  # artifacts/<key>/export/: merged/, *.gguf, Modelfi
 files (gguf_file.py) are for llama.cpp and Ollama, and the Modelfile names one of them.
 """
 
+import re
 import shutil
+from itertools import groupby
 from pathlib import Path
 
 import torch
+from bitsandbytes.functional import dequantize_4bit, quantize_4bit
 from huggingface_hub import snapshot_download
+from peft import LoraConfig, PeftModel, get_peft_model, load_peft_weights, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from . import models
@@ -28,7 +34,7 @@ from .prompts import SYSTEM, prompt_text, system_key
 from .settings import Settings, choice
 
 MARK = "export.json"  # a folder that holds it was written here, and may be replaced
-LARGE = 10**9  # weights from which on a merge is made in 16 bits
+LARGE = 10**9  # weights from which on two models are not held in memory side by side
 
 
 def gguf_path(cfg: Settings, quant: str = "q8_0") -> Path:
@@ -50,38 +56,61 @@ def weight_count(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.glob("*.safetensors")) // 2
 
 
-@torch.no_grad()
-def merged_model(cfg: Settings, base: str = "trained"):
-    """The base model with lesson 03's adapter added to its weights, by PEFT, on the processor.
+def adapter_layers(folder: Path, adapter: Path) -> dict:
+    """PEFT's own layers of an adapter, by the name of the base's weight that each adds to.
 
-    `base` "trained" takes the weights as QLoRA saw them, rounded to NF4 and turned back; "full" as
-    published. One row's logits are compared with those of the adapter beside the base. Raises
-    MissingStep without an adapter, CourseError where it does not fit or the logits differ.
+    The base itself is a model without content, so that it takes no memory. Raises UsageError for an
+    adapter that does more than add to matrices (DoRA, PiSSA, OLoRA, whole modules).
     """
-    from peft import PeftModel
+    config = LoraConfig.from_pretrained(adapter)
+    plain = config.init_lora_weights in (True, False, "gaussian", "eva")
+    if config.use_dora or config.modules_to_save or config.bias != "none" or not plain:
+        raise UsageError(sentence("other_adapter", kind=config.init_lora_weights))
+    with torch.device("meta"):
+        base = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        tuned = get_peft_model(AutoModelForCausalLM.from_config(base), config)
+    layers = {}
+    for name, module in tuned.base_model.model.named_modules():
+        if isinstance(module, LoraLayer):
+            module.lora_A.to_empty(device="cpu")
+            module.lora_B.to_empty(device="cpu")
+            layers[f"{name}.weight"] = module
+    set_peft_model_state_dict(tuned, load_peft_weights(adapter, device="cpu"))
+    return layers
 
-    adapter, folder = models.require_adapter(cfg), base_files(cfg)
-    # Sums in fp32, so that a small change of a large weight is not rounded away, where that fits.
-    dtype = torch.bfloat16 if weight_count(folder) > LARGE else torch.float32
-    options = {"device_map": {"": "cpu"}, "trust_remote_code": False}
-    if choice(base, ("trained", "full"), "base") == "trained" and cfg.quantization == "nf4":
-        # Training loaded the weights in its compute dtype and rounded them from there.
-        compute = models.compute_dtype(cfg)
-        nf4 = models.nf4_config(compute)
-        packed = AutoModelForCausalLM.from_pretrained(
-            folder, dtype=compute, quantization_config=nf4, **options
-        )
-        plain = packed.dequantize(dtype=dtype).to(dtype)  # norms and embeddings too
-    else:
-        plain = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options)
-    tuned = PeftModel.from_pretrained(plain, str(adapter)).eval()
-    row = torch.arange(1, 33)[None]  # (1, tokens): any tokens will do
-    before = tuned(row).logits
-    merged = tuned.merge_and_unload()
-    change = (merged(row).logits - before).abs().max() / before.abs().max()
-    if not change < (0.05 if dtype == torch.bfloat16 else 1e-3):
-        raise CourseError(sentence("other_model", change=change.item()))
-    return merged
+
+@torch.no_grad()
+def merged_weights(cfg: Settings, folder: Path, base: str = "trained"):
+    """Yield each weight of the base in `folder` as (file, name, W + what the adapter adds in fp32).
+
+    One matrix after the other: a model that fits into memory once is small enough. `base` "trained"
+    takes W as QLoRA saw it, rounded to NF4 and turned back; "full" as published. Raises MissingStep
+    without an adapter, CourseError where it does not fit the base.
+    """
+    layers = adapter_layers(folder, models.require_adapter(cfg))
+    to_nf4 = choice(base, ("trained", "full"), "base") == "trained" and cfg.quantization == "nf4"
+    # Some files leave out the first part of a name; GPT-2 keeps its matrices turned.
+    head = min(layers).partition(".")[0] + "."
+    turned = AutoConfig.from_pretrained(folder, trust_remote_code=False).model_type == "gpt2"
+    for path in sorted(folder.glob("*.safetensors")):
+        for name, published in load_file(path).items():
+            if not published.is_floating_point():
+                raise CourseError(sentence("packed_base", file=path.name))
+            # The sum is made in fp32, where a small change of a large weight is not rounded away.
+            weight = published.float()
+            # QLoRA rounds the matrices inside the layers; embeddings, norms and head stay.
+            if to_nf4 and weight.ndim == 2 and re.search(r"\b(layers|h)\.\d", name):
+                seen = (weight.T if turned else weight).to(models.compute_dtype(cfg)).float()
+                rounded = quantize_4bit(seen, quant_type="nf4", compress_statistics=True)
+                weight = dequantize_4bit(*rounded)
+                weight = weight.T if turned else weight
+            layer = layers.pop(name, None) or layers.pop(head + name, None)
+            if layer:
+                weight = weight + layer.get_delta_weight("default").float()
+            yield path, name, weight.to(published.dtype).contiguous()
+    # A part left out would give another model, without a word.
+    if layers:
+        raise CourseError(sentence("no_layer", base=cfg.base_model, name=min(layers)))
 
 
 def save_merged(cfg: Settings, folder: Path, base: str = "trained") -> None:
@@ -90,11 +119,15 @@ def save_merged(cfg: Settings, folder: Path, base: str = "trained") -> None:
     So that transformers 4 reads it as well, the tokenizer's class has the name that both versions
     know, and the base of RoPE stands where version 4 looks for it: without it that takes 10,000.
     """
-    origin, merged = base_files(cfg), merged_model(cfg, base)
-    dtype = AutoConfig.from_pretrained(origin).dtype or torch.bfloat16
-    merged.to(dtype).save_pretrained(folder)
+    origin = base_files(cfg)
+    # One output for each file of the base, under the same name: one of them is in memory.
+    for path, weights in groupby(merged_weights(cfg, origin, base), key=lambda found: found[0]):
+        shard = {name: weight for _, name, weight in weights}
+        save_file(shard, folder / path.name, metadata={"format": "pt"})
+    for file in origin.glob("*.json"):
+        shutil.copy(file, folder)
     config = read_json(folder / "config.json")
-    config["rope_theta"] = config.get("rope_parameters", {}).get("rope_theta", 10000.0)
+    config["rope_theta"] = config.get("rope_parameters", config).get("rope_theta", 10000.0)
     write_json(folder / "config.json", config)
     # A pad token that was added has no row in the model: others shall pad with the end token.
     tokenizer = models.load_tokenizer(cfg)
@@ -106,6 +139,22 @@ def save_merged(cfg: Settings, folder: Path, base: str = "trained") -> None:
     about = read_json(folder / "tokenizer_config.json")
     about["tokenizer_class"] = "PreTrainedTokenizerFast"
     write_json(folder / "tokenizer_config.json", about)
+    if weight_count(origin) < LARGE:
+        check_same(cfg, folder, base)
+
+
+@torch.no_grad()
+def check_same(cfg: Settings, folder: Path, base: str) -> None:
+    """Raise CourseError where a merged folder's logits are not those of PEFT's own model."""
+    model = models.load_base(cfg, "none" if base == "full" else None)
+    tuned = PeftModel.from_pretrained(model, str(models.require_adapter(cfg))).eval()
+    merged = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    text = f"{SYSTEM[system_key(cfg)]} 1. Tumis bawang 5 menit. 2. Fry the onions for 5 minutes."
+    row = torch.tensor([models.load_tokenizer(cfg)(text)["input_ids"]])  # (1, tokens)
+    wanted, found = (one(row.to(one.device)).logits.float().cpu() for one in (tuned, merged))
+    change = (found - wanted).norm() / wanted.norm()
+    if not change < 0.1:
+        raise CourseError(sentence("other_model", change=change.item()))
 
 
 def chat_file(cfg: Settings, path: Path) -> None:

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from helpers import __main__ as cli
 from helpers import export, models, prompts
-from helpers.files import MissingStep, UsageError
+from helpers.files import CourseError, MissingStep, UsageError
 
 
 def with_adapter(cfg, base="full"):
@@ -60,21 +60,46 @@ def test_a_large_model_is_merged_file_by_file(copied, random_adapter, tmp_path, 
 
 
 def test_what_must_not_be_merged_is_refused(copied, tmp_path):
+    folder = copied.artifacts / "adapter"
+    adapter, config = folder / "adapter_model.safetensors", folder / "adapter_config.json"
+    whole, told = load_file(adapter), json.loads(config.read_text())
     with pytest.raises(UsageError, match="trained, full"):
-        list(export.merged_weights(copied, "nf4"))
-    adapter = copied.artifacts / "adapter" / "adapter_model.safetensors"
-    whole = load_file(adapter)
-    save_file({name.replace("layers.1", "layers.9"): w for name, w in whole.items()}, adapter)
-    with pytest.raises(AssertionError, match="does not fit.*layers.9"):
-        list(export.merged_weights(copied))
+        export.export(copied, base="nf4")
+    config.write_text(json.dumps(told | {"use_dora": True}))
+    with pytest.raises(UsageError, match="DoRA"):
+        export.export(copied)
+    config.write_text(json.dumps(told))
     weights = tmp_path / "a" / "models" / "sanity-llama" / "model.safetensors"
-    packed = {name: w.to(torch.uint8) for name, w in load_file(weights).items()}
-    save_file(packed, weights)
-    with pytest.raises(AssertionError, match="packed in 4 bits"):
-        list(export.merged_weights(copied))
+    published = load_file(weights)
+    save_file({name: w.to(torch.uint8) for name, w in published.items()}, weights)
+    with pytest.raises(CourseError, match="GPTQ"):
+        export.export(copied)
+    save_file({name: w for name, w in published.items() if "layers.1" not in name}, weights)
+    with pytest.raises(CourseError, match="layers.1"):
+        export.export(copied)
+    assert whole and not export.gguf_path(copied).parent.exists()
     adapter.unlink()
     with pytest.raises(MissingStep, match="03_qlora_training"):
-        list(export.merged_weights(copied))
+        export.export(copied)
+
+
+def test_an_adapter_with_scales_of_its_own_is_merged_as_peft_has_it(copied, tmp_path, difference):
+    """rsLoRA, and other ranks and alphas for some layers: alpha / r for all would be wrong."""
+    model = models.load_base(copied, "none")
+    config = LoraConfig(
+        r=4,
+        lora_alpha=8,
+        use_rslora=True,
+        target_modules=["q_proj", "down_proj"],
+        rank_pattern={"layers.1.self_attn.q_proj": 2},
+        alpha_pattern={"layers.0.mlp.down_proj": 32},
+    )
+    model = get_peft_model(model, config)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.1)
+    model.save_pretrained(copied.artifacts / "adapter")
+    assert difference(with_adapter(copied), merged_model(copied, tmp_path / "m")) < 1e-4
 
 
 def test_saved_with_everything_that_a_question_needs(copied, tmp_path):
@@ -133,20 +158,12 @@ def test_the_modelfile_says_what_the_chat_template_says(template, tuned_cfg, mon
 
 
 def test_the_command_writes_into_the_folder_it_is_given(tuned_cfg, monkeypatch, capsys, tmp_path):
-    """A base that is no GGUF file becomes merged/ and a Modelfile that names it."""
     monkeypatch.setenv("DAPUR_ARTIFACTS", str(tuned_cfg.artifacts_root))
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "mine.txt").write_text("no part of the export")
-    with pytest.raises(SystemExit) as ended:
-        cli.main(["export", "--profile", "sanity", "--out", str(tmp_path / "out"), "--json"])
-    assert not ended.value.code
-    told = json.loads(capsys.readouterr().out)
+    command = ["export", "--profile", "sanity", "--out", str(tmp_path / "out"), "--json"]
+    for _ in range(2):  # what it wrote itself may be written again
+        with pytest.raises(SystemExit) as ended:
+            cli.main(command)
+        assert not ended.value.code
+    told = json.loads(capsys.readouterr().out.split("\n}\n")[0] + "\n}")
     assert set(told["bytes"]) >= {"model.safetensors", "tokenizer.json", "Modelfile"}
-    assert "mine.txt" not in told["bytes"]
-    assert "FROM ./merged\n" in (tmp_path / "out" / "Modelfile").read_text()
-    assert not list((tmp_path / "out").glob("*.gguf"))
-
-
-def test_a_type_of_gguf_that_nobody_wrote_for_is_refused_by_name(copied, tmp_path):
-    with pytest.raises(UsageError, match="f16, q8_0"):
-        export.write_gguf(copied, tmp_path / "x.gguf", "q4_0")
+    assert "FROM ./dapur-id-en-q8_0.gguf\n" in (tmp_path / "out" / "Modelfile").read_text()
