@@ -42,45 +42,40 @@ def questions(language: str, folder: Path = FOLDER) -> pd.DataFrame:
     train, validation and test as committed, and from data/health_qa/more, which no model is tuned
     on: "more" written answers, "phrasing" (a question in other words, with the qa_id and the answer
     of what it rephrases), "decline" and "story" (no answer is written; told as people tell them).
-    Raises CourseError, with file and line, for an empty cell, a flag that is not yes or no, a
-    question without split, and other words for a question that is not there.
+    Raises CourseError for an empty cell, a flag that is not yes or no, a question without split,
+    and other words for a question that is not there.
     """
     choice(language, LANGUAGES, "data language")
 
     def read(name: str) -> pd.DataFrame:
-        # Every cell is read as text, and an empty one stays empty: by itself pandas would make it
-        # NaN. With a comma too many the first cell would become the row's name (index_col). Line 1
-        # are the headings.
-        rows = pd.read_csv(folder / name, dtype=str, keep_default_na=False, index_col=False)
-        rows["where"] = [f"{name}, line {number}" for number in rows.index + 2]
+        # Only an empty cell is a gap: by itself pandas would take the word "none" for one, too.
+        # With a comma too many the first cell would become the row's name (index_col).
+        rows = pd.read_csv(folder / name, keep_default_na=False, na_values="", index_col=False)
         return rows.rename(columns={language: "question"})
 
     # The committed questions, and answers that were written later. A question that splits.csv does
-    # not list gets NaN as its split.
-    written = read(f"{language}.csv").merge(read("splits.csv")[["qa_id", "split"]], how="left")
+    # not list gets NaN as its split, and a flag that is neither yes nor no None.
+    written = read(f"{language}.csv").merge(read("splits.csv"), how="left")
     written = pd.concat([written, read(f"more/{language}.csv").assign(split="more")])
+    written[FLAGS] = written[FLAGS].map({"yes": True, "no": False}.get)
     # The same questions in other words, with answer, topic and flags of the question they rephrase.
-    known = written.drop(columns=["question", "where"])
-    rows = [written, read("more/phrasings.csv").merge(known, how="left").assign(split="phrasing")]
-    # Questions without a written answer. These two are to be declined and need a doctor; a story
-    # does only where it asks for something that must be declined.
-    for name in ("refusals", "emergencies"):
-        told = read(f"more/{name}.csv")
-        rows.append(told.assign(split="decline", abstain="yes", see_doctor="yes"))
-    stories = read("more/stories.csv")
-    asks = stories["asks_for"].ne("").map({True: "yes", False: "no"})
-    rows.append(stories.assign(split="story", abstain=asks, see_doctor=asks))
-    names = ["qa_id", "question", "answer", "topic", *FLAGS, "split", "where"]
-    rows = pd.concat(rows, ignore_index=True)[names]
+    known = written.drop(columns="question")
+    phrasings = read("more/phrasings.csv").merge(known, how="left").assign(split="phrasing")
+    # Questions without a written answer. All but some stories are to be declined and need a doctor;
+    # a story does only where it asks for something that must be declined.
+    told = pd.concat([read("more/refusals.csv"), read("more/emergencies.csv")])
+    told = told.assign(split="decline", asks_for="help")
+    told = pd.concat([told, read("more/stories.csv").assign(split="story")])
+    told = told.assign(answer="", topic="", abstain=told["asks_for"].notna())
     # They are numbered by their split, each from 0: "decline-0", "story-0".
-    numbers = rows.groupby("split").cumcount().astype(str)
-    rows["qa_id"] = rows["qa_id"].fillna(rows["split"] + "-" + numbers)
+    numbers = told.groupby("split").cumcount().astype(str)
+    told = told.assign(see_doctor=told["abstain"], qa_id=told["split"] + "-" + numbers)
+    names = ["qa_id", "question", "answer", "topic", *FLAGS, "split"]
+    rows = pd.concat([written, phrasings, told], ignore_index=True)[names]
     # A row with a gap would teach the guards something wrong, so the first one stops everything.
-    gaps = (rows == "").any(axis=1) | rows["split"].isna()
-    if len(wrong := rows[gaps | ~rows[FLAGS].isin(["yes", "no"]).all(axis=1)]):
+    if len(wrong := rows[rows.isna().any(axis=1)]):
         raise CourseError(sentence("health_row", **wrong.iloc[0]))
-    rows[FLAGS] = rows[FLAGS] == "yes"
-    return rows.drop(columns="where").fillna("")
+    return rows.astype(dict.fromkeys(FLAGS, bool))
 
 
 def text_vectors(preprocessor=None):
@@ -190,37 +185,29 @@ class Library:
 
     def __init__(self, language: str):
         rows = questions(language)
-        shelf, told = (rows[rows["split"].isin(part)] for part in (SHELF, [*SHELF, "story"]))
-        self.rules, self.texts = RULES[language], TEXTS[language]
+        self.texts, self.declined = TEXTS[language], RULES[language]["declined"]
         # The guard: is this to be declined? It learns from stories too: most of them are harmless
         # and only told at length.
+        told = rows[rows["split"].isin([*SHELF, "story"])]
         self.declines = text_classifier().fit(told["question"], told["abstain"])
-        self.written = with_phrasings(shelf)
+        self.written = with_phrasings(rows[rows["split"].isin(SHELF)])
         self.vectors, self.index = search_index(self.written)
-        self.offered = self.written[:0]  # answers whose titles were shown last
+        self.offered = {}  # number -> the answer whose title was shown with it last
 
     def reply(self, message: str) -> Reply:
         """The guard's reply, a written answer with the disclaimer, or three titles to choose from.
 
         After titles the message may be one of their numbers.
         """
-        # One line, without the lone surrogates that some terminals send.
-        question = " ".join(message.encode("utf-8", "replace").decode().split())
-        titles, self.offered = self.offered, self.written[:0]
-        if question in map(str, range(1, len(titles) + 1)):
-            return self.give(titles.iloc[int(question) - 1])
-        # What may be an emergency comes before everything else: even a message that is too long or
-        # a single word must get the number of an ambulance.
+        question = message.strip()
+        offered, self.offered = self.offered, {}
+        if question in offered:
+            return self.give(offered[question])
+        # What may be an emergency comes before everything else; then what must not be answered
+        # from afar.
         if is_emergency(question):
             return Reply("emergency", self.texts["emergency"])
-        # Then the form: one whole sentence on one thing, or there is not enough to search by. A
-        # word holds a letter: "?!" is none.
-        if (n := len(question)) > (most := RULES["most_characters"]):
-            return Reply("long", self.texts["long"].format(n=n, most=most))
-        if len(re.findall(r"\S*[^\W\d_]\S*", question)) < RULES["fewest_words"]:
-            return Reply("short", self.texts["short"])
-        # What must not be answered from afar.
-        if self.declines.predict_proba([question])[0, 1] > self.rules["declined"]:
+        if self.declines.predict_proba([question])[0, 1] > self.declined:
             return Reply("decline", self.texts["decline"])
         # A far answer would sound as sure as a near one: where none is near enough three titles are
         # shown, and where all are far none is.
@@ -228,10 +215,11 @@ class Library:
         found = self.written.iloc[similar.argsort()[::-1][:3]]
         if similar.max() >= RULES["answered"]:
             return self.give(found.iloc[0])
-        self.offered = found if similar.max() >= RULES["offered"] else found[:0]
-        titles = [f"{n}. {title}" for n, title in enumerate(self.offered["question"], 1)]
-        kind = "offer" if titles else "unknown"
-        return Reply(kind, "\n".join([self.texts[kind], *titles]))
+        if similar.max() < RULES["offered"]:
+            return Reply("unknown", self.texts["unknown"])
+        self.offered = {str(n): row for n, (_, row) in enumerate(found.iterrows(), 1)}
+        titles = [f"{n}. {row['question']}" for n, row in self.offered.items()]
+        return Reply("offer", "\n".join([self.texts["offer"], *titles]))
 
     def give(self, row: pd.Series) -> Reply:
         """A written answer below its title; one that names a dose is kept back."""
@@ -240,6 +228,6 @@ class Library:
         if names_dose(row["answer"]):
             return Reply("dose", self.texts["dose"])
         # The advice to see a doctor stands above the answer, where it is read first.
-        advice = [self.texts["doctor"]] if row["see_doctor"] else []
+        advice = f"{self.texts['doctor']}\n" if row["see_doctor"] else ""
         title, end = f"[{row['question']}]", f"— {self.texts['disclaimer']}"
-        return Reply("answer", "\n".join([*advice, title, row["answer"], end]))
+        return Reply("answer", f"{advice}{title}\n{row['answer']}\n{end}")

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import functools
 import math
-from bisect import bisect_right
 from collections import namedtuple
 from dataclasses import dataclass
 
@@ -148,7 +147,7 @@ def optimizer_bytes(tensors: list[int], optimizer: str) -> int:
     """
     if "8bit" not in optimizer:
         return 8 * sum(tensors)
-    return sum(8 * n if n < 4096 else 2 * n + 2 * 4 * math.ceil(n / 256) for n in tensors)
+    return sum(8 * n if n < 4096 else 2 * n + 8 * math.ceil(n / 256) for n in tensors)
 
 
 def attention_bytes(shape: Shape, job: Job) -> int:
@@ -275,22 +274,6 @@ def plan(source, model: str | None = None, **changes) -> Plan:
     return Plan(model or values["base_model"], job, parts, sum(parts.values()))
 
 
-def recommend(source, card_gib: float, **changes) -> dict[str, int]:
-    """The largest batch, length and rank that fit `card_gib` GiB, each with the rest as asked.
-
-    0 where not even the smallest fits. `source` and `changes` as for `plan`.
-    """
-
-    def total(size: int) -> int:
-        return plan(source, **changes | {name: size}).total_bytes
-
-    found = {}
-    # The total grows with each of the three, so halving finds the border.
-    for name, limit in (("batch", 512), ("length", 32768), ("rank", 512)):
-        found[name] = bisect_right(range(1, limit + 1), card_gib * GIB, key=total)
-    return found
-
-
 def check_fits(cfg: settings.Settings) -> None:
     """Raises UsageError, with advice, when a training with these settings cannot fit.
 
@@ -302,12 +285,12 @@ def check_fits(cfg: settings.Settings) -> None:
     if cfg.device.kind == "cpu":
         room = (psutil.virtual_memory().available + used_bytes()) / GIB
     elif gpu := cuda():
-        held = gpu.memory_reserved() + RUNTIME["cuda"]  # the plan counts this process' context too
-        room = min(room, (gpu.mem_get_info()[0] + held) / GIB)
+        # The plan counts the context of this process too.
+        held = gpu.memory_reserved() + RUNTIME["cuda"]
+        room = (gpu.mem_get_info()[0] + held) / GIB
     try:
         need = plan(cfg).total_bytes / GIB
     except UsageError:  # the other lessons still run, and lesson 01 says so
         return
     if need > room:
-        largest = recommend(cfg, room)
-        raise UsageError(sentence("does_not_fit", cfg=cfg, need=need, room=room, largest=largest))
+        raise UsageError(sentence("does_not_fit", cfg=cfg, need=need, room=room))
