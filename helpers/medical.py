@@ -54,24 +54,18 @@ def questions(language: str, folder: Path = FOLDER) -> pd.DataFrame:
         return rows.rename(columns={language: "question"})
 
     # The committed questions, and answers that were written later. A question that splits.csv does
-    # not list gets NaN as its split, and a flag that is neither yes nor no None.
+    # not list gets NaN as its split.
     written = read(f"{language}.csv").merge(read("splits.csv"), how="left")
-    written = pd.concat([written, read(f"more/{language}.csv").assign(split="more")])
-    written[FLAGS] = written[FLAGS].map({"yes": True, "no": False}.get)
+    written = pd.concat([written, read(f"more/{language}.csv")])
     # The same questions in other words, with answer, topic and flags of the question they rephrase.
-    known = written.drop(columns="question")
-    phrasings = read("more/phrasings.csv").merge(known, how="left").assign(split="phrasing")
-    # Questions without a written answer. All but some stories are to be declined and need a doctor;
-    # a story does only where it asks for something that must be declined.
-    told = pd.concat([read("more/refusals.csv"), read("more/emergencies.csv")])
-    told = told.assign(split="decline", asks_for="help")
-    told = pd.concat([told, read("more/stories.csv").assign(split="story")])
-    told = told.assign(answer="", topic="", abstain=told["asks_for"].notna())
-    # They are numbered by their split, each from 0: "decline-0", "story-0".
-    numbers = told.groupby("split").cumcount().astype(str)
-    told = told.assign(see_doctor=told["abstain"], qa_id=told["split"] + "-" + numbers)
-    names = ["qa_id", "question", "answer", "topic", *FLAGS, "split"]
-    rows = pd.concat([written, phrasings, told], ignore_index=True)[names]
+    known = written.drop(columns=["question", "split"])
+    phrasings = read("more/phrasings.csv").merge(known, how="left")
+    # Questions without a written answer.
+    told = pd.concat([read(f"more/{name}.csv") for name in ("refusals", "emergencies", "stories")])
+    told = told.assign(answer="", topic="")
+    # Only what all of them have; a flag that is neither yes nor no becomes None.
+    rows = pd.concat([written, phrasings, told], join="inner", ignore_index=True)
+    rows[FLAGS] = rows[FLAGS].map({"yes": True, "no": False}.get)
     # A row with a gap would teach the guards something wrong, so the first one stops everything.
     if len(wrong := rows[rows.isna().any(axis=1)]):
         raise CourseError(sentence("health_row", **wrong.iloc[0]))
@@ -91,35 +85,11 @@ def text_vectors(preprocessor=None):
     return make_union(words, pieces)
 
 
-def text_classifier():
-    """Logistic regression on `text_vectors`; rare kinds weigh as much as frequent ones."""
-    logistic = LogisticRegression(C=20, class_weight="balanced", max_iter=2000)
-    return make_pipeline(text_vectors(), logistic)
-
-
 def stems(text: str) -> str:
     """Words in lower case without fillers and common endings (medical.toml), for the search."""
     fillers = RULES["fillers"].split()
     words = re.findall(r"[\w'-]+", text.lower().replace("’", "'"))
     return " ".join(re.sub(RULES["endings"], "", word) for word in words if word not in fillers)
-
-
-def with_phrasings(shelf: pd.DataFrame) -> pd.DataFrame:
-    """The answers that may be given, each once; `wordings`: all wordings of its question."""
-    may = shelf[~shelf["abstain"]]
-    wordings = may.groupby("qa_id")["question"].agg(" ".join)
-    return may.drop_duplicates("qa_id").join(wordings.rename("wordings"), on="qa_id")
-
-
-def search_index(answers: pd.DataFrame):
-    """Fitted vectors, and one row for each answer: two parts its wordings, one part its text.
-
-    Vectors have length 1, so the product of a question's with a row is a mean of two cosines.
-    """
-    vectors = make_pipeline(text_vectors(stems), Normalizer())
-    vectors.fit(answers["wordings"] + " " + answers["answer"])
-    wordings, texts = (vectors.transform(answers[name]) for name in ("wordings", "answer"))
-    return vectors, (2 * wordings + texts) / 3  # (answers, terms)
 
 
 def spelt_out(rule: str) -> str:
@@ -136,7 +106,7 @@ def emergency_rules() -> re.Pattern:
     """
     # Between two parts: up to so many words, as few as possible.
     between, found = rf"(?:\W+\w+){{0,{RULES['near']}}}?\W+", []
-    for rule in itertools.chain(*URGENT["rules"].values()):
+    for rule in URGENT["rules"]:
         # Each part begins at a word and may go on by up to nine letters: "dada", "dadaku".
         parts = [rf"\b(?:{part})\w{{0,9}}" for part in spelt_out(rule).split(" ~ ")]
         # People write the parts in any order, so each order is an alternative of the pattern.
@@ -154,7 +124,7 @@ def plain_letters(text: str) -> str:
 def meant(found: re.Match) -> str:
     """A word as emergency.toml spells it: "gk" as gak, "kejng" and "kejaaang" as kejang."""
     # Three letters alike, or more, are one.
-    word = re.sub(r"([^\W\d_])\1{2,}", r"\1", found[0].lower())
+    word = re.sub(r"([^\W\d_])\1{2,}", r"\1", found[0])
     word = URGENT["chat"].get(word, word)
     # A rare word with one letter missing, doubled, wrong or changed with its neighbour. Words that
     # are as near to it and mean something else are listed: "breeding" is no bleeding.
@@ -171,9 +141,9 @@ def is_emergency(text: str) -> bool:
 
 def names_dose(text: str) -> bool:
     """Whether a text holds a quantity of a medicine, in either language."""
-    dose, harmless = (spelt_out("|".join(rules)) for rules in RULES["dose"].values())
+    dose, harmless = (spelt_out("(?i)" + "|".join(rules)) for rules in RULES["dose"].values())
     # "20 g of nuts" and "brush 2x a day" look like doses, so such phrases go first.
-    return bool(re.search(dose, re.sub(harmless, " ", plain_letters(text), flags=re.I), re.I))
+    return bool(re.search(dose, re.sub(harmless, " ", plain_letters(text))))
 
 
 # A reply's kind: "answer", "offer" (three titles), or why there is no answer (a key of TEXTS).
@@ -187,11 +157,22 @@ class Library:
         rows = questions(language)
         self.texts, self.declined = TEXTS[language], RULES[language]["declined"]
         # The guard: is this to be declined? It learns from stories too: most of them are harmless
-        # and only told at length.
+        # and only told at length. Rare kinds weigh as much as frequent ones.
         told = rows[rows["split"].isin([*SHELF, "story"])]
-        self.declines = text_classifier().fit(told["question"], told["abstain"])
-        self.written = with_phrasings(rows[rows["split"].isin(SHELF)])
-        self.vectors, self.index = search_index(self.written)
+        logistic = LogisticRegression(C=20, class_weight="balanced", max_iter=2000)
+        self.declines = make_pipeline(text_vectors(), logistic)
+        self.declines.fit(told["question"], told["abstain"])
+        # The answers that may be given, each once, with all wordings of its question.
+        may = rows[rows["split"].isin(SHELF) & ~rows["abstain"]]
+        may = may.assign(wordings=may.groupby("qa_id")["question"].transform(" ".join))
+        self.written = may.drop_duplicates("qa_id")
+        # One row for each answer: two parts its wordings, one part its text. Vectors have length 1,
+        # so the product of a question's with a row is a mean of two cosines.
+        self.vectors = make_pipeline(text_vectors(stems), Normalizer())
+        self.vectors.fit(self.written["wordings"] + " " + self.written["answer"])
+        wordings = self.vectors.transform(self.written["wordings"])
+        texts = self.vectors.transform(self.written["answer"])
+        self.index = (2 * wordings + texts) / 3  # (answers, terms)
         self.offered = {}  # number -> the answer whose title was shown with it last
 
     def reply(self, message: str) -> Reply:

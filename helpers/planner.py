@@ -61,8 +61,9 @@ def find(model: str, download: bool = False) -> Shape:
         if model in shipped:
             config = AutoConfig.for_model(**shipped[model])
         else:
-            options = {"local_files_only": not download, "trust_remote_code": False}
-            config = AutoConfig.from_pretrained(model, **options)
+            config = AutoConfig.from_pretrained(
+                model, local_files_only=not download, trust_remote_code=False
+            )
         assert config.model_type in FAMILIES, f"{config.model_type} is none of {FAMILIES}"
         # A model without content: what it would hold can be counted all the same.
         with torch.device("meta"):
@@ -150,49 +151,43 @@ def optimizer_bytes(tensors: list[int], optimizer: str) -> int:
     return sum(8 * n if n < 4096 else 2 * n + 8 * math.ceil(n / 256) for n in tensors)
 
 
-def attention_bytes(shape: Shape, job: Job) -> int:
-    """What one block's attention and the norm before it keep, for the whole batch."""
-    s, heads = job.compute_bytes, shape.config.num_attention_heads
+def layer_bytes(shape: Shape, job: Job) -> tuple[int, int]:
+    """What one block keeps for the backward pass, for the whole batch: (attention, the rest)."""
+    # Bytes of a number: `s` in the arithmetic, `stream` in what goes from layer to layer.
+    s, stream, cuda = job.compute_bytes, job.rest_bytes, job.device == "cuda"
+    model, tokens = shape.config, job.batch * job.length
+    heads = model.num_attention_heads
     # Rows of different length need a padding mask.
     padding = job.padded and job.batch > 1
     # Widths of queries and of keys: in grouped attention several query heads share one key head.
     q, kv = shape.linears["q_proj"][1], shape.linears["k_proj"][1]
-    # From here on `token` adds up the bytes that one token leaves, part by part.
+    # What one token leaves in attention and in the norm before it, part by part.
     # A norm of the stream in fp32, and in Qwen3 one over queries and keys.
-    token = 4 * shape.config.hidden_size + 4
-    token += 4 * (q + kv) * (shape.config.model_type == "qwen3")
+    norm = 4 * model.hidden_size + 4
+    token = norm + 4 * (q + kv) * (model.model_type == "qwen3")
     # Queries, keys, values, output of attention; with a padding mask keys and values are repeated
     # for each query head.
     # The last term is one fp32 number for each head, the sum in its softmax (its log-sum-exp).
     token += s * 2 * (q + (q if padding else kv)) + 4 * heads
     # Plain attention keeps the scores of every head: softmax in fp32, and cast for the product.
-    if job.device == "cpu":
+    if not cuda:
         token += (4 + s * (s < 4)) * heads * job.length
     # The mask is no matter of one token: a number for each pair of positions in each row.
-    mask = job.batch * job.length**2 * s if padding else 0
-    return job.batch * job.length * token + mask
-
-
-def layer_bytes(shape: Shape, job: Job) -> int:
-    """Activations that one block keeps for the backward pass, for the whole batch."""
-    # Bytes of a number: `s` in the arithmetic, `stream` in what goes from layer to layer.
-    s, stream, cuda = job.compute_bytes, job.rest_bytes, job.device == "cuda"
-    inputs = {name: shape.linears[name][0] for name in job.targets}
-    # Of one token, besides attention: the norm before the MLP, in fp32.
-    token = 4 * shape.config.hidden_size + 4
-    # The gated MLP: gate, its activation, up.
-    token += 3 * shape.config.intermediate_size * stream
+    attention = tokens * token + s * tokens * job.length * padding
+    # And the rest: the norm before the MLP, and the gated MLP: gate, its activation, up.
+    token = norm + 3 * model.intermediate_size * stream
     # What the adapters read.
     # They keep it because the gradient of A is computed from it.
+    inputs = {name: shape.linears[name][0] for name in job.targets}
     if job.dropout:  # the dropped input of each, and its mask
-        token += sum(n * (s + (1 if cuda else stream)) for n in inputs.values())
+        token += sum(inputs.values()) * (s + (1 if cuda else stream))
     elif s < 4 and (stream == 4 or not cuda):  # each adapter's own 16-bit copy
         token += s * sum(n for name, n in inputs.items() if not (cuda and name == "o_proj"))
     else:  # one tensor for layers that share it; o_proj reads what attention keeps anyway
         for readers in (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("down_proj",)):
             token += s * max((inputs[name] for name in readers if name in inputs), default=0)
     token += s * job.rank * len(inputs)  # between A and B
-    return attention_bytes(shape, job) + job.batch * job.length * token
+    return attention, tokens * token
 
 
 def step_bytes(shape: Shape, job: Job) -> dict[str, int]:
@@ -207,12 +202,13 @@ def step_bytes(shape: Shape, job: Job) -> dict[str, int]:
     width, mlp = tokens * model.hidden_size, tokens * model.intermediate_size
     # What forward leaves for backward: all of it, or with checkpointing the input of each layer;
     # then one layer at a time is computed again.
-    layer = layer_bytes(shape, job)
+    attention, rest = layer_bytes(shape, job)
+    layer = attention + rest
     casts = adapters * s if s < 4 else 0  # autocast's 16-bit copies of the adapters
     kept, rebuilt = model.num_hidden_layers * layer + casts, 0
     # Before the first adapter nothing has a gradient, so nothing is kept.
     if not {"q_proj", "k_proj", "v_proj", "o_proj"} & set(job.targets):
-        kept -= attention_bytes(shape, job)
+        kept -= attention
     if job.checkpointing:
         kept, rebuilt = model.num_hidden_layers * stream * width, layer + casts
     # The norm behind the last layer keeps its input in fp32.
@@ -256,22 +252,23 @@ def plan(source, model: str | None = None, **changes) -> Plan:
     if isinstance(source, str):
         profiles = settings.profiles()
         values = profiles[settings.choice(source, profiles, "profile")]
-        # "auto" is decided on the machine: until then bf16 on a GPU, and what takes most on a CPU
-        device, dtype = ("cuda", "bfloat16") if values["needs_cuda"] else ("cpu", "float32")
-        if values["compute_dtype"] != "auto":
-            dtype = values["compute_dtype"]
+        device, dtype = "cuda" if values["needs_cuda"] else "cpu", values["compute_dtype"]
+        # That is decided on the machine: until then bf16 on a GPU, and what takes most on a CPU.
+        if dtype == "auto":
+            dtype = "bfloat16" if device == "cuda" else "float32"
     else:
         values, device, dtype = vars(source), source.device.kind, settings.dtype_name(source)
     # The fields of Job, under the names that a profile gives them; then what the caller changes.
     known = {name: values[name] for name in ("rank", "targets", "dropout", "batch", "optimizer")}
     known |= {"device": device, "dtype": dtype, "length": values["max_length"]}
     known |= {"checkpointing": values["gradient_checkpointing"]} | changes
-    shape = find(model or values["base_model"])
+    model = model or values["base_model"]
+    shape = find(model)
     if known["targets"] == "all-linear":
         known["targets"] = list(shape.linears)
     job = Job(**known)
     parts = step_bytes(shape, job)
-    return Plan(model or values["base_model"], job, parts, sum(parts.values()))
+    return Plan(model, job, parts, sum(parts.values()))
 
 
 def check_fits(cfg: settings.Settings) -> None:
