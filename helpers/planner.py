@@ -70,8 +70,6 @@ def find(model: str, download: bool = False) -> Shape:
             empty = AutoModelForCausalLM.from_config(config)
     except Exception as problem:  # the libraries' errors differ by version and by what is wrong
         raise UsageError(f"{model} cannot be planned; measure it instead: {problem}") from problem
-    # A head tied to the embedding is one matrix, and is counted once.
-    empty.tie_weights()
     # All blocks are alike, so the first tells the layers of each: q_proj, k_proj, ... down_proj.
     linears = {
         name.rpartition(".")[2]: (layer.in_features, layer.out_features)

@@ -96,7 +96,7 @@ def test_three_titles_are_offered_when_unsure_and_a_number_picks_one(room):
 KINDS = {
     "emergency": ["exit nyeri dada", "kejang " * 200, "Ayah pingsan, obat apa? he can't breathe"],
     "decline": ["Berapa butir parasetamol yang boleh saya minum sehari?"],
-    "unknown": ["Siapa presiden pertama Indonesia?", "Gimana caranya, ya?", "", "\ud800", "kjang"],
+    "unknown": ["Siapa presiden pertama Indonesia?", "Gimana caranya, ya?", "", "\ud800", "12 34"],
 }
 
 
