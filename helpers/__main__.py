@@ -134,7 +134,7 @@ def validate_jsonl(file: Path, train: Path | None = None, as_json: Json = False)
 def predict(profile: Profile = "auto", model: str = "", card: float = 0, as_json: Json = False):
     """Predict the memory of a training, part by part, from the model's config alone.
 
-    --model: another base, a hub name or a folder. --card: does it fit so many GiB, and what would?
+    --model: another base, a hub name or a folder. --card: does it fit so many GiB?
     """
     # "auto" is what a lesson would take on this machine.
     if profile == "auto":
@@ -145,10 +145,8 @@ def predict(profile: Profile = "auto", model: str = "", card: float = 0, as_json
     found = planner.plan(profile, model=model or None)
     report = {"profile": profile, "model": found.model, "job": vars(found.job)}
     report |= {"parts": found.parts, "total_bytes": found.total_bytes}
-    # with a card: does it fit there, and how far could batch, length or rank go?
     if card:
         report["fits"] = found.total_bytes <= card * planner.GIB
-        report["largest"] = planner.recommend(profile, card, model=model or None)
     tell(report, as_json)
 
 
