@@ -67,7 +67,7 @@ class MemoryMonitor:
         # What earlier work needed is none of this peak.
         if gpu := cuda():
             gpu.reset_peak_memory_stats()
-        self.peak = used_bytes()
+        self.peak = 0
         self.stop = threading.Event()
         # A daemon thread: a monitor that nobody stops does not keep the program from ending.
         self.thread = threading.Thread(target=self.watch, daemon=True)

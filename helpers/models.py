@@ -75,11 +75,12 @@ def prepare_packaged(folder: Path) -> None:
     # One GGUF file holds weights, configuration and tokenizer, and transformers reads all three.
     options = {"gguf_file": gguf.name, "trust_remote_code": False}
     tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, **options)
-    if hasattr(transformers, "GgufConfig"):  # before transformers 5.17 it always unpacked
-        options["quantization_config"] = transformers.GgufConfig(dequantize=True)
     # In 16 bits on disk, as models on the hub are; 4 bits come at loading, where asked for.
     model = transformers.AutoModelForCausalLM.from_pretrained(
-        gguf.parent, dtype=torch.bfloat16, **options
+        gguf.parent,
+        dtype=torch.bfloat16,
+        quantization_config=transformers.GgufConfig(dequantize=True),
+        **options,
     )
     # Padding gets a token of its own, and the model's configuration says so too. Some versions of
     # transformers (5.17) take the file's beginning token for its end.
@@ -88,10 +89,6 @@ def prepare_packaged(folder: Path) -> None:
         config.pad_token_id, config.eos_token_id = tokenizer.pad_token_id, tokenizer.eos_token_id
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    # Where it comes from, with the checksum of what was read.
-    package = f"{PACKAGE} {importlib.metadata.version(PACKAGE)}"
-    source = {"package": package, "file": gguf.name, "sha256": files.sha256(gguf)}
-    files.write_json(folder / "SOURCE.json", source)
 
 
 def prepare_sanity(folder: Path) -> None:

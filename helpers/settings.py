@@ -156,7 +156,6 @@ class Settings(ProfileValues):
     task: str  # what is learnt, one of TASKS
     data_language: str  # of the recipes that are read
     seed: int
-    run_solutions: bool
     smoke: bool  # a few rows and steps that only try out whether everything runs
     device: Device
     data_dir: Path
@@ -209,7 +208,7 @@ class Settings(ProfileValues):
         """Plain values, without paths of this machine, for reports and model cards."""
         told = {"data": self.data_name, "data_hash": self.data_hash, "device": self.device.name}
         values = vars(self) | told
-        for name in ("data_dir", "artifacts_root", "run_solutions", "reason", "smoke"):
+        for name in ("data_dir", "artifacts_root", "reason", "smoke"):
             del values[name]
         # A model's own folder is named, its place on this machine is not.
         if Path(self.base_model).is_absolute():
@@ -299,7 +298,6 @@ def load(
     language: str = "id",
     task: str = "auto",
     seed: int = 42,
-    run_solutions: bool = False,
     data_dir: str | Path | None = None,
     base_model: str | None = None,
     artifacts_root: str | Path | None = None,
@@ -318,14 +316,11 @@ def load(
     choice(language, LANGUAGES, "language")
     choice(task, ["auto", *TASKS], "task")
     set_language(language)
-    # The profile: asked for, or the one for this machine. A runner that has chosen already hands
-    # its choice on by name, so the reason depends on the outcome alone.
+    # The profile: asked for, or the one for this machine.
     device = find_device()
     automatic = profile_for(device, table)
     profile = automatic if profile == "auto" else profile
-    here = f"{device.name} ({device.memory_gb:.0f} GB)"
-    told = f"pilihan otomatis untuk {here} adalah {automatic}"
-    reason = tr(told, f"the automatic choice for {here} is {automatic}")
+    reason = f"{device.name} ({device.memory_gb:.0f} GB), auto: {automatic}"
     # A machine that is too small says so now, not in the middle of a training.
     values = table[profile]
     check_machine(profile, values, device)
@@ -337,8 +332,8 @@ def load(
         reason += tr(f"; {base} menggantikan {usual}", f"; {base} takes the place of {usual}")
     reason += f"; {device.note}" if device.note else ""
     # The data. A folder without CSVs is refused here, before a lesson has begun.
-    folder = Path(data_dir or os.environ.get("DATA_DIR") or OWN).expanduser().resolve()
-    task, folder, data_language = data_for(task, folder, language)
+    asked = data_dir or os.environ.get("DATA_DIR") or OWN
+    task, folder, data_language = data_for(task, asked, language)
     smoke = os.environ.get("DAPUR_SMOKE") == "1"
     values |= {"base_model": base} | (values["smoke_run"] if smoke else {})
     for name in CHOOSING:
@@ -353,7 +348,6 @@ def load(
         task=task,
         data_language=data_language,
         seed=seed,
-        run_solutions=run_solutions,
         smoke=smoke,
         device=device,
         data_dir=folder,
@@ -374,13 +368,14 @@ def check_machine(profile: str, values: dict, device: Device) -> None:
         raise UsageError(sentence("low_memory", profile=profile, need=need_gb, free=free_gb))
 
 
-def data_for(task: str, folder: Path, language: str) -> tuple[str, Path, str]:
+def data_for(task: str, asked: str | Path, language: str) -> tuple[str, Path, str]:
     """Task, folder of the data, and the data's language.
 
     "auto" is the translation "id-en" where the data are in both languages, else "recipe". Recipes
     of one language tell it by their words: those of the largest file. UsageError for a folder
     without CSVs, and where a translation is asked for and the data are in one language.
     """
+    folder = Path(asked).expanduser().resolve()
     if not folder.is_dir() or not csv_files(folder):
         raise UsageError(
             f"DATA_DIR={folder} is no folder that holds a .csv file; see data/DATA_CARD.md"

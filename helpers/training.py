@@ -440,7 +440,7 @@ def save(folder: Path, trainer, tokenizer, cfg: Settings, summary: dict, text=""
     dataset that it learnt, the profile's recipes by default.
     """
     # A base model is named, not where it lies on this machine.
-    told = cfg.as_dict()
+    told = cfg.as_dict() | {"data": data or cfg.data_name}
     base = told["base_model"]
     if base == "packaged":
         base = f"HuggingFaceTB/{PACKAGED_NAME}"
@@ -449,11 +449,8 @@ def save(folder: Path, trainer, tokenizer, cfg: Settings, summary: dict, text=""
     about = ModelCardData(
         base_model=base,
         library_name="peft",
-        pipeline_tag="text-generation",
-        license="other" if " " in licence else licence,
+        license=licence,
         language=cfg.data_language,
-        datasets=[data or cfg.data_name],
-        tags=["lora", "qlora", "dapur-llm"],
     )
     # With the hash of lesson 02's rows, by which `require_adapter` finds an adapter out of date.
     summary |= {"versions": VERSIONS, "rows": models.rows_hash(cfg), "task": cfg.task}

@@ -200,7 +200,7 @@ def test_an_unreachable_base_model_falls_back_to_the_packaged_one_and_says_so(mo
     monkeypatch.setattr(settings, "find_device", lambda: Device("cuda", "RTX 3070", 7.8))
     cfg = settings.load("auto", "en")
     assert (cfg.profile, cfg.base_model) == ("gpu-8gb", "packaged")
-    automatic = "the automatic choice for RTX 3070 (8 GB) is gpu-8gb"
+    automatic = "RTX 3070 (8 GB), auto: gpu-8gb"
     assert cfg.reason == f"{automatic}; packaged takes the place of Qwen/Qwen3-1.7B"
     assert settings.load("gpu-8gb", "en").reason == cfg.reason, "however its name came"
 
@@ -256,8 +256,8 @@ def test_a_lesson_begins_with_its_parameters_and_keeps_its_results(tmp_path, mon
     with pytest.raises(ValueError, match="finite"):
         course.record("broken", float("nan"))
     course.start_records("scratch")
-    found = (cfg.profile, cfg.language, cfg.task, cfg.seed, cfg.run_solutions)
-    assert found == ("sanity", "en", "en-id", 7, True)
+    found = (cfg.profile, cfg.language, cfg.task, cfg.seed)
+    assert found == ("sanity", "en", "en-id", 7)
     (row,) = read_json(cfg.artifacts / "results" / "00_start.json")
     assert (row["notebook"], row["name"], row["value"], row["n"]) == (
         "00_start",

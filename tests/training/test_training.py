@@ -488,8 +488,7 @@ def test_a_saved_adapter_is_whole_carries_a_card_and_answers_like_the_one_in_mem
     data = card.data.to_dict()
     assert data["language"] == "id", "of its recipes, not of the lesson"
     assert data["base_model"] == "sanity" and data["library_name"] == "peft"
-    assert data["license"] == "gemma" and data["datasets"] == [cfg.data_name]
-    assert {"lora", "qlora", "dapur-llm"} <= set(data["tags"])
+    assert data["license"] == "gemma"
     for part in (cfg.data_hash, "learning_rate", "What it is for.", "'torch'"):
         assert part in card.text
     assert str(tmp_path) not in str(card) and "More Information" not in card.text
