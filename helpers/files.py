@@ -64,11 +64,6 @@ def printable(text: str) -> str:
     return "".join(c for c in text if c.isprintable() or c in "\n\t")
 
 
-def first_line(problem: BaseException) -> str:
-    """The first line of what an exception says, or its type's name where it says nothing."""
-    return str(problem).strip().partition("\n")[0] or type(problem).__name__
-
-
 # No right, or a disk that is full or read-only: nothing that a traceback would explain.
 UNWRITABLE = {errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EROFS}
 

@@ -11,7 +11,7 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import dataclass, make_dataclass, replace
+from dataclasses import dataclass, make_dataclass
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -68,37 +68,37 @@ def torch_refusal(card: str) -> str:
 
 def find_device() -> Device:
     """The first visible GPU that torch computes on, or the processor. Does not import torch."""
-    # What there is in any case: the processor and its RAM.
-    ram = psutil.virtual_memory().total / 1e9
-    cores = psutil.cpu_count(logical=False) or 1
-    products = "bf16 products" if bf16_products() else "no bf16 products"
-    cpu = Device("cpu", f"CPU, {cores} cores, {products}", ram)
     # NVML counts cards by their place on the bus; CUDA by itself counts the fastest first.
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
-    # An empty list or -1 hides every card: somebody wants the processor.
-    if chosen in ("", "-1"):
-        return cpu
+    note = ""
     try:
-        # NVML is the driver's own library.
-        pynvml.nvmlInit()
-        # A card may be named by its number or by its UUID, a part of one ("MIG-...") by that alone.
-        if chosen.isdigit():
-            card = pynvml.nvmlDeviceGetHandleByIndex(int(chosen))
-        else:
-            card = pynvml.nvmlDeviceGetHandleByUUID(chosen)
-        name = pynvml.nvmlDeviceGetName(card)
-        memory = pynvml.nvmlDeviceGetMemoryInfo(card)
-        capability = tuple(pynvml.nvmlDeviceGetCudaComputeCapability(card))
+        # An empty list or -1 hides every card: somebody wants the processor.
+        if chosen not in ("", "-1"):
+            # NVML is the driver's own library. A card may be named by its number or by its UUID, a
+            # part of one ("MIG-...") by that alone.
+            pynvml.nvmlInit()
+            if chosen.isdigit():
+                card = pynvml.nvmlDeviceGetHandleByIndex(int(chosen))
+            else:
+                card = pynvml.nvmlDeviceGetHandleByUUID(chosen)
+            name = pynvml.nvmlDeviceGetName(card)
+            memory_gb = pynvml.nvmlDeviceGetMemoryInfo(card).total / 2**30
+            capability = pynvml.nvmlDeviceGetCudaComputeCapability(card)
+            # Windows gets a torch without CUDA unless it is asked for another, which is found by
+            # trying alone.
+            note = torch_refusal(name)
+            if not note:
+                return Device("cuda", name, memory_gb, tuple(capability))
     # A machine without a driver is no news; a driver that does not work is.
     except pynvml.NVMLError_LibraryNotFound:
-        return cpu
+        pass
     except pynvml.NVMLError as problem:
-        return replace(cpu, note=f"card {chosen}: the driver answers with an error: {problem}")
-    # Windows gets a torch without CUDA unless it is asked for another: this too is found by trying.
-    if refusal := torch_refusal(name):
-        return replace(cpu, note=refusal)
-    return Device("cuda", name, memory.total / 2**30, capability)
+        note = f"card {chosen}: the driver answers with an error: {problem}"
+    ram = psutil.virtual_memory().total / 1e9
+    cores = psutil.cpu_count(logical=False) or 1
+    products = "bf16 products" if bf16_products() else "no bf16 products"
+    return Device("cpu", f"CPU, {cores} cores, {products}", ram, note=note)
 
 
 def bf16_products() -> bool:
