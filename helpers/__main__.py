@@ -173,7 +173,7 @@ def monitor(seconds: float = 30, as_json: Json = False) -> None:
     with suppress(KeyboardInterrupt):
         # nvidia-smi counts in MiB. Where it knows no card, the machine's RAM is watched.
         while time.monotonic() < end:
-            seen = {f"GPU {c['index']}": int(c["memory.used"]) * 2**20 for c in memory.gpus()}
+            seen = {f"GPU {c['index']}": int(c["memory.used [MiB]"]) * 2**20 for c in memory.gpus()}
             for device, used in (seen or {"RAM": psutil.virtual_memory().used}).items():
                 peaks[device] = max(peaks.get(device, 0), used)
             time.sleep(1)

@@ -25,7 +25,7 @@ from .pairs import most_tokens, saved_pairs
 from .prompts import prompt_ids, prompt_messages
 from .recipes import Recipe
 from .settings import Settings
-from .show import num
+from .show import num, tr
 from .translator import CUT, Translator, looks_pasted, read_pasted
 
 MOST_CONTEXT = 4096  # tokens of prompt and answer together: more takes minutes to read on a CPU
@@ -102,7 +102,7 @@ class Conversation:
         Raises UsageError where the question is empty, or too long even without earlier turns.
         """
         if not question:
-            raise UsageError("Pesannya masih kosong.", "The message is empty.")
+            raise UsageError(tr("Pesannya masih kosong.", "The message is empty."))
         # The newest question always goes, and has to fit alone. Room is what the model holds less
         # the tokens that its answer may take.
         chat, kept = self.messages(question), 0
@@ -131,7 +131,7 @@ class Conversation:
         """
         # Not waited for: whoever asks meanwhile is told so at once.
         if not self._writing.acquire(blocking=False):
-            raise UsageError("Jawaban lain masih ditulis.", "Another answer is being written.")
+            raise UsageError(tr("Jawaban lain masih ditulis.", "Another answer is being written."))
         # From here to the end of the answer nobody else writes.
         try:
             # A fresh event, so that a stop of the answer before does not end this one.

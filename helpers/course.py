@@ -196,10 +196,11 @@ def start(
     """Begin lesson `name`: settings, language switch, and a line on profile and expected minutes.
 
     Quietens library progress bars, which leave clutter in a saved notebook. Does not import torch.
+    `run_solutions` is a parameter of every notebook; nothing here depends on it.
     """
     quiet()
     # Profile, task, model and data; a model of the course needs no network at all.
-    cfg = settings.load(profile, language, task, seed, run_solutions)
+    cfg = settings.load(profile, language, task, seed)
     here = cfg.base_model in ("packaged", "sanity")
     if here:
         os.environ.setdefault("HF_HUB_OFFLINE", "1")

@@ -25,7 +25,7 @@ from fastapi import FastAPI  # noqa: E402
 from fastapi.responses import JSONResponse  # noqa: E402
 
 from .chat import Bot, Turn  # noqa: E402
-from .files import CourseError, UsageError, first_line, read_toml  # noqa: E402
+from .files import CourseError, UsageError, read_toml  # noqa: E402
 from .llamacpp import GgufBot  # noqa: E402
 
 # What the page and the terminal say, by language, and Gradio's options.
@@ -111,7 +111,7 @@ def create_app(bot: Bot, auth: str = "") -> FastAPI:
             bot.conversation(plain=True, answer_tokens=1).say(question)
             state["ready"] = True
         except Exception as problem:  # nobody would see it in this thread
-            state["problem"] = first_line(problem)
+            state["problem"] = str(problem) or repr(problem)
             print(f"⚠️ {state['problem']}", flush=True)
 
     # `async`, so it runs in the event loop and need not wait for a thread that writes an answer.

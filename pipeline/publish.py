@@ -16,7 +16,6 @@ from helpers.course import NOTEBOOKS
 from helpers.files import (
     CourseError,
     UsageError,
-    first_line,
     read_json,
     write_folder,
     write_json,
@@ -40,7 +39,7 @@ def read_notebook(path: Path):
     try:
         return nbformat.read(path, 4)
     except (OSError, ValueError, nbformat.ValidationError) as problem:
-        raise UsageError(f"{path} is not a notebook: {first_line(problem)[:120]}") from None
+        raise UsageError(f"{path} is not a notebook: {problem!r:.120}") from None
 
 
 def write_notebook(nb, path: Path) -> None:
