@@ -108,6 +108,8 @@ def bf16_products() -> bool:
 
     Linux lists what a processor can do; elsewhere it counts as one that cannot.
     """
+    if "AVX2" in os.environ.get("ONEDNN_MAX_CPU_ISA", ""):
+        return False  # as if it could not: how the slower profile is tried
     listed = Path("/proc/cpuinfo")
     return listed.is_file() and bool(re.search(r"\b(avx512_|amx_)?bf16\b", listed.read_text()))
 
