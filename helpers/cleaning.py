@@ -29,7 +29,6 @@ PATTERNS = {name: "|".join(parts) for name, parts in _TEXTS["patterns"].items()}
 # Words in the keys of a dict, in the order of a written item.
 AMOUNTS, NAMES = _TEXTS["keys"]["quantity"], _TEXTS["keys"]["name"]
 TOLD = _TEXTS["told"]
-EDGES = " -–—,;"  # what stands around an item and is no part of it
 BROKEN_LIST = "\ufdd0"  # stands for a list that cannot be read; Unicode gives it to no character
 MARKER = PATTERNS["marker"]  # control tokens of chat templates
 # Where a cell is read by itself: Python's expressions for tags, entities and so on.
@@ -260,11 +259,8 @@ def clean_chunk(chunk: pd.DataFrame) -> tuple[pd.DataFrame, list[dict], Counter]
     # Rows with a reason leave for the report, with the beginning of their title.
     dropped = table.assign(reason=reason, title=table["title"].str.slice(0, 80))[reason != ""]
     dropped = dropped[["line", "reason", "title"]].to_dict("records")
-    # Fixes under the names of the report
-    done = Counter()
-    for name, told in TOLD.items():
-        done[told] += fixes[name]
-    return table[reason == ""].reset_index(drop=True), dropped, +done
+    # `+` leaves out the fixes that never happened.
+    return table[reason == ""].reset_index(drop=True), dropped, +fixes
 
 
 def matches(text: pa.Array, names: str) -> np.ndarray:
@@ -281,9 +277,7 @@ def mended(text: pa.Array, names: str, fixes: Counter) -> pa.Array:
     for name in names.split():
         # Take out the cells in which the pattern is found.
         mask, new = matches(text, name), NEW[name]
-        if not mask.any():
-            continue
-        cells = text.filter(pa.array(mask))
+        cells = text.filter(mask)
         # A function mends one cell at a time in Python, a text replaces the pattern inside Arrow.
         if callable(new):
             cells = pa.array(map(new, cells.to_pylist()), pa.string())
@@ -291,7 +285,8 @@ def mended(text: pa.Array, names: str, fixes: Counter) -> pa.Array:
             cells = pc.replace_substring_regex(cells, PATTERNS[name], new)
         # Back to their places; a fix is counted where the text differs, not where it was searched.
         after = pc.replace_with_mask(text, mask, cells)
-        fixes[name] += pc.sum(pc.not_equal(text, after)).as_py()
+        if name in TOLD:
+            fixes[TOLD[name]] += int(np.count_nonzero(pc.not_equal(text, after)))
         text = after
     return text
 
@@ -302,19 +297,17 @@ def one_item_a_line(text: pa.Array, fixes: Counter, steps: bool) -> tuple[pa.Arr
     lists = pc.split_pattern(text, "\n")
     lines, rows = pc.list_flatten(lists), pc.list_parent_indices(lists).to_numpy()
     # Numbers before the items go, and items of signs alone.
-    items = mended(pc.utf8_trim(lines, EDGES), "scrubbed bold", fixes)
-    items = mended(pc.utf8_trim(items, " "), "mark glued", fixes)
-    items = mended(pc.utf8_trim(items, EDGES), "only_signs", fixes)
+    items = mended(lines, "edges scrubbed bold blank mark glued edges only_signs", fixes)
     # What is empty by now falls out, then the headings: whether a line is one depends on the next.
     full = pc.not_equal(items, "")
     lines, items, rows = lines.filter(full), items.filter(full), rows[np.asarray(full)]
     heading = headings(lines, items, rows, steps)
-    fixes["heading"] += int(heading.sum())
-    items, rows = items.filter(pa.array(~heading)), rows[~heading]
+    fixes["section headings removed"] += int(np.count_nonzero(heading))
+    items, rows = items.filter(~heading), rows[~heading]
     # The items that stay, put together again by cell: an Arrow list column is its items and the
     # offsets at which each cell begins, (cells + 1,).
     counts = np.bincount(rows, minlength=len(text))
-    offsets = pa.array(np.concatenate([[0], np.cumsum(counts)]), pa.int32())
+    offsets = pa.array(np.cumsum([0, *counts]), pa.int32())
     return pc.binary_join(pa.ListArray.from_arrays(offsets, items), "\n"), counts
 
 
@@ -324,7 +317,7 @@ def headings(lines: pa.Array, items: pa.Array, rows: np.ndarray, steps: bool) ->
     A heading has something below it, tells no amount, and is no item of a list with bullets.
     """
     # The words themselves, without the signs around them.
-    words = pc.utf8_trim(mended(items, "sign", Counter()), " ")
+    words = mended(items, "sign blank", Counter())
     # Whether the next line is of the same cell, and whether both have bullets.
     below = np.append(rows[1:] == rows[:-1], False)
     bullet = matches(lines, "bullet")
@@ -332,7 +325,7 @@ def headings(lines: pa.Array, items: pa.Array, rows: np.ndarray, steps: bool) ->
     # A known word is a heading also where it stands alone ("Topping"). Another one needs a sign
     # in front or a colon behind, and not the bullet of the line below. "1 buah jeruk, ambil
     # airnya:" tells an amount, and among steps "Haluskan:" is one.
-    bare = pc.utf8_trim(lines, EDGES)
+    bare = mended(lines, "edges", Counter())
     colon = matches(bare, "colon")
     known = matches(words, "section") & (below | colon)
     other = (colon | matches(bare, "signed")) & below & ~listed & ~matches(words, "amount")
