@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import ast
 import html
-import json
 import re
 import unicodedata
 import warnings
@@ -26,8 +25,8 @@ from .files import read_toml
 
 _TEXTS = read_toml("cleaning.toml")
 PATTERNS = {name: "|".join(parts) for name, parts in _TEXTS["patterns"].items()}
-# Words in the keys of a dict, in the order of a written item.
-AMOUNTS, NAMES = _TEXTS["keys"]["quantity"], _TEXTS["keys"]["name"]
+# Words in the keys of a dict.
+AMOUNTS, NAMES = set(_TEXTS["keys"]["quantity"]), set(_TEXTS["keys"]["name"])
 TOLD = _TEXTS["told"]
 BROKEN_LIST = "\ufdd0"  # stands for a list that cannot be read; Unicode gives it to no character
 MARKER = PATTERNS["marker"]  # control tokens of chat templates
@@ -44,31 +43,24 @@ def list_items(cell: str) -> list[str]:
     A cell that is no list is its own only item; a list that cannot be read (cut off, say, or of
     another language) gives no items.
     """
-    # Only a cell that begins like a list goes to a parser.
+    # Only a cell that begins like a list goes to the parser. Python would join strings without
+    # commas, as NumPy prints them, to a single one.
     if not re.match(PATTERNS["list"], cell):
         return [cell]
-    # JSON first, then what Python prints for a list: both spellings are common.
-    for read in (json.loads, python_literal):
-        try:
-            # Half a character, written as an escape, becomes U+FFFD.
-            return [ftfy.fixes.fix_surrogates(item) for item in texts(read(cell.strip()))]
-        except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
-            continue
-    # Neither could read it. No item means a broken list, and the row is dropped later.
-    return []
-
-
-def python_literal(cell: str):
-    """The value of a Python literal; names and calls in it are a ValueError."""
-    # Python would join strings without commas, as NumPy prints them, to a single one.
     if re.match(r"""\[\s*(['"])[^'"]*\1\s+['"]""", cell):
-        raise ValueError("no commas")
-    # R's c("..."), as Food.com's recipes have it, and the missing values of pandas
-    cell = re.sub(r"^c(?=\()", "", cell)
-    cell = re.sub(r"(?<=[\[(,:])\s*nan\b(?=\s*[]),}])", " None", cell)
-    with warnings.catch_warnings(action="ignore"):  # "\d" inside a string
-        # Parsed, then read as a literal: the text never runs, whatever a stranger's file holds.
-        return ast.literal_eval(cell)
+        return []
+    # JSON is a Python literal but for its missing values, which pandas writes as nan, and R's
+    # c("..."), as Food.com's recipes have it, is one but for the letter.
+    cell = re.sub(r"^c(?=\()", "", cell.strip())
+    cell = re.sub(r"(?<=[\[(,:])\s*(?:(?i:nan)|null|true|false)\b(?=\s*[]),}])", " None", cell)
+    try:
+        with warnings.catch_warnings(action="ignore"):  # "\d" inside a string
+            # Parsed, then read as a literal: the text never runs, whatever a stranger's file holds.
+            items = list(texts(ast.literal_eval(cell)))
+    except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
+        return []
+    # Half a character, written as an escape, becomes U+FFFD.
+    return [ftfy.fixes.fix_surrogates(item) for item in items]
 
 
 def texts(value) -> Iterator[str]:
@@ -102,21 +94,24 @@ def dict_texts(value: dict) -> Iterator[str]:
         if isinstance(value.get(key), dict):
             value = value | value[key]
     # Known words among the keys and lists among the values tell the kinds apart; "image_url",
-    # "tahu isi" and "Langkah 1" are no known keys. Of "jumlah_bahan" the first word counts.
-    said = {}
+    # "tahu isi" and "Langkah 1" are no known keys, "jumlah_bahan" tells an amount.
+    amounts, names = [], []
     for key, item in value.items():
-        words = set(plain_name(key).split())
-        if words and words <= {*AMOUNTS, *NAMES}:
-            said[min(words, key=(AMOUNTS + NAMES).index)] = scalar_text(item)
-    amounts = [said[word] for word in AMOUNTS if said.get(word)]
+        words, text = set(plain_name(key).split()), scalar_text(item)
+        if text and words and words <= AMOUNTS | NAMES:
+            (amounts if words & AMOUNTS else names).append(text)
     # A number alone is no name: {"step": 1, "text": ...}
-    names = [said[word] for word in NAMES if said.get(word) and not said[word].isdigit()]
+    names = [name for name in names if not name.isdigit()]
     lists = [item for item in value.values() if isinstance(item, list) and item]
     if lists and names and not amounts:
         yield " ".join(names) + ":"
         yield from texts(lists)
     elif names:
-        yield without_repeats(amounts + names)
+        # Units come behind numbers, and nothing twice: name "Cuci", text "Cuci ayam."
+        pieces = dict.fromkeys(sorted(amounts, key=str.isalpha) + names)
+        longest = max(pieces, key=len)
+        held = [one for one in pieces if re.search(rf"(?i)\b{re.escape(one)}\b", longest)]
+        yield " ".join(one for one in pieces if one == longest or one not in held)
     elif amounts:
         raise ValueError("an amount of nothing")
     else:
@@ -129,14 +124,6 @@ def dict_texts(value: dict) -> Iterator[str]:
                 yield from texts(item)
             else:
                 yield f"{scalar_text(item)} {name}".strip() or key
-
-
-def without_repeats(pieces: list[str]) -> str:
-    """Pieces without those that the longest holds: name "Cuci", text "Cuci ayam."."""
-    longest = max(pieces, key=len)
-    # Whole words: "ayam" stands in "Cuci ayam.", not in "ayamnya".
-    held = [piece for piece in pieces if re.search(rf"(?i)\b{re.escape(piece)}\b", longest)]
-    return " ".join(piece for piece in pieces if piece == longest or piece not in held)
 
 
 # --- cells one by one, where a pattern was found
@@ -184,14 +171,10 @@ def split_commas(cell: str) -> str:
 
     "ayam, potong 8" is one ingredient, and "1,5 liter air" holds no list.
     """
-    mark, least = (";", 2) if ";" in cell else (r"(?<!\d),|,(?!\d)", 3)
-    items = []
-    for piece in map(str.strip, re.split(mark, cell)):
-        # What is done to an ingredient goes with it.
-        if items and re.match(PATTERNS["preparation"], piece):
-            items[-1] += f", {piece}"
-        elif piece:
-            items.append(piece)
+    mark, least = (";", 2) if ";" in cell else (r"(?:(?<!\d),|,(?!\d))", 3)
+    # What is done to an ingredient goes with it.
+    pieces = re.split(rf"{mark}(?!\s*(?:{PATTERNS['preparation']}))", cell)
+    items = [piece.strip() for piece in pieces if piece.strip()]
     # Two pieces may be one ingredient and a remark, a bracket may be cut, long ones are sentences.
     sure = len(items) >= least and max(len(item.split()) for item in items) <= 7
     return "\n".join(items) if sure and not re.search(r"\([^()]*[,;]", cell) else cell
@@ -235,7 +218,7 @@ def clean_chunk(chunk: pd.DataFrame) -> tuple[pd.DataFrame, list[dict], Counter]
         # A title is one line, and so are the columns that no recipe must have.
         if name in ("ingredients", "steps"):
             cells, counts[name] = one_item_a_line(cells, fixes, name == "steps")
-        columns[name] = pc.utf8_trim(cells, " -")
+        columns[name] = cells
     # What cannot be mended is looked for in the whole row: characters that stayed broken, and
     # control tokens, which a tokenizer takes for real ones: a turn would end inside the recipe.
     rows = pc.binary_join_element_wise(*columns.values(), "\n")
@@ -249,7 +232,8 @@ def clean_chunk(chunk: pd.DataFrame) -> tuple[pd.DataFrame, list[dict], Counter]
         & matches(columns["ingredients"], "one_line"),
         "fewer than two ingredients": counts["ingredients"] < 2,
         "no steps": counts["steps"] < 1,
-        "a control token of a chat template": matches(rows, "marker other_marker"),
+        "a control token of a chat template": matches(rows, "marker")
+        | matches(rows, "other_marker"),
         "broken characters (wrong encoding)": matches(rows, "mojibake"),
     }
     reason = np.select(list(reasons.values()), list(reasons), default="")
@@ -263,10 +247,9 @@ def clean_chunk(chunk: pd.DataFrame) -> tuple[pd.DataFrame, list[dict], Counter]
     return table[reason == ""].reset_index(drop=True), dropped, +fixes
 
 
-def matches(text: pa.Array, names: str) -> np.ndarray:
-    """Mask of the cells in which a pattern is found, or one of several."""
-    wanted = "|".join(f"(?:{PATTERNS[name]})" for name in names.split())
-    return np.asarray(pc.match_substring_regex(text, wanted))
+def matches(text: pa.Array, name: str) -> np.ndarray:
+    """Mask of the cells in which a pattern is found."""
+    return np.asarray(pc.match_substring_regex(text, PATTERNS[name]))
 
 
 def mended(text: pa.Array, names: str, fixes: Counter) -> pa.Array:
