@@ -156,7 +156,10 @@ def _file_chunks(path: Path, name: str, report: Report, rows: int) -> Iterator[p
     """Chunks of clean recipes of one file. NotARecipeFile when it has none."""
     # Encoding, separator and columns first; they hold for the whole file.
     layout = csv_reader.look_at(path)
-    entry = {"file": name, "rows_read": 0, "rows_kept": 0, "remarks": []}
+    columns = [
+        layout.header[at] for items in layout.columns.values() for item in items for at in item
+    ]
+    entry = {"file": name, "rows_read": 0, "rows_kept": 0, "columns": columns}
     for raw, bad in csv_reader.raw_chunks(path, layout, rows):
         # Rows can be lost twice: `bad` could not be read as rows, `dropped` hold no whole recipe.
         clean, dropped, mended = clean_chunk(raw)
@@ -171,7 +174,6 @@ def _file_chunks(path: Path, name: str, report: Report, rows: int) -> Iterator[p
             report.files.append(entry)
         entry["rows_read"] += len(raw) + len(bad)
         entry["rows_kept"] += len(clean)
-        entry["remarks"] = layout.remarks  # a late row may add one
         lost = sorted(bad + dropped, key=lambda drop: drop["line"])
         report.drops += [{"file": name, **drop} for drop in lost]
         report.mended += mended
