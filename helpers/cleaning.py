@@ -240,11 +240,10 @@ def clean_chunk(chunk: pd.DataFrame) -> tuple[pd.DataFrame, list[dict], Counter]
     # The clean columns take the place of the raw ones; the other columns stay as they are.
     strings = {name: pd.array(text, dtype="string[pyarrow]") for name, text in columns.items()}
     table = chunk.assign(**strings)
-    # Rows with a reason leave for the report, with the beginning of their title.
-    dropped = table.assign(reason=reason, title=table["title"].str.slice(0, 80))[reason != ""]
-    dropped = dropped[["line", "reason", "title"]].to_dict("records")
+    # Rows with a reason leave for the report.
+    dropped = table.assign(reason=reason)[["line", "reason", "title"]][reason != ""]
     # `+` leaves out the fixes that never happened.
-    return table[reason == ""].reset_index(drop=True), dropped, +fixes
+    return table[reason == ""].reset_index(drop=True), dropped.to_dict("records"), +fixes
 
 
 def matches(text: pa.Array, name: str) -> np.ndarray:

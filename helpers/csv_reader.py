@@ -60,7 +60,7 @@ def look_at(path: Path) -> Layout:
     for why, pattern in _NAMES["no_table"].items():
         if re.match(pattern, text, re.IGNORECASE):
             raise NotARecipeFile(why)
-    # How a quote is escaped. An empty cell is "" as well, so a doubled quote has text on both sides.
+    # How a quote is escaped: an empty cell is "" as well, a doubled quote has text on both sides.
     backslash = '\\"' in text and not re.search(r'[^,;|\s]""[^,;|\s]', text)
     # The header is the first record with the three columns; a title or "sep=;" may stand above it.
     # The wrong separator leaves a record in one piece, so the right one is known by its columns.
@@ -134,11 +134,11 @@ def columns_of(header: list[str]) -> dict[str, int]:
     # name, and "steps_count" tells of a number. Each column is taken once, by the first field.
     for field, hints in _NAMES["hints"].items():
         for position, cell in enumerate(header):
-            words = names[position].split()
+            words = set(names[position].split())
             name = re.fullmatch(r"(?!.*--)[\w ()\[\]/#.-]{1,40}", cell) and len(words) <= 4
-            telling = not set(hints).isdisjoint(words) and set(_NAMES["not_text"]).isdisjoint(words)
-            if name and telling and field not in found and position not in found.values():
-                found[field] = position
+            telling = words & set(hints) and not words & set(_NAMES["not_text"])
+            if name and telling and position not in found.values():
+                found.setdefault(field, position)
     return found
 
 
@@ -156,12 +156,12 @@ def items_of(header: list[str], columns: dict[str, int]) -> dict[str, list[list[
         places = [place for place, (name, _) in enumerate(named) if name in alike]
         amounts, found[field] = set(_NAMES["amount"][field]), []
         for place in sorted(places, key=lambda place: int(named[place][1] or 0)):
-            number, item = named[place][1], [place]
             # What has the number of an ingredient comes in front of it, from left to right.
-            for other, (name, its) in enumerate(named):
-                if number and its == number and not amounts.isdisjoint(name.split()):
-                    item.insert(-1, other)
-            found[field].append(item)
+            item = []
+            for other, (name, number) in enumerate(named):
+                if number and number == named[place][1] and amounts & set(name.split()):
+                    item.append(other)
+            found[field].append([*item, place])
     return found
 
 
@@ -231,7 +231,7 @@ def raw_chunks(path: Path, layout: Layout, rows: int) -> Iterator[tuple[pd.DataF
         if problem:
             # The report shows the title as well: a reader sees at once which recipe is lost.
             place = layout.columns["title"][0][0]
-            title = " ".join("".join(row[place : place + 1]).split())[:80]
+            title = " ".join(row[place : place + 1])
             bad.append({"line": line, "reason": problem, "title": title})
         else:
             cells = cells_of(row, layout)

@@ -28,6 +28,7 @@ from .files import CourseError, read_toml, sentence
 from .settings import csv_files
 from .show import tr
 
+LISTS = ("ingredients", "steps")
 COLUMNS = ["recipe_id", "title", "ingredients", "steps", "category", "region", "source", "line"]
 
 
@@ -55,9 +56,9 @@ _INDONESIAN = read_toml("messages.toml")
 
 
 def worded(text: str) -> str:
-    """A reason, remark or kind of fix of a report in the display language."""
+    """A reason of a report in the display language."""
     # A pattern's groups, such as a number or a column's name, go into the translation.
-    for pattern, indonesian in [pair for part in _INDONESIAN.values() for pair in part.items()]:
+    for pattern, indonesian in _INDONESIAN.items():
         if found := re.fullmatch(pattern, text):
             return tr(found.expand(indonesian), text)
     return text
@@ -70,11 +71,11 @@ class Report:
     Lines count from 1, as an editor shows them.
     """
 
-    files: list[dict] = field(default_factory=list)  # file, rows_read, rows_kept, remarks
+    files: list[dict] = field(default_factory=list)  # file, rows_read, rows_kept, columns
     drops: list[dict] = field(default_factory=list)  # file, line, reason, title
     skipped: list[dict] = field(default_factory=list)  # file, reason
-    mended: Counter = field(default_factory=Counter)  # fixes in kept rows, by kind
-    _kept: list[pd.DataFrame] = field(default_factory=list, repr=False)  # line, hash, file
+    mended: Counter = field(default_factory=Counter)  # fixes in all rows, by kind
+    kept: list[pd.DataFrame] = field(default_factory=list, repr=False)  # file, line, text_id
 
     @property
     def rows_read(self) -> int:
@@ -92,24 +93,17 @@ class Report:
     def reasons(self) -> dict[str, int]:
         return dict(Counter(d["reason"] for d in self.drops).most_common())
 
-    def note_kept(self, table: pd.DataFrame) -> None:
-        """Remember line and hash of the last file's kept rows: 24 bytes a row."""
-        # The texts of a long file would fill the memory; 8 bytes of hash find copies as well.
-        rows = pd.DataFrame({"line": table["line"], "hash": content_hash(table)})
-        self._kept.append(rows.assign(file=self.files[-1]["file"]))
-
     def duplicates(self) -> pd.DataFrame:
         """Kept rows whose ingredients and steps stood before: file, line, of_file, of_line.
 
         Titles may differ. The rows stay in the table; `assign` in `splits` lets one copy through.
         """
         # pd.concat refuses an empty list, so a report without a kept row brings an empty table.
-        empty = pd.DataFrame({"file": [], "line": [], "hash": []})
-        kept = pd.concat(self._kept or [empty], ignore_index=True)
-        # The first row with a hash is the original; every later one points back to it.
-        first = kept.drop_duplicates("hash").add_prefix("of_")
-        again = kept.drop(first.index).merge(first, left_on="hash", right_on="of_hash")
-        return again[["file", "line", "of_file", "of_line"]]
+        empty = pd.DataFrame(columns=["file", "line", "text_id"])
+        kept = pd.concat(self.kept or [empty], ignore_index=True)
+        # Every row beside the first with its text; the later ones are the copies.
+        both = kept.join(kept.groupby("text_id").transform("first").add_prefix("of_"))
+        return both[kept.duplicated("text_id")].drop(columns="text_id")
 
     def as_dict(self) -> dict:
         """The object that `data check --json` prints."""
@@ -124,14 +118,13 @@ def load_recipes(folder: str | Path, chunk_rows: int = 2000) -> tuple[pd.DataFra
     Ingredients and steps hold one item a line. Raises CourseError when no file holds a recipe.
     """
     report = Report()
-    kept = [table for table in recipe_chunks(folder, report, chunk_rows) if len(table)]
-    if not kept:
+    tables = list(recipe_chunks(folder, report, chunk_rows))
+    if not report.rows_kept:
         # Say why: the first files that were skipped, or the reasons for dropping rows.
-        found = "; ".join(f"{s['file']}: {s['reason']}" for s in report.skipped[:5])
-        dropped = f"every row was dropped: {report.reasons}" if report.files else ""
-        found = found or dropped or "no .csv file there"
+        skipped = {skip["file"]: skip["reason"] for skip in report.skipped[:5]}
+        found = skipped or report.reasons or "no .csv file there"
         raise CourseError(sentence("no_recipe", folder=folder, found=found))
-    table = pd.concat(kept, ignore_index=True)
+    table = pd.concat(tables, ignore_index=True)
     # Files that each count from 1: their rows are told apart by the text. Otherwise two recipes
     # with the id "1" would count as one recipe in two languages.
     twice = table["recipe_id"].duplicated(keep=False)
@@ -156,17 +149,16 @@ def _file_chunks(path: Path, name: str, report: Report, rows: int) -> Iterator[p
     """Chunks of clean recipes of one file. NotARecipeFile when it has none."""
     # Encoding, separator and columns first; they hold for the whole file.
     layout = csv_reader.look_at(path)
-    columns = [
-        layout.header[at] for items in layout.columns.values() for item in items for at in item
-    ]
+    places = [place for items in layout.columns.values() for item in items for place in item]
+    columns = [layout.header[place] for place in places]
     entry = {"file": name, "rows_read": 0, "rows_kept": 0, "columns": columns}
     for raw, bad in csv_reader.raw_chunks(path, layout, rows):
         # Rows can be lost twice: `bad` could not be read as rows, `dropped` hold no whole recipe.
         clean, dropped, mended = clean_chunk(raw)
         # A row without a category has its file's, one without a number that of its text.
-        clean["source"] = pd.array([name] * len(clean), dtype="string[pyarrow]")
+        clean["source"] = name
         clean["category"] = clean["category"].replace("", category_of(path))
-        ids = pd.array(text_ids(clean), "string[pyarrow]")
+        ids = text_ids(clean)
         clean["recipe_id"] = clean["recipe_id"].mask(clean["recipe_id"] == "", ids)
         # Each row is kept, or it is told where and why it was dropped. A file enters the report
         # with its first rows, and `entry` grows with every chunk after that.
@@ -174,31 +166,31 @@ def _file_chunks(path: Path, name: str, report: Report, rows: int) -> Iterator[p
             report.files.append(entry)
         entry["rows_read"] += len(raw) + len(bad)
         entry["rows_kept"] += len(clean)
-        lost = sorted(bad + dropped, key=lambda drop: drop["line"])
-        report.drops += [{"file": name, **drop} for drop in lost]
+        for drop in sorted(bad + dropped, key=lambda drop: drop["line"]):
+            report.drops.append({"file": name, **drop, "title": drop["title"][:80]})
         report.mended += mended
         assert report.rows_read == report.rows_kept + report.rows_dropped, f"{name}: a row was lost"
-        # The rows are noted for `duplicates` before they are handed out and forgotten.
-        report.note_kept(clean)
+        # The rows are noted for `duplicates` before they are handed out and forgotten: the texts
+        # of a long file would fill the memory.
+        report.kept.append(
+            clean[["source", "line"]].set_axis(["file", "line"], axis=1).assign(text_id=ids)
+        )
         yield clean[COLUMNS]
     if not entry["rows_read"]:
         raise csv_reader.NotARecipeFile("a header and no rows")
 
 
-def content_hash(table: pd.DataFrame) -> np.ndarray:
-    """64 bits of each row's ingredients and steps, whatever their letter case."""
+def text_ids(table: pd.DataFrame) -> pd.array:
+    """Sixteen hex digits of what each row says: the same recipe has the same id in every file.
+
+    64 bits of its ingredients and steps, whatever their letter case. Lessons 03 and 04 tell
+    recipes apart by it: rows without one would all be the same recipe.
+    """
     # The blank line keeps the last ingredient and the first step apart.
     texts = [text.lower() for text in table["ingredients"] + "\n\n" + table["steps"]]
     # Of every text as it is: making categories first pays only where texts repeat.
-    return pd.util.hash_array(np.array(texts, dtype=object), categorize=False)
-
-
-def text_ids(table: pd.DataFrame) -> list[str]:
-    """Sixteen hex digits of what each row says: the same recipe has the same id in every file.
-
-    Lessons 03 and 04 tell recipes apart by it: rows without one would all be the same recipe.
-    """
-    return [f"{number:016x}" for number in content_hash(table)]
+    hashes = pd.util.hash_array(np.array(texts, dtype=object), categorize=False)
+    return pd.array([f"{number:016x}" for number in hashes], dtype="string[pyarrow]")
 
 
 def category_of(path: Path) -> str:
@@ -209,17 +201,15 @@ def category_of(path: Path) -> str:
 
 def recipes_of(table: pd.DataFrame) -> list[Recipe]:
     """Rows of a table as Recipe objects."""
-    names, found = [part.name for part in fields(Recipe)], []
-    for row in table[names].to_dict("records"):
-        # One item a line in the table, one item an element here.
-        lists = {name: row[name].split("\n") for name in ("ingredients", "steps")}
-        found.append(recipe_of(row | lists))
-    return found
+    # One item a line in the table, one item an element here.
+    lists = {name: table[name].map(lambda cell: cell.split("\n")) for name in LISTS}
+    names = [part.name for part in fields(Recipe)]
+    return [recipe_of(row) for row in table.assign(**lists)[names].to_dict("records")]
 
 
 def recipe_of(row: dict) -> Recipe:
     """A Recipe from a row of JSON, where its lists are lists."""
-    return Recipe(**row | {name: tuple(row[name]) for name in ("ingredients", "steps")})
+    return Recipe(**row | {name: tuple(row[name]) for name in LISTS})
 
 
 # --- names of ingredients
@@ -238,7 +228,7 @@ def item_name(item: str) -> str:
     # "garam secukupnya" and "secukupnya garam": the name is on either side of it.
     parts = re.split(r"\b(?:secukupnya|sckpnya|to taste)\b", text, flags=re.IGNORECASE)
     name = next((part.strip().lower() for part in parts if part.strip()), "")
-    return re.sub(r"\s+", " ", _QUANTITY.sub("", name)).strip(" .:-*")
+    return " ".join(_QUANTITY.sub("", name).split()).strip(" .:-*")
 
 
 @lru_cache(2**16)  # bounded: a service reads messages with it, too
@@ -252,15 +242,10 @@ def words(name: str, language: str) -> tuple[str, ...]:
     spelling = WORDS[language]["spelling"]
     found = [spelling.get(word, word) for word in re.findall(r"[^\W\d_]+", text)]
     # Indonesian has no plural ending. A singular may have to be spelt anew: chilies, chili, chilli.
-    if language == "en":
-        found = [spelling.get(one := _singular(word), one) for word in found]
+    singular = [re.sub(WORDS[language]["plural"], "", word) for word in found]
+    found = [spelling.get(word, word) for word in singular]
     # One word may become two ("beansprout" is "bean sprout"), so the name is split again.
     return tuple(" ".join(found).split())
-
-
-def _singular(word: str) -> str:
-    """leaves -> leaf, chillies -> chilli, tomatoes -> tomato, limes -> lime."""
-    return re.sub(r"(?<=[io])es$|(?<!s)s$", "", re.sub(r"^.*leaves$", "leaf", word))
 
 
 # Compared by words like all names, so that "Minyak Goreng" is in the pantry as well.
@@ -304,8 +289,8 @@ def names(items: Iterable[str], language: str) -> list[str]:
     Nobody lists the pantry when asking: water, salt, sugar, oil, pepper.
     """
     # A dict keeps the order and drops what comes again; `item_name` may leave nothing.
-    found = dict.fromkeys(name for item in items if (name := item_name(item)))
-    return [name for name in found if not stocked(name, language)]
+    found = dict.fromkeys(map(item_name, items))
+    return [name for name in found if name and not stocked(name, language)]
 
 
 def everyday(name: str, language: str) -> str:
