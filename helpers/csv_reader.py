@@ -133,11 +133,10 @@ def columns_of(header: list[str]) -> dict[str, int]:
     # Then words: "cooking_steps" is no known name, but it says "steps". A sentence or a list is no
     # name, and "steps_count" tells of a number. Each column is taken once, by the first field.
     for field, hints in _NAMES["hints"].items():
-        for position, cell in enumerate(header):
-            words = set(names[position].split())
-            name = re.fullmatch(r"(?!.*--)[\w ()\[\]/#.-]{1,40}", cell) and len(words) <= 4
+        for position, name in enumerate(names):
+            words = set(name.split())
             telling = words & set(hints) and not words & set(_NAMES["not_text"])
-            if name and telling and position not in found.values():
+            if telling and len(words) <= 4 and position not in found.values():
                 found.setdefault(field, position)
     return found
 

@@ -75,7 +75,6 @@ class Report:
     drops: list[dict] = field(default_factory=list)  # file, line, reason, title
     skipped: list[dict] = field(default_factory=list)  # file, reason
     mended: Counter = field(default_factory=Counter)  # fixes in all rows, by kind
-    kept: list[pd.DataFrame] = field(default_factory=list, repr=False)  # file, line, text_id
 
     @property
     def rows_read(self) -> int:
@@ -93,23 +92,10 @@ class Report:
     def reasons(self) -> dict[str, int]:
         return dict(Counter(d["reason"] for d in self.drops).most_common())
 
-    def duplicates(self) -> pd.DataFrame:
-        """Kept rows whose ingredients and steps stood before: file, line, of_file, of_line.
-
-        Titles may differ. The rows stay in the table; `assign` in `splits` lets one copy through.
-        """
-        # pd.concat refuses an empty list, so a report without a kept row brings an empty table.
-        empty = pd.DataFrame(columns=["file", "line", "text_id"])
-        kept = pd.concat(self.kept or [empty], ignore_index=True)
-        # Every row beside the first with its text; the later ones are the copies.
-        both = kept.join(kept.groupby("text_id").transform("first").add_prefix("of_"))
-        return both[kept.duplicated("text_id")].drop(columns="text_id")
-
     def as_dict(self) -> dict:
         """The object that `data check --json` prints."""
-        names = "rows_read rows_kept rows_dropped reasons duplicates mended files skipped".split()
-        own = {"duplicates": len(self.duplicates()), "mended": dict(self.mended.most_common())}
-        return {name: own.get(name, getattr(self, name)) for name in names}
+        names = "rows_read rows_kept rows_dropped reasons mended files skipped"
+        return {name: getattr(self, name) for name in names.split()}
 
 
 def load_recipes(folder: str | Path, chunk_rows: int = 2000) -> tuple[pd.DataFrame, Report]:
@@ -138,46 +124,34 @@ def recipe_chunks(folder: str | Path, report: Report, rows: int = 2000) -> Itera
     for path in csv_files(root):
         # Named from the folder on, as the report shows it on every machine.
         name = path.relative_to(root).as_posix() if path != root else path.name
+        entry = {"file": name, "rows_read": 0, "rows_kept": 0}
+        report.files.append(entry)
         try:
-            yield from _file_chunks(path, name, report, rows)
+            # Encoding, separator and columns first; they hold for the whole file.
+            layout = csv_reader.look_at(path)
+            for raw, bad in csv_reader.raw_chunks(path, layout, rows):
+                # Rows can be lost twice: `bad` could not be read as rows, `dropped` hold no whole
+                # recipe. Each row is kept, or it is told where and why it was dropped.
+                clean, dropped, mended = clean_chunk(raw)
+                entry["rows_read"] += len(raw) + len(bad)
+                entry["rows_kept"] += len(clean)
+                for drop in sorted(bad + dropped, key=lambda drop: drop["line"]):
+                    report.drops.append({"file": name, **drop, "title": drop["title"][:80]})
+                report.mended += mended
+                read = report.rows_kept + report.rows_dropped
+                assert report.rows_read == read, f"{name}: a row was lost"
+                # A row without a category has its file's, one without a number that of its text.
+                category, ids = path.stem.lower().removeprefix("dataset-"), clean["recipe_id"]
+                clean["category"] = clean["category"].replace("", category)
+                clean["recipe_id"] = ids.mask(ids == "", text_ids(clean))
+                clean["source"] = name
+                yield clean[COLUMNS]
+            if not entry["rows_read"]:
+                raise csv_reader.NotARecipeFile("a header and no rows")
         except csv_reader.NotARecipeFile as problem:
             # One strange file does not stop the others.
+            report.files.remove(entry)
             report.skipped.append({"file": name, "reason": str(problem)})
-
-
-def _file_chunks(path: Path, name: str, report: Report, rows: int) -> Iterator[pd.DataFrame]:
-    """Chunks of clean recipes of one file. NotARecipeFile when it has none."""
-    # Encoding, separator and columns first; they hold for the whole file.
-    layout = csv_reader.look_at(path)
-    places = [place for items in layout.columns.values() for item in items for place in item]
-    columns = [layout.header[place] for place in places]
-    entry = {"file": name, "rows_read": 0, "rows_kept": 0, "columns": columns}
-    for raw, bad in csv_reader.raw_chunks(path, layout, rows):
-        # Rows can be lost twice: `bad` could not be read as rows, `dropped` hold no whole recipe.
-        clean, dropped, mended = clean_chunk(raw)
-        # A row without a category has its file's, one without a number that of its text.
-        clean["source"] = name
-        clean["category"] = clean["category"].replace("", category_of(path))
-        ids = text_ids(clean)
-        clean["recipe_id"] = clean["recipe_id"].mask(clean["recipe_id"] == "", ids)
-        # Each row is kept, or it is told where and why it was dropped. A file enters the report
-        # with its first rows, and `entry` grows with every chunk after that.
-        if not entry["rows_read"]:
-            report.files.append(entry)
-        entry["rows_read"] += len(raw) + len(bad)
-        entry["rows_kept"] += len(clean)
-        for drop in sorted(bad + dropped, key=lambda drop: drop["line"]):
-            report.drops.append({"file": name, **drop, "title": drop["title"][:80]})
-        report.mended += mended
-        assert report.rows_read == report.rows_kept + report.rows_dropped, f"{name}: a row was lost"
-        # The rows are noted for `duplicates` before they are handed out and forgotten: the texts
-        # of a long file would fill the memory.
-        report.kept.append(
-            clean[["source", "line"]].set_axis(["file", "line"], axis=1).assign(text_id=ids)
-        )
-        yield clean[COLUMNS]
-    if not entry["rows_read"]:
-        raise csv_reader.NotARecipeFile("a header and no rows")
 
 
 def text_ids(table: pd.DataFrame) -> pd.array:
@@ -201,10 +175,12 @@ def category_of(path: Path) -> str:
 
 def recipes_of(table: pd.DataFrame) -> list[Recipe]:
     """Rows of a table as Recipe objects."""
-    # One item a line in the table, one item an element here.
-    lists = {name: table[name].map(lambda cell: cell.split("\n")) for name in LISTS}
-    names = [part.name for part in fields(Recipe)]
-    return [recipe_of(row) for row in table.assign(**lists)[names].to_dict("records")]
+    found = []
+    for row in table[[part.name for part in fields(Recipe)]].to_dict("records"):
+        # One item a line in the table, one item an element here.
+        lists = {name: row[name].split("\n") for name in LISTS}
+        found.append(recipe_of(row | lists))
+    return found
 
 
 def recipe_of(row: dict) -> Recipe:
@@ -217,18 +193,16 @@ def recipe_of(row: dict) -> Recipe:
 WORDS = read_toml("ingredients.toml")
 _UNITS = "|".join(table["units"].replace(" ", "|") for table in WORDS.values())
 _MEASURE = rf"(?:sendok\s+(?:makan|teh)|sendok|{_UNITS})\b\.?"
-_QUANTITY = re.compile(rf"^(?:(?:[\d¼½¾⅓⅔⅛⅜⅝⅞.,/–-]+|{_MEASURE})\s*)+", re.IGNORECASE)
+_QUANTITY = re.compile(rf"^\s*(?:(?:[\d¼½¾⅓⅔⅛⅜⅝⅞.,/–-]+|{_MEASURE})\s*)+")
 
 
 def item_name(item: str) -> str:
     """An ingredient without quantity, unit and preparation: "3 buah cabai, iris" -> "cabai"."""
-    # What stands in brackets or behind a comma is a remark, not the name.
-    text = re.sub(r"\([^)]*\)?", " ", item)
-    text = re.split(r",(?!\d)", text)[0]  # a comma before a digit is a decimal one
-    # "garam secukupnya" and "secukupnya garam": the name is on either side of it.
-    parts = re.split(r"\b(?:secukupnya|sckpnya|to taste)\b", text, flags=re.IGNORECASE)
-    name = next((part.strip().lower() for part in parts if part.strip()), "")
-    return " ".join(_QUANTITY.sub("", name).split()).strip(" .:-*")
+    # What stands in brackets, behind a comma or behind "secukupnya" is a remark, not the name; a
+    # comma before a digit is a decimal one.
+    text = _QUANTITY.sub("", re.sub(r"\([^)]*\)?", " ", item.lower()))
+    name = re.split(r",(?!\d)|\b(?:secukupnya|sckpnya|to taste)\b", text)[0]
+    return " ".join(name.split()).strip(" .:-*")
 
 
 @lru_cache(2**16)  # bounded: a service reads messages with it, too
@@ -236,20 +210,14 @@ def words(name: str, language: str) -> tuple[str, ...]:
     """The words of a name in one spelling: lower case, no plural in English, "cabe" -> "cabai"."""
     # "bawang daun" and "daun bawang" are two ways to write one thing, so phrases are replaced
     # first; after that "cabe" is "cabai", word by word.
-    text = name.lower()
-    for said, written in WORDS[language]["phrases"].items():
+    text, table = name.lower(), WORDS[language]
+    for said, written in table["phrases"].items():
         text = text.replace(said, written)
-    spelling = WORDS[language]["spelling"]
-    found = [spelling.get(word, word) for word in re.findall(r"[^\W\d_]+", text)]
-    # Indonesian has no plural ending. A singular may have to be spelt anew: chilies, chili, chilli.
-    singular = [re.sub(WORDS[language]["plural"], "", word) for word in found]
-    found = [spelling.get(word, word) for word in singular]
+    # A singular may have to be spelt anew: chilies, chili, chilli.
+    singular = [re.sub(table["plural"], "", word) for word in re.findall(r"[^\W\d_]+", text)]
+    found = [table["spelling"].get(word, word) for word in singular]
     # One word may become two ("beansprout" is "bean sprout"), so the name is split again.
     return tuple(" ".join(found).split())
-
-
-# Compared by words like all names, so that "Minyak Goreng" is in the pantry as well.
-_PANTRY = {of: {words(name, of) for name in table["pantry"]} for of, table in WORDS.items()}
 
 
 @cache
@@ -280,7 +248,8 @@ def head_of(name: tuple[str, ...], language: str) -> str:
 
 def stocked(name: str, language: str) -> bool:
     """Whether every kitchen has it: water, salt, sugar, oil, pepper."""
-    return words(name, language) in _PANTRY[language]
+    # Compared by words like all names, so that "Minyak Goreng" is in the pantry as well.
+    return words(name, language) in {words(one, language) for one in WORDS[language]["pantry"]}
 
 
 def names(items: Iterable[str], language: str) -> list[str]:
@@ -295,7 +264,5 @@ def names(items: Iterable[str], language: str) -> list[str]:
 
 def everyday(name: str, language: str) -> str:
     """The name as many people say it: "cabai rawit" -> "cabe rawit"; unchanged where no other."""
-    for written, said in WORDS[language]["everyday"].items():
-        if re.search(rf"\b{written}\b", name):
-            return re.sub(rf"\b{written}\b", said, name)
-    return name
+    table = WORDS[language]["everyday"]
+    return re.sub(rf"\b(?:{'|'.join(table)})\b", lambda found: table[found[0]], name)
