@@ -11,7 +11,6 @@ import html
 import re
 import unicodedata
 import warnings
-from collections import Counter
 from collections.abc import Iterator
 
 import ftfy
@@ -27,7 +26,6 @@ _TEXTS = read_toml("cleaning.toml")
 PATTERNS = {name: "|".join(parts) for name, parts in _TEXTS["patterns"].items()}
 # Words in the keys of a dict.
 AMOUNTS, NAMES = set(_TEXTS["keys"]["quantity"]), set(_TEXTS["keys"]["name"])
-TOLD = _TEXTS["told"]
 BROKEN_LIST = "\ufdd0"  # stands for a list that cannot be read; Unicode gives it to no character
 MARKER = PATTERNS["marker"]  # control tokens of chat templates
 # Where a cell is read by itself: Python's expressions for tags, entities and so on.
@@ -43,20 +41,15 @@ def list_items(cell: str) -> list[str]:
     A cell that is no list is its own only item; a list that cannot be read (cut off, say, or of
     another language) gives no items.
     """
-    # Only a cell that begins like a list goes to the parser. Python would join strings without
-    # commas, as NumPy prints them, to a single one.
+    # Only a cell that begins like a list goes to the parser.
     if not re.match(PATTERNS["list"], cell):
         return [cell]
-    if re.match(r"""\[\s*(['"])[^'"]*\1\s+['"]""", cell):
-        return []
-    # JSON is a Python literal but for its missing values, which pandas writes as nan, and R's
-    # c("..."), as Food.com's recipes have it, is one but for the letter.
-    cell = re.sub(r"^c(?=\()", "", cell.strip())
+    # JSON is a Python literal but for its missing values, which pandas writes as nan.
     cell = re.sub(r"(?<=[\[(,:])\s*(?:(?i:nan)|null|true|false)\b(?=\s*[]),}])", " None", cell)
     try:
         with warnings.catch_warnings(action="ignore"):  # "\d" inside a string
             # Parsed, then read as a literal: the text never runs, whatever a stranger's file holds.
-            items = list(texts(ast.literal_eval(cell)))
+            items = list(texts(ast.literal_eval(cell.strip())))
     except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
         return []
     # Half a character, written as an escape, becomes U+FFFD.
@@ -205,19 +198,19 @@ NEW = _TEXTS["new"] | {
 }
 
 
-def clean_chunk(chunk: pd.DataFrame) -> tuple[pd.DataFrame, list[dict], Counter]:
-    """Clean rows of a chunk, the dropped rows (line, reason, title), and the number of fixes.
+def clean_chunk(chunk: pd.DataFrame) -> tuple[pd.DataFrame, list[dict]]:
+    """Clean rows of a chunk, and the dropped rows (line, reason, title).
 
     Columns in: title, ingredients, steps, line and any others. Ingredients and steps come out
     with one item a line, without headings such as "Bumbu halus:".
     """
-    fixes, columns, counts = Counter(), {}, {}
+    mends, columns, counts = _TEXTS["mends"], {}, {}
     for name in chunk.columns.drop("line"):
         cells = pa.array(chunk[name].tolist(), pa.string())
-        cells = mended(cells, _TEXTS["mends"].get(name, _TEXTS["mends"]["others"]), fixes)
+        cells = mended(cells, mends.get(name, mends["others"]))
         # A title is one line, and so are the columns that no recipe must have.
         if name in ("ingredients", "steps"):
-            cells, counts[name] = one_item_a_line(cells, fixes, name == "steps")
+            cells, counts[name] = one_item_a_line(cells, name == "steps")
         columns[name] = cells
     # What cannot be mended is looked for in the whole row: characters that stayed broken, and
     # control tokens, which a tokenizer takes for real ones: a turn would end inside the recipe.
@@ -242,8 +235,7 @@ def clean_chunk(chunk: pd.DataFrame) -> tuple[pd.DataFrame, list[dict], Counter]
     table = chunk.assign(**strings)
     # Rows with a reason leave for the report.
     dropped = table.assign(reason=reason)[["line", "reason", "title"]][reason != ""]
-    # `+` leaves out the fixes that never happened.
-    return table[reason == ""].reset_index(drop=True), dropped.to_dict("records"), +fixes
+    return table[reason == ""].reset_index(drop=True), dropped.to_dict("records")
 
 
 def matches(text: pa.Array, name: str) -> np.ndarray:
@@ -251,8 +243,8 @@ def matches(text: pa.Array, name: str) -> np.ndarray:
     return np.asarray(pc.match_substring_regex(text, PATTERNS[name]))
 
 
-def mended(text: pa.Array, names: str, fixes: Counter) -> pa.Array:
-    """The column after some of `NEW`, in that order; counts the changed cells in `fixes`.
+def mended(text: pa.Array, names: str) -> pa.Array:
+    """The column after some of `NEW`, in that order.
 
     Searching is ten times cheaper than replacing, so only matching cells are rewritten.
     """
@@ -265,26 +257,21 @@ def mended(text: pa.Array, names: str, fixes: Counter) -> pa.Array:
             cells = pa.array(map(new, cells.to_pylist()), pa.string())
         else:
             cells = pc.replace_substring_regex(cells, PATTERNS[name], new)
-        # Back to their places; a fix is counted where the text differs, not where it was searched.
-        after = pc.replace_with_mask(text, mask, cells)
-        if name in TOLD:
-            fixes[TOLD[name]] += int(np.count_nonzero(pc.not_equal(text, after)))
-        text = after
+        text = pc.replace_with_mask(text, mask, cells)
     return text
 
 
-def one_item_a_line(text: pa.Array, fixes: Counter, steps: bool) -> tuple[pa.Array, np.ndarray]:
+def one_item_a_line(text: pa.Array, steps: bool) -> tuple[pa.Array, np.ndarray]:
     """Cells of lines -> one clean item a line without headings, and how many items."""
     # One long column of all lines, with the number of the cell that each came from.
     lists = pc.split_pattern(text, "\n")
     lines, rows = pc.list_flatten(lists), pc.list_parent_indices(lists).to_numpy()
     # Numbers before the items go, and items of signs alone.
-    items = mended(lines, "edges scrubbed bold blank mark glued edges only_signs", fixes)
+    items = mended(lines, "edges scrubbed bold blank mark glued edges only_signs")
     # What is empty by now falls out, then the headings: whether a line is one depends on the next.
     full = pc.not_equal(items, "")
     lines, items, rows = lines.filter(full), items.filter(full), rows[np.asarray(full)]
     heading = headings(lines, items, rows, steps)
-    fixes["section headings removed"] += int(np.count_nonzero(heading))
     items, rows = items.filter(~heading), rows[~heading]
     # The items that stay, put together again by cell: an Arrow list column is its items and the
     # offsets at which each cell begins, (cells + 1,).
@@ -299,7 +286,7 @@ def headings(lines: pa.Array, items: pa.Array, rows: np.ndarray, steps: bool) ->
     A heading has something below it, tells no amount, and is no item of a list with bullets.
     """
     # The words themselves, without the signs around them.
-    words = mended(items, "sign blank", Counter())
+    words = mended(items, "sign blank")
     # Whether the next line is of the same cell, and whether both have bullets.
     below = np.append(rows[1:] == rows[:-1], False)
     bullet = matches(lines, "bullet")
@@ -307,7 +294,7 @@ def headings(lines: pa.Array, items: pa.Array, rows: np.ndarray, steps: bool) ->
     # A known word is a heading also where it stands alone ("Topping"). Another one needs a sign
     # in front or a colon behind, and not the bullet of the line below. "1 buah jeruk, ambil
     # airnya:" tells an amount, and among steps "Haluskan:" is one.
-    bare = mended(lines, "edges", Counter())
+    bare = mended(lines, "edges")
     colon = matches(bare, "colon")
     known = matches(words, "section") & (below | colon)
     other = (colon | matches(bare, "signed")) & below & ~listed & ~matches(words, "amount")

@@ -224,40 +224,29 @@ def raw_chunks(path: Path, layout: Layout, rows: int) -> Iterator[tuple[pd.DataF
 
     All columns are Arrow strings except the line number. One chunk is in memory at a time.
     """
-    good, bad, size = [], [], 0
-    for line, row, problem in records(path, layout):
-        # A record is a row or a problem; never is it nothing.
-        if problem:
-            # The report shows the title as well: a reader sees at once which recipe is lost.
-            place = layout.columns["title"][0][0]
-            title = " ".join(row[place : place + 1])
-            bad.append({"line": line, "reason": problem, "title": title})
-        else:
-            cells = cells_of(row, layout)
-            good.append([*cells, line])
-            size += sum(map(len, cells))
-        # So many rows, or so many characters, are held at a time.
-        if len(good) + len(bad) >= rows or size > CHUNK_CHARACTERS:
-            yield table_of(good), bad
-            good, bad, size = [], [], 0
-    # The rest, less than a chunk.
-    if good or bad:
-        yield table_of(good), bad
-
-
-def cells_of(row: list[str], layout: Layout) -> list[str]:
-    """The cell of each of FIELDS; empty where the file has no such column."""
-    # A row may end before the columns that need not be there: their cells are empty.
-    row = row + [""] * (len(layout.header) - len(row))
-    cells = []
-    for items in layout.columns.values():
-        # Items in columns of their own become the lines of one cell.
-        lines = (" ".join(row[place] for place in item).strip() for item in items)
-        cells.append("\n".join(filter(None, lines)))
-    return cells
-
-
-def table_of(rows: list[list]) -> pd.DataFrame:
-    """Rows of cells and a line number as a table."""
-    frame = pd.DataFrame(rows, columns=[*FIELDS, "line"], dtype="string[pyarrow]")
-    return frame.astype({"line": "int64"})
+    place = layout.columns["title"][0][0]
+    stream = records(path, layout)
+    while True:
+        good, bad, size = [], [], 0
+        for line, row, problem in stream:
+            # A record is a row or a problem; never is it nothing.
+            if problem:
+                # The report shows the title as well: a reader sees at once which recipe is lost.
+                title = " ".join(row[place : place + 1])
+                bad.append({"line": line, "reason": problem, "title": title})
+            else:
+                good.append([line])
+                # A row may end before the columns that need not be there: those are empty.
+                row += [""] * (len(layout.header) - len(row))
+                for items in layout.columns.values():
+                    # Items in columns of their own become the lines of one cell.
+                    lines = (" ".join(row[at] for at in item).strip() for item in items)
+                    good[-1].append("\n".join(filter(None, lines)))
+                    size += len(good[-1][-1])
+            # So many rows, or so many characters, are held at a time.
+            if len(good) + len(bad) >= rows or size > CHUNK_CHARACTERS:
+                break
+        if not good and not bad:
+            return
+        table = pd.DataFrame(good, columns=["line", *FIELDS], dtype="string[pyarrow]")
+        yield table.astype({"line": "int64"}), bad

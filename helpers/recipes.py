@@ -19,7 +19,6 @@ from dataclasses import dataclass, field, fields
 from functools import cache, lru_cache
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from . import csv_reader
@@ -74,7 +73,6 @@ class Report:
     files: list[dict] = field(default_factory=list)  # file, rows_read, rows_kept, columns
     drops: list[dict] = field(default_factory=list)  # file, line, reason, title
     skipped: list[dict] = field(default_factory=list)  # file, reason
-    mended: Counter = field(default_factory=Counter)  # fixes in all rows, by kind
 
     @property
     def rows_read(self) -> int:
@@ -94,7 +92,7 @@ class Report:
 
     def as_dict(self) -> dict:
         """The object that `data check --json` prints."""
-        names = "rows_read rows_kept rows_dropped reasons mended files skipped"
+        names = "rows_read rows_kept rows_dropped reasons files skipped"
         return {name: getattr(self, name) for name in names.split()}
 
 
@@ -132,12 +130,11 @@ def recipe_chunks(folder: str | Path, report: Report, rows: int = 2000) -> Itera
             for raw, bad in csv_reader.raw_chunks(path, layout, rows):
                 # Rows can be lost twice: `bad` could not be read as rows, `dropped` hold no whole
                 # recipe. Each row is kept, or it is told where and why it was dropped.
-                clean, dropped, mended = clean_chunk(raw)
+                clean, dropped = clean_chunk(raw)
                 entry["rows_read"] += len(raw) + len(bad)
                 entry["rows_kept"] += len(clean)
                 for drop in sorted(bad + dropped, key=lambda drop: drop["line"]):
                     report.drops.append({"file": name, **drop, "title": drop["title"][:80]})
-                report.mended += mended
                 read = report.rows_kept + report.rows_dropped
                 assert report.rows_read == read, f"{name}: a row was lost"
                 # A row without a category has its file's, one without a number that of its text.
@@ -154,23 +151,15 @@ def recipe_chunks(folder: str | Path, report: Report, rows: int = 2000) -> Itera
             report.skipped.append({"file": name, "reason": str(problem)})
 
 
-def text_ids(table: pd.DataFrame) -> pd.array:
+def text_ids(table: pd.DataFrame) -> pd.Series:
     """Sixteen hex digits of what each row says: the same recipe has the same id in every file.
 
     64 bits of its ingredients and steps, whatever their letter case. Lessons 03 and 04 tell
     recipes apart by it: rows without one would all be the same recipe.
     """
     # The blank line keeps the last ingredient and the first step apart.
-    texts = [text.lower() for text in table["ingredients"] + "\n\n" + table["steps"]]
-    # Of every text as it is: making categories first pays only where texts repeat.
-    hashes = pd.util.hash_array(np.array(texts, dtype=object), categorize=False)
-    return pd.array([f"{number:016x}" for number in hashes], dtype="string[pyarrow]")
-
-
-def category_of(path: Path) -> str:
-    """dataset-ayam.csv -> ayam."""
-    stem = path.stem.lower()
-    return re.sub(r"^(?:(?:dataset|resep|recipes?)[-_ ]*)+", "", stem) or stem
+    texts = (table["ingredients"] + "\n\n" + table["steps"]).str.lower()
+    return pd.util.hash_pandas_object(texts, index=False).map("{:016x}".format)
 
 
 def recipes_of(table: pd.DataFrame) -> list[Recipe]:
@@ -192,8 +181,7 @@ def recipe_of(row: dict) -> Recipe:
 
 WORDS = read_toml("ingredients.toml")
 _UNITS = "|".join(table["units"].replace(" ", "|") for table in WORDS.values())
-_MEASURE = rf"(?:sendok\s+(?:makan|teh)|sendok|{_UNITS})\b\.?"
-_QUANTITY = re.compile(rf"^\s*(?:(?:[\d¼½¾⅓⅔⅛⅜⅝⅞.,/–-]+|{_MEASURE})\s*)+")
+_QUANTITY = re.compile(rf"^\s*(?:(?:[\d¼½¾⅓⅔⅛⅜⅝⅞.,/–-]+|(?:{_UNITS})\b\.?)\s*)+")
 
 
 def item_name(item: str) -> str:
