@@ -91,10 +91,12 @@ def dict_texts(value: dict) -> Iterator[str]:
     amounts, names = [], []
     for key, item in value.items():
         words, text = set(plain_name(key).split()), scalar_text(item)
-        if text and words and words <= AMOUNTS | NAMES:
-            (amounts if words & AMOUNTS else names).append(text)
-    # A number alone is no name: {"step": 1, "text": ...}
-    names = [name for name in names if not name.isdigit()]
+        known = text and words and words <= AMOUNTS | NAMES
+        if known and words & AMOUNTS:
+            amounts.append(text)
+        # A number alone is no name: {"step": 1, "text": ...}
+        elif known and not text.isdigit():
+            names.append(text)
     lists = [item for item in value.values() if isinstance(item, list) and item]
     if lists and names and not amounts:
         yield " ".join(names) + ":"
@@ -103,8 +105,8 @@ def dict_texts(value: dict) -> Iterator[str]:
         # Units come behind numbers, and nothing twice: name "Cuci", text "Cuci ayam."
         pieces = dict.fromkeys(sorted(amounts, key=str.isalpha) + names)
         longest = max(pieces, key=len)
-        held = [one for one in pieces if re.search(rf"(?i)\b{re.escape(one)}\b", longest)]
-        yield " ".join(one for one in pieces if one == longest or one not in held)
+        held = {one for one in pieces if re.search(rf"(?i)\b{re.escape(one)}\b", longest)}
+        yield " ".join(one for one in pieces if one not in held - {longest})
     elif amounts:
         raise ValueError("an amount of nothing")
     else:

@@ -27,7 +27,6 @@ from .files import CourseError, read_toml, sentence
 from .settings import csv_files
 from .show import tr
 
-LISTS = ("ingredients", "steps")
 COLUMNS = ["recipe_id", "title", "ingredients", "steps", "category", "region", "source", "line"]
 
 
@@ -164,17 +163,16 @@ def text_ids(table: pd.DataFrame) -> pd.Series:
 
 def recipes_of(table: pd.DataFrame) -> list[Recipe]:
     """Rows of a table as Recipe objects."""
-    found = []
-    for row in table[[part.name for part in fields(Recipe)]].to_dict("records"):
+    names, found = [part.name for part in fields(Recipe)], []
+    for title, ingredients, steps, *rest in table[names].itertuples(index=False):
         # One item a line in the table, one item an element here.
-        lists = {name: row[name].split("\n") for name in LISTS}
-        found.append(recipe_of(row | lists))
+        found.append(Recipe(title, tuple(ingredients.split("\n")), tuple(steps.split("\n")), *rest))
     return found
 
 
 def recipe_of(row: dict) -> Recipe:
     """A Recipe from a row of JSON, where its lists are lists."""
-    return Recipe(**row | {name: tuple(row[name]) for name in LISTS})
+    return Recipe(**row | {name: tuple(row[name]) for name in ("ingredients", "steps")})
 
 
 # --- names of ingredients
@@ -202,8 +200,10 @@ def words(name: str, language: str) -> tuple[str, ...]:
     for said, written in table["phrases"].items():
         text = text.replace(said, written)
     # A singular may have to be spelt anew: chilies, chili, chilli.
-    singular = [re.sub(table["plural"], "", word) for word in re.findall(r"[^\W\d_]+", text)]
-    found = [table["spelling"].get(word, word) for word in singular]
+    found = []
+    for word in re.findall(r"[^\W\d_]+", text):
+        one = re.sub(table["plural"], "", word)
+        found.append(table["spelling"].get(one, one))
     # One word may become two ("beansprout" is "bean sprout"), so the name is split again.
     return tuple(" ".join(found).split())
 
@@ -221,17 +221,17 @@ def same(one: str, other: str, language: str) -> bool:
         return bool(a)
     # The shorter name must be a part of the longer one; a class alone says too little.
     short, long = sorted((a, b), key=len)
-    if not set(short) <= set(long) or (len(short) == 1 and short[0] in WORDS[language]["classes"]):
-        return False
+    alone = len(short) == 1 and short[0] in WORDS[language]["classes"]
     # Petis made of udang is petis: the shorter name must hold the word that says what it is.
-    return head_of(long, language) in short
+    return set(short) <= set(long) and not alone and head_of(long, language) in short
 
 
 def head_of(name: tuple[str, ...], language: str) -> str:
     """The word of a name that says what it is: "dada ayam" -> "ayam"; "chicken stock": "stock"."""
     # Indonesian puts it first ("kaldu ayam"), English last; a cut ("dada") is passed over.
-    ordered = name if WORDS[language]["head"] == "first" else name[::-1]
-    return next((word for word in ordered if word not in WORDS[language]["parts"]), ordered[0])
+    table = WORDS[language]
+    ordered = name if table["head"] == "first" else name[::-1]
+    return next((word for word in ordered if word not in table["parts"]), ordered[0])
 
 
 def stocked(name: str, language: str) -> bool:
