@@ -223,8 +223,6 @@ def clean_chunk(chunk: pd.DataFrame) -> tuple[pd.DataFrame, list[dict]]:
         "an empty row": untitled & (counts["ingredients"] + counts["steps"] == 0),
         "no title": untitled,
         "a list that cannot be read": matches(rows, "broken_list"),
-        "ingredients in one line, without -- or line breaks": (counts["ingredients"] == 1)
-        & matches(columns["ingredients"], "one_line"),
         "fewer than two ingredients": counts["ingredients"] < 2,
         "no steps": counts["steps"] < 1,
         "a control token of a chat template": matches(rows, "marker")

@@ -48,14 +48,13 @@ class Layout:
 
 def look_at(path: Path) -> Layout:
     """The layout of `path`, from its first 64 KiB. NotARecipeFile when it holds no recipes."""
-    # 64 KiB are enough for the marks and the header; the encoding may need the whole file.
     try:
         with open(path, "rb") as handle:
             head = handle.read(1 << 16)
-        encoding = encoding_of(path, head)
     except OSError as problem:
         raise NotARecipeFile(f"cannot be opened: {problem.strerror}") from None
     # Is it text, and a table at all? Downloads go wrong, and workbooks are renamed.
+    encoding = encoding_of(head)
     text = head.decode(encoding, errors="replace")
     for why, pattern in _NAMES["no_table"].items():
         if re.match(pattern, text, re.IGNORECASE):
@@ -80,19 +79,16 @@ def look_at(path: Path) -> Layout:
     raise NotARecipeFile(f"no column for {', '.join(missing)} among: {names}")
 
 
-def encoding_of(path: Path, head: bytes) -> str:
-    """UTF-16 by its mark, UTF-8 when most of the file is, else Windows-1252."""
+def encoding_of(head: bytes) -> str:
+    """UTF-16 by its mark, UTF-8 when most of the head is, else Windows-1252."""
     # UTF-16 takes two bytes a letter and usually begins with a byte order mark.
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "utf-16"
     # One stray byte does not make a UTF-8 file Windows-1252, so both kinds are counted: bytes that
     # are no UTF-8, which become half characters here, and all letters beyond ASCII.
-    beyond = broken = 0
-    with open(path, encoding="utf-8", errors="surrogateescape") as handle:
-        while block := handle.read(1 << 20):
-            beyond += len(re.findall(r"[^\x00-\x7f]", block))
-            broken += len(re.findall(r"[\udc80-\udcff]", block))
-    return "cp1252" if broken > beyond / 2 else "utf-8-sig"
+    text = head.decode("utf-8", errors="surrogateescape")
+    beyond, broken = re.findall(r"[^\x00-\x7f]", text), re.findall(r"[\udc80-\udcff]", text)
+    return "cp1252" if len(broken) > len(beyond) / 2 else "utf-8-sig"
 
 
 def first_records(text: str, separator: str) -> list[list[str]]:

@@ -27,6 +27,7 @@ from .files import CourseError, read_toml, sentence
 from .settings import csv_files
 from .show import tr
 
+LISTS = ["ingredients", "steps"]
 COLUMNS = ["recipe_id", "title", "ingredients", "steps", "category", "region", "source", "line"]
 
 
@@ -163,16 +164,15 @@ def text_ids(table: pd.DataFrame) -> pd.Series:
 
 def recipes_of(table: pd.DataFrame) -> list[Recipe]:
     """Rows of a table as Recipe objects."""
-    names, found = [part.name for part in fields(Recipe)], []
-    for title, ingredients, steps, *rest in table[names].itertuples(index=False):
-        # One item a line in the table, one item an element here.
-        found.append(Recipe(title, tuple(ingredients.split("\n")), tuple(steps.split("\n")), *rest))
-    return found
+    names = [part.name for part in fields(Recipe)]
+    # One item a line in the table, one item an element here.
+    lists = table[LISTS].map(lambda cell: cell.split("\n"))
+    return [recipe_of(row) for row in table.assign(**lists)[names].to_dict("records")]
 
 
 def recipe_of(row: dict) -> Recipe:
     """A Recipe from a row of JSON, where its lists are lists."""
-    return Recipe(**row | {name: tuple(row[name]) for name in ("ingredients", "steps")})
+    return Recipe(**row | {name: tuple(row[name]) for name in LISTS})
 
 
 # --- names of ingredients
