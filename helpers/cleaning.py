@@ -44,16 +44,17 @@ def list_items(cell: str) -> list[str]:
     # Only a cell that begins like a list goes to the parser.
     if not re.match(PATTERNS["list"], cell):
         return [cell]
-    # JSON is a Python literal but for its missing values, which pandas writes as nan.
-    cell = re.sub(r"(?<=[\[(,:])\s*(?:(?i:nan)|null|true|false)\b(?=\s*[]),}])", " None", cell)
+    # JSON is a Python literal but for its missing values, which pandas writes as nan, and truth
+    # values are missing as well.
+    cell = re.sub(r"(?<=[\[(,:])\s*(?i:nan|null|true|false)\b(?=\s*[]),}])", " None", cell)
     try:
         with warnings.catch_warnings(action="ignore"):  # "\d" inside a string
             # Parsed, then read as a literal: the text never runs, whatever a stranger's file holds.
-            items = list(texts(ast.literal_eval(cell.strip())))
+            value = ast.literal_eval(cell.strip())
+        # Half a character, written as an escape, becomes U+FFFD.
+        return [ftfy.fixes.fix_surrogates(item) for item in texts(value)]
     except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
         return []
-    # Half a character, written as an escape, becomes U+FFFD.
-    return [ftfy.fixes.fix_surrogates(item) for item in items]
 
 
 def texts(value) -> Iterator[str]:
@@ -69,9 +70,9 @@ def texts(value) -> Iterator[str]:
 
 
 def scalar_text(value) -> str:
-    """Text of a single value; empty for a missing one, a truth value or a container."""
-    # A set is read as nothing: the order in which it was written is lost. NaN equals nothing.
-    if not isinstance(value, str | int | float) or isinstance(value, bool) or value != value:
+    """Text of a single value; empty for a missing one or a container."""
+    # A set is read as nothing: the order in which it was written is lost.
+    if not isinstance(value, str | int | float):
         return ""
     # 1.0 and 0.30000000000000004 are what computers make of 1 and 0.3.
     return f"{value:.6g}" if isinstance(value, float) else str(value)
@@ -179,7 +180,7 @@ def break_at_numbers(cell: str) -> str:
     """A line break before each number of a line that counts: "1) Potong 2) Rebus" -> two lines."""
     lines = []
     for line in cell.split("\n"):
-        numbers = [int(number) for number in FOUND["number"].findall(line)]
+        numbers = list(map(int, FOUND["number"].findall(line)))
         # One number alone makes no list, and any other number in between is part of the text.
         if len(numbers) > 1 and numbers == list(range(1, len(numbers) + 1)):
             line = FOUND["number"].sub(r"\n\g<0>", line)

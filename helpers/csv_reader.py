@@ -13,7 +13,6 @@ import re
 import unicodedata
 from collections import deque
 from collections.abc import Iterator
-from itertools import product
 from pathlib import Path
 
 import pandas as pd
@@ -64,13 +63,13 @@ def look_at(path: Path) -> Layout:
     # The header is the first record with the three columns; a title or "sep=;" may stand above it.
     # The wrong separator leaves a record in one piece, so the right one is known by its columns.
     tables = {separator: first_records(text, separator) for separator in SEPARATORS}
-    for skip, (separator, rows) in product(range(5), tables.items()):
-        header = rows[skip] if skip < len(rows) else []
-        columns = columns_of(header)
-        # The header and all that stands above it are skipped when the rows are read.
-        if all(field in columns for field in REQUIRED):
-            items = items_of(header, columns)
-            return Layout(encoding, separator, backslash, skip + 1, header, items)
+    for separator, rows in tables.items():
+        for skip, header in enumerate(rows, 1):
+            columns = columns_of(header)
+            # The header and all that stands above it are skipped when the rows are read.
+            if columns.keys() >= set(REQUIRED):
+                form = encoding, separator, backslash, skip, header
+                return Layout(*form, items_of(header, columns))
     # None has them: tell what stands there instead, as the most telling separator cuts it. A link
     # may lead to any file of this machine, and notebooks are shared with their outputs.
     header = max((rows[0] for rows in tables.values() if rows), key=len, default=[])
@@ -242,7 +241,7 @@ def raw_chunks(path: Path, layout: Layout, rows: int) -> Iterator[tuple[pd.DataF
             # So many rows, or so many characters, are held at a time.
             if len(good) + len(bad) >= rows or size > CHUNK_CHARACTERS:
                 break
-        if not good and not bad:
+        if not good + bad:
             return
         table = pd.DataFrame(good, columns=["line", *FIELDS], dtype="string[pyarrow]")
         yield table.astype({"line": "int64"}), bad

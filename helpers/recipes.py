@@ -28,7 +28,7 @@ from .settings import csv_files
 from .show import tr
 
 LISTS = ["ingredients", "steps"]
-COLUMNS = ["recipe_id", "title", "ingredients", "steps", "category", "region", "source", "line"]
+COLUMNS = ["recipe_id", "title", *LISTS, "category", "region", "source", "line"]
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class Report:
     Lines count from 1, as an editor shows them.
     """
 
-    files: list[dict] = field(default_factory=list)  # file, rows_read, rows_kept, columns
+    files: list[dict] = field(default_factory=list)  # file, rows_read, rows_kept
     drops: list[dict] = field(default_factory=list)  # file, line, reason, title
     skipped: list[dict] = field(default_factory=list)  # file, reason
 
@@ -133,10 +133,10 @@ def recipe_chunks(folder: str | Path, report: Report, rows: int = 2000) -> Itera
                 clean, dropped = clean_chunk(raw)
                 entry["rows_read"] += len(raw) + len(bad)
                 entry["rows_kept"] += len(clean)
-                for drop in sorted(bad + dropped, key=lambda drop: drop["line"]):
-                    report.drops.append({"file": name, **drop, "title": drop["title"][:80]})
-                read = report.rows_kept + report.rows_dropped
-                assert report.rows_read == read, f"{name}: a row was lost"
+                lost = sorted(bad + dropped, key=lambda drop: drop["line"])
+                report.drops += [{"file": name, **drop} for drop in lost]
+                # No row may be lost.
+                assert report.rows_read == report.rows_kept + report.rows_dropped, name
                 # A row without a category has its file's, one without a number that of its text.
                 category, ids = path.stem.lower().removeprefix("dataset-"), clean["recipe_id"]
                 clean["category"] = clean["category"].replace("", category)
@@ -200,12 +200,10 @@ def words(name: str, language: str) -> tuple[str, ...]:
     for said, written in table["phrases"].items():
         text = text.replace(said, written)
     # A singular may have to be spelt anew: chilies, chili, chilli.
-    found = []
-    for word in re.findall(r"[^\W\d_]+", text):
-        one = re.sub(table["plural"], "", word)
-        found.append(table["spelling"].get(one, one))
+    singular = (re.sub(table["plural"], "", word) for word in re.findall(r"[^\W\d_]+", text))
+    found = " ".join(table["spelling"].get(word, word) for word in singular)
     # One word may become two ("beansprout" is "bean sprout"), so the name is split again.
-    return tuple(" ".join(found).split())
+    return tuple(found.split())
 
 
 @cache
