@@ -74,7 +74,7 @@ def look_at(path: Path) -> Layout:
     # may lead to any file of this machine, and notebooks are shared with their outputs.
     header = max((rows[0] for rows in tables.values() if rows), key=len, default=[])
     missing = [field for field in REQUIRED if field not in columns_of(header)]
-    names = "(a link, not shown)" if path.is_symlink() else ", ".join(header[:8])[:120]
+    names = "(a link, not shown)" if path.is_symlink() else ", ".join(header)[:120]
     raise NotARecipeFile(f"no column for {', '.join(missing)} among: {names}")
 
 
