@@ -26,7 +26,6 @@ _TEXTS = read_toml("cleaning.toml")
 PATTERNS = {name: "|".join(parts) for name, parts in _TEXTS["patterns"].items()}
 # Words in the keys of a dict.
 AMOUNTS, NAMES = set(_TEXTS["keys"]["quantity"]), set(_TEXTS["keys"]["name"])
-BROKEN_LIST = "\ufdd0"  # stands for a list that cannot be read; Unicode gives it to no character
 MARKER = PATTERNS["marker"]  # control tokens of chat templates
 # Where a cell is read by itself: Python's expressions for tags, entities and so on.
 FOUND = {name: re.compile(text) for name, text in _TEXTS["python"].items()}
@@ -83,16 +82,16 @@ def dict_texts(value: dict) -> Iterator[str]:
 
     ValueError for an amount of nothing.
     """
-    # {"quantity": {"value": 1, "unit": "kg"}}
-    for key in AMOUNTS:
-        if isinstance(value.get(key), dict):
-            value = value | value[key]
     # Known words among the keys and lists among the values tell the kinds apart; "image_url",
     # "tahu isi" and "Langkah 1" are no known keys, "jumlah_bahan" tells an amount.
     amounts, names = [], []
     for key, item in value.items():
-        words, text = set(plain_name(key).split()), scalar_text(item)
-        known = text and words and words <= AMOUNTS | NAMES
+        words = set(plain_name(key).split())
+        # {"quantity": {"value": 1, "unit": "kg"}}
+        if isinstance(item, dict) and words & AMOUNTS:
+            item = " ".join(scalar_text(item[word]) for word in item if word in AMOUNTS)
+        text = scalar_text(item)
+        known = text and words <= AMOUNTS | NAMES
         if known and words & AMOUNTS:
             amounts.append(text)
         # A number alone is no name: {"step": 1, "text": ...}
@@ -195,7 +194,8 @@ NEW = _TEXTS["new"] | {
     "mojibake": repair_encoding,
     "invisible": visible,
     "html": without_markup,
-    "list": lambda cell: "\n".join(list_items(cell)) or BROKEN_LIST,
+    # U+FDD0 stands for a list that cannot be read; Unicode gives it to no character.
+    "list": lambda cell: "\n".join(list_items(cell)) or "\ufdd0",
     "inline": break_at_numbers,
     "commas": split_commas,
 }

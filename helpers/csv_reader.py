@@ -49,7 +49,7 @@ def look_at(path: Path) -> Layout:
     """The layout of `path`, from its first 64 KiB. NotARecipeFile when it holds no recipes."""
     try:
         with open(path, "rb") as handle:
-            head = handle.read(1 << 16)
+            head = handle.read(65536)
     except OSError as problem:
         raise NotARecipeFile(f"cannot be opened: {problem.strerror}") from None
     # Is it text, and a table at all? Downloads go wrong, and workbooks are renamed.
