@@ -102,14 +102,13 @@ def check_csv(paths: Annotated[list[Path], typer.Argument(exists=True)], as_json
     """Read recipe CSVs as the lessons do: what is kept, dropped and why. Code 1: nothing usable."""
     from . import recipes
 
-    # One report for all files: copies are found across them too.
+    # One report for all files.
     report = recipes.Report()
     for path in paths:
         for _ in recipes.recipe_chunks(path, report):
             pass  # only the report is wanted; the rows are let go, so memory stays flat
-    # Every row that was dropped or stood before, and at the end, where it is seen, the summary.
-    rows = {"dropped": report.drops, "copies": report.duplicates().to_dict("records")}
-    tell(rows | report.as_dict(), as_json)
+    # Every row that was dropped, and at the end, where it is seen, the summary.
+    tell({"dropped": report.drops} | report.as_dict(), as_json)
     if not report.rows_kept:
         raise CourseError("nothing usable: no row was kept. See data/DATA_CARD.md.")
 
