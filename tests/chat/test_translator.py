@@ -39,10 +39,6 @@ def test_a_line_keeps_its_amount_and_takes_the_form_of_a_twin(line, twin):
     assert TELLER.line(line) == twin
 
 
-def test_what_is_said_in_the_other_language_is_looked_up():
-    assert TELLER.heard("chicken soup with candlenuts") == "Sup Ayam, kemiri"
-
-
 def test_every_number_that_came_or_went_is_a_doubt():
     told = replace(SOUP, steps=("Boil the chicken for 9 minutes.", "Serve."))
     asked = replace(SUP, steps=("Rebus ayam 1/2 jam.", "Sajikan."))
