@@ -66,7 +66,8 @@ def paired(ours, theirs, weights=1.0) -> tuple[float, float, float, float]:
     """
     pairs = pd.DataFrame({"ours": list(ours), "theirs": list(theirs)}, dtype=float)
     pairs = pairs.assign(weight=np.full(len(pairs), weights)).dropna()
-    differences, weight = (pairs["ours"] - pairs["theirs"]).to_numpy(), pairs["weight"].to_numpy()
+    first, second, weight = pairs.to_numpy().T
+    differences = first - second
     # A pair without a difference stays what it is when its two change places.
     changed = (differences * weight)[differences != 0]
     if len(set(abs(changed))) > 1:

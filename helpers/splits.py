@@ -43,42 +43,33 @@ def trigrams(text: str) -> set[str]:
     return {" ".join(words[i : i + 3]) for i in range(max(1, len(words) - 2))}
 
 
-def similar_pairs(texts: list[str], threshold: float = SIMILAR) -> list[tuple[int, int]]:
-    """Pairs (i, j), i < j, whose similarity is `threshold` or more.
+def group(table: pd.DataFrame, threshold: float = SIMILAR) -> np.ndarray:
+    """Group number of each row: copies and near-duplicates share one, also through a chain.
 
-    Similarity is |A and B| / |A or B| over the sets of word trigrams (Jaccard; Broder 1997).
-    MinHash LSH proposes pairs, exact Jaccard decides: with 32 bands of 3 rows a pair of
-    similarity s is proposed with probability 1 - (1 - s^3)^32, more than 0.999 at 0.6. Whether a
-    pair is found depends on its two texts alone.
+    Two texts are near-duplicates whose similarity is `threshold` or more: |A and B| / |A or B| over
+    the sets of word trigrams (Jaccard; Broder 1997). MinHash LSH proposes pairs, exact Jaccard
+    decides: with 32 bands of 3 rows a pair of similarity s is proposed with probability
+    1 - (1 - s^3)^32, more than 0.999 at 0.6. Whether a pair is found depends on its texts alone.
     """
     from datasketch import MinHash, MinHashLSH
-
-    # A sketch of each text: its hash values agree as often as the two sets are similar.
-    sets = [trigrams(text) for text in texts]
-    encoded = [[gram.encode() for gram in grams] for grams in sets]
-    index = MinHashLSH(num_perm=96, params=(32, 3))
-    # Each text is compared with those before it that share a band of its sketch.
-    pairs = []
-    for j, sketch in enumerate(MinHash.bulk(encoded, num_perm=96, seed=1)):
-        # The index proposes, the sets themselves decide: sketches only estimate.
-        for i in sorted(index.query(sketch)):
-            if len(sets[i] & sets[j]) >= threshold * len(sets[i] | sets[j]):
-                pairs.append((i, j))
-        index.insert(j, sketch)
-    return pairs
-
-
-def group(table: pd.DataFrame, threshold: float = SIMILAR) -> np.ndarray:
-    """Group number of each row: copies and near-duplicates share one, also through a chain."""
     from scipy.cluster.hierarchy import DisjointSet
 
     # Exact copies are one text; texts are joined by pairs, and a group is what hangs together.
     number, first = pd.factorize(normalised(table))
     groups = DisjointSet(range(len(first)))
-    # Where A is like B and B like C, A and C are one group, even if they differ: split apart, B
-    # would leak from one side to the other.
-    for i, j in similar_pairs(list(first), threshold):
-        groups.merge(i, j)
+    # A sketch of each text: its hash values agree as often as the two sets are similar.
+    sets = [trigrams(text) for text in first]
+    encoded = [[gram.encode() for gram in grams] for grams in sets]
+    index = MinHashLSH(num_perm=96, params=(32, 3))
+    # Each text is compared with those before it that share a band of its sketch.
+    for j, sketch in enumerate(MinHash.bulk(encoded, num_perm=96, seed=1)):
+        # The index proposes, the sets themselves decide: sketches only estimate.
+        for i in index.query(sketch):
+            # Where A is like B and B like C, A and C are one group, even if they differ: split
+            # apart, B would leak from one side to the other.
+            if len(sets[i] & sets[j]) / len(sets[i] | sets[j]) >= threshold:
+                groups.merge(i, j)
+        index.insert(j, sketch)
     # From the groups of texts back to one number for each row of the table.
     return pd.factorize(np.array([groups[text] for text in number]))[0]
 
@@ -144,41 +135,28 @@ def shown_recipes(cfg: Settings, folder: Path) -> list[Recipe]:
     return recipes_of(table)
 
 
-def saved_recipes(cfg: Settings, name: str) -> dict[frozenset, str]:
-    """The recipes of a saved split by their content (`content`), each with its title.
-
-    A recipe may stand in several rows, piece by piece: what they teach together is its content.
-    """
-    taught = defaultdict(frozenset)
-    for row in saved_rows(cfg, name):
-        taught[row["recipe_id"], row["title"]] |= content(row["messages"])
-    return {whole: title for (_, title), whole in taught.items()}
-
-
 def content(chat: list[dict]) -> frozenset[str]:
     """The lines of an answer without their numbers: what it teaches, in whatever order."""
     lines = chat[-1]["content"].splitlines()
     return frozenset(re.sub(r"^\d+a?\. ", "", line) for line in lines if line)
 
 
-def require_disjoint(cfg: Settings) -> None:
-    """Raise CourseError when an answer of a saved split is that of a recipe in another."""
-    for one, other in combinations(NAMES, 2):
-        chats = [row["messages"] for row in saved_rows(cfg, one)]
-        require_held_out(cfg, chats, one, other)
-
-
 def require_held_out(
     cfg: Settings, chats: Iterable[list[dict]], one: str = "train", other: str = "test"
 ) -> None:
     """Raise CourseError when a chat, of the split `one`, has the answer of a recipe in `other`."""
-    held_out = saved_recipes(cfg, other)
+    # A recipe may stand in several rows, piece by piece: what they teach together is its content.
+    held_out = defaultdict(frozenset)
+    for row in saved_rows(cfg, other):
+        held_out[row["recipe_id"], row["title"]] |= content(row["messages"])
+    known = []
     # By what they teach, so it does not matter where the rows come from or how they ask, nor under
     # which id. Changed steps of a recipe are a part of it.
-    taught = map(content, chats)
-    # A line alone ("Serve.") stands in many recipes; a title with its first step in one.
-    several = [some for some in taught if len(some) > 1]
-    if known := [held_out[whole] for some in several for whole in held_out if some <= whole]:
+    for some in map(content, chats):
+        # A line alone ("Serve.") stands in many recipes; a title with its first step in one.
+        if len(some) > 1:
+            known += [title for (_, title), whole in held_out.items() if some <= whole]
+    if known:
         told = {"one": one, "other": other, "n": len(known), "first": known[0]}
         raise CourseError(sentence("in_two_splits", **told))
 
@@ -197,5 +175,7 @@ def read_split(cfg: Settings, name: str):
     rows = saved_rows(cfg, name)
     if not rows:
         raise MissingStep(sentence("no_split", name=name, key=cfg.key))
-    require_disjoint(cfg)
+    for one, other in combinations(NAMES, 2):
+        chats = [row["messages"] for row in saved_rows(cfg, one)]
+        require_held_out(cfg, chats, one, other)
     return Dataset.from_list(rows)

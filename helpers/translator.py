@@ -129,8 +129,9 @@ def looks_pasted(text: str) -> bool:
     """
     lines = lines_of(without_markup(text))
     signs = [line for line in lines if MARK.match(line) or part_of(line)]
-    sentences = re.findall(r"\w[.!](?:\s|$)", text)
-    return len(lines) > 2 and len(signs) > 1 or len(text.split()) > 40 and len(sentences) > 2
+    if len(text.split()) > 40 and len(re.findall(r"\w[.!](?:\s|$)", text)) > 2:
+        return True
+    return len(lines) > 2 and len(signs) > 1
 
 
 def part_of(line: str) -> str:
@@ -142,7 +143,7 @@ def read_pasted(text: str, task: str = "id-en") -> Recipe:
     """A recipe as people write one down: title, list and steps, with or without headings.
 
     Raises UsageError where there is no step, more than MOST_WORDS words, or another language than
-    the one that was learnt.
+    the one that is read.
     """
     text = without_markup(text)
     count = len(text.split())
@@ -150,8 +151,8 @@ def read_pasted(text: str, task: str = "id-en") -> Recipe:
         raise UsageError(sentence("long_recipe", n=count, most=MOST_WORDS))
     title, part, parts = "", "", defaultdict(list)
     for line in lines_of(text):
-        if part_of(line):
-            part = part_of(line)
+        if headed := part_of(line):
+            part = headed
         elif title or part or MARK.match(line):
             # Where no heading says what it is, a line with a dash is an item, any other a step.
             likely = "ingredients" if line[0] in "-*•" else "steps"
@@ -163,11 +164,10 @@ def read_pasted(text: str, task: str = "id-en") -> Recipe:
     if not parts["steps"]:
         raise UsageError(sentence("no_steps"))
     read = " ".join(parts["steps"])
-    spoken, strange = language_of(read), re.findall(r"[^\W\d_\0-ɏ]", read)
-    if spoken == task[-2:]:
-        raise UsageError(sentence("already", language=WORDED["languages"][spoken]))
-    # Another script, or enough words to know a language by, and none is known.
-    if len(strange) > len(read) / 4 or not spoken and len(read.split()) > 12:
+    spoken = language_of(read)
+    strange = len(re.findall(r"[^\W\d_\0-ɏ]", read)) > len(read) / 4
+    # Another language or script, or enough words to know a language by, and none is known.
+    if spoken != task[:2] and (spoken or strange or len(read.split()) > 12):
         raise UsageError(sentence("not_learnt", language=WORDED["languages"][task[:2]]))
     steps = []
     for step in parts["steps"]:

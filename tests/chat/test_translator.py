@@ -86,15 +86,15 @@ def test_a_recipe_is_read_as_people_write_it(text, title, items, steps):
     [
         ("", "Tidak ada langkah"),
         ("Soto\nBahan:\n- 1 ekor ayam", "Tidak ada langkah"),
-        ("汤\n1. 把鸡肉煮熟。", "tidak dikenali"),
+        ("汤\n1. 把鸡肉煮熟。", "tidak tampak"),
         (
             "Soup\n1. Fry the garlic with the oil until golden.\n2. Add and serve.",
-            "sudah berbahasa",
+            "tidak tampak",
         ),
         ("kata " * 2000, "2000 kata"),
         (
             "Hacher les oignons et faire revenir dans la poêle chaude pendant dix minutes.",
-            "tidak dikenali",
+            "tidak tampak",
         ),
     ],
 )
