@@ -47,7 +47,9 @@ def ends(others) -> tuple[float, float]:
     (Bahadur and Savage 1956).
     """
     low, high = map(float, np.quantile(others, [(1 - 0.95) / 2, 0.975]))
-    return (low, high) if high - low > 1e-9 else (np.nan, np.nan)
+    if high - low > 1e-9:
+        return low, high
+    return np.nan, np.nan
 
 
 def paired(ours, theirs, weights=1.0) -> tuple[float, float, float, float]:
@@ -66,18 +68,23 @@ def paired(ours, theirs, weights=1.0) -> tuple[float, float, float, float]:
     """
     pairs = pd.DataFrame({"ours": list(ours), "theirs": list(theirs)}, dtype=float)
     pairs = pairs.assign(weight=np.full(len(pairs), weights)).dropna()
-    first, second, weight = pairs.to_numpy().T
-    differences = first - second
+    ours, theirs, weight = pairs.to_numpy().T
+    differences = ours - theirs
     # A pair without a difference stays what it is when its two change places.
     changed = (differences * weight)[differences != 0]
     if len(set(abs(changed))) > 1:
         # The size of the sum, whatever its sign, makes the test two-sided.
-        options = {"permutation_type": "samples", "alternative": "greater", "rng": 0}
-        p = permutation_test((changed,), lambda d, axis: abs(d.sum(axis=axis)), **options).pvalue
+        p = permutation_test(
+            (changed,),
+            lambda flipped, axis: abs(flipped.sum(axis=axis)),
+            permutation_type="samples",
+            alternative="greater",
+            rng=0,
+        ).pvalue
     else:
         # All of one size, as for yes and no: the flips are tosses of a coin, counted exactly. None
         # that changed is p = 1, as one toss is.
-        p = binomtest(int((changed > 0).sum()), max(len(changed), 1)).pvalue
+        p = binomtest(np.count_nonzero(changed > 0), max(len(changed), 1)).pvalue
     return *bootstrap(differences, weight), float(p)
 
 
@@ -115,8 +122,8 @@ def corpus_draws(texts, references, groups) -> dict[str, np.ndarray]:
         whole = counts.groupby(np.asarray(groups), sort=False).sum().to_numpy()  # (groups, counts)
         drawn = np.random.default_rng(0).integers(0, len(whole), size=(1000, len(whole)))
         # The first is the corpus itself, each group once.
-        sums = [whole[some].sum(axis=0).tolist() for some in (np.arange(len(whole)), *drawn)]
-        scores = [scorer._compute_score_from_stats(one).score for one in sums]
+        sums = [whole.sum(axis=0), *(whole[some].sum(axis=0) for some in drawn)]
+        scores = [scorer._compute_score_from_stats(one.tolist()).score for one in sums]
         found[name] = np.minimum(scores, 100)  # rounding may lift a full score over it
     return found
 
@@ -129,8 +136,10 @@ def corpus_scores(texts: list[str], references: list[str]) -> dict[str, tuple]:
     where all of those score the same, as references against themselves do: see `ends`.
     """
     rows = len(texts)
-    drawn = corpus_draws(texts, references, range(rows))
-    return {name: (float(one[0]), *ends(one[1:]), rows) for name, one in drawn.items()}
+    found = {}
+    for name, scores in corpus_draws(texts, references, range(rows)).items():
+        found[name] = (float(scores[0]), *ends(scores[1:]), rows)
+    return found
 
 
 def corpus_gain(ours, theirs, references, groups) -> dict[str, tuple]:

@@ -122,8 +122,9 @@ def difference(source: Recipe, target: Recipe, language: str = "en") -> str:
     called = dict(zip(map(item_name, source.ingredients), map(item_name, target.ingredients)))
     for number, (step, twin) in enumerate(zip(source.steps, target.steps), 1):
         said = set(words(twin, language))
-        named = [words(called[name], language) for name in names_in(step, called)]
-        known = [said.intersection(name) for name in named]
+        known = [
+            said.intersection(words(called[name], language)) for name in names_in(step, called)
+        ]
         if len(known) > 1 and not any(known):
             return f"steps {number}: other names"
     return ""

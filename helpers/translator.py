@@ -35,7 +35,8 @@ class Translator:
     """What the twins of the training know of lists, and the messages for the model."""
 
     def __init__(self, pairs: Sequence[Pair], task: str):
-        self.task, self.names = task, glossary(pairs)
+        self.task, self.written = task, task[-2:]
+        self.names = glossary(pairs)
         # "3 siung bawang putih" -> "3 cloves garlic": whole lines, then lines with blanks.
         self.lines, self.forms = glossary(pairs, str), glossary(pairs, form_of)
 
@@ -52,7 +53,7 @@ class Translator:
             for word, other in WORDED["units"][self.task].items():
                 form = re.sub(rf"\b{word}\b", other, form)
         for amount in amounts:
-            form = form.replace(BLANK, amount_in(amount, self.task[-2:]), 1)
+            form = form.replace(BLANK, amount_in(amount, self.written), 1)
         return " ".join(form.replace("{}", self.names.get(name, name)).split())
 
     def requests(self, recipe: Recipe) -> list[list[dict]]:
@@ -80,7 +81,7 @@ class Translator:
             if theirs.endswith(CUT):
                 found.append(("cut", str(place)))
             was = all_numbers(ours, self.task[:2])
-            now = all_numbers(theirs, self.task[-2:])
+            now = all_numbers(theirs, self.written)
             for kind, some in (("number", now - was), ("lost", was - now)):
                 # A fraction as a cook writes it: 3/2 is 1.5.
                 found += [(kind, f"{place}: {float(one):g}") for one in some]
@@ -89,7 +90,7 @@ class Translator:
     def told_doubts(self, doubts: Sequence[tuple[str, str]]) -> list[str]:
         """Doubts as sentences in the language that is written, one for each kind."""
         found = []
-        for kind, text in WORDED["doubts"][self.task[-2:]].items():
+        for kind, text in WORDED["doubts"][self.written].items():
             if these := [what for one, what in doubts if one == kind]:
                 found.append(text.format(what=", ".join(these)))
         return found
@@ -159,8 +160,6 @@ def read_pasted(text: str, task: str = "id-en") -> Recipe:
             parts[part or likely].append(MARK.sub("", line))
         else:
             title = line
-    if title and not part and not parts:  # a step alone
-        title, parts["steps"] = "", [title]
     if not parts["steps"]:
         raise UsageError(sentence("no_steps"))
     read = " ".join(parts["steps"])
