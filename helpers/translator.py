@@ -160,6 +160,8 @@ def read_pasted(text: str, task: str = "id-en") -> Recipe:
             parts[part or likely].append(MARK.sub("", line))
         else:
             title = line
+    if title and not part and not parts:  # a step alone, or all steps in one line
+        title, parts["steps"] = "", [title]
     if not parts["steps"]:
         raise UsageError(sentence("no_steps"))
     read = " ".join(parts["steps"])

@@ -67,6 +67,7 @@ Cara Membuat:
         (HEADED, "Soto Ayam", ("1 ekor ayam", "2 sdt garam"), ("Rebus ayam.", "Suwir, sajikan.")),
         ("Sup\n- 1 wortel\n1. Rebus wortel.", "Sup", ("1 wortel",), ("Rebus wortel.",)),
         ("<p>Sup</p><p>1. Rebus <b>wortel</b>.</p>", "Sup", (), ("Rebus wortel .",)),
+        ("Tumis bawang sampai harum.", "", (), ("Tumis bawang sampai harum.",)),
         (
             "Es\nBahan:\n1.5 kg ayam\n1.000 ml air\nCara:\n1.Rebus 1.5 jam.",
             "Es",
@@ -92,7 +93,7 @@ def test_a_recipe_is_read_as_people_write_it(text, title, items, steps):
         ),
         ("kata " * 2000, "2000 kata"),
         (
-            "1. Hacher les oignons et faire revenir dans la poêle chaude pendant dix minutes.",
+            "Hacher les oignons et faire revenir dans la poêle chaude pendant dix minutes.",
             "tidak tampak",
         ),
     ],
