@@ -59,7 +59,7 @@ class Rows:
             both = [("\n".join(ours), "\n".join(theirs))]
         else:
             both = [(self.request(step), twin) for step, twin in zip(ours, theirs)]
-        return [prompts.row(asked, reply, self.cfg.task) for asked, reply in both]
+        return [prompts.example(asked, reply, self.cfg.task) for asked, reply in both]
 
     def request(self, step: str) -> str:
         """The step, with its names in the other language or the nearest other pair before it."""

@@ -19,7 +19,7 @@ from fractions import Fraction
 from unicodedata import normalize
 
 from .files import MissingStep, sentence
-from .prompts import row
+from .prompts import example
 from .recipes import Recipe, item_name, recipe_of, words
 from .settings import Settings
 from .splits import saved_rows, shown_recipes
@@ -165,14 +165,14 @@ def messages(pair: Pair, task: str = "id-en") -> list[list[dict]]:
 
     What to do with a piece, the system message says.
     """
-    return [row(one, two, task) for one, two in zip(pieces(pair.source), pieces(pair.target))]
+    return [example(one, two, task) for one, two in zip(pieces(pair.source), pieces(pair.target))]
 
 
 def whole_messages(pair: Pair, task: str = "id-en") -> list[dict]:
     """A row that asks for the whole recipe at once, in one plain sentence, as anybody might."""
     ours = text_of(pair.source.title, pair.source.steps)
     theirs = text_of(pair.target.title, pair.target.steps)
-    return row(f"{REQUEST[task]}\n\n{ours}", theirs, task)
+    return example(f"{REQUEST[task]}\n\n{ours}", theirs, task)
 
 
 def saved_pairs(cfg: Settings) -> list[Pair]:

@@ -90,14 +90,14 @@ def system_key(cfg) -> str:
     return cfg.data_language if cfg.task == "recipe" else cfg.task
 
 
-def row(asked: str, reply: str, task: str) -> list[dict]:
+def example(asked: str, reply: str, task: str) -> list[dict]:
     """A chat to learn from: what is asked, and the answer."""
     return [*prompt_messages(asked, task), {"role": "assistant", "content": reply}]
 
 
 def messages(recipe: Recipe, language: str = "id", **options) -> list[dict]:
     """A request as people write it and the real recipe, as a chat. Options as for `draw`."""
-    return row(draw(recipe, language, **options), answer(recipe, language), language)
+    return example(draw(recipe, language, **options), answer(recipe, language), language)
 
 
 @dataclass(frozen=True)
