@@ -471,9 +471,9 @@ def test_the_loss_of_an_evaluation_is_nats_a_label_token_whatever_the_batch(
 def test_a_training_on_a_test_recipe_is_refused(cfg, rows, tmp_path):
     cfg = dataclasses.replace(cfg, artifacts_root=tmp_path)
     training.fingerprint(cfg, rows, rows)
-    line = json.dumps({"title": "Soto", "messages": rows.chats[3]})
+    line = json.dumps({"recipe_id": "soto", "title": "Soto", "messages": rows.chats[3]})
     write_text(splits.split_file(cfg, "test"), line + "\n")
-    with pytest.raises(CourseError, match="1 training rows are test recipes.*Soto"):
+    with pytest.raises(CourseError, match="1 rows of train .* in test.*Soto"):
         training.fingerprint(cfg, rows, rows)
 
 
