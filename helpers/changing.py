@@ -13,9 +13,10 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, lru_cache
+from string import capwords
 
 import numpy as np
 
@@ -131,76 +132,56 @@ class Texts(Names):
                 return found, said
         return self.said(called).search(step), [called]
 
-    def joined(self, said: Sequence[str]) -> str:
-        """Names as a row: "a dan b", "a, b, dan c"."""
+    def joined(self, step: str, row: re.Match, said: Sequence[str]) -> str:
+        """The step with other names in a row: "a dan b", "a, b, dan c"."""
         link = self.table["text"]["last" if len(said) > 2 else "link"]
-        return link.join(filter(None, (", ".join(said[:-1]), said[-1])))
+        new = link.join(filter(None, (", ".join(said[:-1]), said[-1])))
+        step = step[: row.start()] + new + step[row.end() :]
+        return step[:1].upper() + step[1:]
 
     def beside(self, recipe: Recipe, step: str, mate: str, new: str) -> str:
         """The step with `new` in the row in which `mate` stands: "a dan b" -> "a, c, dan b"."""
         called = self.mention(step, mate)
-        found, said = self.row(recipe, step, called)
+        row, said = self.row(recipe, step, called)
         said.insert(said.index(called) + 1, new)
-        return step[: found.start()] + self.joined(said) + step[found.end() :]
+        return self.joined(step, row, said)
 
     def added(self, recipe: Recipe, new: str) -> Recipe:
         """The recipe with one more ingredient, where the library has it; the same without a place.
 
         It joins a row of names, beside one of its role if there is any.
         """
-        no = {"", *self.table["text"]["done"]}  # "goreng" of "minyak goreng"
-        listed = names(recipe.ingredients, self.language)
-        listed += [item_name(item) for item in recipe.ingredients]  # the pantry's come last
-        listed.sort(key=lambda name: self.role(name) != self.role(new))
+        role, no = self.role(new), {"", *self.table["text"]["done"]}  # "goreng" of "minyak goreng"
+        mates = [item_name(item) for item in recipe.ingredients]
+        mates.sort(key=lambda name: (self.role(name) != role, stocked(name, self.language)))
         for at in self.places_of(new, recipe.steps):
             step = recipe.steps[at]
-            mates = (name for name in listed if self.mention(step, name).lower() not in no)
-            if mate := next(mates, ""):
+            mate = next((one for one in mates if self.mention(step, one).lower() not in no), "")
+            if mate:
                 steps = list(recipe.steps)
                 steps[at] = self.beside(recipe, step, mate, new)
                 ingredients = (*recipe.ingredients, self.line(new))
                 return replace(recipe, ingredients=ingredients, steps=tuple(steps))
         return recipe
 
-    def swap(self, text: str, old: str, new: str) -> str:
-        """The text with one name for another, in the form and the capitals in which it stands."""
-        if not (said := self.mention(text, old)):
-            return text
-        # "ayam" for "dada ayam": the new one is called by its head alone, too.
-        head = head_of(words(new, self.language), self.language)
-        short = len(said.split()) < len(old.split()) and head not in WORDS[self.language]["classes"]
-        new = head if short else new
-
-        def put(found):
-            word = found[0]
-            if word.istitle() and (" " in word or text.istitle()):
-                return new.title()
-            return new[0].upper() + new[1:] if word[0].isupper() else new
-
-        return self.said(said).sub(put, text)
-
     def swapped(self, recipe: Recipe, old: str, new: str) -> Recipe:
         """The recipe with one ingredient for another."""
-        steps = [self.swap(step, old, new) for step in recipe.steps]
-        # What the steps call by its kind alone: "Bakar ikan" of an "ikan nila".
-        short = head_of(words(new, self.language), self.language)
-        for kind in self.kinds(recipe, old):
-            if kind not in words(new, self.language):
-                steps = [self.said(kind).sub(short, step) for step in steps]
+        items = (self.line(new) if item_name(i) == old else i for i in recipe.ingredients)
+        steps = (self.swap(step, old, new) for step in recipe.steps)
         return replace(
             recipe,
-            title=self.swap(recipe.title, old, new),
-            ingredients=tuple(
-                self.line(new) if item_name(item) == old else item for item in recipe.ingredients
-            ),
+            title=self.swap(recipe.title, old, new, capwords),
+            ingredients=tuple(items),
             steps=tuple(step[:1].upper() + step[1:] for step in steps),
         )
 
-    def kinds(self, recipe: Recipe, name: str) -> list[str]:
-        """The vague words of a name that mean it alone in a recipe: "ikan", "daging", "kacang"."""
-        listed = [item_name(item) for item in recipe.ingredients]
-        others = {word for one in listed if one != name for word in one.split()}
-        return [word for word in name.split() if word in self.vague and word not in others]
+    def swap(self, text: str, old: str, new: str, written: Callable = str) -> str:
+        """A text with one name for another; by its head alone where the old one stands so."""
+        called = self.mention(text, old)
+        head = head_of(words(new, self.language), self.language)
+        if len(called.split()) < len(old.split()) and head not in WORDS[self.language]["classes"]:
+            new = head
+        return self.said(called).sub(lambda _: written(new), text) if called else text
 
     def without(self, recipe: Recipe, name: str) -> Recipe | None:
         """The recipe without an ingredient; None where a step cannot do without it."""
@@ -213,10 +194,6 @@ class Texts(Names):
         steps = [self.step_without(recipe, step, name) for step in recipe.steps]
         if None in steps or not any(steps):
             return None
-        # "Siram dengan bumbu kacang": it is still meant.
-        kinds = self.kinds(recipe, name)
-        if any(self.said(kind).search(step) for kind in kinds for step in steps):
-            return None
         return replace(recipe, ingredients=tuple(kept), steps=tuple(filter(None, steps)))
 
     def step_without(self, recipe: Recipe, step: str, name: str) -> str | None:
@@ -227,19 +204,17 @@ class Texts(Names):
         called = self.mention(step, name)
         if not called:
             return step
-        found, said = self.row(recipe, step, called)
+        row, said = self.row(recipe, step, called)
         others = {self.mention(step, item_name(item)) for item in recipe.ingredients} - {called, ""}
         if not others and len(step.split()) <= 5:
             return ""  # "Taburi bawang goreng.": a short step with nothing else
-        if not others & {*said} or len(self.said(called).findall(step)) > 1:
+        left = [one for one in said if one != called]
+        if not others & {*left} or len(self.said(called).findall(step)) > 1:
             return None
-        said.remove(called)
-        if first_word(step) in TABLE["ground"][self.language].split() and all(
-            stocked(one, self.language) for one in said
-        ):
+        ground = first_word(step) in TABLE["ground"][self.language].split()
+        if ground and all(stocked(one, self.language) for one in left):
             return None  # nobody grinds salt alone
-        step = step[: found.start()] + self.joined(said) + step[found.end() :]
-        return step[0].upper() + step[1:]
+        return self.joined(step, row, left)
 
 
 class Changer(Texts):
@@ -258,14 +233,14 @@ class Changer(Texts):
         """What the library tells of where an ingredient goes; learnt when it is first asked."""
         return Places(self, self.library)
 
-    def by_rule(self, task: Task) -> Recipe:
-        """The task as a recipe."""
+    def by_rule(self, task: Task) -> Recipe | None:
+        """The task as a recipe; None where that goes wrong."""
         recipe = task.start
         for name in task.left_out:
             recipe = self.without(recipe, name) or recipe
         for old, new in task.changes:
             recipe = self.swapped(recipe, old, new) if old else self.added(recipe, new)
-        return recipe
+        return None if task.changes and not self.sound(task, recipe) else recipe
 
     def places_of(self, new: str, steps: Sequence[str]) -> list[int]:
         """The steps into which an ingredient may go, the likeliest first.
@@ -301,10 +276,9 @@ class Changer(Texts):
         steps = " ".join(step for step in made.steps if step not in task.start.steps)
         if not all(self.mention(steps, new) for _, new in task.changes):
             return False
-        before, after = " ".join(task.start.steps), " ".join(made.steps)
-        gone = {*task.left_out, *(old for old, _ in task.changes)}
+        before, after = (" ".join(one.steps) for one in (task.start, made))
         # By a part of its name it is lost, too: "gula jahe" of "gula merah".
-        kept = (name for name in map(item_name, task.start.ingredients) if name not in gone)
+        kept = map(item_name, {*task.start.ingredients} & {*made.ingredients})
         return all(len(self.mention(after, n)) >= len(self.mention(before, n)) for n in kept)
 
 
