@@ -76,7 +76,7 @@ class Names:
         """The line of the table of families that a name belongs to; -1: to none."""
         said = {*words(name, self.language)}
         # Prawn paste is no prawn, and a grated coconut no vegetable.
-        if self.role(name) == "paste" or said & {"kelapa", "coconut", "daun", "leaf", "bunga"}:
+        if self.role(name) in ("paste", "base") or said & {"daun", "leaf", "bunga"}:
             return -1
         lines = enumerate(TABLE["families"][self.language])
         return next((n for n, line in lines if said & {*line.split()}), -1)
@@ -255,13 +255,6 @@ class Changer(Texts):
             if cooking(steps, at) >= need and not (coarse and first_word(steps[at]) in ground)
         ]
 
-    def can_swap(self, recipe: Recipe, old: str, new: str) -> bool:
-        """Whether the recipe cooks for long enough for what is new, from where the old one is."""
-        at = next((n for n, step in enumerate(recipe.steps) if self.mention(step, old)), 0)
-        left, need = cooking(recipe.steps, at), self.minutes(new)
-        # Prawns that are cooked for an hour are no prawns any more.
-        return left >= need and not (0 < need < 5 and 30 < left < math.inf)
-
     def line(self, name: str) -> str:
         """How a recipe lists an ingredient: the commonest way, else as much as it takes."""
         alike = [known for known in self.lines if same(known, name, self.language)]
@@ -310,13 +303,11 @@ class Places:
         self.model.fit(rows, right)
 
     def features(self, name: str, steps: Sequence[str]) -> list[list[str]]:
-        """What is known of each step, alone and together with the name, its head and its role."""
-        role, rows = self.changer.role(name), []
-        who = (f"n={name}", f"h={name.split()[0]}", f"r={role or 'none'}", "")
+        """The words and the place of each step, together with the name and with its role."""
+        rows, role = [], self.changer.role(name)
         for at, step in enumerate(steps):
-            said = {*words(step, self.changer.language), f"first={first_word(step)}"}
-            found = [f"{one}|{word}" for one in who for word in said]
-            rows.append([*found, f"r={role}|{at}/{len(steps)}", f"n={name}|at={at}"])
+            said = (*words(step, self.changer.language), f"first={first_word(step)}", str(at))
+            rows.append([f"{one} {word}" for one in (name, role) for word in said])
         return rows
 
     def cases(self, recipe: Recipe) -> Iterable[tuple[str, list[str], int]]:

@@ -18,7 +18,7 @@ from fractions import Fraction
 from functools import cached_property, lru_cache
 
 from .changing import Changer, Task, cooking
-from .reading import KITCHEN, Asked, Lexicon, Reader
+from .reading import Asked, Lexicon, Reader
 from .recipes import Recipe, item_name, names, recipe_of, words
 from .settings import LANGUAGES, OWN, Settings
 from .splits import saved_rows, shown_recipes
@@ -29,9 +29,7 @@ NAMED = 0.45  # share of a dish's words from which on a title is that dish
 NEAR = 60  # recipes that are looked at closely
 SEASONING = ("leaf", "aromatic", "dry")  # roles that may join a dish, as vegetables may
 SPARE = ("leaf", "dry", "aromatic", "sour", "paste", "vegetable")  # roles it can do without
-FLAVOUR = ("dry", "aromatic", "sour", "paste")  # of which one has to stay
-REGIONS = {*KITCHEN["regions"].split()}
-BASE = {*"santan susu minyak kaldu krim kelapa milk oil stock cream coconut butter".split()}
+FLAVOUR = ("dry", "aromatic", "sour", "paste", "base")  # of which one has to stay
 MAIN = ("protein", "rice", "cooked_rice")  # roles that make a dish
 PEOPLE = 4  # that a recipe of the collection is for
 
@@ -116,55 +114,42 @@ class Search(Shelf):
 
     def cleared(self, asked: Asked, recipe: Recipe) -> tuple[str, ...]:
         """What has to be left out of a recipe so that it breaks no ban; none where that fails."""
-        items = dict.fromkeys(map(item_name, recipe.ingredients))
-        gone = [name for name in items if self.bans.broken(asked.without, name)]
-        rest = recipe if len(gone) <= MOST else None
-        for name in gone:
-            spare = self.changer.role(name) in (*SPARE, "")
-            rest = self.changer.without(rest, name) if rest and spare else None
-        return tuple(gone) if rest and not self.bans.broken(asked.without, rest.text) else ()
+        gone = tuple(
+            name
+            for name in dict.fromkeys(map(item_name, recipe.ingredients))
+            if self.changer.role(name) in (*SPARE, "base", "")
+            and self.bans.broken(asked.without, name)
+        )
+        rest = self.changer.by_rule(Task(recipe, left_out=gone[:MOST]))
+        return () if self.bans.broken(asked.without, rest.text) else gone
 
     def named(self, asked: Asked, recipe: Recipe) -> float:
         """How far a recipe's title is the dish that was asked for: 0 to 1, rare words count more.
 
-        Words that only say how count less. Of two titles with the same words of it the one with
-        fewer others is nearer. What was not called a dish may be one: "bakso", if nobody said that
-        it is at hand.
+        Of two titles with the same words of it the one with fewer others is nearer. What was not
+        called a dish may be one: "bakso", if nobody said that it is at hand.
         """
-        lexicon, title = self.lexicon, self.title_of(asked, recipe)
         said = {*asked.dish.split()}
         if not said and not asked.hand:
-            said = {w for name in asked.wanted for w in words(name, self.language)}
-        rare, strong = lexicon.rare, lexicon.strong
-        weak = 0.4 if said & strong else 1.0  # of "sayur asem" both words are all there is
-        weight = {w: rare[w] * (1 if w in strong else weak) for w in said if w in rare}
-        whole = f" {asked.dish} " in f" {' '.join(words(recipe.title, self.language))} "
-        weight |= {word: 0.2 * weight[word] for word in weight.keys() & REGIONS}
-        found = sum(weight.get(word, 0.0) for word in said & title)
+            said = {word for name in asked.wanted for word in words(name, self.language)}
+        title, rare = self.lexicon.titles[recipe.recipe_id], self.lexicon.rare
+        weight = {w: rare[w] for w in said if w in rare}
+        found = sum(weight.get(word, 0.0) for word in title)
         if not found:
             return 0.0
         # Said in one piece it is the dish itself, and no other with the same words.
+        whole = f" {asked.dish} " in f" {' '.join(words(recipe.title, self.language))} "
         return max(found / sum(weight.values()) + 0.1 * whole - 0.01 * len(title - said), 0.01)
 
     def complete(self, asked: Asked, recipe: Recipe) -> bool:
         """Whether a recipe is the dish that was asked for: no word that names it is missing."""
-        said = {*asked.dish.split()} - REGIONS
+        said = {*asked.dish.split()}
         strong = said & self.lexicon.strong or said  # of "nasi kuning" both words name it
-        return strong <= self.title_of(asked, recipe) and self.named(asked, recipe) > NAMED
+        return strong <= self.lexicon.titles[recipe.recipe_id] and self.named(asked, recipe) > NAMED
 
     def knows(self, asked: Asked) -> bool:
         """Whether the dish that was asked for is on the shelf, bans aside."""
         return any(self.complete(asked, recipe) for recipe in self.library)
-
-    def title_of(self, asked: Asked, recipe: Recipe) -> frozenset[str]:
-        """The words of a title; of a dish that was asked for also what is wanted and listed.
-
-        A fish is a fish by whatever name it is listed.
-        """
-        listed = self.listed[id(recipe)] if asked.dish else ()
-        met = (name for name in asked.wanted if self.changer.among(name, listed))
-        said = {word for name in met for word in words(name, self.language)}
-        return self.lexicon.titles[recipe.recipe_id] | said
 
     def foreign(self, asked: Asked, listed: Sequence[str]) -> list[str]:
         """What is listed and was not asked for."""
@@ -209,20 +194,21 @@ class Search(Shelf):
 class Kitchen(Search):
     """What is served: a recipe of the shelf, changed by rule where that helps."""
 
-    def task(self, asked: Asked, start: Recipe) -> Task:
-        """What has to change in a recipe so that it uses what was asked for.
+    def served(self, asked: Asked, start: Recipe) -> Served:
+        """A recipe, changed so that it uses what was asked for, where that can be done by rule.
 
         What is missing takes the place of something of its role that nobody asked for, or is added.
         With nothing else at hand, what the recipe can do without is left out.
         """
         changer, listed = self.changer, self.listed[id(start)]
+        title = self.lexicon.titles[start.recipe_id]
         absent = [name for name in asked.wanted if not changer.among(name, listed)]
+        # A bakso lists no bakso.
+        absent = [name for name in absent if not {*words(name, self.language)} <= title]
         absent.sort(key=lambda name: changer.role(name) != "protein")
         spare, changes, unmet = self.foreign(asked, listed), [], []
         far = asked.dish and self.named(asked, start) < NAMED
         for name in absent:
-            if {*words(name, self.language)} <= self.lexicon.titles[start.recipe_id]:
-                continue  # a bakso lists no bakso
             old = self.place_of(start, name, spare)
             if old is None or far or len(changes) >= MOST:
                 unmet.append(name)
@@ -232,7 +218,12 @@ class Kitchen(Search):
         left_out = self.cleared(asked, start) if asked.dish else ()
         if asked.hand and asked.kind == "have":
             left_out = self.spared(start, spare, 0 if asked.only else 1)
-        return Task(start, tuple(changes), left_out, tuple(unmet))
+        task = Task(start, tuple(changes), left_out, tuple(unmet))
+        recipe = changer.by_rule(task)
+        if recipe is None:  # a change that goes wrong is not made
+            recipe, task = start, Task(start, unmet=tuple(absent))
+        missing = self.foreign(asked, names(recipe.ingredients, self.language))
+        return Served(recipe, task, tuple(missing))
 
     def place_of(self, start: Recipe, name: str, spare: Sequence[str]) -> str | None:
         """What an ingredient may take the place of in a recipe; "" it may be added; None neither.
@@ -240,15 +231,10 @@ class Kitchen(Search):
         A second meat beside the dish's own, or rice in a pudding, makes another dish.
         """
         changer, role, family = self.changer, self.changer.role(name), self.changer.family(name)
-        listed = self.listed[id(start)]
-        for old in spare if family >= 0 else ():
-            # What stands first makes the dish: cassava fritters of beans are none.
-            bulk = old == listed[0] and role != "protein"
-            if not bulk and changer.family(old) == family and changer.can_swap(start, old, name):
+        for old in spare if cooking(start.steps) >= changer.minutes(name) else ():
+            if changer.family(old) == family >= 0:
                 return old
-        quick = cooking(start.steps) >= changer.minutes(name)
-        known = role in SEASONING or role == "vegetable" and family >= 0
-        return "" if known and quick else None
+        return "" if role in SEASONING or role == "vegetable" and family >= 0 else None
 
     def spared(self, start: Recipe, spare: Sequence[str], enough: int) -> tuple[str, ...]:
         """What a recipe can do without: one seasoning stays, and what the dish is called after.
@@ -258,23 +244,13 @@ class Kitchen(Search):
         changer, rest, found = self.changer, start, []
         seasoned = [name for name in self.listed[id(start)] if changer.role(name) in FLAVOUR]
         for name in sorted(spare, key=lambda one: changer.role(one) == "aromatic"):
-            base = BASE & {*words(name, self.language)}
-            if changer.role(name) not in SPARE or base or seasoned == [name]:
+            if changer.role(name) not in SPARE or seasoned == [name]:
                 continue
             less = changer.without(rest, name)
             if less and len(found) < min(SPARED, len(spare) - enough):
                 rest, found = less, [*found, name]
                 seasoned = [one for one in seasoned if one != name]
         return tuple(found)
-
-    def made(self, asked: Asked, task: Task) -> Served:
-        """The task as a recipe, and what it needs that was not at hand."""
-        recipe = self.changer.by_rule(task)
-        if recipe is None:  # a change that goes wrong is not made
-            recipe = task.start
-            task = Task(recipe, unmet=(*task.unmet, *(new for _, new in task.changes)))
-        missing = self.foreign(asked, names(recipe.ingredients, self.language))
-        return Served(recipe, task, tuple(missing))
 
     def cost(self, asked: Asked, served: Served) -> float:
         """What speaks against a recipe for what is at hand: shopping, what is not used, changes."""
@@ -288,16 +264,14 @@ class Kitchen(Search):
     def ranked(self, asked: Asked) -> Iterator[Served]:
         """What may be served, the best first; nothing that breaks a ban, changed or not."""
         near = self.nearest(asked, NEAR)
-        served = (self.made(asked, self.task(asked, start)) for start in near)
+        served = (self.served(asked, start) for start in near)
         if asked.kind == "have":
             place = {start.recipe_id: n for n, start in enumerate(near)}
             # Of equal ones the nearer.
             served = sorted(
                 served, key=lambda s: self.cost(asked, s) + 0.04 * place[s.task.start.recipe_id]
             )
-        for one in served:
-            if not self.bans.broken(asked.without, one.recipe.text):
-                yield one
+        return (one for one in served if not self.bans.broken(asked.without, one.recipe.text))
 
     def offers(self, asked: Asked) -> list[Served]:
         """The best with nothing to buy, with one thing, and with two; fewer where there is none."""
