@@ -114,12 +114,8 @@ class Search(Shelf):
 
     def cleared(self, asked: Asked, recipe: Recipe) -> tuple[str, ...]:
         """What has to be left out of a recipe so that it breaks no ban; none where that fails."""
-        gone = tuple(
-            name
-            for name in dict.fromkeys(map(item_name, recipe.ingredients))
-            if self.changer.role(name) in (*SPARE, "base", "")
-            and self.bans.broken(asked.without, name)
-        )
+        listed = dict.fromkeys(map(item_name, recipe.ingredients))
+        gone = tuple(name for name in listed if self.bans.broken(asked.without, name))
         rest = self.changer.by_rule(Task(recipe, left_out=gone[:MOST]))
         return () if self.bans.broken(asked.without, rest.text) else gone
 
