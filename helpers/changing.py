@@ -122,7 +122,7 @@ class Texts(Names):
     def row(self, recipe: Recipe, step: str, called: str) -> tuple[re.Match, list[str]]:
         """Where a step has a name in a row of names, and that row: "ayam, serai, dan bumbu"."""
         mentions = {self.mention(step, item_name(item)) for item in recipe.ingredients} - {""}
-        one = "|".join(map(re.escape, sorted({*mentions, called}, key=len, reverse=True)))
+        one = "|".join(map(re.escape, sorted(mentions, key=len, reverse=True)))
         link, last = f",? (?:{self.table['text']['links']}) ", self.table["text"]["link"]
         # The last of a row may be what no list names: "bumbu".
         rows = rf"(?<![\w-])(?:{one})(?![\w-])(?:(?:, |{link})(?:{one})(?![\w-]))*(?:,?{last}\w+)?"
@@ -151,12 +151,12 @@ class Texts(Names):
 
         It joins a row of names, beside one of its role if there is any.
         """
-        role, no = self.role(new), {"", *self.table["text"]["done"]}  # "goreng" of "minyak goreng"
+        role = self.role(new)
         mates = [item_name(item) for item in recipe.ingredients]
         mates.sort(key=lambda name: (self.role(name) != role, stocked(name, self.language)))
         for at in self.places_of(new, recipe.steps):
             step = recipe.steps[at]
-            mate = next((one for one in mates if self.mention(step, one).lower() not in no), "")
+            mate = next((one for one in mates if self.mention(step, one)), "")
             if mate:
                 steps = list(recipe.steps)
                 steps[at] = self.beside(recipe, step, mate, new)
@@ -256,22 +256,22 @@ class Changer(Texts):
         ]
 
     def line(self, name: str) -> str:
-        """How a recipe lists an ingredient: the commonest way, else as much as it takes."""
+        """How a recipe lists an ingredient: the commonest way, else its name alone."""
         alike = [known for known in self.lines if self.meets(name, known)]
-        best = max(alike, key=lambda known: (known == name, self.lines[known].total()), default="")
-        if not best:
-            return self.table["text"]["to_taste"].format(name=name)
+        if not alike:
+            return name
+        best = max(alike, key=lambda known: (known == name, self.lines[known].total()))
         return self.lines[best].most_common(1)[0][0].replace(best, name, 1)
 
     def sound(self, task: Task, made: Recipe) -> bool:
         """Whether a change went well: its steps use what is new, and nothing else got lost."""
         steps = " ".join(step for step in made.steps if step not in task.start.steps)
-        if not all(self.mention(steps, new) for _, new in task.changes):
-            return False
+        used = all(self.mention(steps, new) for _, new in task.changes)
         before, after = (" ".join(one.steps) for one in (task.start, made))
         # By a part of its name it is lost, too: "gula jahe" of "gula merah".
         kept = map(item_name, {*task.start.ingredients} & {*made.ingredients})
-        return all(len(self.mention(after, n)) >= len(self.mention(before, n)) for n in kept)
+        lost = any(len(self.mention(after, n)) < len(self.mention(before, n)) for n in kept)
+        return used and not lost
 
 
 def first_word(step: str) -> str:

@@ -52,10 +52,9 @@ class Shelf:
         language: str,
         twins: Sequence[Recipe] = (),
     ):
-        self.library, self.language = list(library), language
+        self.library, self.language, self.twins = list(library), language, twins
         self.lexicon = Lexicon(self.library, language, twins)
         self.reader, self.bans = Reader(self.lexicon), self.lexicon.bans
-        self.twins = list(twins)
         self.changer = Changer(self.library, language)
         self.named = lru_cache(2**13)(self.named)  # asked several times for each request
         self.listed = {id(r): names(r.ingredients, language) for r in self.library}
@@ -135,13 +134,11 @@ class Search(Shelf):
             return 0.0
         # Said in one piece it is the dish itself, and no other with the same words.
         whole = f" {asked.dish} " in f" {' '.join(words(recipe.title, self.language))} "
-        return max(found / sum(weight.values()) + 0.1 * whole - 0.01 * len(title - said), 0.01)
+        return found / sum(weight.values()) + 0.1 * whole - 0.01 * len(title - said)
 
     def complete(self, asked: Asked, recipe: Recipe) -> bool:
         """Whether a recipe is the dish that was asked for: no word that names it is missing."""
-        said = {*asked.dish.split()}
-        strong = said & self.lexicon.strong or said  # of "nasi kuning" both words name it
-        return strong <= self.lexicon.titles[recipe.recipe_id] and self.named(asked, recipe) > NAMED
+        return {*asked.dish.split()} <= self.lexicon.titles[recipe.recipe_id]
 
     def knows(self, asked: Asked) -> bool:
         """Whether the dish that was asked for is on the shelf, bans aside."""
@@ -166,8 +163,7 @@ class Search(Shelf):
         if asked.dish:
             # A beef rendang of tempeh is none.
             total -= 4 * (mains(asked.wanted) - mains(have))
-        if asked.dish or not asked.hand:
-            total += (12 if asked.dish else 4) * self.named(asked, recipe)
+        total += (12 if asked.dish else 4) * self.named(asked, recipe)
         if asked.easy:
             minutes = min(cooking(recipe.steps), 240)
             total -= minutes / 15 + len(recipe.steps) / 4 + len(listed) / 6
@@ -203,10 +199,9 @@ class Kitchen(Search):
         absent = [name for name in absent if not {*words(name, self.language)} <= title]
         absent.sort(key=lambda name: changer.role(name) != "protein")
         spare, changes, unmet = self.foreign(asked, listed), [], []
-        far = asked.dish and self.named(asked, start) < NAMED
         for name in absent:
             old = self.place_of(start, name, spare)
-            if old is None or far or len(changes) >= MOST:
+            if old is None or len(changes) >= MOST:
                 unmet.append(name)
             else:
                 spare = [one for one in spare if one != old]
@@ -254,7 +249,7 @@ class Kitchen(Search):
         lost = sum(3 if changer.role(name) in MAIN else 1 for name in task.unmet)
         work = sum(1.2 if old else 1.6 for old, _ in task.changes) + 0.8 * len(task.left_out)
         shop = 2.5 if asked.only else 2.0 if asked.hand else 0.7
-        called = 0 if asked.hand else 4 * self.named(asked, task.start)
+        called = 4 * self.named(asked, task.start)
         return shop * len(served.missing) + 1.2 * lost + work - called
 
     def ranked(self, asked: Asked) -> Iterator[Served]:
@@ -273,10 +268,7 @@ class Kitchen(Search):
         """The best with nothing to buy, with one thing, and with two; fewer where there is none."""
         best: dict[int, Served] = {}
         for served in self.ranked(replace(asked, only=True)):
-            unmet = served.task.unmet
-            if 2 * len(unmet) < len(asked.wanted) and not any(
-                self.changer.role(name) in MAIN for name in unmet
-            ):
+            if 2 * len(served.task.unmet) < len(asked.wanted):
                 best.setdefault(len(served.missing), served)
         return [best[n] for n in (0, 1, 2) if n in best]
 
@@ -290,11 +282,11 @@ def open_kitchen(cfg: Settings, language: str = "") -> Kitchen:
     # Of the course's own data every task knows both languages.
     top = OWN if cfg.own_data else cfg.data_dir
     folders = {one: top / one for one in LANGUAGES} if both else {cfg.data_language: cfg.data_dir}
-    language = language if language in folders else cfg.data_language
+    shown = {one: shown_recipes(cfg, folder) for one, folder in folders.items()}
+    language = language if language in shown else cfg.data_language
     rows = saved_rows(cfg, "library") if language == cfg.data_language else []
-    library = [recipe_of(row) for row in rows] or shown_recipes(cfg, folders[language])
-    twins = [shown_recipes(cfg, folder) for one, folder in folders.items() if one != language]
-    return Kitchen(library, language, *twins)
+    ours = shown.pop(language)
+    return Kitchen([recipe_of(row) for row in rows] or ours, language, *shown.values())
 
 
 AMOUNT = re.compile(r"(?:\d+ )?\d+/\d+|\d+(?:[.,]\d+)?")
