@@ -41,19 +41,23 @@ class Names:
     """Names of ingredients in the texts of one language."""
 
     def __init__(self, language: str):
-        self.language, self.table = language, TABLE[language]
+        self.language = language
+        self.table = TABLE[language]
         # A class or a part of something ("daun", "potong") is no ingredient, unless said alone.
         self.vague = {word for key in ("classes", "parts") for word in WORDS[language][key]}
         self.alone = {words(said, language) for said in self.table["alone"]}
         # Asked for each recipe again.
-        self.role, self.parts = lru_cache(2**14)(self.role), lru_cache(2**14)(self.parts)
+        self.role = lru_cache(2**14)(self.role)
+        self.parts = lru_cache(2**14)(self.parts)
         self.meets = lru_cache(2**18)(self.meets)
 
     def role(self, name: str) -> str:
         """What an ingredient does in a dish: the first line of the table that holds its words."""
         said = {*words(name, self.language)}
-        roles = self.table["roles"].items()
-        return next((role for role, line in roles if said & {*line.split()}), "")
+        for role, line in self.table["roles"].items():
+            if said & {*line.split()}:
+                return role
+        return ""
 
     def among(self, name: str, others: Iterable[str]) -> bool:
         """Whether one of the others is the same, or the same more exactly: "kuning telur asin"."""
@@ -62,15 +66,17 @@ class Names:
     def meets(self, name: str, other: str) -> bool:
         """`among` for one other name."""
         short, long = sorted((words(one, self.language) for one in (name, other)), key=len)
-        part = set(short) <= set(long) and len(set(short)) > 1
+        more = {*long} - {*short}
+        # "cabai rawit merah" is not what a recipe calls "cabai merah": hot, not red. And salted
+        # eggs are no eggs.
+        if more & {"asin", "salted"} or len(short) > 1 and more & {"rawit", "bird"}:
+            return False
+        part = {*short} <= {*long} and len({*short}) > 1
         head = long[:1] if WORDS[self.language]["head"] == "first" else long[-1:]
         kind = short == head and short in self.alone  # "ikan nila" is an "ikan"
         if name in ("ikan", "fish"):  # and so is a carp
             kind = kind or self.family(name) == self.family(other) >= 0
-        # "cabai rawit merah" is not what a recipe calls "cabai merah": hot, not red.
-        apart = len(short) > 1 and {"rawit", "bird"} & {*long} - {*short}
-        apart = apart or {"asin", "salted"} & {*long} - {*short}  # salted eggs are no eggs
-        return not apart and (part or kind or same(name, other, self.language))
+        return part or kind or same(name, other, self.language)
 
     def family(self, name: str) -> int:
         """The line of the table of families that a name belongs to; -1: to none."""
@@ -78,8 +84,10 @@ class Names:
         # Prawn paste is no prawn, and a cassava leaf no cassava.
         if self.role(name) in ("paste", "base", "leaf"):
             return -1
-        lines = enumerate(TABLE["families"][self.language])
-        return next((n for n, line in lines if said & {*line.split()}), -1)
+        for number, line in enumerate(TABLE["families"][self.language]):
+            if said & {*line.split()}:
+                return number
+        return -1
 
     @staticmethod
     @cache
@@ -119,11 +127,16 @@ def cooking(steps: Sequence[str], at: int = 0) -> float:
 class Texts(Names):
     """Names put into a recipe's texts and taken out of them."""
 
+    def grinds(self, step: str) -> bool:
+        """Whether a step grinds or beats, by the verb with which it begins."""
+        return step.partition(" ")[0].lower() in TABLE["ground"][self.language].split()
+
     def row(self, recipe: Recipe, step: str, called: str) -> tuple[re.Match, list[str]]:
         """Where a step has a name in a row of names, and that row: "ayam, serai, dan bumbu"."""
         mentions = {self.mention(step, item_name(item)) for item in recipe.ingredients} - {""}
         one = "|".join(map(re.escape, sorted(mentions, key=len, reverse=True)))
-        link, last = f",? (?:{self.table['text']['links']}) ", self.table["text"]["link"]
+        link = f",? (?:{self.table['text']['links']}) "
+        last = self.table["text"]["link"]
         # The last of a row may be what no list names: "bumbu".
         rows = rf"(?<![\w-])(?:{one})(?![\w-])(?:(?:, |{link})(?:{one})(?![\w-]))*(?:,?{last}\w+)?"
         for found in re.finditer(rows, step):
@@ -211,8 +224,7 @@ class Texts(Names):
         left = [one for one in said if one != called]
         if not others & {*left} or len(self.said(called).findall(step)) > 1:
             return None
-        ground = first_word(step) in TABLE["ground"][self.language].split()
-        if ground and all(stocked(one, self.language) for one in left):
+        if self.grinds(step) and all(stocked(one, self.language) for one in left):
             return None  # nobody grinds salt alone
         return self.joined(step, row, left)
 
@@ -247,12 +259,11 @@ class Changer(Texts):
 
         From there on it has to cook for long enough; and nothing coarse is ground or beaten.
         """
-        need, ground = self.minutes(new), TABLE["ground"][self.language].split()
         coarse = self.role(new) in ("vegetable", "leaf", "protein")
         return [
             at
             for at in self.places.order(new, steps)
-            if cooking(steps, at) >= need and not (coarse and first_word(steps[at]) in ground)
+            if cooking(steps, at) >= self.minutes(new) and not (coarse and self.grinds(steps[at]))
         ]
 
     def line(self, name: str) -> str:
@@ -274,11 +285,6 @@ class Changer(Texts):
         return used and not lost
 
 
-def first_word(step: str) -> str:
-    """The verb with which a step begins, in small letters."""
-    return step.split(" ", 1)[0].lower()
-
-
 class Places:
     """Which step an ingredient goes into: a logistic regression over words of steps and names.
 
@@ -292,9 +298,11 @@ class Places:
         from sklearn.pipeline import make_pipeline
 
         self.changer = changer
-        hasher = FeatureHasher(input_type="string")
-        self.model = make_pipeline(hasher, LogisticRegression(solver="liblinear"))
-        rows, right = [[], []], [True, False]  # a library without any example teaches nothing
+        self.model = make_pipeline(
+            FeatureHasher(input_type="string"), LogisticRegression(solver="liblinear")
+        )
+        rows = [[], []]  # a library without any example teaches nothing
+        right = [True, False]
         for recipe in library:
             for name, steps, place in self.cases(recipe):
                 rows += self.features(name, steps)
@@ -303,11 +311,8 @@ class Places:
 
     def features(self, name: str, steps: Sequence[str]) -> list[list[str]]:
         """The words and the place of each step, together with the name and with its role."""
-        role, language = self.changer.role(name), self.changer.language
-        told = (
-            {*words(step, language), f"first={first_word(step)}", str(at)}
-            for at, step in enumerate(steps)
-        )
+        role = self.changer.role(name)
+        told = ({*words(step, self.changer.language), str(at)} for at, step in enumerate(steps))
         return [[f"{who} {word}" for who in (name, role) for word in said] for said in told]
 
     def cases(self, recipe: Recipe) -> Iterable[tuple[str, list[str], int]]:

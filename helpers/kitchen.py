@@ -52,9 +52,12 @@ class Shelf:
         language: str,
         twins: Sequence[Recipe] = (),
     ):
-        self.library, self.language, self.twins = list(library), language, twins
+        self.library = list(library)
+        self.language = language
+        self.twins = twins
         self.lexicon = Lexicon(self.library, language, twins)
-        self.reader, self.bans = Reader(self.lexicon), self.lexicon.bans
+        self.reader = Reader(self.lexicon)
+        self.bans = self.lexicon.bans
         self.changer = Changer(self.library, language)
         self.named = lru_cache(2**13)(self.named)  # asked several times for each request
         self.listed = {id(r): names(r.ingredients, language) for r in self.library}
@@ -77,7 +80,8 @@ class Shelf:
     @cached_property
     def ours(self) -> dict[str, str]:
         """What the twins' lists call an ingredient -> what the library calls it most often."""
-        lists, found = {twin.recipe_id: twin.ingredients for twin in self.twins}, Counter()
+        lists = {twin.recipe_id: twin.ingredients for twin in self.twins}
+        found = Counter()
         for recipe in self.library:
             theirs = lists.get(recipe.recipe_id, ())
             found.update(zip(map(item_name, theirs), map(item_name, recipe.ingredients)))
@@ -88,7 +92,8 @@ class Shelf:
         mine = self.reader.read(message)
         if not self.twins or self.lexicon.common(message) >= self.other.lexicon.common(message):
             return mine
-        asked, ours = self.other.read(message), self.ours
+        asked = self.other.read(message)
+        ours = self.ours
         return replace(
             asked,
             wanted=tuple(ours[name] for name in asked.wanted if name in ours),
@@ -127,7 +132,8 @@ class Search(Shelf):
         said = {*asked.dish.split()}
         if not said and not asked.hand:
             said = {word for name in asked.wanted for word in words(name, self.language)}
-        title, rare = self.lexicon.titles[recipe.recipe_id], self.lexicon.rare
+        title = self.lexicon.titles[recipe.recipe_id]
+        rare = self.lexicon.rare
         weight = {w: rare[w] for w in said if w in rare}
         found = sum(weight.get(word, 0.0) for word in title)
         if not found:
@@ -150,7 +156,8 @@ class Search(Shelf):
 
     def score(self, asked: Asked, recipe: Recipe) -> float:
         """How near a recipe is: what it has of what was asked for, less what nobody asked for."""
-        changer, listed = self.changer, self.listed[id(recipe)]
+        changer = self.changer
+        listed = self.listed[id(recipe)]
         have = [name for name in asked.wanted if changer.among(name, listed)]
         foreign = self.foreign(asked, listed)
 
@@ -192,13 +199,19 @@ class Kitchen(Search):
         What is missing takes the place of something of its role that nobody asked for, or is added.
         With nothing else at hand, what the recipe can do without is left out.
         """
-        changer, listed = self.changer, self.listed[id(start)]
+        changer = self.changer
+        listed = self.listed[id(start)]
         title = self.lexicon.titles[start.recipe_id]
-        absent = [name for name in asked.wanted if not changer.among(name, listed)]
-        # A bakso lists no bakso.
-        absent = [name for name in absent if not {*words(name, self.language)} <= title]
+        absent = [
+            name
+            for name in asked.wanted
+            if not changer.among(name, listed)
+            and not {*words(name, self.language)} <= title  # a bakso lists no bakso
+        ]
         absent.sort(key=lambda name: changer.role(name) != "protein")
-        spare, changes, unmet = self.foreign(asked, listed), [], []
+        spare = self.foreign(asked, listed)
+        changes = []
+        unmet = []
         for name in absent:
             old = self.place_of(start, name, spare)
             if old is None or len(changes) >= MOST:
@@ -212,7 +225,8 @@ class Kitchen(Search):
         task = Task(start, tuple(changes), left_out, tuple(unmet))
         recipe = changer.by_rule(task)
         if recipe is None:  # a change that goes wrong is not made
-            recipe, task = start, Task(start, unmet=tuple(absent))
+            recipe = start
+            task = Task(start, unmet=tuple(absent))
         missing = self.foreign(asked, names(recipe.ingredients, self.language))
         return Served(recipe, task, tuple(missing))
 
@@ -221,9 +235,12 @@ class Kitchen(Search):
 
         A second meat beside the dish's own, or rice in a pudding, makes another dish.
         """
-        changer, role, family = self.changer, self.changer.role(name), self.changer.family(name)
-        for old in spare if cooking(start.steps) >= changer.minutes(name) else ():
-            if changer.family(old) == family >= 0:
+        changer = self.changer
+        role = changer.role(name)
+        family = changer.family(name)
+        quick = cooking(start.steps) >= changer.minutes(name)
+        for old in spare:
+            if quick and changer.family(old) == family >= 0:
                 return old
         return "" if role in SEASONING or role == "vegetable" and family >= 0 else None
 
@@ -232,36 +249,36 @@ class Kitchen(Search):
 
         Until no more than `enough` is left to be bought.
         """
-        changer, rest, found = self.changer, start, []
+        changer = self.changer
+        rest = start
+        found = []
         seasoned = [name for name in self.listed[id(start)] if changer.role(name) in FLAVOUR]
         for name in sorted(spare, key=lambda one: changer.role(one) == "aromatic"):
             if changer.role(name) not in SPARE or seasoned == [name]:
                 continue
             less = changer.without(rest, name)
             if less and len(found) < min(SPARED, len(spare) - enough):
-                rest, found = less, [*found, name]
+                rest = less
+                found.append(name)
                 seasoned = [one for one in seasoned if one != name]
         return tuple(found)
 
     def cost(self, asked: Asked, served: Served) -> float:
         """What speaks against a recipe for what is at hand: shopping, what is not used, changes."""
-        task, changer = served.task, self.changer
+        task = served.task
+        changer = self.changer
         lost = sum(3 if changer.role(name) in MAIN else 1 for name in task.unmet)
         work = sum(1.2 if old else 1.6 for old, _ in task.changes) + 0.8 * len(task.left_out)
         shop = 2.5 if asked.only else 2.0 if asked.hand else 0.7
-        called = 4 * self.named(asked, task.start)
-        return shop * len(served.missing) + 1.2 * lost + work - called
+        return shop * len(served.missing) + 1.2 * lost + work - 4 * self.named(asked, task.start)
 
     def ranked(self, asked: Asked) -> Iterator[Served]:
         """What may be served, the best first; nothing that breaks a ban, changed or not."""
-        near = self.nearest(asked, NEAR)
-        served = (self.served(asked, start) for start in near)
+        served = (self.served(asked, start) for start in self.nearest(asked, NEAR))
         if asked.kind == "have":
-            place = {start.recipe_id: n for n, start in enumerate(near)}
             # Of equal ones the nearer.
-            served = sorted(
-                served, key=lambda s: self.cost(asked, s) + 0.04 * place[s.task.start.recipe_id]
-            )
+            costs = [(self.cost(asked, one) + 0.04 * n, n, one) for n, one in enumerate(served)]
+            served = [one for *_, one in sorted(costs)]
         return (one for one in served if not self.bans.broken(asked.without, one.recipe.text))
 
     def offers(self, asked: Asked) -> list[Served]:
@@ -270,7 +287,7 @@ class Kitchen(Search):
         for served in self.ranked(replace(asked, only=True)):
             if 2 * len(served.task.unmet) < len(asked.wanted):
                 best.setdefault(len(served.missing), served)
-        return [best[n] for n in (0, 1, 2) if n in best]
+        return [best[n] for n in sorted(best) if n <= 2]
 
 
 def open_kitchen(cfg: Settings, language: str = "") -> Kitchen:
