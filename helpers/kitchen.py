@@ -46,13 +46,8 @@ class Served:
 class Shelf:
     """Recipes of one language that may be shown, and what messages ask of them."""
 
-    def __init__(
-        self,
-        library: Sequence[Recipe],
-        language: str,
-        twins: Sequence[Recipe] = (),
-    ):
-        self.library = list(library)
+    def __init__(self, library: Sequence[Recipe], language: str, twins: Sequence[Recipe] = ()):
+        self.library = library
         self.language = language
         self.twins = twins
         self.lexicon = Lexicon(self.library, language, twins)
@@ -94,10 +89,12 @@ class Shelf:
             return mine
         asked = self.other.read(message)
         ours = self.ours
+        kinds = self.bans.kinds.values()
         return replace(
             asked,
             wanted=tuple(ours[name] for name in asked.wanted if name in ours),
-            without=tuple(ours.get(ban, ban) for ban in asked.without),
+            # A kind of the table ("beef") is more than one name, and the same in both languages.
+            without=tuple(ban if ban in kinds else ours.get(ban, ban) for ban in asked.without),
             unknown=(*asked.unknown, *(name for name in asked.wanted if name not in ours)),
         )
 
@@ -176,7 +173,7 @@ class Search(Shelf):
             total -= minutes / 15 + len(recipe.steps) / 4 + len(listed) / 6
         return total
 
-    def nearest(self, asked: Asked, count: int = 1) -> list[Recipe]:
+    def nearest(self, asked: Asked, count: int) -> list[Recipe]:
         """The `count` nearest of the recipes that are allowed; of equals the first."""
         recipes = self.allowed(asked)
         # A dish that is not in the collection, or a wish: by likeness of words.
@@ -283,7 +280,7 @@ class Kitchen(Search):
 
     def offers(self, asked: Asked) -> list[Served]:
         """The best with nothing to buy, with one thing, and with two; fewer where there is none."""
-        best: dict[int, Served] = {}
+        best = {}
         for served in self.ranked(replace(asked, only=True)):
             if 2 * len(served.task.unmet) < len(asked.wanted):
                 best.setdefault(len(served.missing), served)
@@ -299,11 +296,11 @@ def open_kitchen(cfg: Settings, language: str = "") -> Kitchen:
     # Of the course's own data every task knows both languages.
     top = OWN if cfg.own_data else cfg.data_dir
     folders = {one: top / one for one in LANGUAGES} if both else {cfg.data_language: cfg.data_dir}
-    shown = {one: shown_recipes(cfg, folder) for one, folder in folders.items()}
-    language = language if language in shown else cfg.data_language
+    language = language if language in folders else cfg.data_language
     rows = saved_rows(cfg, "library") if language == cfg.data_language else []
-    ours = shown.pop(language)
-    return Kitchen([recipe_of(row) for row in rows] or ours, language, *shown.values())
+    library = [recipe_of(row) for row in rows] or shown_recipes(cfg, folders[language])
+    twins = [shown_recipes(cfg, folders[one]) for one in folders if one != language]
+    return Kitchen(library, language, *twins)
 
 
 AMOUNT = re.compile(r"(?:\d+ )?\d+/\d+|\d+(?:[.,]\d+)?")
