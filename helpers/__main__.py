@@ -10,7 +10,9 @@ import json
 import os
 import sys
 import time
+from collections import Counter
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -21,7 +23,7 @@ from typer import Option
 
 from . import memory, planner, settings
 from .course import quiet
-from .files import CourseError, printable, read_json, sentence
+from .files import CourseError, printable, sentence
 from .show import tr
 
 # Options that several commands share, so that each has one name and one text.
@@ -56,22 +58,19 @@ def main(arguments: list[str] | None = None, app=app, name: str = "python -m hel
 
 def tell(report: dict, as_json: bool = False) -> None:
     """An object as JSON, or for people as YAML: a line for each value and each row of a table."""
-    # Through JSON in both cases, so that YAML gets plain values: a tuple has become a list.
     text = json.dumps(report, indent=1, ensure_ascii=False)
     if not as_json:
-        # 1234567 as "1,234,567"
-        grouped = json.loads(text, parse_int=lambda n: f"{int(n):,}" if len(n) > 4 else int(n))
-        text = yaml.safe_dump(grouped, sort_keys=False, allow_unicode=True, width=1000)
-    print(printable(text).rstrip())
+        # By way of JSON, so that YAML gets plain values: a tuple has become a list.
+        text = yaml.safe_dump(json.loads(text), sort_keys=False, allow_unicode=True, width=1000)
+    print(printable(text))
 
 
 def lines():
     """What a person types, or what comes from a pipe, until its end or a word that leaves."""
     # Ctrl-D, Ctrl-C and the end of a pipe leave as well; a pipe is shown no prompt.
-    leave = {"/exit", "/quit", "/keluar", "exit", "quit", "keluar"}
     prompt = "> " if sys.stdin.isatty() else ""
     with suppress(EOFError, KeyboardInterrupt):
-        while (line := input(prompt).strip()).lower() not in leave:
+        while (line := input(prompt).strip()) not in ("/exit", "exit", "keluar"):
             if line:
                 yield line
 
@@ -87,14 +86,13 @@ def chosen_bot(model: str, *run):
     no_bars()
     from . import chat, llamacpp, models
 
-    # only the tuned model has a GGUF file
-    if model == "tuned":
-        cfg = settings.load(*run)
-        if models.place_kept(cfg):
-            kept = read_json(cfg.artifacts / "adapter" / "training.json")
-            print(sentence("kept_adapter", **kept["figures"]), file=sys.stderr)
-        return llamacpp.open_bot(cfg)
-    return chat.Bot(settings.load(*run, base_model=None if model == "base" else model), tuned=False)
+    if model != "tuned":
+        base = None if model == "base" else model
+        return chat.Bot(settings.load(*run, base_model=base), tuned=False)
+    cfg = settings.load(*run)
+    if models.place_kept(cfg):
+        print(sentence("kept_adapter"), file=sys.stderr)
+    return llamacpp.open_bot(cfg)
 
 
 @data.command("check")
@@ -124,14 +122,18 @@ def validate_jsonl(file: Path, train: Path | None = None, as_json: Json = False)
 
     # a table, one row for each finding; warnings refuse nothing
     found = jsonl.validate(file, train)
-    report = {"file": str(file), "ok": not found["error"].any()}
-    report["kinds"] = found["kind"].value_counts().to_dict()
-    tell(report | {"findings": found.to_dict("records")}, as_json)
-    raise typer.Exit(0 if report["ok"] else 1)
+    wrong = bool(found["error"].any())
+    tell({"ok": not wrong, "findings": found.to_dict("records")}, as_json)
+    raise typer.Exit(int(wrong))
 
 
 @gpu.command("plan")
-def predict(profile: Profile = "auto", model: str = "", card: float = 0, as_json: Json = False):
+def predict(
+    profile: Profile = "auto",
+    model: str | None = None,
+    card: float = 0,
+    as_json: Json = False,
+) -> None:
     """Predict the memory of a training, part by part, from the model's config alone.
 
     --model: another base, a hub name or a folder. --card: does it fit so many GiB, and what would?
@@ -142,50 +144,27 @@ def predict(profile: Profile = "auto", model: str = "", card: float = 0, as_json
     # Of a model that is named the config may be fetched, which `plan` then finds at hand.
     if model:
         planner.find(model, download=True)
-    found = planner.plan(profile, model=model or None)
-    report = {"profile": profile, "model": found.model, "job": vars(found.job)}
-    report |= {"parts": found.parts, "total_bytes": found.total_bytes}
+    found = planner.plan(profile, model=model)
+    report = {"profile": profile, **asdict(found), "total_bytes": found.total_bytes}
     # with a card: does it fit there, and how far could batch, length or rank go?
     if card:
         report["fits"] = found.total_bytes <= card * planner.GIB
-        report["largest"] = planner.recommend(profile, card, model=model or None)
-    tell(report, as_json)
-
-
-@gpu.command()
-def stats(as_json: Json = False) -> None:
-    """Every GPU as nvidia-smi sees it, and the machine's memory, in bytes."""
-    tell({"gpus": memory.gpus(), "ram": psutil.virtual_memory()._asdict()}, as_json)
-
-
-@gpu.command()
-def advise(as_json: Json = False) -> None:
-    """Which profile suits this machine, and what each of the others would take."""
-    device, table = settings.find_device(), settings.profiles()
-    report = {"profile": settings.profile_for(device, table), "device": device.name}
-    # By plan, each profile with its own base model, whether or not this machine could hold it.
-    report["predicted_bytes"] = {name: planner.plan(name).total_bytes for name in table}
+        report["largest"] = planner.recommend(profile, card, model=model)
     tell(report, as_json)
 
 
 @gpu.command()
 def monitor(seconds: float = 30, as_json: Json = False) -> None:
     """Watch memory for a while: the GPUs, or the RAM where there is none. Ctrl-C ends it early."""
-    peaks, end = {}, time.monotonic() + seconds
+    peaks, end = Counter(), time.monotonic() + seconds
     with suppress(KeyboardInterrupt):
-        # nvidia-smi counts in MiB. Where it knows no card, the machine's RAM is watched.
         while time.monotonic() < end:
-            seen = {f"GPU {c['index']}": int(c["memory.used"]) * 2**20 for c in memory.gpus()}
-            for device, used in (seen or {"RAM": psutil.virtual_memory().used}).items():
-                peaks[device] = max(peaks.get(device, 0), used)
+            # nvidia-smi counts in MiB. Where it knows no card, the machine's RAM is watched.
+            used = {f"GPU {c['index']}": int(c["memory.used"]) * 2**20 for c in memory.gpus()}
+            # Of two Counters `|` keeps the higher value of each key.
+            peaks |= Counter(used or {"RAM": psutil.virtual_memory().used})
             time.sleep(1)
     tell({"peak_bytes": peaks}, as_json)
-
-
-@gpu.command()
-def test(as_json: Json = False) -> None:
-    """The largest piece of GPU memory that can be had now; 0 without a GPU."""
-    tell({"largest_bytes": memory.largest_allocation()}, as_json)
 
 
 @app.command()
@@ -228,7 +207,7 @@ def find(
     from .door import Door
     from .kitchen import open_kitchen
 
-    cfg = settings.load(language=language, task="auto")
+    cfg = settings.load(language=language)
     door = Door(open_kitchen(cfg, language))
     found = door.ask(message)
     if then:

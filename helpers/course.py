@@ -11,19 +11,18 @@ from __future__ import annotations
 import logging
 import math
 import os
-import time
+import sys
 import warnings
 from pathlib import Path
 
-from IPython.display import HTML, display
+from IPython.display import display
 
 from . import settings, show
 from .files import read_toml, sentence, write_json
-from .settings import PACKAGED_NAME, ROOT, Settings
-from .show import align_tables, md, switch_html, tr
+from .settings import PACKAGED_NAME, Settings
+from .show import tr
 
-NOTEBOOKS = ROOT / "notebooks"
-_rows: list[dict] = []  # what the notebook has recorded
+_rows: dict[str, dict] = {}  # what the notebook has recorded, by name
 _notebook, _folder = "scratch", None
 
 
@@ -53,12 +52,13 @@ def record(name: str, value: float, unit: str = "", *, low=None, high=None, n=No
     row = {"notebook": _notebook, "name": name, "value": value, "unit": unit}
     row |= {"low": low, "high": high, "n": None if n is None else int(n)}
     # A cell that is run again replaces its number instead of adding a second one.
-    _rows[:] = [earlier for earlier in _rows if earlier["name"] != name] + [row]
+    _rows[name] = row
     # Written after every number: what was measured before a notebook stops is kept.
+    kept = list(_rows.values())
     if path := os.environ.get("DAPUR_METRICS"):
-        write_json(path, _rows)
+        write_json(path, kept)
     if _folder:
-        write_json(_folder / f"{_notebook}.json", _rows)
+        write_json(_folder / f"{_notebook}.json", kept)
     return value
 
 
@@ -114,41 +114,30 @@ def check(exercise: str, answer, **names) -> str:
 
 
 class Steps:
-    """How far a long cell is: "step 120 of 288 · 5:40 left", by the steps measured here.
+    """How far a long cell is, and how long the rest takes: tqdm's bar.
 
         steps = Steps(288)
         steps.at(120)       # as often as one likes
         steps.end()
 
-    In a notebook the line stands below the cell, and goes when it is done. In a run of the course
+    In a notebook the bar stands below the cell, and goes when it is done. In a run of the course
     it goes to the file that DAPUR_STEPS names, for the line in the terminal.
     """
 
-    def __init__(self, of: int, done: int = 0, every: float = 2.0):
-        self.of, self.done, self.every = of, done, every
-        self.began = self.told = time.monotonic()
-        self.line = None
+    def __init__(self, of: int, done: int = 0):
+        from tqdm import tqdm  # which reads TQDM_DISABLE when it is imported
+
+        path = os.environ.get("DAPUR_STEPS")
+        to = open(path, "w", encoding="utf-8") if path else sys.stdout
+        self.bar = tqdm(total=of, initial=done, leave=False, file=to)
 
     def at(self, step: int) -> None:
-        """Tell that so many steps are done; shown at most once in `every` seconds."""
-        now = time.monotonic()
-        if now - self.told < self.every or step <= self.done:
-            return
-        self.told = now
-        left = (now - self.began) / (step - self.done) * (self.of - step)
-        if path := os.environ.get("DAPUR_STEPS"):
-            write_json(path, {"step": step, "of": self.of, "left": round(left)})
-            return
-        self.line = self.line or show.Live()
-        minutes, seconds = divmod(round(left), 60)
-        self.line.show(sentence("steps", step=step, of=self.of, left=f"{minutes}:{seconds:02}"))
+        """Tell that so many steps are done."""
+        self.bar.update(step - self.bar.n)
 
     def end(self) -> None:
-        """The line goes."""
-        if path := os.environ.get("DAPUR_STEPS"):
-            Path(path).unlink(missing_ok=True)
-        if self.line:
-            self.line.show("", force=True)
+        """The bar goes."""
+        self.bar.close()
 
 
 def near(value, right: float, tolerance: float) -> bool:
@@ -159,19 +148,6 @@ def near(value, right: float, tolerance: float) -> bool:
 def lessons() -> list[dict]:
     """The lessons in order: name, title {id, en}, minutes and memory in GB {profile: number}."""
     return read_toml("course.toml")["lesson"]
-
-
-def announce_download(name: str) -> float:
-    """Say how much of a model on the hub has still to be fetched, in GB; 0: nothing."""
-    import huggingface_hub as hub
-
-    try:
-        files = hub.snapshot_download(name, allow_patterns="*.safetensors", dry_run=True)
-    except Exception:  # no connection: the model is in the cache, or loading it will say why not
-        return 0
-    if size := sum(file.file_size for file in files if file.will_download) / 1e9:
-        show.both(read_toml("texts.toml")["download"], name=name, size=size)
-    return size
 
 
 def quiet() -> None:
@@ -200,22 +176,18 @@ def start(
     quiet()
     # Profile, task, model and data; a model of the course needs no network at all.
     cfg = settings.load(profile, language, task, seed, run_solutions)
-    here = cfg.base_model in ("packaged", "sanity")
-    if here:
+    if cfg.base_model in ("packaged", "sanity"):
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    # Bars stay where gigabytes are to come: the cell that fetches them would be silent for long.
-    if here or Path(cfg.base_model).is_dir() or not announce_download(cfg.base_model):
+        # With another model bars stay: the cell that fetches gigabytes would be silent for long.
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     # The lesson's numbers, the switch between languages, and tables that read from the left.
     start_records(name, cfg.artifacts / "results")
     show.open_texts(name)
-    display(HTML(switch_html(language)))
-    align_tables()
-    # What runs here, and for how long, in one line.
+    display(show.from_template("switch"))
+    show.align_tables()
+    # What runs here, and for how long, in one line; then why this profile.
     base = PACKAGED_NAME if cfg.base_model == "packaged" else cfg.base_model
-    what = {"profile": cfg.profile, "base": md(base), "data": md(cfg.data_name)}
     minutes = next(lesson["minutes"] for lesson in lessons() if lesson["name"] == name)
-    what |= {"task": cfg.task, "minutes": minutes.get(cfg.profile, "?")}
-    show.both(read_toml("texts.toml")["begins"], **what)
-    print(f"{cfg.profile}: {cfg.reason}")
+    expected = minutes.get(cfg.profile, "?")
+    print(sentence("begins", cfg=cfg, base=base, minutes=expected))
     return cfg

@@ -20,7 +20,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell
 
-from helpers import course, files, models, settings
+from helpers import course, files, models, settings, show
 from pipeline import execute, gates, lint, publish, run
 
 NAMES = [item["name"] for item in course.lessons()]
@@ -64,7 +64,7 @@ class Pass:
 
 def lesson_without_its_last_cell(name):
     """A lesson up to the cell that a learner takes home."""
-    nb = publish.read_notebook(course.NOTEBOOKS / f"{name}.ipynb")
+    nb = publish.read_notebook(show.NOTEBOOKS / f"{name}.ipynb")
     last = max(i for i, cell in enumerate(nb.cells) if cell.cell_type == "code")
     del nb.cells[last:]
     return nb
