@@ -19,8 +19,6 @@ from IPython.display import display
 
 from . import settings, show
 from .files import read_toml, sentence, write_json
-from .settings import PACKAGED_NAME, Settings
-from .show import tr
 
 _rows: dict[str, dict] = {}  # what the notebook has recorded, by name
 _notebook, _folder = "scratch", None
@@ -36,8 +34,8 @@ def start_records(notebook: str, folder: Path | None = None) -> None:
     _rows.clear()
 
 
-def record(name: str, value: float, unit: str = "", *, low=None, high=None, n=None) -> float:
-    """Keep one number under `name`; the last value of a name counts. Returns the value.
+def record(name: str, value: float, unit: str = "", *, low=None, high=None, n=None) -> None:
+    """Keep one number under `name`; the last value of a name counts.
 
     `low`, `high`: interval; `n`: sample size. Inside a pipeline run the rows go to the file that
     DAPUR_METRICS names as well. Raises ValueError for a value that is not a finite number.
@@ -49,21 +47,22 @@ def record(name: str, value: float, unit: str = "", *, low=None, high=None, n=No
     # Plain float() and int(), because numpy's numbers are not JSON. A bound that is infinite or NaN
     # bounds nothing, as that of one single loss.
     low, high = (float(b) if b is not None and math.isfinite(b) else None for b in (low, high))
-    row = {"notebook": _notebook, "name": name, "value": value, "unit": unit}
-    row |= {"low": low, "high": high, "n": None if n is None else int(n)}
     # A cell that is run again replaces its number instead of adding a second one.
-    _rows[name] = row
+    _rows[name] = {
+        "notebook": _notebook,
+        "name": name,
+        "value": value,
+        "unit": unit,
+        "low": low,
+        "high": high,
+        "n": None if n is None else int(n),
+    }
     # Written after every number: what was measured before a notebook stops is kept.
     kept = list(_rows.values())
     if path := os.environ.get("DAPUR_METRICS"):
         write_json(path, kept)
     if _folder:
         write_json(_folder / f"{_notebook}.json", kept)
-    return value
-
-
-class ExerciseNotPassed(AssertionError):
-    """An answer that is missing or wrong, raised in strict mode only."""
 
 
 status: dict[str, str] = {}
@@ -87,7 +86,7 @@ def hint(exercise: str, **names) -> str | None:
     # numbers to Python, or "0,5", which is none.
     except Exception as problem:
         return sentence("cannot_check", why=problem)
-    return tr(found["id"], found["en"])
+    return show.tr(found["id"], found["en"])
 
 
 def check(exercise: str, answer, **names) -> str:
@@ -96,53 +95,44 @@ def check(exercise: str, answer, **names) -> str:
     What is right, and the hints, stand in the lesson's texts: see `hint`.
     """
     # An exercise begins as `answer = ...`, which Python reads as Ellipsis.
+    advice = ""
     if answer is None or answer is Ellipsis:
-        state, said = "open", tr("belum dijawab.", "not answered yet.")
+        state = "open"
     elif advice := hint(exercise, answer=answer, **names):
-        state, said = "wrong", tr("belum tepat.", "not yet.") + f" {advice}"
+        state = "wrong"
     else:
-        state, said = "correct", tr("benar.", "correct.")
+        state = "correct"
     status[exercise] = state
     # Written before anything is raised: the file has every state, that of a wrong answer too.
     if path := os.environ.get("DAPUR_EXERCISES"):
         write_json(path, status)
-    text = f"{SIGNS[state]} {tr('Latihan', 'Exercise')} {exercise}: {said}"
+    text = f"{SIGNS[state]} {sentence(state, exercise=exercise, advice=advice)}"
     if state != "correct" and os.environ.get("DAPUR_STRICT") == "1":
-        raise ExerciseNotPassed(text)
+        raise AssertionError(text)
     print(text)
     return state
 
 
-class Steps:
-    """How far a long cell is, and how long the rest takes: tqdm's bar.
+def progress_bar(of: int, done: int = 0):
+    """tqdm's bar of a long cell: how far it is, and how long the rest takes.
 
-        steps = Steps(288)
-        steps.at(120)       # as often as one likes
-        steps.end()
+        bar = progress_bar(288)
+        bar.update(4)       # four steps more
+        bar.close()
 
-    In a notebook the bar stands below the cell, and goes when it is done. In a run of the course
-    it goes to the file that DAPUR_STEPS names, for the line in the terminal.
+    In a notebook it stands below the cell, and goes when it is closed. In a run of the course it
+    goes to the file that DAPUR_STEPS names, for the line in the terminal.
     """
+    from tqdm import tqdm
 
-    def __init__(self, of: int, done: int = 0):
-        from tqdm import tqdm  # which reads TQDM_DISABLE when it is imported
-
-        path = os.environ.get("DAPUR_STEPS")
-        to = open(path, "w", encoding="utf-8") if path else sys.stdout
-        self.bar = tqdm(total=of, initial=done, leave=False, file=to)
-
-    def at(self, step: int) -> None:
-        """Tell that so many steps are done."""
-        self.bar.update(step - self.bar.n)
-
-    def end(self) -> None:
-        """The bar goes."""
-        self.bar.close()
+    path = os.environ.get("DAPUR_STEPS")
+    to = open(path, "w", encoding="utf-8") if path else sys.stdout
+    return tqdm(total=of, initial=done, leave=False, file=to)
 
 
 def near(value, right: float, tolerance: float) -> bool:
     """Whether a number lies within `tolerance` (relative) of the right one."""
-    return abs(float(value) - right) <= tolerance * max(abs(right), 1e-12)
+    return math.isclose(float(value), right, rel_tol=tolerance)
 
 
 def lessons() -> list[dict]:
@@ -161,21 +151,15 @@ def quiet() -> None:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
-def start(
-    name: str,
-    profile: str = "auto",
-    language: str = "id",
-    task: str = "auto",
-    seed: int = 42,
-    run_solutions: bool = False,
-) -> Settings:
+def start(name: str, *parameters) -> settings.Settings:
     """Begin lesson `name`: settings, language switch, and a line on profile and expected minutes.
 
+    `parameters`: profile, language, task, seed and run_solutions, see `settings.load`.
     Quietens library progress bars, which leave clutter in a saved notebook. Does not import torch.
     """
     quiet()
     # Profile, task, model and data; a model of the course needs no network at all.
-    cfg = settings.load(profile, language, task, seed, run_solutions)
+    cfg = settings.load(*parameters)
     if cfg.base_model in ("packaged", "sanity"):
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
         # With another model bars stay: the cell that fetches gigabytes would be silent for long.
@@ -186,8 +170,7 @@ def start(
     display(show.from_template("switch"))
     show.align_tables()
     # What runs here, and for how long, in one line; then why this profile.
-    base = PACKAGED_NAME if cfg.base_model == "packaged" else cfg.base_model
+    base = settings.PACKAGED_NAME if cfg.base_model == "packaged" else cfg.base_model
     minutes = next(lesson["minutes"] for lesson in lessons() if lesson["name"] == name)
-    expected = minutes.get(cfg.profile, "?")
-    print(sentence("begins", cfg=cfg, base=base, minutes=expected))
+    print(sentence("begins", cfg=cfg, base=base, minutes=minutes.get(cfg.profile, "?")))
     return cfg
