@@ -77,10 +77,9 @@ def chosen_bot(model: str, *run):
     """A bot of the tuned model in the fastest engine, or of another one; `run`: settings.load."""
     from . import chat, llamacpp, models
 
+    cfg = settings.load(*run, base_model=None if model in ("tuned", "base") else model)
     if model != "tuned":
-        base = None if model == "base" else model
-        return chat.Bot(settings.load(*run, base_model=base), tuned=False)
-    cfg = settings.load(*run)
+        return chat.Bot(cfg, tuned=False)
     if models.place_kept(cfg):
         print(sentence("kept_adapter"), file=sys.stderr)
     return llamacpp.open_bot(cfg)
@@ -176,8 +175,7 @@ def find(message: str, then: str = "", language: Language = "id", as_json: Json 
     from .door import Door
     from .kitchen import open_kitchen
 
-    cfg = settings.load(language=language)
-    door = Door(open_kitchen(cfg, language))
+    door = Door(open_kitchen(settings.load(language=language), language))
     found = door.ask(message)
     if then:
         found = door.ask(then)

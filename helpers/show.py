@@ -35,7 +35,7 @@ def tr(indonesian: str, english: str) -> str:
     return indonesian if _language == "id" else english
 
 
-def num(value: float, spec: str = ",.6g") -> str:
+def num(value: float, spec: str) -> str:
     """A number as the display language writes it: 75.421 and 0,62 in Indonesian."""
     return Numbers(_language).format_field(value, spec)
 
@@ -51,7 +51,7 @@ class Numbers(string.Formatter):
         return text if isinstance(value, str) else text.translate(self.signs).replace("%", " %")
 
 
-def tell(key: str, which: object = None, /, **fields) -> None:
+def tell(key: str, which=None, /, **fields) -> None:
     """Say a sentence of the lesson's texts with what the run found, in both languages, each marked.
 
     `which`: where a key holds several sentences, the name of the one that holds: "true", "false".
@@ -118,15 +118,17 @@ def frame_html(frame) -> str:
     for cell in page.find_all(["th", "td"]):
         english = cell.get_text(strip=True)
         if indonesian := texts.get("words", {}).get(english):
-            marked = f'<span lang="id">{indonesian}</span><span lang="mul"> · </span>'
-            marked += f'<span lang="en">{english}</span>'
+            marked = (
+                f'<span lang="id">{indonesian}</span><span lang="mul"> · </span>'
+                f'<span lang="en">{english}</span>'
+            )
             cell.clear()
             cell.append(BeautifulSoup(marked, "html.parser"))
     # Column by column, counted from the right, since cells that span rows stand on the left.
     rows = [reversed(row.find_all(["th", "td"])) for row in page.find_all("tr")]
     for column in zip_longest(*rows):
-        cells = list(filter(None, column))
-        said = list(filter(None, (cell.get_text(strip=True) for cell in cells)))
+        cells = [cell for cell in column if cell]
+        said = [text for cell in cells if (text := cell.get_text(strip=True))]
         # More than half of what stands there, the head included, begins like a word.
         if 2 * sum(not NUMBER.match(text) for text in said) > len(said):
             for cell in cells:
@@ -139,9 +141,9 @@ def align_tables() -> None:
     if shell := get_ipython():
         tables = shell.display_formatter.formatters["text/html"]
         # DataFrame's name from pandas 3 on, and before.
-        tables.for_type("pandas.DataFrame", frame_html)
-        tables.for_type("pandas.core.frame.DataFrame", frame_html)
-        tables.for_type("pandas.io.formats.style.Styler", frame_html)
+        for module in ("pandas", "pandas.core.frame"):
+            tables.for_type_by_name(module, "DataFrame", frame_html)
+        tables.for_type_by_name("pandas.io.formats.style", "Styler", frame_html)
 
 
 def figure_html(figure):
@@ -153,8 +155,9 @@ def figure_html(figure):
     import matplotlib.pyplot as plt
     from IPython.core.pylabtools import retina_figure
     from matplotlib.axis import Axis
+    from matplotlib.category import StrCategoryFormatter
     from matplotlib.text import Text
-    from matplotlib.ticker import ScalarFormatter
+    from matplotlib.ticker import FixedFormatter, FuncFormatter, ScalarFormatter
 
     for text in figure.findobj(Text):
         text.set_text(word(text.get_text()))
@@ -162,7 +165,7 @@ def figure_html(figure):
         chosen = axis.get_major_formatter()
         if type(chosen) is ScalarFormatter:  # nobody chose another
             axis.set_major_formatter(lambda x, _: num(x, "g"))
-        else:  # names, mostly
+        elif isinstance(chosen, (FixedFormatter, FuncFormatter, StrCategoryFormatter)):  # names
             axis.set_major_formatter(lambda x, at, chosen=chosen: word(chosen(x, at)))
     # A PNG as text, of 180 pixels an inch; its size is halved: sharp on fine screens.
     figure.set_dpi(90)
@@ -170,8 +173,10 @@ def figure_html(figure):
     plt.close(figure)
     written = dict.fromkeys(text.get_text() for text in figure.findobj(Text))
     alt = html.escape(", ".join(text for text in written if re.search(r"[^\W\d]", text)))
-    look = f'width="{size["width"]}" style="max-width:100%"'
-    return HTML(f'<img {look} src="data:image/png;base64,{data}" alt="{alt}">')
+    return HTML(
+        f'<img width="{size["width"]}" style="max-width:100%" '
+        f'src="data:image/png;base64,{data}" alt="{alt}">'
+    )
 
 
 def show_figure(figure) -> None:
@@ -192,5 +197,4 @@ class Live:
         now = time.monotonic()
         if force or now > self.next:
             self.next = now + self.every
-            drawn = HTML(content) if isinstance(content, str) else figure_html(content)
-            self.handle.update(drawn)
+            self.handle.update(HTML(content) if isinstance(content, str) else figure_html(content))

@@ -22,14 +22,14 @@ TABLES = tomllib.loads(Path(__file__).with_name("cases.toml").read_text(encoding
 )
 def test_numbers_and_ticks_are_written_in_the_language_shown(monkeypatch, language, written):
     monkeypatch.setattr(show, "_language", language)
-    values = ((75421,), (0.625, ".2f"), (-1234.5,), (0.914, ".1%"))
+    values = ((75421, ","), (0.625, ".2f"), (-1234.5, ","), (0.914, ".1%"))
     assert [show.num(*value) for value in values] == written
     figure = Figure()
     axis = figure.subplots()
     axis.set_yticks([0, 0.5, 1])
     axis.bar(["v1.5", "v2"], [1, 2])
     show.figure_html(figure)
-    assert axis.get_yticklabels()[1].get_text() == show.num(0.5)
+    assert axis.get_yticklabels()[1].get_text() == show.num(0.5, "g")
     assert axis.get_xticklabels()[0].get_text() == "v1.5"
 
 
