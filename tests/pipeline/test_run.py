@@ -237,7 +237,7 @@ def test_smoke_takes_lessons_up_to_the_chat_in_a_few_steps_and_has_its_own_artif
     monkeypatch.setattr(commands, "run_course", lambda *run, **how: got.extend(run) or FINE)
     for words in ([], ["--smoke"]):
         with pytest.raises(SystemExit):
-            commands.main(["run", "--profile", "sanity", *words], commands.app, "pipeline")
+            commands.main(["run", "--profile", "sanity", *words], commands.app)
     whole, _, _, smoke, lessons, _ = got
     assert [item["name"][:2] for item in lessons] == ["00", "01", "02", "03", "04", "05"]
     assert (smoke.max_train_rows, smoke.max_steps, whole.max_steps) == (8, 4, 12)
@@ -274,7 +274,7 @@ from pipeline import __main__, run
 folder = Path(sys.argv[1])
 __main__.lessons = lambda: [{"name": n, "minutes": {}} for n in ("00_start", "01_gpu_memory")]
 __main__.run_course = lambda *given, **how: run.run_course(*given, place=folder, **how)
-__main__.main(["run", "--profile", "sanity"], __main__.app, "pipeline")
+__main__.main(["run", "--profile", "sanity"], __main__.app)
 """
 
 
