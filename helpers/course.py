@@ -111,14 +111,19 @@ def progress_bar(of: int, done: int = 0):
         bar.update(4)       # four steps more
         bar.close()
 
-    In a notebook it stands below the cell, and goes when it is closed. In a run of the course it
-    goes to the file that DAPUR_STEPS names, for the line in the terminal.
+    In a notebook it stands below the cell, from the third second on, and goes when it is closed.
+    In a run of the course it goes to the file that DAPUR_STEPS names, for the terminal's line.
     """
     from tqdm import tqdm
 
     path = os.environ.get("DAPUR_STEPS")
-    to = open(path, "a", encoding="utf-8") if path else sys.stdout
-    return tqdm(total=of, initial=done, leave=False, file=to)
+    return tqdm(
+        total=of,
+        initial=done,
+        leave=False,
+        delay=2,
+        file=open(path, "a", encoding="utf-8") if path else sys.stdout,
+    )
 
 
 def near(value, right: float, tolerance: float) -> bool:

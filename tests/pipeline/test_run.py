@@ -48,7 +48,7 @@ CASES = {
     "asks": (HEADING, "name = input('who? ')"),
     "long": (
         "from helpers.course import progress_bar\nimport time\nbar = progress_bar(9)",
-        "time.sleep(0.2)\nbar.update(3)\ntime.sleep(1.5)",
+        "time.sleep(2.2)\nbar.update(3)\ntime.sleep(1.5)",
         "time.sleep(1)",
     ),
     "leaves": (HEADING, "import sys\nsys.exit()", "print('never')"),
