@@ -8,7 +8,7 @@ from collections.abc import Generator
 import torch
 from transformers import StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
 
-from .course import Steps
+from .course import progress_bar
 from .prompts import prompt_ids
 from .settings import Settings
 
@@ -67,7 +67,7 @@ def answers(
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     # Filled batch by batch, out of order; given back in the order of the chats.
     results: list[dict] = [{}] * len(prompts)
-    steps = Steps(len(order))
+    bar = progress_bar(len(order))
     for start in range(0, len(order), cfg.eval_batch):
         chosen = order[start : start + cfg.eval_batch]
         batch = pad_left([prompts[i] for i in chosen], tokenizer, model.device)
@@ -83,10 +83,10 @@ def answers(
             results[i] = {"text": text, "tokens": len(row) + ended, "ended": ended}
         # Told after each batch: a page of answers takes minutes on a CPU.
         done = min(start + cfg.eval_batch, len(order))
-        steps.at(done)
+        bar.update(len(chosen))
         if progress:
             progress(done, len(order))
-    steps.end()
+    bar.close()
     return results
 
 

@@ -26,7 +26,7 @@ from huggingface_hub import ModelCardData
 from transformers import Trainer
 
 from . import files, models, prompts, splits
-from .course import Steps
+from .course import progress_bar
 from .files import CourseError, LabelMaskError, sentence
 from .memory import free
 from .planner import check_fits
@@ -234,13 +234,13 @@ class HowFar(tf.TrainerCallback):
     """Tells how many steps of a training are done, and how long the others take."""
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.steps = Steps(state.max_steps, state.global_step)
+        self.bar = progress_bar(state.max_steps, state.global_step)
 
     def on_step_end(self, args, state, control, **kwargs):
-        self.steps.at(state.global_step)
+        self.bar.update()
 
     def on_train_end(self, args, state, control, **kwargs):
-        self.steps.end()
+        self.bar.close()
 
 
 # The training itself.

@@ -12,7 +12,6 @@ from pathlib import Path
 import nbformat
 
 from helpers import settings
-from helpers.course import NOTEBOOKS
 from helpers.files import (
     CourseError,
     UsageError,
@@ -22,6 +21,7 @@ from helpers.files import (
     write_text,
 )
 from helpers.settings import ROOT
+from helpers.show import NOTEBOOKS
 
 # Where the course lives on the web; bootstrap cells and links take it from this one file.
 REPOSITORY = (ROOT / "helpers" / "repository.txt").read_text(encoding="utf-8").strip()

@@ -183,8 +183,7 @@ def run_all(cfg, lessons, folder: Path, values: dict, notebooks: Path, line) -> 
             if EVERY - seconds % EVERY < POLL:
                 text = f"{name}: code cell {cell}"
                 if steps:
-                    left = clock(steps["left"])
-                    text += f", step {steps['step']} of {steps['of']}, {left} left in it"
+                    text += f", {steps}"
                 line(f"{text} · {clock(seconds)} of {about} · {memory:.1f} GB")
 
         # The notebook in a process of its own, with the run's options and what --set chose.
