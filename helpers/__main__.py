@@ -201,7 +201,8 @@ def chat(
 ) -> None:
     """Talk to the model that lesson 03 tuned, or to any other. Ctrl-C: stop; /exit: leave."""
     bot = chosen_bot(model, profile, language, task, seed)
-    talk = bot.conversation(temperature=temperature, system=system)
+    bot.system = system or bot.system
+    talk = bot.conversation(temperature=temperature)
     refused = 0
     # A message on the command line is the whole conversation.
     for line in lines() if message is None else [message]:
@@ -284,7 +285,7 @@ def serve(
 ) -> None:
     """Serve a model: a chat page with GET /health, and llama.cpp's API where it answers."""
     bot = chosen_bot(model, profile, language, task, seed)
-    bot.system = system
+    bot.system = system or bot.system
     from .serve import run_service
 
     run_service(bot, host=host, port=port, auth=auth, show=show)
