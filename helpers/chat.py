@@ -56,13 +56,8 @@ class Turn:
     def facts(self) -> str:
         """One line on the answer: how it ended, tokens, speed."""
         how = "stopped" if self.stopped else "ended" if self.ended else "cut_off"
-        return sentence(
-            "turn",
-            how=sentence(how),
-            tokens=num(self.tokens, ","),
-            speed=num(self.tokens_per_s, ".1f"),
-            first=num(self.first_s, ".1f"),
-        )
+        speed, first = num(self.tokens_per_s, ".1f"), num(self.first_s, ".1f")
+        return sentence("turn", how=sentence(how), tokens=self.tokens, speed=speed, first=first)
 
 
 class Conversation:

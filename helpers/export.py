@@ -142,9 +142,10 @@ def export(cfg, quants=("f16", "q8_0"), base: str = "trained", out: Path | None 
     Modelfile of any other names merged/, which Ollama converts itself. Errors as in
     `merged_model`.
     """
-    folder, source, written = out or gguf_path(cfg).parent, "merged", []
+    folder, source, model = out or gguf_path(cfg).parent, "merged", merged_model(cfg, base)
+    # It names the GGUF file that is written last.
+    written = [folder / "Modelfile"]
     folder.mkdir(parents=True, exist_ok=True)
-    model = merged_model(cfg, base)
     if cfg.base_model == "packaged":
         for quant in quants:
             source = gguf_path(cfg, quant).name
@@ -152,8 +153,6 @@ def export(cfg, quants=("f16", "q8_0"), base: str = "trained", out: Path | None 
             written.append(folder / source)
         # Only now back to the precision that it came in.
         model = model.to(torch.bfloat16)
-    merged = write_folder(folder / "merged", lambda place: save_merged(cfg, model, place))
-    written += merged.iterdir()
-    # It names the GGUF file that was written last.
-    written.append(write_text(folder / "Modelfile", modelfile(cfg, source)))
+    written += write_folder(folder / "merged", lambda at: save_merged(cfg, model, at)).iterdir()
+    write_text(folder / "Modelfile", modelfile(cfg, source))
     return {"folder": str(folder), "bytes": {path.name: path.stat().st_size for path in written}}

@@ -71,18 +71,17 @@ class GgufBot(Bot):
             write_folder(folder, lambda at: export.write_gguf(merged, at / "tuned.gguf"))
         return start_engine(folder / "tuned.gguf", **self.address)
 
-    def stream(self, chat, stop, *, model, max_new_tokens, **drawing) -> Generator:
+    def stream(self, chat, stop, *, model, **drawing) -> Generator:
         """Pieces of one answer, until its end or `stop`; returns {"tokens", "ended"}."""
         # The GGUF file holds merged weights: from them the base model cannot be had any more.
         if model == "base":
-            options = {"model": model, "max_new_tokens": max_new_tokens}
-            return (yield from self.plain.stream(chat, stop, **options, **drawing))
+            return (yield from self.plain.stream(chat, stop, model=model, **drawing))
         self.load()
         # The prompt goes as token ids: template and tokenizer are those of the training. So are
         # transformers' samplers in their order, and its penalty over prompt and answer.
         asked = {
             "prompt": self.prompt(chat),
-            "n_predict": max_new_tokens,
+            "n_predict": drawing.pop("max_new_tokens"),
             "stream": True,
             "samplers": ["penalties", "temperature", "top_k", "top_p"],
             "repeat_penalty": self.cfg.repetition_penalty,
@@ -98,13 +97,11 @@ class GgufBot(Bot):
         )
         # Nothing between the two goes by a proxy. Closing the connection frees the engine.
         with build_opener(ProxyHandler({})).open(request) as reply:
-            for line in reply:
-                if not line.startswith(b"data: "):
-                    continue
+            for line in filter(bytes.strip, reply):
                 event = json.loads(line.removeprefix(b"data: "))
+                yield event["content"]
                 if stop.is_set():
                     break
-                yield event["content"]
         # The last event tells why it is the last one: the end token, or the limit.
         return {"tokens": event["tokens_predicted"], "ended": event.get("stop_type") == "eos"}
 

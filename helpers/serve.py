@@ -98,9 +98,10 @@ def create_app(bot: Bot, auth: str = "") -> FastAPI:
     state = {"ready": False, "problem": ""}
 
     def load() -> None:
-        """Ready means that the model can answer, not merely that the process lives."""
+        """Ready means that the model has written a token, not merely that the process lives."""
         try:
             bot.load()
+            bot.conversation(plain=True, answer_tokens=1).say("Halo")
             state["ready"] = True
         except Exception as problem:  # nobody would see it in this thread
             state["problem"] = first_line(problem)

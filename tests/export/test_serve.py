@@ -38,6 +38,7 @@ class Slow(chat.Bot):
             if "rusak" in chat[-1]["content"]:
                 raise CourseError("kompornya rusak")
             yield " / ".join(message["content"] for message in chat[1:])
+            return {"tokens": 1, "ended": True}
         finally:
             self.stopped.set()
 
