@@ -40,11 +40,16 @@ def merged_model(cfg: Settings, base: str = "trained"):
         options["quantization_config"] = models.nf4_config(models.compute_dtype(cfg))
     model = AutoModelForCausalLM.from_pretrained(models.base_folder(cfg), **options)
     if to_nf4:
-        # GPT-2 keeps its matrices turned, as inputs x outputs: they would not be turned back.
-        assert model.config.model_type != "gpt2", "GPT-2 can be merged into its full weights alone"
         model = model.dequantize()
     assert not getattr(model, "is_quantized", False), "packed in 4 bits: take the original model"
-    return PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+    model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+    # GPT-2's files keep the matrices turned, as inputs x outputs; `dequantize` leaves them turned
+    # back, which is right in memory only. What is given here is for saving.
+    if to_nf4 and model.config.model_type == "gpt2":
+        for layer in model.transformer.modules():
+            if isinstance(layer, torch.nn.Linear):
+                layer.weight.data = layer.weight.data.T.contiguous()
+    return model
 
 
 def save_merged(cfg: Settings, model, folder: Path) -> None:
