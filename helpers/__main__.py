@@ -159,10 +159,13 @@ def chat(
     task: Task = "auto",
     seed: Seed = 42,
     model: Model = "tuned",
+    temperature: float = 0.0,
+    system: str = "",
 ) -> None:
     """Talk to the model that lesson 03 tuned, or to any other. Ctrl-C: stop; /exit: leave."""
     bot = chosen_bot(model, profile, language, task, seed)
-    talk = bot.conversation()
+    bot.system = system or bot.system
+    talk = bot.conversation(temperature=temperature)
     refused = 0
     # A message on the command line is the whole conversation.
     for line in lines(message):
@@ -252,7 +255,7 @@ def serve(
     freely.
     """
     bot = chosen_bot(model, profile, language, task, seed)
-    bot.system = system
+    bot.system = system or bot.system
     from .serve import run_service
 
     run_service(bot, host=host, port=port, auth=auth, show=show)

@@ -7,7 +7,6 @@ from dataclasses import replace
 import pytest
 import torch
 from peft import PeftModel
-from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from helpers import __main__ as cli
@@ -25,7 +24,7 @@ def with_adapter(cfg, base="full"):
 def merged_model(cfg, folder, base="full"):
     """What `save_merged` writes, loaded again."""
     folder.mkdir(parents=True, exist_ok=True)
-    export.save_merged(cfg, folder, base)
+    export.save_merged(cfg, export.merged_model(cfg, base), folder)
     return AutoModelForCausalLM.from_pretrained(folder, dtype="auto").eval()
 
 
@@ -47,34 +46,20 @@ def test_the_merged_model_is_the_model_with_its_adapter(base, copied, tmp_path, 
         assert difference(theirs, merged) > 0.1
 
 
-def test_a_large_model_is_merged_file_by_file(copied, random_adapter, tmp_path, difference):
-    base = tmp_path / "base"
-    models.load_base(copied, "none").save_pretrained(base, max_shard_size="300KB")
-    models.load_tokenizer(copied).save_pretrained(base)
-    cfg = random_adapter(replace(copied, base_model=str(base)))
-    merged = merged_model(cfg, tmp_path / "m")
-    shards = sorted(path.name for path in base.glob("*.safetensors"))
-    assert len(shards) > 1
-    assert sorted(path.name for path in (tmp_path / "m").glob("*.safetensors")) == shards
-    assert difference(with_adapter(cfg), merged) < 1e-4
-
-
 def test_what_must_not_be_merged_is_refused(copied, tmp_path):
     with pytest.raises(UsageError, match="trained, full"):
-        list(export.merged_weights(copied, "nf4"))
-    adapter = copied.artifacts / "adapter" / "adapter_model.safetensors"
-    whole = load_file(adapter)
-    save_file({name.replace("layers.1", "layers.9"): w for name, w in whole.items()}, adapter)
-    with pytest.raises(AssertionError, match="does not fit.*layers.9"):
-        list(export.merged_weights(copied))
-    weights = tmp_path / "a" / "models" / "sanity-llama" / "model.safetensors"
-    packed = {name: w.to(torch.uint8) for name, w in load_file(weights).items()}
-    save_file(packed, weights)
+        export.merged_model(copied, "nf4")
+    packed = tmp_path / "packed"
+    models.load_base(copied, "nf4").save_pretrained(packed)
+    models.load_tokenizer(copied).save_pretrained(packed)
+    adapter = copied.artifacts / "adapter"
+    cfg = replace(copied, base_model=str(packed), quantization="none")
+    shutil.copytree(adapter, cfg.artifacts / "adapter")
     with pytest.raises(AssertionError, match="packed in 4 bits"):
-        list(export.merged_weights(copied))
-    adapter.unlink()
+        export.merged_model(cfg)
+    (adapter / "adapter_model.safetensors").unlink()
     with pytest.raises(MissingStep, match="03_qlora_training"):
-        list(export.merged_weights(copied))
+        export.merged_model(copied)
 
 
 def test_saved_with_everything_that_a_question_needs(copied, tmp_path):
@@ -145,8 +130,3 @@ def test_the_command_writes_into_the_folder_it_is_given(tuned_cfg, monkeypatch, 
     assert "mine.txt" not in told["bytes"]
     assert "FROM ./merged\n" in (tmp_path / "out" / "Modelfile").read_text()
     assert not list((tmp_path / "out").glob("*.gguf"))
-
-
-def test_a_type_of_gguf_that_nobody_wrote_for_is_refused_by_name(copied, tmp_path):
-    with pytest.raises(UsageError, match="f16, q8_0"):
-        export.write_gguf(copied, tmp_path / "x.gguf", "q4_0")
