@@ -150,7 +150,7 @@ class Door(Telling):
         asked = self.joined(self.asked, now) if follows else now
         if not follows:
             self.seen = []
-        elif not now.another and not now.easy:
+        elif "another" not in now.marks and (now.servings or now.without or not now.wish):
             self.seen = self.seen[:-1]  # "for eight": the same one again, where it still will do
         missed = [ban for ban in self.health if ban not in asked.without]
         if missed and asked.kind != "other":
@@ -170,22 +170,22 @@ class Door(Telling):
         before = " ".join((self.asked.dish, *self.asked.wanted))
         if self.last and not now.dish:
             before += f" . {answer(self.last.recipe, self.kitchen.language)}"
-        if self.kitchen.bans.broken(now.without, before) or now.another or now.lacking:
+        if self.kitchen.bans.broken(now.without, before) or "another" in now.marks:
             return True  # "no corn left": it was in what was asked for, or served
         if now.dish:
-            return now.joins and not now.wanted
+            return "joins" in now.marks and not now.wanted
         if now.wanted:
-            return now.instead or now.joins
-        return bool(now.easy or now.servings or now.without or now.wish)
+            return bool(now.marks & {"instead", "joins"}) and "have" not in now.marks
+        return bool(now.servings or now.without or now.wish)
 
     def joined(self, before: Asked, now: Asked) -> Asked:
         """What was asked for before, with what is said now."""
         changer, bans = self.kitchen.changer, self.kitchen.bans
         wanted, dish = list(before.wanted), before.dish.split()
-        for name in now.wanted if not now.lacking else ():
+        for name in now.wanted:
             role = changer.role(name)
             old = [one for one in wanted if role and changer.role(one) == role]
-            if now.instead and old:
+            if "instead" in now.marks and old:
                 wanted.remove(old[0])
                 gone = words(old[0], self.kitchen.language)
                 dish = [word for word in dish if word not in gone]
@@ -193,39 +193,28 @@ class Door(Telling):
         without = tuple(dict.fromkeys((*before.without, *now.without)))
         return replace(
             before,
-            kind="dish"
-            if now.dish
-            else "have"
-            if before.kind == "wish" and wanted
-            else before.kind,
             wanted=tuple(n for n in dict.fromkeys(wanted) if not bans.broken(without, n)),
             without=without,
             dish=now.dish or " ".join(w for w in dish if not bans.broken(without, w)),
             servings=now.servings or before.servings,
             wish=now.wish or before.wish,
-            easy=before.easy or now.easy,
-            another=now.another,
+            marks=now.marks,
             unknown=now.unknown,
-            clash=(),
         )
 
     def find(self, asked: Asked) -> Found:
         """What is served for a request, and what is said about it."""
         said, kitchen = WORDED[self.language], self.kitchen
-        if asked.clash and not asked.wanted and not asked.dish:
-            return Found(asked, before=said["clash"].format(names=self.names(asked.clash)))
         if asked.kind == "other":
             unknown = said["unknown"].format(names=", ".join(asked.unknown[:5]))
             return Found(asked, before=f"{unknown} {said['ask']}" if asked.unknown else said["ask"])
-        if asked.several:
-            return Found(asked, before=said["many"])
         ranked = kitchen.ranked(asked)
         served = next((one for one in ranked if one.task.start.title not in self.seen), None)
         # A dish that all have been served of, or that only what is banned would make.
         dish = asked.kind == "dish" and served is not None
         if dish and not kitchen.complete(asked, served.task.start):
             others = kitchen.knows(asked)
-            if self.seen and asked.another and others:
+            if self.seen and "another" in asked.marks and others:
                 served = None
             elif others and asked.without and not asked.wanted:
                 return Found(

@@ -201,9 +201,6 @@ class Search(Shelf):
             total -= 4 * sum(changer.role(n) == "protein" and n not in have for n in asked.wanted)
         if asked.dish or not asked.hand:
             total += (12 if asked.dish else 4) * self.named(asked, recipe)
-        if asked.easy:
-            minutes = cooking(recipe.steps, 0) or 20
-            total -= minutes / 15 + len(recipe.steps) / 4 + len(listed) / 6
         return total
 
     def nearest(self, asked: Asked, count: int = 1) -> list[Recipe]:
