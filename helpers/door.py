@@ -180,5 +180,5 @@ class Door(Telling):
             served = replace(served, recipe=for_people(served.recipe, asked.servings))
         offers = kitchen.offers(asked) if asked.only else ()
         offers = tuple(one for one in offers if one.task.start != served.task.start)
-        before, after = self.lines(asked, served), self.offered(offers)
-        return Found(asked, served, offers, before, after, kitchen.language)
+        before = self.lines(asked, served)
+        return Found(asked, served, offers, before, self.offered(offers), kitchen.language)
