@@ -18,7 +18,7 @@ from fractions import Fraction
 from functools import cached_property, lru_cache
 
 from .changing import Changer, Task, cooking
-from .reading import Asked, Lexicon, Reader
+from .reading import TABLE, Asked, Lexicon, Reader
 from .recipes import Recipe, item_name, names, recipe_of, words
 from .settings import LANGUAGES, OWN, Settings
 from .splits import saved_rows, shown_recipes
@@ -89,12 +89,13 @@ class Shelf:
             return mine
         asked = self.other.read(message)
         ours = self.ours
-        kinds = self.bans.kinds.values()
         return replace(
             asked,
             wanted=tuple(ours[name] for name in asked.wanted if name in ours),
             # A kind of the table ("beef") is more than one name, and the same in both languages.
-            without=tuple(ban if ban in kinds else ours.get(ban, ban) for ban in asked.without),
+            without=tuple(
+                ban if ban in TABLE["bans"] else ours.get(ban, ban) for ban in asked.without
+            ),
             unknown=(*asked.unknown, *(name for name in asked.wanted if name not in ours)),
         )
 
@@ -168,9 +169,6 @@ class Search(Shelf):
             # A beef rendang of tempeh is none.
             total -= 4 * (mains(asked.wanted) - mains(have))
         total += (12 if asked.dish else 4) * self.named(asked, recipe)
-        if asked.easy:
-            minutes = min(cooking(recipe.steps), 240)
-            total -= minutes / 15 + len(recipe.steps) / 4 + len(listed) / 6
         return total
 
     def nearest(self, asked: Asked, count: int) -> list[Recipe]:
