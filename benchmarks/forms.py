@@ -13,7 +13,7 @@ import re
 
 import bench
 
-from helpers import pairs, settings
+from helpers import pairs, prompts, settings
 from helpers.files import read_json
 
 FORMS = ["step", "step, terms", "step, nearest", "recipe, lines", "recipe, numbered"]
@@ -59,7 +59,7 @@ class Rows:
             both = [("\n".join(ours), "\n".join(theirs))]
         else:
             both = [(self.request(step), twin) for step, twin in zip(ours, theirs)]
-        return [[*pairs.request(a, self.cfg.task), pairs.answer(b)] for a, b in both]
+        return [prompts.example(asked, reply, self.cfg.task) for asked, reply in both]
 
     def request(self, step: str) -> str:
         """The step, with its names in the other language or the nearest other pair before it."""
@@ -77,7 +77,7 @@ class Rows:
         """The steps that the answers to one recipe tell, as many as it has."""
         lines = [line for text in texts for line in text.strip().split("\n")]
         if self.form == "recipe, numbered":
-            lines = pairs.read("\n".join(lines))[1]
+            lines = [line for line in lines if re.match(r"\d", line)]
         lines = [re.sub(r"^\d+\. ", "", line) for line in lines]
         return (lines + [""] * count)[:count]
 

@@ -76,7 +76,7 @@ class Asked(TrainerCallback):
     def on_step_end(self, args, state, control, model=None, **others):
         import sacrebleu
 
-        from helpers import generation, pairs
+        from helpers import generation, pairs, prompts
 
         quarter, rest = divmod(state.global_step * QUARTERS, state.max_steps)
         if rest >= QUARTERS:  # not the first step at or after a quarter
@@ -85,7 +85,7 @@ class Asked(TrainerCallback):
         for way, (steps, real) in self.ways.items():
             if way == "validation" and quarter < QUARTERS:
                 continue
-            chats = [pairs.request(step, self.cfg.task) for step in steps]
+            chats = [prompts.prompt_messages(step, self.cfg.task) for step in steps]
             most = pairs.most_tokens(self.cfg)
             told = generation.answers(model, self.tokenizer, chats, self.cfg, max_new_tokens=most)
             texts = [one["text"] for one in told]

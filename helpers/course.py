@@ -1,9 +1,7 @@
 """A lesson's set-up cell, the numbers that it records and the checks of its exercises.
 
 `record` writes what gates and the report read. A wrong or missing answer never stops a learner's
-Run All; with DAPUR_STRICT=1 it raises. With DAPUR_EXERCISES=FILE the state of every exercise is
-written there after each check: tests prove with it that every stub is open and every solution
-passes.
+Run All; what became of each exercise stands in `status`.
 """
 
 from __future__ import annotations
@@ -11,19 +9,16 @@ from __future__ import annotations
 import logging
 import math
 import os
-import time
+import sys
 import warnings
 from pathlib import Path
 
-from IPython.display import HTML, display
+from IPython.display import display
 
 from . import settings, show
 from .files import read_toml, sentence, write_json
-from .settings import PACKAGED_NAME, ROOT, Settings
-from .show import align_tables, md, switch_html, tr
 
-NOTEBOOKS = ROOT / "notebooks"
-_rows: list[dict] = []  # what the notebook has recorded
+_rows: dict[str, dict] = {}  # what the notebook has recorded, by name
 _notebook, _folder = "scratch", None
 
 
@@ -37,8 +32,8 @@ def start_records(notebook: str, folder: Path | None = None) -> None:
     _rows.clear()
 
 
-def record(name: str, value: float, unit: str = "", *, low=None, high=None, n=None) -> float:
-    """Keep one number under `name`; the last value of a name counts. Returns the value.
+def record(name: str, value: float, unit: str = "", *, low=None, high=None, n=None) -> None:
+    """Keep one number under `name`; the last value of a name counts.
 
     `low`, `high`: interval; `n`: sample size. Inside a pipeline run the rows go to the file that
     DAPUR_METRICS names as well. Raises ValueError for a value that is not a finite number.
@@ -50,20 +45,22 @@ def record(name: str, value: float, unit: str = "", *, low=None, high=None, n=No
     # Plain float() and int(), because numpy's numbers are not JSON. A bound that is infinite or NaN
     # bounds nothing, as that of one single loss.
     low, high = (float(b) if b is not None and math.isfinite(b) else None for b in (low, high))
-    row = {"notebook": _notebook, "name": name, "value": value, "unit": unit}
-    row |= {"low": low, "high": high, "n": None if n is None else int(n)}
     # A cell that is run again replaces its number instead of adding a second one.
-    _rows[:] = [earlier for earlier in _rows if earlier["name"] != name] + [row]
+    _rows[name] = {
+        "notebook": _notebook,
+        "name": name,
+        "value": value,
+        "unit": unit,
+        "low": low,
+        "high": high,
+        "n": None if n is None else int(n),
+    }
     # Written after every number: what was measured before a notebook stops is kept.
+    kept = list(_rows.values())
     if path := os.environ.get("DAPUR_METRICS"):
-        write_json(path, _rows)
+        write_json(path, kept)
     if _folder:
-        write_json(_folder / f"{_notebook}.json", _rows)
-    return value
-
-
-class ExerciseNotPassed(AssertionError):
-    """An answer that is missing or wrong, raised in strict mode only."""
+        write_json(_folder / f"{_notebook}.json", kept)
 
 
 status: dict[str, str] = {}
@@ -87,91 +84,56 @@ def hint(exercise: str, **names) -> str | None:
     # numbers to Python, or "0,5", which is none.
     except Exception as problem:
         return sentence("cannot_check", why=problem)
-    return tr(found["id"], found["en"])
+    return show.tr(found["id"], found["en"])
 
 
-def check(exercise: str, answer, **names) -> str:
+def check(exercise: str, answer, **names) -> None:
     """Show whether `answer` passes: "correct", "wrong" or "open", also kept in `status`.
 
     What is right, and the hints, stand in the lesson's texts: see `hint`.
     """
     # An exercise begins as `answer = ...`, which Python reads as Ellipsis.
+    advice = ""
     if answer is None or answer is Ellipsis:
-        state, said = "open", tr("belum dijawab.", "not answered yet.")
+        state = "open"
     elif advice := hint(exercise, answer=answer, **names):
-        state, said = "wrong", tr("belum tepat.", "not yet.") + f" {advice}"
+        state = "wrong"
     else:
-        state, said = "correct", tr("benar.", "correct.")
+        state = "correct"
     status[exercise] = state
-    # Written before anything is raised: the file has every state, that of a wrong answer too.
-    if path := os.environ.get("DAPUR_EXERCISES"):
-        write_json(path, status)
-    text = f"{SIGNS[state]} {tr('Latihan', 'Exercise')} {exercise}: {said}"
-    if state != "correct" and os.environ.get("DAPUR_STRICT") == "1":
-        raise ExerciseNotPassed(text)
-    print(text)
-    return state
+    print(SIGNS[state], sentence(state, exercise=exercise, advice=advice))
 
 
-class Steps:
-    """How far a long cell is: "step 120 of 288 · 5:40 left", by the steps measured here.
+def progress_bar(of: int, done: int = 0):
+    """tqdm's bar of a long cell: how far it is, and how long the rest takes.
 
-        steps = Steps(288)
-        steps.at(120)       # as often as one likes
-        steps.end()
+        bar = progress_bar(288)
+        bar.update(4)       # four steps more
+        bar.close()
 
-    In a notebook the line stands below the cell, and goes when it is done. In a run of the course
-    it goes to the file that DAPUR_STEPS names, for the line in the terminal.
+    In a notebook it stands below the cell, from the third second on, and goes when it is closed.
+    In a run of the course it goes to the file that DAPUR_STEPS names, for the terminal's line.
     """
+    from tqdm import tqdm
 
-    def __init__(self, of: int, done: int = 0, every: float = 2.0):
-        self.of, self.done, self.every = of, done, every
-        self.began = self.told = time.monotonic()
-        self.line = None
-
-    def at(self, step: int) -> None:
-        """Tell that so many steps are done; shown at most once in `every` seconds."""
-        now = time.monotonic()
-        if now - self.told < self.every or step <= self.done:
-            return
-        self.told = now
-        left = (now - self.began) / (step - self.done) * (self.of - step)
-        if path := os.environ.get("DAPUR_STEPS"):
-            write_json(path, {"step": step, "of": self.of, "left": round(left)})
-            return
-        self.line = self.line or show.Live()
-        minutes, seconds = divmod(round(left), 60)
-        self.line.show(sentence("steps", step=step, of=self.of, left=f"{minutes}:{seconds:02}"))
-
-    def end(self) -> None:
-        """The line goes."""
-        if path := os.environ.get("DAPUR_STEPS"):
-            Path(path).unlink(missing_ok=True)
-        if self.line:
-            self.line.show("", force=True)
+    path = os.environ.get("DAPUR_STEPS")
+    return tqdm(
+        total=of,
+        initial=done,
+        leave=False,
+        delay=2,
+        file=open(path, "a", encoding="utf-8") if path else sys.stdout,
+    )
 
 
 def near(value, right: float, tolerance: float) -> bool:
     """Whether a number lies within `tolerance` (relative) of the right one."""
-    return abs(float(value) - right) <= tolerance * max(abs(right), 1e-12)
+    return math.isclose(float(value), right, rel_tol=tolerance)
 
 
 def lessons() -> list[dict]:
     """The lessons in order: name, title {id, en}, minutes and memory in GB {profile: number}."""
     return read_toml("course.toml")["lesson"]
-
-
-def announce_download(name: str) -> float:
-    """Say how much of a model on the hub has still to be fetched, in GB; 0: nothing."""
-    import huggingface_hub as hub
-
-    try:
-        files = hub.snapshot_download(name, allow_patterns="*.safetensors", dry_run=True)
-    except Exception:  # no connection: the model is in the cache, or loading it will say why not
-        return 0
-    if size := sum(file.file_size for file in files if file.will_download) / 1e9:
-        show.both(read_toml("texts.toml")["download"], name=name, size=size)
-    return size
 
 
 def quiet() -> None:
@@ -186,36 +148,28 @@ def quiet() -> None:
 
 
 def start(
-    name: str,
-    profile: str = "auto",
-    language: str = "id",
-    task: str = "auto",
-    seed: int = 42,
-    run_solutions: bool = False,
-) -> Settings:
+    name: str, profile="auto", language="id", task="auto", seed: int = 42, run_solutions=False
+) -> settings.Settings:
     """Begin lesson `name`: settings, language switch, and a line on profile and expected minutes.
 
+    Profile, language, task and seed as in `settings.load`.
     Quietens library progress bars, which leave clutter in a saved notebook. Does not import torch.
+    `run_solutions` is a parameter of every notebook; nothing here depends on it.
     """
     quiet()
     # Profile, task, model and data; a model of the course needs no network at all.
-    cfg = settings.load(profile, language, task, seed, run_solutions)
-    here = cfg.base_model in ("packaged", "sanity")
-    if here:
+    cfg = settings.load(profile, language, task, seed)
+    if cfg.base_model in ("packaged", "sanity"):
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    # Bars stay where gigabytes are to come: the cell that fetches them would be silent for long.
-    if here or Path(cfg.base_model).is_dir() or not announce_download(cfg.base_model):
+        # With another model bars stay: the cell that fetches gigabytes would be silent for long.
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     # The lesson's numbers, the switch between languages, and tables that read from the left.
     start_records(name, cfg.artifacts / "results")
     show.open_texts(name)
-    display(HTML(switch_html(language)))
-    align_tables()
-    # What runs here, and for how long, in one line.
-    base = PACKAGED_NAME if cfg.base_model == "packaged" else cfg.base_model
-    what = {"profile": cfg.profile, "base": md(base), "data": md(cfg.data_name)}
+    display(show.from_template("switch"))
+    show.align_tables()
+    # What runs here, and for how long, in one line; then why this profile.
+    base = settings.PACKAGED_NAME if cfg.base_model == "packaged" else cfg.base_model
     minutes = next(lesson["minutes"] for lesson in lessons() if lesson["name"] == name)
-    what |= {"task": cfg.task, "minutes": minutes.get(cfg.profile, "?")}
-    show.both(read_toml("texts.toml")["begins"], **what)
-    print(f"{cfg.profile}: {cfg.reason}")
+    print(sentence("begins", cfg=cfg, base=base, minutes=minutes.get(cfg.profile, "?")))
     return cfg

@@ -10,16 +10,17 @@ found in the other language.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from .files import read_toml
-from .kitchen import PEOPLE, Kitchen, Served, for_people
+from .kitchen import Kitchen, Served, for_people
 from .prompts import answer
 from .reading import Asked
-from .recipes import Recipe, words
+from .recipes import Recipe
 
 WORDED = read_toml("door.toml")
+READ = ("kind", "wanted", "without", "only", "dish", "unknown")  # of an `Asked`, in `as_dict`
 
 
 @dataclass(frozen=True)
@@ -45,20 +46,14 @@ class Found:
 
     def as_dict(self) -> dict:
         """The object that `find --json` prints; `title` is empty where it asks back."""
-        asked, recipe = self.asked, self.recipe
-        return {
-            "kind": asked.kind,
-            "wanted": list(asked.wanted),
-            "without": list(asked.without),
-            "only": asked.only,
-            "dish": asked.dish,
-            "servings": asked.servings or None,
-            "unknown": list(asked.unknown),
-            "title": recipe.title if recipe else "",
-            "ingredients": list(recipe.ingredients) if recipe else [],
-            "steps": list(recipe.steps) if recipe else [],
-            "missing": list(self.served.missing) if self.served else [],
-            "changed": [list(pair) for pair in self.served.task.changes] if self.served else [],
+        recipe = self.recipe or Recipe("", (), ())
+        return {name: getattr(self.asked, name) for name in READ} | {
+            "servings": self.asked.servings or None,
+            "title": recipe.title,
+            "ingredients": recipe.ingredients,
+            "steps": recipe.steps,
+            "missing": self.served.missing if self.served else (),
+            "changed": self.served.task.changes if self.served else (),
             "offers": [offer.recipe.title for offer in self.offers],
             "answer": self.answer,
         }
@@ -75,169 +70,115 @@ class Telling:
 
     def names(self, names: Iterable[str]) -> str:
         """Names, or kinds of bans, in the language that is shown."""
-        kinds = WORDED[self.language]["kinds"]
-        return ", ".join(kinds.get(name, self.called.get(name, name)) for name in names)
+        called = self.called | WORDED[self.language]["kinds"]
+        return ", ".join(called.get(name, name) for name in names)
 
-    def bans_of(self, asked: Asked) -> str:
-        # Where a way of eating bans several kinds, each one is named.
-        return self.names(ban for ban in asked.without if ban not in ("madu", "honey"))
+    def say(self, told: Mapping[str, Sequence[str]]) -> str:
+        """The sentences of the table that have something to name."""
+        table = WORDED[self.language]
+        said = (table[key].format(names=self.names(named)) for key, named in told.items() if named)
+        return " ".join(said)
 
-    def lines(self, asked: Asked, served: Served) -> list[str]:
+    def lines(self, asked: Asked, served: Served) -> str:
         """What is said before a recipe: what is missing comes first."""
-        said, task = WORDED[self.language], served.task
-        hand = asked.kind == "have"
-        need = "missing" if hand else "needed"
-        found = [said["unheard"].format(names=", ".join(asked.unheard))] if asked.unheard else []
-        key = need if served.missing else "nothing"
-        found.append(said[key].format(names=self.names(served.missing)))
-        heard = []
-        if asked.dish:
-            heard.append(said["dish"].format(names=asked.dish))
-        if asked.wanted:
-            key = "only" if asked.only else "have"
-            heard.append(said[key].format(names=self.names(asked.wanted)))
-        if asked.without:
-            heard.append(said["without"].format(names=self.bans_of(asked)))
-        found += [said["heard"].format(what="; ".join(heard))] if heard else []
-        if asked.dish and not self.kitchen.complete(asked, task.start):
-            key = "barred" if asked.without and self.kitchen.knows(asked) else "far"
-            found.append(said[key].format(dish=asked.dish, names=self.bans_of(asked)))
-        if not asked.dish and not asked.wanted:
-            found.append(said["similar"])
-        if asked.unknown:
-            found.append(said["unknown"].format(names=", ".join(asked.unknown[:5])))
-        arrows = [
-            f"{self.names([old])} → {self.names([new])}" if old else f"+ {self.names([new])}"
-            for old, new in task.changes
-        ]
-        arrows += [said["less"].format(name=self.names([name])) for name in task.left_out]
-        key = "changed" if arrows else "whole"
-        found.append(said[key].format(title=task.start.title, changes=", ".join(arrows)))
-        if task.unmet:
-            found.append(said["unmet"].format(names=self.names(task.unmet)))
-        if asked.servings:
-            found.append(said["servings"].format(n=asked.servings, people=PEOPLE))
-        if asked.without:
-            found.append(said["banned"].format(names=self.bans_of(asked)))
-        return found
+        task, missing = served.task, served.missing
+        far = asked.dish and not self.kitchen.complete(asked, task.start)
+        # What was left out has nothing in its place, what was added takes the place of nothing.
+        pairs = [*task.changes, *((name, "") for name in task.left_out)]
+        told = {
+            "unheard": asked.unheard,
+            "missing" if missing else "nothing": missing or [""],
+            "far" if far else "dish": asked.dish and [asked.dish],
+            "only" if asked.only else "have": asked.wanted,
+            "similar": [""] if asked.kind == "wish" else [],
+            "unknown": asked.unknown[:5],
+            "start" if pairs else "whole": [task.start.title],
+            "changed": [" → ".join(self.names([one or "–"]) for one in pair) for pair in pairs],
+            "unmet": task.unmet,
+            "servings": asked.servings and [str(asked.servings)],
+            "banned": asked.without,
+        }
+        return self.say(told)
 
     def offered(self, offers: Iterable[Served]) -> str:
         """What else there is, by how much would have to be bought."""
-        said, told = WORDED[self.language], []
-        for offer in offers:
-            form = said["buy"][len(offer.missing)]
-            told.append(form.format(title=offer.recipe.title, names=self.names(offer.missing)))
-        return said["offers"].format(offers="; ".join(told)) if told else ""
+        told = [f"{one.recipe.title} (+ {self.names(one.missing) or '–'})" for one in offers]
+        return self.say({"offers": told})
 
 
 class Door(Telling):
     """Keeps what was said, so that "the other one", "for eight" and "not spicy" have a meaning."""
 
-    def __init__(self, *shown, **options):
-        super().__init__(*shown, **options)
-        self.asked: Asked | None = None
-        self.last: Found | None = None  # the recipe that was served last
-        self.health: tuple[str, ...] = ()  # bans that hold for the whole talk
-        self.seen: list[str] = []  # titles that were served for this request
+    asked: Asked | None = None
+    last: Found | None = None  # the recipe that was served last
+    health: tuple[str, ...] = ()  # bans that hold for the whole talk
+    seen: tuple[str, ...] = ()  # titles that were served for this request
 
     def ask(self, message: str) -> Found:
         """The answer to the next message."""
         now = self.kitchen.read(message)
-        # What somebody must not have holds for the whole talk; so does a ban that comes before all.
-        first = now.without if self.asked is None and now.kind in ("wish", "other") else ()
-        self.health = tuple(dict.fromkeys((*self.health, *now.health, *first)))
         follows = self.asked is not None and self.follows(now)
         asked = self.joined(self.asked, now) if follows else now
+        # What somebody must not have holds for the whole talk; so does a ban that is told alone.
+        alone = not (follows or now.dish or now.wanted)
+        self.health += now.without if alone else now.health
         if not follows:
-            self.seen = []
-        elif not now.another and not now.easy:
+            self.seen = ()
+        elif "another" not in now.marks and (now.servings or now.without or not now.wish):
             self.seen = self.seen[:-1]  # "for eight": the same one again, where it still will do
-        missed = [ban for ban in self.health if ban not in asked.without]
-        if missed and asked.kind != "other":
-            without = (*asked.without, *missed)
-            wanted = tuple(n for n in asked.wanted if not self.kitchen.bans.broken(missed, n))
-            asked = replace(asked, without=without, wanted=wanted)
-        found = self.find(asked)
         if asked.kind != "other":
-            self.asked = asked
+            without = tuple(dict.fromkeys((*asked.without, *self.health)))
+            wanted = (name for name in asked.wanted if not self.kitchen.bans.broken(without, name))
+            asked = self.asked = replace(asked, without=without, wanted=tuple(wanted))
+        found = self.find(asked)
         if found.served:
             self.last = found
-            self.seen.append(found.served.task.start.title)
+            self.seen += (found.served.task.start.title,)
         return found
 
     def follows(self, now: Asked) -> bool:
         """Whether a message only makes sense after the one before it."""
-        before = " ".join((self.asked.dish, *self.asked.wanted))
-        if self.last and not now.dish:
-            before += f" . {answer(self.last.recipe, self.kitchen.language)}"
-        if self.kitchen.bans.broken(now.without, before) or now.another or now.lacking:
-            return True  # "no corn left": it was in what was asked for, or served
-        if now.dish:
-            return now.joins and not now.wanted
-        if now.wanted:
-            return now.instead or now.joins
-        return bool(now.easy or now.servings or now.without or now.wish)
+        if "another" in now.marks:
+            return True
+        if now.dish or now.wanted:
+            return bool(now.marks & {"instead", "joins"}) and "have" not in now.marks
+        return bool(now.servings or now.without or now.wish)
 
     def joined(self, before: Asked, now: Asked) -> Asked:
         """What was asked for before, with what is said now."""
-        changer, bans = self.kitchen.changer, self.kitchen.bans
-        wanted, dish = list(before.wanted), before.dish.split()
-        for name in now.wanted if not now.lacking else ():
-            role = changer.role(name)
-            old = [one for one in wanted if role and changer.role(one) == role]
-            if now.instead and old:
-                wanted.remove(old[0])
-                gone = words(old[0], self.kitchen.language)
-                dish = [word for word in dish if word not in gone]
-            wanted.append(name)
-        without = tuple(dict.fromkeys((*before.without, *now.without)))
+        changer, without = self.kitchen.changer, (*before.without, *now.without)
+        # "with fish instead": it takes the place of the meat, in the dish's name as well.
+        roles = {changer.role(name) for name in now.wanted if "instead" in now.marks}
+        gone = [name for name in before.wanted if changer.role(name) in roles - {""}]
+        kept = (name for name in before.wanted if name not in gone)
+        bars = self.kitchen.bans.broken
+        dish = (word for word in before.dish.split() if not bars((*without, *gone), word))
         return replace(
             before,
-            kind="dish"
-            if now.dish
-            else "have"
-            if before.kind == "wish" and wanted
-            else before.kind,
-            wanted=tuple(n for n in dict.fromkeys(wanted) if not bans.broken(without, n)),
+            wanted=tuple(dict.fromkeys((*kept, *now.wanted))),
             without=without,
-            dish=now.dish or " ".join(w for w in dish if not bans.broken(without, w)),
+            dish=now.dish or " ".join(dish),
             servings=now.servings or before.servings,
             wish=now.wish or before.wish,
-            easy=before.easy or now.easy,
-            another=now.another,
+            marks=now.marks,
             unknown=now.unknown,
-            clash=(),
+            unheard=before.unheard + now.unheard,
         )
 
     def find(self, asked: Asked) -> Found:
         """What is served for a request, and what is said about it."""
-        said, kitchen = WORDED[self.language], self.kitchen
-        if asked.clash and not asked.wanted and not asked.dish:
-            return Found(asked, before=said["clash"].format(names=self.names(asked.clash)))
+        kitchen = self.kitchen
         if asked.kind == "other":
-            unknown = said["unknown"].format(names=", ".join(asked.unknown[:5]))
-            return Found(asked, before=f"{unknown} {said['ask']}" if asked.unknown else said["ask"])
-        if asked.several:
-            return Found(asked, before=said["many"])
+            told = {"unheard": asked.unheard, "unknown": asked.unknown[:5], "ask": [""]}
+            return Found(asked, before=self.say(told))
         ranked = kitchen.ranked(asked)
         served = next((one for one in ranked if one.task.start.title not in self.seen), None)
-        # A dish that all have been served of, or that only what is banned would make.
-        dish = asked.kind == "dish" and served is not None
-        if dish and not kitchen.complete(asked, served.task.start):
-            others = kitchen.knows(asked)
-            if self.seen and asked.another and others:
-                served = None
-            elif others and asked.without and not asked.wanted:
-                return Found(
-                    asked, before=said["barred"].format(dish=asked.dish, names=self.bans_of(asked))
-                )
         if served is None:
             key = "no_more" if self.seen else "none"
-            return Found(asked, before=said[key].format(names=self.bans_of(asked)))
+            return Found(asked, before=self.say({key: asked.without or [""]}))
         if asked.servings:
             served = replace(served, recipe=for_people(served.recipe, asked.servings))
-        poor = asked.kind == "have" and len(served.missing) > 1
-        offers = tuple(kitchen.offers(asked)) if asked.only or poor else ()
-        offers = tuple(o for o in offers if o.task.start.title != served.task.start.title)
-        before = " ".join(filter(None, self.lines(asked, served)))
+        offers = kitchen.offers(asked) if asked.only else ()
+        offers = tuple(one for one in offers if one.task.start != served.task.start)
+        before = self.lines(asked, served)
         return Found(asked, served, offers, before, self.offered(offers), kitchen.language)

@@ -17,77 +17,75 @@ from .course import record
 from .settings import Settings
 
 
-def interval(values, weights=None, least: float = 0.0) -> tuple[float, float, float]:
+def interval(values, weights=1.0) -> tuple[float, float, float]:
     """Mean of per-row `values` and its 95 % percentile-bootstrap interval (Efron 1979).
 
     Returns (mean, low, high). With `weights` the mean is weighted, as for a loss per token over
-    rows of different length. It has a width also where all rows are alike: see `ends`, for values
-    on a scale from `least` to 1 (NaN: of no scale). Raises ValueError for no values.
+    rows of different length. Where all rows are alike, the other test sets are, too, and tell
+    nothing of rows that were not seen: all 0 or all 1 is a share with Wilson's interval, of any
+    other value there is none, (nan, nan). Raises an error for no values.
     """
     values = np.asarray(values, dtype=float)
-    if not len(values):
-        raise ValueError("no values: an interval is of one row at least.")
-    weights = np.ones_like(values) if weights is None else np.asarray(weights, dtype=float)
+    if set(values) in ({0}, {1}):
+        return share(values)
+    return bootstrap(values, np.full(len(values), weights, dtype=float))
+
+
+def bootstrap(values, weights) -> tuple[float, float, float]:
+    """The weighted mean of values on any scale and its percentile-bootstrap interval."""
     # 2,000 other test sets that might have been: each draws as many rows, with replacement, from
     # the rows that there are. The shape is (2000, rows).
     drawn = np.random.default_rng(0).integers(0, len(values), size=(2000, len(values)))
-    means = (values * weights)[drawn].sum(axis=1) / weights[drawn].sum(axis=1)  # (2000,)
-    mean = float((values * weights).sum() / weights.sum())
-    return mean, *ends(means, len(values), least)
+    means = np.average(values[drawn], axis=1, weights=weights[drawn])  # (2000,)
+    return float(np.average(values, weights=weights)), *ends(means)
 
 
-def ends(others, rows: int, least: float) -> tuple[float, float]:
+def ends(others) -> tuple[float, float]:
     """The two numbers between which 95 % of the `others` lie: what other test sets would give.
 
-    Where the rows are all alike, so are the others, and they tell nothing of rows that were not
-    seen. With at most Wilson's share h of 0 in `rows` (about 3.8 / (rows + 3.8); the rule of three
-    says 3 / rows) such rows can be about, and whatever between `least` and 1 they hold, the mean
-    lies between (1 - h) value + h least and (1 - h) value + h. For a value at an end of the scale
-    that is Wilson's interval. What is on no such scale, as a loss or BLEU (`least` is NaN, or the
-    value off it), has no interval then, (nan, nan): no sample bounds a mean of what has no bounds
+    (nan, nan) where they are all alike: no sample bounds a mean of what has no bounds, as a loss
     (Bahadur and Savage 1956).
     """
-    low, high = map(float, np.quantile(others, [(1 - 0.95) / 2, (1 + 0.95) / 2]))
-    # 1e-6: rounding of what is at an end of the scale.
+    low, high = map(float, np.quantile(others, [(1 - 0.95) / 2, 0.975]))
     if high - low > 1e-9:
         return low, high
-    if not least - 1e-6 <= low <= 1 + 1e-6:
-        return np.nan, np.nan
-    unseen = share([False] * rows)[2]
-    return low + unseen * min(least - low, 0), low + unseen * max(1 - low, 0)
+    return np.nan, np.nan
 
 
-def paired(ours, theirs, weights=None) -> tuple[float, float, float, float]:
+def paired(ours, theirs, weights=1.0) -> tuple[float, float, float, float]:
     """Whether two sets of answers to the same rows differ: (difference, low, high, p).
 
     `ours` and `theirs` hold one number, or yes or no, a row, in the same order; a pair with a NaN
     is left out. `difference` is the mean of ours - theirs, weighted by `weights`; `low` and `high`
-    its 95 % percentile-bootstrap interval, as in `interval`; on a scale from -1 to 1 for yes and
-    no, or the mean of two raters' yes and no, for other numbers on none. p is that of the two-sided
-    sign-flip permutation test (Fisher 1935): how often a difference of this size comes about when
-    chance says in each pair which of the two is ours. All 2**n flips of n pairs are counted where
-    they are fewer than 10,000, else 9,999 are drawn and p is (k + 1) / (9,999 + 1), never 0
-    (Phipson and Smyth 2010). For yes and no it is the exact test of McNemar (1947).
+    its 95 % percentile-bootstrap interval, (nan, nan) where all pairs differ by as much. p is that
+    of the two-sided sign-flip permutation test (Fisher 1935): how often a difference of this size
+    comes about when chance says in each pair which of the two is ours. All 2**n flips of n pairs
+    are counted where they are fewer than 10,000, else 9,999 are drawn and p is
+    (k + 1) / (9,999 + 1), never 0 (Phipson and Smyth 2010). For yes and no it is the exact test of
+    McNemar (1947).
 
-    Raises ValueError where the lengths differ or no pair is left.
+    Raises an error where the lengths differ or no pair is left.
     """
     pairs = pd.DataFrame({"ours": list(ours), "theirs": list(theirs)}, dtype=float)
-    pairs = pairs.assign(weight=1.0 if weights is None else list(weights)).dropna()
-    if pairs.empty:
-        raise ValueError("no pair of two numbers: nothing can be compared.")
-    differences, weight = (pairs["ours"] - pairs["theirs"]).to_numpy(), pairs["weight"].to_numpy()
+    pairs = pairs.assign(weight=np.full(len(pairs), weights)).dropna()
+    ours, theirs, weight = pairs.to_numpy().T
+    differences = ours - theirs
     # A pair without a difference stays what it is when its two change places.
     changed = (differences * weight)[differences != 0]
     if len(set(abs(changed))) > 1:
         # The size of the sum, whatever its sign, makes the test two-sided.
-        options = {"permutation_type": "samples", "alternative": "greater", "rng": 0}
-        p = permutation_test((changed,), lambda d, axis: abs(d.sum(axis=axis)), **options).pvalue
+        p = permutation_test(
+            (changed,),
+            lambda flipped, axis: abs(flipped.sum(axis=axis)),
+            permutation_type="samples",
+            alternative="greater",
+            rng=0,
+        ).pvalue
     else:
         # All of one size, as for yes and no: the flips are tosses of a coin, counted exactly. None
         # that changed is p = 1, as one toss is.
-        p = binomtest(int((changed > 0).sum()), max(len(changed), 1)).pvalue
-    votes = pairs[["ours", "theirs"]].isin([0, 0.5, 1]).all(axis=None)
-    return *interval(differences, weight, least=-1.0 if votes else np.nan), float(p)
+        p = binomtest(np.count_nonzero(changed > 0), max(len(changed), 1)).pvalue
+    return *bootstrap(differences, weight), float(p)
 
 
 def share(hits) -> tuple[float, float, float]:
@@ -97,8 +95,8 @@ def share(hits) -> tuple[float, float, float]:
     """
     hits = list(map(bool, hits))
     # Wilson's interval has a width even where all rows are hits: ten of ten proves no certainty.
-    found = binomtest(sum(hits), len(hits)).proportion_ci(0.95, method="wilson")
-    return sum(hits) / len(hits), float(found.low), float(found.high)
+    found = binomtest(sum(hits), len(hits))
+    return found.statistic, *map(float, found.proportion_ci(method="wilson"))
 
 
 def record_share(name: str, hits) -> None:
@@ -114,22 +112,18 @@ def corpus_draws(texts, references, groups) -> dict[str, np.ndarray]:
     `groups` has one mark a text, and whole groups are drawn, with replacement. The draws are the
     same for any texts with these groups.
     """
-    marks = pd.factorize(np.asarray(groups))[0]
-    count = marks.max() + 1
-    drawn = np.random.default_rng(0).integers(0, count, size=(1000, count))
-    # The first row is the corpus itself, each group once.
-    drawn = np.vstack([np.arange(count), drawn])  # (1001, groups)
     found = {}
     for name, scorer in (("bleu", sacrebleu.BLEU()), ("chrf", sacrebleu.CHRF())):
         # Counts of matching n-grams are summed over all rows, then made one score; the mean of
         # scores of single rows would be another number. The public `corpus_score` with its
         # `n_bootstrap` draws single rows, never groups, and gives a symmetric interval that may
         # leave the scale: hence these two private functions of sacrebleu.
-        counts = np.array(scorer._extract_corpus_statistics(texts, [references]))  # (rows, counts)
-        whole = np.zeros((count, counts.shape[1]), dtype=counts.dtype)  # (groups, counts)
-        np.add.at(whole, marks, counts)
-        sums = [whole[some].sum(axis=0).tolist() for some in drawn]
-        scores = [scorer._compute_score_from_stats(one).score for one in sums]
+        counts = pd.DataFrame(scorer._extract_corpus_statistics(texts, [references]))
+        whole = counts.groupby(np.asarray(groups), sort=False).sum().to_numpy()  # (groups, counts)
+        drawn = np.random.default_rng(0).integers(0, len(whole), size=(1000, len(whole)))
+        # The first is the corpus itself, each group once.
+        sums = [whole.sum(axis=0), *(whole[some].sum(axis=0) for some in drawn)]
+        scores = [scorer._compute_score_from_stats(one.tolist()).score for one in sums]
         found[name] = np.minimum(scores, 100)  # rounding may lift a full score over it
     return found
 
@@ -144,7 +138,7 @@ def corpus_scores(texts: list[str], references: list[str]) -> dict[str, tuple]:
     rows = len(texts)
     found = {}
     for name, scores in corpus_draws(texts, references, range(rows)).items():
-        found[name] = (float(scores[0]), *ends(scores[1:], rows, least=np.nan), rows)
+        found[name] = (float(scores[0]), *ends(scores[1:]), rows)
     return found
 
 
@@ -169,10 +163,10 @@ def corpus_gain(ours, theirs, references, groups) -> dict[str, tuple]:
 @torch.inference_mode()
 def row_nats(model, rows, tokenizer, cfg: Settings) -> tuple[list[float], list[int]]:
     """Summed cross entropy in nats and number of label tokens of each row of a ChatDataset."""
-    nats, labels = [], []
-    for start in range(0, len(rows), cfg.batch * 2):
+    nats, labels, every = [], [], list(rows)
+    for start in range(0, len(every), cfg.batch * 2):
         # Twice as many rows as in training: nothing is kept for a backward pass.
-        some = [rows[i] for i in range(start, min(start + cfg.batch * 2, len(rows)))]
+        some = every[start : start + cfg.batch * 2]
         batch = training.collate(some, tokenizer.pad_token_id)  # each (rows, longest row)
         batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
         nats += training.label_loss(model, batch, models.compute_dtype(cfg), "none").tolist()

@@ -36,15 +36,9 @@ def sentence(name: str, /, **values) -> str:
 
 
 class CourseError(Exception):
-    """Something the reader can put right; the command line prints it and exits with a code.
-
-    `CourseError(message)`, or `CourseError(indonesian, english)` for the display language's text.
-    """
+    """Something the reader can put right; the command line prints it and exits with a code."""
 
     exit_code = 1
-
-    def __init__(self, *texts: str):
-        super().__init__(tr(*texts) if len(texts) == 2 else texts[0])
 
     def _render_traceback_(self) -> list[str]:
         """What IPython shows in place of a traceback: one line, for the learner."""
@@ -68,11 +62,6 @@ class LabelMaskError(CourseError):
 def printable(text: str) -> str:
     """Text without control characters: what a file or a model wrote cannot steer the terminal."""
     return "".join(c for c in text if c.isprintable() or c in "\n\t")
-
-
-def first_line(problem: BaseException) -> str:
-    """The first line of what an exception says, or its type's name where it says nothing."""
-    return (str(problem).strip().splitlines() or [type(problem).__name__])[0]
 
 
 # No right, or a disk that is full or read-only: nothing that a traceback would explain.
@@ -118,7 +107,7 @@ def replace_whole(path: Path, make: Callable[[Path], object]) -> Path:
         # For any other error the traceback is what explains it.
         if number not in UNWRITABLE:
             raise
-        why = f"{Path(*path.parts[-3:])}: {os.strerror(number)}"
+        why = f"{path}: {os.strerror(number)}"
         raise CourseError(sentence("unwritable", why=why)) from problem
     finally:
         # What stepped aside comes back where nothing took its place. Of the new one there is
@@ -149,10 +138,8 @@ def read_json(path: str | Path):
     """The value in a JSON file. Raises CourseError when it is not whole (a full disk, a copy)."""
     try:
         return json.loads(patiently(Path(path).read_bytes))
-    except (ValueError, RecursionError) as problem:  # nested thousands deep
-        # The last three parts name the file well enough, without this machine's own folders.
-        where = Path(*Path(path).parts[-3:])
-        raise CourseError(f"{where} is not whole JSON ({problem}): delete it.") from problem
+    except ValueError as problem:
+        raise CourseError(f"{path} is not whole JSON ({problem}): delete it.") from problem
 
 
 def write_folder(folder: Path, fill: Callable[[Path], None], once: str = "") -> Path:

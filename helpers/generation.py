@@ -4,25 +4,32 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Generator
+from concurrent.futures import Future
 
 import torch
-from transformers import StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
+from transformers import TextIteratorStreamer
 
-from .course import Steps
+from .course import progress_bar
 from .prompts import prompt_ids
 from .settings import Settings
 
 
-def decoding(cfg: Settings, temperature: float = 0.0, top_p: float = 0.9, top_k: int = 0) -> dict:
+def decoding(cfg: Settings, tokenizer, temperature=0.0, top_p=0.9, top_k=0) -> dict:
     """Arguments of `model.generate`: greedy at temperature 0, else sampling.
 
     The logits are divided by the temperature, then all but the `top_k` likeliest tokens go (0: none
     goes), then all beyond a probability of `top_p` together.
     """
-    options = {"max_new_tokens": cfg.max_new_tokens, "repetition_penalty": cfg.repetition_penalty}
+    options = {
+        "max_new_tokens": cfg.max_new_tokens,
+        "repetition_penalty": cfg.repetition_penalty,
+        # End and padding as in training, whatever the model's own generation settings say.
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "do_sample": temperature > 0,
+    }
     # Logits cannot be divided by 0: that temperature stands for the likeliest token, always. The
     # settings of sampling then stay unnamed, as transformers warns of settings without use.
-    options["do_sample"] = temperature > 0
     if temperature > 0:
         options |= {"temperature": temperature, "top_k": top_k, "top_p": top_p}
     return options
@@ -57,17 +64,15 @@ def answers(
     counts it. Prompts are batched by length, so that little is padded. `progress(done, of)` is
     called after each batch; `overrides` are arguments of `model.generate`.
     """
-    # End and padding as in training, whatever the model's own generation settings say.
-    end, pad = tokenizer.eos_token_id, tokenizer.pad_token_id
-    options = decoding(cfg) | {"pad_token_id": pad, "eos_token_id": end} | overrides
+    options, end = decoding(cfg, tokenizer) | overrides, tokenizer.eos_token_id
     # Built by the function that built the training rows, so the model is asked as it was taught.
     prompts = [prompt_ids(chat, tokenizer) for chat in chats]
     # The shortest first, so that a batch holds prompts of like length; `order` remembers where
     # each answer belongs.
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     # Filled batch by batch, out of order; given back in the order of the chats.
-    results: list[dict] = [{}] * len(prompts)
-    steps = Steps(len(order))
+    results = [None] * len(prompts)
+    bar = progress_bar(len(order))
     for start in range(0, len(order), cfg.eval_batch):
         chosen = order[start : start + cfg.eval_batch]
         batch = pad_left([prompts[i] for i in chosen], tokenizer, model.device)
@@ -77,58 +82,44 @@ def answers(
         # that ended early are filled up with padding until the longest has ended.
         for i, row in zip(chosen, out[:, batch["input_ids"].shape[1] :].tolist()):
             ended = end in row
-            row = row[: row.index(end)] if ended else row
-            # The end token is cut off above, yet the model wrote it: it counts as one token more.
+            if ended:
+                row = row[: row.index(end) + 1]
+            # The end token is no text, yet the model wrote it: it counts.
             text = tokenizer.decode(row, skip_special_tokens=True)
-            results[i] = {"text": text, "tokens": len(row) + ended, "ended": ended}
+            results[i] = {"text": text, "tokens": len(row), "ended": ended}
         # Told after each batch: a page of answers takes minutes on a CPU.
         done = min(start + cfg.eval_batch, len(order))
-        steps.at(done)
+        bar.update(len(chosen))
         if progress:
             progress(done, len(order))
-    steps.end()
+    bar.close()
     return results
 
 
-class StopSignal(StoppingCriteria):
-    """Ends generation when `event` is set. Called after each new token, so it counts them too."""
-
-    def __init__(self, event: threading.Event):
-        self.event, self.left, self.tokens, self.last = event, False, 0, None
-
-    def __call__(self, input_ids, scores, **kwargs):
-        # `input_ids` is (1, prompt and answer so far); the newest token stands last.
-        self.tokens, self.last = self.tokens + 1, int(input_ids[0, -1])
-        over = self.left or self.event.is_set()
-        return torch.full((len(input_ids),), over, device=input_ids.device)
-
-
-def stream(
-    model, tokenizer, chat: list[dict], cfg: Settings, stop=None, **options
-) -> Generator[str, None, dict]:
+def stream(model, tokenizer, prompt: list[int], stop, **options) -> Generator:
     """Pieces of one answer as the model writes them; ends within a token after `stop` is set.
 
-    `stop`: a threading.Event. Generation runs in a thread; its error is raised here. The
-    generator's return value is {"tokens", "ended"}, as in `answers`.
+    `prompt`: token ids; `stop`: a threading.Event; `options`: those of `decoding`. Generation runs
+    in a thread; its error is raised here. The generator's return value is {"tokens", "ended"}, as
+    in `answers`.
     """
-    # `watch` ends the generation and counts its tokens; `failure` brings an error over here.
-    watch, failure = StopSignal(stop or threading.Event()), []
+    batch = pad_left([prompt], tokenizer, model.device)
     # The streamer gives text out word by word: a token can be a part of a word, or of a letter.
     streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
-    batch = pad_left([prompt_ids(chat, tokenizer)], tokenizer, model.device)
-    # What the caller asks for goes before the profile.
-    options = decoding(cfg) | options
-    options |= {"pad_token_id": tokenizer.pad_token_id, "eos_token_id": tokenizer.eos_token_id}
-    options |= {"streamer": streamer, "stopping_criteria": StoppingCriteriaList([watch])}
+    left, written = threading.Event(), Future()
+
+    # Asked after each new token whether that is all.
+    def over(input_ids, scores, **kwargs) -> bool:
+        return stop.is_set() or left.is_set()
 
     # `generate` returns only when the answer is complete, so it runs in a thread of its own.
     def write():
         try:
-            with torch.inference_mode():
-                model.generate(**batch, **options)
+            ids = model.generate(**batch, **options, streamer=streamer, stopping_criteria=[over])
+            written.set_result(ids[0].tolist())
         except Exception as problem:  # told below, to who reads the pieces
             # Without the end mark the reader below would wait for the next piece for ever.
-            failure.append(problem)
+            written.set_exception(problem)
             streamer.end()
 
     worker = threading.Thread(target=write, daemon=True)
@@ -139,8 +130,7 @@ def stream(
         yield from filter(None, streamer)
     finally:
         # This ends only when the thread has ended: nobody gets a model that is still writing.
-        watch.left = True
+        left.set()
         worker.join()
-    if failure:
-        raise failure[0]
-    return {"tokens": watch.tokens, "ended": watch.last == tokenizer.eos_token_id}
+    ids = written.result()  # prompt and answer
+    return {"tokens": len(ids) - len(prompt), "ended": ids[-1] == tokenizer.eos_token_id}

@@ -6,10 +6,9 @@ rows = jsonl.load_task("bank", "id")                       # of lessons 08 and 0
 
 from __future__ import annotations
 
-import copy
 import json
 import re
-from dataclasses import dataclass
+from collections import namedtuple
 from pathlib import Path
 
 import pandas as pd
@@ -19,7 +18,7 @@ from jsonschema import Draft202012Validator
 from . import splits
 from .files import CourseError, read_toml, sentence, write_text
 from .prompts import check_labels, encode
-from .settings import ROOT, choice
+from .settings import ROOT
 from .show import tr
 
 TABLES = read_toml("jsonl.toml")
@@ -34,162 +33,115 @@ def validate(file: str | Path, train: str | Path | None = None, tokenizer=None) 
     """What is wrong with a chat JSONL file: line (0: the whole file), kind, error, meaning, detail.
 
     Where `error` is true the row cannot be trained on; the others are warnings, which refuse
-    nothing. `train` is a training file that must not share a prompt with this one. With a
-    `tokenizer` a row that is longer than its model can read is an error, and one that a training
-    with its chat template would refuse.
+    nothing. `train` is a training file, without errors, that must not share a prompt with this one.
+    With a `tokenizer` a row that is longer than its model can read is an error, and one that a
+    training with its chat template would refuse.
     """
-    found = file_faults(file)
-    # A file in another form is told once; its lines would say nothing new.
-    other = any(KINDS[kind]["error"] for _, kind, _ in found)
-    known, prompts = {}, {}  # conversation -> its first line; line -> what the user says there
-    for line, raw in [] if other else numbered_lines(file):
-        chat, kind, detail = first_fault(raw, tokenizer)
+    # A question that was learnt measures memory, not what the model can do.
+    learnt = {said(chat, "user") for chat in read_chats(train)} if train else set()
+    found, known = [], {}  # known: conversation -> its first line
+    for line, raw in numbered_lines(file):
+        kind, detail = first_fault(raw, tokenizer)
         # A line with an error is told by it alone; warnings are for rows that can be learnt from.
         if kind:
             found.append((line, kind, detail))
             continue
+        chat = json.loads(raw)["messages"]
         # A conversation is the same whatever its case and spaces. A real file, of short messages
         # say, holds hundreds of them, and they are learnt as often as they stand there.
-        first = known.setdefault(tuple(map(plain, chat)), line)
+        first = known.setdefault(said(chat), line)
         if first != line:
             found.append((line, "duplicate", f"the same as line {first}"))
-        prompts[line] = prompt_of(chat)
-        for kind, text in (("missing_value", prompts[line]), ("other_marker", str(chat))):
-            if seen := re.search(KINDS[kind]["says"], text):
-                found.append((line, kind, seen[0]))
-    # A question that was learnt measures memory, not what the model can do.
-    if train:
-        # A training file that cannot be read must not pass for one without copies.
-        found += file_faults(train)
-        learnt = {prompt_of(first_fault(raw)[0]): at for at, raw in numbered_lines(train)}
-        for line, text in prompts.items():
-            if text in learnt:
-                found.append((line, "in_train", f"line {learnt[text]} of {Path(train).name}"))
+        prompt = said(chat, "user")
+        if seen := re.search(KINDS["missing_value"]["says"], prompt):
+            found.append((line, "missing_value", seen[0]))
+        if prompt in learnt:
+            found.append((line, "in_train", Path(train).name))
+    if not found and not known:
+        found.append((0, "no_messages", "no line in it"))
+    meant = tr("id", "en")
     # What each kind means, in the display language, and whether it is an error: jsonl.toml has it.
-    table = pd.DataFrame(sorted(found), columns=["line", "kind", "detail"])
-    kinds = pd.DataFrame(KINDS).T.rename(columns={tr("id", "en"): "meaning"})
-    table = table.join(kinds, on="kind").astype({"error": bool})
-    return table[["line", "kind", "error", "meaning", "detail"]]
+    rows = [(n, kind, KINDS[kind]["error"], KINDS[kind][meant], why) for n, kind, why in found]
+    return pd.DataFrame(rows, columns=["line", "kind", "error", "meaning", "detail"])
 
 
-def numbered_lines(path: str | Path) -> list[tuple[int, bytes]]:
-    """Lines that are not blank; as bytes they end at \\n alone, not at U+2028 in a text."""
-    # Some editors begin a file with a UTF-8 byte order mark, which JSON does not allow.
-    lines = Path(path).read_bytes().removeprefix(b"\xef\xbb\xbf").split(b"\n")
+def numbered_lines(path: str | Path) -> list[tuple[int, str]]:
+    """Lines that are not blank; they end at a line break alone, not at U+2028 in a text."""
+    # Some editors begin a file with a byte order mark, which JSON does not allow. Bytes that are no
+    # UTF-8 become half characters, which `first_fault` finds.
+    lines = Path(path).read_text("utf-8-sig", "surrogateescape").split("\n")
     return [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
 
 
-def file_faults(path: str | Path) -> list[tuple[int, str, str]]:
-    """A finding where a file as a whole is something else than plain chat JSONL; else none."""
-    text = Path(path).read_bytes().decode(errors="replace")
-    for kind, about in KINDS.items():
-        if "head" in about and re.search(about["head"], text):
-            return [(0, kind, f"{Path(path).name} begins with {text[:60]!r}")]
-    return []
-
-
-def first_fault(raw: bytes, tokenizer=None) -> tuple[list[dict], str, str]:
-    """A line's conversation, and kind and detail of its first error: [] and both, or "" and ""."""
-    # Text and JSON. Python's parser accepts half a character as an escape ("\ud83d"), and NaN and
+def first_fault(raw: str, tokenizer=None) -> tuple[str, str]:
+    """Kind and detail of a line's first error, "" and "" where there is none."""
+    # Text and JSON. Python's parser accepts half a character as an escape ("\\ud83d"), and NaN and
     # Infinity, which no provider takes; writing the value finds both.
     try:
-        value = json.loads(raw.decode())
+        value = json.loads(raw)
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
-        copy.deepcopy(value)  # nested too deeply for any of the steps below
-    except UnicodeError as problem:
-        return [], "bad_text", problem.reason
-    except (ValueError, RecursionError) as problem:
-        kind = "nan" if re.search(KINDS["nan"]["says"], raw.decode()) else "bad_json"
-        return [], kind, str(problem)
+    except (ValueError, RecursionError) as problem:  # also UnicodeError
+        return "bad_json", str(problem)
     # Shape: an object with a list of messages, each with a role, a text, perhaps a weight.
     for kind, shape in SHAPES.items():
         for wrong in shape.iter_errors(value):
-            return [], kind, f"{wrong.json_path}: {wrong.message}"[:200]
-    # End and order: what is learnt is the model's.
+            return kind, f"{wrong.json_path}: {wrong.message}"[:200]
+    # Order and end: what is learnt is the model's last answer.
     chat = value["messages"]
-    if chat[-1]["role"] != "assistant":
-        return [], "no_answer", f"the last message is by {chat[-1]['role']}: {str(chat[-1])[:90]}"
     roles = "".join(f"{message['role']} " for message in chat)
     if not re.fullmatch(ORDER, roles):
-        return [], "role_order", roles
-    learnt = learnt_part(chat)
-    if not learnt:
-        return [], "nothing_learnt", "weight 0 on every answer"
+        return "role_order", roles
+    if chat[-1].get("weight") == 0:
+        return "nothing_learnt", "weight 0 on the last answer"
     # A control token that somebody typed would be a real one: no training takes it. These are the
     # course's models' own; another tokenizer's are found below, by the check of the training.
     if marker := re.search(KINDS["control_marker"]["says"], str(chat)):
-        return [], "control_marker", marker[0]
-    if not tokenizer:
-        return chat, "", ""
-    # The check of the training itself has the last word.
-    try:
-        row = encode(learnt, tokenizer)
-        check_labels(row, learnt, tokenizer)
-    except (CourseError, TemplateError) as problem:
-        return [], "refused", str(problem)
-    tokens, most = len(row.input_ids), tokenizer.model_max_length
-    if tokens > most:
-        return [], "too_long", f"{tokens} tokens of {most}"
-    return chat, "", ""
+        return "control_marker", marker[0]
+    if tokenizer:
+        # The check of the training itself has the last word.
+        try:
+            row = encode(as_asked(chat), tokenizer)
+            check_labels(row, as_asked(chat), tokenizer)
+        except (CourseError, TemplateError) as problem:
+            return "refused", str(problem)
+        if (tokens := len(row.input_ids)) > tokenizer.model_max_length:
+            return "too_long", f"{tokens} tokens of {tokenizer.model_max_length}"
+    return "", ""
 
 
-def learnt_part(chat: list[dict]) -> list[dict]:
-    """A conversation up to its last answer without weight 0; [] where there is none.
-
-    Chat templates call OpenAI's role developer system.
-    """
-    turns = [turn | {"role": turn["role"].replace("developer", "system")} for turn in chat]
-    while turns and (turns[-1]["role"] != "assistant" or turns[-1].get("weight") == 0):
-        turns.pop()
-    return turns
+def as_asked(chat: list[dict]) -> list[dict]:
+    """A conversation as a model is asked: chat templates call OpenAI's role developer system."""
+    return [turn | {"role": turn["role"].replace("developer", "system")} for turn in chat]
 
 
-def plain(message: dict) -> str:
-    """A message's text in lower case, with single spaces."""
-    return " ".join(message["content"].lower().split())
-
-
-def prompt_of(chat: list[dict]) -> str:
-    """All that the user says in a conversation."""
-    return "\n".join(plain(message) for message in chat if message["role"] == "user")
+def said(chat: list[dict], role: str = "") -> str:
+    """What is said in a conversation, or by one role in it, in lower case with single spaces."""
+    texts = [turn["content"] for turn in chat if role in ("", turn["role"])]
+    return " ".join(" ".join(texts).lower().split())
 
 
 def read_chats(path: str | Path, tokenizer=None) -> list[list[dict]]:
-    """The conversations of a chat JSONL file, each up to the answer that is learnt.
+    """The conversations of a chat JSONL file.
 
     Raises CourseError for a file with errors; with the `tokenizer` of a training also for rows
     that this training would refuse.
     """
-    found = validate(path, tokenizer=tokenizer)
-    if found["error"].any():
+    found = validate(path, tokenizer=tokenizer).query("error")
+    if len(found):
         # One line to mend and the command that shows them all: a file may have thousands of errors.
-        told = {"path": path, "name": Path(path).name, "n": found["error"].sum()}
-        raise CourseError(sentence("chat_errors", **told, **found[found["error"]].iloc[0]))
-    return [learnt_part(json.loads(raw)["messages"]) for _, raw in numbered_lines(path)]
+        raise CourseError(sentence("chat_errors", path=path, n=len(found), **found.iloc[0]))
+    return [as_asked(json.loads(raw)["messages"]) for _, raw in numbered_lines(path)]
 
 
 def write_chats(chats: list[list[dict]], path: str | Path) -> Path:
     """Write conversations as chat JSONL."""
-    rows = (json.dumps({"messages": chat}, ensure_ascii=False) + "\n" for chat in chats)
-    return write_text(path, "".join(rows))
+    rows = [json.dumps({"messages": chat}, ensure_ascii=False) for chat in chats]
+    return write_text(path, "\n".join([*rows, ""]))
 
 
-@dataclass(frozen=True)
-class Item:
-    """One row of a task: the conversation with its answer, and what an answer is judged by."""
-
-    key: str
-    chat: list[dict]
-    facts: dict
-
-    @property
-    def question(self) -> list[dict]:
-        """The conversation up to the model's turn."""
-        return self.chat[:-1]
-
-    @property
-    def answer(self) -> str:
-        return self.chat[-1]["content"]
+# One row of a task: its conversation up to the model's turn and with its answer, that answer, and
+# what an answer is judged by.
+Item = namedtuple("Item", "key question chat answer facts")
 
 
 def load_task(task: str, language: str) -> dict[str, list[Item]]:
@@ -198,25 +150,27 @@ def load_task(task: str, language: str) -> dict[str, list[Item]]:
     `facts` of bank: query, category, subcategory; the answer is the latter two as compact JSON. Of
     marv: topic, fact. Of sensor: reading, action.
     """
-    # The split of each row is written down beside the data, the same for both languages.
-    folder = ROOT / "data" / "jsonl" / choice(task, ("bank", "marv", "sensor"), "task")
-    sides = dict(pd.read_csv(folder / "splits.csv", dtype=str).itertuples(index=False))
-    parts = {name: [] for name in splits.NAMES}
+    folder = ROOT / "data" / "jsonl" / task
     if task == "bank":
-        table = pd.read_csv(folder / f"{language}.csv", dtype=str)
         # The bank's rows are a table; the conversations are built here.
-        for row in table.to_dict("records"):
-            key = row.pop("query_id")
-            # Compact, without blanks after ":" and ",": every token of the answer costs time.
+        table = pd.read_csv(folder / f"{language}.csv").rename(columns={"query_id": "id"})
+        rows = table.to_dict("records")
+        for row in rows:
             label = {"category": row["category"], "subcategory": row["subcategory"]}
-            answer = json.dumps(label, separators=(",", ":"))
-            said = {"system": BANK_SYSTEM[language], "user": row["query"], "assistant": answer}
-            chat = [{"role": role, "content": text} for role, text in said.items()]
-            parts[sides[key]].append(Item(key, chat, row))
+            turns = {
+                "system": BANK_SYSTEM[language],
+                "user": row["query"],
+                # Compact, without blanks after ":" and ",": every token of the answer costs time.
+                "assistant": json.dumps(label, separators=(",", ":")),
+            }
+            row["messages"] = [{"role": role, "content": turns[role]} for role in turns]
     else:
         # The other two are chat JSONL with more keys, which become the facts.
-        for _, raw in numbered_lines(folder / f"{language}.jsonl"):
-            row = json.loads(raw)
-            key, chat = row.pop("id"), row.pop("messages")
-            parts[sides[key]].append(Item(key, chat, row))
+        rows = [json.loads(raw) for _, raw in numbered_lines(folder / f"{language}.jsonl")]
+    # The split of each row is written down beside the data, the same for both languages.
+    sides = pd.read_csv(folder / "splits.csv", index_col=0)["split"]
+    parts = {name: [] for name in splits.NAMES}
+    for row in rows:
+        key, chat = row.pop("id"), row.pop("messages")
+        parts[sides[key]].append(Item(key, chat[:-1], chat, chat[-1]["content"], row))
     return parts

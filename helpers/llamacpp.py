@@ -3,23 +3,23 @@
 bot = open_bot(cfg)  # the fastest engine here: llama.cpp, or transformers
 bot.conversation().say("Aku punya ayam, kemiri, dan serai.")
 
-The package xllamacpp runs llama.cpp's own HTTP server inside this process; the `openai` client asks
-it. The chat's GGUF file is written at the first question, once for each adapter.
+The package xllamacpp runs llama.cpp's own HTTP server inside this process, and is asked as such.
+The chat's GGUF file is written at the first question, once for each adapter.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 from collections.abc import Generator
+from functools import cached_property
 from pathlib import Path
-
-import psutil
+from urllib.request import ProxyHandler, Request, build_opener
 
 from . import export, models
 from .chat import Bot
-from .files import CourseError, sentence, sha256, write_folder
-from .prompts import prompt_ids
+from .files import sha256, write_folder
 from .settings import Settings
 
 CONTEXT = 2048  # tokens of prompt and answer together; a recipe with its request takes about 300
@@ -30,29 +30,20 @@ def start_engine(path: Path, key: str = "", host: str = "127.0.0.1", port: int =
 
     It has OpenAI's routes under /v1, /health and a few of its own; `listening_address` tells where.
     With a `key` nobody else may ask it; pages of other sites may read none of its answers. It ends
-    with its last reference. Raises CourseError for a file or an address that it cannot take.
+    with its last reference. Raises RuntimeError for a file or an address that it cannot take.
     """
     import xllamacpp
 
-    # The file is mapped: what does not fit the memory would be read again for every token.
-    size, free = (path.stat().st_size / 1e9, psutil.virtual_memory().available / 1e9)
-    if size > free:
-        raise CourseError(sentence("large_gguf", name=path.name, size=size, free=free))
-    # Answers name the model by the file's stem: its path would tell about this machine.
     params = xllamacpp.CommonParams()
+    # Answers name the model by the file's stem: its path would tell about this machine.
     params.model.path, params.model_alias, params.n_ctx = str(path), {path.stem}, CONTEXT
     # Nothing but the answers: no page, no list of conversations, no log, no cache beside the model.
-    params.ui = params.endpoint_slots = params.warmup = False
+    params.ui = params.endpoint_slots = False
     params.verbosity, params.cache_ram_mib = -1, 0
     # Where it listens and who may ask; without a key that is everybody who reaches the port.
     params.hostnames, params.port, params.cors_origins = [host], port, "http://localhost"
     params.api_keys = [key] if key else []
-    # A file that is no model and a port that is taken both come as a RuntimeError.
-    try:
-        return xllamacpp.Server(params)
-    except RuntimeError as problem:
-        told = f"llama.cpp cannot serve {path.name} at {host}, port {port}: {problem}"
-        raise CourseError(told) from problem
+    return xllamacpp.Server(params)
 
 
 class GgufBot(Bot):
@@ -62,31 +53,22 @@ class GgufBot(Bot):
     without a key it has a random one, and nobody else can.
     """
 
-    engine, limit, client = "gguf", CONTEXT, None
+    engine, limit = "gguf", CONTEXT
 
     def __init__(self, plain: Bot):
         super().__init__(plain.cfg)
         self.plain, self.address = plain, {"key": os.urandom(16).hex()}
 
-    def load(self) -> None:
-        """Start the engine and an `openai` client of it, `client`, if that has not been done."""
-        import openai
-
-        # One at a time: a service loads in one thread while a first question comes in another.
-        with self._one:
-            if self.client:
-                return
-            # The chat's file is named after the adapter's content: a retrained one gets its own.
-            weights = sha256(models.require_adapter(self.cfg) / "adapter_model.safetensors")
-            folder = self.cfg.artifacts / "chat" / weights[:16]
-            # A folder is written whole or not at all, so one that is there can be used.
-            if not folder.is_dir():
-                write_folder(folder, lambda at: export.chat_file(self.cfg, at / "tuned.gguf"))
-            self.server = start_engine(folder / "tuned.gguf", **self.address)
-            # Nothing between the two goes by a proxy, and no key means any.
-            http = openai.DefaultHttpxClient(trust_env=False)
-            url, key = f"{self.server.listening_address}/v1", self.address["key"] or "-"
-            self.client = openai.OpenAI(base_url=url, api_key=key, max_retries=0, http_client=http)
+    @cached_property
+    def model(self):
+        """The running engine."""
+        # The chat's file is named after the adapter's content: a retrained one gets its own.
+        weights = sha256(models.require_adapter(self.cfg) / "adapter_model.safetensors")
+        folder = self.cfg.artifacts / "chat" / weights[:16]
+        # A folder is written whole or not at all, so one that is there can be used.
+        if not folder.is_dir():
+            write_folder(folder, lambda at: export.chat_file(self.cfg, at / "tuned.gguf"))
+        return start_engine(folder / "tuned.gguf", **self.address)
 
     def stream(self, chat, stop, *, model, **drawing) -> Generator:
         """Pieces of one answer, until its end or `stop`; returns {"tokens", "ended"}."""
@@ -94,41 +76,33 @@ class GgufBot(Bot):
         if model == "base":
             return (yield from self.plain.stream(chat, stop, model=model, **drawing))
         self.load()
+        # The prompt goes as token ids: template and tokenizer are those of the training. So are
         # transformers' samplers in their order, and its penalty over prompt and answer.
-        options = {
+        asked = {
+            "prompt": self.prompt(chat),
+            "n_predict": drawing.pop("max_new_tokens"),
+            "stream": True,
             "samplers": ["penalties", "temperature", "top_k", "top_p"],
-            "top_k": drawing.pop("top_k", 0),
-            "min_p": 0,
             "repeat_penalty": self.cfg.repetition_penalty,
             "repeat_last_n": CONTEXT,
+            "temperature": 0,
+            "top_k": 0,
+            "min_p": 0,
         }
-        # What is left in `drawing` has the same names there: temperature, top_p, seed.
-        most = drawing.pop("max_new_tokens")
-        # The prompt goes as token ids: template and tokenizer are those of the training.
-        reply = self.client.completions.create(
-            model=model,
-            prompt=prompt_ids(self.escape(chat), self.tokenizer),
-            max_tokens=most,
-            stream=True,
-            stream_options={"include_usage": True},
-            extra_body=options,
-            **drawing,
+        request = Request(
+            f"{self.model.listening_address}/completion",
+            json.dumps(asked | drawing).encode(),
+            {"Authorization": f"Bearer {self.address['key']}"},
         )
-        # The count of tokens comes once, at the end. The last piece tells why it is the last one:
-        # "stop" at the end token, "length" at the limit.
-        facts = {}
-        with reply:  # closing the connection frees the engine
-            for event in reply:
-                # Without facts the conversation keeps its own count of the pieces.
+        # Nothing between the two goes by a proxy. Closing the connection frees the engine.
+        with build_opener(ProxyHandler({})).open(request) as reply:
+            for line in filter(bytes.strip, reply):
+                event = json.loads(line.removeprefix(b"data: "))
+                yield event["content"]
                 if stop.is_set():
-                    return {}
-                if event.usage:
-                    facts["tokens"] = event.usage.completion_tokens
-                for piece in event.choices:
-                    facts["ended"] = piece.finish_reason == "stop"
-                    if piece.text:
-                        yield piece.text
-        return facts
+                    break
+        # The last event tells why it is the last one: the end token, or the limit.
+        return {"tokens": event["tokens_predicted"], "ended": event.get("stop_type") == "eos"}
 
 
 def open_bot(cfg: Settings, plain: Bot | None = None) -> Bot:

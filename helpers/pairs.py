@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from unicodedata import normalize
 
 from .files import MissingStep, sentence
-from .prompts import prompt_messages
+from .prompts import example
 from .recipes import Recipe, item_name, recipe_of, words
 from .settings import Settings
 from .splits import saved_rows, shown_recipes
@@ -41,7 +43,6 @@ class Pair:
 
 # Numbers and names, by which two texts are compared.
 
-VULGAR = {"½": "1/2", "¼": "1/4", "¾": "3/4", "⅓": "1/3", "⅔": "2/3", "⅛": "1/8"}
 NUMBER = re.compile(r"\d+ \d+/\d+|\d+/\d+|\d+(?:[.,]\d+)*")
 
 
@@ -50,28 +51,27 @@ def numbers(text: str) -> list[Fraction]:
 
     Three digits behind a point or a comma are thousands: 1.000 and 1,000 are a thousand.
     """
-    for sign, written in VULGAR.items():
-        text = re.sub(rf"(?<=\d) ?{sign}", f" {written}", text).replace(sign, written)
+    # NFKC makes "1⁄2" of "½", with a stroke of its own; "1½" is 1 and 1/2, not 11/2.
+    spelt = re.sub(r" ?([¼-¾⅐-⅞])", lambda sign: " " + normalize("NFKC", sign[1]), text)
     found = []
-    for said in NUMBER.findall(text):
-        said = re.sub(r"[.,](?=\d{3}(?!\d))", "", said)
-        whole, _, part = said.rpartition(" ")
-        top, _, bottom = part.replace(",", ".").partition("/")
-        if top.count(".") > 1 or bottom and not int(bottom):
-            continue  # a date, a telephone number or a share of nothing is no amount
-        found.append(Fraction(whole or 0) + Fraction(top) / Fraction(bottom or 1))
+    for said in NUMBER.findall(spelt.replace("⁄", "/")):
+        said = re.sub(r"[.,](?=\d{3}(?!\d))", "", said).replace(",", ".")
+        # A date, a telephone number or a share of nothing is no amount.
+        with suppress(ValueError, ZeroDivisionError):
+            found.append(sum(map(Fraction, said.split())))
     return sorted(found)
 
 
-def glossary(pairs: Iterable[Pair]) -> dict[str, str]:
+def glossary(pairs: Iterable[Pair], part: Callable[[str], str] = item_name) -> dict[str, str]:
     """What the ingredients are called in the other language: "kemiri" -> "candlenuts".
 
-    The lists of twins stand in one order. Of several names for one the commonest counts.
+    The lists of twins stand in one order. Of several names for one the commonest counts. `part`:
+    what is taken of a line, by default its name.
     """
     called = defaultdict(Counter)
     for pair in pairs:
         for ours, theirs in zip(pair.source.ingredients, pair.target.ingredients):
-            called[item_name(ours).lower()][item_name(theirs).lower()] += 1
+            called[part(ours)][part(theirs)] += 1
     return {name: found.most_common(1)[0][0] for name, found in called.items() if name}
 
 
@@ -79,10 +79,9 @@ def names_in(text: str, names: Iterable[str]) -> list[str]:
     """The `names` that stand in a text as whole words, the longest first, none inside another."""
     found, left = [], text.lower()
     for name in sorted(names, key=len, reverse=True):
-        if not name or name not in left:
-            continue
-        left, count = re.subn(rf"(?<![\w-]){re.escape(name)}(?![\w-])", "\n", left)
-        found += [name] * bool(count)
+        if name and name in left:
+            left, count = re.subn(rf"(?<![\w-]){re.escape(name)}(?![\w-])", "\n", left)
+            found += [name] * bool(count)
     return found
 
 
@@ -102,11 +101,11 @@ def twins(
     for source in sources:
         target = there.get(source.recipe_id)
         reason = "no twin" if target is None else difference(source, target, task[-2:])
-        if reason:
-            told = {"recipe_id": source.recipe_id, "title": source.title, "reason": reason}
-            dropped.append(told)
-        else:
+        if not reason:
             pairs.append(Pair(source, target))
+            continue
+        told = {"recipe_id": source.recipe_id, "title": source.title, "reason": reason}
+        dropped.append(told)
     return pairs, dropped
 
 
@@ -120,13 +119,13 @@ def difference(source: Recipe, target: Recipe, language: str = "en") -> str:
             if numbers(line) != numbers(twin):
                 return f"{part} {number}: other numbers"
     # A step that names two things of the list or more, and its twin none of them, is another step.
-    called = {}
-    for ours, theirs in zip(source.ingredients, target.ingredients):
-        called[item_name(ours).lower()] = words(item_name(theirs), language)
+    called = dict(zip(map(item_name, source.ingredients), map(item_name, target.ingredients)))
     for number, (step, twin) in enumerate(zip(source.steps, target.steps), 1):
-        named = [called[name] for name in names_in(step, called)]
         said = set(words(twin, language))
-        if len(named) > 1 and not any(said & set(name) for name in named):
+        known = [
+            said.intersection(words(called[name], language)) for name in names_in(step, called)
+        ]
+        if len(known) > 1 and not any(known):
             return f"steps {number}: other names"
     return ""
 
@@ -139,37 +138,21 @@ def text_of(title: str, steps: Sequence[str]) -> str:
     return "\n".join([title, *(f"{number}. {step}" for number, step in enumerate(steps, 1))])
 
 
-def read(text: str) -> tuple[str, list[str]]:
-    """Title and steps of a text as `text_of` writes it; lines without a number are the title."""
-    title, steps = [], []
-    for line in map(str.strip, text.strip().splitlines()):
-        found = re.fullmatch(r"\d{1,2}[.)]\s*(.+)", line)
-        if found:
-            steps.append(found[1])
-        elif line and not steps:
-            title.append(line)
-    return " ".join(title), steps
-
-
-def pieces(title: str, steps: Sequence[str]) -> list[str]:
+def pieces(recipe: Recipe) -> list[str]:
     """A recipe in pieces, as it is practised and told: title and first step, then step by step.
 
     Without a title the first piece is the first step alone.
     """
-    first = "\n".join([title, steps[0]] if title else [steps[0]])
-    return [first, *steps[1:]]
+    first, *others = recipe.steps
+    return [f"{recipe.title}\n{first}".strip(), *others]
 
 
 def joined(title: str, answers: Sequence[str]) -> tuple[str, list[str]]:
     """Title and steps of what was answered to the `pieces` of a recipe with this title."""
-    lines = [[line.strip() for line in answer.strip().splitlines()] for answer in answers]
-    told = lines[0].pop(0) if title and len(lines[0]) > 1 else title
-    return told, [" ".join(some) for some in lines]
-
-
-def request(text: str, task: str = "id-en") -> list[dict]:
-    """The messages that ask for the translation of a piece; what to do, the system says."""
-    return prompt_messages(text, task)
+    first, *others = (answer.strip() for answer in answers)
+    if title and "\n" in first:
+        title, first = first.split("\n", 1)
+    return title.strip(), [" ".join(step.split()) for step in (first, *others)]
 
 
 def most_tokens(cfg: Settings) -> int:
@@ -177,26 +160,19 @@ def most_tokens(cfg: Settings) -> int:
     return cfg.max_new_tokens if cfg.task == "recipe" else min(PIECE_TOKENS, cfg.max_new_tokens)
 
 
-def whole_request(title: str, steps: Sequence[str], task: str = "id-en") -> list[dict]:
-    """The messages that ask for a whole recipe in one plain sentence, as anybody might."""
-    return prompt_messages(f"{REQUEST[task]}\n\n{text_of(title, steps)}", task)
-
-
 def messages(pair: Pair, task: str = "id-en") -> list[list[dict]]:
-    """The rows to learn from a pair: each piece, with its twin's as the answer."""
-    ours = pieces(pair.source.title, pair.source.steps)
-    theirs = pieces(pair.target.title, pair.target.steps)
-    return [[*request(one, task), answer(two)] for one, two in zip(ours, theirs)]
+    """The rows to learn from a pair: each piece, with its twin's as the answer.
+
+    What to do with a piece, the system message says.
+    """
+    return [example(one, two, task) for one, two in zip(pieces(pair.source), pieces(pair.target))]
 
 
 def whole_messages(pair: Pair, task: str = "id-en") -> list[dict]:
-    """A row that asks for the whole recipe at once."""
-    asked = whole_request(pair.source.title, pair.source.steps, task)
-    return [*asked, answer(text_of(pair.target.title, pair.target.steps))]
-
-
-def answer(text: str) -> dict:
-    return {"role": "assistant", "content": text}
+    """A row that asks for the whole recipe at once, in one plain sentence, as anybody might."""
+    ours = text_of(pair.source.title, pair.source.steps)
+    theirs = text_of(pair.target.title, pair.target.steps)
+    return example(f"{REQUEST[task]}\n\n{ours}", theirs, task)
 
 
 def saved_pairs(cfg: Settings) -> list[Pair]:
@@ -205,7 +181,7 @@ def saved_pairs(cfg: Settings) -> list[Pair]:
     MissingStep where lesson 02 has not run on other people's data.
     """
     rows = saved_rows(cfg, "twins")
-    if not rows and cfg.own_data and cfg.task != "recipe":
+    if not rows and cfg.own_data:
         shown = [shown_recipes(cfg, folder) for folder in (cfg.recipes_dir, cfg.twins_dir)]
         return twins(*shown, cfg.task)[0]
     if not rows:

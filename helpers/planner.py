@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import functools
 import math
-from bisect import bisect_right
+from collections import namedtuple
 from dataclasses import dataclass
 
 import psutil
@@ -38,18 +38,11 @@ RUNTIME = {"cuda": 450_000_000, "cpu": 750_000_000}
 SLACK = {"cuda": 0.05, "cpu": 0.75}
 
 
-@dataclass(frozen=True)
-class Shape:
-    """Sizes of a dense decoder: grouped attention and a gated MLP."""
-
-    config: object  # of transformers: hidden_size, num_hidden_layers, vocab_size and so on
-    parameters: int  # of the whole model
-    linears: dict[str, tuple[int, int]]  # linear layers of one block: name -> (inputs, outputs)
-
-    @property
-    def linear_parameters(self) -> int:
-        """Weights of all blocks' linear layers, without biases: what NF4 quantises."""
-        return self.config.num_hidden_layers * sum(a * b for a, b in self.linears.values())
+# Sizes of a dense decoder with grouped attention and a gated MLP: its config of transformers, the
+# parameters of the whole model, and the linear layers of one block, name -> (inputs, outputs).
+Shape = namedtuple("Shape", "config parameters linears")
+# Bytes by part at the fullest moment of a step, and their sum.
+Plan = namedtuple("Plan", "model job parts total_bytes")
 
 
 @functools.cache
@@ -64,21 +57,19 @@ def find(model: str, download: bool = False) -> Shape:
 
     # The configs of the profiles' models ship with the course, so that they are planned offline.
     shipped = read_toml("shapes.toml")
-    options = {"local_files_only": not download, "trust_remote_code": False}
     try:
         if model in shipped:
             config = AutoConfig.for_model(**shipped[model])
         else:
-            config = AutoConfig.from_pretrained(model, **options)
+            config = AutoConfig.from_pretrained(
+                model, local_files_only=not download, trust_remote_code=False
+            )
         assert config.model_type in FAMILIES, f"{config.model_type} is none of {FAMILIES}"
         # A model without content: what it would hold can be counted all the same.
         with torch.device("meta"):
-            empty = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+            empty = AutoModelForCausalLM.from_config(config)
     except Exception as problem:  # the libraries' errors differ by version and by what is wrong
-        why = " ".join(str(problem).split())[:200]
-        raise UsageError(f"{model} cannot be planned; measure it instead: {why}") from problem
-    # A head tied to the embedding is one matrix, and is counted once.
-    empty.tie_weights()
+        raise UsageError(f"{model} cannot be planned; measure it instead: {problem}") from problem
     # All blocks are alike, so the first tells the layers of each: q_proj, k_proj, ... down_proj.
     linears = {
         name.rpartition(".")[2]: (layer.in_features, layer.out_features)
@@ -95,14 +86,14 @@ class Job:
     device: str  # "cuda" or "cpu"
     dtype: str  # of the arithmetic
     rank: int
-    targets: str | list[str]
+    targets: list[str]  # names of a block's linear layers that get an adapter
     dropout: float
     batch: int
     length: int
     checkpointing: bool
     optimizer: str
     label_share: float = 0.83  # of the tokens is learnt: a bound, as with whole recipes to write
-    padded: bool | None = None  # whether rows of a batch differ in length; None: batch > 1
+    padded: bool = True  # rows of a batch differ in length; one row alone has nothing to pad
 
     @property
     def compute_bytes(self) -> int:
@@ -134,25 +125,18 @@ def nf4_bytes(weights: int, double_quant: bool = True) -> tuple[int, int]:
 def base_bytes(shape: Shape, job: Job) -> dict[str, int]:
     """The base model: 4-bit weights, their constants, what is not quantised, what is unpacked."""
     # Matrix by matrix, since each rounds its last block up; then all layers together.
-    matrices = [nf4_bytes(a * b) for a, b in shape.linears.values()]
-    packed, constants = (shape.config.num_hidden_layers * sum(column) for column in zip(*matrices))
+    layers = shape.config.num_hidden_layers
+    matrices = [a * b for a, b in shape.linears.values()]
+    packed, constants = (layers * sum(column) for column in zip(*map(nf4_bytes, matrices)))
+    # What NF4 quantises: weights of all blocks' linear layers, without biases.
+    quantised = layers * sum(matrices)
     # A processor keeps an unpacked copy beside the 4-bit weights; a GPU unpacks as it multiplies.
     return {
         "weights": packed,
         "nf4_constants": constants,
-        "unquantised": (shape.parameters - shape.linear_parameters) * job.rest_bytes,
-        "unpacked": shape.linear_parameters * job.compute_bytes * (job.device == "cpu"),
+        "unquantised": (shape.parameters - quantised) * job.rest_bytes,
+        "unpacked": quantised * job.compute_bytes * (job.device == "cpu"),
     }
-
-
-def targeted(shape: Shape, job: Job) -> tuple[str, ...]:
-    """Names of one block's linear layers that get an adapter."""
-    return tuple(shape.linears if job.targets == "all-linear" else job.targets)
-
-
-def adapter_tensors(shape: Shape, job: Job) -> list[int]:
-    """Sizes of one block's adapter matrices: A is rank x inputs, B is outputs x rank."""
-    return [job.rank * n for name in targeted(shape, job) for n in shape.linears[name]]
 
 
 def optimizer_bytes(tensors: list[int], optimizer: str) -> int:
@@ -162,21 +146,23 @@ def optimizer_bytes(tensors: list[int], optimizer: str) -> int:
     """
     if "8bit" not in optimizer:
         return 8 * sum(tensors)
-    return sum(8 * n if n < 4096 else 2 * n + 2 * 4 * math.ceil(n / 256) for n in tensors)
+    return sum(8 * n if n < 4096 else 2 * n + 8 * math.ceil(n / 256) for n in tensors)
 
 
-def attention_bytes(shape: Shape, job: Job) -> int:
-    """What one block's attention and the norm before it keep, for the whole batch."""
-    s, cuda = job.compute_bytes, job.device == "cuda"
-    heads = shape.config.num_attention_heads
-    # Rows of different length need a padding mask; a batch of one row has nothing to pad.
-    padding = job.batch > 1 if job.padded is None else job.padded
+def layer_bytes(shape: Shape, job: Job) -> tuple[int, int]:
+    """What one block keeps for the backward pass, for the whole batch: (attention, the rest)."""
+    # Bytes of a number: `s` in the arithmetic, `stream` in what goes from layer to layer.
+    s, stream, cuda = job.compute_bytes, job.rest_bytes, job.device == "cuda"
+    model, tokens = shape.config, job.batch * job.length
+    heads = model.num_attention_heads
+    # Rows of different length need a padding mask.
+    padding = job.padded and job.batch > 1
     # Widths of queries and of keys: in grouped attention several query heads share one key head.
     q, kv = shape.linears["q_proj"][1], shape.linears["k_proj"][1]
-    # From here on `token` adds up the bytes that one token leaves, part by part.
+    # What one token leaves in attention and in the norm before it, part by part.
     # A norm of the stream in fp32, and in Qwen3 one over queries and keys.
-    token = 4 * shape.config.hidden_size + 4
-    token += 4 * (q + kv) * (shape.config.model_type == "qwen3")
+    norm = 4 * model.hidden_size + 4
+    token = norm + 4 * (q + kv) * (model.model_type == "qwen3")
     # Queries, keys, values, output of attention; with a padding mask keys and values are repeated
     # for each query head.
     # The last term is one fp32 number for each head, the sum in its softmax (its log-sum-exp).
@@ -185,133 +171,102 @@ def attention_bytes(shape: Shape, job: Job) -> int:
     if not cuda:
         token += (4 + s * (s < 4)) * heads * job.length
     # The mask is no matter of one token: a number for each pair of positions in each row.
-    mask = job.batch * job.length**2 * s if padding else 0
-    return job.batch * job.length * token + mask
-
-
-def layer_bytes(shape: Shape, job: Job) -> int:
-    """Activations that one block keeps for the backward pass, for the whole batch."""
-    # Bytes of a number: `s` in the arithmetic, `stream` in what goes from layer to layer.
-    s, stream, cuda = job.compute_bytes, job.rest_bytes, job.device == "cuda"
-    inputs = {name: shape.linears[name][0] for name in targeted(shape, job)}
-    # Of one token, besides attention: the norm before the MLP, in fp32.
-    token = 4 * shape.config.hidden_size + 4
-    # The gated MLP: gate, its activation, up.
-    token += 3 * shape.config.intermediate_size * stream
+    attention = tokens * token + s * tokens * job.length * padding
+    # And the rest: the norm before the MLP, and the gated MLP: gate, its activation, up.
+    token = norm + 3 * model.intermediate_size * stream
     # What the adapters read.
     # They keep it because the gradient of A is computed from it.
+    inputs = {name: shape.linears[name][0] for name in job.targets}
     if job.dropout:  # the dropped input of each, and its mask
-        token += sum(n * (s + (1 if cuda else stream)) for n in inputs.values())
+        token += sum(inputs.values()) * (s + (1 if cuda else stream))
     elif s < 4 and (stream == 4 or not cuda):  # each adapter's own 16-bit copy
         token += s * sum(n for name, n in inputs.items() if not (cuda and name == "o_proj"))
     else:  # one tensor for layers that share it; o_proj reads what attention keeps anyway
         for readers in (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("down_proj",)):
             token += s * max((inputs[name] for name in readers if name in inputs), default=0)
     token += s * job.rank * len(inputs)  # between A and B
-    return attention_bytes(shape, job) + job.batch * job.length * token
+    return attention, tokens * token
 
 
 def step_bytes(shape: Shape, job: Job) -> dict[str, int]:
-    """Bytes of a training step by part, at its fullest moment."""
+    """Bytes of a training step by part, at its fullest moment, and of what no formula gives."""
     s, stream, cuda = job.compute_bytes, job.rest_bytes, job.device == "cuda"
-    model, tokens, targets = shape.config, job.batch * job.length, targeted(shape, job)
-    layers, tensors = model.num_hidden_layers, adapter_tensors(shape, job)
+    model, tokens = shape.config, job.batch * job.length
+    # Sizes of one block's adapter matrices: A is rank x inputs, B is outputs x rank.
+    tensors = [job.rank * n for name in job.targets for n in shape.linears[name]]
     # Numbers in all adapters; they are trained in fp32, as are their gradients: 4 bytes each.
-    adapters = layers * sum(tensors)
-    # What is there from the beginning to the end of a step.
-    held = {
-        **base_bytes(shape, job),
-        "adapters": 4 * adapters,
-        "gradients": 4 * adapters,
-        "optimizer": layers * optimizer_bytes(tensors, job.optimizer),
-    }
-    # Numbers between two layers, and inside an MLP; one matrix dequantised on a GPU.
+    adapters = model.num_hidden_layers * sum(tensors)
+    # Numbers between two layers, and inside an MLP.
     width, mlp = tokens * model.hidden_size, tokens * model.intermediate_size
-    wide = s * max(a * b for a, b in shape.linears.values()) if cuda else 0
     # What forward leaves for backward: all of it, or with checkpointing the input of each layer;
     # then one layer at a time is computed again.
+    attention, rest = layer_bytes(shape, job)
+    layer = attention + rest
     casts = adapters * s if s < 4 else 0  # autocast's 16-bit copies of the adapters
-    kept, rebuilt = layers * layer_bytes(shape, job) + casts, 0
+    kept, rebuilt = model.num_hidden_layers * layer + casts, 0
     # Before the first adapter nothing has a gradient, so nothing is kept.
-    if not {"q_proj", "k_proj", "v_proj", "o_proj"} & set(targets):
-        kept -= attention_bytes(shape, job)
+    if not {"q_proj", "k_proj", "v_proj", "o_proj"} & set(job.targets):
+        kept -= attention
     if job.checkpointing:
-        kept, rebuilt = layers * stream * width, layer_bytes(shape, job) + casts
+        kept, rebuilt = model.num_hidden_layers * stream * width, layer + casts
     # The norm behind the last layer keeps its input in fp32.
     kept += 4 * width
     # At the loss: log-probabilities, their gradient and the logits' gradient, in fp32; and a 16-bit
     # copy of an fp32 head while its gradient is due.
-    positions = math.ceil(tokens * job.label_share)
-    logits = 12 * model.vocab_size * positions
-    head = model.vocab_size * model.hidden_size * s if stream > s else 0
+    logits = 12 * model.vocab_size * math.ceil(tokens * job.label_share)
+    work = model.vocab_size * model.hidden_size * s if stream > s else 0
     # One layer's backward pass: two gradients as wide as the MLP, and on a processor peft's copies
     # of what the adapters read, which autocast spares on a GPU.
-    moving = wide + rebuilt + 2 * stream * mlp + (2 if cuda else 8) * width
-    # On a GPU also a 16-bit tensor of that width where the stream is fp32; and what down_proj's
-    # adapter has kept goes while its gradient comes.
-    moving += s * mlp * ((stream > s) - ("down_proj" in targets)) if cuda else 0
+    moving = rebuilt + 2 * stream * mlp + (2 if cuda else 8) * width
+    # On a GPU also one matrix dequantised, and a 16-bit tensor of the MLP's width where the stream
+    # is fp32; and what down_proj's adapter has kept goes while its gradient comes.
+    if cuda:
+        moving += s * max(a * b for a, b in shape.linears.values())
+        moving += s * mlp * ((stream > s) - ("down_proj" in job.targets))
     # The fullest moment is the loss or a layer's backward pass; only the larger is told by part.
-    loss, work = (logits, head) if logits + head >= moving else (0, moving)
-    return {**held, "activations": kept, "logits": loss, "workspace": work}
+    if logits + work < moving:
+        logits, work = 0, moving
+    # A processor has the file that was read, 16 bits a weight, still mapped into its memory.
+    mapped = 0 if cuda else 2 * shape.parameters
+    return base_bytes(shape, job) | {
+        "adapters": 4 * adapters,
+        "gradients": 4 * adapters,
+        "optimizer": model.num_hidden_layers * optimizer_bytes(tensors, job.optimizer),
+        "activations": kept,
+        "logits": logits,
+        "workspace": work,
+        "runtime": RUNTIME[job.device] + mapped,
+        "allocator_slack": int(SLACK[job.device] * (kept + logits + work)),
+    }
 
 
-@dataclass(frozen=True)
-class Plan:
-    """Bytes by part at the fullest moment of a step."""
-
-    model: str
-    job: Job
-    parts: dict[str, int]
-
-    @property
-    def total_bytes(self) -> int:
-        return sum(self.parts.values())
-
-
-def plan(source, **changes) -> Plan:
+def plan(source, model: str | None = None, **changes) -> Plan:
     """Bytes by part of a training step, for a profile's name or a lesson's Settings.
 
-    `changes` are fields of Job, or `model` for another base (None: the profile's). Raises
-    UsageError for an unknown profile and an unknown model.
+    `model`: another base than the profile's. `changes` are fields of Job. Raises UsageError for an
+    unknown profile and an unknown model.
     """
     # A profile's row as it stands in profiles.toml, or a lesson's settings, whose device is known.
     if isinstance(source, str):
         profiles = settings.profiles()
         values = profiles[settings.choice(source, profiles, "profile")]
-        # "auto" is decided on the machine: until then bf16 on a GPU, and what takes most on a CPU
-        device, dtype = ("cuda", "bfloat16") if values["needs_cuda"] else ("cpu", "float32")
-        dtype = dtype if values["compute_dtype"] == "auto" else values["compute_dtype"]
+        device, dtype = "cuda" if values["needs_cuda"] else "cpu", values["compute_dtype"]
+        # That is decided on the machine: until then bf16 on a GPU, and what takes most on a CPU.
+        if dtype == "auto":
+            dtype = "bfloat16" if device == "cuda" else "float32"
     else:
         values, device, dtype = vars(source), source.device.kind, settings.dtype_name(source)
     # The fields of Job, under the names that a profile gives them; then what the caller changes.
-    model = changes.pop("model", None) or values["base_model"]
     known = {name: values[name] for name in ("rank", "targets", "dropout", "batch", "optimizer")}
     known |= {"device": device, "dtype": dtype, "length": values["max_length"]}
-    known["checkpointing"] = values["gradient_checkpointing"]
-    job = Job(**known | changes)
-    parts = step_bytes(find(model), job)
-    # What no formula gives: the process or the CUDA context, and what the allocator holds unused.
-    changing = parts["activations"] + parts["logits"] + parts["workspace"]
-    parts |= {"runtime": RUNTIME[job.device], "allocator_slack": int(SLACK[job.device] * changing)}
-    # A processor has the file that was read, 16 bits a weight, still mapped into its memory.
-    parts["runtime"] += 2 * find(model).parameters * (job.device == "cpu")
-    return Plan(model, job, parts)
-
-
-def recommend(source, card_gib: float, **changes) -> dict[str, int]:
-    """The largest batch, length and rank that fit `card_gib` GiB, each with the rest as asked.
-
-    0 where not even the smallest fits. `source` and `changes` as for `plan`.
-    """
-    found = {}
-    for name, limit in (("batch", 512), ("length", 32768), ("rank", 512)):
-
-        def total(size: int, name: str = name) -> int:
-            return plan(source, **changes | {name: size}).total_bytes
-
-        # The total grows with each of the three, so halving finds the border.
-        found[name] = bisect_right(range(1, limit + 1), int(card_gib * GIB), key=total)
-    return found
+    known |= {"checkpointing": values["gradient_checkpointing"]} | changes
+    model = model or values["base_model"]
+    shape = find(model)
+    if known["targets"] == "all-linear":
+        known["targets"] = list(shape.linears)
+    job = Job(**known)
+    parts = step_bytes(shape, job)
+    return Plan(model, job, parts, sum(parts.values()))
 
 
 def check_fits(cfg: settings.Settings) -> None:
@@ -325,12 +280,12 @@ def check_fits(cfg: settings.Settings) -> None:
     if cfg.device.kind == "cpu":
         room = (psutil.virtual_memory().available + used_bytes()) / GIB
     elif gpu := cuda():
-        held = gpu.memory_reserved() + RUNTIME["cuda"]  # the plan counts this process' context too
-        room = min(room, (gpu.mem_get_info()[0] + held) / GIB)
+        # The plan counts the context of this process too.
+        held = gpu.memory_reserved() + RUNTIME["cuda"]
+        room = (gpu.mem_get_info()[0] + held) / GIB
     try:
         need = plan(cfg).total_bytes / GIB
     except UsageError:  # the other lessons still run, and lesson 01 says so
         return
     if need > room:
-        largest = recommend(cfg, room)
-        raise UsageError(sentence("does_not_fit", cfg=cfg, need=need, room=room, largest=largest))
+        raise UsageError(sentence("does_not_fit", cfg=cfg, need=need, room=room))

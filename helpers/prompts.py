@@ -40,10 +40,10 @@ PHRASINGS = read_toml("requests.toml")
 def answer(recipe: Recipe, language: str = "id") -> str:
     """The recipe in the course's format: title, dashed ingredients, numbered steps."""
     ingredients, steps = HEADINGS[language]
+    items = [f"- {item}" for item in recipe.ingredients]
+    told = [f"{number}. {step}" for number, step in enumerate(recipe.steps, 1)]
     # One item a line, and an empty line before each heading.
-    lines = [recipe.title, "", ingredients, *(f"- {item}" for item in recipe.ingredients)]
-    lines += ["", steps, *(f"{number}. {step}" for number, step in enumerate(recipe.steps, 1))]
-    return "\n".join(lines)
+    return "\n".join([recipe.title, "", ingredients, *items, "", steps, *told])
 
 
 # What people ask.
@@ -66,12 +66,12 @@ def draw(recipe: Recipe, language="id", *, form="ingredients", phrasing="train",
         others = rng.sample(known[1:], len(known) - 1)
         if rng.random() < INCOMPLETE and len(others) > 2:
             others = others[: -rng.randint(1, 2)]
-        items = rng.sample([*known[:1], *others], len(others) + 1)
+        items = rng.sample([known[0], *others], len(others) + 1)
     # Some names are said as people say them: "cabe" for "cabai".
     said = [everyday(i, language) if rng.random() < COLLOQUIAL else i for i in items]
     # The list reads "a, b, c" or "a, b dan c".
     join = ", " if rng.random() < 0.5 else LAST_JOIN[language]
-    listed = join.join(filter(None, [", ".join(said[:-1]), *said[-1:]]))
+    listed = join.join(", ".join(said).rsplit(", ", 1))
     # One of the sentences of this form, those of training and those of the test kept apart.
     text = rng.choice(PHRASINGS[language][form][phrasing])
     return text.format(title=recipe.title, items=listed)
@@ -90,10 +90,14 @@ def system_key(cfg) -> str:
     return cfg.data_language if cfg.task == "recipe" else cfg.task
 
 
+def example(asked: str, reply: str, task: str) -> list[dict]:
+    """A chat to learn from: what is asked, and the answer."""
+    return [*prompt_messages(asked, task), {"role": "assistant", "content": reply}]
+
+
 def messages(recipe: Recipe, language: str = "id", **options) -> list[dict]:
     """A request as people write it and the real recipe, as a chat. Options as for `draw`."""
-    reply = {"role": "assistant", "content": answer(recipe, language)}
-    return [*prompt_messages(draw(recipe, language, **options), language), reply]
+    return example(draw(recipe, language, **options), answer(recipe, language), language)
 
 
 @dataclass(frozen=True)
@@ -110,34 +114,31 @@ class Encoded:
 def prompt_text(chat: list[dict], tokenizer) -> str:
     """A conversation in the model's template, up to the marker that opens the model's turn."""
     # Qwen3 would think aloud before it answers; most templates do not know the word.
-    how = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
-    return tokenizer.apply_chat_template(chat, **how)
+    return tokenizer.apply_chat_template(
+        chat, tokenize=False, add_generation_prompt=True, enable_thinking=False
+    )
 
 
-def prompt_ids(chat: list[dict], tokenizer) -> list[int]:
-    """Token ids of `prompt_text`."""
+def prompt_ids(chat: list[dict], tokenizer, reply: str = "") -> list[int]:
+    """Token ids of `prompt_text`, or of it and the reply in one text."""
     # The template writes the control tokens as text, so the tokenizer must not add them again.
-    return tokenizer(prompt_text(chat, tokenizer), add_special_tokens=False)["input_ids"]
-
-
-def label_mask(prompt: list[int], reply: list[int]) -> list[int]:
-    """Labels for prompt + reply: -100 on prompt tokens, the token itself on reply tokens."""
-    return [IGNORE] * len(prompt) + list(reply)
+    return tokenizer(prompt_text(chat, tokenizer) + reply, add_special_tokens=False)["input_ids"]
 
 
 def encode(chat: list[dict], tokenizer) -> Encoded:
-    """Ids and labels of one row: only the last answer and its end token are learnt."""
-    prompt = prompt_ids(chat[:-1], tokenizer)
+    """Ids and labels of one row: only the last answer and its end token are learnt.
+
+    Labels are -100 on the tokens of the prompt, the token itself on those of the answer.
+    """
+    prompt, reply = prompt_ids(chat[:-1], tokenizer), chat[-1]["content"]
     # In one text with the prompt: alone, SentencePiece would put a blank before the answer.
-    text = prompt_text(chat[:-1], tokenizer) + chat[-1]["content"]
-    whole = tokenizer(text, add_special_tokens=False)["input_ids"]
-    reply = whole[len(prompt) :]
+    whole = prompt_ids(chat[:-1], tokenizer, reply)
     # Where a token, or an unknown word, reaches from the prompt into it, by itself all the same.
     if whole[: len(prompt)] != prompt or prompt[-1] == tokenizer.unk_token_id:
-        reply = tokenizer(chat[-1]["content"], add_special_tokens=False)["input_ids"]
+        whole = prompt + tokenizer(reply, add_special_tokens=False)["input_ids"]
     # Without its end token in the labels, the model would never learn to stop.
-    reply = [*reply, tokenizer.eos_token_id]
-    return Encoded(prompt + reply, label_mask(prompt, reply))
+    ids = [*whole, tokenizer.eos_token_id]
+    return Encoded(ids, [IGNORE] * len(prompt) + ids[len(prompt) :])
 
 
 def check_labels(row: Encoded, chat: list[dict], tokenizer) -> None:

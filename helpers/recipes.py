@@ -19,7 +19,6 @@ from dataclasses import dataclass, field, fields
 from functools import cache, lru_cache
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from . import csv_reader
@@ -28,7 +27,8 @@ from .files import CourseError, read_toml, sentence
 from .settings import csv_files
 from .show import tr
 
-COLUMNS = ["recipe_id", "title", "ingredients", "steps", "category", "region", "source", "line"]
+LISTS = ["ingredients", "steps"]
+COLUMNS = ["recipe_id", "title", *LISTS, "category", "region", "source", "line"]
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ _INDONESIAN = read_toml("messages.toml")
 
 
 def worded(text: str) -> str:
-    """A reason, remark or kind of fix of a report in the display language."""
+    """A reason of a report in the display language."""
     # A pattern's groups, such as a number or a column's name, go into the translation.
-    for pattern, indonesian in [pair for part in _INDONESIAN.values() for pair in part.items()]:
+    for pattern, indonesian in _INDONESIAN.items():
         if found := re.fullmatch(pattern, text):
             return tr(found.expand(indonesian), text)
     return text
@@ -70,11 +70,9 @@ class Report:
     Lines count from 1, as an editor shows them.
     """
 
-    files: list[dict] = field(default_factory=list)  # file, rows_read, rows_kept, remarks
+    files: list[dict] = field(default_factory=list)  # file, rows_read, rows_kept
     drops: list[dict] = field(default_factory=list)  # file, line, reason, title
     skipped: list[dict] = field(default_factory=list)  # file, reason
-    mended: Counter = field(default_factory=Counter)  # fixes in kept rows, by kind
-    _kept: list[pd.DataFrame] = field(default_factory=list, repr=False)  # line, hash, file
 
     @property
     def rows_read(self) -> int:
@@ -92,30 +90,10 @@ class Report:
     def reasons(self) -> dict[str, int]:
         return dict(Counter(d["reason"] for d in self.drops).most_common())
 
-    def note_kept(self, table: pd.DataFrame) -> None:
-        """Remember line and hash of the last file's kept rows: 24 bytes a row."""
-        # The texts of a long file would fill the memory; 8 bytes of hash find copies as well.
-        rows = pd.DataFrame({"line": table["line"], "hash": content_hash(table)})
-        self._kept.append(rows.assign(file=self.files[-1]["file"]))
-
-    def duplicates(self) -> pd.DataFrame:
-        """Kept rows whose ingredients and steps stood before: file, line, of_file, of_line.
-
-        Titles may differ. The rows stay in the table; `assign` in `splits` lets one copy through.
-        """
-        # pd.concat refuses an empty list, so a report without a kept row brings an empty table.
-        empty = pd.DataFrame({"file": [], "line": [], "hash": []})
-        kept = pd.concat(self._kept or [empty], ignore_index=True)
-        # The first row with a hash is the original; every later one points back to it.
-        first = kept.drop_duplicates("hash").add_prefix("of_")
-        again = kept.drop(first.index).merge(first, left_on="hash", right_on="of_hash")
-        return again[["file", "line", "of_file", "of_line"]]
-
     def as_dict(self) -> dict:
         """The object that `data check --json` prints."""
-        names = "rows_read rows_kept rows_dropped reasons duplicates mended files skipped".split()
-        own = {"duplicates": len(self.duplicates()), "mended": dict(self.mended.most_common())}
-        return {name: own.get(name, getattr(self, name)) for name in names}
+        names = "rows_read rows_kept rows_dropped reasons files skipped"
+        return {name: getattr(self, name) for name in names.split()}
 
 
 def load_recipes(folder: str | Path, chunk_rows: int = 2000) -> tuple[pd.DataFrame, Report]:
@@ -124,14 +102,13 @@ def load_recipes(folder: str | Path, chunk_rows: int = 2000) -> tuple[pd.DataFra
     Ingredients and steps hold one item a line. Raises CourseError when no file holds a recipe.
     """
     report = Report()
-    kept = [table for table in recipe_chunks(folder, report, chunk_rows) if len(table)]
-    if not kept:
+    tables = list(recipe_chunks(folder, report, chunk_rows))
+    if not report.rows_kept:
         # Say why: the first files that were skipped, or the reasons for dropping rows.
-        found = "; ".join(f"{s['file']}: {s['reason']}" for s in report.skipped[:5])
-        dropped = f"every row was dropped: {report.reasons}" if report.files else ""
-        found = found or dropped or "no .csv file there"
+        skipped = {skip["file"]: skip["reason"] for skip in report.skipped[:5]}
+        found = skipped or report.reasons or "no .csv file there"
         raise CourseError(sentence("no_recipe", folder=folder, found=found))
-    table = pd.concat(kept, ignore_index=True)
+    table = pd.concat(tables, ignore_index=True)
     # Files that each count from 1: their rows are told apart by the text. Otherwise two recipes
     # with the id "1" would count as one recipe in two languages.
     twice = table["recipe_id"].duplicated(keep=False)
@@ -145,98 +122,73 @@ def recipe_chunks(folder: str | Path, report: Report, rows: int = 2000) -> Itera
     for path in csv_files(root):
         # Named from the folder on, as the report shows it on every machine.
         name = path.relative_to(root).as_posix() if path != root else path.name
+        entry = {"file": name, "rows_read": 0, "rows_kept": 0}
+        report.files.append(entry)
         try:
-            yield from _file_chunks(path, name, report, rows)
+            # Encoding, separator and columns first; they hold for the whole file.
+            layout = csv_reader.look_at(path)
+            for raw, bad in csv_reader.raw_chunks(path, layout, rows):
+                # Rows can be lost twice: `bad` could not be read as rows, `dropped` hold no whole
+                # recipe. Each row is kept, or it is told where and why it was dropped.
+                clean, dropped = clean_chunk(raw)
+                entry["rows_read"] += len(raw) + len(bad)
+                entry["rows_kept"] += len(clean)
+                lost = sorted(bad + dropped, key=lambda drop: drop["line"])
+                report.drops += [{"file": name, **drop} for drop in lost]
+                # No row may be lost.
+                assert report.rows_read == report.rows_kept + report.rows_dropped, name
+                # A row without a category has its file's, one without a number that of its text.
+                category, ids = path.stem.lower().removeprefix("dataset-"), clean["recipe_id"]
+                clean["category"] = clean["category"].replace("", category)
+                clean["recipe_id"] = ids.mask(ids == "", text_ids(clean))
+                clean["source"] = name
+                yield clean[COLUMNS]
+            if not entry["rows_read"]:
+                raise csv_reader.NotARecipeFile("a header and no rows")
         except csv_reader.NotARecipeFile as problem:
             # One strange file does not stop the others.
+            report.files.remove(entry)
             report.skipped.append({"file": name, "reason": str(problem)})
 
 
-def _file_chunks(path: Path, name: str, report: Report, rows: int) -> Iterator[pd.DataFrame]:
-    """Chunks of clean recipes of one file. NotARecipeFile when it has none."""
-    # Encoding, separator and columns first; they hold for the whole file.
-    layout = csv_reader.look_at(path)
-    entry = {"file": name, "rows_read": 0, "rows_kept": 0, "remarks": []}
-    for raw, bad in csv_reader.raw_chunks(path, layout, rows):
-        # Rows can be lost twice: `bad` could not be read as rows, `dropped` hold no whole recipe.
-        clean, dropped, mended = clean_chunk(raw)
-        # A row without a category has its file's, one without a number that of its text.
-        clean["source"] = pd.array([name] * len(clean), dtype="string[pyarrow]")
-        clean["category"] = clean["category"].replace("", category_of(path))
-        ids = pd.array(text_ids(clean), "string[pyarrow]")
-        clean["recipe_id"] = clean["recipe_id"].mask(clean["recipe_id"] == "", ids)
-        # Each row is kept, or it is told where and why it was dropped. A file enters the report
-        # with its first rows, and `entry` grows with every chunk after that.
-        if not entry["rows_read"]:
-            report.files.append(entry)
-        entry["rows_read"] += len(raw) + len(bad)
-        entry["rows_kept"] += len(clean)
-        entry["remarks"] = layout.remarks  # a late row may add one
-        lost = sorted(bad + dropped, key=lambda drop: drop["line"])
-        report.drops += [{"file": name, **drop} for drop in lost]
-        report.mended += mended
-        assert report.rows_read == report.rows_kept + report.rows_dropped, f"{name}: a row was lost"
-        # The rows are noted for `duplicates` before they are handed out and forgotten.
-        report.note_kept(clean)
-        yield clean[COLUMNS]
-    if not entry["rows_read"]:
-        raise csv_reader.NotARecipeFile("a header and no rows")
-
-
-def content_hash(table: pd.DataFrame) -> np.ndarray:
-    """64 bits of each row's ingredients and steps, whatever their letter case."""
-    # The blank line keeps the last ingredient and the first step apart.
-    texts = [text.lower() for text in table["ingredients"] + "\n\n" + table["steps"]]
-    # Of every text as it is: making categories first pays only where texts repeat.
-    return pd.util.hash_array(np.array(texts, dtype=object), categorize=False)
-
-
-def text_ids(table: pd.DataFrame) -> list[str]:
+def text_ids(table: pd.DataFrame) -> pd.Series:
     """Sixteen hex digits of what each row says: the same recipe has the same id in every file.
 
-    Lessons 03 and 04 tell recipes apart by it: rows without one would all be the same recipe.
+    64 bits of its ingredients and steps, whatever their letter case. Lessons 03 and 04 tell
+    recipes apart by it: rows without one would all be the same recipe.
     """
-    return [f"{number:016x}" for number in content_hash(table)]
-
-
-def category_of(path: Path) -> str:
-    """dataset-ayam.csv -> ayam."""
-    stem = path.stem.lower()
-    return re.sub(r"^(?:(?:dataset|resep|recipes?)[-_ ]*)+", "", stem) or stem
+    # The blank line keeps the last ingredient and the first step apart.
+    texts = (table["ingredients"] + "\n\n" + table["steps"]).str.lower()
+    return pd.util.hash_pandas_object(texts, index=False).map("{:016x}".format)
 
 
 def recipes_of(table: pd.DataFrame) -> list[Recipe]:
     """Rows of a table as Recipe objects."""
-    names, found = [part.name for part in fields(Recipe)], []
-    for row in table[names].to_dict("records"):
-        # One item a line in the table, one item an element here.
-        lists = {name: row[name].split("\n") for name in ("ingredients", "steps")}
-        found.append(recipe_of(row | lists))
-    return found
+    names = [part.name for part in fields(Recipe)]
+    # One item a line in the table, one item an element here.
+    lists = table[LISTS].map(lambda cell: cell.split("\n"))
+    return [recipe_of(row) for row in table.assign(**lists)[names].to_dict("records")]
 
 
 def recipe_of(row: dict) -> Recipe:
     """A Recipe from a row of JSON, where its lists are lists."""
-    return Recipe(**row | {name: tuple(row[name]) for name in ("ingredients", "steps")})
+    return Recipe(**row | {name: tuple(row[name]) for name in LISTS})
 
 
 # --- names of ingredients
 
 WORDS = read_toml("ingredients.toml")
 _UNITS = "|".join(table["units"].replace(" ", "|") for table in WORDS.values())
-_MEASURE = rf"(?:sendok\s+(?:makan|teh)|sendok|{_UNITS})\b\.?"
-_QUANTITY = re.compile(rf"^(?:(?:[\d¼½¾⅓⅔⅛⅜⅝⅞.,/–-]+|{_MEASURE})\s*)+", re.IGNORECASE)
+_QUANTITY = re.compile(rf"^\s*(?:(?:[\d¼½¾⅓⅔⅛⅜⅝⅞.,/–-]+|(?:{_UNITS})\b\.?)\s*)+")
 
 
 def item_name(item: str) -> str:
     """An ingredient without quantity, unit and preparation: "3 buah cabai, iris" -> "cabai"."""
-    # What stands in brackets or behind a comma is a remark, not the name.
-    text = re.sub(r"\([^)]*\)?", " ", item)
-    text = re.split(r",(?!\d)", text)[0]  # a comma before a digit is a decimal one
-    # "garam secukupnya" and "secukupnya garam": the name is on either side of it.
-    parts = re.split(r"\b(?:secukupnya|sckpnya|to taste)\b", text, flags=re.IGNORECASE)
-    name = next((part.strip().lower() for part in parts if part.strip()), "")
-    return re.sub(r"\s+", " ", _QUANTITY.sub("", name)).strip(" .:-*")
+    # What stands in brackets, behind a comma or behind "secukupnya" is a remark, not the name; a
+    # comma before a digit is a decimal one.
+    text = _QUANTITY.sub("", re.sub(r"\([^)]*\)?", " ", item.lower()))
+    name = re.split(r",(?!\d)|\b(?:secukupnya|sckpnya|to taste)\b", text)[0]
+    return " ".join(name.split()).strip(" .:-*")
 
 
 @lru_cache(2**16)  # bounded: a service reads messages with it, too
@@ -244,25 +196,14 @@ def words(name: str, language: str) -> tuple[str, ...]:
     """The words of a name in one spelling: lower case, no plural in English, "cabe" -> "cabai"."""
     # "bawang daun" and "daun bawang" are two ways to write one thing, so phrases are replaced
     # first; after that "cabe" is "cabai", word by word.
-    text = name.lower()
-    for said, written in WORDS[language]["phrases"].items():
+    text, table = name.lower(), WORDS[language]
+    for said, written in table["phrases"].items():
         text = text.replace(said, written)
-    spelling = WORDS[language]["spelling"]
-    found = [spelling.get(word, word) for word in re.findall(r"[^\W\d_]+", text)]
-    # Indonesian has no plural ending. A singular may have to be spelt anew: chilies, chili, chilli.
-    if language == "en":
-        found = [spelling.get(one := _singular(word), one) for word in found]
+    # A singular may have to be spelt anew: chilies, chili, chilli.
+    singular = (re.sub(table["plural"], "", word) for word in re.findall(r"[^\W\d_]+", text))
+    found = " ".join(table["spelling"].get(word, word) for word in singular)
     # One word may become two ("beansprout" is "bean sprout"), so the name is split again.
-    return tuple(" ".join(found).split())
-
-
-def _singular(word: str) -> str:
-    """leaves -> leaf, chillies -> chilli, tomatoes -> tomato, limes -> lime."""
-    return re.sub(r"(?<=[io])es$|(?<!s)s$", "", re.sub(r"^.*leaves$", "leaf", word))
-
-
-# Compared by words like all names, so that "Minyak Goreng" is in the pantry as well.
-_PANTRY = {of: {words(name, of) for name in table["pantry"]} for of, table in WORDS.items()}
+    return tuple(found.split())
 
 
 @cache
@@ -278,22 +219,23 @@ def same(one: str, other: str, language: str) -> bool:
         return bool(a)
     # The shorter name must be a part of the longer one; a class alone says too little.
     short, long = sorted((a, b), key=len)
-    if not set(short) <= set(long) or (len(short) == 1 and short[0] in WORDS[language]["classes"]):
-        return False
+    alone = len(short) == 1 and short[0] in WORDS[language]["classes"]
     # Petis made of udang is petis: the shorter name must hold the word that says what it is.
-    return head_of(long, language) in short
+    return set(short) <= set(long) and not alone and head_of(long, language) in short
 
 
 def head_of(name: tuple[str, ...], language: str) -> str:
     """The word of a name that says what it is: "dada ayam" -> "ayam"; "chicken stock": "stock"."""
     # Indonesian puts it first ("kaldu ayam"), English last; a cut ("dada") is passed over.
-    ordered = name if WORDS[language]["head"] == "first" else name[::-1]
-    return next((word for word in ordered if word not in WORDS[language]["parts"]), ordered[0])
+    table = WORDS[language]
+    ordered = name if table["head"] == "first" else name[::-1]
+    return next((word for word in ordered if word not in table["parts"]), ordered[0])
 
 
 def stocked(name: str, language: str) -> bool:
     """Whether every kitchen has it: water, salt, sugar, oil, pepper."""
-    return words(name, language) in _PANTRY[language]
+    # Compared by words like all names, so that "Minyak Goreng" is in the pantry as well.
+    return words(name, language) in {words(one, language) for one in WORDS[language]["pantry"]}
 
 
 def names(items: Iterable[str], language: str) -> list[str]:
@@ -302,13 +244,11 @@ def names(items: Iterable[str], language: str) -> list[str]:
     Nobody lists the pantry when asking: water, salt, sugar, oil, pepper.
     """
     # A dict keeps the order and drops what comes again; `item_name` may leave nothing.
-    found = dict.fromkeys(name for item in items if (name := item_name(item)))
-    return [name for name in found if not stocked(name, language)]
+    found = dict.fromkeys(map(item_name, items))
+    return [name for name in found if name and not stocked(name, language)]
 
 
 def everyday(name: str, language: str) -> str:
     """The name as many people say it: "cabai rawit" -> "cabe rawit"; unchanged where no other."""
-    for written, said in WORDS[language]["everyday"].items():
-        if re.search(rf"\b{written}\b", name):
-            return re.sub(rf"\b{written}\b", said, name)
-    return name
+    table = WORDS[language]["everyday"]
+    return re.sub(rf"\b(?:{'|'.join(table)})\b", lambda found: table[found[0]], name)

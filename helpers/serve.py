@@ -25,18 +25,18 @@ from fastapi import FastAPI  # noqa: E402
 from fastapi.responses import JSONResponse  # noqa: E402
 
 from .chat import Bot, Turn  # noqa: E402
-from .files import CourseError, UsageError, first_line, read_toml  # noqa: E402
+from .files import CourseError, UsageError, read_toml  # noqa: E402
 from .llamacpp import GgufBot  # noqa: E402
 
 # What the page and the terminal say, by language, and Gradio's options.
 WORDED = read_toml("serve.toml")
 
-# Options of a conversation that a page's sliders set: smallest, largest, step, value.
+# Options of a conversation that a page's sliders set: smallest, largest, value, step.
 FREE = {
-    "temperature": (0.0, 2.0, 0.1, 0.7),
-    "top_p": (0.05, 1.0, 0.05, 0.9),
-    "top_k": (0, 200, 1, 0),
-    "answer_tokens": (16, 1024, 16, 256),
+    "temperature": (0.0, 2.0, 0.7, 0.1),
+    "top_p": (0.05, 1.0, 0.9, 0.05),
+    "top_k": (0, 200, 0, 1),
+    "answer_tokens": (16, 1024, 256, 16),
 }
 
 
@@ -63,36 +63,30 @@ def page(bot: Bot) -> gr.ChatInterface:
             button = [{"label": label, "value": wish}]
             yield {"role": "assistant", "content": text, "options": button}
 
-    examples, free = WORDED["examples"][language], {}
+    sliders = []
+    # Where a model answers freely; a recipe that is found and told needs none.
     if not bot.cooks:
-        # Sliders where a model answers freely; a recipe that is found and told needs none.
-        free["additional_inputs"] = sliders(language)
-        examples = [[text, *(first for *_, first in FREE.values())] for text in examples]
-    about = WORDED["description" if bot.cooks else "free_description"][language]
-    texts = {"examples": examples, "description": about}
-    return gr.ChatInterface(respond, **texts, **free, **WORDED["page"])
-
-
-def sliders(language: str) -> list:
-    """How a free model draws: one slider for each of FREE."""
-    labels = WORDED["free"][language]
-    return [
-        gr.Slider(low, high, first, step=step, label=labels[name])
-        for name, (low, high, step, first) in FREE.items()
-    ]
+        for name, (low, high, value, step) in FREE.items():
+            sliders.append(gr.Slider(low, high, value, step=step, label=name))
+    return gr.ChatInterface(
+        respond,
+        examples=[[text] for text in WORDED["examples"][language]],
+        description=WORDED["description" if bot.cooks else "free_description"][language],
+        additional_inputs=sliders,
+        **WORDED["page"],
+    )
 
 
 def turns(history: list[dict]) -> list[Turn]:
-    """What was said so far on a page: Gradio keeps a text, or a list of parts."""
+    """What was said so far on a page: Gradio keeps a text, or a list of parts with one text."""
     found = []
     for message in history:
         content = message["content"]
-        if not isinstance(content, str):
-            content = "".join(part.get("text", "") for part in content)
+        text = content if isinstance(content, str) else content[0]["text"]
         if message["role"] == "user":
-            found.append(Turn(content, "tuned"))
-        elif found:
-            found[-1].answer = content
+            found.append(Turn(text, "tuned"))
+        else:
+            found[-1].answer = text
     return found
 
 
@@ -107,11 +101,10 @@ def create_app(bot: Bot, auth: str = "") -> FastAPI:
         """Ready means that the model has written a token, not merely that the process lives."""
         try:
             bot.load()
-            question = WORDED["examples"][bot.cfg.language][0]
-            bot.conversation(plain=True, answer_tokens=1).say(question)
+            bot.conversation(plain=True, answer_tokens=1).say("Halo")
             state["ready"] = True
         except Exception as problem:  # nobody would see it in this thread
-            state["problem"] = first_line(problem)
+            state["problem"] = str(problem) or repr(problem)
             print(f"⚠️ {state['problem']}", flush=True)
 
     # `async`, so it runs in the event loop and need not wait for a thread that writes an answer.
@@ -136,32 +129,29 @@ def run_service(
 ) -> None:
     """Serve until Ctrl-C. Prints the addresses; the API's key is the password, if there is one.
 
-    With `show` the page is opened in the browser. Raises UsageError for a port that is taken,
-    before anything is loaded.
+    With `show` the page is opened in the browser. Raises OSError for a port that is taken, before
+    anything is loaded.
     """
-    if auth and ":" not in auth:
+    _, _, password = auth.partition(":")
+    if auth and not password:
         raise UsageError("--auth wants USER:PASSWORD")
     # The port is taken now and handed to uvicorn below, so nobody else can take it meanwhile.
-    try:
-        listener = socket.create_server((host, port))
-    except OSError as problem:
-        told = f"{problem.strerror}: choose another --port (or PORT), or another --host"
-        raise UsageError(f"cannot listen on {host}, port {port}: {told}") from problem
+    listener = socket.create_server((host, port))
     # With port 0 the system has chosen one.
     port = listener.getsockname()[1]
     # Where to look, told before the model is loaded.
-    wait = WORDED["wait"][bot.cfg.language]
-    print(f"Dapur LLM: http://{host}:{port} ({bot.engine}; {wait})", flush=True)
+    page_at = f"http://{host}:{port}"
+    print(f"Dapur LLM: {page_at} ({bot.engine}; {WORDED['wait'][bot.cfg.language]})", flush=True)
     # llama.cpp brings its own server, with OpenAI's routes.
     if isinstance(bot, GgufBot):
-        bot.address = {"key": auth.partition(":")[2], "host": host, "port": port + 1}
+        bot.address = {"key": password, "host": host, "port": port + 1}
         print(f"API: http://{host}:{port + 1}/v1", flush=True)
     # Other machines come in, and nothing asks them who they are.
     if not auth and not host.startswith(("127.", "localhost")):
         print(WORDED["open"][bot.cfg.language])
     app = create_app(bot, auth)
     if show:
-        webbrowser.open(f"http://{host}:{port}")
+        webbrowser.open(page_at)
     # At Ctrl-C answers that are being written have three seconds to end.
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3)
     with suppress(KeyboardInterrupt):

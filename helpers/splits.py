@@ -10,14 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from bisect import bisect
+from collections import defaultdict
 from collections.abc import Iterable
-from itertools import combinations
+from itertools import accumulate, combinations
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
-import pyarrow.compute as pc
 
 from .files import CourseError, MissingStep, sentence
 from .recipes import Recipe, load_recipes, recipes_of
@@ -26,20 +26,15 @@ from .settings import OWN, Settings
 NAMES = ("train", "validation", "test")
 FRACTIONS = (0.7, 0.1, 0.2)
 MANIFEST = "splits.csv"  # beside the language folders: recipe_id,split
-BANDS = (32, 3)  # bands and rows of the MinHash index, see `similar_pairs`
 SIMILAR = 0.6  # Jaccard similarity of word trigrams from which two recipes are near-duplicates
 
 
 def normalised(table: pd.DataFrame) -> pd.Series:
-    """Text to compare rows by: ingredients and steps in lower case, letters and digits only.
-
-    With Arrow's functions the text, and so the split, is the same under every version of pandas.
-    """
-    text = (table["ingredients"] + " " + table["steps"]).tolist()
-    text = pc.utf8_lower(pa.array(text, pa.large_string()))
+    """Text to compare rows by: ingredients and steps in lower case, letters and digits only."""
+    texts = table["ingredients"] + " " + table["steps"]
     # Every run of other characters becomes one space: punctuation makes no other recipe.
-    text = pc.utf8_trim_whitespace(pc.replace_substring_regex(text, r"[^\pL\pM\pN]+", " "))
-    return pd.Series(text.to_pylist(), index=table.index, dtype=object)
+    words = [" ".join(re.findall(r"[^\W_]+", text.lower())) for text in texts]
+    return pd.Series(words, index=table.index, dtype=object)
 
 
 def trigrams(text: str) -> set[str]:
@@ -48,46 +43,35 @@ def trigrams(text: str) -> set[str]:
     return {" ".join(words[i : i + 3]) for i in range(max(1, len(words) - 2))}
 
 
-def similar_pairs(texts: list[str], threshold: float = SIMILAR) -> list[tuple[int, int, float]]:
-    """Pairs (i, j, similarity), i < j, at or above `threshold`.
+def group(table: pd.DataFrame, threshold: float = SIMILAR) -> np.ndarray:
+    """Group number of each row: copies and near-duplicates share one, also through a chain.
 
-    Similarity is |A and B| / |A or B| over the sets of word trigrams (Jaccard; Broder 1997).
-    MinHash LSH proposes pairs, exact Jaccard decides: with 32 bands of 3 rows a pair of
-    similarity s is proposed with probability 1 - (1 - s^3)^32, more than 0.999 at 0.6. Whether a
-    pair is found depends on its two texts alone.
+    Two texts are near-duplicates whose similarity is `threshold` or more: |A and B| / |A or B| over
+    the sets of word trigrams (Jaccard; Broder 1997). MinHash LSH proposes pairs, exact Jaccard
+    decides: with 32 bands of 3 rows a pair of similarity s is proposed with probability
+    1 - (1 - s^3)^32, more than 0.999 at 0.6. Whether a pair is found depends on its texts alone.
     """
     from datasketch import MinHash, MinHashLSH
-
-    # A sketch of each text: its hash values agree as often as the two sets are similar.
-    sets = [trigrams(t) for t in texts]
-    encoded = [[s.encode() for s in grams] for grams in sets]
-    sketches = MinHash.bulk(encoded, num_perm=BANDS[0] * BANDS[1], seed=1)
-    index = MinHashLSH(num_perm=BANDS[0] * BANDS[1], params=BANDS)
-    # Each text is compared with those before it that share a band of its sketch.
-    pairs = []
-    for j, sketch in enumerate(sketches):
-        # The index proposes, the sets themselves decide: sketches only estimate.
-        for i in sorted(index.query(sketch)):
-            similarity = len(sets[i] & sets[j]) / len(sets[i] | sets[j])
-            if similarity >= threshold:
-                pairs.append((i, j, similarity))
-        index.insert(j, sketch)
-    return pairs
-
-
-def group(table: pd.DataFrame, threshold: float = SIMILAR) -> np.ndarray:
-    """Group number of each row: copies and near-duplicates share one, also through a chain."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
+    from scipy.cluster.hierarchy import DisjointSet
 
     # Exact copies are one text; texts are joined by pairs, and a group is what hangs together.
     number, first = pd.factorize(normalised(table))
-    pairs = np.array([(i, j) for i, j, _ in similar_pairs(list(first), threshold)]).reshape(-1, 2)
-    # One node for each distinct text, one edge for each pair. Where A is like B and B like C, A and
-    # C are one group, even if they differ: split apart, B would leak from one side to the other.
-    graph = coo_array((np.ones(len(pairs)), (pairs[:, 0], pairs[:, 1])), shape=(len(first),) * 2)
+    groups = DisjointSet(range(len(first)))
+    # A sketch of each text: its hash values agree as often as the two sets are similar.
+    sets = [trigrams(text) for text in first]
+    encoded = [[gram.encode() for gram in grams] for grams in sets]
+    index = MinHashLSH(num_perm=96, params=(32, 3))
+    # Each text is compared with those before it that share a band of its sketch.
+    for j, sketch in enumerate(MinHash.bulk(encoded, num_perm=96, seed=1)):
+        # The index proposes, the sets themselves decide: sketches only estimate.
+        for i in index.query(sketch):
+            # Where A is like B and B like C, A and C are one group, even if they differ: split
+            # apart, B would leak from one side to the other.
+            if len(sets[i] & sets[j]) / len(sets[i] | sets[j]) >= threshold:
+                groups.merge(i, j)
+        index.insert(j, sketch)
     # From the groups of texts back to one number for each row of the table.
-    return connected_components(graph, directed=False)[1][number]
+    return pd.factorize(np.array([groups[text] for text in number]))[0]
 
 
 def hashed_split(text: str, fractions=FRACTIONS) -> str:
@@ -95,7 +79,12 @@ def hashed_split(text: str, fractions=FRACTIONS) -> str:
     # The first 48 bits of the hash as a number from 0 up to 1, the same on every machine.
     number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:6]) / 2**48
     # With the usual fractions, added up: below 0.7 is train, below 0.8 validation, the rest test.
-    return NAMES[int(np.searchsorted(np.cumsum(fractions)[:-1], number, side="right"))]
+    return NAMES[bisect(list(accumulate(fractions[:-1])), number)]
+
+
+def own_sides() -> pd.Series:
+    """The split of each recipe of the course's own, by its `recipe_id`."""
+    return pd.read_csv(OWN / MANIFEST, dtype=str).set_index("recipe_id")["split"]
 
 
 def assign(table: pd.DataFrame, cfg: Settings, fractions=FRACTIONS) -> pd.DataFrame:
@@ -103,21 +92,16 @@ def assign(table: pd.DataFrame, cfg: Settings, fractions=FRACTIONS) -> pd.DataFr
 
     Own corpus: by the manifest. Other data, or other fractions than the manifest's: each row
     hashes to a split; a group whose members disagree goes to train, so a group is test only when
-    every member hashes to test. Raises CourseError for a recipe that the manifest does not list.
+    every member hashes to test. Raises KeyError for a recipe that the manifest does not list.
     """
     # Whatever looks alike is one group.
     if "group" not in table:
         table = table.assign(group=group(table))
     # The text tells which rows are exact copies; other people's rows are split by it as well.
     text, ids = normalised(table), table["recipe_id"]
-    manifest = cfg.recipes_dir.parent / MANIFEST
-    if cfg.own_data and manifest.is_file() and tuple(fractions) == FRACTIONS:
-        sides = pd.read_csv(manifest, dtype=str).set_index("recipe_id")["split"]
-        # A recipe without a line would have no split, and vanish from all three.
-        if missing := sorted(set(ids) - set(sides.index)):
-            told = {"manifest": manifest.name, "n": len(missing), "first": missing[0]}
-            raise CourseError(sentence("not_in_manifest", **told))
-        table = table.assign(split=ids.map(sides))
+    if cfg.own_data and tuple(fractions) == FRACTIONS:
+        # A recipe without a line is an error: it would have no split, and vanish from all three.
+        table = table.assign(split=own_sides()[ids].tolist())
     else:
         # Both languages of a recipe of the own corpus have one id, and so one split.
         keys = ids if cfg.own_data else text
@@ -147,51 +131,34 @@ def shown_recipes(cfg: Settings, folder: Path) -> list[Recipe]:
     """The recipes of a folder that people may see: of the course's own those of the training."""
     table, _ = load_recipes(folder)
     if cfg.own_data:
-        sides = pd.read_csv(OWN / MANIFEST, dtype=str).set_index("recipe_id")["split"]
-        table = table[table["recipe_id"].map(sides) == "train"]
+        table = table[table["recipe_id"].map(own_sides()) == "train"]
     return recipes_of(table)
 
 
-def saved_recipes(cfg: Settings, name: str) -> dict[frozenset, str]:
-    """The recipes of a saved split by their content (`content`), each with its title.
-
-    A recipe may stand in several rows, piece by piece: what they teach together is its content.
-    """
-    taught, titles = {}, {}
-    for number, row in enumerate(saved_rows(cfg, name)):
-        key = row.get("recipe_id", number)
-        lines = content(row["messages"][-1]["content"])
-        taught[key] = taught.get(key, frozenset()) | lines
-        titles[key] = row["title"]
-    return {whole: titles[key] for key, whole in taught.items()}
-
-
-def content(text: str) -> frozenset[str]:
+def content(chat: list[dict]) -> frozenset[str]:
     """The lines of an answer without their numbers: what it teaches, in whatever order."""
-    return frozenset(re.sub(r"^\d+a?\. ", "", line) for line in text.splitlines() if line)
+    lines = chat[-1]["content"].splitlines()
+    return frozenset(re.sub(r"^\d+a?\. ", "", line) for line in lines if line)
 
 
-def require_disjoint(cfg: Settings) -> None:
-    """Raise CourseError when a recipe stands in two of the saved splits."""
-    parts = {name: saved_recipes(cfg, name) for name in NAMES}
-    # By content, not by id: the same recipe under two ids is still a leak.
-    for one, other in combinations(NAMES, 2):
-        if both := sorted(parts[one].keys() & parts[other].keys()):
-            told = {"n": len(both), "first": parts[one][both[0]]}
-            raise CourseError(sentence("in_two_splits", one=one, other=other, **told))
-
-
-def require_held_out(cfg: Settings, chats: Iterable[list[dict]]) -> None:
-    """Raise CourseError when a chat to train on has the answer of a saved test recipe."""
-    test = saved_recipes(cfg, "test")
-    # By what they teach, so it does not matter where the rows come from or how they ask. Changed
-    # steps of a test recipe are a part of it.
-    taught = [content(chat[-1]["content"]) for chat in chats]
-    # A line alone ("Serve.") stands in many recipes; a title with its first step in one.
-    several = [some for some in taught if len(some) > 1]
-    known = [test[whole] for some in several for whole in test if some <= whole]
+def require_held_out(
+    cfg: Settings, chats: Iterable[list[dict]], one: str = "train", other: str = "test"
+) -> None:
+    """Raise CourseError when a chat, of the split `one`, has the answer of a recipe in `other`."""
+    # A recipe may stand in several rows, piece by piece: what they teach together is its content.
+    held_out = defaultdict(frozenset)
+    for row in saved_rows(cfg, other):
+        held_out[row["recipe_id"], row["title"]] |= content(row["messages"])
+    known = []
+    # By what they teach, so it does not matter where the rows come from or how they ask, nor under
+    # which id. Changed steps of a recipe are a part of it.
+    for some in map(content, chats):
+        # A line alone ("Serve.") stands in many recipes; a title with its first step in one.
+        if len(some) > 1:
+            known += [title for (_, title), whole in held_out.items() if some <= whole]
     if known:
-        raise CourseError(sentence("test_recipes", n=len(known), first=known[0]))
+        told = {"one": one, "other": other, "n": len(known), "first": known[0]}
+        raise CourseError(sentence("in_two_splits", **told))
 
 
 def read_split(cfg: Settings, name: str):
@@ -202,10 +169,13 @@ def read_split(cfg: Settings, name: str):
     recipe.
     Raises MissingStep when lesson 02 has not run, CourseError when a recipe is in two splits.
     """
-    if not split_file(cfg, name).is_file():
-        raise MissingStep(sentence("no_split", name=name, key=cfg.key))
-    require_disjoint(cfg)
     # Imported here, so that others who use this module need not wait for it.
     from datasets import Dataset
 
-    return Dataset.from_list(saved_rows(cfg, name))
+    rows = saved_rows(cfg, name)
+    if not rows:
+        raise MissingStep(sentence("no_split", name=name, key=cfg.key))
+    for one, other in combinations(NAMES, 2):
+        chats = [row["messages"] for row in saved_rows(cfg, one)]
+        require_held_out(cfg, chats, one, other)
+    return Dataset.from_list(rows)

@@ -22,11 +22,11 @@ import pandas as pd
 import peft
 import torch
 import transformers as tf
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCardData
 from transformers import Trainer
 
 from . import files, models, prompts, splits
-from .course import Steps
+from .course import progress_bar
 from .files import CourseError, LabelMaskError, sentence
 from .memory import free
 from .planner import check_fits
@@ -39,15 +39,15 @@ from .settings import PACKAGED_NAME, Settings
 class ChatDataset(torch.utils.data.Dataset):
     """Encoded chats of at most `max_length` tokens; what is longer goes to `too_long`, never cut.
 
-    A chat is a list of messages whose last one is the answer to learn, or whatever `encode` takes:
-    `encode(chat, tokenizer)` returns an `Encoded` row; LabelMaskError is raised for a row that
-    would teach the wrong thing. `rows[i]` was made of `chats[i]`.
+    A chat is a list of messages whose last one is the answer to learn. `rows[i]` is an
+    `prompts.Encoded` and was made of `chats[i]`. Raises LabelMaskError for a row that would teach
+    the wrong thing.
     """
 
-    def __init__(self, chats, tokenizer, max_length, encode=prompts.encode):
+    def __init__(self, chats, tokenizer, max_length):
         self.chats, self.rows, self.too_long = [], [], []
         for chat in chats:
-            row = encode(chat, tokenizer)
+            row = prompts.encode(chat, tokenizer)
             # Cut, a long row would lose its end token, and the model would not learn to stop.
             if len(row) > max_length:
                 self.too_long.append(chat)
@@ -234,13 +234,13 @@ class HowFar(tf.TrainerCallback):
     """Tells how many steps of a training are done, and how long the others take."""
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.steps = Steps(state.max_steps, state.global_step)
+        self.bar = progress_bar(state.max_steps, state.global_step)
 
     def on_step_end(self, args, state, control, **kwargs):
-        self.steps.at(state.global_step)
+        self.bar.update()
 
     def on_train_end(self, args, state, control, **kwargs):
-        self.steps.end()
+        self.bar.close()
 
 
 # The training itself.
@@ -367,34 +367,32 @@ def fingerprint(cfg: Settings, train: ChatDataset, validation: ChatDataset, *con
     rows = [[[row.input_ids, row.labels] for row in part.rows] for part in (train, validation)]
     # Display language and device name teach the model nothing. What the model card leaves out is
     # added: the base model's full path, the kind of device, and lesson 02's rows.
-    settings = {k: v for k, v in cfg.as_dict().items() if k not in ("language", "device")}
+    settings = cfg.as_dict()
+    del settings["language"], settings["device"]
     settings |= {"base": cfg.base_model, "kind": cfg.device.kind, "saved": models.rows_hash(cfg)}
     shown = []
     for config in configs:
         # The output folder differs from machine to machine and changes no result.
         values = config.to_dict() | {"output_dir": ""}
         # A set, such as PEFT's target modules, has another order in every process.
-        sets = {name: sorted(value) for name, value in values.items() if isinstance(value, set)}
-        shown.append({name: str(value) for name, value in (values | sets).items()})
+        shown.append({k: str(sorted(v) if isinstance(v, set) else v) for k, v in values.items()})
     return files.cache_key(rows, settings, VERSIONS, shown)
 
 
 def finished(folder: Path, mark: str) -> dict | None:
     """Summary of the training with this fingerprint whose adapter is in `folder`, or None."""
-    if models.torn(folder) or not (folder / "training.json").is_file():
-        return None  # it is trained again, as where nothing is there
-    summary = files.read_json(folder / "training.json")
+    # Where there is none that is whole, it is trained again.
+    summary = models.noted(folder)
     return summary if summary.get("fingerprint") == mark else None
 
 
 def resume(output: Path, mark: str, fresh: bool = False) -> str | None:
     """The checkpoint in `output` for `trainer.train(resume_from_checkpoint=...)`, or None.
 
-    The newest one that loads, of the training with this fingerprint: those of another training are
-    removed, and with `fresh` this one's too (resumed from its own last one it would take no step).
-    A run killed while saving leaves a truncated folder, and Trainer would crash on it: it is
-    renamed to `broken-...` and named on standard output. `weights_only=True` runs no code: a
-    checkpoint may come from somebody else.
+    The newest one that is whole, of the training with this fingerprint: those of another training
+    are removed, and with `fresh` this one's too (resumed from its own last one it would take no
+    step). A run killed while saving leaves a part of a folder, and Trainer would crash on it: it is
+    renamed to `broken-...` and named on standard output.
     """
     # The folder belongs to one training at a time.
     note = output / "fingerprint.txt"
@@ -403,20 +401,14 @@ def resume(output: Path, mark: str, fresh: bool = False) -> str | None:
             shutil.rmtree(old)
     # Noted before the first step, so that a run killed later finds its own checkpoints.
     files.write_text(note, mark)
-    # From the newest one backwards, until one loads.
+    # From the newest one backwards, until one is whole: its state is written last.
     while last := tf.trainer_utils.get_last_checkpoint(output):
         folder = Path(last)
-        try:
-            files.read_json(folder / "trainer_state.json")  # written last: all the others are there
-            peft.load_peft_weights(last, device="cpu")
-            for part in folder.glob("*.pt*"):  # optimizer, scheduler, scaler, random states
-                with tf.trainer_pt_utils.safe_globals():
-                    torch.load(part, weights_only=True, map_location="cpu")
+        if (folder / "trainer_state.json").is_file() and not models.torn(folder):
             return last
-        except Exception as problem:  # a damaged file can raise nearly anything
-            # Under its new name it is not found again, and the loop goes on to the next older one.
-            folder.rename(folder.with_name(f"broken-{folder.name}-{int(time.time())}"))
-            print(f"checkpoint {folder.name} is broken and set aside: {problem}")
+        # Under its new name it is not found again, and the loop goes on to the next older one.
+        folder.rename(folder.with_name(f"broken-{folder.name}-{int(time.time())}"))
+        print(f"checkpoint {folder.name} is broken and set aside")
     return None
 
 
@@ -430,15 +422,13 @@ def run(trainer: Trainer, mark: str, fresh: bool = False) -> dict:
     began = int(checkpoint.rpartition("-")[2]) if checkpoint else 0
     tokens = trainer.train_dataset.tokens * state.epoch * (1 - began / state.global_step)
     # The guard's count is evidence: gradients still flowed after that many evaluations.
-    (guard,) = [c for c in trainer.callback_handler.callbacks if isinstance(c, GradientGuard)]
+    guard = trainer.pop_callback(GradientGuard)
     return {
         "fingerprint": mark,
         "steps": state.global_step,
-        "of": state.max_steps,
         "minutes": round(seconds / 60, 2),
-        "tokens_per_s": round(tokens / seconds, 1) if tokens else None,
+        "tokens_per_s": round(tokens / seconds, 1),
         "best_validation_loss": state.best_metric,
-        "best_step": state.best_global_step,
         "gradient_checks_after_evaluation": guard.checked_after_evaluation,
     }
 
@@ -449,35 +439,34 @@ def save(folder: Path, trainer, tokenizer, cfg: Settings, summary: dict, text=""
     `summary`: what `run` gave; `text`: what the card says before its table; `data`: name of the
     dataset that it learnt, the profile's recipes by default.
     """
-    # What people read: whose model it is, what it is for, how it was made.
-    base = models.base_folder(cfg)
-    if Path(base).is_dir():  # not where it lies on this machine
-        base = f"HuggingFaceTB/{PACKAGED_NAME}" if cfg.base_model == "packaged" else Path(base).name
+    # A base model is named, not where it lies on this machine.
+    told = cfg.as_dict() | {"data": data or cfg.data_name}
+    base = told["base_model"]
+    if base == "packaged":
+        base = f"HuggingFaceTB/{PACKAGED_NAME}"
     # The hub's name of a licence has no blanks: "CC0-1.0 (random weights)" is cc0-1.0.
     licence = cfg.licence.split(" (")[0].lower()
+    about = ModelCardData(
+        base_model=base,
+        library_name="peft",
+        license=licence,
+        language=cfg.data_language,
+    )
     # With the hash of lesson 02's rows, by which `require_adapter` finds an adapter out of date.
     summary |= {"versions": VERSIONS, "rows": models.rows_hash(cfg), "task": cfg.task}
-    table = pd.Series(cfg.as_dict() | summary, name="value").to_markdown()
+    table = pd.Series(told | summary, name="value").to_markdown()
+    history = [row for row in trainer.state.log_history if {"loss", "eval_loss"} & set(row)]
 
     def fill(new: Path) -> None:
-        # The adapter and its tokenizer, then what belongs beside them.
-        trainer.model.save_pretrained(new)
+        # The adapter, without a copy of embeddings, which are frozen; its tokenizer; and what
+        # belongs beside them. Our card takes the place of PEFT's.
+        trainer.model.peft_config["default"].base_model_name_or_path = base
+        trainer.model.save_pretrained(new, save_embedding_layers=False)
         tokenizer.save_pretrained(new)
-        # PEFT has noted where the base model lies on this machine; others need its name.
-        config = files.read_json(new / "adapter_config.json") | {"base_model_name_or_path": base}
-        files.write_json(new / "adapter_config.json", config)
         files.write_json(new / "training.json", summary)
-        history = [row for row in trainer.state.log_history if {"loss", "eval_loss"} & set(row)]
         files.write_json(new / "history.json", history)
-        # PEFT's card says what the hub asks for: base model, library, tags. Ours come on top.
-        card = ModelCard.load(new / "README.md")
-        card.data.base_model = base
-        card.data.license = "other" if " " in licence else licence
-        card.data.language, card.data.datasets = cfg.data_language, [data or cfg.data_name]
-        # PEFT's own tags name the base by its folder on this machine.
-        card.data.tags = ["lora", "qlora", "dapur-llm"]
-        card.text = f"\n# Adapter for {base}\n\n{text}\n\n{table}\n"
-        files.write_text(new / "README.md", str(card))
+        card = f"---\n{about}\n---\n\n# Adapter for {base}\n\n{text}\n\n{table}\n"
+        files.write_text(new / "README.md", card)
 
     # Filled beside its place and then renamed, so that no half adapter is ever found there.
     return files.write_folder(folder, fill)

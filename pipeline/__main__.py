@@ -154,4 +154,4 @@ def editions(out: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(app=app, name="python -m pipeline")
+    main(app=app)

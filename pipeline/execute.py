@@ -89,7 +89,7 @@ def run_notebook(
 
     `limit`: seconds for the notebook; one cell may take half of it. Never raises for what
     the notebook does. `watch(code_cell, seconds, gigabytes, steps)` is called a few times a
-    second; `steps` is what `helpers.course.Steps` tells of a long cell, or None.
+    second; `steps` is the bar that `helpers.course.progress_bar` draws of a long cell, or "".
     Ctrl-C ends the kernel and gives the status "interrupted".
     """
     # All that the notebook leaves lies in the run's folder, under names that begin with its own.
@@ -110,7 +110,7 @@ def run_notebook(
             used = [round(size / 1e9, 2) for size in (memory, ask_driver()[1])]
             before = outcome.peaks.get(now["heading"], used)
             outcome.peaks[now["heading"]] = [max(pair) for pair in zip(before, used)]
-            watch(now["code_cell"], seconds, used[0], read_kept(steps))
+            watch(now["code_cell"], seconds, used[0], last_line(steps))
             outcome.status = "timeout" if seconds > limit else ""
             time.sleep(POLL)
     except KeyboardInterrupt:
@@ -165,10 +165,17 @@ def judge_outcome(outcome: Outcome, code: int, state: dict, executed: list, cell
 
 
 def read_kept(path: Path) -> dict | None:
-    """What the child or a long cell wrote of itself; None where it tells nothing."""
-    with suppress(OSError):  # a cell's steps go when the next one begins
+    """What the child wrote of itself; None where it tells nothing."""
+    with suppress(OSError):
         return read_json(path)
     return None
+
+
+def last_line(path: Path) -> str:
+    """The bar that a long cell has drawn last; each begins with a carriage return."""
+    with suppress(OSError):
+        return path.read_text(encoding="utf-8", errors="replace").split("\r")[-1].strip()
+    return ""
 
 
 def read_cells(notebook: Path) -> list:
@@ -236,8 +243,8 @@ def main(job: dict) -> int:
 
     def cell_starts(cell, cell_index: int) -> None:
         # Written before the cell begins, so that a cell that hangs can be named; what the cell
-        # before told of its steps is over.
-        Path(job["steps"]).unlink(missing_ok=True)
+        # before told of its steps is over. Emptied: Windows removes no file that is open.
+        Path(job["steps"]).write_text("")
         state["cell"] = cell.get("id")
         write_json(job["state"], state)
 

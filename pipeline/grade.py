@@ -10,7 +10,7 @@ import nbformat
 import pandas as pd
 
 from helpers.course import SIGNS
-from helpers.files import UsageError, first_line
+from helpers.files import UsageError
 
 from .lint import exercise_names
 from .publish import code_cells, notebook_files, read_notebook
@@ -49,7 +49,7 @@ def write_marks(folder: Path, out: Path) -> Path:
         try:
             row |= exercise_states(nbformat.read(path, 4))
         except Exception as problem:  # whatever somebody hands in, the others want their marks
-            row["note"] = f"unreadable: {path.name}, {first_line(problem)[:80]}"
+            row["note"] = f"unreadable: {path.name}, {problem!r:.80}"
         rows.append(row)
     if not rows:
         raise UsageError(f"{folder}: no notebooks; expected {folder.name}/<learner>/NN_*.ipynb")

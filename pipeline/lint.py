@@ -15,7 +15,7 @@ from IPython.core.inputtransformer2 import TransformerManager
 from markdown_it import MarkdownIt
 from nbformat.v4 import new_code_cell
 
-from helpers.course import NOTEBOOKS
+from helpers.show import NOTEBOOKS
 
 from .publish import bootstrap_source, code_cells, tags
 

@@ -12,17 +12,16 @@ from pathlib import Path
 import nbformat
 
 from helpers import settings
-from helpers.course import NOTEBOOKS
 from helpers.files import (
     CourseError,
     UsageError,
-    first_line,
     read_json,
     write_folder,
     write_json,
     write_text,
 )
 from helpers.settings import ROOT
+from helpers.show import NOTEBOOKS
 
 # Where the course lives on the web; bootstrap cells and links take it from this one file.
 REPOSITORY = (ROOT / "helpers" / "repository.txt").read_text(encoding="utf-8").strip()
@@ -40,7 +39,7 @@ def read_notebook(path: Path):
     try:
         return nbformat.read(path, 4)
     except (OSError, ValueError, nbformat.ValidationError) as problem:
-        raise UsageError(f"{path} is not a notebook: {first_line(problem)[:120]}") from None
+        raise UsageError(f"{path} is not a notebook: {problem!r:.120}") from None
 
 
 def write_notebook(nb, path: Path) -> None:

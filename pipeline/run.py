@@ -19,7 +19,7 @@ import typer
 from pydantic import TypeAdapter
 
 from helpers.files import CourseError, UsageError, printable, read_json, write_json, write_text
-from helpers.settings import ROOT, Settings, torch_cuda_build
+from helpers.settings import ROOT, Settings
 
 from . import gates
 from .doctor import room_to_write, versions
@@ -183,8 +183,7 @@ def run_all(cfg, lessons, folder: Path, values: dict, notebooks: Path, line) -> 
             if EVERY - seconds % EVERY < POLL:
                 text = f"{name}: code cell {cell}"
                 if steps:
-                    left = clock(steps["left"])
-                    text += f", step {steps['step']} of {steps['of']}, {left} left in it"
+                    text += f", {steps}"
                 line(f"{text} · {clock(seconds)} of {about} · {memory:.1f} GB")
 
         # The notebook in a process of its own, with the run's options and what --set chose.
@@ -209,11 +208,12 @@ def judge_run(cfg: Settings, lessons, outcomes, table: list[dict], folder: Path)
     """The gates; returns the summary of the run, and the metrics of all notebooks, written down."""
     # Numbers that the lessons recorded, and one that no lesson can know: its peak memory.
     metrics, passed = [], {done.name for done in outcomes if done.status == "passed"}
+    installed = versions()
     for item, done in zip(lessons, outcomes):
         metrics += recorded_metrics(folder, done.name)
         # The figures in course.toml were measured with a torch for the CPU, which takes less.
         usual = item.get("memory", {}).get(cfg.profile)
-        if done.name in passed and usual and not torch_cuda_build():
+        if done.name in passed and usual and installed["torch"].endswith("+cpu"):
             for name, value, unit in (
                 ("peak_memory_gb", done.peak_memory_gb, "GB"),
                 ("memory_over_measured", done.peak_memory_gb / usual, "times"),
@@ -237,8 +237,8 @@ def judge_run(cfg: Settings, lessons, outcomes, table: list[dict], folder: Path)
         "key": cfg.key,
         "smoke": cfg.smoke,
         "settings": cfg.as_dict(),
-        "versions": versions(),
-        "device": asdict(cfg.device) | {"driver": ask_driver()[0], "cuda": torch_cuda_build()},
+        "versions": installed,
+        "device": asdict(cfg.device) | {"driver": ask_driver()[0]},
         "peak_memory_gb": max(done.peak_memory_gb for done in outcomes),
         "notebooks": [asdict(done) for done in outcomes],
         "gates": verdicts,

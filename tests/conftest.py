@@ -123,7 +123,6 @@ def as_it_was():
         # What was asked of the machine may have been asked of a pretended one.
         settings = sys.modules["helpers.settings"]
         settings.torch_refusal.cache_clear()
-        settings.fast_bf16.cache_clear()
 
 
 @pytest.fixture(scope="session")

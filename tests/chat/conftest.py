@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from helpers import kitchen, show
+from helpers import kitchen, prompts, show
 from helpers.chat import Conversation
 from helpers.pairs import Pair
 from helpers.recipes import Recipe
@@ -36,25 +36,33 @@ TOFU = Recipe(
 )
 
 
+FACTS = {"tokens": 7, "ended": True}
+
+
 def echo(chat, stop, **options):
-    """Answers with the question; reports its tokens as a model does."""
+    """Answers with the question."""
     yield chat[-1]["content"]
-    return {"tokens": 7, "ended": True}
 
 
 class FakeBot:
     """`chat.Bot`'s interface over a function; one token a word, three for each message."""
 
+    system, tuned = prompts.SYSTEM["id-en"], True
     models, kitchen = ("base", "tuned"), kitchen.Kitchen([SUP, TAHU], "id", [SOUP, TOFU])
     teller = Translator([Pair(SUP, SOUP), Pair(TAHU, TOFU)], "id-en")
 
-    def __init__(self, stream, limit, language="id"):
-        self.stream, self.limit = stream, limit
+    def __init__(self, write, limit, language="id"):
+        self.write, self.limit = write, limit
         told = {"task": "id-en", "data_language": "id", "language": language, "max_length": 200}
         self.cfg = SimpleNamespace(**told, max_new_tokens=100)
 
-    def count(self, chat):
-        return sum(3 + len(message["content"].split()) for message in chat)
+    def prompt(self, chat):
+        return [0] * sum(3 + len(message["content"].split()) for message in chat)
+
+    def stream(self, chat, stop, **options):
+        """What the function writes; its tokens, as a model reports them."""
+        yield from self.write(chat, stop, **options)
+        return FACTS
 
 
 @pytest.fixture

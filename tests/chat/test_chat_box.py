@@ -37,7 +37,7 @@ def test_questions_answers_and_notes_are_text_and_never_markup(box):
     write(box, "<img src=x onerror=alert(1)>")
     assert box.typed.value == "" and box.log.value.count("&lt;img src=x") == 2
     assert "<img" not in box.log.value and "7 token" in box.status.value
-    box.box_talk.bot.stream = lambda *given, **options: 1 / 0  # its error is told, escaped as well
+    box.box_talk.bot.write = lambda *given, **options: 1 / 0  # its error is told, escaped as well
     write(box, "lagi")
     assert box.typed.value == "lagi" and "division" in box.status.value
     assert len(box.box_talk.turns) == 1
@@ -56,7 +56,7 @@ def test_stop_ends_an_answer_and_enter_sends(box):
         while not stop.is_set():
             yield "x "
 
-    box.box_talk.bot.stream = endless
+    box.box_talk.bot.write = endless
     box.typed.value = "halo"
     box.typed._handle_custom_msg({"event": "submit"}, [])
     deadline = time.monotonic() + 10

@@ -55,28 +55,28 @@ def test_the_bot_gets_the_options_and_each_question_its_own_seed(conversation):
         seen.append(options)
         yield "ya"
 
-    talk = conversation(stream, model="base", temperature=0.7, top_p=0.5)
+    talk = conversation(stream, model="base", temperature=0.7, top_p=0.5, top_k=3)
     talk.say("a")
     talk.model = "tuned"
     talk.say("a")
-    first = {"model": "base", "temperature": 0.7, "top_p": 0.5, "top_k": 0}
+    first = {"model": "base", "temperature": 0.7, "top_p": 0.5, "top_k": 3}
     first |= {"max_new_tokens": 20, "seed": 5}
     assert seen == [first, first | {"seed": 6, "model": "tuned"}]
     assert [turn.model for turn in talk.turns] == ["base", "tuned"]
 
 
 @hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(st.integers(1, 30), max_size=12), st.integers(1, 40), st.integers(20, 400))
+@given(st.lists(st.integers(1, 30), max_size=12), st.integers(1, 40), st.integers(20, 300))
 def test_history_is_the_longest_whole_suffix_that_fits(conversation, lengths, newest, window):
     talk = conversation(window=window, limit=300)
     talk.turns = [chat.Turn("t " * n, "tuned", answer="j " * n) for n in lengths]
-    question, room = "q " * newest, min(window, 300) - talk.answer_tokens
+    question, room = "q " * newest, window - talk.answer_tokens
     sent, kept = talk.fit(question)
     assert sent == talk.messages(question, talk.turns[len(lengths) - kept :])
-    assert kept == 0 or talk.bot.count(sent) <= room
+    assert kept == 0 or len(talk.bot.prompt(sent)) <= room
     if kept < len(lengths):
         longer = talk.messages(question, talk.turns[len(lengths) - kept - 1 :])
-        assert talk.bot.count(longer) > room
+        assert len(talk.bot.prompt(longer)) > room
 
 
 def test_refusals_name_the_reason_and_change_nothing(conversation):
@@ -88,13 +88,6 @@ def test_refusals_name_the_reason_and_change_nothing(conversation):
             talk.say(message)
         assert talk.turns == before
     assert talk.say("masih bisa") == "masih bisa"
-
-
-@pytest.mark.parametrize("message", ["<img src=x onerror=alert(1)> & <b>", "\ud800 setengah 🍜"])
-def test_odd_text_stays_text(conversation, message):
-    talk = conversation()
-    talk.say(message)
-    assert talk.turns[0].question == message.encode("utf-8", "replace").decode()
 
 
 def test_stop_from_another_thread_keeps_what_is_written(conversation):
@@ -124,7 +117,7 @@ def test_an_answer_that_breaks_off_leaves_the_history_as_it_was(conversation, by
 
     talk = conversation()
     talk.say("a")
-    echo, talk.bot.stream = talk.bot.stream, broken
+    echo, talk.bot.write = talk.bot.write, broken
     pieces = talk.reply("b")
     next(pieces)
     if by == "an error":
@@ -132,7 +125,7 @@ def test_an_answer_that_breaks_off_leaves_the_history_as_it_was(conversation, by
             next(pieces)
     else:
         pieces.close()
-    talk.bot.stream = echo
+    talk.bot.write = echo
     assert closed and talk.say("c") == "c"
     assert [turn.question for turn in talk.turns] == ["a", "c"]
 
@@ -157,7 +150,6 @@ def tells(asked):
     def stream(messages, stop, **options):
         asked.append(messages)
         yield ENGLISH.get(messages[-1]["content"], "?")
-        return {"tokens": 7, "ended": True}
 
     return stream
 
@@ -174,7 +166,7 @@ def test_a_recipe_is_found_changed_by_rule_and_told_by_the_model_piece_by_piece(
     assert all(messages[1]["content"] in ENGLISH for messages in asked)
     assert turn.told.ingredients == ("500 g chicken", "2 stalks lemongrass", "3 candlenuts")
     assert "(Chicken Soup)" in turn.told.title and "2. Serve." in said
-    assert (turn.tokens, turn.ended, turn.remembered) == (14, True, 0)
+    assert (turn.tokens, turn.ended) == (14, True)
     talk.model = "base"
     assert talk.say("Halo") and asked[2][-1]["content"] == "Halo"
 
@@ -218,23 +210,21 @@ def test_a_stop_in_the_kitchen_ends_what_is_being_told(conversation, by):
     assert "Sup Ayam" in "".join(next(pieces) for _ in range(2))  # the model has begun
     if by == "its reader":
         pieces.close()
-        assert not talk.turns and not talk._writing.locked()
+        assert not talk.turns and talk._stop is None
     else:
         talk.stop()
-        assert "500 g chicken" in "".join(pieces) and talk.turns[0].stopped
-        assert [one.answer for one in talk.turns[0].tries] == ["awal "]
-        assert talk.turns[0].told.steps == ("awal …", "")
+        assert "chicken" not in "".join(pieces) and talk.turns[0].stopped
+        assert talk.turns[0].served and not talk.turns[0].told
 
 
 def test_typed_control_tokens_are_broken_up_and_nothing_else(cfg):
     bot = chat.Bot(cfg)
-    kinds = {"<think>": False, "<|im_end|>": True, "#": True, "<|im_end|>!": True}
+    kinds = {"<think>": False, "<|im_end|>": True, "</s>": True, "<|im_end|>!": True}
     added = {i: SimpleNamespace(content=c, special=s) for i, (c, s) in enumerate(kinds.items())}
-    bot.tokenizer = SimpleNamespace(added_tokens_decoder=added, all_special_tokens=["</s>"])
-    assert bot.specials == ["<|im_end|>!", "<|im_end|>", "</s>"]  # the longest first
-    messages = [{"role": "user", "content": "a<|im_end|>system </s> <|im_end|>! <b> <think> #"}]
+    bot.tokenizer = SimpleNamespace(added_tokens_decoder=added)
+    messages = [{"role": "user", "content": "a<|im_end|>system </s> <|im_end|>! <b> <think>"}]
     content = bot.escape(messages)[0]["content"]
-    assert content == "a< |im_end|>system < /s> < |im_end|>! <b> <think> #"
+    assert content == "a< |im_end|>system < /s> < |im_end|>! <b> <think>"
     assert messages[0]["content"].startswith("a<|im_end|>")  # the original is untouched
 
 
@@ -263,9 +253,10 @@ def test_two_conversations_with_one_bot_are_answered_one_after_the_other(cfg, mo
     bot, seen = chat.Bot(cfg), []
     bot.model = Switched()
 
-    def stream(model, tokenizer, messages, *asked, **options):
-        seen.append((model.on, messages[-1]["content"], options["max_new_tokens"]))
+    def stream(model, tokenizer, prompt, stop, **options):
+        seen.append((model.on, tokenizer.decode(prompt), options["max_new_tokens"]))
         yield "ya"
+        return {"tokens": 1, "ended": True}
 
     monkeypatch.setattr(generation, "stream", stream)
     base, tuned = (bot.conversation(model=model, plain=True) for model in bot.models)
@@ -278,7 +269,7 @@ def test_two_conversations_with_one_bot_are_answered_one_after_the_other(cfg, mo
     assert list(pieces) == []
     other.join(5)
     assert [on for on, *_ in seen] == [False, True] and bot.model.on
-    assert bot.tokenizer.eos_token not in seen[0][1]
+    assert f"a{bot.tokenizer.eos_token}" not in seen[0][1]
     assert tuned.turns[0].answer == "ya" and seen[1][2] == cfg.max_new_tokens
 
 
@@ -297,8 +288,7 @@ def test_an_untuned_model_answers_without_an_adapter_and_reads_history_to_its_li
     assert talk.window == bot.limit == 1024 > cfg.max_length
     assert not any(type(layer).__name__ == "Linear4bit" for layer in bot.model.modules())
     talk.say("Buatkan resep Soto Ayam. " * 20)
-    talk.say("Lagi.")
-    assert [turn.remembered for turn in talk.turns] == [0, 1]
+    assert talk.fit("Lagi.")[1] == 1
 
 
 def test_a_drawn_answer_follows_its_seed(cfg):

@@ -39,10 +39,6 @@ def test_a_line_keeps_its_amount_and_takes_the_form_of_a_twin(line, twin):
     assert TELLER.line(line) == twin
 
 
-def test_what_is_said_in_the_other_language_is_looked_up():
-    assert TELLER.heard("chicken soup with candlenuts") == "Sup Ayam, kemiri"
-
-
 def test_every_number_that_came_or_went_is_a_doubt():
     told = replace(SOUP, steps=("Boil the chicken for 9 minutes.", "Serve."))
     asked = replace(SUP, steps=("Rebus ayam 1/2 jam.", "Sajikan."))
@@ -90,15 +86,15 @@ def test_a_recipe_is_read_as_people_write_it(text, title, items, steps):
     [
         ("", "Tidak ada langkah"),
         ("Soto\nBahan:\n- 1 ekor ayam", "Tidak ada langkah"),
-        ("汤\n1. 把鸡肉煮熟。", "tidak dikenali"),
+        ("汤\n1. 把鸡肉煮熟。", "tidak tampak"),
         (
             "Soup\n1. Fry the garlic with the oil until golden.\n2. Add and serve.",
-            "sudah berbahasa",
+            "tidak tampak",
         ),
         ("kata " * 2000, "2000 kata"),
         (
             "Hacher les oignons et faire revenir dans la poêle chaude pendant dix minutes.",
-            "tidak dikenali",
+            "tidak tampak",
         ),
     ],
 )

@@ -98,7 +98,7 @@ def test_each_broken_machine_is_named_with_what_to_do(machine, broken, language)
 def test_the_command_ends_with_1_only_when_the_course_cannot_run(machine, capsys):
     def call(*words):
         with pytest.raises(SystemExit) as left:
-            commands.main(["doctor", *words], commands.app, "pipeline")
+            commands.main(["doctor", *words], commands.app)
         return left.value.code, capsys.readouterr().out
 
     unused_card(machine)

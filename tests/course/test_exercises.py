@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from helpers import course, planner, show
-from helpers.files import read_json
 
 RIGHT = ""
 BEST = {"copy": 1, "words": 16, "nearest": 38, "memory": 58, "ours": 66}
@@ -140,18 +139,11 @@ def test_no_answer_at_all_is_wrong_and_never_an_error(exercise, says):
     ("answer", "state"),
     [(..., "open"), (None, "open"), (5, "wrong"), ("x", "wrong"), (4, "correct")],
 )
-def test_only_in_strict_mode_a_missing_or_wrong_answer_raises(
-    answer, state, monkeypatch, tmp_path, capsys
+def test_a_missing_or_wrong_answer_stops_nothing_and_only_a_wrong_one_gets_a_hint(
+    answer, state, monkeypatch, capsys
 ):
     rule = {"right": "answer == 4", "hints": [{"id": "2 + 2", "en": "2 + 2"}]}
     monkeypatch.setitem(show.texts, "check", {"9.9": rule})
-    monkeypatch.setenv("DAPUR_EXERCISES", str(tmp_path / "states.json"))
-    monkeypatch.setenv("DAPUR_STRICT", "0")
-    assert course.check("9.9", answer) == state
+    course.check("9.9", answer)
+    assert course.status["9.9"] == state
     assert ("2 + 2" in capsys.readouterr().out) == (state == "wrong")
-    assert read_json(tmp_path / "states.json")["9.9"] == state
-    monkeypatch.setenv("DAPUR_STRICT", "1")
-    if state != "correct":
-        with pytest.raises(course.ExerciseNotPassed, match="9.9"):
-            course.check("9.9", answer)
-    course.status.pop("9.9")

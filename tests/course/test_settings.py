@@ -36,7 +36,7 @@ def machine(monkeypatch):
         "nvmlDeviceGetHandleByUUID": {"GPU-a1": 12, "GPU-b2": 24, "MIG-c3": 5}.__getitem__,
         "nvmlDeviceGetName": lambda card: "Kartu",
         "nvmlDeviceGetCudaComputeCapability": lambda card: (8, 6),
-        "nvmlDeviceGetMemoryInfo": lambda gb: types.SimpleNamespace(total=gb << 30, free=4 << 30),
+        "nvmlDeviceGetMemoryInfo": lambda gb: types.SimpleNamespace(total=gb << 30),
     }
 
     def find(chosen=None, fails=None, code="UNKNOWN", probe="pass"):
@@ -62,7 +62,7 @@ CHOSEN = [(None, 12), (" 1 , 0", 24), ("GPU-b2", 24), ("MIG-c3,0", 5)]
 @pytest.mark.parametrize("chosen, size", CHOSEN)
 def test_of_several_gpus_the_first_visible_one_counts(chosen, size, machine):
     found = machine(chosen)
-    assert (found.kind, found.memory_gb, found.free_gb, found.note) == ("cuda", size, 4, "")
+    assert (found.kind, found.memory_gb, found.note) == ("cuda", size, "")
     assert os.environ["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID", "torch counts as NVML does"
 
 
@@ -107,9 +107,6 @@ def test_the_largest_profile_that_the_hardware_holds_is_chosen(name, memory, pro
 @pytest.mark.parametrize("products, profile", [(True, "cpu"), (False, "cpu-plain")])
 def test_a_processor_without_bf16_products_practises_less_in_fp32(products, profile, monkeypatch):
     monkeypatch.setattr(settings, "bf16_products", lambda: products)
-    monkeypatch.setattr(
-        settings, "fast_bf16", lambda: not products
-    )  # a busy moment decides nothing
     monkeypatch.setattr(settings, "find_device", lambda: Device("cpu", "CPU", 16))
     cfg = settings.load("auto")
     assert cfg.profile == profile
@@ -119,29 +116,19 @@ def test_a_processor_without_bf16_products_practises_less_in_fp32(products, prof
 
 
 @pytest.mark.parametrize(
-    "listed, limit, products",
+    "listed, products",
     [
-        ("flags : sse2 avx2 avx512f avx512_bf16\n", "", True),
-        ("flags : sse2 avx2 amx_bf16 amx_tile\n", "", True),
-        ("Features : fp asimd bf16\n", "", True),
-        ("flags : sse2 avx2 avx512f\n", "", False),
-        ("flags : avx512_bf16\n", "AVX2", False),
+        ("flags : sse2 avx2 avx512f avx512_bf16\n", True),
+        ("flags : sse2 avx2 amx_bf16 amx_tile\n", True),
+        ("Features : fp asimd bf16\n", True),
+        ("flags : sse2 avx2 avx512f\n", False),
+        ("", False),
     ],
 )
-def test_what_a_processor_multiplies_is_what_linux_lists(listed, limit, products, monkeypatch):
-    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
-    monkeypatch.setattr(settings.Path, "is_file", lambda path: True)
-    monkeypatch.setattr(settings.Path, "read_text", lambda path, **how: listed)
+def test_what_a_processor_multiplies_is_what_linux_lists(listed, products, monkeypatch):
+    monkeypatch.setattr(settings.Path, "is_file", lambda path: bool(listed))
+    monkeypatch.setattr(settings.Path, "read_text", lambda path: listed)
     assert settings.bf16_products() is products
-
-
-def test_a_system_that_lists_nothing_is_timed(cfg, monkeypatch):
-    monkeypatch.setattr(settings.Path, "is_file", lambda path: False)
-    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
-    assert settings.bf16_products() is None
-    for fast, dtype in ((True, "bfloat16"), (False, "float32")):
-        monkeypatch.setattr(settings, "fast_bf16", lambda fast=fast: fast)
-        assert settings.dtype_name(replace(cfg, compute_dtype="auto")) == dtype
 
 
 def test_the_card_of_12_gb_trains_as_chef_ai_did():
@@ -154,11 +141,11 @@ def test_the_card_of_12_gb_trains_as_chef_ai_did():
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"profile": "cpuu"}, "Did you mean 'cpu'"),
+        ({"profile": "cpuu"}, "expected one of: auto, sanity, cpu"),
         ({"language": "de"}, "unknown language 'de'"),
         ({"task": "id-fr"}, "unknown task"),
-        ({"data_dir": "/no/such/folder"}, "is not a folder"),
-        ({"data_dir": settings.ROOT / "docs"}, "holds no .csv"),
+        ({"data_dir": "/no/such/folder"}, "is no folder"),
+        ({"data_dir": settings.ROOT / "docs"}, "holds a .csv"),
         ({"base_model": "./nowhere"}, "is no folder, not in the local cache"),
     ],
 )
@@ -171,13 +158,9 @@ def test_a_machine_that_is_too_small_is_told_before_anything_runs(monkeypatch):
     monkeypatch.setattr(settings, "find_device", lambda: Device("cpu", "CPU", 16))
     with pytest.raises(UsageError, match="needs a CUDA GPU with 12 GB"):
         settings.load("rtx3060")
-    monkeypatch.setattr(settings, "reachable", lambda name: True)
-    small, full = Device("cuda", "GTX 1650", 4), Device("cuda", "RTX 3060", 12, free_gb=3.5)
-    for device, told in ((small, "1650 has 4.0, 4.0 of"), (full, "3060 has 12.0, 3.5 of")):
-        monkeypatch.setattr(settings, "find_device", lambda device=device: device)
-        with pytest.raises(UsageError, match=f"made for a card of 12 GB, .* {told} them free"):
-            settings.load("rtx3060")
-    assert settings.load("rtx3060", base_model="packaged").base_model == "packaged"
+    monkeypatch.setattr(settings, "find_device", lambda: Device("cuda", "GTX 1650", 4))
+    with pytest.raises(UsageError, match="needs a CUDA GPU with 12 GB, found: GTX 1650, 4.0 GB"):
+        settings.load("rtx3060")
     for free, asked, fits in ((1.5, "", True), (1.4, "", False), (1.5, "1.6", False)):
         found = types.SimpleNamespace(available=free * 1e9, total=16e9)
         monkeypatch.setattr(settings.psutil, "virtual_memory", lambda found=found: found)
@@ -215,10 +198,9 @@ def test_reports_name_every_setting_but_no_path_of_this_machine(tmp_path):
 
 def test_an_unreachable_base_model_falls_back_to_the_packaged_one_and_says_so(monkeypatch):
     monkeypatch.setattr(settings, "find_device", lambda: Device("cuda", "RTX 3070", 7.8))
-    monkeypatch.setattr(settings, "reachable", lambda name: name == "packaged")
     cfg = settings.load("auto", "en")
     assert (cfg.profile, cfg.base_model) == ("gpu-8gb", "packaged")
-    automatic = "the automatic choice for RTX 3070 (8 GB)"
+    automatic = "RTX 3070 (8 GB), auto: gpu-8gb"
     assert cfg.reason == f"{automatic}; packaged takes the place of Qwen/Qwen3-1.7B"
     assert settings.load("gpu-8gb", "en").reason == cfg.reason, "however its name came"
 
@@ -248,7 +230,7 @@ def test_what_is_learnt_follows_the_languages_of_the_data(tmp_path):
     assert (own[2].recipes_dir, own[2].twins_dir) == (settings.OWN / "en", settings.OWN / "id")
     (tmp_path / "a.csv").write_text(HEAD + "Soto,ayam--garam,Rebus ayam dan garam sampai empuk.\n")
     cfg = settings.load("sanity", "en", data_dir=tmp_path)
-    assert (cfg.task, cfg.data_language) == ("recipe", "id") and "TASK=recipe" in cfg.reason
+    assert (cfg.task, cfg.data_language) == ("recipe", "id")
     with pytest.raises(UsageError, match="id/ and en/"):
         settings.load("sanity", "en", "id-en", data_dir=tmp_path)
 
@@ -256,14 +238,13 @@ def test_what_is_learnt_follows_the_languages_of_the_data(tmp_path):
 def test_files_come_by_name_and_an_unreadable_folder_is_no_silent_loss(tmp_path, monkeypatch):
     for name in ("b.csv", "a.csv", "c.CSV"):
         (tmp_path / name).write_text(HEAD)
-    (tmp_path / "gone.csv").symlink_to(tmp_path / "moved-away.csv")
     assert [path.name for path in settings.csv_files(tmp_path)] == ["a.csv", "b.csv", "c.CSV"]
 
     def walk(folder, onerror):
         onerror(PermissionError(13, "Permission denied", "x/closed"))
 
     monkeypatch.setattr(settings.os, "walk", walk)
-    with pytest.raises(settings.CourseError, match="x/closed cannot be read"):
+    with pytest.raises(PermissionError, match="x/closed"):
         settings.csv_files(tmp_path)
 
 
@@ -275,8 +256,8 @@ def test_a_lesson_begins_with_its_parameters_and_keeps_its_results(tmp_path, mon
     with pytest.raises(ValueError, match="finite"):
         course.record("broken", float("nan"))
     course.start_records("scratch")
-    found = (cfg.profile, cfg.language, cfg.task, cfg.seed, cfg.run_solutions)
-    assert found == ("sanity", "en", "en-id", 7, True)
+    found = (cfg.profile, cfg.language, cfg.task, cfg.seed)
+    assert found == ("sanity", "en", "en-id", 7)
     (row,) = read_json(cfg.artifacts / "results" / "00_start.json")
     assert (row["notebook"], row["name"], row["value"], row["n"]) == (
         "00_start",
@@ -303,10 +284,10 @@ class Hub(BaseHTTPRequestHandler):
 
 
 def asked(model, tmp_path, **environment):
-    """What `settings.reachable` says in a process of its own: the hub's settings are read once."""
+    """The base model taken, in a process of its own: the hub's settings are read once."""
     code = (
         "import sys\nfrom helpers import settings\n"
-        "try:\n    print(settings.reachable(sys.argv[1]))\n"
+        "try:\n    print(settings.base_model_for(None, sys.argv[1]))\n"
         "except settings.UsageError as problem:\n    print(problem)"
     )
     clean = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
@@ -324,7 +305,8 @@ def test_a_model_is_looked_for_in_the_hubs_cache_and_at_the_hub(tmp_path):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     there = {"HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}"}
-    words = {"cached": "True", "open": "True", "none": "False", "gated": "accept the licence"}
+    words = {"cached": "owner/cached", "open": "owner/open", "none": "packaged"}
+    words["gated"] = "accept the licence"
     for name, said in words.items():
         done = asked(f"owner/{name}", tmp_path, **there)
         assert said in done.stdout, (name, done.stdout, done.stderr)

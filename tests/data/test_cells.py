@@ -24,13 +24,13 @@ STEPS = ["Cuci ayam.", "Tumis bawang putih.", "Masukkan ayam dan garam."]
 
 
 def clean(ingredients="1 ayam--1 sdt garam", steps="Goreng.", title="Ayam Goreng"):
-    """(title, ingredients, steps, fixes, reason it was dropped) of one row."""
+    """(title, ingredients, steps, reason it was dropped) of one row."""
     row = {"title": title, "ingredients": ingredients, "steps": steps, "line": 2}
-    table, dropped, mended = clean_chunk(pd.DataFrame([row]))
+    table, dropped = clean_chunk(pd.DataFrame([row]))
     if dropped:
-        return None, [], [], mended, dropped[0]["reason"]
+        return None, [], [], dropped[0]["reason"]
     row = table.iloc[0]
-    return row["title"], row["ingredients"].split("\n"), row["steps"].split("\n"), mended, ""
+    return row["title"], row["ingredients"].split("\n"), row["steps"].split("\n"), ""
 
 
 FORMS = {
@@ -53,7 +53,7 @@ FORMS = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_forms_of_items(form):
-    _, ingredients, steps, _, reason = clean(FORMS[form](ITEMS), FORMS[form](STEPS))
+    _, ingredients, steps, reason = clean(FORMS[form](ITEMS), FORMS[form](STEPS))
     assert (ingredients, steps, reason) == (ITEMS, STEPS, "")
 
 
@@ -68,7 +68,6 @@ def test_forms_of_items(form):
         ("[__import__('os')]", ["[__import__('os')]"]),
         ('("opsional") 2 telur', ['("opsional") 2 telur']),
         ("[" * 5000, []),
-        ("['1 ayam'\n '1 sdt garam']", []),  # as NumPy does: Python would join them to one
         ("{'1 ayam', 'garam'}", []),  # a set has lost its order
         ("array(['1 ayam', 'garam'], dtype=object)", []),
     ],
@@ -121,8 +120,7 @@ def entries(text):
 
 @pytest.mark.parametrize("contact", entries(CONTACTS))
 def test_contact_data_is_scrubbed(contact):
-    _, _, steps, mended, _ = clean(steps=f"Goreng.--Info {contact}")
-    assert steps == ["Goreng.", "Info"] and mended["contact data removed"] == 1
+    assert clean(steps=f"Goreng.--Info {contact}")[2] == ["Goreng.", "Info"]
 
 
 @pytest.mark.parametrize("text", entries(ORDINARY))
@@ -132,20 +130,18 @@ def test_ordinary_text_is_no_contact(text):
 
 def test_an_address_ends_where_its_item_ends():
     told = "Lihat https://example.org/a--Goreng ayam.\\nTanya: ibu@example.org--Sajikan."
-    _, _, steps, mended, _ = clean(steps=told)
-    assert steps == ["Lihat", "Goreng ayam.", "Tanya:", "Sajikan."]  # what is left is no heading
-    assert mended == {"contact data removed": 1, "literal \\n split": 1}
+    # what is left is no heading
+    assert clean(steps=told)[2] == ["Lihat", "Goreng ayam.", "Tanya:", "Sajikan."]
 
 
 @pytest.mark.parametrize("cell, repaired", TABLES["mojibake_is_repaired"])
 def test_mojibake_is_repaired(cell, repaired):
-    _, ingredients, _, mended, _ = clean(f"1 telur--{cell}")
-    assert ingredients[1] == repaired and mended["broken characters repaired"] == 1
+    assert clean(f"1 telur--{cell}")[1][1] == repaired
 
 
 def test_whole_characters_are_left_alone():
-    _, ingredients, _, mended, _ = clean("Crème fraîche--CAFÉ “X”--Ânon--São")
-    assert ingredients == ["Crème fraîche", "CAFÉ “X”", "Ânon", "São"] and mended == {}
+    whole = ["Crème fraîche", "CAFÉ “X”", "Ânon", "São"]
+    assert clean("--".join(whole))[1] == whole
 
 
 CELLS = tomllib.loads(Path(__file__).with_name("cells.toml").read_text(encoding="utf-8"))
@@ -153,24 +149,21 @@ CELLS = tomllib.loads(Path(__file__).with_name("cells.toml").read_text(encoding=
 
 @pytest.mark.parametrize("row", CELLS["steps"])
 def test_what_people_report(row):
-    _, ingredients, steps, mended, reason = clean(**{row.get("column", "steps"): row["cell"]})
+    _, ingredients, steps, reason = clean(**{row.get("column", "steps"): row["cell"]})
     assert reason == row.get("reason", "")
     items = ingredients if "column" in row else steps
     assert reason or items == row.get("items", row["cell"].split("\n"))
-    assert reason or "items" in row or not mended
-    assert row.get("told", "") in ["", *mended]
 
 
 @pytest.mark.parametrize("row", CELLS["line"])
 def test_one_line_of_ingredients_is_cut_where_that_is_sure(row):
-    _, ingredients, _, mended, reason = clean(row["cell"])
+    _, ingredients, _, reason = clean(row["cell"])
     assert (reason, ingredients) == (row.get("reason", ""), row.get("items", []))
-    assert reason or mended["lines split at commas"] == 1
 
 
 def test_other_columns_are_cleaned_as_well():
     row = {"title": "Sup", "ingredients": "a--b", "steps": "c", "line": 2, "recipe_id": "#REF!"}
-    table, _, _ = clean_chunk(pd.DataFrame([row | {"category": "Sup &amp; <b>Soto</b>"}]))
+    table, _ = clean_chunk(pd.DataFrame([row | {"category": "Sup &amp; <b>Soto</b>"}]))
     assert table.loc[0, ["category", "recipe_id"]].tolist() == ["Sup & Soto", ""]
 
 
@@ -191,7 +184,7 @@ TRACES = re.compile("|".join(MACHINE["traces"]))
 @given(st.lists(DIRT, max_size=12).map("".join), st.sampled_from(MACHINE["errors"]))
 def test_nothing_of_a_machine_survives(text, error):
     title = clean(title=f"Sup {text}")[0]
-    _, ingredients, steps, _, _ = clean(f"a--b--{text}--1 sdt {error}", f"Aduk--{text}")
+    _, ingredients, steps, _ = clean(f"a--b--{text}--1 sdt {error}", f"Aduk--{text}")
     for line in [title or "", *ingredients, *steps]:
         assert not TRACES.search(line), line
         assert not {"Cc", "Cf", "Co"} & set(map(unicodedata.category, line)), line

@@ -6,17 +6,19 @@ import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse.csgraph import connected_components
 
 from helpers import splits
 from helpers.files import CourseError, MissingStep, write_text
 
 TABLES = tomllib.loads(Path(__file__).with_name("cases.toml").read_text(encoding="utf-8"))
 
-OTHER_DATA = SimpleNamespace(own_data=False, recipes_dir=Path("x/y"))
+OTHER_DATA = SimpleNamespace(own_data=False)
 WORDS = (
     "ayam bawang cabai garam gula jahe kunyit lada minyak santan "
     "serai tahu telur tempe udang air kecap jeruk kemiri ketumbar"
@@ -94,19 +96,12 @@ def test_a_group_that_bridges_goes_to_train():
     assert found[frozenset(["test", "validation"])] == {"train"}
 
 
-def test_similar_pairs_agree_with_every_pair_compared():
-    texts = splits.normalised(
-        table_of([(seed, changed) for seed in range(60) for changed in (0, 2, 4, 6, 8)])
-    ).tolist()
-    exact = {
-        (i, j)
-        for j in range(len(texts))
-        for i in range(j)
-        if jaccard(texts[i], texts[j]) >= splits.SIMILAR
-    }
-    found = splits.similar_pairs(texts)
-    assert len(exact) > 100 and {(i, j) for i, j, _ in found} == exact
-    assert all(value == pytest.approx(jaccard(texts[i], texts[j])) for i, j, value in found)
+def test_groups_are_those_of_every_pair_compared():
+    table = table_of([(seed, changed) for seed in range(60) for changed in (0, 2, 4, 6, 8)])
+    texts = splits.normalised(table)
+    alike = [[jaccard(one, other) >= splits.SIMILAR for one in texts] for other in texts]
+    assert sum(map(sum, alike)) > 500
+    assert list(splits.group(table)) == list(connected_components(np.array(alike))[1])
 
 
 def test_a_chain_is_one_group_though_its_ends_are_not_alike():
@@ -130,13 +125,14 @@ def test_the_hash_of_a_row_is_the_same_in_every_process():
     assert {text: splits.hashed_split(text) for text in known} == known
 
 
-def test_the_manifest_splits_our_own_corpus_alone(tmp_path):
+def test_the_manifest_splits_our_own_corpus_alone(tmp_path, monkeypatch):
     """A splits.csv beside the folder of other data is not about them."""
     table = table_of([(1, 0), (2, 0)])
     (tmp_path / splits.MANIFEST).write_text("recipe_id,split\nr-1-0,test\n", encoding="utf-8")
-    cfg = SimpleNamespace(own_data=True, recipes_dir=tmp_path / "id")
+    monkeypatch.setattr(splits, "OWN", tmp_path)
+    cfg = SimpleNamespace(own_data=True)
     assert list(splits.assign(table.head(1), cfg)["split"]) == ["test"]
-    with pytest.raises(CourseError, match="r-2-0"):
+    with pytest.raises(KeyError, match="r-2-0"):
         splits.assign(table, cfg)
     cfg.own_data = False
     hashed = [splits.hashed_split(text) for text in splits.normalised(table)]
@@ -165,11 +161,15 @@ def test_chat_jsonl_is_handed_over(tmp_path):
         splits.read_split(cfg, "train")
 
 
+def answer(text: str) -> dict:
+    return {"role": "assistant", "content": text}
+
+
 def saved_split(cfg, **parts):
     """Lines of lesson 02's files: each number is a recipe, told in the order of its request."""
     for name, numbers in parts.items():
         rows = [
-            {"title": f"Resep {n}", "messages": [{"role": "assistant", "content": text}]}
+            {"recipe_id": f"{name} {n}", "title": f"Resep {n}", "messages": [answer(text)]}
             for n in numbers
             for text in (f"Resep {n}\n- a{n}\n- b{n}", f"Resep {n}\n- b{n}\n- a{n}")
         ]
@@ -190,21 +190,19 @@ def test_a_recipe_in_two_saved_splits_is_refused(tmp_path, parts, message):
 
 def test_a_test_recipe_among_the_rows_to_train_on_is_refused(tmp_path):
     cfg = SimpleNamespace(artifacts=tmp_path, key="test")
-    splits.require_held_out(cfg, [[{"role": "assistant", "content": "x"}]])  # lesson 02 has not run
+    splits.require_held_out(cfg, [[answer("x")]])  # lesson 02 has not run
     saved_split(cfg, train=[1, 2], test=[4, 5])
-    known = [{"role": "user", "content": "?"}, {"role": "assistant"}]
 
     def chat(n):
-        return [known[0], known[1] | {"content": f"Resep {n}\n- b{n}\n- a{n}"}]
+        return [{"role": "user", "content": "?"}, answer(f"Resep {n}\n- b{n}\n- a{n}")]
 
     splits.require_held_out(cfg, map(chat, (1, 2, 3)))
-    with pytest.raises(CourseError, match="1 training rows are test recipes.*Resep 5"):
+    with pytest.raises(CourseError, match="1 rows of train .* in test.*Resep 5"):
         splits.require_held_out(cfg, map(chat, (1, 5, 3)))
 
 
 def test_changed_steps_of_a_test_recipe_are_a_part_of_it(tmp_path):
     cfg = SimpleNamespace(artifacts=tmp_path, key="test")
     saved_split(cfg, test=[4])
-    chat = [{"role": "assistant", "content": "Resep 4\n2a. - a4"}]
     with pytest.raises(CourseError, match="Resep 4"):
-        splits.require_held_out(cfg, [chat])
+        splits.require_held_out(cfg, [[answer("Resep 4\n2a. - a4")]])

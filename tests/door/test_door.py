@@ -94,7 +94,7 @@ def test_a_ban_holds_for_the_changed_recipe_too(both, door, food, ban):
 )
 def test_a_dish_is_found_by_the_words_of_its_name(door, message, title):
     found = door().ask(message)
-    assert title in found.recipe.title.lower() and found.served.by == "collection"
+    assert title in found.recipe.title.lower() and not found.served.task.changes
     assert "tidak ada di koleksi" not in found.answer
 
 
@@ -103,7 +103,7 @@ def test_what_is_missing_is_said_first_and_counted(door):
     assert found.answer.startswith(("Kamu masih perlu: ", "Tidak perlu membeli"))
     missing = ", ".join(found.served.missing)
     assert missing in found.answer.split("\n")[0]
-    assert found.as_dict()["missing"] == list(found.served.missing)
+    assert found.as_dict()["missing"] == found.served.missing
 
 
 def test_who_has_nothing_else_gets_what_needs_least_and_offers(door):
@@ -165,8 +165,6 @@ def test_amounts_are_for_as_many_as_eat(line, factor, new):
         "<script>1</script>",
         "🍗🍗🍗",
         "今日はいい天気ですね",
-        "ayam tanpa ayam",
-        "rendang, soto, opor, gudeg, rawon",
     ],
 )
 def test_what_cannot_be_cooked_by_is_answered_in_one_clear_sentence(door, message):
@@ -187,7 +185,6 @@ def test_a_message_is_plain_before_it_is_read():
 def test_the_kitchen_opens_without_a_training_and_serves_what_was_rated(tmp_path):
     cfg = settings.load("cpu", artifacts_root=tmp_path)
     kitchen = kitchens.open_kitchen(cfg)
-    assert [path.suffix for path in (tmp_path / "places").iterdir()] == [".npz"]
     items = pd.read_csv(settings.ROOT / "data" / "ratings" / "door" / "items.csv")
     ours = items[items["source"] == "ours"]
     found = (Door(kitchen).ask(request).recipe for request in ours["request"])

@@ -6,7 +6,7 @@ import threading
 import pytest
 import torch
 
-from helpers import generation, models
+from helpers import generation, models, prompts
 
 
 @pytest.fixture(scope="module")
@@ -71,12 +71,13 @@ def test_ended_is_true_only_where_the_model_wrote_its_end_token(cfg, tokenizer):
     assert [answer["text"] for answer in found] == words  # control tokens are no text
 
 
-def test_the_profiles_limits_and_the_temperature_reach_the_model(cfg):
+def test_the_profiles_limits_and_the_temperature_reach_the_model(cfg, tokenizer):
     now = dataclasses.replace(cfg, max_new_tokens=7, repetition_penalty=1.3)
     expected = {"max_new_tokens": 7, "repetition_penalty": 1.3}
-    assert generation.decoding(now) == expected | {"do_sample": False}
+    expected |= {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
+    assert generation.decoding(now, tokenizer) == expected | {"do_sample": False}
     drawn = {"do_sample": True, "temperature": 0.7, "top_p": 0.5, "top_k": 0}
-    assert generation.decoding(now, 0.7, top_p=0.5) == expected | drawn
+    assert generation.decoding(now, tokenizer, 0.7, top_p=0.5) == expected | drawn
 
 
 def collect(stream):
@@ -89,28 +90,29 @@ def collect(stream):
 
 
 def test_a_stream_writes_what_answers_give_and_stops_within_a_token(cfg, tokenizer, model):
-    chat, end = chats(1)[0], tokenizer.eos_token_id
+    chat, end, stop = chats(1)[0], tokenizer.eos_token_id, threading.Event()
+    greedy, prompt = generation.decoding(cfg, tokenizer), prompts.prompt_ids(chat, tokenizer)
     for options, ended in (({}, False), ({"forced_eos_token_id": end}, True)):
         options |= {"max_new_tokens": 12, "repetition_penalty": 1.3}
         (whole,) = generation.answers(model, tokenizer, [chat], cfg, **options)
-        text, facts = collect(generation.stream(model, tokenizer, chat, cfg, **options))
+        text, facts = collect(generation.stream(model, tokenizer, prompt, stop, **greedy | options))
         assert text == whole["text"] and facts == {"tokens": 12, "ended": ended}
-    stop = threading.Event()
     stop.set()
-    _, facts = collect(generation.stream(model, tokenizer, chat, cfg, stop, max_new_tokens=12))
+    _, facts = collect(generation.stream(model, tokenizer, prompt, stop, **greedy))
     assert facts == {"tokens": 1, "ended": False}
 
 
 def test_who_closes_a_stream_does_not_wait_for_the_rest_of_the_answer(cfg, tokenizer, model):
     computed, stop = [], threading.Event()
-    options = {"max_new_tokens": 700, "min_new_tokens": 700}
+    options = generation.decoding(cfg, tokenizer) | {"max_new_tokens": 700, "min_new_tokens": 700}
+    prompt = prompts.prompt_ids(chats(1)[0], tokenizer)
     with model.get_output_embeddings().register_forward_hook(lambda *_: computed.append(1)):
-        stream = generation.stream(model, tokenizer, chats(1)[0], cfg, stop, **options)
+        stream = generation.stream(model, tokenizer, prompt, stop, **options)
         next(stream)
         stream.close()
     assert 0 < len(computed) < 700 and not stop.is_set(), "nobody pressed Stop"
 
 
-def test_an_error_of_the_generating_thread_reaches_the_caller(cfg, tokenizer, model):
+def test_an_error_of_the_generating_thread_reaches_the_caller(tokenizer, model):
     with pytest.raises(ValueError):
-        list(generation.stream(model, tokenizer, chats(1)[0], cfg, max_new_tokens=-1))
+        list(generation.stream(model, tokenizer, [5], threading.Event(), max_new_tokens=-1))

@@ -52,8 +52,8 @@ def rows_of(part):
     [
         *rows_of("wrong"),
         (b"[" * 100_000 + b"]" * 100_000, "bad_json"),
-        (b'{"messages": "\xff"}', "bad_text"),
-        (json.dumps({"messages": [user("a \ud83d"), assistant("b")]}).encode(), "bad_text"),
+        (b'{"messages": "\xff"}', "bad_json"),
+        (json.dumps({"messages": [user("a \ud83d"), assistant("b")]}).encode(), "bad_json"),
     ],
 )
 def test_each_error_is_named_with_its_line_and_refuses_the_file(found, tmp_path, raw, kind):
@@ -74,7 +74,7 @@ def test_good_files_are_read_as_they_are(found, tmp_path):
     ]
     rows = [line(*chat) + b"\r" for chat in chats]
     assert found(rows[0], b"", b"\r", *rows[1:]) == []
-    assert found(b"\xef\xbb\xbf" + rows[0], *rows[1:]) == [(0, "bom")]  # told, and read
+    assert found(b"\xef\xbb\xbf" + rows[0], *rows[1:]) == []
     chats[2][0] = SYSTEM  # as a model is asked
     assert jsonl.read_chats(tmp_path / "chat.jsonl") == chats
     path = jsonl.write_chats(chats, tmp_path / "new" / "rows.jsonl")
@@ -88,18 +88,13 @@ def test_what_may_be_meant_that_way_is_told_and_read(found, tmp_path, tokenizer,
     assert len(jsonl.read_chats(tmp_path / "chat.jsonl", tokenizer)) == 4
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
-@pytest.mark.parametrize("text, kind", rows_of("form"))
-def test_a_file_in_another_form_is_refused_once(found, tmp_path, text, kind, encoding):
-    assert found(text.decode().encode(encoding)) == [(0, kind)]
-    with pytest.raises(CourseError, match=r"chat\.jsonl, line 0: .*errors: 1\)"):
-        jsonl.read_chats(tmp_path / "chat.jsonl")
-
-
-@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-32-be"])
-def test_a_file_in_another_encoding_is_refused_once(found, encoding):
-    text = line(user("Hi"), assistant("Hi.")).decode()
-    assert found(text.encode(encoding)) == [(0, "utf16")]
+@pytest.mark.parametrize(
+    "form", ["", "question,answer", "[\n{}\n]", "{\n}", '{"instruction": "Add"}']
+)
+def test_a_file_in_another_form_is_refused(found, form):
+    good = line(user("Hi"), assistant("Hi.")).decode()
+    assert jsonl.KINDS[found(form.encode())[0][1]]["error"]
+    assert found(good.encode("utf-16"))[0] == (1, "bad_json")
 
 
 def test_what_is_found_is_told_in_the_display_language(found, tmp_path):
@@ -112,12 +107,14 @@ def test_what_is_found_is_told_in_the_display_language(found, tmp_path):
 
 def test_what_is_in_the_training_file_is_an_error(found, tmp_path):
     known = [line(user(ask), assistant("?")) for ask in ASK]
-    (tmp_path / "train.jsonl").write_bytes(b"\n".join([*known, b"nothing"]))
+    (tmp_path / "train.jsonl").write_bytes(b"\n".join(known))
     asked = (ASK[0].upper(), ASK[2] + "!", "What?")
     rows = [line(user(ask), assistant(tell)) for ask, tell in zip(asked, TELL)]
     assert found(*rows, train=tmp_path / "train.jsonl") == [(1, "in_train")]
+    # one that cannot be read must not pass for one without copies
     (tmp_path / "train.jsonl").write_bytes(b"[" + known[0] + b"]")
-    assert found(*rows, train=tmp_path / "train.jsonl") == [(0, "json_array")]
+    with pytest.raises(CourseError, match=r"train\.jsonl, line 1: .*errors: 1\)"):
+        found(*rows, train=tmp_path / "train.jsonl")
 
 
 def test_with_a_tokenizer_a_row_must_fit_its_model(found, tokenizer):
@@ -138,17 +135,15 @@ def test_each_group_of_a_task_is_tested_and_no_question_twice(task, group, langu
     assert len(set(asked)) == len(asked)
 
 
-def test_a_row_ends_at_its_last_answer_without_weight_0(found, tokenizer, tmp_path):
-    """One with weight 0 before it is read, and not learnt."""
+def test_an_answer_with_weight_0_is_read_and_not_learnt(found, tokenizer, tmp_path):
     asked, bad = [SYSTEM | {"role": "developer"}, user("Hi")], assistant("Go.", weight=0)
-    first = [*asked, bad, user("Hi?"), assistant("Hi!")]
-    second = [*asked, assistant("Hi."), user("Hi?"), bad]
-    assert found(line(*first), line(*second), tokenizer=tokenizer) == []
+    chat = [*asked, bad, user("Hi?"), assistant("Hi!")]
+    assert found(line(*chat), tokenizer=tokenizer) == []
     chats = jsonl.read_chats(tmp_path / "chat.jsonl")
-    assert chats == [[SYSTEM, *first[1:]], [SYSTEM, *second[1:3]]]
-    for row, wanted in zip(training.ChatDataset(chats, tokenizer, 512), ("Hi!", "Hi.")):
-        learnt = [label for label in row["labels"] if label >= 0]
-        assert tokenizer.decode(learnt, skip_special_tokens=True) == wanted
+    assert chats == [[SYSTEM, *chat[1:]]]
+    (row,) = training.ChatDataset(chats, tokenizer, 512)
+    learnt = [label for label in row["labels"] if label >= 0]
+    assert tokenizer.decode(learnt, skip_special_tokens=True) == "Hi!"
 
 
 def test_a_training_refuses_weight_0_and_calls_that_its_template_leaves_out(tokenizer):

@@ -55,20 +55,13 @@ def test_what_must_be_declined_is_stopped_at_the_price_that_lesson_07_names(room
     assert stopped[must].mean() >= 0.85 and stopped[~must].mean() <= 0.4
 
 
-def test_a_written_question_finds_its_own_answer_and_phrasings_make_the_search_better(room, asked):
+def test_a_written_question_finds_its_own_answer_and_people_find_a_fitting_one(room, asked):
     language, library = room
     similar, ids = nearest(library, library.written["question"][::20])
     assert (ids[:, 0] == library.written["qa_id"][::20]).mean() >= 0.9 and similar.max() <= 1
     wanted = asked[(asked["split"] == "validation") & (asked["written"].str.len() > 0)]
     _, ids = nearest(library, wanted[language])
-    first = np.mean([one in fits for one, fits in zip(ids[:, 0], wanted["written"])])
-    alone = library.written.assign(wordings=library.written["question"])
-    vectors, index = medical.search_index(alone)
-    best = (vectors.transform(wanted[language]) @ index.T).toarray().argmax(axis=1)
-    plain = np.mean(
-        [one in fits for one, fits in zip(alone["qa_id"].iloc[best], wanted["written"])]
-    )
-    assert first >= 0.65 and first > plain + 0.05
+    assert np.mean([one in fits for one, fits in zip(ids[:, 0], wanted["written"])]) >= 0.65
 
 
 def test_the_similarities_are_those_at_which_answering_and_offering_pay(asked):
@@ -91,21 +84,19 @@ def test_three_titles_are_offered_when_unsure_and_a_number_picks_one(room):
     }[language]
     offer = library.reply(question)
     assert offer.kind == "offer" and len(offer.text.splitlines()) == 4
-    titles = library.offered["question"].tolist()
-    assert all(title in offer.text for title in titles)
-    assert titles[1] in library.reply("2").text
-    assert library.reply("2").kind == "short", "the titles are gone once one was picked"
+    titles = {number: row["question"] for number, row in library.offered.items()}
+    assert all(f"{number}. {title}" in offer.text for number, title in titles.items())
+    assert titles["2"] in library.reply("2").text
+    assert library.reply("2").kind == "unknown", "the titles are gone once one was picked"
     library.reply(question)
     urgent = library.reply("nyeri dada menjalar ke lengan")
-    assert urgent.kind == "emergency" and library.reply("1").kind == "short"
+    assert urgent.kind == "emergency" and library.reply("1").kind == "unknown"
 
 
 KINDS = {
-    "short": [" \n ", "pusing", "12 34", "\ud800", "obat"],
-    "long": ["x y " * 200],
     "emergency": ["exit nyeri dada", "kejang " * 200, "Ayah pingsan, obat apa? he can't breathe"],
     "decline": ["Berapa butir parasetamol yang boleh saya minum sehari?"],
-    "unknown": ["Siapa presiden pertama Indonesia?", "Gimana caranya, ya?"],
+    "unknown": ["Siapa presiden pertama Indonesia?", "Gimana caranya, ya?", "", "\ud800", "12 34"],
 }
 
 
@@ -115,7 +106,7 @@ def test_every_reply_says_what_it_is_and_emergencies_come_first(room, kind):
     if language == "id":
         for message in KINDS[kind]:
             reply = library.reply(message)
-            assert reply.kind == kind and reply.text, message
+            assert reply.kind == kind and "119" in reply.text, message
     assert medical.TEXTS["id"][kind] != medical.TEXTS["en"][kind]
 
 

@@ -79,10 +79,10 @@ def test_with_a_gpu_its_allocator_is_asked_and_without_one_the_process(card, mon
 
 
 def test_free_collects_cycles_and_leaves_what_a_variable_holds():
-    memory.free()  # what earlier tests of this process left behind
     held = [numpy.ones(100 * MB, dtype=numpy.uint8)]
     held.append(held)
-    assert memory.free() < 50 * MB and held[0][-1] == 1
+    memory.free()
+    assert held[0][-1] == 1
     before = memory.used_bytes()
     del held
     memory.free()
@@ -92,15 +92,16 @@ def test_free_collects_cycles_and_leaves_what_a_variable_holds():
 def test_of_a_gpu_unused_blocks_are_handed_back_and_the_largest_block_is_found(card):
     card.hold(100 * MB)
     card.cached = 700 * MB
-    assert memory.free() == 700 * MB
-    assert 0 <= 3 * 10**9 - memory.largest_allocation() < 2**20
+    memory.free()
+    assert card.cached == 0
+    assert 0 <= 3 * 10**9 - memory.largest_allocation() < 2**24
 
 
 def test_the_monitor_sees_a_peak_that_is_over_and_can_start_again():
     monitor = MemoryMonitor(interval=0.005)
     for _ in range(2):
         with monitor:
-            before = monitor.peak
+            before = memory.used_bytes()
             block = numpy.ones(200 * MB, dtype=numpy.uint8)
             while monitor.peak < before + 150 * MB:  # however busy the machine is
                 time.sleep(0.01)
@@ -120,7 +121,7 @@ def test_on_a_gpu_the_peak_is_the_allocator_s(card):
 @pytest.mark.parametrize(
     "code, output, told",
     [
-        (0, "0, Kartu, 8192, 1024, 7168, 7, 55\n1, Kartu, 8192, [N/A], 1, 1, 40\n", None),
+        (0, "index, memory.used [MiB]\n0, 1024\n1, [N/A]\n", None),
         (9, "NVIDIA-SMI has failed because it couldn't\ncommunicate\n", "couldn't communicate"),
     ],
 )
@@ -137,4 +138,4 @@ def test_nvidia_smi_is_read_and_a_driver_that_fails_is_one_clear_line(
             memory.gpus()
     else:
         first, second = memory.gpus()
-        assert (first["memory.total"], second["memory.used"]) == ("8192", "[N/A]")
+        assert (first["index"], second["memory.used [MiB]"]) == ("0", "[N/A]")

@@ -158,19 +158,12 @@ def test_every_profile_leaves_a_tenth_of_its_card(name, changes):
     assert 0.5 * card <= planner.plan(name, **changes).total_bytes <= 0.9 * card
 
 
-@pytest.mark.parametrize("name", ["batch", "length", "rank"])
-def test_a_recommendation_stops_exactly_at_the_border(name):
-    largest = planner.recommend("gpu-8gb", 8)[name]
-    fits, too_much = (planner.plan("gpu-8gb", **{name: largest + more}) for more in (0, 1))
-    assert fits.total_bytes <= 8 * planner.GIB < too_much.total_bytes
-
-
 def test_a_profile_that_cannot_fit_the_gpu_is_refused_with_advice():
     made = fake_cuda.settings_on_card("rtx3060")
     planner.check_fits(made)
     small = dataclasses.replace(made, device=settings.Device("cuda", "RTX 2060", 5.8, (7, 5)))
     planner.check_fits(dataclasses.replace(small, base_model="someone/else"))  # cannot be judged
-    with pytest.raises(UsageError, match="9.7 GiB by plan, RTX 2060 has 5.8 .*'batch': 0"):
+    with pytest.raises(UsageError, match="9.7 GiB by plan, RTX 2060 has 5.8 .*smaller batch"):
         planner.check_fits(small)
 
 
@@ -193,7 +186,7 @@ def test_on_a_processor_the_process_must_fit_what_is_free(cfg, monkeypatch, free
     memory = SimpleNamespace(available=free_gb * 1e9 - 0.5e9)
     monkeypatch.setattr(planner.psutil, "virtual_memory", lambda: memory)
     monkeypatch.setattr(planner, "used_bytes", lambda: 0.5e9)  # what the process holds counts
-    words = "needs [23][.]. GiB by plan, .* has 1.9 free. What would fit, .*Close other programs"
+    words = "needs [23][.]. GiB by plan, .* has 1.9 free. Close other programs"
     with contextlib.nullcontext() if fits else pytest.raises(UsageError, match=words):
         planner.check_fits(made)
 

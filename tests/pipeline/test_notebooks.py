@@ -117,7 +117,7 @@ def test_a_cell_that_is_no_python_is_named():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_lint_finds_nothing_in_the_lessons(name):
-    assert lint.lint_notebook(publish.read_notebook(course.NOTEBOOKS / f"{name}.ipynb"), name) == []
+    assert lint.lint_notebook(publish.read_notebook(show.NOTEBOOKS / f"{name}.ipynb"), name) == []
 
 
 @pytest.mark.parametrize("indonesian, english, same", TABLES["numbers_compare_across_notations"])
@@ -186,7 +186,7 @@ def executed(nb):
         cell.metadata.update(papermill={"duration": 1.0}, collapsed=False)
     nb.cells.insert(5, code('PROFILE = "cpu"', "injected-parameters"))
     site = Path(sys.prefix) / "lib" / "site-packages" / "torch" / "a.py"
-    switch, widget = {"text/html": show.switch_html("id")}, {publish._WIDGET: {}}
+    switch, widget = {"text/html": show.from_template("switch").data}, {publish._WIDGET: {}}
     nb.cells[-1].outputs = [
         new_output("stream", name="stdout", text="10%\r50%\r100%\n"),
         new_output("stream", name="stderr", text="\x1b[31mwarning\x1b[0m\n"),
@@ -290,7 +290,7 @@ def test_a_copy_is_made_once_without_outputs_and_its_links_lead_somewhere(tmp_pa
 
 
 def test_pages_of_a_language_hold_that_language_only(tmp_path, monkeypatch):
-    lesson = course.NOTEBOOKS / "00_start.ipynb"
+    lesson = show.NOTEBOOKS / "00_start.ipynb"
     monkeypatch.setattr(editions, "notebook_files", lambda: [lesson])
     assert editions.write_editions(tmp_path) == 3
     page = (tmp_path / "en" / "00_start.html").read_text(encoding="utf-8")

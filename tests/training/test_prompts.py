@@ -117,7 +117,7 @@ def test_one_beginning_token_or_one_a_turn_is_right_and_a_second_one_is_not(toke
     row, prompt = prompts.encode(chat, other), prompts.prompt_ids(chat[:-1], other)
     prompts.check_labels(row, chat, other)  # one at the start
     reply = [bos, *row.input_ids[len(prompt) :]]
-    twice = prompts.Encoded(prompt + reply, prompts.label_mask(prompt, reply))
+    twice = prompts.Encoded(prompt + reply, [prompts.IGNORE] * len(prompt) + reply)
     with pytest.raises(LabelMaskError, match="more than one beginning token"):
         prompts.check_labels(twice, chat, other)
     other.chat_template = "{{ bos_token }}" + models.CHATML  # the tokenizer's own comes with it
