@@ -40,8 +40,8 @@ class ChatDataset(torch.utils.data.Dataset):
     """Encoded chats of at most `max_length` tokens; what is longer goes to `too_long`, never cut.
 
     A chat is a list of messages whose last one is the answer to learn. `rows[i]` is an
-    `prompts.Encoded`, made of `chats[i]` by `encode`. Raises LabelMaskError for a row that would teach
-    the wrong thing.
+    `prompts.Encoded`, made of `chats[i]` by `encode`. Raises LabelMaskError for a row that would
+    teach the wrong thing.
     """
 
     def __init__(self, chats, tokenizer, max_length, encode=prompts.encode):
