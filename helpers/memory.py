@@ -20,7 +20,7 @@ from .files import CourseError
 def cuda():
     """torch.cuda if torch is loaded and sees a GPU, else None."""
     torch = sys.modules.get("torch")
-    return torch.cuda if torch is not None and torch.cuda.is_available() else None
+    return torch.cuda if torch and torch.cuda.is_available() else None
 
 
 def used_bytes() -> int:
