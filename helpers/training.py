@@ -61,7 +61,7 @@ class ChatDataset(torch.utils.data.Dataset):
         return len(self.rows)
 
     def __getitem__(self, i: int) -> dict[str, list[int]]:
-        return {"input_ids": self.rows[i].input_ids, "labels": self.rows[i].labels}
+        return dict(vars(self.rows[i]))  # input_ids and labels
 
     @property
     def tokens(self) -> int:
