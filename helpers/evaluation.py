@@ -91,17 +91,18 @@ def paired(ours, theirs, weights=1.0) -> tuple[float, float, float, float]:
 def share(hits) -> tuple[float, float, float]:
     """Share of true values and its 95 % Wilson interval (Wilson 1927): (share, low, high).
 
-    Raises ValueError for an empty list.
+    A missing value (NaN, None) is neither yes nor no and is left out. Raises ValueError for an
+    empty list.
     """
-    hits = list(map(bool, hits))
+    hits = pd.Series(hits).dropna().astype(bool)
     # Wilson's interval has a width even where all rows are hits: ten of ten proves no certainty.
-    found = binomtest(sum(hits), len(hits))
+    found = binomtest(hits.sum(), len(hits))
     return found.statistic, *map(float, found.proportion_ci(method="wilson"))
 
 
 def record_share(name: str, hits) -> None:
     """Record `share` as a number of the lesson, with its interval and its number of rows."""
-    hits = list(hits)
+    hits = pd.Series(hits).dropna()
     value, low, high = share(hits)
     record(name, value, "share", low=low, high=high, n=len(hits))
 
