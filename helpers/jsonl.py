@@ -81,7 +81,8 @@ def first_fault(raw: str, tokenizer=None) -> tuple[str, str]:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError) as problem:  # also UnicodeError
         return "bad_json", str(problem)
-    # Shape: an object with a list of messages, each with a role, a text, perhaps a weight.
+    # Shape: an object with a list of messages, each with a role, a text, perhaps a weight. No text
+    # holds a control token of the course's models; another tokenizer's are found below.
     for kind, shape in SHAPES.items():
         for wrong in shape.iter_errors(value):
             return kind, f"{wrong.json_path}: {wrong.message}"[:200]
@@ -92,10 +93,6 @@ def first_fault(raw: str, tokenizer=None) -> tuple[str, str]:
         return "role_order", roles
     if chat[-1].get("weight") == 0:
         return "nothing_learnt", "weight 0 on the last answer"
-    # A control token that somebody typed would be a real one: no training takes it. These are the
-    # course's models' own; another tokenizer's are found below, by the check of the training.
-    if marker := re.search(KINDS["control_marker"]["says"], str(chat)):
-        return "control_marker", marker[0]
     if tokenizer:
         # The check of the training itself has the last word.
         try:
