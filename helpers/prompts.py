@@ -19,11 +19,13 @@ from .recipes import Recipe, everyday, names
 
 IGNORE = -100  # the label that PyTorch's cross entropy skips
 
-SYSTEM = {  # by task; of one that writes recipes, by their language
+SYSTEM = {  # by task; of one that writes recipes, by their language; of lesson 08's bank by both
     "id-en": "Translate recipes into English.",
     "en-id": "Terjemahkan resep ke bahasa Indonesia.",
     "id": "Kamu koki Indonesia.",
     "en": "You are an Indonesian chef.",
+    "bank id": "Klasifikasi.",  # short on purpose: every row pays for it
+    "bank en": "Classify.",
 }
 HEADINGS = {"id": ("Bahan:", "Langkah:"), "en": ("Ingredients:", "Steps:")}
 
