@@ -232,7 +232,7 @@ class Cook(Conversation):
         turn.told = teller.finish(recipe, turn.tries)
         yield prompts.answer(turn.told, cfg.task[-2:])
         said = WORDED[cfg.language]
-        if notes := teller.told_doubts(teller.doubts(recipe, turn.told)):
+        if notes := teller.doubts(recipe, turn.told):
             yield said["look"] + " ".join(notes)
         yield said["by_model"]
 
