@@ -87,12 +87,11 @@ class Conversation:
         """The system message, some earlier turns, the question: input of the chat template."""
         # The order of the chat template: system first, then question and answer in turn, the new
         # question last.
-        chat = [{"role": "system", "content": self.bot.system}]
+        said = [("system", self.bot.system)]
         for turn in turns:
-            chat.append({"role": "user", "content": turn.question})
-            chat.append({"role": "assistant", "content": turn.answer})
-        chat.append({"role": "user", "content": question})
-        return chat
+            said += [("user", turn.question), ("assistant", turn.answer)]
+        said.append(("user", question))
+        return [{"role": role, "content": text} for role, text in said]
 
     def fit(self, question: str) -> tuple[list[dict], int]:
         """The messages to send, and how many earlier turns they hold.
@@ -187,7 +186,7 @@ class Cook(Conversation):
     def ask(self, message: str) -> tuple[Found, bool]:
         """What is found for a message, and whether the model is to tell it."""
         cfg, door = self.bot.cfg, self.door
-        wanted = re.sub(WORDED["other"], " ", message, flags=re.IGNORECASE)
+        wanted = re.sub(WORDED["other"], " ", message)
         tell = wanted != message or cfg.language == cfg.task[-2:]
         # "in English, please", said after a recipe, means that one.
         if tell and door.last and not re.search(r"\w", wanted):

@@ -116,6 +116,5 @@ def open_bot(cfg: Settings, plain: Bot | None = None) -> Bot:
     plain = plain or Bot(cfg)
     # With a GPU transformers is the faster one; only the packaged base came as a GGUF file; and
     # xllamacpp has no wheel for some platforms.
-    installed = importlib.util.find_spec("xllamacpp") is not None
     fits = cfg.device.kind == "cpu" and cfg.base_model == "packaged"
-    return GgufBot(plain) if installed and fits else plain
+    return GgufBot(plain) if fits and importlib.util.find_spec("xllamacpp") else plain
