@@ -101,10 +101,8 @@ class Conversation:
         if not question:
             raise UsageError(tr("Pesannya masih kosong.", "The message is empty."))
         # A turn without an answer, stopped before the first word, is not sent.
-        earlier = [turn for turn in self.turns if turn.answer]
-        # With all earlier turns, then with one less each time, the oldest first.
-        for first in range(len(earlier) + 1):
-            sent = earlier[first:]
+        sent = [turn for turn in self.turns if turn.answer]
+        while True:
             # Counted anew as a whole, template included: tokens of parts do not simply add up.
             chat = self.messages(question, sent)
             used = len(self.bot.prompt(chat))
@@ -113,7 +111,10 @@ class Conversation:
             room = (self.window if sent else self.bot.limit) - self.answer_tokens
             if used <= room:
                 return chat, len(sent)
-        raise UsageError(sentence("too_long", n=num(used, ","), most=num(room, ",")))
+            if not sent:
+                raise UsageError(sentence("too_long", n=num(used, ","), most=num(room, ",")))
+            # With all earlier turns, then with one less each time, the oldest first.
+            del sent[0]
 
     def reply(self, message: str) -> Generator:
         """Pieces of the answer as they come; whole, or stopped, it joins the history as a turn.

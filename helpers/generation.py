@@ -88,10 +88,9 @@ def answers(
             text = tokenizer.decode(row, skip_special_tokens=True)
             results[i] = {"text": text, "tokens": len(row), "ended": ended}
         # Told after each batch: a page of answers takes minutes on a CPU.
-        done = min(start + cfg.eval_batch, len(order))
         bar.update(len(chosen))
         if progress:
-            progress(done, len(order))
+            progress(bar.n, bar.total)
     bar.close()
     return results
 

@@ -79,8 +79,9 @@ def turns(history: list[dict]) -> list[Turn]:
     """What was said so far on a page: Gradio keeps a text, or a list of parts with one text."""
     found = []
     for message in history:
-        content = message["content"]
-        text = content if isinstance(content, str) else content[0]["text"]
+        text = message["content"]
+        if not isinstance(text, str):
+            text = text[0]["text"]
         if message["role"] == "user":
             found.append(Turn(text, "tuned"))
         else:
@@ -108,9 +109,14 @@ def create_app(bot: Bot, auth: tuple[str, str] | None = None) -> FastAPI:
     @app.get("/health")
     async def health() -> JSONResponse:
         """200 once the model answers, 503 before; what answers, where, in how much memory."""
-        facts = {"model": bot.models[-1], "base_model": bot.cfg.base_model, "engine": bot.engine}
-        # The resident set: model, engine and page together, but nothing that lies on a GPU.
-        facts |= {"device": bot.cfg.device.name, "ram_bytes": psutil.Process().memory_info().rss}
+        facts = {
+            "model": bot.models[-1],
+            "base_model": bot.cfg.base_model,
+            "engine": bot.engine,
+            "device": bot.cfg.device.name,
+            # The resident set: model, engine and page together, but nothing that lies on a GPU.
+            "ram_bytes": psutil.Process().memory_info().rss,
+        }
         return JSONResponse(state | facts, 200 if state["ready"] else 503)
 
     # The page is there at once and the model some seconds later; /health tells when.
