@@ -56,8 +56,13 @@ class Turn:
     def facts(self) -> str:
         """One line on the answer: how it ended, tokens, speed."""
         how = "stopped" if self.stopped else "ended" if self.ended else "cut_off"
-        speed, first = num(self.tokens_per_s, ".1f"), num(self.first_s, ".1f")
-        return sentence("turn", how=sentence(how), tokens=self.tokens, speed=speed, first=first)
+        return sentence(
+            "turn",
+            how=sentence(how),
+            tokens=self.tokens,
+            speed=num(self.tokens_per_s, ".1f"),
+            first=num(self.first_s, ".1f"),
+        )
 
 
 class Conversation:
@@ -75,7 +80,9 @@ class Conversation:
         self, bot: Bot, model="", window=0, answer_tokens=0, seed=None, turns=(), **drawing
     ):
         cfg = bot.cfg
-        self.bot, self.turns, self.drawing = bot, list(turns), drawing
+        self.bot = bot
+        self.turns = list(turns)
+        self.drawing = drawing
         self.model = model or bot.models[-1]
         # A training row was a single turn; a model that was not tuned here knows longer talks.
         self.window = window or (cfg.max_length if bot.tuned else bot.limit)
@@ -126,7 +133,8 @@ class Conversation:
         # Not waited for: whoever asks meanwhile is told so at once.
         if self._stop:
             raise UsageError(tr("Jawaban lain masih ditulis.", "Another answer is being written."))
-        self._stop, start = threading.Event(), time.perf_counter()
+        self._stop = threading.Event()
+        start = time.perf_counter()
         try:
             turn = Turn(message.strip(), self.model)
             chat, _ = self.fit(turn.question)
@@ -136,7 +144,8 @@ class Conversation:
                 turn.answer += piece
                 yield piece
             # Only a turn that came to its end is remembered.
-            turn.stopped, turn.seconds = self._stop.is_set(), time.perf_counter() - start
+            turn.stopped = self._stop.is_set()
+            turn.seconds = time.perf_counter() - start
             self.turns.append(turn)
         finally:
             self._stop = None
@@ -153,7 +162,8 @@ class Conversation:
             max_new_tokens=most or self.answer_tokens,
             **self.drawing,
         )
-        turn.tokens, turn.ended = found["tokens"], found["ended"]
+        turn.tokens = found["tokens"]
+        turn.ended = found["ended"]
 
     def say(self, message: str) -> str:
         """The whole answer at once."""
@@ -186,7 +196,8 @@ class Cook(Conversation):
 
     def ask(self, message: str) -> tuple[Found, bool]:
         """What is found for a message, and whether the model is to tell it."""
-        cfg, door = self.bot.cfg, self.door
+        cfg = self.bot.cfg
+        door = self.door
         wanted = re.sub(WORDED["other"], " ", message)
         tell = wanted != message or cfg.language == cfg.task[-2:]
         # "in English, please", said after a recipe, means that one.
@@ -218,7 +229,8 @@ class Cook(Conversation):
 
     def _told(self, turn: Turn, recipe: Recipe) -> Generator:
         """The recipe in the other language, by the model; then what a cook should look at."""
-        teller, cfg = self.bot.teller, self.bot.cfg
+        teller = self.bot.teller
+        cfg = self.bot.cfg
         for chat in teller.requests(recipe):
             one = Turn(chat[-1]["content"], turn.model)
             for piece in super()._pieces(one, chat, most_tokens(cfg)):
@@ -230,7 +242,7 @@ class Cook(Conversation):
             turn.tokens += one.tokens
             turn.tries.append(one.answer if one.ended else one.answer.rstrip() + CUT)
         turn.told = teller.finish(recipe, turn.tries)
-        yield prompts.answer(turn.told, cfg.task[-2:])
+        yield prompts.answer(turn.told, teller.written)
         said = WORDED[cfg.language]
         if notes := teller.doubts(recipe, turn.told):
             yield said["look"] + " ".join(notes)
@@ -249,7 +261,9 @@ class Bot:
     engine = "transformers"
 
     def __init__(self, cfg: Settings, tuned: bool = True):
-        self.cfg, self.tuned, self._one = cfg, tuned, threading.Lock()
+        self.cfg = cfg
+        self.tuned = tuned
+        self._one = threading.Lock()
         self.models = ("base", "tuned") if tuned else ("base",)
         self.system = prompts.SYSTEM[prompts.system_key(cfg)]
         # Whether recipes are found by rule and told by the model, or the model answers freely.

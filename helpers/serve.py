@@ -122,7 +122,8 @@ def create_app(bot: Bot, auth: tuple[str, str] | None = None) -> FastAPI:
     # The page is there at once and the model some seconds later; /health tells when.
     threading.Thread(target=load, daemon=True).start()
     # At most 32 questions wait in line.
-    queue, theme = page(bot).queue(max_size=32), gr.themes.Soft(**WORDED["theme"])
+    queue = page(bot).queue(max_size=32)
+    theme = gr.themes.Soft(**WORDED["theme"])
     return gr.mount_gradio_app(app, queue, "/", auth=auth, theme=theme, **WORDED["app"])
 
 

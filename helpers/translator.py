@@ -34,10 +34,12 @@ class Translator:
     """What the twins of the training know of lists, and the messages for the model."""
 
     def __init__(self, pairs: Sequence[Pair], task: str):
-        self.task, self.written = task, task[-2:]
+        self.task = task
+        self.written = task[-2:]
         self.names = glossary(pairs)
         # "3 siung bawang putih" -> "3 cloves garlic": whole lines, then lines with blanks.
-        self.lines, self.forms = glossary(pairs, str), glossary(pairs, form_of)
+        self.lines = glossary(pairs, str)
+        self.forms = glossary(pairs, form_of)
 
     def line(self, item: str) -> str:
         """One line of a list: as a twin has it, else in a twin's form, else word by word."""
@@ -84,9 +86,9 @@ class Translator:
                 found["cut"].append(str(place))
             was = all_numbers(ours, self.task[:2])
             now = all_numbers(theirs, self.written)
-            for kind, some in (("number", now - was), ("lost", was - now)):
-                # A fraction as a cook writes it: 3/2 is 1.5.
-                found[kind] += [f"{place}: {float(one):g}" for one in some]
+            # A fraction as a cook writes it: 3/2 is 1.5.
+            found["number"] += [f"{place}: {float(one):g}" for one in now - was]
+            found["lost"] += [f"{place}: {float(one):g}" for one in was - now]
         texts = WORDED["doubts"][self.written]
         return [texts[kind].format(what=", ".join(found[kind])) for kind in texts if found[kind]]
 
@@ -140,18 +142,19 @@ def read_pasted(text: str, task: str = "id-en") -> Recipe:
 
     Raises UsageError where there is no step, or another language than the one that is read.
     """
-    title, part, parts = "", "", defaultdict(list)
-    for line in lines_of(text):
+    lines = lines_of(text)
+    title = part = ""
+    parts = defaultdict(list)
+    for line in lines:
         if headed := part_of(line):
             part = headed
-        elif title or part or MARK.match(line):
+        # A line alone is a step, or all steps.
+        elif title or part or MARK.match(line) or len(lines) == 1:
             # Where no heading says what it is, a line with a dash is an item, any other a step.
             likely = "ingredients" if line[0] in "-*•" else "steps"
             parts[part or likely].append(MARK.sub("", line))
         else:
             title = line
-    if title and not part and not parts:  # a step alone, or all steps in one line
-        title, parts["steps"] = "", [title]
     if not parts["steps"]:
         raise UsageError(sentence("no_steps"))
     read = " ".join(parts["steps"])
