@@ -31,7 +31,7 @@ KITCHEN = read_toml("kitchen.toml")
 MARKS = ("have", "only", "another", "joins", "instead")  # patterns that a message says or not
 LONGEST = 1500  # characters: what comes after is not read
 
-FOR, AGAINST, ASIDE = "for", "against", "aside"  # aside: "ga prengus", neither wanted nor food
+FOR, AGAINST = "for", "against"
 SICK, UNHEARD = "sick", "unheard"  # against, for the sake of health; the same, of unknown words
 
 Clause = tuple[str, Sequence[str]]  # one of these sides, and words in one spelling
@@ -75,6 +75,19 @@ def any_of(patterns: str) -> re.Pattern:
     return re.compile(rf"(?<![\w-])(?:{patterns})(?!\w)")
 
 
+@cache
+def signs(ban: str, language: str) -> re.Pattern:
+    """What breaks a ban, in one spelling: words in the pattern's group."""
+    table, parts = TABLE["bans"].get(ban, {}), WORDS[language]["parts"]
+    found = [words(sign, language) for sign in table.get(language, ban).split("|")]
+    # "daging kambing" is meant where a recipe says "kambing".
+    found += [tuple(word for word in some if word not in parts) for some in found]
+    group = "|".join(" ".join(some) for some in found if some)
+    # Coconut milk is no milk: it is found first, and in no group.
+    return any_of(table.get(f"but_{language}", "") + f"({group})")
+
+
+@dataclass(frozen=True)
 class Bans:
     """What hides in what: the table of bans of one language, and names that stand for themselves.
 
@@ -82,29 +95,12 @@ class Bans:
     not in it, and what no recipe says it cannot see.
     """
 
-    def __init__(self, language: str):
-        self.language = language
-        self.signs = cache(self.signs)  # asked for each recipe again
+    language: str
 
-    def signs(self, ban: str) -> tuple[str, ...]:
-        """Words, in one spelling, of which each one in a text breaks a ban."""
-        table, parts = TABLE["bans"].get(ban, {}), WORDS[self.language]["parts"]
-        found = [words(sign, self.language) for sign in table.get(self.language, ban).split("|")]
-        # "daging kambing" is meant where a recipe says "kambing".
-        found += [tuple(word for word in some if word not in parts) for some in found]
-        return tuple(" ".join(some) for some in found if some)
-
-    def broken(self, without: Iterable[str], text: str) -> list[str]:
-        """The bans that a text breaks."""
-        spoken = f" {' '.join(words(text, self.language))} "
-        found = []
-        for ban in without:
-            # Coconut milk is no milk.
-            but = TABLE["bans"].get(ban, {}).get(f"but_{self.language}", "\n")
-            left = re.sub(rf" (?:{but}) ", "  ", spoken)
-            if any(f" {sign} " in left for sign in self.signs(ban)):
-                found.append(ban)
-        return found
+    def broken(self, without: Iterable[str], text: str) -> bool:
+        """Whether a text breaks one of these bans."""
+        spoken = " ".join(words(text, self.language))
+        return any(any(signs(ban, self.language).findall(spoken)) for ban in without)
 
 
 class Lexicon:
@@ -183,13 +179,12 @@ class Lexicon:
     def foods(self, said: Sequence[str], names: dict | None = None) -> dict[int, str]:
         """Place of each word of a row that is of a food -> its name, the longest known one."""
         names = names or self.known
-        found, at = {}, 0
-        while at < len(said):
-            ends = range(at + 4, at, -1)
-            end = next((end for end in ends if tuple(said[at:end]) in names), at)
-            for place in range(at, end):
-                found[place] = names[tuple(said[at:end])]
-            at = max(end, at + 1)
+        found = {}
+        for at in range(len(said)):
+            for end in range(min(at + 4, len(said)), at, -1):
+                name = names.get(tuple(said[at:end]))
+                if name and at not in found:
+                    found |= dict.fromkeys(range(at, end), name)
         return found
 
     def banned(self, said: Sequence[str]) -> list[str]:
@@ -210,11 +205,11 @@ class Clauses:
     def people(self, text: str) -> tuple[int, str]:
         """How many eat, 0 where it is not said, and the text without it."""
         numbers = self.table["numbers"]
-        counted = any_of("|".join(numbers)).sub(lambda word: numbers[word[0]], text)
-        if not (found := self.says("servings", counted)):
+        text = any_of("|".join(numbers)).sub(lambda word: numbers[word[0]], text)
+        found = self.says("servings", text)
+        if not found:
             return 0, text
-        number = next(group for group in found.groups() if group)
-        return int(number), f"{counted[: found.start()]} {counted[found.end() :]}"
+        return int(found[found.lastindex]), f"{text[: found.start()]} {text[found.end() :]}"
 
     def mended(self, text: str) -> str:
         """The text with the words of an allergy as they are spelt: nobody may die of a slip."""
@@ -264,13 +259,13 @@ class Clauses:
         if strange and self.says("object", part):
             return [(FOR, head), (UNHEARD, strange)]
         if (sick or after) and banned(head):
-            return [(against, head), (ASIDE, tail)]
+            return [(against, head), (FOR, [])]
         # "Udang, aku alergi"; "pantangan: udang, telur"
         if sick and before and banned(before[-1][1]):
             before[-1] = (SICK, before[-1][1])
-        elif sick and not tail:
-            return [(FOR, head), (SICK, [])]
-        return [(FOR, head), (ASIDE, tail)]
+            sick = None
+        # "ga prengus": what is left is neither wanted nor food.
+        return [(FOR, head), (SICK if sick else FOR, [])]
 
 
 class Reader(Clauses):
