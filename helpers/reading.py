@@ -131,9 +131,8 @@ class Lexicon:
         self.spelt = {word for some in self.bannable for word in some}.union(self.rare, self.filler)
         # Words that name a dish. English titles describe, so there they are those of a table, and
         # all of the Indonesian titles.
-        strong = KITCHEN[language].get("strong")
-        self.strong = {*strong.split()}.union(*twin.values()) if strong else {*self.rare}
-        self.strong -= {*weak}
+        strong = KITCHEN[language].get("strong", "").split() or self.rare
+        self.strong = {*strong}.union(*twin.values()).difference(weak)
         self.nearest = lru_cache(2**14)(self.nearest)
 
     def _names(self, library: Sequence[Recipe]) -> dict[tuple[str, ...], str]:
@@ -141,14 +140,15 @@ class Lexicon:
         language, table = self.language, KITCHEN[self.language]
         parts = WORDS[language]["parts"]
         listed = Counter(item_name(item) for r in library for item in r.ingredients)
+        ordered = [name for name, _ in reversed(listed.most_common())]
         # Of meat and fish one word says enough: "sapi".
         found = {(word,): word for word in table["roles"]["protein"].split()}
-        found |= {words(name, language): name for name, _ in reversed(listed.most_common())}
         # "sapi" is the commonest thing that is called after it: "daging sapi".
-        for name, _ in listed.most_common():
+        for name in ordered:
             part, _, word = name.partition(" ")
-            if part in parts and found.get((word,)) == word and word not in listed:
+            if part in parts and (word,) in found:
                 found[word,] = name
+        found |= {words(name, language): name for name in ordered}
         vague = {"", *WORDS[language]["classes"], *parts}
         found = {some: name for some, name in found.items() if name not in vague}
         people = {said: name for name, said in WORDS[language]["everyday"].items()}
@@ -176,9 +176,8 @@ class Lexicon:
             found.append(stem if stem in self.spelt else self.nearest(word))
         return words(" ".join(found), self.language)
 
-    def foods(self, said: Sequence[str], names: dict | None = None) -> dict[int, str]:
-        """Place of each word of a row that is of a food -> its name, the longest known one."""
-        names = names or self.known
+    def foods(self, said: Sequence[str], names: dict) -> dict[int, str]:
+        """Place of each word of a row that is of a food -> its name, the longest of `names`."""
         found = {}
         for at in range(len(said)):
             for end in range(min(at + 4, len(said)), at, -1):
@@ -276,7 +275,7 @@ class Reader(Clauses):
         lexicon, text = self.lexicon, plain(message)
         if self.says("nothing", text):
             return Asked()
-        text = any_of("|".join(self.table["no_food"])).sub(" ", self.mended(text))
+        text = any_of(self.table["no_food"]).sub(" ", self.mended(text))
         first = text
         for pattern, new in self.table["rewrites"]:
             text = any_of(pattern).sub(new, text)
@@ -286,7 +285,7 @@ class Reader(Clauses):
         without = self.bans_of(text, clauses)
         # What it is for, each clause ended by a point.
         said = [word for side, some in clauses if side == FOR for word in [*some, "."]]
-        foods = lexicon.foods(said)
+        foods = lexicon.foods(said, lexicon.known)
         wanted = tuple(
             name
             for name in dict.fromkeys(foods.values())
