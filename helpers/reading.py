@@ -17,7 +17,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 
 from rapidfuzz import process
 from rapidfuzz.distance import OSA
@@ -65,8 +65,8 @@ class Asked:
 
 def plain(text: str) -> str:
     """A message without markup, emoji and capitals, on one line; apostrophes are straight."""
-    text = without_markup(text[: 2 * LONGEST]).lower().replace("’", "'")
-    return " ".join(re.sub(r"[^\w\s.,;:!?'/&()½¼¾-]", " ", text).split())[:LONGEST]
+    text = without_markup(text[:LONGEST]).lower().replace("’", "'")
+    return " ".join(re.sub(r"[^\w\s.,;:!?'/&()½¼¾-]", " ", text).split())
 
 
 @cache
@@ -133,7 +133,6 @@ class Lexicon:
         # all of the Indonesian titles.
         strong = KITCHEN[language].get("strong", "").split() or self.rare
         self.strong = {*strong}.union(*twin.values()).difference(weak)
-        self.nearest = lru_cache(2**14)(self.nearest)
 
     def _names(self, library: Sequence[Recipe]) -> dict[tuple[str, ...], str]:
         """Words -> what the library calls it: what its lists have, and what people say."""
@@ -166,7 +165,7 @@ class Lexicon:
         near = process.extract(word, self.spelt, scorer=OSA.distance, score_cutoff=most, limit=None)
         # People seldom miss the first letter. Of equals a common word before a food.
         close = [(far, one not in self.filler, one) for one, far, _ in near if one[0] == word[0]]
-        return min(close)[2] if close else word
+        return min(close, default=[word])[-1]
 
     def tokens(self, text: str) -> tuple[str, ...]:
         """The words of a text in one spelling: "udangnya" is "udang", "kentnag" is "kentang"."""
@@ -282,7 +281,7 @@ class Reader(Clauses):
         marks = frozenset(key for key in MARKS if self.says(key, f"{first} . {text}"))
         eat, text = self.people(text)
         clauses = self.clauses(text)
-        without = self.bans_of(text, clauses)
+        without = self.bans_of(text, clauses, AGAINST, SICK)
         # What it is for, each clause ended by a point.
         said = [word for side, some in clauses if side == FOR for word in [*some, "."]]
         foods = lexicon.foods(said, lexicon.known)
@@ -311,15 +310,15 @@ class Reader(Clauses):
             wish=self.wish(said, () if dish or wanted else free),
             unknown=self.unknown(said),
             marks=marks,
-            health=self.bans_of(text, [clause for clause in clauses if clause[0] == SICK]),
+            health=self.bans_of(text, clauses, SICK),
             unheard=tuple(word for side, some in clauses if side == UNHEARD for word in some),
         )
 
-    def bans_of(self, text: str, clauses: list[Clause]) -> tuple[str, ...]:
-        """What a message is against: names and kinds of its clauses, and ways of eating."""
+    def bans_of(self, text: str, clauses: list[Clause], *sides: str) -> tuple[str, ...]:
+        """Names and kinds of the clauses that are of these sides, and ways of eating."""
         found = []
         for side, some in clauses:
-            found += self.lexicon.banned(some) if side in (AGAINST, SICK) else []
+            found += self.lexicon.banned(some) if side in sides else []
         for diet in TABLE["diets"].values():
             found += diet["bans"] if any_of(diet["said"]).search(text) else []
         return tuple(dict.fromkeys(found))
@@ -343,13 +342,13 @@ class Reader(Clauses):
         # at hand. So do two in a row: "sayur asem".
         strong = {at for at in free if said[at] in lexicon.strong}
         beside = {at for at in free if {at - 1, at + 1} & (foods.keys() | free)}
-        named = strong | beside - {*(free if have else ())}
+        named = strong | (set() if have else beside)
         if not named:
             return ""
         # The foods of the same clause belong to it: of "soto ayam" as of "kentang goreng". What
         # comes after only tells how it should be: "yang kuahnya kuning".
         first = min(named)
         begin = max((at + 1 for at in range(first) if said[at] == "."), default=0)
-        end = said.index(".", min(strong or named))
+        end = said.index(".", first)
         parts = dict.fromkeys(said[at] for at in sorted(free | foods.keys()) if begin <= at < end)
         return " ".join(word for word in parts if word in lexicon.rare)
