@@ -172,5 +172,6 @@ class Door:
         offers = tuple(one for one in offers if one.task.start != served.task.start)
         # What else there is, by how much would have to be bought.
         told = [f"{one.recipe.title} (+ {self.names(one.missing) or '–'})" for one in offers]
-        before, after = self.lines(asked, served), self.say({"offers": told})
+        before = self.lines(asked, served)
+        after = self.say({"offers": told})
         return Found(asked, served, offers, before, after, kitchen.language)
