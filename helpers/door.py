@@ -59,8 +59,13 @@ class Found:
         }
 
 
-class Telling:
-    """What is said around a recipe, in the language that is shown."""
+class Door:
+    """Keeps what was said, so that "the other one", "for eight" and "not spicy" have a meaning."""
+
+    asked: Asked | None = None
+    last: Found | None = None  # the recipe that was served last
+    health: tuple[str, ...] = ()  # bans that hold for the whole talk
+    seen: tuple[str, ...] = ()  # titles that were served for this request
 
     def __init__(
         self, kitchen: Kitchen, language: str = "", called: Mapping[str, str] | None = None
@@ -99,20 +104,6 @@ class Telling:
             "banned": asked.without,
         }
         return self.say(told)
-
-    def offered(self, offers: Iterable[Served]) -> str:
-        """What else there is, by how much would have to be bought."""
-        told = [f"{one.recipe.title} (+ {self.names(one.missing) or '–'})" for one in offers]
-        return self.say({"offers": told})
-
-
-class Door(Telling):
-    """Keeps what was said, so that "the other one", "for eight" and "not spicy" have a meaning."""
-
-    asked: Asked | None = None
-    last: Found | None = None  # the recipe that was served last
-    health: tuple[str, ...] = ()  # bans that hold for the whole talk
-    seen: tuple[str, ...] = ()  # titles that were served for this request
 
     def ask(self, message: str) -> Found:
         """The answer to the next message."""
@@ -160,7 +151,6 @@ class Door(Telling):
             dish=now.dish or " ".join(dish),
             servings=now.servings or before.servings,
             wish=now.wish or before.wish,
-            marks=now.marks,
             unknown=now.unknown,
             unheard=before.unheard + now.unheard,
         )
@@ -180,5 +170,8 @@ class Door(Telling):
             served = replace(served, recipe=for_people(served.recipe, asked.servings))
         offers = kitchen.offers(asked) if asked.only else ()
         offers = tuple(one for one in offers if one.task.start != served.task.start)
+        # What else there is, by how much would have to be bought.
+        told = [f"{one.recipe.title} (+ {self.names(one.missing) or '–'})" for one in offers]
         before = self.lines(asked, served)
-        return Found(asked, served, offers, before, self.offered(offers), kitchen.language)
+        after = self.say({"offers": told})
+        return Found(asked, served, offers, before, after, kitchen.language)
