@@ -51,7 +51,7 @@ def list_items(cell: str) -> list[str]:
             # Parsed, then read as a literal: the text never runs, whatever a stranger's file holds.
             value = ast.literal_eval(cell.strip())
         # Half a character, written as an escape, becomes U+FFFD.
-        return [ftfy.fixes.fix_surrogates(item) for item in texts(value)]
+        return list(map(ftfy.fixes.fix_surrogates, texts(value)))
     except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
         return []
 

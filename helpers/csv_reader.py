@@ -150,10 +150,12 @@ def items_of(header: list[str], columns: dict[str, int]) -> dict[str, list[list[
         amounts, found[field] = set(_NAMES["amount"][field]), []
         for place in sorted(places, key=lambda place: int(named[place][1] or 0)):
             # What has the number of an ingredient comes in front of it, from left to right.
-            item = []
-            for other, (name, number) in enumerate(named):
-                if number and number == named[place][1] and amounts & set(name.split()):
-                    item.append(other)
+            number = named[place][1]
+            item = [
+                other
+                for other, (name, its) in enumerate(named)
+                if number and its == number and amounts & set(name.split())
+            ]
             found[field].append([*item, place])
     return found
 
