@@ -11,13 +11,13 @@ such a rule beats a small model at this is told in lesson 05.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property, lru_cache
 
 from .changing import Changer, Task, cooking
+from .pairs import Pair, glossary
 from .reading import TABLE, Asked, Lexicon, Reader
 from .recipes import Recipe, item_name, names, recipe_of, words
 from .settings import LANGUAGES, OWN, Settings
@@ -75,12 +75,9 @@ class Shelf:
     @cached_property
     def ours(self) -> dict[str, str]:
         """What the twins' lists call an ingredient -> what the library calls it most often."""
-        lists = {twin.recipe_id: twin.ingredients for twin in self.twins}
-        found = Counter()
-        for recipe in self.library:
-            theirs = lists.get(recipe.recipe_id, ())
-            found.update(zip(map(item_name, theirs), map(item_name, recipe.ingredients)))
-        return dict(pair for pair, _ in reversed(found.most_common()))
+        mine = {recipe.recipe_id: recipe for recipe in self.library}
+        both = (Pair(one, mine[one.recipe_id]) for one in self.twins if one.recipe_id in mine)
+        return glossary(both)
 
     def read(self, message: str) -> Asked:
         """What a message asks for, in whichever language it is written."""
@@ -298,7 +295,9 @@ def open_kitchen(cfg: Settings, language: str = "") -> Kitchen:
     rows = saved_rows(cfg, "library") if language == cfg.data_language else []
     library = [recipe_of(row) for row in rows] or shown_recipes(cfg, folders[language])
     twins = [shown_recipes(cfg, folders[one]) for one in folders if one != language]
-    return Kitchen(library, language, *twins)
+    kitchen = Kitchen(library, language, *twins)
+    kitchen.changer.kept = cfg.artifacts_root / "places"
+    return kitchen
 
 
 AMOUNT = re.compile(r"(?:\d+ )?\d+/\d+|\d+(?:[.,]\d+)?")
