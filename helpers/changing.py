@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -46,7 +46,7 @@ class Names:
         self.language = language
         self.table = TABLE[language]
         # A class or a part of something ("daun", "potong") is no ingredient, unless said alone.
-        self.vague = {word for key in ("classes", "parts") for word in WORDS[language][key]}
+        self.vague = {*WORDS[language]["classes"], *WORDS[language]["parts"]}
         self.alone = {words(said, language) for said in self.table["alone"]}
         # Asked for each recipe again.
         self.role = lru_cache(2**14)(self.role)
@@ -239,10 +239,8 @@ class Changer(Texts):
     def __init__(self, library: Sequence[Recipe], language: str):
         super().__init__(language)
         self.library = library
-        self.lines = defaultdict(Counter)  # name -> the lines that list it, commonest first
-        for recipe in library:
-            for item in recipe.ingredients:
-                self.lines[item_name(item)][item] += 1
+        self.lines = Counter(item for recipe in library for item in recipe.ingredients)
+        self.line = lru_cache(2**10)(self.line)
 
     @cached_property
     def weights(self) -> np.ndarray:
@@ -316,11 +314,9 @@ class Changer(Texts):
 
     def line(self, name: str) -> str:
         """How a recipe lists an ingredient: the commonest way, else its name alone."""
-        alike = [known for known in self.lines if self.meets(name, known)]
-        if not alike:
-            return name
-        best = max(alike, key=lambda known: (known == name, self.lines[known].total()))
-        return self.lines[best].most_common(1)[0][0].replace(best, name, 1)
+        alike = [item for item in self.lines if self.meets(name, item_name(item))]
+        best = max(alike, key=lambda i: (item_name(i) == name, self.lines[i]), default=name)
+        return best.replace(item_name(best), name, 1)
 
     def sound(self, task: Task, made: Recipe) -> bool:
         """Whether a change went well: its steps use what is new, and nothing else got lost."""

@@ -209,7 +209,8 @@ class Kitchen(Search):
             if old is None or len(changes) >= MOST:
                 unmet.append(name)
             else:
-                spare = [one for one in spare if one != old]
+                if old:
+                    spare.remove(old)
                 changes.append((old, name))
         left_out = self.cleared(asked, start) if asked.dish else ()
         if asked.hand and asked.kind == "have":
@@ -301,7 +302,6 @@ def open_kitchen(cfg: Settings, language: str = "") -> Kitchen:
 
 
 AMOUNT = re.compile(r"(?:\d+ )?\d+/\d+|\d+(?:[.,]\d+)?")
-LEADING = re.compile(rf"(?:{AMOUNT.pattern})(?: ?- ?\d+)?")
 
 
 def for_people(recipe: Recipe, people: int) -> Recipe:
@@ -312,21 +312,16 @@ def for_people(recipe: Recipe, people: int) -> Recipe:
 
 
 def scaled(item: str, factor: float) -> str:
-    """One line of a list with its leading number times a factor: "1/2 sdt garam" -> "1 sdt ..."."""
-    found = LEADING.match(item)
-    if not found:
-        return item
+    """One line of a list with its leading number times a factor: "1/2 sdt garam" -> "1 sdt ...".
 
-    def times(amount: re.Match) -> str:
-        parts = amount[0].replace(",", ".").split()
-        return amount_as_said(factor * sum(map(Fraction, parts)))
+    As cooks write it: 1.5 is "1 1/2", 333.3 is "335".
+    """
 
-    return AMOUNT.sub(times, found[0]) + item[found.end() :]
+    def times(found: re.Match) -> str:
+        amount = factor * sum(map(Fraction, found[0].replace(",", ".").split()))
+        if amount >= 20:
+            return str(round(amount / 5) * 5)
+        whole, part = divmod(Fraction(amount).limit_denominator(4), 1)
+        return " ".join(str(number) for number in (whole, part) if number) or "1/8"
 
-
-def amount_as_said(amount: float) -> str:
-    """A number as cooks write it: 1.5 is "1 1/2", 333.3 is "335"."""
-    if amount >= 20:
-        return str(round(amount / 5) * 5)
-    whole, part = divmod(Fraction(amount).limit_denominator(4), 1)
-    return " ".join(str(number) for number in (whole, part) if number) or "1/8"
+    return re.sub(r"^[\d ,./-]+", lambda leading: AMOUNT.sub(times, leading[0]), item)
