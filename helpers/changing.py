@@ -42,17 +42,6 @@ class Task:
 class Names:
     """Names of ingredients in the texts of one language."""
 
-    def __init__(self, language: str):
-        self.language = language
-        self.table = TABLE[language]
-        # A class or a part of something ("daun", "potong") is no ingredient, unless said alone.
-        self.vague = {*WORDS[language]["classes"], *WORDS[language]["parts"]}
-        self.alone = {words(said, language) for said in self.table["alone"]}
-        # Asked for each recipe again.
-        self.role = lru_cache(2**14)(self.role)
-        self.parts = lru_cache(2**14)(self.parts)
-        self.meets = lru_cache(2**18)(self.meets)
-
     def role(self, name: str) -> str:
         """What an ingredient does in a dish: the first line of the table that holds its words."""
         said = {*words(name, self.language)}
@@ -237,7 +226,15 @@ class Changer(Texts):
     kept: Path | None = None  # folder of `weights`, where they are to be learnt only once
 
     def __init__(self, library: Sequence[Recipe], language: str):
-        super().__init__(language)
+        self.language = language
+        self.table = TABLE[language]
+        # A class or a part of something ("daun", "potong") is no ingredient, unless said alone.
+        self.vague = {*WORDS[language]["classes"], *WORDS[language]["parts"]}
+        self.alone = {words(said, language) for said in self.table["alone"]}
+        # Asked for each recipe again.
+        self.role = lru_cache(2**14)(self.role)
+        self.parts = lru_cache(2**14)(self.parts)
+        self.meets = lru_cache(2**18)(self.meets)
         self.library = library
         self.lines = Counter(item for recipe in library for item in recipe.ingredients)
         self.line = lru_cache(2**10)(self.line)
