@@ -177,6 +177,7 @@ _UNITS = "|".join(table["units"].replace(" ", "|") for table in WORDS.values())
 _QUANTITY = re.compile(rf"^\s*(?:(?:[\d¼½¾⅓⅔⅛⅜⅝⅞.,/–-]+|(?:{_UNITS})\b\.?)\s*)+")
 
 
+@lru_cache(2**16)
 def item_name(item: str) -> str:
     """An ingredient without quantity, unit and preparation: "3 buah cabai, iris" -> "cabai"."""
     # What stands in brackets, behind a comma or behind "secukupnya" is a remark, not the name; a
