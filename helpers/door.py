@@ -88,8 +88,12 @@ class Door:
         """What is said before a recipe: what is missing comes first."""
         task, missing = served.task, served.missing
         far = asked.dish and not self.kitchen.complete(asked, task.start)
-        # What was left out has nothing in its place, what was added takes the place of nothing.
+        # "serai → jahe" is swapped, "+ wortel" added, "− terasi" left out.
         pairs = [*task.changes, *((name, "") for name in task.left_out)]
+        changed = []
+        for old, new in pairs:
+            sign = " → " if old and new else "− " if old else "+ "
+            changed.append(f"{self.names([old]) if new else ''}{sign}{self.names([new or old])}")
         told = {
             "unheard": asked.unheard,
             "missing" if missing else "nothing": missing or [""],
@@ -98,7 +102,7 @@ class Door:
             "similar": [""] if asked.kind == "wish" else [],
             "unknown": asked.unknown[:5],
             "start" if pairs else "whole": [task.start.title],
-            "changed": [" → ".join(self.names([one or "–"]) for one in pair) for pair in pairs],
+            "changed": changed,
             "unmet": task.unmet,
             "servings": asked.servings and [str(asked.servings)],
             "banned": asked.without,
