@@ -129,8 +129,7 @@ def predict(profile: Profile = "auto", model: str = "", card: float = 0, as_json
     if model:
         planner.find(model, download=True)
     found = planner.plan(profile, model=model or None)
-    report = {"profile": profile, "model": found.model, "job": vars(found.job)}
-    report |= {"parts": found.parts, "total_bytes": found.total_bytes}
+    report = {"profile": profile} | found._asdict() | {"job": vars(found.job)}
     if card:
         report["fits"] = found.total_bytes <= card * planner.GIB
     tell(report, as_json)
@@ -142,11 +141,8 @@ def monitor(seconds: float = 30, as_json: Json = False) -> None:
     peaks, end = Counter(), time.monotonic() + seconds
     with suppress(KeyboardInterrupt):
         while time.monotonic() < end:
-            # nvidia-smi counts in MiB. Of two Counters `|` keeps the higher value of each key.
-            cards = Counter()
-            for card in memory.gpus():
-                cards[f"GPU {card['index']}"] = int(card["memory.used [MiB]"]) * 2**20
-            peaks |= cards or Counter({"RAM": psutil.virtual_memory().used})
+            # Of two Counters `|` keeps the higher value of each key.
+            peaks |= Counter(memory.gpus() or {"RAM": psutil.virtual_memory().used})
             time.sleep(1)
     tell({"peak_bytes": peaks}, as_json)
 

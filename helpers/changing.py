@@ -3,7 +3,7 @@
     changer = Changer(library, "id")
     made = changer.by_rule(Task(recipe, (("ayam", "tahu"), ("", "wortel")), left_out=("serai",)))
 
-No model is asked. Where an ingredient goes is learnt from the library by `Places`, in seconds.
+No model is asked. Where an ingredient goes is learnt from the library, in seconds (`weights`).
 Cooking times are not bent: what has to cook for longer than the recipe still does is no swap
 (`minutes` in kitchen.toml).
 """
@@ -12,15 +12,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, lru_cache
+from pathlib import Path
 from string import capwords
 
 import numpy as np
 
-from .files import read_toml
+from .files import CourseError, cache_key, read_toml, replace_whole
 from .recipes import WORDS, Recipe, head_of, item_name, names, same, stocked, words
 
 TABLE = read_toml("kitchen.toml")
@@ -39,17 +41,6 @@ class Task:
 
 class Names:
     """Names of ingredients in the texts of one language."""
-
-    def __init__(self, language: str):
-        self.language = language
-        self.table = TABLE[language]
-        # A class or a part of something ("daun", "potong") is no ingredient, unless said alone.
-        self.vague = {word for key in ("classes", "parts") for word in WORDS[language][key]}
-        self.alone = {words(said, language) for said in self.table["alone"]}
-        # Asked for each recipe again.
-        self.role = lru_cache(2**14)(self.role)
-        self.parts = lru_cache(2**14)(self.parts)
-        self.meets = lru_cache(2**18)(self.meets)
 
     def role(self, name: str) -> str:
         """What an ingredient does in a dish: the first line of the table that holds its words."""
@@ -232,18 +223,69 @@ class Texts(Names):
 class Changer(Texts):
     """Recipes of one language, and how one is made of another."""
 
+    kept: Path | None = None  # folder of `weights`, where they are to be learnt only once
+
     def __init__(self, library: Sequence[Recipe], language: str):
-        super().__init__(language)
+        self.language = language
+        self.table = TABLE[language]
+        # A class or a part of something ("daun", "potong") is no ingredient, unless said alone.
+        self.vague = {*WORDS[language]["classes"], *WORDS[language]["parts"]}
+        self.alone = {words(said, language) for said in self.table["alone"]}
+        # Asked for each recipe again.
+        self.role = lru_cache(2**14)(self.role)
+        self.parts = lru_cache(2**14)(self.parts)
+        self.meets = lru_cache(2**18)(self.meets)
         self.library = library
-        self.lines = defaultdict(Counter)  # name -> the lines that list it, commonest first
-        for recipe in library:
-            for item in recipe.ingredients:
-                self.lines[item_name(item)][item] += 1
+        self.lines = Counter(item for recipe in library for item in recipe.ingredients)
+        self.line = lru_cache(2**10)(self.line)
 
     @cached_property
-    def places(self) -> Places:
-        """What the library tells of where an ingredient goes; learnt when it is first asked."""
-        return Places(self, self.library[:: 1 + len(self.library) // 1000])
+    def weights(self) -> np.ndarray:
+        """What each feature of a step says for an ingredient going there: a logistic regression.
+
+        Its examples come from the library itself: one name is taken out of one step of a recipe,
+        and it learns which step that was. Learnt in seconds when it is first asked; read from
+        `kept` where it was learnt before.
+        """
+        texts = [recipe.text for recipe in self.library]
+        path = self.kept and self.kept / cache_key(self.table, texts)
+        if path and path.is_file():
+            return np.fromfile(path)
+        from sklearn.linear_model import LogisticRegression
+
+        rows = [[], []]  # a library without any example teaches nothing
+        right = [True, False]
+        for recipe in self.library[:: 1 + len(self.library) // 1000]:
+            for name, steps, place in self.cases(recipe):
+                rows += self.features(name, steps)
+                right += [at == place for at in range(len(steps))]
+        model = LogisticRegression(solver="liblinear")
+        weights = model.fit(self.hasher.transform(rows), right).coef_[0]
+        if path:
+            with suppress(CourseError):  # on a disk that takes nothing it is learnt again
+                replace_whole(path, weights.tofile)
+        return weights
+
+    @cached_property
+    def hasher(self):
+        """Turns features into columns of a sparse matrix; it has nothing to learn."""
+        from sklearn.feature_extraction import FeatureHasher
+
+        return FeatureHasher(input_type="string")
+
+    def features(self, name: str, steps: Sequence[str]) -> list[list[str]]:
+        """The words and the place of each step, together with the name and with its role."""
+        told = ({*words(step, self.language), str(at)} for at, step in enumerate(steps))
+        whose = (name, self.role(name))
+        return [[f"{who} {word}" for who in whose for word in said] for said in told]
+
+    def cases(self, recipe: Recipe) -> Iterable[tuple[str, list[str], int]]:
+        """(name, steps without it, the step it was in) of each name that stands in one step."""
+        for name in names(recipe.ingredients, self.language):
+            less = [self.step_without(recipe, step, name) for step in recipe.steps]
+            at = [n for n, step in enumerate(recipe.steps) if less[n] != step]
+            if len(at) == 1 and less[at[0]]:
+                yield name, less, at[0]
 
     def by_rule(self, task: Task) -> Recipe | None:
         """The task as a recipe; None where that goes wrong."""
@@ -260,19 +302,18 @@ class Changer(Texts):
         From there on it has to cook for long enough; and nothing coarse is ground or beaten.
         """
         coarse = self.role(new) in ("vegetable", "leaf", "protein")
+        likely = self.hasher.transform(self.features(new, steps)) @ self.weights
         return [
             at
-            for at in self.places.order(new, steps)
+            for at in np.argsort(-likely, kind="stable")
             if cooking(steps, at) >= self.minutes(new) and not (coarse and self.grinds(steps[at]))
         ]
 
     def line(self, name: str) -> str:
         """How a recipe lists an ingredient: the commonest way, else its name alone."""
-        alike = [known for known in self.lines if self.meets(name, known)]
-        if not alike:
-            return name
-        best = max(alike, key=lambda known: (known == name, self.lines[known].total()))
-        return self.lines[best].most_common(1)[0][0].replace(best, name, 1)
+        alike = [item for item in self.lines if self.meets(name, item_name(item))]
+        best = max(alike, key=lambda i: (item_name(i) == name, self.lines[i]), default=name)
+        return best.replace(item_name(best), name, 1)
 
     def sound(self, task: Task, made: Recipe) -> bool:
         """Whether a change went well: its steps use what is new, and nothing else got lost."""
@@ -283,47 +324,3 @@ class Changer(Texts):
         kept = map(item_name, {*task.start.ingredients} & {*made.ingredients})
         lost = any(len(self.mention(after, n)) < len(self.mention(before, n)) for n in kept)
         return used and not lost
-
-
-class Places:
-    """Which step an ingredient goes into: a logistic regression over words of steps and names.
-
-    Its examples come from the library itself: one name is taken out of one step of a recipe, and it
-    learns which step that was. A second or two for a thousand recipes.
-    """
-
-    def __init__(self, changer: Changer, library: Sequence[Recipe]):
-        from sklearn.feature_extraction import FeatureHasher
-        from sklearn.linear_model import LogisticRegression
-        from sklearn.pipeline import make_pipeline
-
-        self.changer = changer
-        self.model = make_pipeline(
-            FeatureHasher(input_type="string"), LogisticRegression(solver="liblinear")
-        )
-        rows = [[], []]  # a library without any example teaches nothing
-        right = [True, False]
-        for recipe in library:
-            for name, steps, place in self.cases(recipe):
-                rows += self.features(name, steps)
-                right += [at == place for at in range(len(steps))]
-        self.model.fit(rows, right)
-
-    def features(self, name: str, steps: Sequence[str]) -> list[list[str]]:
-        """The words and the place of each step, together with the name and with its role."""
-        role = self.changer.role(name)
-        told = ({*words(step, self.changer.language), str(at)} for at, step in enumerate(steps))
-        return [[f"{who} {word}" for who in (name, role) for word in said] for said in told]
-
-    def cases(self, recipe: Recipe) -> Iterable[tuple[str, list[str], int]]:
-        """(name, steps without it, the step it was in) of each name that stands in one step."""
-        for name in names(recipe.ingredients, self.changer.language):
-            less = [self.changer.step_without(recipe, step, name) for step in recipe.steps]
-            at = [n for n, step in enumerate(recipe.steps) if less[n] != step]
-            if len(at) == 1 and less[at[0]]:
-                yield name, less, at[0]
-
-    def order(self, name: str, steps: Sequence[str]) -> list[int]:
-        """The steps, the likeliest first."""
-        likely = self.model.decision_function(self.features(name, steps))
-        return list(np.argsort(-likely, kind="stable"))

@@ -56,8 +56,13 @@ class Turn:
     def facts(self) -> str:
         """One line on the answer: how it ended, tokens, speed."""
         how = "stopped" if self.stopped else "ended" if self.ended else "cut_off"
-        speed, first = num(self.tokens_per_s, ".1f"), num(self.first_s, ".1f")
-        return sentence("turn", how=sentence(how), tokens=self.tokens, speed=speed, first=first)
+        return sentence(
+            "turn",
+            how=sentence(how),
+            tokens=self.tokens,
+            speed=num(self.tokens_per_s, ".1f"),
+            first=num(self.first_s, ".1f"),
+        )
 
 
 class Conversation:
@@ -75,7 +80,9 @@ class Conversation:
         self, bot: Bot, model="", window=0, answer_tokens=0, seed=None, turns=(), **drawing
     ):
         cfg = bot.cfg
-        self.bot, self.turns, self.drawing = bot, list(turns), drawing
+        self.bot = bot
+        self.turns = list(turns)
+        self.drawing = drawing
         self.model = model or bot.models[-1]
         # A training row was a single turn; a model that was not tuned here knows longer talks.
         self.window = window or (cfg.max_length if bot.tuned else bot.limit)
@@ -87,12 +94,11 @@ class Conversation:
         """The system message, some earlier turns, the question: input of the chat template."""
         # The order of the chat template: system first, then question and answer in turn, the new
         # question last.
-        chat = [{"role": "system", "content": self.bot.system}]
+        said = [("system", self.bot.system)]
         for turn in turns:
-            chat.append({"role": "user", "content": turn.question})
-            chat.append({"role": "assistant", "content": turn.answer})
-        chat.append({"role": "user", "content": question})
-        return chat
+            said += [("user", turn.question), ("assistant", turn.answer)]
+        said.append(("user", question))
+        return [{"role": role, "content": text} for role, text in said]
 
     def fit(self, question: str) -> tuple[list[dict], int]:
         """The messages to send, and how many earlier turns they hold.
@@ -102,10 +108,8 @@ class Conversation:
         if not question:
             raise UsageError(tr("Pesannya masih kosong.", "The message is empty."))
         # A turn without an answer, stopped before the first word, is not sent.
-        earlier = [turn for turn in self.turns if turn.answer]
-        # With all earlier turns, then with one less each time, the oldest first.
-        for first in range(len(earlier) + 1):
-            sent = earlier[first:]
+        sent = [turn for turn in self.turns if turn.answer]
+        while True:
             # Counted anew as a whole, template included: tokens of parts do not simply add up.
             chat = self.messages(question, sent)
             used = len(self.bot.prompt(chat))
@@ -114,7 +118,10 @@ class Conversation:
             room = (self.window if sent else self.bot.limit) - self.answer_tokens
             if used <= room:
                 return chat, len(sent)
-        raise UsageError(sentence("too_long", n=num(used, ","), most=num(room, ",")))
+            if not sent:
+                raise UsageError(sentence("too_long", n=num(used, ","), most=num(room, ",")))
+            # With all earlier turns, then with one less each time, the oldest first.
+            del sent[0]
 
     def reply(self, message: str) -> Generator:
         """Pieces of the answer as they come; whole, or stopped, it joins the history as a turn.
@@ -126,7 +133,8 @@ class Conversation:
         # Not waited for: whoever asks meanwhile is told so at once.
         if self._stop:
             raise UsageError(tr("Jawaban lain masih ditulis.", "Another answer is being written."))
-        self._stop, start = threading.Event(), time.perf_counter()
+        self._stop = threading.Event()
+        start = time.perf_counter()
         try:
             turn = Turn(message.strip(), self.model)
             chat, _ = self.fit(turn.question)
@@ -136,7 +144,8 @@ class Conversation:
                 turn.answer += piece
                 yield piece
             # Only a turn that came to its end is remembered.
-            turn.stopped, turn.seconds = self._stop.is_set(), time.perf_counter() - start
+            turn.stopped = self._stop.is_set()
+            turn.seconds = time.perf_counter() - start
             self.turns.append(turn)
         finally:
             self._stop = None
@@ -153,7 +162,8 @@ class Conversation:
             max_new_tokens=most or self.answer_tokens,
             **self.drawing,
         )
-        turn.tokens, turn.ended = found["tokens"], found["ended"]
+        turn.tokens = found["tokens"]
+        turn.ended = found["ended"]
 
     def say(self, message: str) -> str:
         """The whole answer at once."""
@@ -186,8 +196,9 @@ class Cook(Conversation):
 
     def ask(self, message: str) -> tuple[Found, bool]:
         """What is found for a message, and whether the model is to tell it."""
-        cfg, door = self.bot.cfg, self.door
-        wanted = re.sub(WORDED["other"], " ", message, flags=re.IGNORECASE)
+        cfg = self.bot.cfg
+        door = self.door
+        wanted = re.sub(WORDED["other"], " ", message)
         tell = wanted != message or cfg.language == cfg.task[-2:]
         # "in English, please", said after a recipe, means that one.
         if tell and door.last and not re.search(r"\w", wanted):
@@ -218,7 +229,8 @@ class Cook(Conversation):
 
     def _told(self, turn: Turn, recipe: Recipe) -> Generator:
         """The recipe in the other language, by the model; then what a cook should look at."""
-        teller, cfg = self.bot.teller, self.bot.cfg
+        teller = self.bot.teller
+        cfg = self.bot.cfg
         for chat in teller.requests(recipe):
             one = Turn(chat[-1]["content"], turn.model)
             for piece in super()._pieces(one, chat, most_tokens(cfg)):
@@ -230,9 +242,9 @@ class Cook(Conversation):
             turn.tokens += one.tokens
             turn.tries.append(one.answer if one.ended else one.answer.rstrip() + CUT)
         turn.told = teller.finish(recipe, turn.tries)
-        yield prompts.answer(turn.told, cfg.task[-2:])
+        yield prompts.answer(turn.told, teller.written)
         said = WORDED[cfg.language]
-        if notes := teller.told_doubts(teller.doubts(recipe, turn.told)):
+        if notes := teller.doubts(recipe, turn.told):
             yield said["look"] + " ".join(notes)
         yield said["by_model"]
 
@@ -249,7 +261,9 @@ class Bot:
     engine = "transformers"
 
     def __init__(self, cfg: Settings, tuned: bool = True):
-        self.cfg, self.tuned, self._one = cfg, tuned, threading.Lock()
+        self.cfg = cfg
+        self.tuned = tuned
+        self._one = threading.Lock()
         self.models = ("base", "tuned") if tuned else ("base",)
         self.system = prompts.SYSTEM[prompts.system_key(cfg)]
         # Whether recipes are found by rule and told by the model, or the model answers freely.

@@ -44,14 +44,14 @@ def list_items(cell: str) -> list[str]:
     if not re.match(PATTERNS["list"], cell):
         return [cell]
     # JSON is a Python literal but for its missing values, which pandas writes as nan, and truth
-    # values are missing as well.
-    cell = re.sub(r"(?<=[\[(,:])\s*(?i:nan|null|true|false)\b(?=\s*[]),}])", " None", cell)
+    # values are missing as well; inside a string these words are text.
+    cell = FOUND["missing"].sub(lambda found: found[1] or "None", cell)
     try:
         with warnings.catch_warnings(action="ignore"):  # "\d" inside a string
             # Parsed, then read as a literal: the text never runs, whatever a stranger's file holds.
             value = ast.literal_eval(cell.strip())
         # Half a character, written as an escape, becomes U+FFFD.
-        return [ftfy.fixes.fix_surrogates(item) for item in texts(value)]
+        return list(map(ftfy.fixes.fix_surrogates, texts(value)))
     except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
         return []
 

@@ -27,10 +27,8 @@ def constraints() -> list[str]:
 
 def requirements() -> list[str]:
     """Lines of requirements.txt that a cloud needs with all that they need themselves."""
-    # What stands below the line "# tests" is needed to change the course, not to read it.
-    text = (ROOT / "requirements.txt").read_text(encoding="utf-8").partition("# tests")[0]
-    lines = [line for line in text.splitlines() if not line.startswith("#")]
-    return [line for line in lines if not line.startswith(tuple(PACKAGES["not_needed"]))]
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if not line.startswith(("#", *PACKAGES["not_needed"]))]
 
 
 def prepare() -> None:

@@ -68,8 +68,8 @@ def look_at(path: Path) -> Layout:
             columns = columns_of(header)
             # The header and all that stands above it are skipped when the rows are read.
             if columns.keys() >= set(REQUIRED):
-                form = encoding, separator, backslash, skip, header
-                return Layout(*form, items_of(header, columns))
+                items = items_of(header, columns)
+                return Layout(encoding, separator, backslash, skip, header, items)
     # None has them: tell what stands there instead, as the most telling separator cuts it. A link
     # may lead to any file of this machine, and notebooks are shared with their outputs.
     header = max((rows[0] for rows in tables.values() if rows), key=len, default=[])
@@ -84,10 +84,9 @@ def encoding_of(head: bytes) -> str:
     if head.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "utf-16"
     # One stray byte does not make a UTF-8 file Windows-1252, so both kinds are counted: bytes that
-    # are no UTF-8, which become half characters here, and all letters beyond ASCII.
-    text = head.decode("utf-8", errors="surrogateescape")
-    beyond, broken = re.findall(r"[^\x00-\x7f]", text), re.findall(r"[\udc80-\udcff]", text)
-    return "cp1252" if len(broken) > len(beyond) / 2 else "utf-8-sig"
+    # are no UTF-8, which become U+FFFD here, and all characters beyond ASCII.
+    beyond = re.sub(r"[\x00-\x7f]", "", head.decode("utf-8", errors="replace"))
+    return "cp1252" if beyond.count("\ufffd") > len(beyond) / 2 else "utf-8-sig"
 
 
 def first_records(text: str, separator: str) -> list[list[str]]:
@@ -151,10 +150,12 @@ def items_of(header: list[str], columns: dict[str, int]) -> dict[str, list[list[
         amounts, found[field] = set(_NAMES["amount"][field]), []
         for place in sorted(places, key=lambda place: int(named[place][1] or 0)):
             # What has the number of an ingredient comes in front of it, from left to right.
-            item = []
-            for other, (name, number) in enumerate(named):
-                if number and number == named[place][1] and amounts & set(name.split()):
-                    item.append(other)
+            number = named[place][1]
+            item = [
+                other
+                for other, (name, its) in enumerate(named)
+                if number and its == number and amounts & set(name.split())
+            ]
             found[field].append([*item, place])
     return found
 
@@ -219,25 +220,24 @@ def raw_chunks(path: Path, layout: Layout, rows: int) -> Iterator[tuple[pd.DataF
 
     All columns are Arrow strings except the line number. One chunk is in memory at a time.
     """
-    place = layout.columns["title"][0][0]
     stream = records(path, layout)
     while True:
         good, bad, size = [], [], 0
         for line, row, problem in stream:
+            # A row may end before the columns that need not be there: those are empty.
+            row += [""] * (len(layout.header) - len(row))
+            cells = []
+            for items in layout.columns.values():
+                # Items in columns of their own become the lines of one cell.
+                lines = (" ".join(row[at] for at in item).strip() for item in items)
+                cells.append("\n".join(filter(None, lines)))
             # A record is a row or a problem; never is it nothing.
             if problem:
                 # The report shows the title as well: a reader sees at once which recipe is lost.
-                title = " ".join(row[place : place + 1])
-                bad.append({"line": line, "reason": problem, "title": title})
+                bad.append({"line": line, "reason": problem, "title": cells[0]})
             else:
-                good.append([line])
-                # A row may end before the columns that need not be there: those are empty.
-                row += [""] * (len(layout.header) - len(row))
-                for items in layout.columns.values():
-                    # Items in columns of their own become the lines of one cell.
-                    lines = (" ".join(row[at] for at in item).strip() for item in items)
-                    good[-1].append("\n".join(filter(None, lines)))
-                    size += len(good[-1][-1])
+                good.append([line, *cells])
+                size += sum(map(len, cells))
             # So many rows, or so many characters, are held at a time.
             if len(good) + len(bad) >= rows or size > CHUNK_CHARACTERS:
                 break

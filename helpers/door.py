@@ -59,8 +59,13 @@ class Found:
         }
 
 
-class Telling:
-    """What is said around a recipe, in the language that is shown."""
+class Door:
+    """Keeps what was said, so that "the other one", "for eight" and "not spicy" have a meaning."""
+
+    asked: Asked | None = None
+    last: Found | None = None  # the recipe that was served last
+    health: tuple[str, ...] = ()  # bans that hold for the whole talk
+    seen: tuple[str, ...] = ()  # titles that were served for this request
 
     def __init__(
         self, kitchen: Kitchen, language: str = "", called: Mapping[str, str] | None = None
@@ -83,8 +88,12 @@ class Telling:
         """What is said before a recipe: what is missing comes first."""
         task, missing = served.task, served.missing
         far = asked.dish and not self.kitchen.complete(asked, task.start)
-        # What was left out has nothing in its place, what was added takes the place of nothing.
+        # "serai → jahe" is swapped, "+ wortel" added, "− terasi" left out.
         pairs = [*task.changes, *((name, "") for name in task.left_out)]
+        changed = []
+        for old, new in pairs:
+            sign = " → " if old and new else "− " if old else "+ "
+            changed.append(f"{self.names([old]) if new else ''}{sign}{self.names([new or old])}")
         told = {
             "unheard": asked.unheard,
             "missing" if missing else "nothing": missing or [""],
@@ -93,26 +102,12 @@ class Telling:
             "similar": [""] if asked.kind == "wish" else [],
             "unknown": asked.unknown[:5],
             "start" if pairs else "whole": [task.start.title],
-            "changed": [" → ".join(self.names([one or "–"]) for one in pair) for pair in pairs],
+            "changed": changed,
             "unmet": task.unmet,
             "servings": asked.servings and [str(asked.servings)],
             "banned": asked.without,
         }
         return self.say(told)
-
-    def offered(self, offers: Iterable[Served]) -> str:
-        """What else there is, by how much would have to be bought."""
-        told = [f"{one.recipe.title} (+ {self.names(one.missing) or '–'})" for one in offers]
-        return self.say({"offers": told})
-
-
-class Door(Telling):
-    """Keeps what was said, so that "the other one", "for eight" and "not spicy" have a meaning."""
-
-    asked: Asked | None = None
-    last: Found | None = None  # the recipe that was served last
-    health: tuple[str, ...] = ()  # bans that hold for the whole talk
-    seen: tuple[str, ...] = ()  # titles that were served for this request
 
     def ask(self, message: str) -> Found:
         """The answer to the next message."""
@@ -160,7 +155,6 @@ class Door(Telling):
             dish=now.dish or " ".join(dish),
             servings=now.servings or before.servings,
             wish=now.wish or before.wish,
-            marks=now.marks,
             unknown=now.unknown,
             unheard=before.unheard + now.unheard,
         )
@@ -180,5 +174,8 @@ class Door(Telling):
             served = replace(served, recipe=for_people(served.recipe, asked.servings))
         offers = kitchen.offers(asked) if asked.only else ()
         offers = tuple(one for one in offers if one.task.start != served.task.start)
+        # What else there is, by how much would have to be bought.
+        told = [f"{one.recipe.title} (+ {self.names(one.missing) or '–'})" for one in offers]
         before = self.lines(asked, served)
-        return Found(asked, served, offers, before, self.offered(offers), kitchen.language)
+        after = self.say({"offers": told})
+        return Found(asked, served, offers, before, after, kitchen.language)

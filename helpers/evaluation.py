@@ -11,6 +11,7 @@ import pandas as pd
 import sacrebleu
 import torch
 from scipy.stats import binomtest, permutation_test
+from torch.utils.data import BatchSampler
 
 from . import models, prompts, training
 from .course import record
@@ -66,9 +67,8 @@ def paired(ours, theirs, weights=1.0) -> tuple[float, float, float, float]:
 
     Raises an error where the lengths differ or no pair is left.
     """
-    pairs = pd.DataFrame({"ours": list(ours), "theirs": list(theirs)}, dtype=float)
-    pairs = pairs.assign(weight=np.full(len(pairs), weights)).dropna()
-    ours, theirs, weight = pairs.to_numpy().T
+    columns = {"ours": list(ours), "theirs": list(theirs), "weight": weights}
+    ours, theirs, weight = pd.DataFrame(columns, dtype=float).dropna().to_numpy().T
     differences = ours - theirs
     # A pair without a difference stays what it is when its two change places.
     changed = (differences * weight)[differences != 0]
@@ -91,17 +91,18 @@ def paired(ours, theirs, weights=1.0) -> tuple[float, float, float, float]:
 def share(hits) -> tuple[float, float, float]:
     """Share of true values and its 95 % Wilson interval (Wilson 1927): (share, low, high).
 
-    Raises ValueError for an empty list.
+    A missing value (NaN, None) is neither yes nor no and is left out. Raises ValueError for an
+    empty list.
     """
-    hits = list(map(bool, hits))
+    hits = pd.Series(hits).dropna().astype(bool)
     # Wilson's interval has a width even where all rows are hits: ten of ten proves no certainty.
-    found = binomtest(sum(hits), len(hits))
+    found = binomtest(hits.sum(), len(hits))
     return found.statistic, *map(float, found.proportion_ci(method="wilson"))
 
 
 def record_share(name: str, hits) -> None:
     """Record `share` as a number of the lesson, with its interval and its number of rows."""
-    hits = list(hits)
+    hits = pd.Series(hits).dropna()
     value, low, high = share(hits)
     record(name, value, "share", low=low, high=high, n=len(hits))
 
@@ -163,10 +164,9 @@ def corpus_gain(ours, theirs, references, groups) -> dict[str, tuple]:
 @torch.inference_mode()
 def row_nats(model, rows, tokenizer, cfg: Settings) -> tuple[list[float], list[int]]:
     """Summed cross entropy in nats and number of label tokens of each row of a ChatDataset."""
-    nats, labels, every = [], [], list(rows)
-    for start in range(0, len(every), cfg.batch * 2):
-        # Twice as many rows as in training: nothing is kept for a backward pass.
-        some = every[start : start + cfg.batch * 2]
+    nats, labels = [], []
+    # Twice as many rows as in training: nothing is kept for a backward pass.
+    for some in BatchSampler(rows, cfg.batch * 2, drop_last=False):
         batch = training.collate(some, tokenizer.pad_token_id)  # each (rows, longest row)
         batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
         nats += training.label_loss(model, batch, models.compute_dtype(cfg), "none").tolist()

@@ -64,7 +64,8 @@ def answers(
     counts it. Prompts are batched by length, so that little is padded. `progress(done, of)` is
     called after each batch; `overrides` are arguments of `model.generate`.
     """
-    options, end = decoding(cfg, tokenizer) | overrides, tokenizer.eos_token_id
+    options = decoding(cfg, tokenizer) | overrides
+    end = tokenizer.eos_token_id
     # Built by the function that built the training rows, so the model is asked as it was taught.
     prompts = [prompt_ids(chat, tokenizer) for chat in chats]
     # The shortest first, so that a batch holds prompts of like length; `order` remembers where
@@ -88,10 +89,9 @@ def answers(
             text = tokenizer.decode(row, skip_special_tokens=True)
             results[i] = {"text": text, "tokens": len(row), "ended": ended}
         # Told after each batch: a page of answers takes minutes on a CPU.
-        done = min(start + cfg.eval_batch, len(order))
         bar.update(len(chosen))
         if progress:
-            progress(done, len(order))
+            progress(bar.n, bar.total)
     bar.close()
     return results
 
@@ -106,7 +106,8 @@ def stream(model, tokenizer, prompt: list[int], stop, **options) -> Generator:
     batch = pad_left([prompt], tokenizer, model.device)
     # The streamer gives text out word by word: a token can be a part of a word, or of a letter.
     streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
-    left, written = threading.Event(), Future()
+    left = threading.Event()
+    written = Future()
 
     # Asked after each new token whether that is all.
     def over(input_ids, scores, **kwargs) -> bool:

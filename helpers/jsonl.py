@@ -17,7 +17,7 @@ from jsonschema import Draft202012Validator
 
 from . import splits
 from .files import CourseError, read_toml, sentence, write_text
-from .prompts import check_labels, encode
+from .prompts import check_labels, encode, example
 from .settings import ROOT
 from .show import tr
 
@@ -25,8 +25,7 @@ TABLES = read_toml("jsonl.toml")
 KINDS = TABLES["kind"]  # what `validate` finds
 # What a row must look like, as JSON Schemas.
 SHAPES = {kind: Draft202012Validator(shape) for kind, shape in TABLES["shape"].items()}
-ORDER = "((system|developer) )?(user assistant )+"  # the roles of a conversation
-BANK_SYSTEM = {"id": "Klasifikasi.", "en": "Classify."}  # short on purpose: every row pays for it
+ORDER = "(system )?(user assistant )+"  # the roles of a conversation
 
 
 def validate(file: str | Path, train: str | Path | None = None, tokenizer=None) -> pd.DataFrame:
@@ -82,29 +81,26 @@ def first_fault(raw: str, tokenizer=None) -> tuple[str, str]:
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError) as problem:  # also UnicodeError
         return "bad_json", str(problem)
-    # Shape: an object with a list of messages, each with a role, a text, perhaps a weight.
+    # Shape: an object with a list of messages, each with a role, a text, perhaps a weight. No text
+    # holds a control token of the course's models; another tokenizer's are found below.
     for kind, shape in SHAPES.items():
         for wrong in shape.iter_errors(value):
             return kind, f"{wrong.json_path}: {wrong.message}"[:200]
     # Order and end: what is learnt is the model's last answer.
-    chat = value["messages"]
+    chat = as_asked(value["messages"])
     roles = "".join(f"{message['role']} " for message in chat)
     if not re.fullmatch(ORDER, roles):
         return "role_order", roles
     if chat[-1].get("weight") == 0:
         return "nothing_learnt", "weight 0 on the last answer"
-    # A control token that somebody typed would be a real one: no training takes it. These are the
-    # course's models' own; another tokenizer's are found below, by the check of the training.
-    if marker := re.search(KINDS["control_marker"]["says"], str(chat)):
-        return "control_marker", marker[0]
     if tokenizer:
         # The check of the training itself has the last word.
         try:
-            row = encode(as_asked(chat), tokenizer)
-            check_labels(row, as_asked(chat), tokenizer)
+            row = encode(chat, tokenizer)
+            check_labels(row, chat, tokenizer)
         except (CourseError, TemplateError) as problem:
             return "refused", str(problem)
-        if (tokens := len(row.input_ids)) > tokenizer.model_max_length:
+        if (tokens := len(row)) > tokenizer.model_max_length:
             return "too_long", f"{tokens} tokens of {tokenizer.model_max_length}"
     return "", ""
 
@@ -120,13 +116,9 @@ def said(chat: list[dict], role: str = "") -> str:
     return " ".join(" ".join(texts).lower().split())
 
 
-def read_chats(path: str | Path, tokenizer=None) -> list[list[dict]]:
-    """The conversations of a chat JSONL file.
-
-    Raises CourseError for a file with errors; with the `tokenizer` of a training also for rows
-    that this training would refuse.
-    """
-    found = validate(path, tokenizer=tokenizer).query("error")
+def read_chats(path: str | Path) -> list[list[dict]]:
+    """The conversations of a chat JSONL file. Raises CourseError for a file with errors."""
+    found = validate(path).query("error")
     if len(found):
         # One line to mend and the command that shows them all: a file may have thousands of errors.
         raise CourseError(sentence("chat_errors", path=path, n=len(found), **found.iloc[0]))
@@ -135,8 +127,8 @@ def read_chats(path: str | Path, tokenizer=None) -> list[list[dict]]:
 
 def write_chats(chats: list[list[dict]], path: str | Path) -> Path:
     """Write conversations as chat JSONL."""
-    rows = [json.dumps({"messages": chat}, ensure_ascii=False) for chat in chats]
-    return write_text(path, "\n".join([*rows, ""]))
+    rows = [json.dumps({"messages": chat}, ensure_ascii=False) + "\n" for chat in chats]
+    return write_text(path, "".join(rows))
 
 
 # One row of a task: its conversation up to the model's turn and with its answer, that answer, and
@@ -157,13 +149,9 @@ def load_task(task: str, language: str) -> dict[str, list[Item]]:
         rows = table.to_dict("records")
         for row in rows:
             label = {"category": row["category"], "subcategory": row["subcategory"]}
-            turns = {
-                "system": BANK_SYSTEM[language],
-                "user": row["query"],
-                # Compact, without blanks after ":" and ",": every token of the answer costs time.
-                "assistant": json.dumps(label, separators=(",", ":")),
-            }
-            row["messages"] = [{"role": role, "content": turns[role]} for role in turns]
+            # Compact, without blanks after ":" and ",": every token of the answer costs time.
+            reply = json.dumps(label, separators=(",", ":"))
+            row["messages"] = example(row["query"], reply, f"bank {language}")
     else:
         # The other two are chat JSONL with more keys, which become the facts.
         rows = [json.loads(raw) for _, raw in numbered_lines(folder / f"{language}.jsonl")]

@@ -11,13 +11,13 @@ such a rule beats a small model at this is told in lesson 05.
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import cached_property, lru_cache
 
 from .changing import Changer, Task, cooking
+from .pairs import Pair, glossary
 from .reading import TABLE, Asked, Lexicon, Reader
 from .recipes import Recipe, item_name, names, recipe_of, words
 from .settings import LANGUAGES, OWN, Settings
@@ -75,12 +75,9 @@ class Shelf:
     @cached_property
     def ours(self) -> dict[str, str]:
         """What the twins' lists call an ingredient -> what the library calls it most often."""
-        lists = {twin.recipe_id: twin.ingredients for twin in self.twins}
-        found = Counter()
-        for recipe in self.library:
-            theirs = lists.get(recipe.recipe_id, ())
-            found.update(zip(map(item_name, theirs), map(item_name, recipe.ingredients)))
-        return dict(pair for pair, _ in reversed(found.most_common()))
+        mine = {recipe.recipe_id: recipe for recipe in self.library}
+        both = (Pair(one, mine[one.recipe_id]) for one in self.twins if one.recipe_id in mine)
+        return glossary(both)
 
     def read(self, message: str) -> Asked:
         """What a message asks for, in whichever language it is written."""
@@ -212,7 +209,8 @@ class Kitchen(Search):
             if old is None or len(changes) >= MOST:
                 unmet.append(name)
             else:
-                spare = [one for one in spare if one != old]
+                if old:
+                    spare.remove(old)
                 changes.append((old, name))
         left_out = self.cleared(asked, start) if asked.dish else ()
         if asked.hand and asked.kind == "have":
@@ -298,11 +296,12 @@ def open_kitchen(cfg: Settings, language: str = "") -> Kitchen:
     rows = saved_rows(cfg, "library") if language == cfg.data_language else []
     library = [recipe_of(row) for row in rows] or shown_recipes(cfg, folders[language])
     twins = [shown_recipes(cfg, folders[one]) for one in folders if one != language]
-    return Kitchen(library, language, *twins)
+    kitchen = Kitchen(library, language, *twins)
+    kitchen.changer.kept = cfg.artifacts_root / "places"
+    return kitchen
 
 
 AMOUNT = re.compile(r"(?:\d+ )?\d+/\d+|\d+(?:[.,]\d+)?")
-LEADING = re.compile(rf"(?:{AMOUNT.pattern})(?: ?- ?\d+)?")
 
 
 def for_people(recipe: Recipe, people: int) -> Recipe:
@@ -313,21 +312,16 @@ def for_people(recipe: Recipe, people: int) -> Recipe:
 
 
 def scaled(item: str, factor: float) -> str:
-    """One line of a list with its leading number times a factor: "1/2 sdt garam" -> "1 sdt ..."."""
-    found = LEADING.match(item)
-    if not found:
-        return item
+    """One line of a list with its leading number times a factor: "1/2 sdt garam" -> "1 sdt ...".
 
-    def times(amount: re.Match) -> str:
-        parts = amount[0].replace(",", ".").split()
-        return amount_as_said(factor * sum(map(Fraction, parts)))
+    As cooks write it: 1.5 is "1 1/2", 333.3 is "335".
+    """
 
-    return AMOUNT.sub(times, found[0]) + item[found.end() :]
+    def times(found: re.Match) -> str:
+        amount = factor * sum(map(Fraction, found[0].replace(",", ".").split()))
+        if amount >= 20:
+            return str(round(amount / 5) * 5)
+        whole, part = divmod(Fraction(amount).limit_denominator(4), 1)
+        return " ".join(str(number) for number in (whole, part) if number) or "1/8"
 
-
-def amount_as_said(amount: float) -> str:
-    """A number as cooks write it: 1.5 is "1 1/2", 333.3 is "335"."""
-    if amount >= 20:
-        return str(round(amount / 5) * 5)
-    whole, part = divmod(Fraction(amount).limit_denominator(4), 1)
-    return " ".join(str(number) for number in (whole, part) if number) or "1/8"
+    return re.sub(r"^[\d ,./-]+", lambda leading: AMOUNT.sub(times, leading[0]), item)

@@ -36,12 +36,17 @@ def start_engine(path: Path, key: str = "", host: str = "127.0.0.1", port: int =
 
     params = xllamacpp.CommonParams()
     # Answers name the model by the file's stem: its path would tell about this machine.
-    params.model.path, params.model_alias, params.n_ctx = str(path), {path.stem}, CONTEXT
+    params.model.path = str(path)
+    params.model_alias = {path.stem}
+    params.n_ctx = CONTEXT
     # Nothing but the answers: no page, no list of conversations, no log, no cache beside the model.
     params.ui = params.endpoint_slots = False
-    params.verbosity, params.cache_ram_mib = -1, 0
+    params.verbosity = -1
+    params.cache_ram_mib = 0
     # Where it listens and who may ask; without a key that is everybody who reaches the port.
-    params.hostnames, params.port, params.cors_origins = [host], port, "http://localhost"
+    params.hostnames = [host]
+    params.port = port
+    params.cors_origins = "http://localhost"
     params.api_keys = [key] if key else []
     return xllamacpp.Server(params)
 
@@ -53,11 +58,13 @@ class GgufBot(Bot):
     without a key it has a random one, and nobody else can.
     """
 
-    engine, limit = "gguf", CONTEXT
+    engine = "gguf"
+    limit = CONTEXT
 
     def __init__(self, plain: Bot):
         super().__init__(plain.cfg)
-        self.plain, self.address = plain, {"key": os.urandom(16).hex()}
+        self.plain = plain
+        self.address = {"key": os.urandom(16).hex()}
 
     @cached_property
     def model(self):
@@ -115,6 +122,5 @@ def open_bot(cfg: Settings, plain: Bot | None = None) -> Bot:
     plain = plain or Bot(cfg)
     # With a GPU transformers is the faster one; only the packaged base came as a GGUF file; and
     # xllamacpp has no wheel for some platforms.
-    installed = importlib.util.find_spec("xllamacpp") is not None
     fits = cfg.device.kind == "cpu" and cfg.base_model == "packaged"
-    return GgufBot(plain) if installed and fits else plain
+    return GgufBot(plain) if fits and importlib.util.find_spec("xllamacpp") else plain

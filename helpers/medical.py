@@ -15,7 +15,6 @@ import itertools
 import re
 import unicodedata
 from collections import namedtuple
-from pathlib import Path
 
 import pandas as pd
 from rapidfuzz import distance, process
@@ -35,7 +34,7 @@ FLAGS = ["see_doctor", "abstain"]
 SHELF = ("train", "more", "phrasing", "decline")  # what guard and search learn from
 
 
-def questions(language: str, folder: Path = FOLDER) -> pd.DataFrame:
+def questions(language: str) -> pd.DataFrame:
     """All questions in one language: qa_id, question, answer, topic, see_doctor, abstain, split.
 
     `abstain`: what is asked must be declined; `see_doctor`: the answer sends to one. `split`:
@@ -50,7 +49,7 @@ def questions(language: str, folder: Path = FOLDER) -> pd.DataFrame:
     def read(name: str) -> pd.DataFrame:
         # Only an empty cell is a gap: by itself pandas would take the word "none" for one, too.
         # With a comma too many the first cell would become the row's name (index_col).
-        rows = pd.read_csv(folder / name, keep_default_na=False, na_values="", index_col=False)
+        rows = pd.read_csv(FOLDER / name, keep_default_na=False, na_values="", index_col=False)
         return rows.rename(columns={language: "question"})
 
     # The committed questions, and answers that were written later. A question that splits.csv does
@@ -69,7 +68,7 @@ def questions(language: str, folder: Path = FOLDER) -> pd.DataFrame:
     # A row with a gap would teach the guards something wrong, so the first one stops everything.
     if len(wrong := rows[rows.isna().any(axis=1)]):
         raise CourseError(sentence("health_row", **wrong.iloc[0]))
-    return rows.astype(dict.fromkeys(FLAGS, bool))
+    return rows
 
 
 def text_vectors(preprocessor=None):
@@ -198,11 +197,11 @@ class Library:
             return self.give(found.iloc[0])
         if similar.max() < RULES["offered"]:
             return Reply("unknown", self.texts["unknown"])
-        self.offered = {str(n): row for n, (_, row) in enumerate(found.iterrows(), 1)}
-        titles = [f"{n}. {row['question']}" for n, row in self.offered.items()]
+        self.offered = dict(zip("123", found.to_dict("records")))
+        titles = [f"{number}. {row['question']}" for number, row in self.offered.items()]
         return Reply("offer", "\n".join([self.texts["offer"], *titles]))
 
-    def give(self, row: pd.Series) -> Reply:
+    def give(self, row) -> Reply:
         """A written answer below its title; one that names a dose is kept back."""
         # The answer has a guard of its own. It is shown below the written question, so that the
         # reader sees whether that is what was asked.

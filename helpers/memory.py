@@ -5,16 +5,14 @@ Never imports torch by itself: the allocator's variable must be set before torch
 
 from __future__ import annotations
 
-import csv
 import ctypes
 import gc
 import platform
-import shutil
-import subprocess
 import sys
 import threading
 
 import psutil
+import pynvml
 
 from .files import CourseError
 
@@ -22,7 +20,7 @@ from .files import CourseError
 def cuda():
     """torch.cuda if torch is loaded and sees a GPU, else None."""
     torch = sys.modules.get("torch")
-    return torch.cuda if torch is not None and torch.cuda.is_available() else None
+    return torch.cuda if torch and torch.cuda.is_available() else None
 
 
 def used_bytes() -> int:
@@ -77,45 +75,30 @@ class MemoryMonitor:
     def __exit__(self, *error):
         self.stop.set()
         self.thread.join()
-        self.look()
 
     def watch(self):
-        # The event is the clock too: `wait` lasts one interval, or ends at once when it is set.
-        while not self.stop.wait(self.interval):
-            self.look()
+        ended = False
+        while not ended:
+            # The event is the clock too: `wait` lasts one interval, or ends at once when it is set;
+            # then one last look is taken.
+            ended = self.stop.wait(self.interval)
+            # The allocator's counter has seen the peaks between two samples.
+            gpu = cuda()
+            self.peak = max(self.peak, gpu.max_memory_allocated() if gpu else used_bytes())
 
-    def look(self):
-        # The allocator's counter has seen the peaks between two samples.
-        gpu = cuda()
-        self.peak = max(self.peak, gpu.max_memory_allocated() if gpu else used_bytes())
 
+def gpus() -> dict[str, int]:
+    """Bytes in use on every GPU, by whatever program: {"GPU 0": ...}; empty without a driver.
 
-def gpus() -> list[dict[str, str]]:
-    """Every GPU as nvidia-smi tells of it: text by name and unit, such as "memory.used [MiB]".
-
-    Empty where there is no driver. Raises CourseError with the words of one that does not answer.
+    Raises CourseError with the words of a driver that does not answer.
     """
-    # Without a driver there is no such program, and that is no mistake.
-    if not shutil.which("nvidia-smi"):
-        return []
-    query = "index,name,memory.total,memory.used,memory.free,utilization.gpu,temperature.gpu"
-    command = ["nvidia-smi", f"--query-gpu={query}", "--format=csv,nounits"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
-    if done.returncode:
-        raise CourseError("nvidia-smi: " + " ".join((done.stdout or done.stderr).split()))
-    return list(csv.DictReader(done.stdout.splitlines(), skipinitialspace=True))
-
-
-def largest_allocation() -> int:
-    """Bytes of the largest block that the GPU gives now, within 16 MiB; 0 without a GPU."""
-    import torch
-
-    gpu = cuda()
-    # From all that is free downwards: what is in pieces cannot be had as one block.
-    for size in range(gpu.mem_get_info()[0] if gpu else 0, 0, -(2**24)):
-        try:
-            torch.empty(size, dtype=torch.uint8, device="cuda")
-            return size
-        except torch.cuda.OutOfMemoryError:
-            continue
-    return 0
+    try:
+        pynvml.nvmlInit()
+        numbers = range(pynvml.nvmlDeviceGetCount())
+        cards = {f"GPU {i}": pynvml.nvmlDeviceGetHandleByIndex(i) for i in numbers}
+        return {name: pynvml.nvmlDeviceGetMemoryInfo(card).used for name, card in cards.items()}
+    # A machine without a driver is no mistake.
+    except pynvml.NVMLError_LibraryNotFound:
+        return {}
+    except pynvml.NVMLError as problem:
+        raise CourseError(f"the driver answers with an error: {problem}") from None

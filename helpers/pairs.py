@@ -99,33 +99,31 @@ def twins(
     there = {recipe.recipe_id: recipe for recipe in targets}
     pairs, dropped = [], []
     for source in sources:
-        target = there.get(source.recipe_id)
-        reason = "no twin" if target is None else difference(source, target, task[-2:])
-        if not reason:
-            pairs.append(Pair(source, target))
-            continue
-        told = {"recipe_id": source.recipe_id, "title": source.title, "reason": reason}
-        dropped.append(told)
+        pair = Pair(source, there.get(source.recipe_id))
+        reason = difference(pair, task[-2:]) if pair.target else "no twin"
+        if reason:
+            told = {"recipe_id": source.recipe_id, "title": source.title, "reason": reason}
+            dropped.append(told)
+        else:
+            pairs.append(pair)
     return pairs, dropped
 
 
-def difference(source: Recipe, target: Recipe, language: str = "en") -> str:
+def difference(pair: Pair, language: str) -> str:
     """The first thing in which twins disagree, or "". `language`: the target's."""
     for part in ("ingredients", "steps"):
-        ours, theirs = getattr(source, part), getattr(target, part)
+        ours, theirs = getattr(pair.source, part), getattr(pair.target, part)
         if len(ours) != len(theirs):
             return f"{part}: {len(ours)} and {len(theirs)}"
         for number, (line, twin) in enumerate(zip(ours, theirs), 1):
             if numbers(line) != numbers(twin):
                 return f"{part} {number}: other numbers"
     # A step that names two things of the list or more, and its twin none of them, is another step.
-    called = dict(zip(map(item_name, source.ingredients), map(item_name, target.ingredients)))
-    for number, (step, twin) in enumerate(zip(source.steps, target.steps), 1):
+    called = glossary([pair])
+    for number, (step, twin) in enumerate(zip(ours, theirs), 1):
         said = set(words(twin, language))
-        known = [
-            said.intersection(words(called[name], language)) for name in names_in(step, called)
-        ]
-        if len(known) > 1 and not any(known):
+        known = [called[name] for name in names_in(step, called)]
+        if len(known) > 1 and not any(said.intersection(words(name, language)) for name in known):
             return f"steps {number}: other names"
     return ""
 
@@ -180,10 +178,9 @@ def saved_pairs(cfg: Settings) -> list[Pair]:
 
     MissingStep where lesson 02 has not run on other people's data.
     """
-    rows = saved_rows(cfg, "twins")
-    if not rows and cfg.own_data:
-        shown = [shown_recipes(cfg, folder) for folder in (cfg.recipes_dir, cfg.twins_dir)]
-        return twins(*shown, cfg.task)[0]
-    if not rows:
+    if rows := saved_rows(cfg, "twins"):
+        return [Pair(recipe_of(row["source"]), recipe_of(row["target"])) for row in rows]
+    if not cfg.own_data:
         raise MissingStep(sentence("no_split", name="twins", key=cfg.key))
-    return [Pair(recipe_of(row["source"]), recipe_of(row["target"])) for row in rows]
+    shown = [shown_recipes(cfg, folder) for folder in (cfg.recipes_dir, cfg.twins_dir)]
+    return twins(*shown, cfg.task)[0]

@@ -67,7 +67,7 @@ def find(model: str, download: bool = False) -> Shape:
         assert config.model_type in FAMILIES, f"{config.model_type} is none of {FAMILIES}"
         # A model without content: what it would hold can be counted all the same.
         with torch.device("meta"):
-            empty = AutoModelForCausalLM.from_config(config)
+            empty = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except Exception as problem:  # the libraries' errors differ by version and by what is wrong
         raise UsageError(f"{model} cannot be planned; measure it instead: {problem}") from problem
     # All blocks are alike, so the first tells the layers of each: q_proj, k_proj, ... down_proj.

@@ -19,11 +19,13 @@ from .recipes import Recipe, everyday, names
 
 IGNORE = -100  # the label that PyTorch's cross entropy skips
 
-SYSTEM = {  # by task; of one that writes recipes, by their language
+SYSTEM = {  # by task; of one that writes recipes, by their language; of lesson 08's bank by both
     "id-en": "Translate recipes into English.",
     "en-id": "Terjemahkan resep ke bahasa Indonesia.",
     "id": "Kamu koki Indonesia.",
     "en": "You are an Indonesian chef.",
+    "bank id": "Klasifikasi.",  # short on purpose: every row pays for it
+    "bank en": "Classify.",
 }
 HEADINGS = {"id": ("Bahan:", "Langkah:"), "en": ("Ingredients:", "Steps:")}
 
@@ -114,31 +116,34 @@ class Encoded:
 def prompt_text(chat: list[dict], tokenizer) -> str:
     """A conversation in the model's template, up to the marker that opens the model's turn."""
     # Qwen3 would think aloud before it answers; most templates do not know the word.
-    return tokenizer.apply_chat_template(
-        chat, tokenize=False, add_generation_prompt=True, enable_thinking=False
-    )
+    how = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
+    return tokenizer.apply_chat_template(chat, **how)
 
 
-def prompt_ids(chat: list[dict], tokenizer, reply: str = "") -> list[int]:
-    """Token ids of `prompt_text`, or of it and the reply in one text."""
+def prompt_ids(chat: list[dict], tokenizer) -> list[int]:
+    """Token ids of `prompt_text`."""
     # The template writes the control tokens as text, so the tokenizer must not add them again.
-    return tokenizer(prompt_text(chat, tokenizer) + reply, add_special_tokens=False)["input_ids"]
+    return tokenizer(prompt_text(chat, tokenizer), add_special_tokens=False)["input_ids"]
+
+
+def label_mask(prompt: list[int], reply: list[int]) -> list[int]:
+    """Labels for prompt + reply: -100 on prompt tokens, the token itself on reply tokens."""
+    return [IGNORE] * len(prompt) + list(reply)
 
 
 def encode(chat: list[dict], tokenizer) -> Encoded:
-    """Ids and labels of one row: only the last answer and its end token are learnt.
-
-    Labels are -100 on the tokens of the prompt, the token itself on those of the answer.
-    """
-    prompt, reply = prompt_ids(chat[:-1], tokenizer), chat[-1]["content"]
+    """Ids and labels of one row: only the last answer and its end token are learnt."""
+    prompt = prompt_ids(chat[:-1], tokenizer)
     # In one text with the prompt: alone, SentencePiece would put a blank before the answer.
-    whole = prompt_ids(chat[:-1], tokenizer, reply)
+    text = prompt_text(chat[:-1], tokenizer) + chat[-1]["content"]
+    whole = tokenizer(text, add_special_tokens=False)["input_ids"]
+    reply = whole[len(prompt) :]
     # Where a token, or an unknown word, reaches from the prompt into it, by itself all the same.
     if whole[: len(prompt)] != prompt or prompt[-1] == tokenizer.unk_token_id:
-        whole = prompt + tokenizer(reply, add_special_tokens=False)["input_ids"]
+        reply = tokenizer(chat[-1]["content"], add_special_tokens=False)["input_ids"]
     # Without its end token in the labels, the model would never learn to stop.
-    ids = [*whole, tokenizer.eos_token_id]
-    return Encoded(ids, [IGNORE] * len(prompt) + ids[len(prompt) :])
+    reply = [*reply, tokenizer.eos_token_id]
+    return Encoded(prompt + reply, label_mask(prompt, reply))
 
 
 def check_labels(row: Encoded, chat: list[dict], tokenizer) -> None:

@@ -17,7 +17,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 
 from rapidfuzz import process
 from rapidfuzz.distance import OSA
@@ -31,7 +31,7 @@ KITCHEN = read_toml("kitchen.toml")
 MARKS = ("have", "only", "another", "joins", "instead")  # patterns that a message says or not
 LONGEST = 1500  # characters: what comes after is not read
 
-FOR, AGAINST, ASIDE = "for", "against", "aside"  # aside: "ga prengus", neither wanted nor food
+FOR, AGAINST = "for", "against"
 SICK, UNHEARD = "sick", "unheard"  # against, for the sake of health; the same, of unknown words
 
 Clause = tuple[str, Sequence[str]]  # one of these sides, and words in one spelling
@@ -65,8 +65,8 @@ class Asked:
 
 def plain(text: str) -> str:
     """A message without markup, emoji and capitals, on one line; apostrophes are straight."""
-    text = without_markup(text[: 2 * LONGEST]).lower().replace("’", "'")
-    return " ".join(re.sub(r"[^\w\s.,;:!?'/&()½¼¾-]", " ", text).split())[:LONGEST]
+    text = without_markup(text[:LONGEST]).lower().replace("’", "'")
+    return " ".join(re.sub(r"[^\w\s.,;:!?'/&()½¼¾-]", " ", text).split())
 
 
 @cache
@@ -75,6 +75,19 @@ def any_of(patterns: str) -> re.Pattern:
     return re.compile(rf"(?<![\w-])(?:{patterns})(?!\w)")
 
 
+@cache
+def signs(ban: str, language: str) -> re.Pattern:
+    """What breaks a ban, in one spelling: words in the pattern's group."""
+    table, parts = TABLE["bans"].get(ban, {}), WORDS[language]["parts"]
+    found = [words(sign, language) for sign in table.get(language, ban).split("|")]
+    # "daging kambing" is meant where a recipe says "kambing".
+    found += [tuple(word for word in some if word not in parts) for some in found]
+    group = "|".join(" ".join(some) for some in found if some)
+    # Coconut milk is no milk: it is found first, and in no group.
+    return any_of(table.get(f"but_{language}", "") + f"({group})")
+
+
+@dataclass(frozen=True)
 class Bans:
     """What hides in what: the table of bans of one language, and names that stand for themselves.
 
@@ -82,29 +95,12 @@ class Bans:
     not in it, and what no recipe says it cannot see.
     """
 
-    def __init__(self, language: str):
-        self.language = language
-        self.signs = cache(self.signs)  # asked for each recipe again
+    language: str
 
-    def signs(self, ban: str) -> tuple[str, ...]:
-        """Words, in one spelling, of which each one in a text breaks a ban."""
-        table, parts = TABLE["bans"].get(ban, {}), WORDS[self.language]["parts"]
-        found = [words(sign, self.language) for sign in table.get(self.language, ban).split("|")]
-        # "daging kambing" is meant where a recipe says "kambing".
-        found += [tuple(word for word in some if word not in parts) for some in found]
-        return tuple(" ".join(some) for some in found if some)
-
-    def broken(self, without: Iterable[str], text: str) -> list[str]:
-        """The bans that a text breaks."""
-        spoken = f" {' '.join(words(text, self.language))} "
-        found = []
-        for ban in without:
-            # Coconut milk is no milk.
-            but = TABLE["bans"].get(ban, {}).get(f"but_{self.language}", "\n")
-            left = re.sub(rf" (?:{but}) ", "  ", spoken)
-            if any(f" {sign} " in left for sign in self.signs(ban)):
-                found.append(ban)
-        return found
+    def broken(self, without: Iterable[str], text: str) -> bool:
+        """Whether a text breaks one of these bans."""
+        spoken = " ".join(words(text, self.language))
+        return any(any(signs(ban, self.language).findall(spoken)) for ban in without)
 
 
 class Lexicon:
@@ -135,24 +131,23 @@ class Lexicon:
         self.spelt = {word for some in self.bannable for word in some}.union(self.rare, self.filler)
         # Words that name a dish. English titles describe, so there they are those of a table, and
         # all of the Indonesian titles.
-        strong = KITCHEN[language].get("strong")
-        self.strong = {*strong.split()}.union(*twin.values()) if strong else {*self.rare}
-        self.strong -= {*weak}
-        self.nearest = lru_cache(2**14)(self.nearest)
+        strong = KITCHEN[language].get("strong", "").split() or self.rare
+        self.strong = {*strong}.union(*twin.values()).difference(weak)
 
     def _names(self, library: Sequence[Recipe]) -> dict[tuple[str, ...], str]:
         """Words -> what the library calls it: what its lists have, and what people say."""
         language, table = self.language, KITCHEN[self.language]
         parts = WORDS[language]["parts"]
         listed = Counter(item_name(item) for r in library for item in r.ingredients)
+        ordered = [name for name, _ in reversed(listed.most_common())]
         # Of meat and fish one word says enough: "sapi".
         found = {(word,): word for word in table["roles"]["protein"].split()}
-        found |= {words(name, language): name for name, _ in reversed(listed.most_common())}
         # "sapi" is the commonest thing that is called after it: "daging sapi".
-        for name, _ in listed.most_common():
+        for name in ordered:
             part, _, word = name.partition(" ")
-            if part in parts and found.get((word,)) == word and word not in listed:
+            if part in parts and (word,) in found:
                 found[word,] = name
+        found |= {words(name, language): name for name in ordered}
         vague = {"", *WORDS[language]["classes"], *parts}
         found = {some: name for some, name in found.items() if name not in vague}
         people = {said: name for name, said in WORDS[language]["everyday"].items()}
@@ -170,7 +165,7 @@ class Lexicon:
         near = process.extract(word, self.spelt, scorer=OSA.distance, score_cutoff=most, limit=None)
         # People seldom miss the first letter. Of equals a common word before a food.
         close = [(far, one not in self.filler, one) for one, far, _ in near if one[0] == word[0]]
-        return min(close)[2] if close else word
+        return min(close, default=[word])[-1]
 
     def tokens(self, text: str) -> tuple[str, ...]:
         """The words of a text in one spelling: "udangnya" is "udang", "kentnag" is "kentang"."""
@@ -180,16 +175,14 @@ class Lexicon:
             found.append(stem if stem in self.spelt else self.nearest(word))
         return words(" ".join(found), self.language)
 
-    def foods(self, said: Sequence[str], names: dict | None = None) -> dict[int, str]:
-        """Place of each word of a row that is of a food -> its name, the longest known one."""
-        names = names or self.known
-        found, at = {}, 0
-        while at < len(said):
-            ends = range(at + 4, at, -1)
-            end = next((end for end in ends if tuple(said[at:end]) in names), at)
-            for place in range(at, end):
-                found[place] = names[tuple(said[at:end])]
-            at = max(end, at + 1)
+    def foods(self, said: Sequence[str], names: dict) -> dict[int, str]:
+        """Place of each word of a row that is of a food -> its name, the longest of `names`."""
+        found = {}
+        for at in range(len(said)):
+            for end in range(min(at + 4, len(said)), at, -1):
+                name = names.get(tuple(said[at:end]))
+                if name and at not in found:
+                    found |= dict.fromkeys(range(at, end), name)
         return found
 
     def banned(self, said: Sequence[str]) -> list[str]:
@@ -210,11 +203,11 @@ class Clauses:
     def people(self, text: str) -> tuple[int, str]:
         """How many eat, 0 where it is not said, and the text without it."""
         numbers = self.table["numbers"]
-        counted = any_of("|".join(numbers)).sub(lambda word: numbers[word[0]], text)
-        if not (found := self.says("servings", counted)):
+        text = any_of("|".join(numbers)).sub(lambda word: numbers[word[0]], text)
+        found = self.says("servings", text)
+        if not found:
             return 0, text
-        number = next(group for group in found.groups() if group)
-        return int(number), f"{counted[: found.start()]} {counted[found.end() :]}"
+        return int(found[found.lastindex]), f"{text[: found.start()]} {text[found.end() :]}"
 
     def mended(self, text: str) -> str:
         """The text with the words of an allergy as they are spelt: nobody may die of a slip."""
@@ -264,13 +257,13 @@ class Clauses:
         if strange and self.says("object", part):
             return [(FOR, head), (UNHEARD, strange)]
         if (sick or after) and banned(head):
-            return [(against, head), (ASIDE, tail)]
+            return [(against, head), (FOR, [])]
         # "Udang, aku alergi"; "pantangan: udang, telur"
         if sick and before and banned(before[-1][1]):
             before[-1] = (SICK, before[-1][1])
-        elif sick and not tail:
-            return [(FOR, head), (SICK, [])]
-        return [(FOR, head), (ASIDE, tail)]
+            sick = None
+        # "ga prengus": what is left is neither wanted nor food.
+        return [(FOR, head), (SICK if sick else FOR, [])]
 
 
 class Reader(Clauses):
@@ -281,17 +274,17 @@ class Reader(Clauses):
         lexicon, text = self.lexicon, plain(message)
         if self.says("nothing", text):
             return Asked()
-        text = any_of("|".join(self.table["no_food"])).sub(" ", self.mended(text))
+        text = any_of(self.table["no_food"]).sub(" ", self.mended(text))
         first = text
         for pattern, new in self.table["rewrites"]:
             text = any_of(pattern).sub(new, text)
         marks = frozenset(key for key in MARKS if self.says(key, f"{first} . {text}"))
         eat, text = self.people(text)
         clauses = self.clauses(text)
-        without = self.bans_of(text, clauses)
+        without = self.bans_of(text, clauses, AGAINST, SICK)
         # What it is for, each clause ended by a point.
         said = [word for side, some in clauses if side == FOR for word in [*some, "."]]
-        foods = lexicon.foods(said)
+        foods = lexicon.foods(said, lexicon.known)
         wanted = tuple(
             name
             for name in dict.fromkeys(foods.values())
@@ -317,15 +310,15 @@ class Reader(Clauses):
             wish=self.wish(said, () if dish or wanted else free),
             unknown=self.unknown(said),
             marks=marks,
-            health=self.bans_of(text, [clause for clause in clauses if clause[0] == SICK]),
+            health=self.bans_of(text, clauses, SICK),
             unheard=tuple(word for side, some in clauses if side == UNHEARD for word in some),
         )
 
-    def bans_of(self, text: str, clauses: list[Clause]) -> tuple[str, ...]:
-        """What a message is against: names and kinds of its clauses, and ways of eating."""
+    def bans_of(self, text: str, clauses: list[Clause], *sides: str) -> tuple[str, ...]:
+        """Names and kinds of the clauses that are of these sides, and ways of eating."""
         found = []
         for side, some in clauses:
-            found += self.lexicon.banned(some) if side in (AGAINST, SICK) else []
+            found += self.lexicon.banned(some) if side in sides else []
         for diet in TABLE["diets"].values():
             found += diet["bans"] if any_of(diet["said"]).search(text) else []
         return tuple(dict.fromkeys(found))
@@ -349,13 +342,13 @@ class Reader(Clauses):
         # at hand. So do two in a row: "sayur asem".
         strong = {at for at in free if said[at] in lexicon.strong}
         beside = {at for at in free if {at - 1, at + 1} & (foods.keys() | free)}
-        named = strong | beside - {*(free if have else ())}
+        named = strong | (set() if have else beside)
         if not named:
             return ""
         # The foods of the same clause belong to it: of "soto ayam" as of "kentang goreng". What
         # comes after only tells how it should be: "yang kuahnya kuning".
         first = min(named)
         begin = max((at + 1 for at in range(first) if said[at] == "."), default=0)
-        end = said.index(".", min(strong or named))
+        end = said.index(".", first)
         parts = dict.fromkeys(said[at] for at in sorted(free | foods.keys()) if begin <= at < end)
         return " ".join(word for word in parts if word in lexicon.rare)

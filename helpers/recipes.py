@@ -70,17 +70,11 @@ class Report:
     Lines count from 1, as an editor shows them.
     """
 
+    rows_read: int = 0
+    rows_kept: int = 0
     files: list[dict] = field(default_factory=list)  # file, rows_read, rows_kept
     drops: list[dict] = field(default_factory=list)  # file, line, reason, title
     skipped: list[dict] = field(default_factory=list)  # file, reason
-
-    @property
-    def rows_read(self) -> int:
-        return sum(f["rows_read"] for f in self.files)
-
-    @property
-    def rows_kept(self) -> int:
-        return sum(f["rows_kept"] for f in self.files)
 
     @property
     def rows_dropped(self) -> int:
@@ -123,7 +117,6 @@ def recipe_chunks(folder: str | Path, report: Report, rows: int = 2000) -> Itera
         # Named from the folder on, as the report shows it on every machine.
         name = path.relative_to(root).as_posix() if path != root else path.name
         entry = {"file": name, "rows_read": 0, "rows_kept": 0}
-        report.files.append(entry)
         try:
             # Encoding, separator and columns first; they hold for the whole file.
             layout = csv_reader.look_at(path)
@@ -133,6 +126,8 @@ def recipe_chunks(folder: str | Path, report: Report, rows: int = 2000) -> Itera
                 clean, dropped = clean_chunk(raw)
                 entry["rows_read"] += len(raw) + len(bad)
                 entry["rows_kept"] += len(clean)
+                report.rows_read += len(raw) + len(bad)
+                report.rows_kept += len(clean)
                 lost = sorted(bad + dropped, key=lambda drop: drop["line"])
                 report.drops += [{"file": name, **drop} for drop in lost]
                 # No row may be lost.
@@ -145,9 +140,9 @@ def recipe_chunks(folder: str | Path, report: Report, rows: int = 2000) -> Itera
                 yield clean[COLUMNS]
             if not entry["rows_read"]:
                 raise csv_reader.NotARecipeFile("a header and no rows")
+            report.files.append(entry)
         except csv_reader.NotARecipeFile as problem:
             # One strange file does not stop the others.
-            report.files.remove(entry)
             report.skipped.append({"file": name, "reason": str(problem)})
 
 
@@ -182,6 +177,7 @@ _UNITS = "|".join(table["units"].replace(" ", "|") for table in WORDS.values())
 _QUANTITY = re.compile(rf"^\s*(?:(?:[\d¼½¾⅓⅔⅛⅜⅝⅞.,/–-]+|(?:{_UNITS})\b\.?)\s*)+")
 
 
+@lru_cache(2**16)
 def item_name(item: str) -> str:
     """An ingredient without quantity, unit and preparation: "3 buah cabai, iris" -> "cabai"."""
     # What stands in brackets, behind a comma or behind "secukupnya" is a remark, not the name; a

@@ -26,7 +26,6 @@ from fastapi.responses import JSONResponse  # noqa: E402
 
 from .chat import Bot, Turn  # noqa: E402
 from .files import CourseError, UsageError, read_toml  # noqa: E402
-from .llamacpp import GgufBot  # noqa: E402
 
 # What the page and the terminal say, by language, and Gradio's options.
 WORDED = read_toml("serve.toml")
@@ -43,7 +42,6 @@ FREE = {
 def page(bot: Bot) -> gr.ChatInterface:
     """The chat page. Its history stands in the browser's tab alone."""
     language = bot.cfg.language
-    label, wish = WORDED["other"][language]
 
     def respond(message: str, history: list[dict], *drawing) -> Iterator[str | dict]:
         """The answer so far, again and again while it grows; Stop on the page closes it."""
@@ -60,8 +58,8 @@ def page(bot: Bot) -> gr.ChatInterface:
         # A recipe that was found can be told in the other language: a button says so.
         turn = talk.turns[-1]
         if turn.served and not turn.told:
-            button = [{"label": label, "value": wish}]
-            yield {"role": "assistant", "content": text, "options": button}
+            button = WORDED["other"][language]
+            yield {"role": "assistant", "content": text, "options": [button]}
 
     sliders = []
     # Where a model answers freely; a recipe that is found and told needs none.
@@ -81,8 +79,9 @@ def turns(history: list[dict]) -> list[Turn]:
     """What was said so far on a page: Gradio keeps a text, or a list of parts with one text."""
     found = []
     for message in history:
-        content = message["content"]
-        text = content if isinstance(content, str) else content[0]["text"]
+        text = message["content"]
+        if not isinstance(text, str):
+            text = text[0]["text"]
         if message["role"] == "user":
             found.append(Turn(text, "tuned"))
         else:
@@ -90,17 +89,16 @@ def turns(history: list[dict]) -> list[Turn]:
     return found
 
 
-def create_app(bot: Bot, auth: str = "") -> FastAPI:
-    """Page and /health as one app; the model is loaded meanwhile. `auth`: "USER:PASSWORD"."""
+def create_app(bot: Bot, auth: tuple[str, str] | None = None) -> FastAPI:
+    """Page and /health as one app; the model is loaded meanwhile. `auth`: user and password."""
     # Without FastAPI's pages about its API: this app has a page and /health, no more.
-    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(openapi_url=None)
     # Written by the thread that loads, read by /health.
     state = {"ready": False, "problem": ""}
 
     def load() -> None:
         """Ready means that the model has written a token, not merely that the process lives."""
         try:
-            bot.load()
             bot.conversation(plain=True, answer_tokens=1).say("Halo")
             state["ready"] = True
         except Exception as problem:  # nobody would see it in this thread
@@ -111,17 +109,22 @@ def create_app(bot: Bot, auth: str = "") -> FastAPI:
     @app.get("/health")
     async def health() -> JSONResponse:
         """200 once the model answers, 503 before; what answers, where, in how much memory."""
-        facts = {"model": bot.models[-1], "base_model": bot.cfg.base_model, "engine": bot.engine}
-        # The resident set: model, engine and page together, but nothing that lies on a GPU.
-        facts |= {"device": bot.cfg.device.name, "ram_bytes": psutil.Process().memory_info().rss}
+        facts = {
+            "model": bot.models[-1],
+            "base_model": bot.cfg.base_model,
+            "engine": bot.engine,
+            "device": bot.cfg.device.name,
+            # The resident set: model, engine and page together, but nothing that lies on a GPU.
+            "ram_bytes": psutil.Process().memory_info().rss,
+        }
         return JSONResponse(state | facts, 200 if state["ready"] else 503)
 
     # The page is there at once and the model some seconds later; /health tells when.
     threading.Thread(target=load, daemon=True).start()
-    # A password may hold colons: only the first one is cut. At most 32 questions wait in line.
-    options = {"auth": tuple(auth.split(":", 1)) if auth else None} | WORDED["app"]
-    options["theme"] = gr.themes.Soft(**WORDED["theme"])
-    return gr.mount_gradio_app(app, page(bot).queue(max_size=32), "/", **options)
+    # At most 32 questions wait in line.
+    queue = page(bot).queue(max_size=32)
+    theme = gr.themes.Soft(**WORDED["theme"])
+    return gr.mount_gradio_app(app, queue, "/", auth=auth, theme=theme, **WORDED["app"])
 
 
 def run_service(
@@ -132,7 +135,8 @@ def run_service(
     With `show` the page is opened in the browser. Raises OSError for a port that is taken, before
     anything is loaded.
     """
-    _, _, password = auth.partition(":")
+    # A password may hold colons: only the first one is cut.
+    user, _, password = auth.partition(":")
     if auth and not password:
         raise UsageError("--auth wants USER:PASSWORD")
     # The port is taken now and handed to uvicorn below, so nobody else can take it meanwhile.
@@ -143,13 +147,13 @@ def run_service(
     page_at = f"http://{host}:{port}"
     print(f"Dapur LLM: {page_at} ({bot.engine}; {WORDED['wait'][bot.cfg.language]})", flush=True)
     # llama.cpp brings its own server, with OpenAI's routes.
-    if isinstance(bot, GgufBot):
+    if bot.engine == "gguf":
         bot.address = {"key": password, "host": host, "port": port + 1}
         print(f"API: http://{host}:{port + 1}/v1", flush=True)
     # Other machines come in, and nothing asks them who they are.
     if not auth and not host.startswith(("127.", "localhost")):
         print(WORDED["open"][bot.cfg.language])
-    app = create_app(bot, auth)
+    app = create_app(bot, (user, password) if auth else None)
     if show:
         webbrowser.open(page_at)
     # At Ctrl-C answers that are being written have three seconds to end.

@@ -239,8 +239,11 @@ def csv_files(folder: str | Path) -> list[Path]:
     found = []
     for top, folders, names in os.walk(folder, onerror=unreadable):
         folders[:] = [name for name in folders if not name.startswith(hidden)]
-        kept = [name for name in names if not name.startswith(hidden)]
-        found += [Path(top, name) for name in kept if name.lower().endswith(".csv")]
+        found += [
+            Path(top, name)
+            for name in names
+            if name.lower().endswith(".csv") and not name.startswith(hidden)
+        ]
     # Every file system lists in its own order; sorted, each machine reads the same rows first.
     return sorted(found)
 
@@ -266,9 +269,8 @@ def profile_for(device: Device, table: dict[str, dict]) -> str:
     if room and "T4" in device.name.split():
         return "colab-t4"
     # Elsewhere the largest one that fits; a profile of size 0 needs no GPU.
-    sizes = {name: values["vram_gb"] for name, values in table.items()}
-    fitting = [name for name, size in sizes.items() if 0 < size <= room]
-    return max(fitting, key=sizes.get, default="cpu" if bf16_products() else "cpu-plain")
+    sizes = {one: of["vram_gb"] for one, of in table.items() if 0 < of["vram_gb"] <= room}
+    return max(sizes, key=sizes.get, default="cpu" if bf16_products() else "cpu-plain")
 
 
 def base_model_for(asked: str | None, usual: str) -> str:

@@ -155,9 +155,8 @@ def figure_html(figure):
     import matplotlib.pyplot as plt
     from IPython.core.pylabtools import retina_figure
     from matplotlib.axis import Axis
-    from matplotlib.category import StrCategoryFormatter
     from matplotlib.text import Text
-    from matplotlib.ticker import FixedFormatter, FuncFormatter, ScalarFormatter
+    from matplotlib.ticker import LogFormatter, ScalarFormatter
 
     for text in figure.findobj(Text):
         text.set_text(word(text.get_text()))
@@ -165,7 +164,7 @@ def figure_html(figure):
         chosen = axis.get_major_formatter()
         if type(chosen) is ScalarFormatter:  # nobody chose another
             axis.set_major_formatter(lambda x, _: num(x, "g"))
-        elif isinstance(chosen, (FixedFormatter, FuncFormatter, StrCategoryFormatter)):  # names
+        elif not isinstance(chosen, LogFormatter):  # names; powers of ten stay as they are
             axis.set_major_formatter(lambda x, at, chosen=chosen: word(chosen(x, at)))
     # A PNG as text, of 180 pixels an inch; its size is halved: sharp on fine screens.
     figure.set_dpi(90)

@@ -31,10 +31,9 @@ SIMILAR = 0.6  # Jaccard similarity of word trigrams from which two recipes are 
 
 def normalised(table: pd.DataFrame) -> pd.Series:
     """Text to compare rows by: ingredients and steps in lower case, letters and digits only."""
-    texts = table["ingredients"] + " " + table["steps"]
+    texts = (table["ingredients"] + " " + table["steps"]).astype(object)
     # Every run of other characters becomes one space: punctuation makes no other recipe.
-    words = [" ".join(re.findall(r"[^\W_]+", text.lower())) for text in texts]
-    return pd.Series(words, index=table.index, dtype=object)
+    return texts.str.lower().str.findall(r"[^\W_]+").str.join(" ")
 
 
 def trigrams(text: str) -> set[str]:
@@ -157,8 +156,8 @@ def require_held_out(
         if len(some) > 1:
             known += [title for (_, title), whole in held_out.items() if some <= whole]
     if known:
-        told = {"one": one, "other": other, "n": len(known), "first": known[0]}
-        raise CourseError(sentence("in_two_splits", **told))
+        n, first = len(known), known[0]
+        raise CourseError(sentence("in_two_splits", one=one, other=other, n=n, first=first))
 
 
 def read_split(cfg: Settings, name: str):

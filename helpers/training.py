@@ -40,14 +40,14 @@ class ChatDataset(torch.utils.data.Dataset):
     """Encoded chats of at most `max_length` tokens; what is longer goes to `too_long`, never cut.
 
     A chat is a list of messages whose last one is the answer to learn. `rows[i]` is an
-    `prompts.Encoded` and was made of `chats[i]`. Raises LabelMaskError for a row that would teach
-    the wrong thing.
+    `prompts.Encoded`, made of `chats[i]` by `encode`. Raises LabelMaskError for a row that would
+    teach the wrong thing.
     """
 
-    def __init__(self, chats, tokenizer, max_length):
+    def __init__(self, chats, tokenizer, max_length, encode=prompts.encode):
         self.chats, self.rows, self.too_long = [], [], []
         for chat in chats:
-            row = prompts.encode(chat, tokenizer)
+            row = encode(chat, tokenizer)
             # Cut, a long row would lose its end token, and the model would not learn to stop.
             if len(row) > max_length:
                 self.too_long.append(chat)
@@ -61,7 +61,7 @@ class ChatDataset(torch.utils.data.Dataset):
         return len(self.rows)
 
     def __getitem__(self, i: int) -> dict[str, list[int]]:
-        return {"input_ids": self.rows[i].input_ids, "labels": self.rows[i].labels}
+        return dict(vars(self.rows[i]))  # input_ids and labels
 
     @property
     def tokens(self) -> int:

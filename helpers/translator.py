@@ -24,7 +24,6 @@ from .recipes import Recipe, item_name
 from .settings import language_of
 
 WORDED = read_toml("translator.toml")
-MOST_WORDS = 600  # of a pasted text: more is no recipe
 LONG_STEP = 30  # words; what is longer is told sentence by sentence, as steps were practised
 CUT = " …"  # behind an answer that did not end
 BLANK = "\0"  # a number, in the form of a line: no text holds this character
@@ -35,10 +34,12 @@ class Translator:
     """What the twins of the training know of lists, and the messages for the model."""
 
     def __init__(self, pairs: Sequence[Pair], task: str):
-        self.task, self.written = task, task[-2:]
+        self.task = task
+        self.written = task[-2:]
         self.names = glossary(pairs)
         # "3 siung bawang putih" -> "3 cloves garlic": whole lines, then lines with blanks.
-        self.lines, self.forms = glossary(pairs, str), glossary(pairs, form_of)
+        self.lines = glossary(pairs, str)
+        self.forms = glossary(pairs, form_of)
 
     def line(self, item: str) -> str:
         """One line of a list: as a twin has it, else in a twin's form, else word by word."""
@@ -72,28 +73,24 @@ class Translator:
         listed = tuple(map(self.line, recipe.ingredients))
         return replace(recipe, title=title, ingredients=listed, steps=tuple(steps))
 
-    def doubts(self, recipe: Recipe, told: Recipe) -> list[tuple[str, str]]:
-        """(kind, what): "steps" not told or "cut", a "number" that nobody wrote, or one "lost"."""
-        found = []
+    def doubts(self, recipe: Recipe, told: Recipe) -> list[str]:
+        """What a cook should look at, as sentences in the language that is written.
+
+        Steps that were not told, or break off; numbers that nobody wrote, or that got lost.
+        """
+        found = defaultdict(list)
         for place, (ours, theirs) in enumerate(zip(recipe.steps, told.steps), 1):
             if not theirs:
-                found.append(("steps", str(place)))
+                found["steps"].append(str(place))
             if theirs.endswith(CUT):
-                found.append(("cut", str(place)))
+                found["cut"].append(str(place))
             was = all_numbers(ours, self.task[:2])
             now = all_numbers(theirs, self.written)
-            for kind, some in (("number", now - was), ("lost", was - now)):
-                # A fraction as a cook writes it: 3/2 is 1.5.
-                found += [(kind, f"{place}: {float(one):g}") for one in some]
-        return found
-
-    def told_doubts(self, doubts: Sequence[tuple[str, str]]) -> list[str]:
-        """Doubts as sentences in the language that is written, one for each kind."""
-        found = []
-        for kind, text in WORDED["doubts"][self.written].items():
-            if these := [what for one, what in doubts if one == kind]:
-                found.append(text.format(what=", ".join(these)))
-        return found
+            # A fraction as a cook writes it: 3/2 is 1.5.
+            found["number"] += [f"{place}: {float(one):g}" for one in now - was]
+            found["lost"] += [f"{place}: {float(one):g}" for one in was - now]
+        texts = WORDED["doubts"][self.written]
+        return [texts[kind].format(what=", ".join(found[kind])) for kind in texts if found[kind]]
 
 
 def form_of(line: str) -> str:
@@ -119,8 +116,9 @@ def all_numbers(text: str, language: str) -> Counter:
 
 
 def lines_of(text: str) -> list[str]:
-    """The lines of a text that hold something, with single blanks."""
-    return [" ".join(line.split()) for line in text.splitlines() if line.strip()]
+    """The lines of a text that hold something, without markup and with single blanks."""
+    lines = without_markup(text).splitlines()
+    return [" ".join(line.split()) for line in lines if line.strip()]
 
 
 def looks_pasted(text: str) -> bool:
@@ -128,11 +126,10 @@ def looks_pasted(text: str) -> bool:
 
     Such are steps or items with a mark, headings, or more words than a request has.
     """
-    lines = lines_of(without_markup(text))
+    lines = lines_of(text)
     signs = [line for line in lines if MARK.match(line) or part_of(line)]
-    if len(text.split()) > 40 and len(re.findall(r"\w[.!](?:\s|$)", text)) > 2:
-        return True
-    return len(lines) > 2 and len(signs) > 1
+    long = len(text.split()) > 40 and len(re.findall(r"\w[.!](?:\s|$)", text)) > 2
+    return long or (len(lines) > 2 and len(signs) > 1)
 
 
 def part_of(line: str) -> str:
@@ -143,25 +140,21 @@ def part_of(line: str) -> str:
 def read_pasted(text: str, task: str = "id-en") -> Recipe:
     """A recipe as people write one down: title, list and steps, with or without headings.
 
-    Raises UsageError where there is no step, more than MOST_WORDS words, or another language than
-    the one that is read.
+    Raises UsageError where there is no step, or another language than the one that is read.
     """
-    text = without_markup(text)
-    count = len(text.split())
-    if count > MOST_WORDS:
-        raise UsageError(sentence("long_recipe", n=count, most=MOST_WORDS))
-    title, part, parts = "", "", defaultdict(list)
-    for line in lines_of(text):
+    lines = lines_of(text)
+    title = part = ""
+    parts = defaultdict(list)
+    for line in lines:
         if headed := part_of(line):
             part = headed
-        elif title or part or MARK.match(line):
+        # A line alone is a step, or all steps.
+        elif title or part or MARK.match(line) or len(lines) == 1:
             # Where no heading says what it is, a line with a dash is an item, any other a step.
             likely = "ingredients" if line[0] in "-*•" else "steps"
             parts[part or likely].append(MARK.sub("", line))
         else:
             title = line
-    if title and not part and not parts:  # a step alone, or all steps in one line
-        title, parts["steps"] = "", [title]
     if not parts["steps"]:
         raise UsageError(sentence("no_steps"))
     read = " ".join(parts["steps"])

@@ -10,7 +10,6 @@ import pytest
 
 from helpers import jsonl, medical
 from helpers.recipes import load_recipes
-from helpers.show import md
 
 LENGTH = 3_000
 FILLERS = "( ' 1. 1, 1/ -- <a &#9 Â @a a. : a <| [a]( ` {a".split() + [" ", "'a' ", "1 ", "sdm "]
@@ -30,7 +29,7 @@ def read_recipes(text, folder):
 
 def read_answers(text, folder):
     """The text as a question on health, and as a row to train on."""
-    for judged in (medical.is_emergency, medical.names_dose, medical.stems, md):
+    for judged in (medical.is_emergency, medical.names_dose, medical.stems):
         judged(text)
     chat = [{"role": "user", "content": text}, {"role": "assistant", "content": text}]
     jsonl.validate(jsonl.write_chats([chat], folder / "a.jsonl"))

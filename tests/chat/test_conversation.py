@@ -159,8 +159,8 @@ def test_a_recipe_is_found_changed_by_rule_and_told_by_the_model_piece_by_piece(
     asked = []
     talk = conversation(tells(asked), kind=chat.Cook)
     said = talk.say("Halo! Aku punya ayam, serai, dan kemiri. Dalam bahasa Inggris, ya.")
-    assert said.startswith("Tidak perlu membeli apa-apa. Terbaca: bahan ayam, serai, kemiri.")
-    assert "Dari resep Sup Ayam, diubah menurut aturan: + kemiri.\n\n" in said
+    assert said.startswith("Tidak perlu membeli apa-apa. Bahan yang terbaca: ayam, serai, kemiri.")
+    assert "Dari resep Sup Ayam. Diubah menurut aturan: + kemiri.\n\n" in said
     (turn,) = talk.turns
     assert [len(messages) for messages in asked] == [2, 2]
     assert all(messages[1]["content"] in ENGLISH for messages in asked)

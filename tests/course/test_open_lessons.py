@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from transformers import AutoConfig
 
 from helpers import models, settings
-from helpers.course import NOTEBOOKS
+from helpers.show import NOTEBOOKS
 from pipeline import publish
 
 CALLS = {

@@ -62,7 +62,7 @@ def test_forms_of_items(form):
     [
         ("[['a', 'b'], ('c',)]", ["a", "b", "c"]),
         ('["a", null, NaN, "b"]', ["a", "b"]),
-        ("['ayam', nan, 'garam', nan]", ["ayam", "garam"]),
+        ("['ayam, nan, air', nan, 'garam', nan]", ["ayam, nan, air", "garam"]),
         ("['a', 'b", []),
         ("['a' for x in y]", []),
         ("[__import__('os')]", ["[__import__('os')]"]),

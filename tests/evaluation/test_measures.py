@@ -111,13 +111,13 @@ def test_a_share_has_a_wilson_interval(hits, n, low, high):
 
 
 def test_a_recorded_share_has_its_interval_and_the_number_of_its_rows(tmp_path, monkeypatch):
-    hits = [True, False, True, True]
+    hits = [True, False, math.nan, True, True]  # one without a judgement
     monkeypatch.setenv("DAPUR_METRICS", str(tmp_path / "m.json"))
     course.start_records("nb")
     evaluation.record_share("hits", iter(hits))
     (found,) = json.loads((tmp_path / "m.json").read_text(encoding="utf-8"))
     told = tuple(found[name] for name in ("value", "low", "high", "n"))
-    assert told == (*evaluation.share(hits), 4)
+    assert told == (*evaluation.share([1, 0, 1, 1]), 4) and told[0] == 0.75
 
 
 def test_loss_of_the_real_answers_is_that_of_each_row_alone(cfg, tokenizer):

@@ -171,7 +171,7 @@ def test_no_file_named_in_a_question_or_its_history_comes_back(address, key, tmp
 
 def test_a_password_guards_the_page_but_not_health(bot, started):
     bot.may_load.set()
-    address = started(auth="siti:rahasia:123")
+    address = started(auth=("siti", "rahasia:123"))
     assert httpx.get(f"{address}/config").status_code == 401
     event = {"data": ["Soto?"], "fn_index": 0, "session_hash": "y"}
     assert httpx.post(f"{address}/gradio_api/queue/join", json=event).status_code == 401

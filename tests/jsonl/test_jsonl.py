@@ -85,7 +85,7 @@ def test_good_files_are_read_as_they_are(found, tmp_path):
 def test_what_may_be_meant_that_way_is_told_and_read(found, tmp_path, tokenizer, raw, kind):
     good = [line(user(ask), assistant(tell)) for ask, tell in zip(ASK, TELL)]
     assert found(*good, raw) == found(*good, raw, tokenizer=tokenizer) == [(4, kind)]
-    assert len(jsonl.read_chats(tmp_path / "chat.jsonl", tokenizer)) == 4
+    assert len(jsonl.read_chats(tmp_path / "chat.jsonl")) == 4
 
 
 @pytest.mark.parametrize(

@@ -107,13 +107,14 @@ def test_the_split_is_even_over_topics_and_flags(written):
 @pytest.mark.parametrize(
     "file, old, new, message", TABLES["a_damaged_table_is_refused_with_its_row"]
 )
-def test_a_damaged_table_is_refused_with_its_row(tmp_path, file, old, new, message):
+def test_a_damaged_table_is_refused_with_its_row(tmp_path, monkeypatch, file, old, new, message):
     folder = shutil.copytree(FOLDER, tmp_path / "health")
     text = (folder / file).read_text(encoding="utf-8")
     assert old in text
     (folder / file).write_text(text.replace(old, new, 1), encoding="utf-8")
+    monkeypatch.setattr(medical, "FOLDER", folder)
     with pytest.raises(CourseError, match=message):
-        medical.questions("id", folder)
+        medical.questions("id")
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
