@@ -90,7 +90,8 @@ def hint(exercise: str, **names) -> str | None:
 def check(exercise: str, answer, **names) -> None:
     """Show whether `answer` passes: "correct", "wrong" or "open", also kept in `status`.
 
-    What is right, and the hints, stand in the lesson's texts: see `hint`.
+    What is right, and the hints, stand in the lesson's texts: see `hint`. With DAPUR_STRICT=1
+    anything but a right answer is an AssertionError.
     """
     # An exercise begins as `answer = ...`, which Python reads as Ellipsis.
     advice = ""
@@ -101,7 +102,11 @@ def check(exercise: str, answer, **names) -> None:
     else:
         state = "correct"
     status[exercise] = state
-    print(SIGNS[state], sentence(state, exercise=exercise, advice=advice))
+    told = f"{SIGNS[state]} {sentence(state, exercise=exercise, advice=advice)}"
+    # A teacher may want a notebook to stop at the first answer that is not right.
+    if state != "correct" and os.environ.get("DAPUR_STRICT") == "1":
+        raise AssertionError(told)
+    print(told)
 
 
 def progress_bar(of: int, done: int = 0):
