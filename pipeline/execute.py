@@ -173,8 +173,9 @@ def read_kept(path: Path) -> dict | None:
 
 def last_line(path: Path) -> str:
     """The bar that a long cell has drawn last; each begins with a carriage return."""
-    with suppress(OSError):
-        return path.read_text(encoding="utf-8", errors="replace").split("\r")[-1].strip()
+    # Reading as text makes line ends of them.
+    with suppress(OSError, IndexError):
+        return path.read_text(encoding="utf-8", errors="replace").splitlines()[-1].strip()
     return ""
 
 
