@@ -136,15 +136,23 @@ def predict(profile: Profile = "auto", model: str = "", card: float = 0, as_json
 
 
 @gpu.command()
-def monitor(seconds: float = 30, as_json: Json = False) -> None:
-    """Watch memory for a while: the GPUs, or the RAM where there is none. Ctrl-C ends it early."""
-    peaks, end = Counter(), time.monotonic() + seconds
+def monitor(seconds: float = 30, csv: bool = False, as_json: Json = False) -> None:
+    """Watch memory for a while: the GPUs, or the RAM where there is none. Ctrl-C ends it early.
+
+    --csv: a line each second while it runs (seconds, device, bytes) instead of the peak at the end.
+    """
+    peaks, began = Counter(), time.monotonic()
     with suppress(KeyboardInterrupt):
-        while time.monotonic() < end:
+        while time.monotonic() < began + seconds:
+            now = Counter(memory.gpus() or {"RAM": psutil.virtual_memory().used})
+            if csv:
+                for device, used in now.items():
+                    print(f"{time.monotonic() - began:.0f},{device},{used}", flush=True)
             # Of two Counters `|` keeps the higher value of each key.
-            peaks |= Counter(memory.gpus() or {"RAM": psutil.virtual_memory().used})
+            peaks |= now
             time.sleep(1)
-    tell({"peak_bytes": peaks}, as_json)
+    if not csv:
+        tell({"peak_bytes": peaks}, as_json)
 
 
 @app.command()
@@ -156,12 +164,14 @@ def chat(
     seed: Seed = 42,
     model: Model = "tuned",
     temperature: float = 0.0,
+    top_p: float = 0.9,
+    top_k: int = 0,
     system: str = "",
 ) -> None:
     """Talk to the model that lesson 03 tuned, or to any other. Ctrl-C: stop; /exit: leave."""
     bot = chosen_bot(model, profile, language, task, seed)
     bot.system = system or bot.system
-    talk = bot.conversation(temperature=temperature)
+    talk = bot.conversation(temperature=temperature, top_p=top_p, top_k=top_k)
     refused = 0
     # A message on the command line is the whole conversation.
     for line in lines(message):

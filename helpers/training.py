@@ -370,6 +370,10 @@ def fingerprint(cfg: Settings, train: ChatDataset, validation: ChatDataset, *con
     settings = cfg.as_dict()
     del settings["language"], settings["device"]
     settings |= {"base": cfg.base_model, "kind": cfg.device.kind, "saved": models.rows_hash(cfg)}
+    # A folder of one's own may hold other weights tomorrow under the same name.
+    own = Path(cfg.base_model)
+    if own.is_dir():
+        settings["weights"] = files.hash_files(sorted(own.glob("*.safetensors")), own)
     shown = []
     for config in configs:
         # The output folder differs from machine to machine and changes no result.
@@ -392,10 +396,13 @@ def resume(output: Path, mark: str, fresh: bool = False) -> str | None:
     The newest one that is whole, of the training with this fingerprint: those of another training
     are removed, and with `fresh` this one's too (resumed from its own last one it would take no
     step). A run killed while saving leaves a part of a folder, and Trainer would crash on it: it is
-    renamed to `broken-...` and named on standard output.
+    renamed to `broken-...` and named on standard output. Raises CourseError for a folder whose
+    checkpoints are none of this course's: they stay.
     """
     # The folder belongs to one training at a time.
     note = output / "fingerprint.txt"
+    if not note.is_file() and any(output.glob("checkpoint-*")):
+        raise CourseError(sentence("strange_checkpoints", folder=output))
     if fresh or not note.is_file() or note.read_text() != mark:
         for old in output.glob("checkpoint-*"):
             shutil.rmtree(old)
