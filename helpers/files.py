@@ -86,6 +86,8 @@ def replace_whole(path: Path, make: Callable[[Path], object]) -> Path:
 
     Raises CourseError on a disk that is full or read-only, and where a right is missing.
     """
+    # What a link leads to is replaced, and the link stays: it may lead to a larger disk.
+    path = path.resolve() if path.is_symlink() else path
     # Beside the target, since a rename is one step only within a disk; the name is one that no
     # other process takes.
     temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
