@@ -63,12 +63,14 @@ def adapter_layers(folder: Path, adapter: Path) -> dict:
     adapter that does more than add to matrices (DoRA, PiSSA, OLoRA, whole modules).
     """
     config = LoraConfig.from_pretrained(adapter)
+    config.base_model_name_or_path = str(folder)
     plain = config.init_lora_weights in (True, False, "gaussian", "eva")
     if config.use_dora or config.modules_to_save or config.bias != "none" or not plain:
         raise UsageError(sentence("other_adapter", kind=config.init_lora_weights))
     with torch.device("meta"):
         base = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        tuned = get_peft_model(AutoModelForCausalLM.from_config(base), config)
+        empty = AutoModelForCausalLM.from_config(base, trust_remote_code=False)
+        tuned = get_peft_model(empty, config)
     layers = {}
     for name, module in tuned.base_model.model.named_modules():
         if isinstance(module, LoraLayer):
@@ -148,7 +150,8 @@ def check_same(cfg: Settings, folder: Path, base: str) -> None:
     """Raise CourseError where a merged folder's logits are not those of PEFT's own model."""
     model = models.load_base(cfg, "none" if base == "full" else None)
     tuned = PeftModel.from_pretrained(model, str(models.require_adapter(cfg))).eval()
-    merged = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    options = {"dtype": torch.float32, "trust_remote_code": False}
+    merged = AutoModelForCausalLM.from_pretrained(folder, **options).eval()
     text = f"{SYSTEM[system_key(cfg)]} 1. Tumis bawang 5 menit. 2. Fry the onions for 5 minutes."
     row = torch.tensor([models.load_tokenizer(cfg)(text)["input_ids"]])  # (1, tokens)
     wanted, found = (one(row.to(one.device)).logits.float().cpu() for one in (tuned, merged))

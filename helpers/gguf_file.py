@@ -92,7 +92,7 @@ def write_gguf(folder: Path, path: Path, quant: str = "q8_0") -> None:
     to 6 bits by matrix, as llama.cpp's own mix has it. Raises UsageError as `check_gguf` does.
     """
     check_gguf(folder, [quant])
-    config = AutoConfig.from_pretrained(folder)
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     family = config.model_type.replace("mistral", "llama")  # the same blocks
     writer = gguf.GGUFWriter(path, family)
     write_shape(writer, config, quant)
