@@ -85,18 +85,23 @@ def find_device() -> Device:
             else:
                 card = pynvml.nvmlDeviceGetHandleByUUID(chosen)
             name = pynvml.nvmlDeviceGetName(card)
-            memory_gb = pynvml.nvmlDeviceGetMemoryInfo(card).total / 2**30
+            try:
+                memory_gb = pynvml.nvmlDeviceGetMemoryInfo(card).total / 2**30
+            except pynvml.NVMLError as problem:
+                if problem.value != 3:  # NVML_ERROR_NOT_SUPPORTED
+                    raise
+                # One memory for processor and card, as in a DGX Spark.
+                memory_gb = psutil.virtual_memory().total / 2**30
             capability = pynvml.nvmlDeviceGetCudaComputeCapability(card)
             # Windows gets a torch without CUDA unless it is asked for another, which is found by
             # trying alone.
             note = torch_refusal(name)
             if not note:
                 return Device("cuda", name, memory_gb, tuple(capability))
-    # A machine without a driver is no news; a driver that does not work is.
-    except pynvml.NVMLError_LibraryNotFound:
-        pass
     except pynvml.NVMLError as problem:
-        note = f"card {chosen}: the driver answers with an error: {problem}"
+        # A machine without a driver is no news; a driver that does not work is.
+        if problem.value != pynvml.NVML_ERROR_LIBRARY_NOT_FOUND:
+            note = f"card {chosen}: the driver answers with an error: {problem}"
     ram = psutil.virtual_memory().total / 1e9
     cores = psutil.cpu_count(logical=False) or 1
     products = "bf16 products" if bf16_products() else "no bf16 products"
