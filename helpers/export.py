@@ -47,13 +47,13 @@ def base_files(cfg: Settings) -> Path:
     folder = Path(models.base_folder(cfg))
     if folder.is_dir():
         return folder
-    wanted = ["*.json", "*.jinja", "*.safetensors", "tokenizer.model"]
+    wanted = ["*.json", "*.jinja", "model*.safetensors", "tokenizer.model"]
     return Path(snapshot_download(cfg.base_model, allow_patterns=wanted))
 
 
 def weight_count(folder: Path) -> int:
     """Weights of a model, by the size of its files: 2 bytes each, at least."""
-    return sum(file.stat().st_size for file in folder.glob("*.safetensors")) // 2
+    return sum(file.stat().st_size for file in folder.glob("model*.safetensors")) // 2
 
 
 def adapter_layers(folder: Path, adapter: Path) -> dict:
@@ -94,7 +94,7 @@ def merged_weights(cfg: Settings, folder: Path, base: str = "trained"):
     # Some files leave out the first part of a name; GPT-2 keeps its matrices turned.
     head = min(layers).partition(".")[0] + "."
     turned = AutoConfig.from_pretrained(folder, trust_remote_code=False).model_type == "gpt2"
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in sorted(folder.glob("model*.safetensors")):
         for name, published in load_file(path).items():
             if not published.is_floating_point():
                 raise CourseError(sentence("packed_base", file=path.name))

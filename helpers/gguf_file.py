@@ -11,6 +11,7 @@ Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 from __future__ import annotations
 
 import ctypes
+import functools
 import importlib.util
 import re
 from pathlib import Path
@@ -36,13 +37,17 @@ CUTS = {
 }
 
 
+@functools.cache
 def k_library():
     """llama.cpp's library inside the package xllamacpp, if it can be called; else None."""
+    pointer, count = ctypes.c_void_p, ctypes.c_int64
     engine = importlib.util.find_spec("xllamacpp")
     files = Path(engine.origin).parent.glob("xllamacpp*.so") if engine else ()
     for file in files:
         library = ctypes.CDLL(str(file))
         if hasattr(library, "ggml_quantize_chunk"):
+            wants = [ctypes.c_int, pointer, pointer, count, count, count, pointer]
+            library.ggml_quantize_chunk.argtypes = wants
             return library
     return None
 
@@ -52,8 +57,11 @@ def available() -> list[str]:
     return [quant for quant in QUANTS if quant != "q4_k_m" or k_library()]
 
 
-def check_gguf(folder: Path, quants=()) -> None:
-    """Raise UsageError where a model's folder cannot become GGUF files; nothing is written."""
+def check_gguf(folder: Path, quants=()):
+    """The config of a model's folder; UsageError where it cannot become GGUF files.
+
+    Nothing is written.
+    """
     for quant in quants:
         choice(quant, available(), "GGUF type")
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
@@ -65,6 +73,7 @@ def check_gguf(folder: Path, quants=()) -> None:
     if stretched != "default":
         raise UsageError(sentence("no_gguf", family=stretched, families="default"))
     cut_of(folder)
+    return config
 
 
 def cut_of(folder: Path) -> str:
@@ -91,8 +100,7 @@ def write_gguf(folder: Path, path: Path, quant: str = "q8_0") -> None:
     `quant`: f16, 2 bytes a weight; q8_0, 8 bits and one f16 scale for each 32 weights; q4_k_m, 4
     to 6 bits by matrix, as llama.cpp's own mix has it. Raises UsageError as `check_gguf` does.
     """
-    check_gguf(folder, [quant])
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    config = check_gguf(folder, [quant])
     family = config.model_type.replace("mistral", "llama")  # the same blocks
     writer = gguf.GGUFWriter(path, family)
     write_shape(writer, config, quant)
@@ -205,13 +213,10 @@ def rounded(values: np.ndarray, kind: Kind) -> np.ndarray:
     if kind not in (Kind.Q4_K, Kind.Q6_K):
         return gguf.quants.quantize(values, kind)
     # llama.cpp's own rounding: `gguf` reads the K types and does not write them.
-    library = k_library()
-    pointer, count = ctypes.c_void_p, ctypes.c_int64
-    library.ggml_quantize_chunk.argtypes = [ctypes.c_int, pointer, pointer, *[count] * 3, pointer]
     values = np.ascontiguousarray(values, dtype=np.float32)
     rows, width = values.shape
     block, size = gguf.GGML_QUANT_SIZES[kind]
     packed = np.empty((rows, width // block * size), dtype=np.uint8)
     where = values.ctypes.data, packed.ctypes.data
-    library.ggml_quantize_chunk(kind, *where, 0, rows, width, None)
+    k_library().ggml_quantize_chunk(kind, *where, 0, rows, width, None)
     return packed

@@ -102,6 +102,8 @@ class Search(Shelf):
 
     def allowed(self, asked: Asked) -> list[Recipe]:
         """The recipes that break none of the bans, as they are or, of a dish, with less in them."""
+        if not asked.without:
+            return self.library
         return [
             recipe
             for recipe in self.library
@@ -141,10 +143,6 @@ class Search(Shelf):
         """Whether a recipe is the dish that was asked for: no word that names it is missing."""
         return {*asked.dish.split()} <= self.lexicon.titles[recipe.recipe_id]
 
-    def knows(self, asked: Asked) -> bool:
-        """Whether the dish that was asked for is on the shelf, bans aside."""
-        return any(self.complete(asked, recipe) for recipe in self.library)
-
     def foreign(self, asked: Asked, listed: Sequence[str]) -> list[str]:
         """What is listed and was not asked for."""
         return [name for name in listed if not self.changer.among(name, asked.wanted)]
@@ -175,11 +173,15 @@ class Search(Shelf):
         far = asked.dish and not any(self.named(asked, recipe) > NAMED for recipe in recipes)
         strange = () if asked.wanted else asked.unknown
         query = " ".join([asked.wish, *strange, asked.dish if far else ""])
-        index, texts = self.alike
-        like = (texts @ index.transform([query]).T).toarray()[:, 0]
-        like *= 2 if asked.dish and not far else 10
-        near = dict(zip(map(id, self.library), like))
-        return sorted(recipes, key=lambda one: -self.score(asked, one) - near[id(one)])[:count]
+        near = {}
+        if query.strip():  # most requests name something, and need no likeness
+            index, texts = self.alike
+            like = (texts @ index.transform([query]).T).toarray()[:, 0]
+            like *= 2 if asked.dish and not far else 10
+            near = dict(zip(map(id, self.library), like))
+        return sorted(recipes, key=lambda one: -self.score(asked, one) - near.get(id(one), 0))[
+            :count
+        ]
 
 
 class Kitchen(Search):
