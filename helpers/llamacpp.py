@@ -17,9 +17,11 @@ from functools import cached_property
 from pathlib import Path
 from urllib.request import ProxyHandler, Request, build_opener
 
+import psutil
+
 from . import export, models
 from .chat import Bot
-from .files import sha256, write_folder
+from .files import CourseError, sentence, sha256, write_folder
 from .settings import Settings
 
 CONTEXT = 2048  # tokens of prompt and answer together; a recipe with its request takes about 300
@@ -30,10 +32,15 @@ def start_engine(path: Path, key: str = "", host: str = "127.0.0.1", port: int =
 
     It has OpenAI's routes under /v1, /health and a few of its own; `listening_address` tells where.
     With a `key` nobody else may ask it; pages of other sites may read none of its answers. It ends
-    with its last reference. Raises RuntimeError for a file or an address that it cannot take.
+    with its last reference. Raises CourseError for a file or an address that it cannot take.
     """
     import xllamacpp
 
+    # The file is mapped: what does not fit the memory would be read again for every token.
+    size = path.stat().st_size / 1e9
+    free = psutil.virtual_memory().available / 1e9
+    if size > free:
+        raise CourseError(sentence("large_gguf", name=path.name, size=size, free=free))
     params = xllamacpp.CommonParams()
     # Answers name the model by the file's stem: its path would tell about this machine.
     params.model.path = str(path)
@@ -48,7 +55,12 @@ def start_engine(path: Path, key: str = "", host: str = "127.0.0.1", port: int =
     params.port = port
     params.cors_origins = "http://localhost"
     params.api_keys = [key] if key else []
-    return xllamacpp.Server(params)
+    # A file that is no model and a port that is taken both come as a RuntimeError.
+    try:
+        return xllamacpp.Server(params)
+    except RuntimeError as problem:
+        told = f"llama.cpp cannot serve {path.name} at {host}, port {port}: {problem}"
+        raise CourseError(told) from problem
 
 
 class GgufBot(Bot):
@@ -120,7 +132,7 @@ def open_bot(cfg: Settings, plain: Bot | None = None) -> Bot:
     # Told now: a bot loads its model only at the first question.
     models.require_adapter(cfg)
     plain = plain or Bot(cfg)
-    # With a GPU transformers is the faster one; only the packaged base came as a GGUF file; and
-    # xllamacpp has no wheel for some platforms.
+    # With a GPU transformers is the faster one; with other bases the chat was not tried in
+    # llama.cpp; and xllamacpp has no wheel for some platforms.
     fits = cfg.device.kind == "cpu" and cfg.base_model == "packaged"
     return GgufBot(plain) if fits and importlib.util.find_spec("xllamacpp") else plain

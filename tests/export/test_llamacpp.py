@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 
 import gguf
 import httpx
@@ -18,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, GgufConfig
 
 from helpers import chat, export, llamacpp, models, prompts
-from helpers.files import MissingStep, UsageError
+from helpers.files import CourseError, MissingStep, UsageError
 from helpers.settings import ROOT, Device
 
 pytest.importorskip("xllamacpp", reason="no wheel on this platform")
@@ -146,7 +147,14 @@ def test_a_retrained_adapter_gets_its_own_file(packaged_cfg, monkeypatch, tmp_pa
 def test_what_it_cannot_load_is_named(tmp_path, exported, packaged_cfg):
     whole = export.gguf_path(packaged_cfg, "f16").read_bytes()
     (tmp_path / "x.gguf").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(RuntimeError):
+    with pytest.raises(CourseError, match="cannot serve x.gguf"):
+        llamacpp.start_engine(tmp_path / "x.gguf")
+
+
+def test_a_file_larger_than_the_free_memory_is_not_opened(tmp_path, monkeypatch):
+    (tmp_path / "x.gguf").write_bytes(b"GGUF" * 1000)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=3000))
+    with pytest.raises(CourseError, match="x.gguf takes .* free: close other programs"):
         llamacpp.start_engine(tmp_path / "x.gguf")
 
 
