@@ -76,7 +76,10 @@ def lab(context: typer.Context, name: Name = "") -> None:
     """Open JupyterLab on your own copy of the lessons; further options go to JupyterLab.
 
     Lessons that are missing in work/<name>/ are copied there; what is there is never overwritten.
+    With --name the trainings are that person's own, too: they go to work/<name>/artifacts/.
     """
+    environment = os.environ | {"PYTHONPATH": str(settings.ROOT)}
+    own = bool(name)
     # Whatever the login's name holds, what comes of it is one folder below work/.
     name = name or os.environ.get("USER") or os.environ.get("USERNAME") or "saya"
     folder = settings.ROOT / "work" / "".join(c if c.isalnum() else "-" for c in name)
@@ -84,8 +87,10 @@ def lab(context: typer.Context, name: Name = "") -> None:
         typer.echo(f"{folder / made}")
     command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={settings.ROOT}"]
     command += [f"--LabApp.default_url=/lab/tree/work/{folder.name}/00_start.ipynb", *context.args]
-    # The kernels run in the folder of the copy and find the helpers from there.
-    environment = os.environ | {"PYTHONPATH": str(settings.ROOT)}
+    # The kernels run in the folder of the copy, and find the helpers and what was trained.
+    # Two people on one machine shall not take each other's checkpoints and adapters.
+    if own:
+        environment.setdefault("DAPUR_ARTIFACTS", str(folder / "artifacts"))
     raise typer.Exit(subprocess.run(command, env=environment).returncode)
 
 

@@ -182,7 +182,9 @@ def test_a_card_that_other_programs_have_filled_is_refused(monkeypatch, free, he
 def test_on_a_processor_the_process_must_fit_what_is_free(cfg, monkeypatch, free_gb, fits):
     row = settings.profiles()["cpu"]
     known = {f.name: row[f.name] for f in dataclasses.fields(cfg) if f.name in row}
-    made = dataclasses.replace(cfg, **known | {"base_model": "packaged", "profile": "cpu"})
+    # As on a processor with bf16 products: this one may have none, and would take twice as much.
+    known |= {"base_model": "packaged", "profile": "cpu", "compute_dtype": "bfloat16"}
+    made = dataclasses.replace(cfg, **known)
     memory = SimpleNamespace(available=free_gb * 1e9 - 0.5e9)
     monkeypatch.setattr(planner.psutil, "virtual_memory", lambda: memory)
     monkeypatch.setattr(planner, "used_bytes", lambda: 0.5e9)  # what the process holds counts

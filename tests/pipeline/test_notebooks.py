@@ -11,12 +11,14 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import typer.testing
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from nbformat.v4 import new_markdown_cell as text
 
 from helpers import course, show
 from helpers.files import CourseError, UsageError, write_json
 from helpers.settings import ROOT
+from pipeline import __main__ as commands
 from pipeline import editions, lint, publish, report
 
 TABLES = tomllib.loads(Path(__file__).with_name("cases.toml").read_text(encoding="utf-8"))
@@ -287,6 +289,22 @@ def test_a_copy_is_made_once_without_outputs_and_its_links_lead_somewhere(tmp_pa
         for path in folder.glob("*"):
             path.unlink()
         folder.rmdir()
+
+
+def test_two_people_on_one_machine_do_not_share_their_trainings(monkeypatch):
+    seen = []
+    monkeypatch.delenv("DAPUR_ARTIFACTS", raising=False)
+    monkeypatch.setattr(commands, "copy_missing", lambda folder: [])
+    monkeypatch.setattr(
+        commands.subprocess,
+        "run",
+        lambda command, env: seen.append(env) or subprocess.CompletedProcess(command, 0),
+    )
+    for name in (["--name", "siti"], ["--name", "budi"], []):
+        typer.testing.CliRunner().invoke(commands.app, ["lab", *name])
+    siti, budi, alone = (env.get("DAPUR_ARTIFACTS") for env in seen)
+    assert siti == str(ROOT / "work" / "siti" / "artifacts") and budi != siti
+    assert alone is None
 
 
 def test_pages_of_a_language_hold_that_language_only(tmp_path, monkeypatch):

@@ -80,7 +80,7 @@ def outcomes(tmp_path_factory):
     def one(name):
         path = notebook(folder / name / f"{name}.ipynb", *CASES[name])
         (folder / name / "run").mkdir()
-        values, limit = {"PROFILE": "sanity", "SEED": 42}, 20 if name == "hang" else 90
+        values, limit = {"PROFILE": "sanity", "SEED": 42}, 40 if name == "hang" else 120
         seen = []
         how = values, env, limit, lambda *now: seen.append(now)
         done = execute.run_notebook(path, folder / name / "run", *how)
