@@ -8,14 +8,13 @@ A task is named by its two languages: "id-en" reads Indonesian and writes Englis
 learns steps far sooner than whole recipes, so a recipe is practised and told in pieces.
 """
 
-from __future__ import annotations
-
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
+from statistics import mode
 from unicodedata import normalize
 
 from .files import MissingStep, sentence
@@ -68,11 +67,11 @@ def glossary(pairs: Iterable[Pair], part: Callable[[str], str] = item_name) -> d
     The lists of twins stand in one order. Of several names for one the commonest counts. `part`:
     what is taken of a line, by default its name.
     """
-    called = defaultdict(Counter)
+    called = defaultdict(list)
     for pair in pairs:
         for ours, theirs in zip(pair.source.ingredients, pair.target.ingredients):
-            called[part(ours)][part(theirs)] += 1
-    return {name: found.most_common(1)[0][0] for name, found in called.items() if name}
+            called[part(ours)].append(part(theirs))
+    return {name: mode(found) for name, found in called.items() if name}
 
 
 def names_in(text: str, names: Iterable[str]) -> list[str]:
@@ -111,6 +110,7 @@ def twins(
 
 def difference(pair: Pair, language: str) -> str:
     """The first thing in which twins disagree, or "". `language`: the target's."""
+    called = glossary([pair])
     for part in ("ingredients", "steps"):
         ours, theirs = getattr(pair.source, part), getattr(pair.target, part)
         if len(ours) != len(theirs):
@@ -118,13 +118,12 @@ def difference(pair: Pair, language: str) -> str:
         for number, (line, twin) in enumerate(zip(ours, theirs), 1):
             if numbers(line) != numbers(twin):
                 return f"{part} {number}: other numbers"
-    # A step that names two things of the list or more, and its twin none of them, is another step.
-    called = glossary([pair])
-    for number, (step, twin) in enumerate(zip(ours, theirs), 1):
-        said = set(words(twin, language))
-        known = [called[name] for name in names_in(step, called)]
-        if len(known) > 1 and not any(said.intersection(words(name, language)) for name in known):
-            return f"steps {number}: other names"
+            # A line that names two things of the list or more, and its twin none of them, is
+            # another one.
+            known = [called[name] for name in names_in(line, called)]
+            said = words(" ".join(known), language)
+            if len(known) > 1 and set(said).isdisjoint(words(twin, language)):
+                return f"{part} {number}: other names"
     return ""
 
 

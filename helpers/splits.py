@@ -5,15 +5,11 @@ rows are split by a hash of their content, so that appending rows never moves on
 test.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re
-from bisect import bisect
-from collections import defaultdict
 from collections.abc import Iterable
-from itertools import accumulate, combinations
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -78,12 +74,12 @@ def hashed_split(text: str, fractions=FRACTIONS) -> str:
     # The first 48 bits of the hash as a number from 0 up to 1, the same on every machine.
     number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:6]) / 2**48
     # With the usual fractions, added up: below 0.7 is train, below 0.8 validation, the rest test.
-    return NAMES[bisect(list(accumulate(fractions[:-1])), number)]
+    return NAMES[np.searchsorted(np.cumsum(fractions[:-1]), number, side="right")]
 
 
 def own_sides() -> pd.Series:
     """The split of each recipe of the course's own, by its `recipe_id`."""
-    return pd.read_csv(OWN / MANIFEST, dtype=str).set_index("recipe_id")["split"]
+    return pd.read_csv(OWN / MANIFEST, dtype=str, index_col="recipe_id")["split"]
 
 
 def assign(table: pd.DataFrame, cfg: Settings, fractions=FRACTIONS) -> pd.DataFrame:
@@ -137,24 +133,19 @@ def shown_recipes(cfg: Settings, folder: Path) -> list[Recipe]:
 def content(chat: list[dict]) -> frozenset[str]:
     """The lines of an answer without their numbers: what it teaches, in whatever order."""
     lines = chat[-1]["content"].splitlines()
-    return frozenset(re.sub(r"^\d+a?\. ", "", line) for line in lines if line)
+    return frozenset(re.sub(r"^\d+\. ", "", line) for line in lines)
 
 
 def require_held_out(
     cfg: Settings, chats: Iterable[list[dict]], one: str = "train", other: str = "test"
 ) -> None:
     """Raise CourseError when a chat, of the split `one`, has the answer of a recipe in `other`."""
-    # A recipe may stand in several rows, piece by piece: what they teach together is its content.
-    held_out = defaultdict(frozenset)
-    for row in saved_rows(cfg, other):
-        held_out[row["recipe_id"], row["title"]] |= content(row["messages"])
-    known = []
     # By what they teach, so it does not matter where the rows come from or how they ask, nor under
-    # which id. Changed steps of a recipe are a part of it.
-    for some in map(content, chats):
-        # A line alone ("Serve.") stands in many recipes; a title with its first step in one.
-        if len(some) > 1:
-            known += [title for (_, title), whole in held_out.items() if some <= whole]
+    # which id.
+    held_out = {content(row["messages"]): row["title"] for row in saved_rows(cfg, other)}
+    told = map(content, chats)
+    # A line alone ("Serve.") stands in many recipes; a title with its first step in one.
+    known = [held_out[lines] for lines in told if len(lines) > 1 and lines in held_out]
     if known:
         n, first = len(known), known[0]
         raise CourseError(sentence("in_two_splits", one=one, other=other, n=n, first=first))

@@ -9,8 +9,6 @@
 No number, in figures or as a word, is passed on without a word that the source does not have.
 """
 
-from __future__ import annotations
-
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -108,8 +106,8 @@ def amount_in(said: str, language: str) -> str:
 def all_numbers(text: str, language: str) -> Counter:
     """How often each number stands in a text, as figures or as a word: "dua jam", "half"."""
     known = WORDED["numbers"][language]
-    said = " ".join(known.get(word, "") for word in re.findall(r"\w+", text.lower()))
-    return Counter(numbers(text) + numbers(said))
+    figures = re.sub(r"\w+", lambda word: known.get(word[0].lower(), word[0]), text)
+    return Counter(numbers(figures))
 
 
 # What somebody pastes.
@@ -159,9 +157,8 @@ def read_pasted(text: str, task: str = "id-en") -> Recipe:
         raise UsageError(sentence("no_steps"))
     read = " ".join(parts["steps"])
     spoken = language_of(read)
-    strange = len(re.findall(r"[^\W\d_\0-ɏ]", read)) > len(read) / 4
-    # Another language or script, or enough words to know a language by, and none is known.
-    if spoken != task[:2] and (spoken or strange or len(read.split()) > 12):
+    # Another language, or enough to know one by, and none is known.
+    if spoken != task[:2] and (spoken or len(read) > 70):
         raise UsageError(sentence("not_learnt", language=WORDED["languages"][task[:2]]))
     steps = []
     for step in parts["steps"]:

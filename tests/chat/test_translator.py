@@ -90,9 +90,12 @@ def test_a_recipe_is_read_as_people_write_it(text, title, items, steps):
     [
         ("", "Tidak ada langkah"),
         ("Soto\nBahan:\n- 1 ekor ayam", "Tidak ada langkah"),
-        ("汤\n1. 把鸡肉煮熟。", "tidak tampak"),
         (
             "Soup\n1. Fry the garlic with the oil until golden.\n2. Add and serve.",
+            "tidak tampak",
+        ),
+        (
+            "汤\n" + "1. 把鸡肉煮熟，加入大蒜和油。\n" * 9,
             "tidak tampak",
         ),
         (

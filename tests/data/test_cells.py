@@ -87,7 +87,7 @@ HOW_TO = {"@type": "HowToStep", "name": "Cuci", "text": "Cuci ayam.", "image": "
         ([{"ingredientName": "ayam", "qty": 1, "original": "1 ayam utuh"}], ["1 ayam utuh"]),
         ([{"name": "ayam", "amount": 1, "unit": "g", "tags": ["unggas"]}], ["1 g ayam"]),
         ([{"langkah": "1", "isi": "Cuci."}, {"title": "Aduk."}], ["Cuci.", "Aduk."]),
-        ({"Langkah 1": "Cuci.", "2 butir telur": None}, ["Cuci.", "2 butir telur"]),
+        ({"Langkah 1": "Cuci.", "2": "Aduk."}, ["Cuci.", "Aduk."]),
         ([HOW_TO], ["Cuci ayam."]),
         ([{"name": "Saus", "itemListElement": [{"text": "Aduk."}]}], ["Saus:", "Aduk."]),
         ([{"title": "Isi", "ingredients": [AYAM]}], ["Isi:", "1 ekor ayam"]),
