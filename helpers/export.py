@@ -51,13 +51,14 @@ def merged_model(cfg: Settings, base: str = "trained"):
     merged model's logits are other ones.
     """
     adapter = models.require_adapter(cfg)
-    config = AutoConfig.from_pretrained(models.base_folder(cfg), trust_remote_code=False)
-    published = config.dtype or torch.float32
-    full = choice(base, ("trained", "full"), "base") == "full"
-    dtype = str(published if full else models.compute_dtype(cfg)).removeprefix("torch.")
-    # On the processor: memory takes models that, unpacked, are too large for most cards.
-    cfg = replace(cfg, device=replace(cfg.device, kind="cpu"), compute_dtype=dtype)
-    model = models.load_base(cfg, "none" if full else None)
+    origin = models.base_folder(cfg)
+    published = AutoConfig.from_pretrained(origin, trust_remote_code=False).dtype or torch.float32
+    if choice(base, ("trained", "full"), "base") == "full":
+        dtype = str(published).removeprefix("torch.")
+        device = replace(cfg.device, kind="cpu")
+        cfg = replace(cfg, quantization="none", compute_dtype=dtype, device=device)
+    # Merged in memory, which takes models that, unpacked, are too large for most cards.
+    model = models.load_base(cfg).to("cpu")
     packed = getattr(model, "hf_quantizer", None)
     if packed:
         # Merged into packed weights, most of what was learnt would be rounded away.
@@ -70,13 +71,12 @@ def merged_model(cfg: Settings, base: str = "trained"):
     if packed and kind not in PLAIN:
         raise UsageError(sentence("other_adapter", kind=kind))
     # One row through both: a sum that went wrong, or a weight that is no number, shows here.
-    tokenizer = models.load_tokenizer(cfg)
-    row = tokenizer(SYSTEM[system_key(cfg)], return_tensors="pt")["input_ids"]  # (1, tokens)
+    row = torch.tensor([models.load_tokenizer(cfg)(SYSTEM[system_key(cfg)])["input_ids"]])
     wanted = tuned(row).logits.float()
     merged = tuned.merge_and_unload()
     change = (merged(row).logits.float() - wanted).norm() / wanted.norm()
     if not change < 0.1:
-        raise CourseError(sentence("other_model", change=change.item()))
+        raise CourseError(sentence("other_model", change=change))
     return merged.to(published)
 
 
@@ -141,8 +141,15 @@ def modelfile(cfg: Settings, source: str) -> str:
         asked = asked.removeprefix(tokenizer.bos_token)
     assert asked.startswith(first), "Ollama cannot say this chat template: write it by hand"
     text = Path(__file__).with_name("modelfile.txt").read_text(encoding="utf-8")
-    told = {"source": source, "system": SYSTEM[system_key(cfg)], "end": tokenizer.eos_token}
-    return text.format(cfg=cfg, first=first, asked=asked.removeprefix(first), ended=ended, **told)
+    return text.format(
+        cfg=cfg,
+        source=source,
+        first=first,
+        asked=asked.removeprefix(first),
+        ended=ended,
+        system=SYSTEM[system_key(cfg)],
+        end=tokenizer.eos_token,
+    )
 
 
 def export(cfg, quants=None, base: str = "trained", out: Path | None = None) -> dict:
@@ -170,5 +177,5 @@ def export(cfg, quants=None, base: str = "trained", out: Path | None = None) -> 
         write_json(new / MARK, {"key": cfg.key, "base": base})
 
     write_folder(folder, fill)
-    files = [file for file in sorted(folder.rglob("*")) if file.is_file()]
+    files = filter(Path.is_file, sorted(folder.rglob("*")))
     return {"folder": str(folder), "bytes": {file.name: file.stat().st_size for file in files}}

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import importlib.util
 import json
 import re
 from pathlib import Path
@@ -41,10 +40,10 @@ CUTS = {
 @functools.cache
 def k_library():
     """llama.cpp's library inside the package xllamacpp, if it can be called; else None."""
-    if not importlib.util.find_spec("xllamacpp"):
+    try:
+        import xllamacpp
+    except ImportError:
         return None
-    import xllamacpp
-
     library = ctypes.CDLL(xllamacpp.xllamacpp.__file__)
     return library if hasattr(library, "ggml_quantize_chunk") else None
 
@@ -149,8 +148,9 @@ def write_tokenizer(writer, folder: Path, rows: int) -> None:
     kinds = []
     for number, token in enumerate(tokens):
         if number in added:
-            special = added[number].special
-            kind = gguf.TokenType.CONTROL if special else gguf.TokenType.USER_DEFINED
+            kind = gguf.TokenType.USER_DEFINED
+            if added[number].special:
+                kind = gguf.TokenType.CONTROL
         elif token is None:
             kind = gguf.TokenType.UNUSED
             tokens[number] = f"[PAD{number}]"
@@ -164,8 +164,8 @@ def write_tokenizer(writer, folder: Path, rows: int) -> None:
     if not cut:
         # SentencePiece joins the pair with the best score first: tokens stand in that order.
         writer.add_token_scores([-float(number) for number in range(rows)])
-    special = gguf.SpecialVocab(folder, load_merges=bool(cut), n_vocab=rows)
-    special.add_to_gguf(writer, quiet=True)
+    vocabulary = gguf.SpecialVocab(folder, load_merges=bool(cut), n_vocab=rows)
+    vocabulary.add_to_gguf(writer, quiet=True)
 
 
 def neighbours(values: np.ndarray, size: int) -> np.ndarray:
