@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import importlib.util
+import json
 import re
 from pathlib import Path
 
@@ -22,34 +22,30 @@ from gguf import GGMLQuantizationType as Kind
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoTokenizer
 
-from .files import UsageError, read_json, sentence
+from .files import UsageError, sentence
 from .settings import choice
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 QUANTS = ("f16", "q8_0", "q4_k_m")
-# How a tokenizer cuts a text before it looks for tokens: what stands in tokenizer.json, and
+# How a tokenizer cuts a text before it looks for tokens: the step as tokenizer.json has it, and
 # llama.cpp's name for it.
 CUTS = {
-    r"ByteLevel": "gpt-2",
-    r"Digits ByteLevel": "smollm",
-    r"Split .*\{1,3\}.* ByteLevel": "llama-bpe",
-    r"Split .*\|\\p\{N\}\|.* ByteLevel": "qwen2",
+    r'\{"type": "ByteLevel"[^{]*': "gpt-2",
+    r'.*\[\{"type": "Digits"[^{]*\{"type": "ByteLevel"[^{]*': "smollm",
+    r'.*\[\{"type": "Split".*\{1,3\}.*\{"type": "ByteLevel"[^{]*': "llama-bpe",
+    r'.*\[\{"type": "Split".*\|\\\\p\{N\}\|.*\{"type": "ByteLevel"[^{]*': "qwen2",
 }
 
 
 @functools.cache
 def k_library():
     """llama.cpp's library inside the package xllamacpp, if it can be called; else None."""
-    pointer, count = ctypes.c_void_p, ctypes.c_int64
-    engine = importlib.util.find_spec("xllamacpp")
-    files = Path(engine.origin).parent.glob("xllamacpp*.so") if engine else ()
-    for file in files:
-        library = ctypes.CDLL(str(file))
-        if hasattr(library, "ggml_quantize_chunk"):
-            wants = [ctypes.c_int, pointer, pointer, count, count, count, pointer]
-            library.ggml_quantize_chunk.argtypes = wants
-            return library
-    return None
+    try:
+        import xllamacpp
+    except ImportError:
+        return None
+    library = ctypes.CDLL(xllamacpp.xllamacpp.__file__)
+    return library if hasattr(library, "ggml_quantize_chunk") else None
 
 
 def available() -> list[str]:
@@ -57,10 +53,10 @@ def available() -> list[str]:
     return [quant for quant in QUANTS if quant != "q4_k_m" or k_library()]
 
 
-def check_gguf(folder: Path, quants=()):
-    """The config of a model's folder; UsageError where it cannot become GGUF files.
+def check_gguf(folder: str | Path, quants=()):
+    """The config of a base (a folder, or a name on the hub) that can become GGUF files.
 
-    Nothing is written.
+    UsageError where it cannot; nothing is written.
     """
     for quant in quants:
         choice(quant, available(), "GGUF type")
@@ -72,24 +68,18 @@ def check_gguf(folder: Path, quants=()):
     stretched = config.rope_parameters.get("rope_type", "default")
     if stretched != "default":
         raise UsageError(sentence("no_gguf", family=stretched, families="default"))
-    cut_of(folder)
+    cut_of(AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
     return config
 
 
-def cut_of(folder: Path) -> str:
-    """llama.cpp's name for how the folder's tokenizer cuts texts; "" for SentencePiece."""
-    tokenizer = read_json(folder / "tokenizer.json")
-    if tokenizer["model"].get("byte_fallback"):
+def cut_of(tokenizer) -> str:
+    """llama.cpp's name for how a tokenizer cuts texts; "" for SentencePiece."""
+    parts = json.loads(tokenizer.backend_tokenizer.to_str())
+    if parts["model"].get("byte_fallback"):
         return ""
-    before = tokenizer["pre_tokenizer"] or {}
-    parts = before.get("pretokenizers", [before])
-    said = []
-    for part in parts:
-        said.append(part.get("type", ""))
-        said.append(part.get("pattern", {}).get("Regex", ""))
-    told = " ".join(filter(None, said))
+    told = json.dumps(parts["pre_tokenizer"])
     for pattern, name in CUTS.items():
-        if re.fullmatch(pattern, told, re.DOTALL):
+        if re.fullmatch(pattern, told):
             return name
     raise UsageError(sentence("no_cut", cut=told[:80]))
 
@@ -150,18 +140,20 @@ def write_tokenizer(writer, folder: Path, rows: int) -> None:
     `rows`: of the embedding, which may have more of them than there are tokens.
     """
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    cut, added = cut_of(folder), tokenizer.added_tokens_decoder
+    cut, added = cut_of(tokenizer), tokenizer.added_tokens_decoder
     writer.add_tokenizer_model("gpt2" if cut else "llama")
     writer.add_tokenizer_pre(cut or "default")
-    called = {number: token for token, number in tokenizer.get_vocab().items()}
-    tokens = [called.get(number, f"[PAD{number}]") for number in range(rows)]
+    # None for a row without a token.
+    tokens = tokenizer.convert_ids_to_tokens(range(rows))
     kinds = []
     for number, token in enumerate(tokens):
         if number in added:
-            special = added[number].special
-            kind = gguf.TokenType.CONTROL if special else gguf.TokenType.USER_DEFINED
-        elif number not in called:
+            kind = gguf.TokenType.USER_DEFINED
+            if added[number].special:
+                kind = gguf.TokenType.CONTROL
+        elif token is None:
             kind = gguf.TokenType.UNUSED
+            tokens[number] = f"[PAD{number}]"
         elif not cut and re.fullmatch("<0x[0-9A-F]{2}>", token):
             kind = gguf.TokenType.BYTE
         else:
@@ -172,8 +164,8 @@ def write_tokenizer(writer, folder: Path, rows: int) -> None:
     if not cut:
         # SentencePiece joins the pair with the best score first: tokens stand in that order.
         writer.add_token_scores([-float(number) for number in range(rows)])
-    special = gguf.SpecialVocab(folder, load_merges=bool(cut), n_vocab=rows)
-    special.add_to_gguf(writer, quiet=True)
+    vocabulary = gguf.SpecialVocab(folder, load_merges=bool(cut), n_vocab=rows)
+    vocabulary.add_to_gguf(writer, quiet=True)
 
 
 def neighbours(values: np.ndarray, size: int) -> np.ndarray:
@@ -196,12 +188,12 @@ def kind_of(name: str, values: np.ndarray, config, quant: str) -> Kind:
         return Kind.F32
     if quant != "q4_k_m":
         return Kind[quant.upper()]
-    layers = config.num_hidden_layers
-    layer = int(name.split(".")[1]) if name.startswith("blk.") else 0
-    eighth = layers // 8
-    many = layer < eighth or layer >= 7 * layers // 8 or (layer - eighth) % 3 == 2
     fine = name == "output.weight" or name == "token_embd.weight" and config.tie_word_embeddings
-    fine = fine or (many and re.search("attn_v|ffn_down", name))
+    found = re.match(r"blk\.(\d+)\.(attn_v|ffn_down)\.", name)
+    if found:
+        layer, layers = int(found[1]), config.num_hidden_layers
+        eighth = layers // 8
+        fine = layer < eighth or layer >= 7 * layers // 8 or (layer - eighth) % 3 == 2
     # A block of a K type has 256 weights; a row that is no multiple of it gets an older type.
     if values.shape[1] % 256:
         return Kind.Q8_0 if fine else Kind.Q5_0
@@ -213,10 +205,7 @@ def rounded(values: np.ndarray, kind: Kind) -> np.ndarray:
     if kind not in (Kind.Q4_K, Kind.Q6_K):
         return gguf.quants.quantize(values, kind)
     # llama.cpp's own rounding: `gguf` reads the K types and does not write them.
-    values = np.ascontiguousarray(values, dtype=np.float32)
-    rows, width = values.shape
-    block, size = gguf.GGML_QUANT_SIZES[kind]
-    packed = np.empty((rows, width // block * size), dtype=np.uint8)
-    where = values.ctypes.data, packed.ctypes.data
-    k_library().ggml_quantize_chunk(kind, *where, 0, rows, width, None)
+    packed = np.empty(gguf.quant_shape_to_byte_shape(values.shape, kind), dtype=np.uint8)
+    counts = map(ctypes.c_int64, (0, *values.shape))
+    k_library().ggml_quantize_chunk(int(kind), values.ctypes, packed.ctypes, *counts, None)
     return packed

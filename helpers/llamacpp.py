@@ -21,7 +21,8 @@ import psutil
 
 from . import export, models
 from .chat import Bot
-from .files import CourseError, sentence, sha256, write_folder
+from .files import CourseError, UsageError, sentence, sha256, write_folder
+from .gguf_file import check_gguf
 from .settings import Settings
 
 CONTEXT = 2048  # tokens of prompt and answer together; a recipe with its request takes about 300
@@ -132,7 +133,11 @@ def open_bot(cfg: Settings, plain: Bot | None = None) -> Bot:
     # Told now: a bot loads its model only at the first question.
     models.require_adapter(cfg)
     plain = plain or Bot(cfg)
-    # With a GPU transformers is the faster one; with other bases the chat was not tried in
-    # llama.cpp; and xllamacpp has no wheel for some platforms.
-    fits = cfg.device.kind == "cpu" and cfg.base_model == "packaged"
-    return GgufBot(plain) if fits and importlib.util.find_spec("xllamacpp") else plain
+    # With a GPU transformers is the faster one, and xllamacpp has no wheel for some platforms.
+    if cfg.device.kind != "cpu" or not importlib.util.find_spec("xllamacpp"):
+        return plain
+    try:
+        check_gguf(models.base_folder(cfg))
+    except UsageError:  # a family that llama.cpp reads, and nobody here writes
+        return plain
+    return GgufBot(plain)

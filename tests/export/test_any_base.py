@@ -123,7 +123,7 @@ def test_what_cannot_be_exported_is_refused_before_anything_is_written(
     with pytest.raises(UsageError, match="gpt_neox"):
         export.export(made)
     assert not folder.exists()
-    made = random_adapter(base_of("qwen2", cfg, tmp_path / "other"))
+    made = random_adapter(base_of("qwen3", cfg, tmp_path / "other"))
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.txt").write_text("mine")

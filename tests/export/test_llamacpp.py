@@ -1,5 +1,6 @@
 """GGUF files and llama.cpp: transformers' tokens, the chat's interface, closed to others."""
 
+import json
 import os
 import re
 import shutil
@@ -158,10 +159,19 @@ def test_a_file_larger_than_the_free_memory_is_not_opened(tmp_path, monkeypatch)
         llamacpp.start_engine(tmp_path / "x.gguf")
 
 
-def test_it_answers_where_it_can_and_transformers_elsewhere(packaged_cfg, tuned_cfg, tmp_path):
+def test_it_answers_where_it_can_and_transformers_elsewhere(
+    packaged_cfg, tuned_cfg, tmp_path, monkeypatch
+):
     gpu = replace(packaged_cfg, device=Device("cuda", "GPU", 8.0))
-    engines = [llamacpp.open_bot(cfg).engine for cfg in (packaged_cfg, gpu, tuned_cfg)]
-    assert engines == ["gguf", "transformers", "transformers"]
+    engines = [llamacpp.open_bot(cfg).engine for cfg in (packaged_cfg, tuned_cfg, gpu)]
+    assert engines == ["gguf", "gguf", "transformers"]
+    other = shutil.copytree(models.base_folder(tuned_cfg), tmp_path / "other")
+    about = json.loads((other / "config.json").read_text()) | {"model_type": "gemma"}
+    (other / "config.json").write_text(json.dumps(about))
+    monkeypatch.setattr(models, "require_adapter", lambda cfg: None)
+    other = replace(tuned_cfg, base_model=str(other))
+    assert llamacpp.open_bot(other).engine == "transformers"
+    monkeypatch.undo()
     with pytest.raises(MissingStep, match="03_qlora_training"):
         llamacpp.open_bot(replace(packaged_cfg, artifacts_root=tmp_path))
 
