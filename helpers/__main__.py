@@ -14,7 +14,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
-import psutil
 import typer
 import yaml
 from typer import Option
@@ -73,16 +72,22 @@ def lines(message: str | None):
                 yield line
 
 
-def chosen_bot(model: str, *run):
-    """A bot of the tuned model in the fastest engine, or of another one; `run`: settings.load."""
+def chosen_bot(model: str, system: str, *run):
+    """A bot of the tuned model in the fastest engine, or of another one; `run`: settings.load.
+
+    `system`: a system message in place of the bot's own.
+    """
     from . import chat, llamacpp, models
 
     cfg = settings.load(*run, base_model=None if model in ("tuned", "base") else model)
     if model != "tuned":
-        return chat.Bot(cfg, tuned=False)
-    if models.place_kept(cfg):
-        print(sentence("kept_adapter"), file=sys.stderr)
-    return llamacpp.open_bot(cfg)
+        bot = chat.Bot(cfg, tuned=False)
+    else:
+        if models.place_kept(cfg):
+            print(sentence("kept_adapter"), file=sys.stderr)
+        bot = llamacpp.open_bot(cfg)
+    bot.system = system or bot.system
+    return bot
 
 
 @data.command("check")
@@ -144,7 +149,7 @@ def monitor(seconds: float = 30, csv: bool = False, as_json: Json = False) -> No
     peaks, began = Counter(), time.monotonic()
     with suppress(KeyboardInterrupt):
         while time.monotonic() < began + seconds:
-            now = Counter(memory.gpus() or {"RAM": psutil.virtual_memory().used})
+            now = Counter(memory.devices())
             if csv:
                 for device, used in now.items():
                     print(f"{time.monotonic() - began:.0f},{device},{used}", flush=True)
@@ -169,8 +174,7 @@ def chat(
     system: str = "",
 ) -> None:
     """Talk to the model that lesson 03 tuned, or to any other. Ctrl-C: stop; /exit: leave."""
-    bot = chosen_bot(model, profile, language, task, seed)
-    bot.system = system or bot.system
+    bot = chosen_bot(model, system, profile, language, task, seed)
     talk = bot.conversation(temperature=temperature, top_p=top_p, top_k=top_k)
     refused = 0
     # A message on the command line is the whole conversation.
@@ -260,8 +264,7 @@ def serve(
     page asks for. --open: the page in the browser. --system: a message for a model that answers
     freely.
     """
-    bot = chosen_bot(model, profile, language, task, seed)
-    bot.system = system or bot.system
+    bot = chosen_bot(model, system, profile, language, task, seed)
     from .serve import run_service
 
     run_service(bot, host=host, port=port, auth=auth, show=show)

@@ -5,28 +5,19 @@ Messages say what, where, what was expected and what to do.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
 import re
-import shutil
-import sys
 import tempfile
 import time
-import tomllib
-import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import filelock
 
-from .show import tr
-
-
-def read_toml(name: str) -> dict:
-    """A table that stands beside this module: texts, patterns and numbers."""
-    return tomllib.loads(Path(__file__).with_name(name).read_text(encoding="utf-8"))
+from .show import read_toml, tr
 
 
 def sentence(name: str, /, **values) -> str:
@@ -64,21 +55,19 @@ def printable(text: str) -> str:
     return "".join(c for c in text if c.isprintable() or c in "\n\t")
 
 
-# No right, or a disk that is full or read-only: nothing that a traceback would explain.
-UNWRITABLE = {errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EROFS}
+# No right, or a disk that is full or read-only, as the system's number in an error's text: nothing
+# that a traceback would explain. The error of safetensors, "(os error 28)", is no OSError.
+UNWRITABLE = re.compile(r"(Errno|os error) (1|13|28|30)\b|WinError (5|112)\b")
 
 
 def patiently(call: Callable, *arguments):
-    """Call it; on Windows again, for up to a second, while another process holds the file open."""
-    # Twenty times 0.05 seconds, then once more: an error that lasts is a real one.
-    for left in reversed(range(21)):
-        try:
+    """Call it; again, for up to a second, where another process holds the file open (Windows)."""
+    for _ in range(20):
+        with suppress(PermissionError):
             return call(*arguments)
-        except PermissionError:
-            # Elsewhere a missing right does not go away by waiting.
-            if sys.platform != "win32" or not left:
-                raise
-            time.sleep(0.05)
+        time.sleep(0.05)
+    # An error that lasts is a real one.
+    return call(*arguments)
 
 
 def replace_whole(path: Path, make: Callable[[Path], object]) -> Path:
@@ -87,39 +76,31 @@ def replace_whole(path: Path, make: Callable[[Path], object]) -> Path:
     Raises CourseError on a disk that is full or read-only, and where a right is missing.
     """
     # What a link leads to is replaced, and the link stays: it may lead to a larger disk.
-    path = path.resolve() if path.is_symlink() else path
-    # Beside the target, since a rename is one step only within a disk; the name is one that no
-    # other process takes.
-    temporary = path.with_name(f".{path.name}-{uuid.uuid4().hex[:8]}")
-    # Whoever reads `path` finds the old file or the new one, never a half; for a moment between
-    # two renames an old folder is gone and the new one not yet there.
-    old = temporary.with_name(f"{temporary.name}-old")
+    place = path.resolve()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        make(temporary)
-        # A rename replaces a file, but no folder that holds something: that one steps aside, whole,
-        # and is removed where nobody looks for it.
-        if path.is_dir():
-            patiently(os.replace, path, old)
-        patiently(os.replace, temporary, path)
+        place.parent.mkdir(parents=True, exist_ok=True)
+        # Beside the target, since a rename is one step only within a disk. It goes in any case,
+        # with what is left in it.
+        with tempfile.TemporaryDirectory(
+            prefix=f".{place.name}-", dir=place.parent, ignore_cleanup_errors=True
+        ) as beside:
+            new, old = Path(beside, "new"), Path(beside, "old")
+            make(new)
+            # Whoever reads `path` finds the old file or the new one, never a half. A rename
+            # replaces a file, but no folder that holds something: that one steps aside, whole, and
+            # for a moment neither is there. It comes back where the new one cannot take its place.
+            if place.is_dir():
+                patiently(os.replace, place, old)
+            try:
+                patiently(os.replace, new, place)
+            finally:
+                if old.is_dir() and not place.exists():
+                    os.replace(old, place)
     except Exception as problem:
-        # The error of safetensors is no OSError: the system's number stands in its text alone.
-        rust = re.search(r"\(os error (\d+)\)", str(problem))
-        number = int(rust[1]) if rust else getattr(problem, "errno", None)
         # For any other error the traceback is what explains it.
-        if number not in UNWRITABLE:
+        if not UNWRITABLE.search(str(problem)):
             raise
-        why = f"{path}: {os.strerror(number)}"
-        raise CourseError(sentence("unwritable", why=why)) from problem
-    finally:
-        # What stepped aside comes back where nothing took its place. Of the new one there is
-        # nothing left after a success, and after a failure perhaps a half.
-        if old.is_dir() and not path.exists():
-            os.replace(old, path)
-        for left in (old, temporary):
-            shutil.rmtree(left, ignore_errors=True)
-        if temporary.is_file():
-            temporary.unlink()
+        raise CourseError(sentence("unwritable", why=f"{path}: {problem}")) from problem
     return path
 
 

@@ -14,8 +14,6 @@ import threading
 import psutil
 import pynvml
 
-from .files import CourseError
-
 
 def cuda():
     """torch.cuda if torch is loaded and sees a GPU, else None."""
@@ -48,7 +46,7 @@ def free() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-class MemoryMonitor:
+class MemoryMonitor(threading.Thread):
     """Watches memory while a program works, and keeps the highest value, in bytes.
 
     with MemoryMonitor(interval=0.02) as monitor: model = ...
@@ -59,46 +57,43 @@ class MemoryMonitor:
     """
 
     def __init__(self, interval: float = 0.02):
-        self.interval = interval
+        # A daemon: a monitor that nobody stops does not keep the program from ending.
+        super().__init__(daemon=True)
+        self.interval, self.peak, self.ended = interval, 0, threading.Event()
 
     def __enter__(self) -> MemoryMonitor:
         # What earlier work needed is none of this peak.
         if gpu := cuda():
             gpu.reset_peak_memory_stats()
-        self.peak = 0
-        self.stop = threading.Event()
-        # A daemon thread: a monitor that nobody stops does not keep the program from ending.
-        self.thread = threading.Thread(target=self.watch, daemon=True)
-        self.thread.start()
+        self.start()
         return self
 
     def __exit__(self, *error):
-        self.stop.set()
-        self.thread.join()
+        self.ended.set()
+        self.join()
 
-    def watch(self):
+    def run(self):
         ended = False
         while not ended:
             # The event is the clock too: `wait` lasts one interval, or ends at once when it is set;
             # then one last look is taken.
-            ended = self.stop.wait(self.interval)
+            ended = self.ended.wait(self.interval)
             # The allocator's counter has seen the peaks between two samples.
             gpu = cuda()
             self.peak = max(self.peak, gpu.max_memory_allocated() if gpu else used_bytes())
 
 
-def gpus() -> dict[str, int]:
-    """Bytes in use on every GPU, by whatever program: {"GPU 0": ...}; empty without a driver.
+def devices() -> dict[str, int]:
+    """Bytes in use, by whatever program: {"GPU 0": ...}, or {"RAM": ...} without a driver.
 
-    Raises CourseError with the words of a driver that does not answer.
+    So it is too where the driver does not know, as on a card that shares the machine's memory.
     """
     try:
         pynvml.nvmlInit()
-        numbers = range(pynvml.nvmlDeviceGetCount())
-        cards = {f"GPU {i}": pynvml.nvmlDeviceGetHandleByIndex(i) for i in numbers}
-        return {name: pynvml.nvmlDeviceGetMemoryInfo(card).used for name, card in cards.items()}
-    # A machine without a driver is no mistake.
-    except pynvml.NVMLError_LibraryNotFound:
-        return {}
-    except pynvml.NVMLError as problem:
-        raise CourseError(f"the driver answers with an error: {problem}") from None
+        found = {}
+        for number in range(pynvml.nvmlDeviceGetCount()):
+            card = pynvml.nvmlDeviceGetHandleByIndex(number)
+            found[f"GPU {number}"] = pynvml.nvmlDeviceGetMemoryInfo(card).used
+        return found
+    except pynvml.NVMLError:
+        return {"RAM": psutil.virtual_memory().used}

@@ -18,7 +18,8 @@ from __future__ import annotations
 import functools
 import math
 from collections import namedtuple
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from operator import itemgetter
 
 import psutil
 
@@ -108,6 +109,12 @@ class Job:
         bf16 throughout also makes a step faster.
         """
         return 2 if self.dtype == "bfloat16" else 4
+
+
+# Values of a profile, in the order of Job's fields.
+OF_PROFILE = itemgetter(
+    "rank", "targets", "dropout", "batch", "max_length", "gradient_checkpointing", "optimizer"
+)
 
 
 def nf4_bytes(weights: int, double_quant: bool = True) -> tuple[int, int]:
@@ -248,23 +255,20 @@ def plan(source, model: str | None = None, **changes) -> Plan:
     """
     # A profile's row as it stands in profiles.toml, or a lesson's settings, whose device is known.
     if isinstance(source, str):
-        profiles = settings.profiles()
-        values = profiles[settings.choice(source, profiles, "profile")]
+        table = settings.profiles()
+        values = table[settings.choice(source, table, "profile")]
         device, dtype = "cuda" if values["needs_cuda"] else "cpu", values["compute_dtype"]
         # That is decided on the machine: until then bf16 on a GPU, and what takes most on a CPU.
         if dtype == "auto":
             dtype = "bfloat16" if device == "cuda" else "float32"
     else:
         values, device, dtype = vars(source), source.device.kind, settings.dtype_name(source)
-    # The fields of Job, under the names that a profile gives them; then what the caller changes.
-    known = {name: values[name] for name in ("rank", "targets", "dropout", "batch", "optimizer")}
-    known |= {"device": device, "dtype": dtype, "length": values["max_length"]}
-    known |= {"checkpointing": values["gradient_checkpointing"]} | changes
+    # What the profile says, then what the caller changes.
+    job = replace(Job(device, dtype, *OF_PROFILE(values)), **changes)
     model = model or values["base_model"]
     shape = find(model)
-    if known["targets"] == "all-linear":
-        known["targets"] = list(shape.linears)
-    job = Job(**known)
+    if job.targets == "all-linear":
+        job = replace(job, targets=list(shape.linears))
     parts = step_bytes(shape, job)
     return Plan(model, job, parts, sum(parts.values()))
 
@@ -272,20 +276,17 @@ def plan(source, model: str | None = None, **changes) -> Plan:
 def check_fits(cfg: settings.Settings) -> None:
     """Raises UsageError, with advice, when a training with these settings cannot fit.
 
-    Judged by the memory that is free now and what this process already holds: on a processor that
-    of the whole process, on a GPU where torch is loaded, else the card's size. A base model whose
-    sizes are not known is not judged.
+    Judged by the memory that is free now and what this process already holds, on the GPU or, of the
+    whole process, on a processor. A base model whose sizes are not known is not judged.
     """
-    room = cfg.device.memory_gb
-    if cfg.device.kind == "cpu":
-        room = (psutil.virtual_memory().available + used_bytes()) / GIB
-    elif gpu := cuda():
-        # The plan counts the context of this process too.
-        held = gpu.memory_reserved() + RUNTIME["cuda"]
-        room = (gpu.mem_get_info()[0] + held) / GIB
     try:
-        need = plan(cfg).total_bytes / GIB
+        need = plan(cfg).total_bytes
     except UsageError:  # the other lessons still run, and lesson 01 says so
         return
+    room = psutil.virtual_memory().available + used_bytes()
+    if cfg.device.kind == "cuda":
+        # To plan has loaded torch. The plan counts the context of this process too.
+        gpu = cuda()
+        room = gpu.mem_get_info()[0] + gpu.memory_reserved() + RUNTIME["cuda"]
     if need > room:
-        raise UsageError(sentence("does_not_fit", cfg=cfg, need=need, room=room))
+        raise UsageError(sentence("does_not_fit", cfg=cfg, need=need / GIB, room=room / GIB))

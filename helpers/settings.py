@@ -6,9 +6,11 @@ the notebooks hand over, and never imports torch.
 
 from __future__ import annotations
 
-import hashlib
+import glob
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass, make_dataclass
@@ -17,8 +19,8 @@ from pathlib import Path
 
 import psutil
 
-from .files import UsageError, hash_files, read_toml, sentence
-from .show import set_language, tr
+from .files import UsageError, cache_key, hash_files, read_toml, sentence
+from .show import set_language
 
 ROOT = Path(__file__).resolve().parents[1]
 LANGUAGES = ("id", "en")
@@ -39,69 +41,31 @@ class Device:
     note: str = ""  # why a GPU that is present is not used, if so
 
 
-# Run in a process of its own: lesson 01 sets the allocator before torch is imported.
-PROBE = """
-import sys, torch
-try:
-    (torch.ones(1, device="cuda") + 1).item()
-except Exception as problem:
-    sys.exit(str(problem).splitlines()[0])
-"""
+# What torch says of the GPU, in a process of its own: see there.
+PROBE = [sys.executable, "-m", "helpers.card"]
 
 
 @cache
-def torch_refusal(card: str) -> str:
-    """What torch says when it computes on the GPU `card`, in one sentence; empty where it can.
-
-    An old driver, a card that the installed torch was not built for, and a torch without CUDA are
-    found by trying alone. Raises subprocess.TimeoutExpired after two minutes without an answer.
-    """
-    command = [sys.executable, "-c", PROBE]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    if not done.returncode:
-        return ""
-    # The last line, below what libraries may have warned of; a process that crashed says nothing.
-    said = done.stderr.strip().rpartition("\n")[2] or f"it ended with code {done.returncode}"
-    return sentence("torch_refuses", card=card, said=said)
-
-
 def find_device() -> Device:
-    """The first visible GPU that torch computes on, or the processor. Does not import torch."""
-    # NVML is the driver's own library. Not at the top: a cloud imports this file to install it.
-    import pynvml
+    """The first visible GPU that torch computes on, or the processor. Does not import torch.
 
-    # NVML counts cards by their place on the bus; CUDA by itself counts the fastest first.
+    Torch itself reads CUDA_VISIBLE_DEVICES, so a card may be named by its number or its UUID, and a
+    part of one ("MIG-...") too; an empty list hides every card. Asked once in a process, since it
+    takes as long as to import torch. Raises subprocess.TimeoutExpired after two minutes.
+    """
+    # By itself CUDA counts the fastest card first; the driver and its tools count along the bus.
     os.environ.setdefault("CUDA_DEVICE_ORDER", "PCI_BUS_ID")
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0].strip()
     note = ""
-    try:
-        # An empty list or -1 hides every card: somebody wants the processor.
-        if chosen not in ("", "-1"):
-            # A card may be named by its number or by its UUID, a part of one ("MIG-...") by that
-            # alone.
-            pynvml.nvmlInit()
-            if chosen.isdigit():
-                card = pynvml.nvmlDeviceGetHandleByIndex(int(chosen))
-            else:
-                card = pynvml.nvmlDeviceGetHandleByUUID(chosen)
-            name = pynvml.nvmlDeviceGetName(card)
-            try:
-                memory_gb = pynvml.nvmlDeviceGetMemoryInfo(card).total / 2**30
-            except pynvml.NVMLError as problem:
-                if problem.value != 3:  # NVML_ERROR_NOT_SUPPORTED
-                    raise
-                # One memory for processor and card, as in a DGX Spark.
-                memory_gb = psutil.virtual_memory().total / 2**30
-            capability = pynvml.nvmlDeviceGetCudaComputeCapability(card)
-            # Windows gets a torch without CUDA unless it is asked for another, which is found by
-            # trying alone.
-            note = torch_refusal(name)
-            if not note:
-                return Device("cuda", name, memory_gb, tuple(capability))
-    except pynvml.NVMLError as problem:
-        # A machine without a driver is no news; a driver that does not work is.
-        if problem.value != pynvml.NVML_ERROR_LIBRARY_NOT_FOUND:
-            note = f"card {chosen}: the driver answers with an error: {problem}"
+    # The tool comes with every driver: where it is missing, there is nothing to ask.
+    if shutil.which("nvidia-smi"):
+        done = subprocess.run(PROBE, cwd=ROOT, capture_output=True, text=True, timeout=120)
+        if not done.returncode:
+            name, memory, capability = json.loads(done.stdout)
+            return Device("cuda", name, memory / 2**30, tuple(capability))
+        # The error's first line, among what libraries warn of; a process that crashed says nothing.
+        error = re.search(r"^[\w.]+Error: .*", done.stderr, re.MULTILINE)
+        said = error[0] if error else f"it ended with code {done.returncode}"
+        note = sentence("torch_refuses", said=said)
     ram = psutil.virtual_memory().total / 1e9
     cores = psutil.cpu_count(logical=False) or 1
     products = "bf16 products" if bf16_products() else "no bf16 products"
@@ -144,11 +108,8 @@ def profiles() -> dict[str, dict]:
     return {name: defaults | values for name, values in table.items()}
 
 
-# What of a profile only helps to choose it; everything else is a setting of the run.
-CHOOSING = {"hardware", "needs_cuda", "vram_gb", "min_ram_gb", "smoke_run"}
-ProfileValues = make_dataclass(
-    "ProfileValues", sorted(profiles()["cpu"].keys() - CHOOSING), frozen=True
-)
+# One field for each value that a profile has.
+ProfileValues = make_dataclass("ProfileValues", sorted(profiles()["cpu"]), frozen=True)
 
 
 @dataclass(frozen=True)
@@ -203,7 +164,7 @@ class Settings(ProfileValues):
         # Runs that differ in one of these never read each other's files.
         model, data = Path(self.base_model).name, f"{self.data_name}-{self.data_hash}"
         if self.base_model != profiles()[self.profile]["base_model"]:  # other models share a name
-            model += "-" + hashlib.sha256(self.base_model.encode()).hexdigest()[:6]
+            model += "-" + cache_key(self.base_model)[:6]
         # A smoke run never touches what a whole one has left.
         end = "-smoke" if self.smoke else ""
         return f"{self.profile}-{model}-{data}-{self.task}-{self.seed}{end}"
@@ -217,7 +178,18 @@ class Settings(ProfileValues):
         """Plain values, without paths of this machine, for reports and model cards."""
         told = {"data": self.data_name, "data_hash": self.data_hash, "device": self.device.name}
         values = vars(self) | told
-        for name in ("data_dir", "artifacts_root", "reason", "smoke"):
+        # Nor what only helped to choose the profile, or to try the run out.
+        for name in (
+            "data_dir",
+            "artifacts_root",
+            "reason",
+            "smoke",
+            "hardware",
+            "needs_cuda",
+            "vram_gb",
+            "min_ram_gb",
+            "smoke_run",
+        ):
             del values[name]
         # A model's own folder is named, its place on this machine is not.
         if Path(self.base_model).is_absolute():
@@ -229,28 +201,14 @@ def csv_files(folder: str | Path) -> list[Path]:
     """CSV files below a folder (or the file itself), in a fixed order; the ending in any case.
 
     Hidden files and folders below it are passed over, and what Excel keeps beside an open file.
-
-    Raises OSError when a sub-folder cannot be read.
     """
     if Path(folder).is_file():
         return [Path(folder)]
-
-    # By itself os.walk passes over a folder that it cannot read: its recipes would be missing.
-    def unreadable(problem: OSError):
-        raise problem
-
-    # Copies in Jupyter's .ipynb_checkpoints and macOS' __MACOSX would double every recipe.
-    hidden = (".", "~$", "__MACOSX")
-    found = []
-    for top, folders, names in os.walk(folder, onerror=unreadable):
-        folders[:] = [name for name in folders if not name.startswith(hidden)]
-        found += [
-            Path(top, name)
-            for name in names
-            if name.lower().endswith(".csv") and not name.startswith(hidden)
-        ]
+    # `glob` passes over names that begin with a dot. Copies in Jupyter's .ipynb_checkpoints and in
+    # macOS' __MACOSX would double every recipe.
+    names = glob.glob("**/*.[cC][sS][vV]", root_dir=folder, recursive=True)
     # Every file system lists in its own order; sorted, each machine reads the same rows first.
-    return sorted(found)
+    return sorted(Path(folder, name) for name in names if not re.search(r"~\$|__MACOSX", name))
 
 
 def choice(value: str, allowed, what: str) -> str:
@@ -267,9 +225,10 @@ def profile_for(device: Device, table: dict[str, dict]) -> str:
     products and learns half as fast: what is chosen depends on what the processor says of itself,
     never on how busy it is, since lessons find each other's files by the profile's name.
     """
-    # ECC takes a sixteenth: a "24 GB" L4 reports 22.5 GiB. A plan leaves a tenth of a profile's
-    # size, so a card may report 8 % less; an "11 GB" card, 10.75 GiB, is still none of 12.
-    room = device.memory_gb / 0.92 if device.kind == "cuda" else 0
+    # ECC takes a sixteenth, the driver its part: of a "24 GB" L4 torch has 22.0 GiB. A plan leaves
+    # a tenth of a profile's size, so a card may report 9 % less; an "11 GB" card, 10.75 GiB, is
+    # still none of 12.
+    room = device.memory_gb / 0.91 if device.kind == "cuda" else 0
     # Colab's card: 15 GB by name, 16 by this measure, and no bf16. A part of one ("T4-8Q") is none.
     if room and "T4" in device.name.split():
         return "colab-t4"
@@ -330,25 +289,30 @@ def load(
     # The profile: asked for, or the one for this machine.
     device = find_device()
     automatic = profile_for(device, table)
-    profile = automatic if profile == "auto" else profile
-    reason = f"{device.name} ({device.memory_gb:.0f} GB), auto: {automatic}"
-    # A machine that is too small says so now, not in the middle of a training.
+    if profile == "auto":
+        profile = automatic
     values = table[profile]
-    check_machine(profile, values, device)
+    # By plan each profile takes more than half of its card: told before anything is downloaded.
+    size = values["vram_gb"]
+    if size and (device.kind == "cpu" or device.memory_gb < size / 2):
+        raise UsageError(sentence("no_card", profile=profile, gb=size, device=device))
+    # Where a GPU is there and not used, the reason says so.
+    reason = f"{device.name} ({device.memory_gb:.0f} GB), auto: {automatic}"
+    if device.note:
+        reason += f"; {device.note}"
     # The base model. Another than the profile's brings its own licence, and the reason says so.
     usual = values["base_model"]
     base = base_model_for(base_model or os.environ.get("BASE_MODEL"), usual)
     if base != usual:
+        values["base_model"] = base
         values["licence"] = "Apache-2.0" if base == "packaged" else "see the model's page"
-        reason += tr(f"; {base} menggantikan {usual}", f"; {base} takes the place of {usual}")
-    reason += f"; {device.note}" if device.note else ""
+        reason += f"; {usual} -> {base}"
     # The data. A folder without CSVs is refused here, before a lesson has begun.
     asked = data_dir or os.environ.get("DATA_DIR") or OWN
     task, folder, data_language = data_for(task, asked, language)
     smoke = os.environ.get("DAPUR_SMOKE") == "1"
-    values |= {"base_model": base} | (values["smoke_run"] if smoke else {})
-    for name in CHOOSING:
-        del values[name]
+    if smoke:
+        values |= values["smoke_run"]
     # All that is known about this run, in one object that nobody can change.
     root = Path(artifacts_root or os.environ.get("DAPUR_ARTIFACTS") or ROOT / "artifacts")
     return Settings(
@@ -366,19 +330,6 @@ def load(
     )
 
 
-def check_machine(profile: str, values: dict, device: Device) -> None:
-    """Raise UsageError when a profile needs a GPU that is not there, a larger one, or more RAM."""
-    # By plan each profile takes more than half of its card: told before anything is downloaded.
-    size, room = values["vram_gb"], device.memory_gb if device.kind == "cuda" else 0
-    if room < size / 2:
-        raise UsageError(sentence("no_card", profile=profile, gb=size, device=device))
-    # Free, not installed: what other programs hold is not there for a model.
-    free_gb = psutil.virtual_memory().available / 1e9
-    need_gb = float(os.environ.get("DAPUR_MIN_RAM_GB", values["min_ram_gb"]))
-    if free_gb < need_gb:
-        raise UsageError(sentence("low_memory", profile=profile, need=need_gb, free=free_gb))
-
-
 def data_for(task: str, asked: str | Path, language: str) -> tuple[str, Path, str]:
     """Task, folder of the data, and the data's language.
 
@@ -387,7 +338,8 @@ def data_for(task: str, asked: str | Path, language: str) -> tuple[str, Path, st
     without CSVs, and where a translation is asked for and the data are in one language.
     """
     folder = Path(asked).expanduser().resolve()
-    if not folder.is_dir() or not csv_files(folder):
+    found = csv_files(folder)
+    if not folder.is_dir() or not found:
         raise UsageError(
             f"DATA_DIR={folder} is no folder that holds a .csv file; see data/DATA_CARD.md"
         )
@@ -400,21 +352,19 @@ def data_for(task: str, asked: str | Path, language: str) -> tuple[str, Path, st
         return task, folder, task[:2]
     if both:
         return task, folder / language, language
-    largest = max(csv_files(folder), key=os.path.getsize)
+    largest = max(found, key=os.path.getsize)
     with open(largest, encoding="utf-8", errors="replace") as file:
-        spoken = language_of(file.read(20_000))
-    return task, folder, spoken or "id"
+        return task, folder, language_of(file.read(20_000)) or "id"
 
 
 COMMON = {  # words that nearly every recipe of a language has
-    "id": "dan dengan sampai lalu hingga yang untuk secukupnya masukkan tumis goreng aduk",
-    "en": "and with until the then for into of to add fry stir",
+    "id": "dan|dengan|sampai|lalu|hingga|yang|untuk|secukupnya|masukkan|tumis|goreng|aduk",
+    "en": "and|with|until|the|then|for|into|of|to|add|fry|stir",
 }
 
 
 def language_of(text: str) -> str:
     """The language of a recipe's text by its commonest words: "id" or "en"; "" where neither."""
-    said = re.findall(r"[a-z]+", text.lower())
-    counts = {one: sum(word in known.split() for word in said) for one, known in COMMON.items()}
+    counts = {one: len(re.findall(rf"\b({words})\b", text, re.I)) for one, words in COMMON.items()}
     best = max(counts, key=counts.get)
     return best if counts[best] > 2 * min(counts.values()) else ""

@@ -7,22 +7,26 @@ import re
 import string
 import time
 import tomllib
-from itertools import zip_longest
 from pathlib import Path
 
 from IPython import get_ipython
 from IPython.display import HTML, DisplayHandle, Markdown, display
 
-NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+HERE = Path(__file__).parent
+NOTEBOOKS = HERE.parent / "notebooks"
 _language = "id"
 texts: dict = {}  # of the lesson that runs, from notebooks/texts/NN.toml: say, words, check
 
 
+def read_toml(name: str | Path) -> dict:
+    """A table that stands beside this module, or elsewhere: texts, patterns and numbers."""
+    return tomllib.loads((HERE / name).read_text(encoding="utf-8"))
+
+
 def open_texts(lesson: str) -> None:
     """Read the sentences, words and hints of a lesson."""
-    path = NOTEBOOKS / "texts" / f"{lesson[:2]}.toml"
     texts.clear()
-    texts.update(tomllib.loads(path.read_text(encoding="utf-8")))
+    texts.update(read_toml(NOTEBOOKS / "texts" / f"{lesson[:2]}.toml"))
 
 
 def set_language(language: str) -> None:
@@ -71,9 +75,8 @@ def word(english: str) -> str:
     return tr(texts.get("words", {}).get(english, english), english)
 
 
-# What begins like a number, with signs or "Rp" before it; nan, nothing or a lone dash stand for a
-# number that is missing. A name like "03_training" is a word.
-NUMBER = re.compile(r"\s*([-+−±~≈<>≤≥]*\s*((Rp)?\d+(?![\d_])|nan\b)|[-–—]?\s*$)", re.IGNORECASE)
+# A word of two letters or more; nan stands for a missing number, and Rp before one.
+WORD = re.compile(r"\b(?!nan\b|Rp)[^\W\d_]{2}", re.IGNORECASE)
 # Okabe-Ito: distinguishable with every common kind of colour blindness
 COLOURS = ["#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#F0E442", "#000000"]
 
@@ -82,7 +85,7 @@ def from_template(name: str, **values) -> HTML:
     """HTML of templates/NAME.html.j2; the values are escaped."""
     import jinja2
 
-    path = Path(__file__).parent / "templates" / f"{name}.html.j2"
+    path = HERE / "templates" / f"{name}.html.j2"
     page = jinja2.Template(path.read_text(encoding="utf-8"), autoescape=True)
     return HTML(page.render(values, language=_language))
 
@@ -107,33 +110,23 @@ def show_side_by_side(titles: list[str], texts: list[str]) -> None:
 def frame_html(frame) -> str:
     """HTML of a pandas DataFrame or Styler: words stand on the left, where reading begins.
 
-    JupyterLab puts every cell on the right, as numbers need it. A column is one of words when most
-    of its cells are no numbers; its own name and the names of the rows follow the same rule.
+    JupyterLab puts every cell on the right, as numbers need it.
     """
     from bs4 import BeautifulSoup
 
-    # What pandas writes, cell by cell.
     page = BeautifulSoup(frame._repr_html_(), "html.parser")
-    # A head or a name that the lesson's words hold is shown in both languages, each marked.
     for cell in page.find_all(["th", "td"]):
-        english = cell.get_text(strip=True)
-        if indonesian := texts.get("words", {}).get(english):
-            marked = (
-                f'<span lang="id">{indonesian}</span><span lang="mul"> · </span>'
-                f'<span lang="en">{english}</span>'
-            )
-            cell.clear()
-            cell.append(BeautifulSoup(marked, "html.parser"))
-    # Column by column, counted from the right, since cells that span rows stand on the left.
-    rows = [reversed(row.find_all(["th", "td"])) for row in page.find_all("tr")]
-    for column in zip_longest(*rows):
-        cells = [cell for cell in column if cell]
-        said = [text for cell in cells if (text := cell.get_text(strip=True))]
-        # More than half of what stands there, the head included, begins like a word.
-        if 2 * sum(not NUMBER.match(text) for text in said) > len(said):
-            for cell in cells:
-                cell["style"] = "text-align: left"
-    return str(page)
+        if WORD.search(cell.text):
+            cell["style"] = "text-align: left"
+    table = str(page)
+    # A head or a name that the lesson's words hold is shown in both languages, each marked.
+    for english, indonesian in texts.get("words", {}).items():
+        marked = (
+            f'><span lang="id">{indonesian}</span><span lang="mul"> · </span>'
+            f'<span lang="en">{english}</span></t'
+        )
+        table = table.replace(f">{english}</t", marked)
+    return table
 
 
 def align_tables() -> None:
@@ -156,7 +149,7 @@ def figure_html(figure):
     from IPython.core.pylabtools import retina_figure
     from matplotlib.axis import Axis
     from matplotlib.text import Text
-    from matplotlib.ticker import LogFormatter, ScalarFormatter
+    from matplotlib.ticker import ScalarFormatter
 
     for text in figure.findobj(Text):
         text.set_text(word(text.get_text()))
@@ -164,7 +157,7 @@ def figure_html(figure):
         chosen = axis.get_major_formatter()
         if type(chosen) is ScalarFormatter:  # nobody chose another
             axis.set_major_formatter(lambda x, _: num(x, "g"))
-        elif not isinstance(chosen, LogFormatter):  # names; powers of ten stay as they are
+        else:  # names; what is no word, as a power of ten, stays as it is
             axis.set_major_formatter(lambda x, at, chosen=chosen: word(chosen(x, at)))
     # A PNG as text, of 180 pixels an inch; its size is halved: sharp on fine screens.
     figure.set_dpi(90)

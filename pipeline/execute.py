@@ -51,7 +51,8 @@ def ask_driver() -> tuple[str, int]:
     with suppress(Exception):
         import pynvml
 
-        # `find_device` has called nvmlInit. A card that is chosen by its UUID is not asked.
+        # A card that is chosen by its UUID is not asked.
+        pynvml.nvmlInit()
         number = int(os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0])
         card = pynvml.nvmlDeviceGetHandleByIndex(number)
         return pynvml.nvmlSystemGetDriverVersion(), pynvml.nvmlDeviceGetMemoryInfo(card).used

@@ -122,7 +122,7 @@ def as_it_was():
     if "helpers.settings" in sys.modules:
         # What was asked of the machine may have been asked of a pretended one.
         settings = sys.modules["helpers.settings"]
-        settings.torch_refusal.cache_clear()
+        settings.find_device.cache_clear()
 
 
 @pytest.fixture(scope="session")

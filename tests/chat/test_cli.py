@@ -84,7 +84,7 @@ def test_gpu_commands_report_bytes(call, capsys, monkeypatch):
     assert call("gpu", "plan", "--profile", "rtx3060", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["total_bytes"] == sum(found["parts"].values())
-    monkeypatch.setattr(cli.memory, "gpus", lambda: {"GPU 0": 3 * 2**20})
+    monkeypatch.setattr(cli.memory, "devices", lambda: {"GPU 0": 3 * 2**20})
     assert call("gpu", "monitor", "--seconds", 0.1, "--json") == 0
     assert json.loads(capsys.readouterr().out)["peak_bytes"] == {"GPU 0": 3 * 2**20}
     assert call("gpu", "plan", "--profile", "cpu") == 0

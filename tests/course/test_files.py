@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import nbformat
 import papermill
@@ -37,29 +38,25 @@ def test_one_line_for_the_learner_and_a_failure_for_the_pipeline(tmp_path):
     assert error.traceback == ["⚠️ Jalankan dulu pelajaran 03."] and not second.outputs
 
 
-@pytest.mark.parametrize(("platform", "tries"), [("win32", 4), ("linux", 1)])
-def test_a_file_that_is_open_elsewhere_is_tried_again_on_windows_only(
-    tmp_path, monkeypatch, platform, tries
-):
+@pytest.mark.parametrize("times", [3, 99])
+def test_a_file_that_is_open_elsewhere_is_tried_again(tmp_path, monkeypatch, times):
     real, asked = os.replace, []
 
     def busy(source, target):
         asked.append(target)
-        if len(asked) <= 3:
+        if len(asked) <= times:
             raise PermissionError(13, "in use by another process", str(target))
         real(source, target)
 
     monkeypatch.setattr(os, "replace", busy)
     monkeypatch.setattr(time, "sleep", lambda seconds: None)
-    monkeypatch.setattr(sys, "platform", platform)
-    if platform == "win32":
+    if times == 3:
         path = files.write_json(tmp_path / "state.json", {"cell": 1})
         assert files.read_json(path) == {"cell": 1}
     else:
-        with pytest.raises(CourseError, match="state.json: Permission denied"):
+        with pytest.raises(CourseError, match="state.json: .*in use by another process"):
             files.write_json(tmp_path / "state.json", {"cell": 1})
         assert list(tmp_path.iterdir()) == []
-    assert len(asked) == tries
 
 
 @pytest.mark.parametrize("kept", ["", '{"steps": 1', "\x80"])
@@ -157,7 +154,7 @@ def test_a_folder_that_another_process_has_made_meanwhile_is_kept(tmp_path):
 def test_a_folder_comes_back_when_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
     files.write_folder(tmp_path / "a", lambda new: (new / "old").touch())
     real = os.replace
-    refuse = lambda a, b: real(a, b) if str(b).endswith("-old") or "-old" in str(a) else 1 / 0
+    refuse = lambda a, b: real(a, b) if "old" in (Path(a).name, Path(b).name) else 1 / 0
     monkeypatch.setattr(os, "replace", refuse)
     with pytest.raises(ZeroDivisionError):
         files.write_folder(tmp_path / "a", lambda new: (new / "new").touch())

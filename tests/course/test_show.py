@@ -53,7 +53,7 @@ def left(html):
         (["[600 g ayam]", "' tem'", "2 inti CPU"], True),
         (["1,00  [0,96; 1,00]", "0,69  [0,66; 0,71]"], False),
         (["86,5 % (80,9 % – 90,6 %)", "-", "–"], False),
-        (["< 0,0001", "−1,5", "+2", "± 3", "Rp0,2", "nan"], False),
+        (["< 0,0001", "−1,5", "+2", "± 3", "Rp0,2", "nan", "1e-5"], False),
         ([1.5, None], False),
     ],
 )
@@ -64,7 +64,8 @@ def test_words_stand_on_the_left_and_numbers_on_the_right(monkeypatch, cells, wo
     table = pd.DataFrame({"nama": cells, "berapa": range(len(cells))})
     for shown in (table, table.style.hide(axis="index")):
         data, _ = shell.display_formatter.format(shown)
-        assert left(data["text/html"]) == (["nama", *cells] if words else [])
+        found = left(data["text/html"])
+        assert found == ["nama", "berapa", *(cells if words else [])]
 
 
 def test_markup_in_a_cell_a_name_and_a_head_stays_text():

@@ -11,7 +11,6 @@ import pynvml
 import pytest
 
 from helpers import memory, settings
-from helpers.files import CourseError
 from helpers.memory import MemoryMonitor
 
 MB = 10**6
@@ -89,15 +88,13 @@ def test_of_a_gpu_unused_blocks_are_handed_back(card):
     assert card.cached == 0
 
 
-def test_the_monitor_sees_a_peak_that_is_over_and_can_start_again():
-    monitor = MemoryMonitor(interval=0.005)
-    for _ in range(2):
-        with monitor:
-            before = memory.used_bytes()
-            block = numpy.ones(200 * MB, dtype=numpy.uint8)
-            while monitor.peak < before + 150 * MB:  # however busy the machine is
-                time.sleep(0.01)
-            del block
+def test_the_monitor_sees_a_peak_that_is_over():
+    before = memory.used_bytes()
+    with MemoryMonitor(interval=0.005) as monitor:
+        block = numpy.ones(200 * MB, dtype=numpy.uint8)
+        while monitor.peak < before + 150 * MB:  # however busy the machine is
+            time.sleep(0.01)
+        del block
     assert monitor.peak < before + 260 * MB
 
 
@@ -110,21 +107,19 @@ def test_on_a_gpu_the_peak_is_the_allocator_s(card):
     assert monitor.peak == 500 * MB
 
 
-def test_every_card_is_asked_and_a_driver_that_fails_is_one_clear_line(monkeypatch):
+def test_every_card_is_asked_and_without_a_driver_the_ram(monkeypatch):
     def fails(kind):
         def fail():
             raise pynvml.NVMLError(kind)
 
         monkeypatch.setattr(pynvml, "nvmlInit", fail)
 
-    fails(pynvml.NVML_ERROR_LIBRARY_NOT_FOUND)
-    assert memory.gpus() == {}
-    fails(pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
-    with pytest.raises(CourseError, match="Driver Not Loaded"):
-        memory.gpus()
+    for kind in (pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED):
+        fails(kind)
+        assert memory.devices().keys() == {"RAM"}
     monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
     monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lambda: 2)
     monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", lambda number: number)
     used = lambda card: types.SimpleNamespace(used=card * MB)  # noqa: E731
     monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", used)
-    assert memory.gpus() == {"GPU 0": 0, "GPU 1": MB}
+    assert memory.devices() == {"GPU 0": 0, "GPU 1": MB}
