@@ -5,12 +5,9 @@ bot.conversation().say("Ayam, kemiri, serai, in English please")  # found, chang
 bot.conversation(plain=True, temperature=0.7).say(prompt)  # the model alone
 """
 
-from __future__ import annotations
-
 import re
 import threading
 import time
-from collections.abc import Generator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,13 +15,11 @@ from functools import cached_property
 import torch
 
 from . import generation, models, prompts
-from .door import Door, Found
+from .door import Door
 from .files import UsageError, read_toml, sentence
-from .kitchen import Kitchen, Served, open_kitchen
+from .kitchen import Served, open_kitchen
 from .pairs import most_tokens, saved_pairs
-from .prompts import prompt_ids
 from .recipes import Recipe
-from .settings import Settings
 from .show import num, tr
 from .translator import CUT, Translator, looks_pasted, read_pasted
 
@@ -32,7 +27,7 @@ WORDED = read_toml("serve.toml")["cook"]
 MOST_CONTEXT = 4096  # tokens of prompt and answer together: more takes minutes to read on a CPU
 
 
-@dataclass(eq=False)
+@dataclass
 class Turn:
     """One question, its answer, and how the answer came about. Times count from the question."""
 
@@ -44,16 +39,16 @@ class Turn:
     stopped: bool = False
     first_s: float = 0.0  # seconds to the first piece
     seconds: float = 0.0  # seconds to the end
-    tries: list[str] = field(default_factory=list)  # of a `Cook`: what its model said of each piece
+    tries: list = field(default_factory=list)  # of a `Cook`: what its model said of each piece
     served: Served | None = None  # the recipe that was found, and what was changed in it
     told: Recipe | None = None  # the recipe in the other language
 
     @property
-    def tokens_per_s(self) -> float:
+    def tokens_per_s(self):
         """Tokens of the answer over the whole time, reading the prompt included."""
         return self.tokens / self.seconds
 
-    def facts(self) -> str:
+    def facts(self):
         """One line on the answer: how it ended, tokens, speed."""
         how = "stopped" if self.stopped else "ended" if self.ended else "cut_off"
         return sentence(
@@ -76,9 +71,7 @@ class Conversation:
     from `seed`. `drawing`: temperature, top_p and top_k, as in `generation.decoding`.
     """
 
-    def __init__(
-        self, bot: Bot, model="", window=0, answer_tokens=0, seed=None, turns=(), **drawing
-    ):
+    def __init__(self, bot, model="", window=0, answer_tokens=0, seed=None, turns=(), **drawing):
         cfg = bot.cfg
         self.bot = bot
         self.turns = list(turns)
@@ -88,9 +81,9 @@ class Conversation:
         self.window = window or (cfg.max_length if bot.tuned else bot.limit)
         self.answer_tokens = answer_tokens or cfg.max_new_tokens
         self.seed = cfg.seed if seed is None else seed
-        self._stop: threading.Event | None = None  # only while an answer is being written
+        self._stop = None  # a threading.Event, only while an answer is being written
 
-    def messages(self, question: str, turns: Sequence[Turn] = ()) -> list[dict]:
+    def messages(self, question, turns=()):
         """The system message, some earlier turns, the question: input of the chat template."""
         # The order of the chat template: system first, then question and answer in turn, the new
         # question last.
@@ -100,7 +93,7 @@ class Conversation:
         said.append(("user", question))
         return [{"role": role, "content": text} for role, text in said]
 
-    def fit(self, question: str) -> tuple[list[dict], int]:
+    def fit(self, question):
         """The messages to send, and how many earlier turns they hold.
 
         Raises UsageError where the question is empty, or too long even without earlier turns.
@@ -123,7 +116,7 @@ class Conversation:
             # With all earlier turns, then with one less each time, the oldest first.
             del sent[0]
 
-    def reply(self, message: str) -> Generator:
+    def reply(self, message):
         """Pieces of the answer as they come; whole, or stopped, it joins the history as a turn.
 
         Raises, at the first piece, UsageError for a message that cannot be sent or while another
@@ -150,7 +143,7 @@ class Conversation:
         finally:
             self._stop = None
 
-    def _pieces(self, turn: Turn, chat: list[dict], most: int = 0) -> Generator:
+    def _pieces(self, turn, chat, most=0):
         """The bot's stream, which tells at its end what it knows about the answer."""
         found = yield from self.bot.stream(
             chat,
@@ -165,11 +158,11 @@ class Conversation:
         turn.tokens = found["tokens"]
         turn.ended = found["ended"]
 
-    def say(self, message: str) -> str:
+    def say(self, message):
         """The whole answer at once."""
         return "".join(self.reply(message))
 
-    def stop(self) -> None:
+    def stop(self):
         """End the answer being written, keep what is there."""
         if self._stop:
             self._stop.set()
@@ -184,7 +177,7 @@ class Cook(Conversation):
     model, where it is chosen, is asked what is typed.
     """
 
-    def __init__(self, bot: Bot, **options):
+    def __init__(self, bot, **options):
         super().__init__(bot, **options)
         cfg = bot.cfg
         called = bot.teller.names if cfg.language != cfg.data_language else {}
@@ -194,7 +187,7 @@ class Cook(Conversation):
             if not looks_pasted(turn.question):
                 self.ask(turn.question)
 
-    def ask(self, message: str) -> tuple[Found, bool]:
+    def ask(self, message):
         """What is found for a message, and whether the model is to tell it."""
         cfg = self.bot.cfg
         door = self.door
@@ -205,7 +198,7 @@ class Cook(Conversation):
             return door.last, True
         return door.ask(wanted), tell
 
-    def _pieces(self, turn: Turn, chat: list[dict], most: int = 0) -> Generator:
+    def _pieces(self, turn, chat):
         """The base model's answer; or what was understood, the recipe as it is or told, the rest.
 
         The turn's tokens are then those of the model.
@@ -227,7 +220,7 @@ class Cook(Conversation):
         if found.after:
             yield "\n\n" + found.after
 
-    def _told(self, turn: Turn, recipe: Recipe) -> Generator:
+    def _told(self, turn, recipe):
         """The recipe in the other language, by the model; then what a cook should look at."""
         teller = self.bot.teller
         cfg = self.bot.cfg
@@ -260,7 +253,7 @@ class Bot:
 
     engine = "transformers"
 
-    def __init__(self, cfg: Settings, tuned: bool = True):
+    def __init__(self, cfg, tuned=True):
         self.cfg = cfg
         self.tuned = tuned
         self._one = threading.Lock()
@@ -281,28 +274,27 @@ class Bot:
         return models.load_base(self.cfg, "none" if self.cfg.device.kind == "cpu" else None)
 
     @cached_property
-    def kitchen(self) -> Kitchen:
+    def kitchen(self):
         """The recipes that may be shown, and how one is changed."""
         return open_kitchen(self.cfg)
 
     @cached_property
-    def teller(self) -> Translator:
+    def teller(self):
         """What a list is in the other language, and how the model is asked for the rest."""
         return Translator(saved_pairs(self.cfg), self.cfg.task)
 
-    def load(self) -> None:
-        """Load what answers, so that the first question does not wait for it."""
+    def load(self):
+        """What answers, loaded, so that the first question does not wait for it."""
         # One at a time: a service loads in one thread while a first question comes in another.
         with self._one:
-            _ = self.model
+            return self.model
 
     @cached_property
-    def limit(self) -> int:
+    def limit(self):
         """Tokens that the model can hold, prompt and answer together."""
-        self.load()
-        return min(self.model.config.get_text_config().max_position_embeddings, MOST_CONTEXT)
+        return min(self.load().config.get_text_config().max_position_embeddings, MOST_CONTEXT)
 
-    def escape(self, chat: list[dict]) -> list[dict]:
+    def escape(self, chat):
         """The chat with every typed control token broken up by a space: "< |im_end|>".
 
         The tokenizer reads "<|im_end|>" in a message as the real marker: a message could close
@@ -317,11 +309,11 @@ class Bot:
             escaped.append(message | {"content": text})
         return escaped
 
-    def prompt(self, chat: list[dict]) -> list[int]:
+    def prompt(self, chat):
         """Token ids of a chat, typed control tokens broken up, to where the answer begins."""
-        return prompt_ids(self.escape(chat), self.tokenizer)
+        return prompts.prompt_ids(self.escape(chat), self.tokenizer)
 
-    def conversation(self, plain: bool = False, **options) -> Conversation:
+    def conversation(self, plain=False, **options):
         """A new conversation with this bot; `options` as in Conversation.
 
         A model that was tuned to translate answers as `Cook`; `plain`, and where it was tuned to
@@ -330,7 +322,7 @@ class Bot:
         kind = Cook if self.cooks and not plain else Conversation
         return kind(self, **options)
 
-    def stream(self, chat, stop, *, model, seed, max_new_tokens, **drawing) -> Generator:
+    def stream(self, chat, stop, *, model, seed, max_new_tokens, **drawing):
         """Pieces of one answer. One at a time: the adapter is switched off in the whole model."""
         options = generation.decoding(self.cfg, self.tokenizer, **drawing)
         options["max_new_tokens"] = max_new_tokens
@@ -340,5 +332,6 @@ class Bot:
             # Inside the lock: another answer would draw from the same generator of random numbers.
             torch.manual_seed(seed)
             prompt = self.prompt(chat)
-            stream = generation.stream(self.model, self.tokenizer, prompt, stop, **options)
-            return (yield from stream)
+            return (
+                yield from generation.stream(self.model, self.tokenizer, prompt, stop, **options)
+            )

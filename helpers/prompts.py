@@ -3,11 +3,9 @@
 Training, evaluation and the chatbot all call this module, so that the prompts agree.
 
 Two ways of asking for a recipe, by ingredients and by dish, in many phrasings (requests.toml). Each
-draw phrases the request anew, shuffles the ingredients, leaves some out now and then, and uses
-everyday words. Requests are for tests: no model is trained on them, `Kitchen.read` reads them.
+draw phrases the request anew, shuffles the ingredients and leaves some out. Where recipes are
+learnt, a model is trained on such requests; in a translating chat `Kitchen.read` reads them.
 """
-
-from __future__ import annotations
 
 import random
 import re
@@ -15,7 +13,7 @@ from dataclasses import dataclass
 
 from .cleaning import MARKER
 from .files import LabelMaskError, read_toml
-from .recipes import Recipe, everyday, names
+from .recipes import names
 
 IGNORE = -100  # the label that PyTorch's cross entropy skips
 
@@ -30,8 +28,6 @@ SYSTEM = {  # by task; of one that writes recipes, by their language; of lesson 
 HEADINGS = {"id": ("Bahan:", "Langkah:"), "en": ("Ingredients:", "Steps:")}
 
 FORMS = ("ingredients", "dish")  # what a request names
-COLLOQUIAL = 0.3  # chance of the everyday word, where a name has one
-INCOMPLETE = 0.25  # chance that a request by ingredients leaves out one or two of them
 LAST_JOIN = {"id": " dan ", "en": " and "}
 PHRASINGS = read_toml("requests.toml")
 
@@ -39,7 +35,7 @@ PHRASINGS = read_toml("requests.toml")
 # A recipe as the text that is learnt.
 
 
-def answer(recipe: Recipe, language: str = "id") -> str:
+def answer(recipe, language="id"):
     """The recipe in the course's format: title, dashed ingredients, numbered steps."""
     ingredients, steps = HEADINGS[language]
     items = [f"- {item}" for item in recipe.ingredients]
@@ -51,7 +47,7 @@ def answer(recipe: Recipe, language: str = "id") -> str:
 # What people ask.
 
 
-def draw(recipe: Recipe, language="id", *, form="ingredients", phrasing="train", seed=42) -> str:
+def draw(recipe, language="id", *, form="ingredients", phrasing="train", seed=42):
     """What a person types for `recipe`; the same arguments always give the same request.
 
     `form`: one of FORMS; a recipe without a usable ingredient is asked for by dish. `phrasing`:
@@ -60,20 +56,15 @@ def draw(recipe: Recipe, language="id", *, form="ingredients", phrasing="train",
     # A generator of its own for each request: no draw depends on how many rows came before.
     rng = random.Random(f"{seed} {phrasing} {recipe.recipe_id} {recipe.title}")
     known = names(recipe.ingredients, language)
-    form = form if known else "dish"
-    # The main ingredient, first in line, is always named; of the others now and then one or two are
-    # left out, as nobody tells everything that is in the kitchen.
-    items = []
-    if form == "ingredients":
-        others = rng.sample(known[1:], len(known) - 1)
-        if rng.random() < INCOMPLETE and len(others) > 2:
-            others = others[: -rng.randint(1, 2)]
-        items = rng.sample([known[0], *others], len(others) + 1)
-    # Some names are said as people say them: "cabe" for "cabai".
-    said = [everyday(i, language) if rng.random() < COLLOQUIAL else i for i in items]
+    if not known:
+        form = "dish"
+    # The main ingredient, first in line, is always named; of many one or two at the end may be left
+    # out, as nobody tells everything that is in the kitchen.
+    items = known[: max(3, len(known) - rng.randint(0, 2))]
+    rng.shuffle(items)
     # The list reads "a, b, c" or "a, b dan c".
-    join = ", " if rng.random() < 0.5 else LAST_JOIN[language]
-    listed = join.join(", ".join(said).rsplit(", ", 1))
+    join = rng.choice((", ", LAST_JOIN[language]))
+    listed = join.join(", ".join(items).rsplit(", ", 1))
     # One of the sentences of this form, those of training and those of the test kept apart.
     text = rng.choice(PHRASINGS[language][form][phrasing])
     return text.format(title=recipe.title, items=listed)
@@ -82,22 +73,22 @@ def draw(recipe: Recipe, language="id", *, form="ingredients", phrasing="train",
 # Chats as messages, ids and labels.
 
 
-def prompt_messages(user_text: str, task: str = "id") -> list[dict]:
+def prompt_messages(user_text, task="id"):
     """Chat messages up to the model's turn, for one request. `task`: a key of SYSTEM."""
     return [{"role": "system", "content": SYSTEM[task]}, {"role": "user", "content": user_text}]
 
 
-def system_key(cfg) -> str:
+def system_key(cfg):
     """The key of SYSTEM that the settings ask for."""
     return cfg.data_language if cfg.task == "recipe" else cfg.task
 
 
-def example(asked: str, reply: str, task: str) -> list[dict]:
+def example(asked, reply, task):
     """A chat to learn from: what is asked, and the answer."""
     return [*prompt_messages(asked, task), {"role": "assistant", "content": reply}]
 
 
-def messages(recipe: Recipe, language: str = "id", **options) -> list[dict]:
+def messages(recipe, language="id", **options):
     """A request as people write it and the real recipe, as a chat. Options as for `draw`."""
     return example(draw(recipe, language, **options), answer(recipe, language), language)
 
@@ -109,29 +100,29 @@ class Encoded:
     input_ids: list[int]
     labels: list[int]
 
-    def __len__(self) -> int:
+    def __len__(self):
         return len(self.input_ids)
 
 
-def prompt_text(chat: list[dict], tokenizer) -> str:
+def prompt_text(chat, tokenizer):
     """A conversation in the model's template, up to the marker that opens the model's turn."""
     # Qwen3 would think aloud before it answers; most templates do not know the word.
     how = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
     return tokenizer.apply_chat_template(chat, **how)
 
 
-def prompt_ids(chat: list[dict], tokenizer) -> list[int]:
+def prompt_ids(chat, tokenizer):
     """Token ids of `prompt_text`."""
     # The template writes the control tokens as text, so the tokenizer must not add them again.
     return tokenizer(prompt_text(chat, tokenizer), add_special_tokens=False)["input_ids"]
 
 
-def label_mask(prompt: list[int], reply: list[int]) -> list[int]:
+def label_mask(prompt, reply):
     """Labels for prompt + reply: -100 on prompt tokens, the token itself on reply tokens."""
     return [IGNORE] * len(prompt) + list(reply)
 
 
-def encode(chat: list[dict], tokenizer) -> Encoded:
+def encode(chat, tokenizer):
     """Ids and labels of one row: only the last answer and its end token are learnt."""
     prompt = prompt_ids(chat[:-1], tokenizer)
     # In one text with the prompt: alone, SentencePiece would put a blank before the answer.
@@ -146,7 +137,7 @@ def encode(chat: list[dict], tokenizer) -> Encoded:
     return Encoded(prompt + reply, label_mask(prompt, reply))
 
 
-def check_labels(row: Encoded, chat: list[dict], tokenizer) -> None:
+def check_labels(row, chat, tokenizer):
     """Raise LabelMaskError when a row made from `chat` would teach the wrong thing.
 
     All of these hold for a sound row: no message holds a control token; calls of tools are in the
@@ -164,10 +155,14 @@ def check_labels(row: Encoded, chat: list[dict], tokenizer) -> None:
             raise LabelMaskError(f"a message holds a control token of a template: {text[:80]!r}")
 
     # The prompt is rendered anew, as a chat would send it: the row has to begin with it.
-    prompt, ids, labels = prompt_ids(chat[:-1], tokenizer), row.input_ids, row.labels
+    asked = chat[:-1]
+    prompt = prompt_ids(asked, tokenizer)
+    ids = row.input_ids
+    labels = row.labels
     # A template that knows no tools makes the same of a conversation without their calls.
-    bare = [{k: m[k] for k in m if k != "tool_calls" or not m[k]} for m in chat[:-1]]
-    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
+    bare = [{k: m[k] for k in m if k != "tool_calls" or not m[k]} for m in asked]
+    bos = tokenizer.bos_token_id
+    eos = tokenizer.eos_token_id
     learnt = [position for position, label in enumerate(labels) if label != IGNORE]
     turns = prompt.count(bos) > 1  # ChatML: the beginning token opens every turn
     # The first rule that is broken is told. A rule may count on those above it.
@@ -176,7 +171,7 @@ def check_labels(row: Encoded, chat: list[dict], tokenizer) -> None:
         why = "the pad token is the end token: what masks padding would mask the end as well"
     elif ids[: len(prompt)] != prompt:
         why = "the training prompt is not what the chat sends: it would be asked what it never saw"
-    elif bare != chat[:-1] and prompt_ids(bare, tokenizer) == prompt:
+    elif bare != asked and prompt_ids(bare, tokenizer) == prompt:
         why = "the model's chat template leaves out calls of tools: it would never see them"
     elif not learnt or chat[-1].get("weight") == 0:
         why = "every label is masked, or the answer has weight 0: nothing would be learnt"

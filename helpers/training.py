@@ -9,13 +9,12 @@ Lesson 03 writes the same calls in its cells; later lessons and benchmarks take 
         save(folder / "adapter", trainer, tokenizer, cfg, run(trainer, mark))
 """
 
-from __future__ import annotations
-
 import importlib.metadata
 import math
+import os
 import shutil
-import time
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import pandas as pd
@@ -25,13 +24,9 @@ import transformers as tf
 from huggingface_hub import ModelCardData
 from transformers import Trainer
 
-from . import files, models, prompts, splits
-from .course import progress_bar
+from . import course, files, memory, models, planner, prompts, splits
 from .files import CourseError, LabelMaskError, sentence
-from .memory import free
-from .planner import check_fits
 from .prompts import IGNORE
-from .settings import PACKAGED_NAME, Settings
 
 # Rows and batches.
 
@@ -45,7 +40,9 @@ class ChatDataset(torch.utils.data.Dataset):
     """
 
     def __init__(self, chats, tokenizer, max_length, encode=prompts.encode):
-        self.chats, self.rows, self.too_long = [], [], []
+        self.chats = []
+        self.rows = []
+        self.too_long = []
         for chat in chats:
             row = encode(chat, tokenizer)
             # Cut, a long row would lose its end token, and the model would not learn to stop.
@@ -57,19 +54,19 @@ class ChatDataset(torch.utils.data.Dataset):
             self.chats.append(chat)
             self.rows.append(row)
 
-    def __len__(self) -> int:
+    def __len__(self):
         return len(self.rows)
 
-    def __getitem__(self, i: int) -> dict[str, list[int]]:
+    def __getitem__(self, i):
         return dict(vars(self.rows[i]))  # input_ids and labels
 
     @property
-    def tokens(self) -> int:
+    def tokens(self):
         """Tokens of all rows, prompts and answers."""
         return sum(map(len, self.rows))
 
 
-def collate(rows: list[dict], pad_id: int) -> dict[str, torch.Tensor]:
+def collate(rows, pad_id):
     """Pad rows on the right: three tensors of shape (batch, length).
 
     The length is that of the longest row, rounded up to a multiple of 16. Ids are padded with
@@ -101,38 +98,35 @@ def label_loss(model, batch, dtype, reduction="mean"):
     `dtype`: of the arithmetic (models.compute_dtype). `reduction`: "mean" or "sum" over all label
     tokens, or "none" for one sum of nats a row, shape (batch,).
     """
-    # PEFT's wrapper is set aside; the adapter's layers sit inside the model and go on working.
-    # The decoder gives hidden states, the head makes logits of them.
-    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
-    head = causal.get_output_embeddings()
+    # The decoder gives hidden states, the head makes logits of them. PEFT's wrapper hands on what
+    # is asked of the model inside, where the adapter's layers sit.
     # Labels come as long as the ids and unshifted: the shift by one happens here and nowhere else.
     targets = batch["labels"][:, 1:]  # position t predicts token t + 1: (batch, length - 1)
     keep = targets != IGNORE  # (batch, length - 1), True at the label positions
 
     # What some families do to their logits: Cohere and Granite scale them, Gemma 2 caps them.
-    config = causal.config.get_text_config()
+    config = model.config.get_text_config()
     scale = getattr(config, "logit_scale", None) or 1 / getattr(config, "logits_scaling", 1)
     cap = getattr(config, "final_logit_softcapping", None)
-
-    # In fp32: a softmax over tens of thousands of tokens is too coarse in 16 bits.
-    def nats_of(hidden, targets):  # (positions, width), (positions,) -> (positions,)
-        logits = head(hidden).float()
-        logits = logits * scale if scale != 1 else logits
-        logits = cap * torch.tanh(logits / cap) if cap else logits
-        return torch.nn.functional.cross_entropy(logits, targets, reduction="none")
 
     # Matrix products run in `dtype`, whatever dtype the weights are kept in.
     with torch.autocast(targets.device.type, dtype=dtype, enabled=dtype != torch.float32):
         # The last position would predict a token that no row has, so it is left out. Of the others,
         # only the label positions go on to the head: logits elsewhere would be thrown away.
-        hidden = causal.get_decoder()(
+        hidden = model.get_decoder()(
             input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False
         ).last_hidden_state[:, :-1]  # (batch, length - 1, width)
-        nats = nats_of(hidden[keep], targets[keep])
-    # One number, or the nats put back at their places and added up by row.
-    if reduction != "none":
-        return nats.mean() if reduction == "mean" else nats.sum()
-    return torch.zeros(targets.shape, device=nats.device).masked_scatter(keep, nats).sum(dim=1)
+        # In fp32: a softmax over tens of thousands of tokens is too coarse in 16 bits.
+        logits = model.get_output_embeddings()(hidden[keep]).float()  # (labels, vocabulary)
+        if scale != 1:
+            logits = logits * scale
+        if cap:
+            logits = cap * torch.tanh(logits / cap)
+        nats = torch.nn.functional.cross_entropy(logits, targets[keep], reduction="none")
+    # The nats put back at their places and added up by row; or one number, nats.mean() or .sum().
+    if reduction == "none":
+        return torch.zeros(targets.shape, device=nats.device).masked_scatter(keep, nats).sum(dim=1)
+    return getattr(nats, reduction)()
 
 
 class LabelTrainer(Trainer):
@@ -178,29 +172,29 @@ class GradientGuard(tf.TrainerCallback):
     the end token as well, where the two are the same.
     """
 
-    def on_train_begin(self, args, state, control, train_dataloader=None, **kwargs):
+    def on_train_begin(self, args, state, control, train_dataloader, **kwargs):
         # As many labels must come out of the collator as stand in the rows.
-        data = train_dataloader.dataset
-        rows = [data[i] for i in range(min(4, len(data)))]
+        rows = list(islice(train_dataloader.dataset, 4))
         learnt = sum(label != IGNORE for row in rows for label in row["labels"])
         kept = (train_dataloader.collate_fn(rows)["labels"] != IGNORE).sum().item()
         if kept != learnt:
             raise LabelMaskError(f"the collator leaves {kept} of {learnt} labels of the first rows")
-        self.look, self.overflows = True, 0
+        self.look = True
+        self.overflows = 0
         # The look at the first step is after no evaluation. Those before a resume count too, but
         # the evaluation at the step that is resumed has not been followed by a step yet.
         before = [row for row in state.log_history if "eval_loss" in row]
         self.checked_after_evaluation = sum(row["step"] < state.global_step for row in before) - 1
 
-    def on_evaluate(self, args, state, control, **kwargs):
+    def on_evaluate(self, *args, **kwargs):
         self.look = True
 
     def on_log(self, args, state, control, **kwargs):
         # On a processor rows of many lengths leave gaps between the blocks, which add up.
         if args.use_cpu:
-            free()
+            memory.free()
 
-    def on_pre_optimizer_step(self, args, state, control, model=None, **kwargs):
+    def on_pre_optimizer_step(self, args, state, control, model, **kwargs):
         if not self.look:
             return
         step = state.global_step + 1
@@ -212,10 +206,11 @@ class GradientGuard(tf.TrainerCallback):
         if packed:
             raise CourseError(sentence("repacked", n=packed, step=step))
         # B begins at zero, and A's gradient passes through B: at the first step only B has one.
-        norms = []
-        for name, weight in model.named_parameters():
-            if "lora_B" in name and weight.requires_grad:
-                norms.append(0.0 if weight.grad is None else weight.grad.norm().item())
+        norms = [
+            0.0 if weight.grad is None else weight.grad.norm().item()
+            for name, weight in model.named_parameters()
+            if "lora_B" in name and weight.requires_grad
+        ]
         # All zero, or no gradient at all: the loss would stand still without an error.
         if not any(norms):
             raise CourseError(f"adapters get no gradient at step {step}: see lesson 03, part 4.")
@@ -227,26 +222,27 @@ class GradientGuard(tf.TrainerCallback):
                 return  # the scaler skips this update and halves its factor: look again
             raise CourseError(f"a gradient is not finite at step {step}: lower the learning rate.")
         self.checked_after_evaluation += 1
-        self.look, self.overflows = False, 0
+        self.look = False
+        self.overflows = 0
 
 
 class HowFar(tf.TrainerCallback):
     """Tells how many steps of a training are done, and how long the others take."""
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.bar = progress_bar(state.max_steps, state.global_step)
+        self.bar = course.progress_bar(state.max_steps, state.global_step)
 
-    def on_step_end(self, args, state, control, **kwargs):
+    def on_step_end(self, *args, **kwargs):
         self.bar.update()
 
-    def on_train_end(self, args, state, control, **kwargs):
+    def on_train_end(self, *args, **kwargs):
         self.bar.close()
 
 
 # The training itself.
 
 
-def attach_adapter(model, cfg: Settings, lora: peft.LoraConfig | None = None):
+def attach_adapter(model, cfg, lora=None):
     """The frozen model with a fresh adapter (`lora`, or the profile's), trainable and in fp32.
 
     Embeddings, head and norms of a 4-bit model go to fp32 as well, for stability, unless the
@@ -272,30 +268,34 @@ def attach_adapter(model, cfg: Settings, lora: peft.LoraConfig | None = None):
     return peft.get_peft_model(model, lora)
 
 
-def arguments(cfg: Settings, rows: int, output: Path) -> tf.TrainingArguments:
+def arguments(cfg, rows, output):
     """TrainingArguments of a profile for `rows` training rows; lesson 03 says what each is for.
 
     Raises CourseError when the warm-up is longer than the training: the learning rate would never
     arrive, and the model would stay as it was.
     """
     # Steps in a pass over the rows (an update takes batch * accumulation of them), and in all.
-    per_epoch = max(1, math.ceil(rows / (cfg.batch * cfg.accumulation)))
-    steps = cfg.max_steps if cfg.max_steps > 0 else math.ceil(per_epoch * cfg.epochs)
+    part = math.ceil(rows / (cfg.batch * cfg.accumulation))
+    steps = math.ceil(part * cfg.epochs)
+    if cfg.max_steps > 0:
+        part = steps = cfg.max_steps
     if cfg.warmup_steps >= steps:
         raise CourseError(f"{cfg.warmup_steps} warm-up steps in {steps} steps: lower warmup_steps.")
     # Steps between evaluations: so many in a pass, or in the whole run where steps are capped.
-    every = max(1, (steps if cfg.max_steps > 0 else per_epoch) // cfg.evals_per_epoch)
-    # What profile and Trainer call by the same name.
-    alike = ("learning_rate", "warmup_steps", "max_grad_norm", "max_steps", "seed")
+    every = max(1, part // cfg.evals_per_epoch)
     args = tf.TrainingArguments(
-        output_dir=str(output),
-        **{name: getattr(cfg, name) for name in alike},
+        output_dir=output,
         per_device_train_batch_size=cfg.batch,
         per_device_eval_batch_size=cfg.batch,
         gradient_accumulation_steps=cfg.accumulation,
         num_train_epochs=cfg.epochs,
+        max_steps=cfg.max_steps,
+        learning_rate=cfg.learning_rate,
         lr_scheduler_type=cfg.scheduler,
+        warmup_steps=cfg.warmup_steps,
+        max_grad_norm=cfg.max_grad_norm,
         optim=cfg.optimizer,
+        seed=cfg.seed,
         data_seed=cfg.seed,
         train_sampling_strategy="group_by_length",  # like lengths together: little padding
         # fp16 alone needs Trainer: its loss scaler keeps small gradients from becoming zero.
@@ -322,16 +322,14 @@ def arguments(cfg: Settings, rows: int, output: Path) -> tf.TrainingArguments:
     return args
 
 
-def make_trainer(
-    model, cfg: Settings, train, validation, tokenizer, args: tf.TrainingArguments
-) -> LabelTrainer:
+def make_trainer(model, cfg, train, validation, tokenizer, args):
     """A LabelTrainer with gradient guard; Trainer prints the entries of its log.
 
     It stops early where the best adapter is kept at the end. `args`: see `arguments`.
     """
     # A training that is too large for the GPU is refused here, by plan, with advice. Otherwise CUDA
     # would refuse it in the middle of a step.
-    check_fits(cfg)
+    planner.check_fits(cfg)
     trainer = LabelTrainer(
         model=model,
         dtype=models.compute_dtype(cfg),
@@ -350,11 +348,13 @@ def make_trainer(
 # What a training leaves on disk: checkpoints to resume from, and the finished adapter.
 
 # Of the libraries that a training's result depends on.
-LIBRARIES = ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
-VERSIONS = {name: importlib.metadata.version(name) for name in LIBRARIES}
+VERSIONS = {
+    name: importlib.metadata.version(name)
+    for name in ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
+}
 
 
-def fingerprint(cfg: Settings, train: ChatDataset, validation: ChatDataset, *configs) -> str:
+def fingerprint(cfg, train, validation, *configs):
     """Key of a training: rows, settings, library versions, and what a lesson's cells set.
 
     `configs` are objects with a `to_dict` (LoraConfig, BitsAndBytesConfig, TrainingArguments), read
@@ -367,9 +367,9 @@ def fingerprint(cfg: Settings, train: ChatDataset, validation: ChatDataset, *con
     rows = [[[row.input_ids, row.labels] for row in part.rows] for part in (train, validation)]
     # Display language and device name teach the model nothing. What the model card leaves out is
     # added: the base model's full path, the kind of device, and lesson 02's rows.
-    settings = cfg.as_dict()
+    added = {"base": cfg.base_model, "kind": cfg.device.kind, "saved": models.rows_hash(cfg)}
+    settings = cfg.as_dict() | added
     del settings["language"], settings["device"]
-    settings |= {"base": cfg.base_model, "kind": cfg.device.kind, "saved": models.rows_hash(cfg)}
     # A folder of one's own may hold other weights tomorrow under the same name.
     own = Path(cfg.base_model)
     if own.is_dir():
@@ -383,48 +383,47 @@ def fingerprint(cfg: Settings, train: ChatDataset, validation: ChatDataset, *con
     return files.cache_key(rows, settings, VERSIONS, shown)
 
 
-def finished(folder: Path, mark: str) -> dict | None:
+def finished(folder, mark):
     """Summary of the training with this fingerprint whose adapter is in `folder`, or None."""
     # Where there is none that is whole, it is trained again.
     summary = models.noted(folder)
     return summary if summary.get("fingerprint") == mark else None
 
 
-def resume(output: Path, mark: str, fresh: bool = False) -> str | None:
+def resume(output, mark, fresh=False):
     """The checkpoint in `output` for `trainer.train(resume_from_checkpoint=...)`, or None.
 
     The newest one that is whole, of the training with this fingerprint: those of another training
     are removed, and with `fresh` this one's too (resumed from its own last one it would take no
-    step). A run killed while saving leaves a part of a folder, and Trainer would crash on it: it is
-    renamed to `broken-...` and named on standard output. Raises CourseError for a folder whose
-    checkpoints are none of this course's: they stay.
+    step). A run killed while saving leaves a part of a folder, on which Trainer would crash: it is
+    passed over, and written anew when the training comes to that step again. Raises CourseError for
+    a folder whose checkpoints are none of this course's: they stay.
     """
     # The folder belongs to one training at a time.
     note = output / "fingerprint.txt"
-    if not note.is_file() and any(output.glob("checkpoint-*")):
+    noted = note.read_text() if note.is_file() else ""
+    found = list(output.glob("checkpoint-*"))
+    if found and not noted:
         raise CourseError(sentence("strange_checkpoints", folder=output))
-    if fresh or not note.is_file() or note.read_text() != mark:
-        for old in output.glob("checkpoint-*"):
+    if fresh or noted != mark:
+        for old in found:
             shutil.rmtree(old)
     # Noted before the first step, so that a run killed later finds its own checkpoints.
     files.write_text(note, mark)
-    # From the newest one backwards, until one is whole: its state is written last.
-    while last := tf.trainer_utils.get_last_checkpoint(output):
-        folder = Path(last)
+    whole = []
+    for folder in found:
+        # Its state is written last.
         if (folder / "trainer_state.json").is_file() and not models.torn(folder):
-            return last
-        # Under its new name it is not found again, and the loop goes on to the next older one.
-        folder.rename(folder.with_name(f"broken-{folder.name}-{int(time.time())}"))
-        print(f"checkpoint {folder.name} is broken and set aside")
-    return None
+            whole.append(str(folder))
+    return max(whole, key=os.path.getmtime, default=None)
 
 
-def run(trainer: Trainer, mark: str, fresh: bool = False) -> dict:
+def run(trainer, mark, fresh=False):
     """Train, or go on with the training of this fingerprint (see `resume`); its summary."""
     # From a checkpoint of this very training if one loads, else from step 0.
-    checkpoint, started = resume(Path(trainer.args.output_dir), mark, fresh), time.time()
-    trainer.train(resume_from_checkpoint=checkpoint)
-    seconds, state = time.time() - started, trainer.state
+    checkpoint = resume(Path(trainer.args.output_dir), mark, fresh)
+    seconds = trainer.train(resume_from_checkpoint=checkpoint).metrics["train_runtime"]
+    state = trainer.state
     # Its speed is that of what this run has trained, not of what stood in the checkpoint.
     began = int(checkpoint.rpartition("-")[2]) if checkpoint else 0
     tokens = trainer.train_dataset.tokens * state.epoch * (1 - began / state.global_step)
@@ -440,7 +439,7 @@ def run(trainer: Trainer, mark: str, fresh: bool = False) -> dict:
     }
 
 
-def save(folder: Path, trainer, tokenizer, cfg: Settings, summary: dict, text="", data="") -> Path:
+def save(folder, trainer, tokenizer, cfg, summary, text="", data=""):
     """Adapter, tokenizer, summary, history and model card in `folder`, whole or not at all.
 
     `summary`: what `run` gave; `text`: what the card says before its table; `data`: name of the
@@ -450,28 +449,27 @@ def save(folder: Path, trainer, tokenizer, cfg: Settings, summary: dict, text=""
     told = cfg.as_dict() | {"data": data or cfg.data_name}
     base = told["base_model"]
     if base == "packaged":
-        base = f"HuggingFaceTB/{PACKAGED_NAME}"
-    # The hub's name of a licence has no blanks: "CC0-1.0 (random weights)" is cc0-1.0.
-    licence = cfg.licence.split(" (")[0].lower()
+        base = f"HuggingFaceTB/{models.PACKAGED_NAME}"
+    # The hub writes the name of a licence small.
     about = ModelCardData(
         base_model=base,
         library_name="peft",
-        license=licence,
+        license=cfg.licence.lower(),
         language=cfg.data_language,
     )
     # With the hash of lesson 02's rows, by which `require_adapter` finds an adapter out of date.
     summary |= {"versions": VERSIONS, "rows": models.rows_hash(cfg), "task": cfg.task}
     table = pd.Series(told | summary, name="value").to_markdown()
-    history = [row for row in trainer.state.log_history if {"loss", "eval_loss"} & set(row)]
 
-    def fill(new: Path) -> None:
+    def fill(new):
         # The adapter, without a copy of embeddings, which are frozen; its tokenizer; and what
         # belongs beside them. Our card takes the place of PEFT's.
         trainer.model.peft_config["default"].base_model_name_or_path = base
         trainer.model.save_pretrained(new, save_embedding_layers=False)
         tokenizer.save_pretrained(new)
         files.write_json(new / "training.json", summary)
-        files.write_json(new / "history.json", history)
+        # The last row of the log is Trainer's summary of the whole run.
+        files.write_json(new / "history.json", trainer.state.log_history[:-1])
         card = f"---\n{about}\n---\n\n# Adapter for {base}\n\n{text}\n\n{table}\n"
         files.write_text(new / "README.md", card)
 

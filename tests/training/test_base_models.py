@@ -114,3 +114,17 @@ def test_a_folder_that_is_no_model_is_refused_in_a_sentence(cfg, tmp_path, files
     with pytest.raises(CourseError, match=said) as told:
         models.load_tokenizer(dataclasses.replace(cfg, base_model=str(tmp_path)))
     assert "\n" not in str(told.value)
+
+
+def test_a_model_that_sees_and_writes_is_taken_as_transformers_takes_it(cfg, tmp_path):
+    kind = {"model_type": "gemma3", "architectures": ["Gemma3ForConditionalGeneration"]}
+    write_json(tmp_path / "config.json", kind)
+    assert models.base_folder(dataclasses.replace(cfg, base_model=str(tmp_path))) == str(tmp_path)
+
+
+def test_half_a_download_is_told_in_a_sentence(cfg, tmp_path):
+    made = base_model(cfg, "llama", [], tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(CourseError, match="cannot be loaded; fetch it again"):
+        models.load_base(made)
