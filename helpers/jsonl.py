@@ -25,7 +25,7 @@ TABLES = read_toml("jsonl.toml")
 KINDS = TABLES["kind"]  # what `validate` finds
 # What a row must look like, as JSON Schemas.
 SHAPES = {kind: Draft202012Validator(shape) for kind, shape in TABLES["shape"].items()}
-ORDER = "(system )?(user assistant )+"  # the roles of a conversation
+ORDER = "((system|developer) )?(user assistant )+"  # the roles of a conversation
 
 
 def validate(file: str | Path, train: str | Path | None = None, tokenizer=None) -> pd.DataFrame:
@@ -33,13 +33,13 @@ def validate(file: str | Path, train: str | Path | None = None, tokenizer=None) 
 
     Where `error` is true the row cannot be trained on; the others are warnings, which refuse
     nothing. `train` is a training file, without errors, that must not share a prompt with this one.
-    With a `tokenizer` a row that is longer than its model can read is an error, and one that a
-    training with its chat template would refuse.
+    With a `tokenizer` a row that a training with its chat template would refuse is an error, too.
     """
     # A question that was learnt measures memory, not what the model can do.
-    learnt = {said(chat, "user") for chat in read_chats(train)} if train else set()
+    learnt = set(map(asked, read_chats(train))) if train else set()
     found, known = [], {}  # known: conversation -> its first line
-    for line, raw in numbered_lines(file):
+    # A file without a line is told as one that holds no conversation.
+    for line, raw in numbered_lines(file) or [(0, "null")]:
         kind, detail = first_fault(raw, tokenizer)
         # A line with an error is told by it alone; warnings are for rows that can be learnt from.
         if kind:
@@ -48,18 +48,15 @@ def validate(file: str | Path, train: str | Path | None = None, tokenizer=None) 
         chat = json.loads(raw)["messages"]
         # A conversation is the same whatever its case and spaces. A real file, of short messages
         # say, holds hundreds of them, and they are learnt as often as they stand there.
-        first = known.setdefault(said(chat), line)
+        first = known.setdefault(same(str(chat)), line)
         if first != line:
             found.append((line, "duplicate", f"the same as line {first}"))
-        prompt = said(chat, "user")
-        if seen := re.search(KINDS["missing_value"]["says"], prompt):
+        if seen := re.search(KINDS["missing_value"]["says"], asked(chat)):
             found.append((line, "missing_value", seen[0]))
-        if prompt in learnt:
-            found.append((line, "in_train", Path(train).name))
-    if not found and not known:
-        found.append((0, "no_messages", "no line in it"))
-    meant = tr("id", "en")
+        if asked(chat) in learnt:
+            found.append((line, "in_train", f"{train}"))
     # What each kind means, in the display language, and whether it is an error: jsonl.toml has it.
+    meant = tr("id", "en")
     rows = [(n, kind, KINDS[kind]["error"], KINDS[kind][meant], why) for n, kind, why in found]
     return pd.DataFrame(rows, columns=["line", "kind", "error", "meaning", "detail"])
 
@@ -87,7 +84,7 @@ def first_fault(raw: str, tokenizer=None) -> tuple[str, str]:
         for wrong in shape.iter_errors(value):
             return kind, f"{wrong.json_path}: {wrong.message}"[:200]
     # Order and end: what is learnt is the model's last answer.
-    chat = as_asked(value["messages"])
+    chat = value["messages"]
     roles = "".join(f"{message['role']} " for message in chat)
     if not re.fullmatch(ORDER, roles):
         return "role_order", roles
@@ -96,12 +93,9 @@ def first_fault(raw: str, tokenizer=None) -> tuple[str, str]:
     if tokenizer:
         # The check of the training itself has the last word.
         try:
-            row = encode(chat, tokenizer)
-            check_labels(row, chat, tokenizer)
+            check_labels(encode(as_asked(chat), tokenizer), as_asked(chat), tokenizer)
         except (CourseError, TemplateError) as problem:
             return "refused", str(problem)
-        if (tokens := len(row)) > tokenizer.model_max_length:
-            return "too_long", f"{tokens} tokens of {tokenizer.model_max_length}"
     return "", ""
 
 
@@ -110,10 +104,14 @@ def as_asked(chat: list[dict]) -> list[dict]:
     return [turn | {"role": turn["role"].replace("developer", "system")} for turn in chat]
 
 
-def said(chat: list[dict], role: str = "") -> str:
-    """What is said in a conversation, or by one role in it, in lower case with single spaces."""
-    texts = [turn["content"] for turn in chat if role in ("", turn["role"])]
-    return " ".join(" ".join(texts).lower().split())
+def same(text: str) -> str:
+    """The text in lower case with single spaces."""
+    return " ".join(text.lower().split())
+
+
+def asked(chat: list[dict]) -> str:
+    """What the user says in a conversation, in lower case with single spaces."""
+    return same(" ".join(turn["content"] for turn in chat if turn["role"] == "user"))
 
 
 def read_chats(path: str | Path) -> list[list[dict]]:
@@ -145,20 +143,18 @@ def load_task(task: str, language: str) -> dict[str, list[Item]]:
     folder = ROOT / "data" / "jsonl" / task
     if task == "bank":
         # The bank's rows are a table; the conversations are built here.
-        table = pd.read_csv(folder / f"{language}.csv").rename(columns={"query_id": "id"})
-        rows = table.to_dict("records")
-        for row in rows:
-            label = {"category": row["category"], "subcategory": row["subcategory"]}
-            # Compact, without blanks after ":" and ",": every token of the answer costs time.
-            reply = json.dumps(label, separators=(",", ":"))
-            row["messages"] = example(row["query"], reply, f"bank {language}")
+        rows = pd.read_csv(folder / f"{language}.csv").rename(columns={"query_id": "id"})
+        # Compact, without blanks after ":" and ",": every token of the answer costs time.
+        labels = rows[["category", "subcategory"]].to_json(orient="records", lines=True).split()
+        pairs = zip(rows["query"], labels)
+        rows["messages"] = [example(query, label, f"bank {language}") for query, label in pairs]
     else:
         # The other two are chat JSONL with more keys, which become the facts.
-        rows = [json.loads(raw) for _, raw in numbered_lines(folder / f"{language}.jsonl")]
+        rows = pd.read_json(folder / f"{language}.jsonl", lines=True)
     # The split of each row is written down beside the data, the same for both languages.
     sides = pd.read_csv(folder / "splits.csv", index_col=0)["split"]
     parts = {name: [] for name in splits.NAMES}
-    for row in rows:
+    for row in rows.to_dict("records"):
         key, chat = row.pop("id"), row.pop("messages")
         parts[sides[key]].append(Item(key, chat[:-1], chat, chat[-1]["content"], row))
     return parts
