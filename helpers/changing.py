@@ -3,7 +3,7 @@
     changer = Changer(library, "id")
     made = changer.by_rule(Task(recipe, (("ayam", "tahu"), ("", "wortel")), left_out=("serai",)))
 
-No model is asked. Where an ingredient goes is learnt from the library, in seconds (`weights`).
+No model is asked. Where an ingredient goes is learnt from the library, in seconds (`places`).
 Cooking times are not bent: what has to cook for longer than the recipe still does is no swap
 (`minutes` in kitchen.toml).
 """
@@ -13,16 +13,15 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, lru_cache
-from pathlib import Path
+from itertools import combinations
 from string import capwords
 
 import numpy as np
 
-from .files import CourseError, cache_key, read_toml, replace_whole
+from .files import read_toml
 from .recipes import WORDS, Recipe, head_of, item_name, names, same, stocked, words
 
 TABLE = read_toml("kitchen.toml")
@@ -94,12 +93,10 @@ class Names:
     def parts(self, name: str) -> list[str]:
         """A name and what may stand for it, the longest first: "dada ayam", "ayam"."""
         own = name.split()
-        some = {" ".join(own[i:j]) for j in range(1, len(own) + 1) for i in range(j)}
-        # "giling" of "daging sapi giling" is no name: "Giling cabai".
-        vague = {*self.table["text"]["done"], *self.table["weak"].split()}
-        if (name,) not in self.alone:
-            vague |= self.vague
-        return sorted(some - vague | {name} - self.vague, key=lambda part: (-len(part), part))
+        ends = combinations(range(len(own) + 1), 2)
+        some = {" ".join(own[begin:end]) for begin, end in ends}
+        some = some - self.vague | {name} & self.table["alone"].keys()
+        return sorted(some, key=lambda part: (-len(part), part))
 
     def minutes(self, name: str) -> int:
         """How long it has to cook when it is raw, by the table; 0 where it need not."""
@@ -126,11 +123,10 @@ class Texts(Names):
         """Where a step has a name in a row of names, and that row: "ayam, serai, dan bumbu"."""
         mentions = {self.mention(step, item_name(item)) for item in recipe.ingredients} - {""}
         one = "|".join(map(re.escape, sorted(mentions, key=len, reverse=True)))
+        name = rf"(?<![\w-])(?:{one})(?![\w-])"
         link = f",? (?:{self.table['text']['links']}) "
-        last = self.table["text"]["link"]
         # The last of a row may be what no list names: "bumbu".
-        rows = rf"(?<![\w-])(?:{one})(?![\w-])(?:(?:, |{link})(?:{one})(?![\w-]))*(?:,?{last}\w+)?"
-        for found in re.finditer(rows, step):
+        for found in re.finditer(rf"{name}(?:(?:, |{link}){name})*(?:{link}\w+)?", step):
             said = re.split(rf"{link}|, ", found[0])
             if called in said:
                 return found, said
@@ -157,7 +153,7 @@ class Texts(Names):
         """
         role = self.role(new)
         mates = [item_name(item) for item in recipe.ingredients]
-        mates.sort(key=lambda name: (self.role(name) != role, stocked(name, self.language)))
+        mates.sort(key=lambda name: self.role(name) != role)
         for at in self.places_of(new, recipe.steps):
             step = recipe.steps[at]
             mate = next((one for one in mates if self.mention(step, one)), "")
@@ -172,20 +168,17 @@ class Texts(Names):
         """The recipe with one ingredient for another."""
         items = (self.line(new) if item_name(i) == old else i for i in recipe.ingredients)
         steps = (self.swap(step, old, new) for step in recipe.steps)
-        return replace(
-            recipe,
-            title=self.swap(recipe.title, old, new, capwords),
-            ingredients=tuple(items),
-            steps=tuple(step[:1].upper() + step[1:] for step in steps),
-        )
+        title = self.swap(recipe.title, old, new)
+        return replace(recipe, title=title, ingredients=tuple(items), steps=tuple(steps))
 
-    def swap(self, text: str, old: str, new: str, written: Callable = str) -> str:
+    def swap(self, text: str, old: str, new: str) -> str:
         """A text with one name for another; by its head alone where the old one stands so."""
         called = self.mention(text, old)
         head = head_of(words(new, self.language), self.language)
         if len(called.split()) < len(old.split()) and head not in WORDS[self.language]["classes"]:
             new = head
-        return self.said(called).sub(lambda _: written(new), text) if called else text
+        new = capwords(new) if called.istitle() else new
+        return self.said(called).sub(new, text) if called else text
 
     def without(self, recipe: Recipe, name: str) -> Recipe | None:
         """The recipe without an ingredient; None where a step cannot do without it."""
@@ -223,13 +216,13 @@ class Texts(Names):
 class Changer(Texts):
     """Recipes of one language, and how one is made of another."""
 
-    kept: Path | None = None  # folder of `weights`, where they are to be learnt only once
-
     def __init__(self, library: Sequence[Recipe], language: str):
         self.language = language
         self.table = TABLE[language]
         # A class or a part of something ("daun", "potong") is no ingredient, unless said alone.
+        # "giling" of "daging sapi giling" is no name: "Giling cabai".
         self.vague = {*WORDS[language]["classes"], *WORDS[language]["parts"]}
+        self.vague |= {*self.table["text"]["done"], *self.table["weak"].split()}
         self.alone = {words(said, language) for said in self.table["alone"]}
         # Asked for each recipe again.
         self.role = lru_cache(2**14)(self.role)
@@ -240,52 +233,35 @@ class Changer(Texts):
         self.line = lru_cache(2**10)(self.line)
 
     @cached_property
-    def weights(self) -> np.ndarray:
-        """What each feature of a step says for an ingredient going there: a logistic regression.
+    def places(self):
+        """Tells how likely an ingredient is in a step: a logistic regression.
 
-        Its examples come from the library itself: one name is taken out of one step of a recipe,
-        and it learns which step that was. Learnt in seconds when it is first asked; read from
-        `kept` where it was learnt before.
+        Its examples come from the library itself: the names that stand in one step of a recipe,
+        and which step that is. Learnt in seconds when it is first asked.
         """
-        texts = [recipe.text for recipe in self.library]
-        path = self.kept and self.kept / cache_key(self.table, texts)
-        if path and path.is_file():
-            return np.fromfile(path)
-        from sklearn.linear_model import LogisticRegression
+        from sklearn.feature_extraction import FeatureHasher
+        from sklearn.linear_model import SGDClassifier
+        from sklearn.pipeline import make_pipeline
 
         rows = [[], []]  # a library without any example teaches nothing
         right = [True, False]
-        for recipe in self.library[:: 1 + len(self.library) // 1000]:
-            for name, steps, place in self.cases(recipe):
-                rows += self.features(name, steps)
-                right += [at == place for at in range(len(steps))]
-        model = LogisticRegression(solver="liblinear")
-        weights = model.fit(self.hasher.transform(rows), right).coef_[0]
-        if path:
-            with suppress(CourseError):  # on a disk that takes nothing it is learnt again
-                replace_whole(path, weights.tofile)
-        return weights
-
-    @cached_property
-    def hasher(self):
-        """Turns features into columns of a sparse matrix; it has nothing to learn."""
-        from sklearn.feature_extraction import FeatureHasher
-
-        return FeatureHasher(input_type="string")
+        for recipe in self.library:
+            for name in names(recipe.ingredients, self.language):
+                used = [bool(self.mention(step, name)) for step in recipe.steps]
+                if sum(used) == 1:
+                    rows += self.features(name, recipe.steps)
+                    right += used
+        hasher = FeatureHasher(input_type="string")
+        model = SGDClassifier(loss="log_loss", random_state=0)
+        return make_pipeline(hasher, model).fit(rows, right)
 
     def features(self, name: str, steps: Sequence[str]) -> list[list[str]]:
         """The words and the place of each step, together with the name and with its role."""
-        told = ({*words(step, self.language), str(at)} for at, step in enumerate(steps))
+        # Not the name's own words: they would tell the answer.
+        own = {*words(name, self.language)}
+        told = ({*words(step, self.language), str(at)} - own for at, step in enumerate(steps))
         whose = (name, self.role(name))
         return [[f"{who} {word}" for who in whose for word in said] for said in told]
-
-    def cases(self, recipe: Recipe) -> Iterable[tuple[str, list[str], int]]:
-        """(name, steps without it, the step it was in) of each name that stands in one step."""
-        for name in names(recipe.ingredients, self.language):
-            less = [self.step_without(recipe, step, name) for step in recipe.steps]
-            at = [n for n, step in enumerate(recipe.steps) if less[n] != step]
-            if len(at) == 1 and less[at[0]]:
-                yield name, less, at[0]
 
     def by_rule(self, task: Task) -> Recipe | None:
         """The task as a recipe; None where that goes wrong."""
@@ -302,7 +278,7 @@ class Changer(Texts):
         From there on it has to cook for long enough; and nothing coarse is ground or beaten.
         """
         coarse = self.role(new) in ("vegetable", "leaf", "protein")
-        likely = self.hasher.transform(self.features(new, steps)) @ self.weights
+        likely = self.places.decision_function(self.features(new, steps))
         return [
             at
             for at in np.argsort(-likely, kind="stable")

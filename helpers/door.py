@@ -13,13 +13,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from .changing import Task
 from .files import read_toml
-from .kitchen import Kitchen, Served, for_people
+from .kitchen import Kitchen, Served, scaled
 from .prompts import answer
 from .reading import Asked
 from .recipes import Recipe
 
 WORDED = read_toml("door.toml")
+PEOPLE = 4  # that a recipe of the collection is for
 READ = ("kind", "wanted", "without", "only", "dish", "unknown")  # of an `Asked`, in `as_dict`
 
 
@@ -46,14 +48,15 @@ class Found:
 
     def as_dict(self) -> dict:
         """The object that `find --json` prints; `title` is empty where it asks back."""
-        recipe = self.recipe or Recipe("", (), ())
+        nothing = Recipe("", (), ())
+        served = self.served or Served(nothing, Task(nothing))
         return {name: getattr(self.asked, name) for name in READ} | {
             "servings": self.asked.servings or None,
-            "title": recipe.title,
-            "ingredients": recipe.ingredients,
-            "steps": recipe.steps,
-            "missing": self.served.missing if self.served else (),
-            "changed": self.served.task.changes if self.served else (),
+            "title": served.recipe.title,
+            "ingredients": served.recipe.ingredients,
+            "steps": served.recipe.steps,
+            "missing": served.missing,
+            "changed": served.task.changes,
             "offers": [offer.recipe.title for offer in self.offers],
             "answer": self.answer,
         }
@@ -87,13 +90,14 @@ class Door:
     def lines(self, asked: Asked, served: Served) -> str:
         """What is said before a recipe: what is missing comes first."""
         task, missing = served.task, served.missing
-        far = asked.dish and not self.kitchen.complete(asked, task.start)
+        # A word that names the dish is missing in the title.
+        far = {*asked.dish.split()} - self.kitchen.lexicon.titles[task.start.recipe_id]
         # "serai → jahe" is swapped, "+ wortel" added, "− terasi" left out.
-        pairs = [*task.changes, *((name, "") for name in task.left_out)]
         changed = []
-        for old, new in pairs:
-            sign = " → " if old and new else "− " if old else "+ "
-            changed.append(f"{self.names([old]) if new else ''}{sign}{self.names([new or old])}")
+        for old, new in task.changes:
+            sign = f"{self.names([old])} →" if old else "+"
+            changed.append(f"{sign} {self.names([new])}")
+        changed += [f"− {self.names([name])}" for name in task.left_out]
         told = {
             "unheard": asked.unheard,
             "missing" if missing else "nothing": missing or [""],
@@ -101,7 +105,7 @@ class Door:
             "only" if asked.only else "have": asked.wanted,
             "similar": [""] if asked.kind == "wish" else [],
             "unknown": asked.unknown[:5],
-            "start" if pairs else "whole": [task.start.title],
+            "start" if changed else "whole": [task.start.title],
             "changed": changed,
             "unmet": task.unmet,
             "servings": asked.servings and [str(asked.servings)],
@@ -171,7 +175,10 @@ class Door:
             key = "no_more" if self.seen else "none"
             return Found(asked, before=self.say({key: asked.without or [""]}))
         if asked.servings:
-            served = replace(served, recipe=for_people(served.recipe, asked.servings))
+            # By arithmetic: the lists' numbers, no times.
+            factor = asked.servings / PEOPLE
+            listed = tuple(scaled(item, factor) for item in served.recipe.ingredients)
+            served = replace(served, recipe=replace(served.recipe, ingredients=listed))
         offers = kitchen.offers(asked) if asked.only else ()
         offers = tuple(one for one in offers if one.task.start != served.task.start)
         # What else there is, by how much would have to be bought.

@@ -25,11 +25,11 @@ TABLES = read_toml("jsonl.toml")
 KINDS = TABLES["kind"]  # what `validate` finds
 # What a row must look like, as JSON Schemas.
 SHAPES = {kind: Draft202012Validator(shape) for kind, shape in TABLES["shape"].items()}
-ORDER = "((system|developer) )?(user assistant )+"  # the roles of a conversation
+ORDER = "(system )?(user assistant )+"  # the roles of a conversation
 
 
 def validate(file: str | Path, train: str | Path | None = None, tokenizer=None) -> pd.DataFrame:
-    """What is wrong with a chat JSONL file: line (0: the whole file), kind, error, meaning, detail.
+    """What is wrong with a chat JSONL file: line (0: the whole file), kind, detail, error, meaning.
 
     Where `error` is true the row cannot be trained on; the others are warnings, which refuse
     nothing. `train` is a training file, without errors, that must not share a prompt with this one.
@@ -56,9 +56,10 @@ def validate(file: str | Path, train: str | Path | None = None, tokenizer=None) 
         if asked(chat) in learnt:
             found.append((line, "in_train", f"{train}"))
     # What each kind means, in the display language, and whether it is an error: jsonl.toml has it.
-    meant = tr("id", "en")
-    rows = [(n, kind, KINDS[kind]["error"], KINDS[kind][meant], why) for n, kind, why in found]
-    return pd.DataFrame(rows, columns=["line", "kind", "error", "meaning", "detail"])
+    kinds = pd.DataFrame(KINDS).T
+    kinds["meaning"] = kinds[tr("id", "en")]
+    found = pd.DataFrame(found, columns=["line", "kind", "detail"])
+    return found.join(kinds[["error", "meaning"]], on="kind")
 
 
 def numbered_lines(path: str | Path) -> list[tuple[int, str]]:
@@ -84,7 +85,7 @@ def first_fault(raw: str, tokenizer=None) -> tuple[str, str]:
         for wrong in shape.iter_errors(value):
             return kind, f"{wrong.json_path}: {wrong.message}"[:200]
     # Order and end: what is learnt is the model's last answer.
-    chat = value["messages"]
+    chat = as_asked(value["messages"])
     roles = "".join(f"{message['role']} " for message in chat)
     if not re.fullmatch(ORDER, roles):
         return "role_order", roles
@@ -93,7 +94,7 @@ def first_fault(raw: str, tokenizer=None) -> tuple[str, str]:
     if tokenizer:
         # The check of the training itself has the last word.
         try:
-            check_labels(encode(as_asked(chat), tokenizer), as_asked(chat), tokenizer)
+            check_labels(encode(chat, tokenizer), chat, tokenizer)
         except (CourseError, TemplateError) as problem:
             return "refused", str(problem)
     return "", ""

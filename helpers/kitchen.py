@@ -29,9 +29,7 @@ NAMED = 0.45  # share of a dish's words from which on a title is that dish
 NEAR = 60  # recipes that are looked at closely
 SEASONING = ("leaf", "aromatic", "dry")  # roles that may join a dish, as vegetables may
 SPARE = ("leaf", "dry", "aromatic", "sour", "paste", "vegetable")  # roles it can do without
-FLAVOUR = ("dry", "aromatic", "sour", "paste", "base")  # of which one has to stay
 MAIN = ("protein", "rice", "cooked_rice")  # roles that make a dish
-PEOPLE = 4  # that a recipe of the collection is for
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ class Shelf:
         self.twins = twins
         self.lexicon = Lexicon(self.library, language, twins)
         self.reader = Reader(self.lexicon)
-        self.bans = self.lexicon.bans
+        self.bans = self.lexicon
         self.changer = Changer(self.library, language)
         self.named = lru_cache(2**13)(self.named)  # asked several times for each request
         self.listed = {id(r): names(r.ingredients, language) for r in self.library}
@@ -139,49 +137,37 @@ class Search(Shelf):
         whole = f" {asked.dish} " in f" {' '.join(words(recipe.title, self.language))} "
         return found / sum(weight.values()) + 0.1 * whole - 0.01 * len(title - said)
 
-    def complete(self, asked: Asked, recipe: Recipe) -> bool:
-        """Whether a recipe is the dish that was asked for: no word that names it is missing."""
-        return {*asked.dish.split()} <= self.lexicon.titles[recipe.recipe_id]
-
     def foreign(self, asked: Asked, listed: Sequence[str]) -> list[str]:
         """What is listed and was not asked for."""
         return [name for name in listed if not self.changer.among(name, asked.wanted)]
 
     def score(self, asked: Asked, recipe: Recipe) -> float:
         """How near a recipe is: what it has of what was asked for, less what nobody asked for."""
-        changer = self.changer
         listed = self.listed[id(recipe)]
-        have = [name for name in asked.wanted if changer.among(name, listed)]
+        have = [name for name in asked.wanted if self.changer.among(name, listed)]
         foreign = self.foreign(asked, listed)
 
         def mains(some: Iterable[str]) -> int:
-            return sum(changer.role(name) == "protein" for name in some)
+            return sum(self.changer.role(name) == "protein" for name in some)
 
         # The meat or the fish makes the dish: it counts three times, and a foreign one against it.
-        each = 0.15 if asked.kind == "dish" else 0.4
-        total = len(have) + 2 * mains(have) - each * len(foreign) - mains(foreign)
-        if asked.dish:
-            # A beef rendang of tempeh is none.
-            total -= 4 * (mains(asked.wanted) - mains(have))
-        total += (12 if asked.dish else 4) * self.named(asked, recipe)
-        return total
+        total = len(have) + 2 * mains(have) - 0.4 * len(foreign) - mains(foreign)
+        return total + (30 if asked.dish else 4) * self.named(asked, recipe)
 
     def nearest(self, asked: Asked, count: int) -> list[Recipe]:
         """The `count` nearest of the recipes that are allowed; of equals the first."""
         recipes = self.allowed(asked)
         # A dish that is not in the collection, or a wish: by likeness of words.
         far = asked.dish and not any(self.named(asked, recipe) > NAMED for recipe in recipes)
-        strange = () if asked.wanted else asked.unknown
-        query = " ".join([asked.wish, *strange, asked.dish if far else ""])
+        query = f"{asked.wish} {asked.dish if far else ''}"
         near = {}
         if query.strip():  # most requests name something, and need no likeness
             index, texts = self.alike
             like = (texts @ index.transform([query]).T).toarray()[:, 0]
             like *= 2 if asked.dish and not far else 10
             near = dict(zip(map(id, self.library), like))
-        return sorted(recipes, key=lambda one: -self.score(asked, one) - near.get(id(one), 0))[
-            :count
-        ]
+        recipes = sorted(recipes, key=lambda r: -self.score(asked, r) - near.get(id(r), 0))
+        return recipes[:count]
 
 
 class Kitchen(Search):
@@ -240,30 +226,23 @@ class Kitchen(Search):
         return "" if role in SEASONING or role == "vegetable" and family >= 0 else None
 
     def spared(self, start: Recipe, spare: Sequence[str], enough: int) -> tuple[str, ...]:
-        """What a recipe can do without: one seasoning stays, and what the dish is called after.
-
-        Until no more than `enough` is left to be bought.
-        """
+        """What a recipe can do without, until no more than `enough` is left to be bought."""
         changer = self.changer
         rest = start
         found = []
-        seasoned = [name for name in self.listed[id(start)] if changer.role(name) in FLAVOUR]
         for name in sorted(spare, key=lambda one: changer.role(one) == "aromatic"):
-            if changer.role(name) not in SPARE or seasoned == [name]:
-                continue
-            less = changer.without(rest, name)
-            if less and len(found) < min(SPARED, len(spare) - enough):
+            less = changer.without(rest, name) if changer.role(name) in SPARE else None
+            if less:
                 rest = less
                 found.append(name)
-                seasoned = [one for one in seasoned if one != name]
-        return tuple(found)
+        return tuple(found[: min(SPARED, len(spare) - enough)])
 
     def cost(self, asked: Asked, served: Served) -> float:
         """What speaks against a recipe for what is at hand: shopping, what is not used, changes."""
         task = served.task
         changer = self.changer
         lost = sum(3 if changer.role(name) in MAIN else 1 for name in task.unmet)
-        work = sum(1.2 if old else 1.6 for old, _ in task.changes) + 0.8 * len(task.left_out)
+        work = 1.6 * len(task.changes) + 0.8 * len(task.left_out)
         shop = 2.5 if asked.only else 2.0 if asked.hand else 0.7
         return shop * len(served.missing) + 1.2 * lost + work - 4 * self.named(asked, task.start)
 
@@ -279,10 +258,10 @@ class Kitchen(Search):
     def offers(self, asked: Asked) -> list[Served]:
         """The best with nothing to buy, with one thing, and with two; fewer where there is none."""
         best = {}
-        for served in self.ranked(replace(asked, only=True)):
+        for served in self.ranked(asked):
             if 2 * len(served.task.unmet) < len(asked.wanted):
                 best.setdefault(len(served.missing), served)
-        return [best[n] for n in sorted(best) if n <= 2]
+        return [best[n] for n in range(3) if n in best]
 
 
 def open_kitchen(cfg: Settings, language: str = "") -> Kitchen:
@@ -298,19 +277,10 @@ def open_kitchen(cfg: Settings, language: str = "") -> Kitchen:
     rows = saved_rows(cfg, "library") if language == cfg.data_language else []
     library = [recipe_of(row) for row in rows] or shown_recipes(cfg, folders[language])
     twins = [shown_recipes(cfg, folders[one]) for one in folders if one != language]
-    kitchen = Kitchen(library, language, *twins)
-    kitchen.changer.kept = cfg.artifacts_root / "places"
-    return kitchen
+    return Kitchen(library, language, *twins)
 
 
 AMOUNT = re.compile(r"(?:\d+ )?\d+/\d+|\d+(?:[.,]\d+)?")
-
-
-def for_people(recipe: Recipe, people: int) -> Recipe:
-    """The recipe for another number of people, by arithmetic: the lists' numbers, no times."""
-    return replace(
-        recipe, ingredients=tuple(scaled(item, people / PEOPLE) for item in recipe.ingredients)
-    )
 
 
 def scaled(item: str, factor: float) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 import re
+from bisect import bisect
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -87,27 +88,11 @@ def signs(ban: str, language: str) -> re.Pattern:
     return any_of(table.get(f"but_{language}", "") + f"({group})")
 
 
-@dataclass(frozen=True)
-class Bans:
-    """What hides in what: the table of bans of one language, and names that stand for themselves.
-
-    Its limits: it knows words, not factories. Traces, brands and what a ready-made sauce holds are
-    not in it, and what no recipe says it cannot see.
-    """
-
-    language: str
-
-    def broken(self, without: Iterable[str], text: str) -> bool:
-        """Whether a text breaks one of these bans."""
-        spoken = " ".join(words(text, self.language))
-        return any(any(signs(ban, self.language).findall(spoken)) for ban in without)
-
-
 class Lexicon:
     """The words that a library knows: ingredients, dishes, and how people spell them."""
 
     def __init__(self, library: Sequence[Recipe], language: str, twins: Sequence[Recipe] = ()):
-        self.language, self.bans = language, Bans(language)
+        self.language = language
         filler = TABLE[language]["filler"]
         self.filler = {*filler.split(), *words(filler, language)}
         weak = KITCHEN[language]["weak"].split()
@@ -154,6 +139,15 @@ class Lexicon:
         people |= table["alone"]
         return found | {words(said, language): name for said, name in people.items()}
 
+    def broken(self, without: Iterable[str], text: str) -> bool:
+        """Whether a text breaks one of these bans: kinds of the table, or names.
+
+        Its limits: it knows words, not factories. Traces, brands and what a ready-made sauce holds
+        are not in the table, and what no recipe says it cannot see.
+        """
+        spoken = " ".join(words(text, self.language))
+        return any(any(signs(ban, self.language).findall(spoken)) for ban in without)
+
     def common(self, text: str) -> int:
         """How many words of a text are of this language, or known in it."""
         said = words(plain(text), self.language)
@@ -161,7 +155,7 @@ class Lexicon:
 
     def nearest(self, word: str) -> str:
         """The known word that a misspelt one means, or the word itself."""
-        most = 0 if len(word) < 5 else 1 if len(word) < 8 else 2
+        most = bisect([5, 8], len(word))  # a slip in a word of five letters, two in one of eight
         near = process.extract(word, self.spelt, scorer=OSA.distance, score_cutoff=most, limit=None)
         # People seldom miss the first letter. Of equals a common word before a food.
         close = [(far, one not in self.filler, one) for one, far, _ in near if one[0] == word[0]]
@@ -173,7 +167,7 @@ class Lexicon:
         for word in words(text, self.language):
             stem = re.sub(r"(?<=\w{3})(nya|ku|mu)$", "", word)
             found.append(stem if stem in self.spelt else self.nearest(word))
-        return words(" ".join(found), self.language)
+        return tuple(found)
 
     def foods(self, said: Sequence[str], names: dict) -> dict[int, str]:
         """Place of each word of a row that is of a food -> its name, the longest of `names`."""
@@ -288,7 +282,7 @@ class Reader(Clauses):
         wanted = tuple(
             name
             for name in dict.fromkeys(foods.values())
-            if not stocked(name, lexicon.language) and not lexicon.bans.broken(without, name)
+            if not stocked(name, lexicon.language) and not lexicon.broken(without, name)
         )
         # Words of titles that are no food: of a dish, or of what was wished for.
         free = {

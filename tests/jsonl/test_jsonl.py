@@ -117,12 +117,12 @@ def test_what_is_in_the_training_file_is_an_error(found, tmp_path):
         found(*rows, train=tmp_path / "train.jsonl")
 
 
-def test_with_a_tokenizer_a_row_must_fit_its_model(found, tokenizer):
+def test_with_a_tokenizer_a_row_that_its_training_refuses_is_an_error(found, tokenizer):
     rows = [line(user(ask), assistant(tell)) for ask, tell in zip(ASK, TELL)]
     assert found(*rows, tokenizer=tokenizer) == []
-    short = copy.deepcopy(tokenizer)
-    short.model_max_length = 8
-    assert found(*rows, tokenizer=short) == [(number, "too_long") for number in (1, 2, 3)]
+    endless = copy.deepcopy(tokenizer)
+    endless.pad_token = endless.eos_token
+    assert found(*rows, tokenizer=endless) == [(number, "refused") for number in (1, 2, 3)]
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
