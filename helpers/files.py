@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
@@ -142,6 +143,9 @@ def write_folder(folder: Path, fill: Callable[[Path], None], once: str = "") -> 
     with filelock.FileLock(lock, mode=0o666):
         if once and (folder / once).is_file():
             return folder
+        # Whoever held the lock and was killed has left a half, of up to the size of a model.
+        for half in folder.parent.glob(f".{folder.name}-????????"):
+            shutil.rmtree(half, ignore_errors=True)
         return replace_whole(folder, make)
 
 
