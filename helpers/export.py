@@ -33,7 +33,7 @@ MARK = "export.json"  # a folder that holds it was written here, and may be repl
 LARGE = 10**9  # weights from which on a model is not merged in fp32
 # Ways to begin an adapter that leave the base as it is. PiSSA, OLoRA and their like take something
 # out of it, which PEFT repeats when it loads the adapter.
-PLAIN = (True, False, "gaussian", "eva", "orthogonal")
+PLAIN = (True, False, "gaussian", "eva")
 
 
 def gguf_path(cfg: Settings, quant: str = "q8_0") -> Path:
@@ -47,8 +47,8 @@ def merged_model(cfg: Settings, base: str = "trained"):
 
     `base` "trained" takes the weights that QLoRA saw, rounded to NF4 and turned back; "full" as
     published. Comes in the precision that the base was published in. Raises MissingStep without an
-    adapter, UsageError for one that began by changing a base in 4 bits, and CourseError where the
-    merged model's logits are other ones.
+    adapter, UsageError where 4-bit weights cannot be turned back as the adapter wants them, and
+    CourseError where the merged model's logits are other ones.
     """
     adapter = models.require_adapter(cfg)
     origin = models.base_folder(cfg)
@@ -66,9 +66,10 @@ def merged_model(cfg: Settings, base: str = "trained"):
     # In fp32 a small change of a large weight is not rounded away before the sum is made.
     if model.num_parameters() < LARGE:
         model = model.float()
-    tuned = PeftModel.from_pretrained(model, str(adapter)).eval()
+    tuned = PeftModel.from_pretrained(model, adapter).eval()
     kind = tuned.peft_config["default"].init_lora_weights
-    if packed and kind not in PLAIN:
+    # GPT-2 keeps its matrices turned, and `dequantize` gives them back the other way round.
+    if packed and (kind not in PLAIN or model.config.model_type == "gpt2"):
         raise UsageError(sentence("other_adapter", kind=kind))
     # One row through both: a sum that went wrong, or a weight that is no number, shows here.
     row = torch.tensor([models.load_tokenizer(cfg)(SYSTEM[system_key(cfg)])["input_ids"]])

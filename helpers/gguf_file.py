@@ -164,8 +164,7 @@ def write_tokenizer(writer, folder: Path, rows: int) -> None:
     if not cut:
         # SentencePiece joins the pair with the best score first: tokens stand in that order.
         writer.add_token_scores([-float(number) for number in range(rows)])
-    vocabulary = gguf.SpecialVocab(folder, load_merges=bool(cut), n_vocab=rows)
-    vocabulary.add_to_gguf(writer, quiet=True)
+    gguf.SpecialVocab(folder, load_merges=bool(cut), n_vocab=rows).add_to_gguf(writer, quiet=True)
 
 
 def neighbours(values: np.ndarray, size: int) -> np.ndarray:
@@ -207,5 +206,5 @@ def rounded(values: np.ndarray, kind: Kind) -> np.ndarray:
     # llama.cpp's own rounding: `gguf` reads the K types and does not write them.
     packed = np.empty(gguf.quant_shape_to_byte_shape(values.shape, kind), dtype=np.uint8)
     counts = map(ctypes.c_int64, (0, *values.shape))
-    k_library().ggml_quantize_chunk(int(kind), values.ctypes, packed.ctypes, *counts, None)
+    k_library().ggml_quantize_chunk(kind, values.ctypes, packed.ctypes, *counts, None)
     return packed

@@ -1,4 +1,4 @@
-"""The packaged base, the only one that becomes a GGUF file, with a random adapter, exported.
+"""The packaged base with a random adapter, exported.
 
 Header, tokenizer and the first layers are the package's own; the other layers are left out, since
 what is tested here is true of each layer.

@@ -55,7 +55,11 @@ def test_a_base_model_is_trained_answers_and_is_merged(kind, cfg, corpus, tmp_pa
     tuned = models.load_tuned(made)
     answers = generation.answers(tuned, tokenizer, [chat[:-1] for chat in chats[:2]], made)
     assert all(0 < answer["tokens"] <= made.max_new_tokens for answer in answers)
-    report = export.export(made, ())
+    if kind == "gpt2":  # whose matrices lie turned: see there
+        with pytest.raises(CourseError, match="full"):
+            export.export(made, ())
+        tuned = models.load_tuned(made, "none")
+    report = export.export(made, (), base="full" if kind == "gpt2" else "trained")
     merged = transformers.AutoModelForCausalLM.from_pretrained(report["folder"] + "/merged").eval()
     ids = batch["input_ids"][:1, :40]
     with torch.no_grad():
