@@ -5,9 +5,12 @@ bot.conversation().say("Ayam, kemiri, serai, in English please")  # found, chang
 bot.conversation(plain=True, temperature=0.7).say(prompt)  # the model alone
 """
 
+from __future__ import annotations
+
 import re
 import threading
 import time
+from collections.abc import Generator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,11 +18,12 @@ from functools import cached_property
 import torch
 
 from . import generation, models, prompts
-from .door import Door
+from .door import Door, Found
 from .files import UsageError, read_toml, sentence
-from .kitchen import Served, open_kitchen
+from .kitchen import Kitchen, Served, open_kitchen
 from .pairs import most_tokens, saved_pairs
 from .recipes import Recipe
+from .settings import Settings
 from .show import num, tr
 from .translator import CUT, Translator, looks_pasted, read_pasted
 
@@ -44,11 +48,11 @@ class Turn:
     told: Recipe | None = None  # the recipe in the other language
 
     @property
-    def tokens_per_s(self):
+    def tokens_per_s(self) -> float:
         """Tokens of the answer over the whole time, reading the prompt included."""
         return self.tokens / self.seconds
 
-    def facts(self):
+    def facts(self) -> str:
         """One line on the answer: how it ended, tokens, speed."""
         how = "stopped" if self.stopped else "ended" if self.ended else "cut_off"
         return sentence(
@@ -71,7 +75,9 @@ class Conversation:
     from `seed`. `drawing`: temperature, top_p and top_k, as in `generation.decoding`.
     """
 
-    def __init__(self, bot, model="", window=0, answer_tokens=0, seed=None, turns=(), **drawing):
+    def __init__(
+        self, bot: Bot, model="", window=0, answer_tokens=0, seed=None, turns=(), **drawing
+    ):
         cfg = bot.cfg
         self.bot = bot
         self.turns = list(turns)
@@ -83,7 +89,7 @@ class Conversation:
         self.seed = cfg.seed if seed is None else seed
         self._stop = None  # a threading.Event, only while an answer is being written
 
-    def messages(self, question, turns=()):
+    def messages(self, question: str, turns: Sequence[Turn] = ()) -> list[dict]:
         """The system message, some earlier turns, the question: input of the chat template."""
         # The order of the chat template: system first, then question and answer in turn, the new
         # question last.
@@ -93,7 +99,7 @@ class Conversation:
         said.append(("user", question))
         return [{"role": role, "content": text} for role, text in said]
 
-    def fit(self, question):
+    def fit(self, question: str) -> tuple[list[dict], int]:
         """The messages to send, and how many earlier turns they hold.
 
         Raises UsageError where the question is empty, or too long even without earlier turns.
@@ -116,7 +122,7 @@ class Conversation:
             # With all earlier turns, then with one less each time, the oldest first.
             del sent[0]
 
-    def reply(self, message):
+    def reply(self, message: str) -> Generator:
         """Pieces of the answer as they come; whole, or stopped, it joins the history as a turn.
 
         Raises, at the first piece, UsageError for a message that cannot be sent or while another
@@ -143,7 +149,7 @@ class Conversation:
         finally:
             self._stop = None
 
-    def _pieces(self, turn, chat, most=0):
+    def _pieces(self, turn: Turn, chat: list[dict], most: int = 0) -> Generator:
         """The bot's stream, which tells at its end what it knows about the answer."""
         found = yield from self.bot.stream(
             chat,
@@ -158,11 +164,11 @@ class Conversation:
         turn.tokens = found["tokens"]
         turn.ended = found["ended"]
 
-    def say(self, message):
+    def say(self, message: str) -> str:
         """The whole answer at once."""
         return "".join(self.reply(message))
 
-    def stop(self):
+    def stop(self) -> None:
         """End the answer being written, keep what is there."""
         if self._stop:
             self._stop.set()
@@ -177,7 +183,7 @@ class Cook(Conversation):
     model, where it is chosen, is asked what is typed.
     """
 
-    def __init__(self, bot, **options):
+    def __init__(self, bot: Bot, **options):
         super().__init__(bot, **options)
         cfg = bot.cfg
         called = bot.teller.names if cfg.language != cfg.data_language else {}
@@ -187,7 +193,7 @@ class Cook(Conversation):
             if not looks_pasted(turn.question):
                 self.ask(turn.question)
 
-    def ask(self, message):
+    def ask(self, message: str) -> tuple[Found, bool]:
         """What is found for a message, and whether the model is to tell it."""
         cfg = self.bot.cfg
         door = self.door
@@ -220,7 +226,7 @@ class Cook(Conversation):
         if found.after:
             yield "\n\n" + found.after
 
-    def _told(self, turn, recipe):
+    def _told(self, turn: Turn, recipe: Recipe) -> Generator:
         """The recipe in the other language, by the model; then what a cook should look at."""
         teller = self.bot.teller
         cfg = self.bot.cfg
@@ -253,7 +259,7 @@ class Bot:
 
     engine = "transformers"
 
-    def __init__(self, cfg, tuned=True):
+    def __init__(self, cfg: Settings, tuned: bool = True):
         self.cfg = cfg
         self.tuned = tuned
         self._one = threading.Lock()
@@ -274,27 +280,27 @@ class Bot:
         return models.load_base(self.cfg, "none" if self.cfg.device.kind == "cpu" else None)
 
     @cached_property
-    def kitchen(self):
+    def kitchen(self) -> Kitchen:
         """The recipes that may be shown, and how one is changed."""
         return open_kitchen(self.cfg)
 
     @cached_property
-    def teller(self):
+    def teller(self) -> Translator:
         """What a list is in the other language, and how the model is asked for the rest."""
         return Translator(saved_pairs(self.cfg), self.cfg.task)
 
-    def load(self):
+    def load(self) -> None:
         """What answers, loaded, so that the first question does not wait for it."""
         # One at a time: a service loads in one thread while a first question comes in another.
         with self._one:
             return self.model
 
     @cached_property
-    def limit(self):
+    def limit(self) -> int:
         """Tokens that the model can hold, prompt and answer together."""
         return min(self.load().config.get_text_config().max_position_embeddings, MOST_CONTEXT)
 
-    def escape(self, chat):
+    def escape(self, chat: list[dict]) -> list[dict]:
         """The chat with every typed control token broken up by a space: "< |im_end|>".
 
         The tokenizer reads "<|im_end|>" in a message as the real marker: a message could close
@@ -309,11 +315,11 @@ class Bot:
             escaped.append(message | {"content": text})
         return escaped
 
-    def prompt(self, chat):
+    def prompt(self, chat: list[dict]) -> list[int]:
         """Token ids of a chat, typed control tokens broken up, to where the answer begins."""
         return prompts.prompt_ids(self.escape(chat), self.tokenizer)
 
-    def conversation(self, plain=False, **options):
+    def conversation(self, plain: bool = False, **options) -> Conversation:
         """A new conversation with this bot; `options` as in Conversation.
 
         A model that was tuned to translate answers as `Cook`; `plain`, and where it was tuned to
@@ -322,7 +328,7 @@ class Bot:
         kind = Cook if self.cooks and not plain else Conversation
         return kind(self, **options)
 
-    def stream(self, chat, stop, *, model, seed, max_new_tokens, **drawing):
+    def stream(self, chat, stop, *, model, seed, max_new_tokens, **drawing) -> Generator:
         """Pieces of one answer. One at a time: the adapter is switched off in the whole model."""
         options = generation.decoding(self.cfg, self.tokenizer, **drawing)
         options["max_new_tokens"] = max_new_tokens

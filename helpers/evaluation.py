@@ -4,6 +4,8 @@ value, low, high = evaluation.share(hits)  # of yes and no: Wilson's interval
 difference, low, high, p = evaluation.paired(ours, theirs)
 """
 
+from __future__ import annotations
+
 import numpy as np
 import pandas as pd
 import sacrebleu
@@ -14,9 +16,10 @@ from transformers import BatchEncoding
 
 from . import models, prompts, training
 from .course import record
+from .settings import Settings
 
 
-def interval(values, weights=1.0):
+def interval(values, weights=1.0) -> tuple[float, float, float]:
     """Mean of per-row `values` and its 95 % percentile-bootstrap interval (Efron 1979).
 
     Returns (mean, low, high). With `weights` the mean is weighted, as for a loss per token over
@@ -30,7 +33,7 @@ def interval(values, weights=1.0):
     return bootstrap(values, np.ones(len(values)) * weights)
 
 
-def bootstrap(values, weights):
+def bootstrap(values, weights) -> tuple[float, float, float]:
     """The weighted mean of values on any scale and its percentile-bootstrap interval."""
     # 2,000 other test sets that might have been: each draws as many rows, with replacement, from
     # the rows that there are. The shape is (2000, rows).
@@ -39,7 +42,7 @@ def bootstrap(values, weights):
     return float(np.average(values, weights=weights)), *ends(means)
 
 
-def ends(others):
+def ends(others) -> tuple[float, float]:
     """The two numbers between which 95 % of the `others` lie: what other test sets would give.
 
     (nan, nan) where they are all alike: no sample bounds a mean of what has no bounds, as a loss
@@ -49,7 +52,7 @@ def ends(others):
     return (low, high) if high - low > 1e-9 else (np.nan, np.nan)
 
 
-def paired(ours, theirs, weights=1.0):
+def paired(ours, theirs, weights=1.0) -> tuple[float, float, float, float]:
     """Whether two sets of answers to the same rows differ: (difference, low, high, p).
 
     `ours` and `theirs` hold one number, or yes or no, a row, in the same order; a pair with a NaN
@@ -84,7 +87,7 @@ def paired(ours, theirs, weights=1.0):
     return *bootstrap(differences, weight), float(p)
 
 
-def share(hits):
+def share(hits) -> tuple[float, float, float]:
     """Share of true values and its 95 % Wilson interval (Wilson 1927): (share, low, high).
 
     A missing value (NaN, None) is neither yes nor no and is left out. Raises ValueError for an
@@ -96,14 +99,14 @@ def share(hits):
     return found.statistic, *map(float, found.proportion_ci(method="wilson"))
 
 
-def record_share(name, hits):
+def record_share(name: str, hits) -> None:
     """Record `share` as a number of the lesson, with its interval and its number of rows."""
     hits = pd.Series(hits).dropna()
     value, low, high = share(hits)
     record(name, value, "share", low=low, high=high, n=len(hits))
 
 
-def corpus_draws(texts, references, groups):
+def corpus_draws(texts, references, groups) -> dict[str, np.ndarray]:
     """BLEU and chrF, 0 to 100, of the whole corpus and of 1,000 drawn ones: name -> (1001,).
 
     `groups` has one mark a text, and whole groups are drawn, with replacement. The draws are the
@@ -125,7 +128,7 @@ def corpus_draws(texts, references, groups):
     return found
 
 
-def corpus_scores(texts, references):
+def corpus_scores(texts: list[str], references: list[str]) -> dict[str, tuple]:
     """BLEU and chrF, 0 to 100, of the whole corpus: name -> (score, low, high, rows).
 
     BLEU: Papineni 2002, Post 2018; chrF: Popovic 2015. low and high hold 95 % of the scores of
@@ -139,7 +142,7 @@ def corpus_scores(texts, references):
     return found
 
 
-def corpus_gain(ours, theirs, references, groups):
+def corpus_gain(ours, theirs, references, groups) -> dict[str, tuple]:
     """By how much one set of texts beats another in BLEU and chrF: name -> (gain, low, high, p).
 
     The texts are compared with the same `references`; `groups` has one mark a text, and whole
@@ -159,7 +162,7 @@ def corpus_gain(ours, theirs, references, groups):
 
 
 @torch.inference_mode()
-def row_nats(model, rows, tokenizer, cfg):
+def row_nats(model, rows, tokenizer, cfg: Settings) -> tuple[list[float], list[int]]:
     """Summed cross entropy in nats and number of label tokens of each row of a ChatDataset."""
     nats = []
     labels = []

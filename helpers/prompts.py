@@ -7,13 +7,15 @@ draw phrases the request anew, shuffles the ingredients and leaves some out. Whe
 learnt, a model is trained on such requests; in a translating chat `Kitchen.read` reads them.
 """
 
+from __future__ import annotations
+
 import random
 import re
 from dataclasses import dataclass
 
 from .cleaning import MARKER
 from .files import LabelMaskError, read_toml
-from .recipes import names
+from .recipes import Recipe, names
 
 IGNORE = -100  # the label that PyTorch's cross entropy skips
 
@@ -35,7 +37,7 @@ PHRASINGS = read_toml("requests.toml")
 # A recipe as the text that is learnt.
 
 
-def answer(recipe, language="id"):
+def answer(recipe: Recipe, language: str = "id") -> str:
     """The recipe in the course's format: title, dashed ingredients, numbered steps."""
     ingredients, steps = HEADINGS[language]
     items = [f"- {item}" for item in recipe.ingredients]
@@ -47,7 +49,7 @@ def answer(recipe, language="id"):
 # What people ask.
 
 
-def draw(recipe, language="id", *, form="ingredients", phrasing="train", seed=42):
+def draw(recipe: Recipe, language="id", *, form="ingredients", phrasing="train", seed=42) -> str:
     """What a person types for `recipe`; the same arguments always give the same request.
 
     `form`: one of FORMS; a recipe without a usable ingredient is asked for by dish. `phrasing`:
@@ -73,22 +75,22 @@ def draw(recipe, language="id", *, form="ingredients", phrasing="train", seed=42
 # Chats as messages, ids and labels.
 
 
-def prompt_messages(user_text, task="id"):
+def prompt_messages(user_text: str, task: str = "id") -> list[dict]:
     """Chat messages up to the model's turn, for one request. `task`: a key of SYSTEM."""
     return [{"role": "system", "content": SYSTEM[task]}, {"role": "user", "content": user_text}]
 
 
-def system_key(cfg):
+def system_key(cfg) -> str:
     """The key of SYSTEM that the settings ask for."""
     return cfg.data_language if cfg.task == "recipe" else cfg.task
 
 
-def example(asked, reply, task):
+def example(asked: str, reply: str, task: str) -> list[dict]:
     """A chat to learn from: what is asked, and the answer."""
     return [*prompt_messages(asked, task), {"role": "assistant", "content": reply}]
 
 
-def messages(recipe, language="id", **options):
+def messages(recipe: Recipe, language: str = "id", **options) -> list[dict]:
     """A request as people write it and the real recipe, as a chat. Options as for `draw`."""
     return example(draw(recipe, language, **options), answer(recipe, language), language)
 
@@ -100,29 +102,29 @@ class Encoded:
     input_ids: list[int]
     labels: list[int]
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.input_ids)
 
 
-def prompt_text(chat, tokenizer):
+def prompt_text(chat: list[dict], tokenizer) -> str:
     """A conversation in the model's template, up to the marker that opens the model's turn."""
     # Qwen3 would think aloud before it answers; most templates do not know the word.
     how = {"tokenize": False, "add_generation_prompt": True, "enable_thinking": False}
     return tokenizer.apply_chat_template(chat, **how)
 
 
-def prompt_ids(chat, tokenizer):
+def prompt_ids(chat: list[dict], tokenizer) -> list[int]:
     """Token ids of `prompt_text`."""
     # The template writes the control tokens as text, so the tokenizer must not add them again.
     return tokenizer(prompt_text(chat, tokenizer), add_special_tokens=False)["input_ids"]
 
 
-def label_mask(prompt, reply):
+def label_mask(prompt: list[int], reply: list[int]) -> list[int]:
     """Labels for prompt + reply: -100 on prompt tokens, the token itself on reply tokens."""
     return [IGNORE] * len(prompt) + list(reply)
 
 
-def encode(chat, tokenizer):
+def encode(chat: list[dict], tokenizer) -> Encoded:
     """Ids and labels of one row: only the last answer and its end token are learnt."""
     prompt = prompt_ids(chat[:-1], tokenizer)
     # In one text with the prompt: alone, SentencePiece would put a blank before the answer.
@@ -137,7 +139,7 @@ def encode(chat, tokenizer):
     return Encoded(prompt + reply, label_mask(prompt, reply))
 
 
-def check_labels(row, chat, tokenizer):
+def check_labels(row: Encoded, chat: list[dict], tokenizer) -> None:
     """Raise LabelMaskError when a row made from `chat` would teach the wrong thing.
 
     All of these hold for a sound row: no message holds a control token; calls of tools are in the

@@ -18,7 +18,7 @@ from bisect import bisect
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 from rapidfuzz import process
 from rapidfuzz.distance import OSA
@@ -26,6 +26,7 @@ from rapidfuzz.distance import OSA
 from .cleaning import without_markup
 from .files import read_toml
 from .recipes import WORDS, Recipe, item_name, stocked, words
+from .sides import Sides
 
 TABLE = read_toml("reading.toml")
 KITCHEN = read_toml("kitchen.toml")
@@ -263,6 +264,11 @@ class Clauses:
 class Reader(Clauses):
     """Reads messages with the words of a lexicon."""
 
+    @cached_property
+    def sides(self) -> Sides:
+        """For and against, as learnt from marked messages; learnt when it is first asked."""
+        return Sides(self.lexicon)
+
     def read(self, message: str) -> Asked:
         """What a message asks for."""
         lexicon, text = self.lexicon, plain(message)
@@ -275,7 +281,9 @@ class Reader(Clauses):
         marks = frozenset(key for key in MARKS if self.says(key, f"{first} . {text}"))
         eat, text = self.people(text)
         clauses = self.clauses(text)
-        without = self.bans_of(text, clauses, AGAINST, SICK)
+        # What the patterns do not know is judged by the words around each food.
+        learnt = self.sides.against(lexicon.tokens(plain(message)))
+        without = tuple({*self.bans_of(text, clauses, AGAINST, SICK), *learnt})
         # What it is for, each clause ended by a point.
         said = [word for side, some in clauses if side == FOR for word in [*some, "."]]
         foods = lexicon.foods(said, lexicon.known)

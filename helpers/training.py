@@ -9,6 +9,8 @@ Lesson 03 writes the same calls in its cells; later lessons and benchmarks take 
         save(folder / "adapter", trainer, tokenizer, cfg, run(trainer, mark))
 """
 
+from __future__ import annotations
+
 import importlib.metadata
 import math
 import os
@@ -27,6 +29,7 @@ from transformers import Trainer
 from . import course, files, memory, models, planner, prompts, splits
 from .files import CourseError, LabelMaskError, sentence
 from .prompts import IGNORE
+from .settings import Settings
 
 # Rows and batches.
 
@@ -54,19 +57,19 @@ class ChatDataset(torch.utils.data.Dataset):
             self.chats.append(chat)
             self.rows.append(row)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitem__(self, i):
+    def __getitem__(self, i: int) -> dict[str, list[int]]:
         return dict(vars(self.rows[i]))  # input_ids and labels
 
     @property
-    def tokens(self):
+    def tokens(self) -> int:
         """Tokens of all rows, prompts and answers."""
         return sum(map(len, self.rows))
 
 
-def collate(rows, pad_id):
+def collate(rows: list[dict], pad_id: int) -> dict[str, torch.Tensor]:
     """Pad rows on the right: three tensors of shape (batch, length).
 
     The length is that of the longest row, rounded up to a multiple of 16. Ids are padded with
@@ -242,7 +245,7 @@ class HowFar(tf.TrainerCallback):
 # The training itself.
 
 
-def attach_adapter(model, cfg, lora=None):
+def attach_adapter(model, cfg: Settings, lora: peft.LoraConfig | None = None):
     """The frozen model with a fresh adapter (`lora`, or the profile's), trainable and in fp32.
 
     Embeddings, head and norms of a 4-bit model go to fp32 as well, for stability, unless the
@@ -268,7 +271,7 @@ def attach_adapter(model, cfg, lora=None):
     return peft.get_peft_model(model, lora)
 
 
-def arguments(cfg, rows, output):
+def arguments(cfg: Settings, rows: int, output: Path) -> tf.TrainingArguments:
     """TrainingArguments of a profile for `rows` training rows; lesson 03 says what each is for.
 
     Raises CourseError when the warm-up is longer than the training: the learning rate would never
@@ -322,7 +325,9 @@ def arguments(cfg, rows, output):
     return args
 
 
-def make_trainer(model, cfg, train, validation, tokenizer, args):
+def make_trainer(
+    model, cfg: Settings, train, validation, tokenizer, args: tf.TrainingArguments
+) -> LabelTrainer:
     """A LabelTrainer with gradient guard; Trainer prints the entries of its log.
 
     It stops early where the best adapter is kept at the end. `args`: see `arguments`.
@@ -354,7 +359,7 @@ VERSIONS = {
 }
 
 
-def fingerprint(cfg, train, validation, *configs):
+def fingerprint(cfg: Settings, train: ChatDataset, validation: ChatDataset, *configs) -> str:
     """Key of a training: rows, settings, library versions, and what a lesson's cells set.
 
     `configs` are objects with a `to_dict` (LoraConfig, BitsAndBytesConfig, TrainingArguments), read
@@ -383,14 +388,14 @@ def fingerprint(cfg, train, validation, *configs):
     return files.cache_key(rows, settings, VERSIONS, shown)
 
 
-def finished(folder, mark):
+def finished(folder: Path, mark: str) -> dict | None:
     """Summary of the training with this fingerprint whose adapter is in `folder`, or None."""
     # Where there is none that is whole, it is trained again.
     summary = models.noted(folder)
     return summary if summary.get("fingerprint") == mark else None
 
 
-def resume(output, mark, fresh=False):
+def resume(output: Path, mark: str, fresh: bool = False) -> str | None:
     """The checkpoint in `output` for `trainer.train(resume_from_checkpoint=...)`, or None.
 
     The newest one that is whole, of the training with this fingerprint: those of another training
@@ -418,7 +423,7 @@ def resume(output, mark, fresh=False):
     return max(whole, key=os.path.getmtime, default=None)
 
 
-def run(trainer, mark, fresh=False):
+def run(trainer: Trainer, mark: str, fresh: bool = False) -> dict:
     """Train, or go on with the training of this fingerprint (see `resume`); its summary."""
     # From a checkpoint of this very training if one loads, else from step 0.
     checkpoint = resume(Path(trainer.args.output_dir), mark, fresh)
@@ -439,7 +444,7 @@ def run(trainer, mark, fresh=False):
     }
 
 
-def save(folder, trainer, tokenizer, cfg, summary, text="", data=""):
+def save(folder: Path, trainer, tokenizer, cfg: Settings, summary: dict, text="", data="") -> Path:
     """Adapter, tokenizer, summary, history and model card in `folder`, whole or not at all.
 
     `summary`: what `run` gave; `text`: what the card says before its table; `data`: name of the
@@ -461,7 +466,7 @@ def save(folder, trainer, tokenizer, cfg, summary, text="", data=""):
     summary |= {"versions": VERSIONS, "rows": models.rows_hash(cfg), "task": cfg.task}
     table = pd.Series(told | summary, name="value").to_markdown()
 
-    def fill(new):
+    def fill(new: Path) -> None:
         # The adapter, without a copy of embeddings, which are frozen; its tokenizer; and what
         # belongs beside them. Our card takes the place of PEFT's.
         trainer.model.peft_config["default"].base_model_name_or_path = base
