@@ -11,19 +11,21 @@ question or the answer.
 from __future__ import annotations
 
 import functools
+import itertools
 import re
+import unicodedata
 from collections import namedtuple
 
 import pandas as pd
-from rapidfuzz import process
-from rapidfuzz.distance import OSA
+from rapidfuzz import distance, process
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline, make_union
 from sklearn.preprocessing import Normalizer
 
+from .cleaning import visible
 from .files import CourseError, read_toml, sentence
-from .settings import LANGUAGES, ROOT
+from .settings import LANGUAGES, ROOT, choice
 
 FOLDER = ROOT / "data" / "health_qa"
 RULES, URGENT = read_toml("medical.toml"), read_toml("emergency.toml")
@@ -42,20 +44,24 @@ def questions(language: str) -> pd.DataFrame:
     Raises CourseError for an empty cell, a flag that is not yes or no, a question without split,
     and other words for a question that is not there.
     """
-    names = [language, "splits", f"more/{language}", "more/phrasings"]
-    names += ["more/refusals", "more/emergencies", "more/stories"]
-    # With a comma too many the first cell would become the row's name (index_col).
-    tables = [pd.read_csv(FOLDER / f"{name}.csv", index_col=False) for name in names]
-    tables = [table.rename(columns={language: "question"}) for table in tables]
-    committed, splits, more, phrasings, *told = tables
+    choice(language, LANGUAGES, "data language")
+
+    def read(name: str) -> pd.DataFrame:
+        # Only an empty cell is a gap: by itself pandas would take the word "none" for one, too.
+        # With a comma too many the first cell would become the row's name (index_col).
+        rows = pd.read_csv(FOLDER / name, keep_default_na=False, na_values="", index_col=False)
+        return rows.rename(columns={language: "question"})
+
     # The committed questions, and answers that were written later. A question that splits.csv does
     # not list gets NaN as its split.
-    written = pd.concat([committed.merge(splits, how="left"), more])
+    written = read(f"{language}.csv").merge(read("splits.csv"), how="left")
+    written = pd.concat([written, read(f"more/{language}.csv")])
     # The same questions in other words, with answer, topic and flags of the question they rephrase.
     known = written.drop(columns=["question", "split"])
-    phrasings = phrasings.merge(known, how="left")
+    phrasings = read("more/phrasings.csv").merge(known, how="left")
     # Questions without a written answer.
-    told = pd.concat(told).assign(answer="", topic="")
+    told = pd.concat([read(f"more/{name}.csv") for name in ("refusals", "emergencies", "stories")])
+    told = told.assign(answer="", topic="")
     # Only what all of them have; a flag that is neither yes nor no becomes None.
     rows = pd.concat([written, phrasings, told], join="inner", ignore_index=True)
     rows[FLAGS] = rows[FLAGS].map({"yes": True, "no": False}.get)
@@ -85,58 +91,58 @@ def stems(text: str) -> str:
     return " ".join(re.sub(RULES["endings"], "", word) for word in words if word not in fillers)
 
 
-def pattern(rules: list[str]) -> re.Pattern:
-    """Rules of medical.toml or emergency.toml as one regular expression, in any case of letters."""
-    text = "|".join(rules)
-    # <no> stands for tidak, nggak or gak. The spellings of <remedy> hold <medicine>, a later name.
-    for name, spellings in RULES["words"].items():
-        text = text.replace(f"<{name}>", spellings)
-    # Whoever is in a hurry leaves an apostrophe out, or types another sign: "dont", "can`t".
-    return re.compile(text.replace("'", r"\W?"), re.I | re.S)
+def spelt_out(rule: str) -> str:
+    """A rule with the spellings of each <name> in it: <no> is tidak, nggak or gak."""
+    # The spellings may hold names themselves: <remedy> begins with <medicine>.
+    return re.sub(r"<(\w+)>", lambda found: spelt_out(RULES["words"][found[1]]), rule)
 
 
-# The parts of a rule stand anywhere in a message, in any order: at its beginning the expression
-# looks ahead for each of them. A part begins at a word; what follows it is free ("dada", "dadaku").
-AHEAD = r"(?=.*\b(?:{}))"
-LISTED = "".join(URGENT["rules"].values()).splitlines()
-EMERGENCY = pattern(["".join(map(AHEAD.format, rule.split(" ~ "))) for rule in LISTED])
-DOSE, HARMLESS = map(pattern, RULES["dose"].values())
+@functools.cache  # compiled when first needed
+def emergency_rules() -> re.Pattern:
+    """emergency.toml as one pattern: the parts of a rule near each other, in any order.
+
+    Rules of both languages together: people mix them.
+    """
+    # Between two parts: up to so many words, as few as possible.
+    between, found = rf"(?:\W+\w+){{0,{RULES['near']}}}?\W+", []
+    for rule in URGENT["rules"]:
+        # Each part begins at a word and may go on by up to nine letters: "dada", "dadaku".
+        parts = [rf"\b(?:{part})\w{{0,9}}" for part in spelt_out(rule).split(" ~ ")]
+        # People write the parts in any order, so each order is an alternative of the pattern.
+        found += map(between.join, itertools.permutations(parts))
+    # Whoever is in a hurry leaves an apostrophe out, or types a blank: "dont", "can t".
+    return re.compile("|".join(found).replace("'", "['\\s]?"), re.I)
 
 
-@functools.cache
-def known_words() -> list[str]:
-    """Words that are spelt well: of the rules first, ordinary ones, and of all questions."""
-    texts = [EMERGENCY.pattern, URGENT["ordinary"]]
-    texts += [*questions("id")["question"], *questions("en")["question"]]
-    return re.findall("[a-z]{5,}", " ".join(texts).lower())
+def plain_letters(text: str) -> str:
+    """The text without invisible characters, with straight quotes and plain digits and units."""
+    # NFKC: full-width letters, ½ and ㎎ as one types them.
+    return unicodedata.normalize("NFKC", re.sub("[‘’ʼ`´′]", "'", visible(text)))
 
 
-@functools.cache
-def meant(word: str) -> str:
-    """A word as the rules spell it: "gk" as gak, "kejng" as kejang."""
+def meant(found: re.Match) -> str:
+    """A word as emergency.toml spells it: "gk" as gak, "kejng" and "kejaaang" as kejang."""
+    # Three letters alike, or more, are one.
+    word = re.sub(r"([^\W\d_])\1{2,}", r"\1", found[0])
     word = URGENT["chat"].get(word, word)
-    # One slip in five letters is forgiven: a letter that is missing, doubled, wrong or changed with
-    # its neighbour. A word that is known is itself: nothing is nearer.
-    near = process.extractOne(
-        word,
-        known_words(),
-        scorer=OSA.normalized_similarity,
-        score_cutoff=0.8,
-    )
-    return near[0] if near else word
+    # A rare word with one letter missing, doubled, wrong or changed with its neighbour. Words that
+    # are as near to it and mean something else are listed: "breeding" is no bleeding.
+    near = process.extractOne(word, URGENT["rare"], scorer=distance.OSA.distance, score_cutoff=1)
+    return near[0] if near and word not in URGENT["other"] else word
 
 
 def is_emergency(text: str) -> bool:
     """Whether a message falls under the list of emergencies, in either language; no triage."""
-    # As it stands and as it was meant: what is mended must not hide a word.
-    mended = re.sub(r"\w+", lambda found: meant(found[0]), text.lower())
-    return any(map(EMERGENCY.match, [text, mended]))
+    text = plain_letters(text).lower()
+    # As it stands and, where that differs, as it was meant: what is mended must not hide a word.
+    return any(map(emergency_rules().search, {text, re.sub(r"\w+", meant, text)}))
 
 
 def names_dose(text: str) -> bool:
     """Whether a text holds a quantity of a medicine, in either language."""
+    dose, harmless = (spelt_out("(?i)" + "|".join(rules)) for rules in RULES["dose"].values())
     # "20 g of nuts" and "brush 2x a day" look like doses, so such phrases go first.
-    return bool(DOSE.search(HARMLESS.sub(" ", text)))
+    return bool(re.search(dose, re.sub(harmless, " ", plain_letters(text))))
 
 
 # A reply's kind: "answer", "offer" (three titles), or why there is no answer (a key of TEXTS).
@@ -163,8 +169,8 @@ class Library:
         # so the product of a question's with a row is a mean of two cosines.
         self.vectors = make_pipeline(text_vectors(stems), Normalizer())
         self.vectors.fit(self.written["wordings"] + " " + self.written["answer"])
-        columns = [self.written["wordings"], self.written["answer"]]
-        wordings, texts = map(self.vectors.transform, columns)
+        wordings = self.vectors.transform(self.written["wordings"])
+        texts = self.vectors.transform(self.written["answer"])
         self.index = (2 * wordings + texts) / 3  # (answers, terms)
         self.offered = {}  # number -> the answer whose title was shown with it last
 
@@ -177,25 +183,23 @@ class Library:
         offered, self.offered = self.offered, {}
         if question in offered:
             return self.give(offered[question])
+        # What may be an emergency comes before everything else; then what must not be answered
+        # from afar.
+        if is_emergency(question):
+            return Reply("emergency", self.texts["emergency"])
+        if self.declines.predict_proba([question])[0, 1] > self.declined:
+            return Reply("decline", self.texts["decline"])
         # A far answer would sound as sure as a near one: where none is near enough three titles are
         # shown, and where all are far none is.
         similar = (self.vectors.transform([question]) @ self.index.T).toarray()[0]  # (answers,)
         found = self.written.iloc[similar.argsort()[::-1][:3]]
-        # What may be an emergency comes before everything else; then what must not be answered
-        # from afar.
-        if is_emergency(question):
-            kind = "emergency"
-        elif self.declines.predict_proba([question])[0, 1] > self.declined:
-            kind = "decline"
-        elif similar.max() >= RULES["answered"]:
+        if similar.max() >= RULES["answered"]:
             return self.give(found.iloc[0])
-        elif similar.max() < RULES["offered"]:
-            kind = "unknown"
-        else:
-            self.offered = dict(zip("123", found.to_dict("records")))
-            titles = [f"{number}. {row['question']}" for number, row in self.offered.items()]
-            return Reply("offer", "\n".join([self.texts["offer"], *titles]))
-        return Reply(kind, self.texts[kind])
+        if similar.max() < RULES["offered"]:
+            return Reply("unknown", self.texts["unknown"])
+        self.offered = dict(zip("123", found.to_dict("records")))
+        titles = [f"{number}. {row['question']}" for number, row in self.offered.items()]
+        return Reply("offer", "\n".join([self.texts["offer"], *titles]))
 
     def give(self, row) -> Reply:
         """A written answer below its title; one that names a dose is kept back."""
