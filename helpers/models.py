@@ -19,7 +19,7 @@ from jinja2 import TemplateError
 from safetensors import SafetensorError, safe_open
 
 from . import files
-from .files import CourseError, MissingStep, read_json, read_toml, sentence
+from .files import CourseError, MissingStep, UsageError, read_json, read_toml, sentence
 from .settings import OWN, PACKAGED_NAME, ROOT, Settings, compute_dtype, csv_files
 from .show import tr
 
@@ -294,13 +294,18 @@ def require_adapter(cfg: Settings) -> Path:
     """The folder of lesson 03's adapter; MissingStep, which names the lesson, where none is whole.
 
     Also when it learnt other rows than lesson 02 has saved last: a new split moves recipes from
-    train to test, and the model would be examined on what it learnt.
+    train to test, and the model would be examined on what it learnt. UsageError where it was
+    trained for another task.
     """
     folder = cfg.artifacts / "adapter"
     why = torn(folder)
     rows = rows_hash(cfg)
-    # An adapter whose rows nobody noted is taken on trust.
-    if rows and noted(folder).get("rows", rows) != rows:
+    # An adapter whose task and rows nobody noted is taken on trust.
+    told = noted(folder)
+    task = told.get("task", cfg.task)
+    if task != cfg.task:
+        raise UsageError(sentence("other_task", ours=cfg.task, theirs=task))
+    if rows and told.get("rows", rows) != rows:
         why = tr("dilatih dengan baris lain", "trained on other rows")
     if why:
         raise MissingStep(sentence("no_adapter", key=cfg.key, why=why))

@@ -274,16 +274,20 @@ class Reader(Clauses):
         lexicon, text = self.lexicon, plain(message)
         if self.says("nothing", text):
             return Asked()
-        text = any_of(self.table["no_food"]).sub(" ", self.mended(text))
+        first = text = any_of(self.table["no_food"]).sub(" ", self.mended(text))
         first = text
         for pattern, new in self.table["rewrites"]:
             text = any_of(pattern).sub(new, text)
         marks = frozenset(key for key in MARKS if self.says(key, f"{first} . {text}"))
         eat, text = self.people(text)
         clauses = self.clauses(text)
-        # What the patterns do not know is judged by the words around each food.
-        learnt = self.sides.against(lexicon.tokens(plain(message)))
-        without = tuple({*self.bans_of(text, clauses, AGAINST, SICK), *learnt})
+        without = self.bans_of(text, clauses, AGAINST, SICK)
+        # What the patterns do not know is judged by the words around each food; an allergy to what
+        # nobody here knows is never pinned on another food.
+        unheard = tuple(word for side, some in clauses if side == UNHEARD for word in some)
+        if not unheard:
+            learnt = self.sides.against(lexicon.tokens(first))
+            without += tuple(ban for ban in learnt if ban not in without)
         # What it is for, each clause ended by a point.
         said = [word for side, some in clauses if side == FOR for word in [*some, "."]]
         foods = lexicon.foods(said, lexicon.known)
@@ -313,7 +317,7 @@ class Reader(Clauses):
             unknown=self.unknown(said),
             marks=marks,
             health=self.bans_of(text, clauses, SICK),
-            unheard=tuple(word for side, some in clauses if side == UNHEARD for word in some),
+            unheard=unheard,
         )
 
     def bans_of(self, text: str, clauses: list[Clause], *sides: str) -> tuple[str, ...]:

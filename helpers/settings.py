@@ -6,7 +6,6 @@ the notebooks hand over, and never imports torch.
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 import re
@@ -201,14 +200,28 @@ def csv_files(folder: str | Path) -> list[Path]:
     """CSV files below a folder (or the file itself), in a fixed order; the ending in any case.
 
     Hidden files and folders below it are passed over, and what Excel keeps beside an open file.
+
+    Raises OSError when a sub-folder cannot be read.
     """
     if Path(folder).is_file():
         return [Path(folder)]
-    # `glob` passes over names that begin with a dot. Copies in Jupyter's .ipynb_checkpoints and in
-    # macOS' __MACOSX would double every recipe.
-    names = glob.glob("**/*.[cC][sS][vV]", root_dir=folder, recursive=True)
+
+    # By itself os.walk passes over a folder that it cannot read: its recipes would be missing.
+    def unreadable(problem: OSError):
+        raise problem
+
+    # Copies in Jupyter's .ipynb_checkpoints and macOS' __MACOSX would double every recipe.
+    hidden = (".", "~$", "__MACOSX")
+    found = []
+    for top, folders, names in os.walk(folder, onerror=unreadable):
+        folders[:] = [name for name in folders if not name.startswith(hidden)]
+        found += [
+            Path(top, name)
+            for name in names
+            if name.lower().endswith(".csv") and not name.startswith(hidden)
+        ]
     # Every file system lists in its own order; sorted, each machine reads the same rows first.
-    return sorted(Path(folder, name) for name in names if not re.search(r"~\$|__MACOSX", name))
+    return sorted(found)
 
 
 def choice(value: str, allowed, what: str) -> str:
@@ -338,8 +351,8 @@ def data_for(task: str, asked: str | Path, language: str) -> tuple[str, Path, st
     without CSVs, and where a translation is asked for and the data are in one language.
     """
     folder = Path(asked).expanduser().resolve()
-    found = csv_files(folder)
-    if not folder.is_dir() or not found:
+    found = csv_files(folder) if folder.is_dir() else []
+    if not found:
         raise UsageError(
             f"DATA_DIR={folder} is no folder that holds a .csv file; see data/DATA_CARD.md"
         )

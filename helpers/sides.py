@@ -1,7 +1,7 @@
 """Is a food wanted, or must it not be in the dish? Learnt from messages in which each is marked.
 
     sides = Sides(lexicon)
-    sides.against(lexicon.tokens("anakku bentol2 abis makan udang"))   # {"prawn"}
+    sides.against(lexicon.tokens("anakku bentol2 abis makan udang"))   # ["prawn"]
 
 People say in hundreds of ways what they cannot eat, and no list of patterns knows them all. The
 messages of data/requests/marked hold each food in brackets, with + where it is wanted or at hand
@@ -54,7 +54,7 @@ class Sides:
         logistic = LogisticRegression(C=30, solver="liblinear")
         self.model = make_pipeline(vectors, logistic).fit(rows, banned)
 
-    def against(self, said: Sequence[str]) -> set[str]:
+    def against(self, said: Sequence[str]) -> list[str]:
         """Names and kinds of foods among the words of a message that it is against."""
         foods = self.lexicon.foods(said, self.lexicon.bannable)
         # A food of two words is one thing: "daging sapi".
@@ -63,10 +63,10 @@ class Sides:
         ]
         names = {*foods.values()}
         masked = [FOOD.strip() if thing in names else thing for thing in things]
-        found = set()
+        found = []
         for at, thing in enumerate(things):
             if thing in names:
                 row = around(masked[:at], masked[at + 1 :])
                 if self.model.predict_proba([row])[0, 1] > SURE:
-                    found.add(thing)
+                    found.append(thing)
         return found

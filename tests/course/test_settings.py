@@ -219,6 +219,15 @@ def test_files_come_by_name_and_hidden_copies_are_passed_over(tmp_path):
     assert found == ["a.csv", "b.csv", "c.CSV", "d/a.csv"]
 
 
+def test_a_folder_that_cannot_be_read_is_no_silent_loss(tmp_path, monkeypatch):
+    def walk(folder, onerror):
+        onerror(PermissionError(13, "Permission denied", "x/closed"))
+
+    monkeypatch.setattr(settings.os, "walk", walk)
+    with pytest.raises(PermissionError, match="x/closed"):
+        settings.csv_files(tmp_path)
+
+
 def test_a_lesson_begins_with_its_parameters_and_keeps_its_results(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("DAPUR_ARTIFACTS", str(tmp_path))
     cfg = course.start("00_start", "sanity", "en", "en-id", 7, True)

@@ -8,7 +8,7 @@ import safetensors.torch
 import torch
 
 from helpers import models, splits
-from helpers.files import CourseError, MissingStep, write_json, write_text
+from helpers.files import CourseError, MissingStep, UsageError, write_json, write_text
 
 
 def here(cfg, folder, **changes):
@@ -120,6 +120,16 @@ def test_an_adapter_that_is_cut_off_is_told_and_not_loaded(cfg, tmp_path):
     assert models.require_adapter(cfg) == folder
     (folder / "adapter_model.safetensors").write_bytes(b"cut")
     with pytest.raises(MissingStep, match="03_qlora_training"):
+        models.require_adapter(cfg)
+
+
+def test_an_adapter_of_another_task_is_refused_with_the_command(cfg, tmp_path):
+    cfg = here(cfg, tmp_path)
+    folder = cfg.artifacts / "adapter"
+    folder.mkdir(parents=True)
+    safetensors.torch.save_file({"x": torch.ones(1)}, folder / "adapter_model.safetensors")
+    write_json(folder / "training.json", {"task": "en-id"})
+    with pytest.raises(UsageError, match=f"run_all.sh --task {cfg.task} --from 02"):
         models.require_adapter(cfg)
 
 
