@@ -248,6 +248,7 @@ def unpack(model):
             # Back to (outputs, inputs), each weight its NF4 value times the scale of its block.
             weight = bnb.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state)
             layer.forward = partial(forward, weight=weight.to(layer.compute_dtype), bias=layer.bias)
+    return model
 
 
 # Adapters.

@@ -293,7 +293,6 @@ def load(
     Raises UsageError for an unknown name, a missing folder or model, and a machine that is too
     small. Whether a training fits the GPU is judged by planner.check_fits.
     """
-    # Unknown names are refused before the hardware is asked.
     table = profiles()
     choice(profile, ["auto", *table], "profile")
     choice(language, LANGUAGES, "language")
@@ -305,11 +304,7 @@ def load(
     if profile == "auto":
         profile = automatic
     values = table[profile]
-    # By plan each profile takes more than half of its card: told before anything is downloaded.
-    size = values["vram_gb"]
-    if size and (device.kind == "cpu" or device.memory_gb < size / 2):
-        raise UsageError(sentence("no_card", profile=profile, gb=size, device=device))
-    # Where a GPU is there and not used, the reason says so.
+    check_card(profile, values["vram_gb"], device)
     reason = f"{device.name} ({device.memory_gb:.0f} GB), auto: {automatic}"
     if device.note:
         reason += f"; {device.note}"
@@ -341,6 +336,13 @@ def load(
         data_dir=folder,
         artifacts_root=root.resolve(),
     )
+
+
+def check_card(profile: str, size: float, device: Device) -> None:
+    """Raise UsageError where a profile needs a GPU that is not there, or a larger one."""
+    # By plan each profile takes more than half of its card: told before anything is downloaded.
+    if size and (device.kind == "cpu" or device.memory_gb < size / 2):
+        raise UsageError(sentence("no_card", profile=profile, gb=size, device=device))
 
 
 def data_for(task: str, asked: str | Path, language: str) -> tuple[str, Path, str]:
