@@ -298,7 +298,8 @@ class Bot:
     @cached_property
     def limit(self) -> int:
         """Tokens that the model can hold, prompt and answer together."""
-        return min(self.load().config.get_text_config().max_position_embeddings, MOST_CONTEXT)
+        self.load()
+        return min(self.model.config.get_text_config().max_position_embeddings, MOST_CONTEXT)
 
     def escape(self, chat: list[dict]) -> list[dict]:
         """The chat with every typed control token broken up by a space: "< |im_end|>".
