@@ -18,7 +18,7 @@ from bisect import bisect
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 
 from rapidfuzz import process
 from rapidfuzz.distance import OSA
@@ -26,7 +26,6 @@ from rapidfuzz.distance import OSA
 from .cleaning import without_markup
 from .files import read_toml
 from .recipes import WORDS, Recipe, item_name, stocked, words
-from .sides import Sides
 
 TABLE = read_toml("reading.toml")
 KITCHEN = read_toml("kitchen.toml")
@@ -119,6 +118,8 @@ class Lexicon:
         # all of the Indonesian titles.
         strong = KITCHEN[language].get("strong", "").split() or self.rare
         self.strong = {*strong}.union(*twin.values()).difference(weak)
+        # A message is read twice, by patterns and by what was learnt.
+        self.nearest = lru_cache(2**14)(self.nearest)
 
     def _names(self, library: Sequence[Recipe]) -> dict[tuple[str, ...], str]:
         """Words -> what the library calls it: what its lists have, and what people say."""
@@ -265,8 +266,10 @@ class Reader(Clauses):
     """Reads messages with the words of a lexicon."""
 
     @cached_property
-    def sides(self) -> Sides:
+    def sides(self):
         """For and against, as learnt from marked messages; learnt when it is first asked."""
+        from .sides import Sides  # with it comes scikit-learn, which a start can do without
+
         return Sides(self.lexicon)
 
     def read(self, message: str) -> Asked:
@@ -275,7 +278,6 @@ class Reader(Clauses):
         if self.says("nothing", text):
             return Asked()
         first = text = any_of(self.table["no_food"]).sub(" ", self.mended(text))
-        first = text
         for pattern, new in self.table["rewrites"]:
             text = any_of(pattern).sub(new, text)
         marks = frozenset(key for key in MARKS if self.says(key, f"{first} . {text}"))

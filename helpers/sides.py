@@ -57,16 +57,14 @@ class Sides:
     def against(self, said: Sequence[str]) -> list[str]:
         """Names and kinds of foods among the words of a message that it is against."""
         foods = self.lexicon.foods(said, self.lexicon.bannable)
+        if not foods:
+            return []
         # A food of two words is one thing: "daging sapi".
-        things = [
-            thing for thing, _ in groupby(foods.get(at, word) for at, word in enumerate(said))
-        ]
+        named = (foods.get(at, word) for at, word in enumerate(said))
+        things = [thing for thing, _ in groupby(named)]
         names = {*foods.values()}
         masked = [FOOD.strip() if thing in names else thing for thing in things]
-        found = []
-        for at, thing in enumerate(things):
-            if thing in names:
-                row = around(masked[:at], masked[at + 1 :])
-                if self.model.predict_proba([row])[0, 1] > SURE:
-                    found.append(thing)
-        return found
+        places = [at for at, thing in enumerate(things) if thing in names]
+        rows = [around(masked[:at], masked[at + 1 :]) for at in places]
+        chances = self.model.predict_proba(rows)[:, 1]
+        return [things[at] for at, chance in zip(places, chances) if chance > SURE]
