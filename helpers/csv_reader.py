@@ -19,6 +19,7 @@ REQUIRED = ("title", "ingredients", "steps")
 FIELDS = (*REQUIRED, "category", "region", "recipe_id")
 _NAMES = read_toml("columns.toml")
 _NO_TEXT = set(_NAMES["not_text"])
+CHUNK_CHARACTERS = 8_000_000  # a chunk of very long cells ends early, so that memory stays flat
 SEPARATORS = ",;\t|"
 EMPTY = "an empty row"
 UNCLOSED = "a quote that never closes, or stands inside a cell"
@@ -194,6 +195,21 @@ def problem_of(row: list[str], layout: Layout) -> str:
     return "the header again" if row[1:] == layout.header[1:] else ""
 
 
+def batches(stream: Iterator[tuple], rows: int) -> Iterator[list[tuple]]:
+    """Records of a stream, so many at a time, or so many characters."""
+    batch = []
+    size = 0
+    for record in stream:
+        batch.append(record)
+        size += sum(map(len, record[1]))
+        if len(batch) == rows or size > CHUNK_CHARACTERS:
+            yield batch
+            batch = []
+            size = 0
+    if batch:
+        yield batch
+
+
 def raw_chunks(path: Path, layout: Layout, rows: int) -> Iterator[tuple[pd.DataFrame, list[dict]]]:
     """Raw rows as tables of `FIELDS` and "line", and the records that cannot be read.
 
@@ -201,7 +217,7 @@ def raw_chunks(path: Path, layout: Layout, rows: int) -> Iterator[tuple[pd.DataF
     """
     # The header, and what stands above it, are no rows.
     stream = islice(records(path, layout), layout.skip, None)
-    while batch := list(islice(stream, rows)):
+    for batch in batches(stream, rows):
         good, bad = [], []
         for line, row, problem in batch:
             # A row may end before the columns that need not be there: those are empty.

@@ -14,6 +14,8 @@ import threading
 import psutil
 import pynvml
 
+from .files import CourseError
+
 
 def cuda():
     """torch.cuda if torch is loaded and sees a GPU, else None."""
@@ -87,6 +89,7 @@ def devices() -> dict[str, int]:
     """Bytes in use, by whatever program: {"GPU 0": ...}, or {"RAM": ...} without a driver.
 
     So it is too where the driver does not know, as on a card that shares the machine's memory.
+    Raises CourseError with the words of a driver that does not answer.
     """
     try:
         pynvml.nvmlInit()
@@ -95,5 +98,7 @@ def devices() -> dict[str, int]:
             card = pynvml.nvmlDeviceGetHandleByIndex(number)
             found[f"GPU {number}"] = pynvml.nvmlDeviceGetMemoryInfo(card).used
         return found
-    except pynvml.NVMLError:
+    except (pynvml.NVMLError_LibraryNotFound, pynvml.NVMLError_NotSupported):
         return {"RAM": psutil.virtual_memory().used}
+    except pynvml.NVMLError as problem:
+        raise CourseError(f"the driver answers with an error: {problem}") from None

@@ -128,6 +128,8 @@ def recipe_chunks(folder: str | Path, report: Report, rows: int = 2000) -> Itera
                 report.rows_kept += len(clean)
                 lost = sorted(bad + dropped, key=lambda drop: drop["line"])
                 report.drops += [{"file": name, **drop} for drop in lost]
+                # No row may be lost.
+                assert report.rows_read == report.rows_kept + report.rows_dropped, name
                 # A row without a category has its file's, one without a number that of its text.
                 category, ids = path.stem.lower().removeprefix("dataset-"), clean["recipe_id"]
                 clean["category"] = clean["category"].replace("", category)

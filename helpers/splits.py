@@ -8,6 +8,7 @@ test.
 import hashlib
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterable
 from itertools import combinations
 from pathlib import Path
@@ -133,19 +134,24 @@ def shown_recipes(cfg: Settings, folder: Path) -> list[Recipe]:
 def content(chat: list[dict]) -> frozenset[str]:
     """The lines of an answer without their numbers: what it teaches, in whatever order."""
     lines = chat[-1]["content"].splitlines()
-    return frozenset(re.sub(r"^\d+\. ", "", line) for line in lines)
+    return frozenset(re.sub(r"^\d+a?\. ", "", line) for line in lines if line)
 
 
 def require_held_out(
     cfg: Settings, chats: Iterable[list[dict]], one: str = "train", other: str = "test"
 ) -> None:
     """Raise CourseError when a chat, of the split `one`, has the answer of a recipe in `other`."""
+    # A recipe may stand in several rows, piece by piece: what they teach together is its content.
+    held_out = defaultdict(frozenset)
+    for row in saved_rows(cfg, other):
+        held_out[row["recipe_id"], row["title"]] |= content(row["messages"])
+    known = []
     # By what they teach, so it does not matter where the rows come from or how they ask, nor under
-    # which id.
-    held_out = {content(row["messages"]): row["title"] for row in saved_rows(cfg, other)}
-    told = map(content, chats)
-    # A line alone ("Serve.") stands in many recipes; a title with its first step in one.
-    known = [held_out[lines] for lines in told if len(lines) > 1 and lines in held_out]
+    # which id. Changed steps of a recipe are a part of it.
+    for some in map(content, chats):
+        # A line alone ("Serve.") stands in many recipes; a title with its first step in one.
+        if len(some) > 1:
+            known += [title for (_, title), whole in held_out.items() if some <= whole]
     if known:
         n, first = len(known), known[0]
         raise CourseError(sentence("in_two_splits", one=one, other=other, n=n, first=first))

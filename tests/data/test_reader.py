@@ -297,11 +297,16 @@ def test_chunk_size_changes_nothing(tmp_path, rows):
     assert sorted(drops(report)) == sorted(drops(report_again)) and report.rows_read == 20
 
 
-def test_so_many_rows_are_held_at_a_time(tmp_path):
+@pytest.mark.parametrize("row", [OTHER, 'Rusak,"x\n', f"Ayam,{'x' * 1000},y\n"])
+def test_memory_holds_so_many_rows_or_little_more_than_so_many_characters(
+    tmp_path, monkeypatch, row
+):
+    monkeypatch.setattr(csv_reader, "CHUNK_CHARACTERS", 999)
     path = tmp_path / "a.csv"
-    path.write_text(HEADER + OTHER + 'Rusak,"x\n' + OTHER, encoding="utf-8")
+    path.write_text(HEADER + row * 3, encoding="utf-8")
     parts = csv_reader.raw_chunks(path, csv_reader.look_at(path), 2)
-    assert [len(table) + len(bad) for table, bad in parts] == [2, 1]
+    sizes = [len(table) + len(bad) for table, bad in parts]
+    assert sizes == ([1, 1, 1] if len(row) > 100 else [2, 1])
 
 
 @settings(

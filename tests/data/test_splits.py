@@ -199,3 +199,10 @@ def test_a_test_recipe_among_the_rows_to_train_on_is_refused(tmp_path):
     splits.require_held_out(cfg, map(chat, (1, 2, 3)))
     with pytest.raises(CourseError, match="1 rows of train .* in test.*Resep 5"):
         splits.require_held_out(cfg, map(chat, (1, 5, 3)))
+
+
+def test_changed_steps_of_a_test_recipe_are_a_part_of_it(tmp_path):
+    cfg = SimpleNamespace(artifacts=tmp_path, key="test")
+    saved_split(cfg, test=[4])
+    with pytest.raises(CourseError, match="Resep 4"):
+        splits.require_held_out(cfg, [[answer("Resep 4\n2a. - a4")]])

@@ -11,6 +11,7 @@ import pynvml
 import pytest
 
 from helpers import memory, settings
+from helpers.files import CourseError
 from helpers.memory import MemoryMonitor
 
 MB = 10**6
@@ -114,9 +115,12 @@ def test_every_card_is_asked_and_without_a_driver_the_ram(monkeypatch):
 
         monkeypatch.setattr(pynvml, "nvmlInit", fail)
 
-    for kind in (pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_DRIVER_NOT_LOADED):
+    for kind in (pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_NOT_SUPPORTED):
         fails(kind)
         assert memory.devices().keys() == {"RAM"}
+    fails(pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
+    with pytest.raises(CourseError, match="Driver Not Loaded"):
+        memory.devices()
     monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
     monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lambda: 2)
     monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", lambda number: number)
