@@ -4,8 +4,6 @@ Heavy modules are imported inside the commands, so that --help is quick. Exit co
 thing checked is bad, 2 wrong use, 130 interrupted. `python -m pipeline` runs the course itself.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 import time
@@ -234,15 +232,17 @@ def write_model(
     out: Path | None = None,
     as_json: Json = False,
 ) -> None:
-    """Merge the adapter that lesson 03 trained; write GGUF files and an Ollama Modelfile.
+    """Merge the adapter that lesson 03 trained; write GGUF files, a Modelfile and a model card.
 
     --base: merge into the weights as trained on, or "full". --out: a folder, instead of artifacts/.
     """
-    from .export import export
+    from . import export
 
     # The settings name the adapter: they must be those that lesson 03 ran with.
     cfg = settings.load(profile, language, task, seed)
-    tell(export(cfg, base=base, out=out), as_json)
+    report = export.export(cfg, base=base, out=out)
+    report["nats_a_token"] = export.add_card(cfg, Path(report["folder"]))
+    tell(report, as_json)
 
 
 @app.command()

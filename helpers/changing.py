@@ -8,15 +8,13 @@ Cooking times are not bent: what has to cook for longer than the recipe still do
 (`minutes` in kitchen.toml).
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, lru_cache
-from itertools import combinations
+from itertools import combinations, product
 from string import capwords
 
 import numpy as np
@@ -35,49 +33,47 @@ class Task:
     start: Recipe
     changes: tuple[tuple[str, str], ...] = ()
     left_out: tuple[str, ...] = ()  # names of the recipe that it can do without
-    unmet: tuple[str, ...] = ()  # asked for, and it cannot be put into this recipe
 
 
 class Names:
     """Names of ingredients in the texts of one language."""
 
-    def role(self, name: str) -> str:
-        """What an ingredient does in a dish: the first line of the table that holds its words."""
+    def first(self, name: str, lines: Iterable[str]) -> str:
+        """The first line that holds a word of a name; "" where none does."""
         said = {*words(name, self.language)}
-        for role, line in self.table["roles"].items():
-            if said & {*line.split()}:
-                return role
-        return ""
+        return next((line for line in lines if said & {*line.split()}), "")
+
+    def role(self, name: str) -> str:
+        """What an ingredient does in a dish, by the first line that holds a word of it."""
+        return self.roles.get(self.first(name, self.roles), "")
 
     def among(self, name: str, others: Iterable[str]) -> bool:
         """Whether one of the others is the same, or the same more exactly: "kuning telur asin"."""
         return any(self.meets(name, other) for other in others)
 
+    def lacking(self, some: Iterable[str], others: Iterable[str]) -> list[str]:
+        """Those of some names that are not among the others."""
+        return [name for name in some if not self.among(name, others)]
+
     def meets(self, name: str, other: str) -> bool:
         """`among` for one other name."""
         short, long = sorted((words(one, self.language) for one in (name, other)), key=len)
         more = {*long} - {*short}
-        # "cabai rawit merah" is not what a recipe calls "cabai merah": hot, not red. And salted
-        # eggs are no eggs.
-        if more & {"asin", "salted"} or len(short) > 1 and more & {"rawit", "bird"}:
+        # "cabai rawit merah" is not what a recipe calls "cabai merah": hot, not red.
+        if len(short) > 1 and more & {"rawit", "bird"}:
             return False
-        part = {*short} <= {*long} and len({*short}) > 1
         head = long[:1] if WORDS[self.language]["head"] == "first" else long[-1:]
         kind = short == head and short in self.alone  # "ikan nila" is an "ikan"
         if name in ("ikan", "fish"):  # and so is a carp
-            kind = kind or self.family(name) == self.family(other) >= 0
-        return part or kind or same(name, other, self.language)
+            kind = kind or self.family(name) == self.family(other) != ""
+        return kind or same(name, other, self.language)
 
-    def family(self, name: str) -> int:
-        """The line of the table of families that a name belongs to; -1: to none."""
-        said = {*words(name, self.language)}
+    def family(self, name: str) -> str:
+        """The line of the table of families that a name belongs to; "": to none."""
         # Prawn paste is no prawn, and a cassava leaf no cassava.
         if self.role(name) in ("paste", "base", "leaf"):
-            return -1
-        for number, line in enumerate(TABLE["families"][self.language]):
-            if said & {*line.split()}:
-                return number
-        return -1
+            return ""
+        return self.first(name, TABLE["families"][self.language])
 
     @staticmethod
     @cache
@@ -109,7 +105,7 @@ def cooking(steps: Sequence[str], at: int = 0) -> float:
     """Minutes that are cooked from a step on; endless where no step tells a time."""
     found = TIME.findall(" ".join(steps[at:]).lower())
     minutes = sum(int(number) * (60 if unit[0] in "jh" else 1) for number, unit in found)
-    return minutes if found else math.inf
+    return minutes or math.inf
 
 
 class Texts(Names):
@@ -119,10 +115,14 @@ class Texts(Names):
         """Whether a step grinds or beats, by the verb with which it begins."""
         return step.partition(" ")[0].lower() in TABLE["ground"][self.language].split()
 
+    def mentions(self, recipe: Recipe, step: str) -> set[str]:
+        """How a step calls the ingredients of its recipe."""
+        return {self.mention(step, item_name(item)) for item in recipe.ingredients} - {""}
+
     def row(self, recipe: Recipe, step: str, called: str) -> tuple[re.Match, list[str]]:
         """Where a step has a name in a row of names, and that row: "ayam, serai, dan bumbu"."""
-        mentions = {self.mention(step, item_name(item)) for item in recipe.ingredients} - {""}
-        one = "|".join(map(re.escape, sorted(mentions, key=len, reverse=True)))
+        mentions = sorted(self.mentions(recipe, step), key=len, reverse=True)
+        one = "|".join(map(re.escape, mentions))
         name = rf"(?<![\w-])(?:{one})(?![\w-])"
         link = f",? (?:{self.table['text']['links']}) "
         # The last of a row may be what no list names: "bumbu".
@@ -135,16 +135,8 @@ class Texts(Names):
     def joined(self, step: str, row: re.Match, said: Sequence[str]) -> str:
         """The step with other names in a row: "a dan b", "a, b, dan c"."""
         link = self.table["text"]["last" if len(said) > 2 else "link"]
-        new = link.join(filter(None, (", ".join(said[:-1]), said[-1])))
-        step = step[: row.start()] + new + step[row.end() :]
-        return step[:1].upper() + step[1:]
-
-    def beside(self, recipe: Recipe, step: str, mate: str, new: str) -> str:
-        """The step with `new` in the row in which `mate` stands: "a dan b" -> "a, c, dan b"."""
-        called = self.mention(step, mate)
-        row, said = self.row(recipe, step, called)
-        said.insert(said.index(called) + 1, new)
-        return self.joined(step, row, said)
+        new = link.join(", ".join(said).rsplit(", ", 1))
+        return step[: row.start()] + new + step[row.end() :]
 
     def added(self, recipe: Recipe, new: str) -> Recipe:
         """The recipe with one more ingredient, where the library has it; the same without a place.
@@ -152,14 +144,15 @@ class Texts(Names):
         It joins a row of names, beside one of its role if there is any.
         """
         role = self.role(new)
-        mates = [item_name(item) for item in recipe.ingredients]
-        mates.sort(key=lambda name: self.role(name) != role)
-        for at in self.places_of(new, recipe.steps):
-            step = recipe.steps[at]
-            mate = next((one for one in mates if self.mention(step, one)), "")
-            if mate:
-                steps = list(recipe.steps)
-                steps[at] = self.beside(recipe, step, mate, new)
+        listed = map(item_name, recipe.ingredients)
+        mates = sorted(listed, key=lambda name: self.role(name) != role)
+        for at, mate in product(self.places_of(new, recipe.steps), mates):
+            steps = list(recipe.steps)
+            called = self.mention(steps[at], mate)
+            if called:
+                row, said = self.row(recipe, steps[at], called)
+                said.insert(said.index(called) + 1, new)  # "a dan b" -> "a, c, dan b"
+                steps[at] = self.joined(steps[at], row, said)
                 ingredients = (*recipe.ingredients, self.line(new))
                 return replace(recipe, ingredients=ingredients, steps=tuple(steps))
         return recipe
@@ -175,7 +168,7 @@ class Texts(Names):
         """A text with one name for another; by its head alone where the old one stands so."""
         called = self.mention(text, old)
         head = head_of(words(new, self.language), self.language)
-        if len(called.split()) < len(old.split()) and head not in WORDS[self.language]["classes"]:
+        if called.lower() != old and head not in WORDS[self.language]["classes"]:
             new = head
         new = capwords(new) if called.istitle() else new
         return self.said(called).sub(new, text) if called else text
@@ -202,7 +195,7 @@ class Texts(Names):
         if not called:
             return step
         row, said = self.row(recipe, step, called)
-        others = {self.mention(step, item_name(item)) for item in recipe.ingredients} - {called, ""}
+        others = self.mentions(recipe, step) - {called}
         if not others and len(step.split()) <= 5:
             return ""  # "Taburi bawang goreng.": a short step with nothing else
         left = [one for one in said if one != called]
@@ -219,18 +212,19 @@ class Changer(Texts):
     def __init__(self, library: Sequence[Recipe], language: str):
         self.language = language
         self.table = TABLE[language]
+        self.roles = {line: role for role, line in self.table["roles"].items()}
         # A class or a part of something ("daun", "potong") is no ingredient, unless said alone.
         # "giling" of "daging sapi giling" is no name: "Giling cabai".
         self.vague = {*WORDS[language]["classes"], *WORDS[language]["parts"]}
         self.vague |= {*self.table["text"]["done"], *self.table["weak"].split()}
         self.alone = {words(said, language) for said in self.table["alone"]}
         # Asked for each recipe again.
-        self.role = lru_cache(2**14)(self.role)
-        self.parts = lru_cache(2**14)(self.parts)
+        self.role = cache(self.role)
+        self.parts = cache(self.parts)
+        self.line = cache(self.line)
         self.meets = lru_cache(2**18)(self.meets)
         self.library = library
         self.lines = Counter(item for recipe in library for item in recipe.ingredients)
-        self.line = lru_cache(2**10)(self.line)
 
     @cached_property
     def places(self):
@@ -251,26 +245,26 @@ class Changer(Texts):
                 if sum(used) == 1:
                     rows += self.features(name, recipe.steps)
                     right += used
-        hasher = FeatureHasher(input_type="string")
         model = SGDClassifier(loss="log_loss", random_state=0)
-        return make_pipeline(hasher, model).fit(rows, right)
+        return make_pipeline(FeatureHasher(input_type="string"), model).fit(rows, right)
 
     def features(self, name: str, steps: Sequence[str]) -> list[list[str]]:
-        """The words and the place of each step, together with the name and with its role."""
+        """The words of each step, together with the name and with its role."""
         # Not the name's own words: they would tell the answer.
         own = {*words(name, self.language)}
-        told = ({*words(step, self.language), str(at)} - own for at, step in enumerate(steps))
+        told = ({*words(step, self.language)} - own for step in steps)
         whose = (name, self.role(name))
         return [[f"{who} {word}" for who in whose for word in said] for said in told]
 
     def by_rule(self, task: Task) -> Recipe | None:
-        """The task as a recipe; None where that goes wrong."""
+        """The task as a recipe; None where no step uses what is new."""
         recipe = task.start
         for name in task.left_out:
             recipe = self.without(recipe, name) or recipe
         for old, new in task.changes:
             recipe = self.swapped(recipe, old, new) if old else self.added(recipe, new)
-        return None if task.changes and not self.sound(task, recipe) else recipe
+        steps = " ".join(recipe.steps)
+        return recipe if all(self.mention(steps, new) for _, new in task.changes) else None
 
     def places_of(self, new: str, steps: Sequence[str]) -> list[int]:
         """The steps into which an ingredient may go, the likeliest first.
@@ -290,13 +284,3 @@ class Changer(Texts):
         alike = [item for item in self.lines if self.meets(name, item_name(item))]
         best = max(alike, key=lambda i: (item_name(i) == name, self.lines[i]), default=name)
         return best.replace(item_name(best), name, 1)
-
-    def sound(self, task: Task, made: Recipe) -> bool:
-        """Whether a change went well: its steps use what is new, and nothing else got lost."""
-        steps = " ".join(step for step in made.steps if step not in task.start.steps)
-        used = all(self.mention(steps, new) for _, new in task.changes)
-        before, after = (" ".join(one.steps) for one in (task.start, made))
-        # By a part of its name it is lost, too: "gula jahe" of "gula merah".
-        kept = map(item_name, {*task.start.ingredients} & {*made.ingredients})
-        lost = any(len(self.mention(after, n)) < len(self.mention(before, n)) for n in kept)
-        return used and not lost

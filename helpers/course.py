@@ -4,8 +4,6 @@
 Run All; what became of each exercise stands in `status`.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 import os

@@ -8,12 +8,9 @@
 found in the other language.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from .changing import Task
 from .files import read_toml
 from .kitchen import Kitchen, Served, scaled
 from .prompts import answer
@@ -21,7 +18,6 @@ from .reading import Asked
 from .recipes import Recipe
 
 WORDED = read_toml("door.toml")
-PEOPLE = 4  # that a recipe of the collection is for
 READ = ("kind", "wanted", "without", "only", "dish", "unknown")  # of an `Asked`, in `as_dict`
 
 
@@ -31,7 +27,7 @@ class Found:
 
     asked: Asked
     served: Served | None = None
-    offers: tuple[Served, ...] = ()
+    offers: Sequence[Served] = ()
     before: str = ""
     after: str = ""
     language: str = "id"  # of the recipe
@@ -48,15 +44,14 @@ class Found:
 
     def as_dict(self) -> dict:
         """The object that `find --json` prints; `title` is empty where it asks back."""
-        nothing = Recipe("", (), ())
-        served = self.served or Served(nothing, Task(nothing))
+        recipe = self.recipe or Recipe("", (), ())
         return {name: getattr(self.asked, name) for name in READ} | {
             "servings": self.asked.servings or None,
-            "title": served.recipe.title,
-            "ingredients": served.recipe.ingredients,
-            "steps": served.recipe.steps,
-            "missing": served.missing,
-            "changed": served.task.changes,
+            "title": recipe.title,
+            "ingredients": recipe.ingredients,
+            "steps": recipe.steps,
+            "missing": self.served.missing if self.served else (),
+            "changed": self.served.task.changes if self.served else (),
             "offers": [offer.recipe.title for offer in self.offers],
             "answer": self.answer,
         }
@@ -107,7 +102,7 @@ class Door:
             "unknown": asked.unknown[:5],
             "start" if changed else "whole": [task.start.title],
             "changed": changed,
-            "unmet": task.unmet,
+            "unmet": served.unmet,
             "servings": asked.servings and [str(asked.servings)],
             "banned": asked.without,
         }
@@ -148,10 +143,10 @@ class Door:
         changer, without = self.kitchen.changer, (*before.without, *now.without)
         # "with fish instead": it takes the place of the meat, in the dish's name as well.
         roles = {changer.role(name) for name in now.wanted if "instead" in now.marks}
-        gone = [name for name in before.wanted if changer.role(name) in roles - {""}]
-        kept = (name for name in before.wanted if name not in gone)
+        kept = [name for name in before.wanted if changer.role(name) not in roles]
+        gone = (*without, *{*before.wanted}.difference(kept))
         bars = self.kitchen.bans.broken
-        dish = (word for word in before.dish.split() if not bars((*without, *gone), word))
+        dish = (word for word in before.dish.split() if not bars(gone, word))
         return replace(
             before,
             wanted=tuple(dict.fromkeys((*kept, *now.wanted))),
@@ -169,20 +164,19 @@ class Door:
         if asked.kind == "other":
             told = {"unheard": asked.unheard, "unknown": asked.unknown[:5], "ask": [""]}
             return Found(asked, before=self.say(told))
-        ranked = kitchen.ranked(asked)
-        served = next((one for one in ranked if one.task.start.title not in self.seen), None)
+        ranked = (one for one in kitchen.ranked(asked) if one.task.start.title not in self.seen)
+        served = next(ranked, None)
         if served is None:
             key = "no_more" if self.seen else "none"
             return Found(asked, before=self.say({key: asked.without or [""]}))
         if asked.servings:
-            # By arithmetic: the lists' numbers, no times.
-            factor = asked.servings / PEOPLE
+            # By arithmetic: the lists' numbers, no times. A recipe of the collection is for four.
+            factor = asked.servings / 4
             listed = tuple(scaled(item, factor) for item in served.recipe.ingredients)
             served = replace(served, recipe=replace(served.recipe, ingredients=listed))
-        offers = kitchen.offers(asked) if asked.only else ()
-        offers = tuple(one for one in offers if one.task.start != served.task.start)
-        # What else there is, by how much would have to be bought.
+        # What else there is, and what would have to be bought.
+        others = ranked if asked.only else ()
+        offers = [one for one in others if len(one.missing) <= 2][:2]
         told = [f"{one.recipe.title} (+ {self.names(one.missing) or '–'})" for one in offers]
-        before = self.lines(asked, served)
         after = self.say({"offers": told})
-        return Found(asked, served, offers, before, after, kitchen.language)
+        return Found(asked, served, offers, self.lines(asked, served), after, kitchen.language)

@@ -4,8 +4,6 @@ value, low, high = evaluation.share(hits)  # of yes and no: Wilson's interval
 difference, low, high, p = evaluation.paired(ours, theirs)
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import sacrebleu

@@ -11,9 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import pandas as pd
 import torch
 from peft import PeftModel
-from transformers import AutoConfig, PreTrainedConfig
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
 from . import models
 from .files import (
@@ -28,9 +29,11 @@ from .files import (
 from .gguf_file import available, check_gguf, write_gguf
 from .prompts import SYSTEM, prompt_text, system_key
 from .settings import Settings, choice
+from .splits import saved_rows
 
 MARK = "export.json"  # a folder that holds it was written here, and may be replaced
 LARGE = 10**9  # weights from which on a model is not merged in fp32
+SCORED = 16  # validation rows whose loss the card tells
 # Ways to begin an adapter that leave the base as it is. PiSSA, OLoRA and their like take something
 # out of it, which PEFT repeats when it loads the adapter.
 PLAIN = (True, False, "gaussian", "eva")
@@ -180,3 +183,35 @@ def export(cfg, quants=None, base: str = "trained", out: Path | None = None) -> 
     write_folder(folder, fill)
     files = filter(Path.is_file, sorted(folder.rglob("*")))
     return {"folder": str(folder), "bytes": {file.name: file.stat().st_size for file in files}}
+
+
+def add_card(cfg: Settings, folder: Path) -> dict[str, float]:
+    """Write the model card of an export: the adapter's, and the size and loss of each form.
+
+    The loss is that of the first validation rows of lesson 02, in nats a token. Each form is read
+    back from its file and computed in fp32: what was written is what is measured. Returns form ->
+    loss; where lesson 02 has not run, the card tells the sizes alone.
+    """
+    from .evaluation import row_nats  # with it come libraries that a chat need not wait for
+    from .training import ChatDataset
+
+    tokenizer = models.load_tokenizer(cfg)
+    chats = [row["messages"] for row in saved_rows(cfg, "validation")[:SCORED]]
+    rows = ChatDataset(chats, tokenizer, cfg.max_length)
+    cfg = replace(cfg, compute_dtype="float32")
+    sizes = {}
+    losses = {}
+    for form in [folder / "merged", *sorted(folder.glob("*.gguf"))]:
+        files = [form] if form.is_file() else form.glob("*.safetensors")
+        sizes[form.name] = sum(file.stat().st_size for file in files) / 1e6
+        if len(rows):
+            where = {"pretrained_model_name_or_path": form}
+            if form.is_file():
+                where = {"pretrained_model_name_or_path": folder, "gguf_file": form.name}
+            model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+            nats, labels = row_nats(model.eval(), rows, tokenizer, cfg)
+            losses[form.name] = sum(nats) / sum(labels)
+    table = pd.DataFrame({"MB": sizes, "nats a token": losses}).round(3).to_markdown()
+    card = (models.require_adapter(cfg) / "README.md").read_text(encoding="utf-8")
+    write_text(folder / "README.md", f"{card}\n## Forms\n\n{table}\n")
+    return losses

@@ -3,8 +3,6 @@
 Messages say what, where, what was expected and what to do.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

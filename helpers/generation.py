@@ -1,7 +1,5 @@
 """Text from a model: batched answers for evaluation, and a stream for chat that can be stopped."""
 
-from __future__ import annotations
-
 import threading
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor

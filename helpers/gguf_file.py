@@ -8,8 +8,6 @@ rounded by llama.cpp itself, out of the package xllamacpp.
 Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
-from __future__ import annotations
-
 import ctypes
 import functools
 import json

@@ -4,8 +4,6 @@ found = jsonl.validate("test.jsonl", train="train.jsonl")  # a table, empty wher
 rows = jsonl.load_task("bank", "id")                       # of lessons 08 and 09, by split
 """
 
-from __future__ import annotations
-
 import json
 import re
 from collections import namedtuple

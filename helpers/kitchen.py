@@ -8,8 +8,6 @@ No model is asked. Bans are a hard filter: on the recipes, and on every one that
 such a rule beats a small model at this is told in lesson 05.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +17,7 @@ from functools import cached_property, lru_cache
 from .changing import Changer, Task, cooking
 from .pairs import Pair, glossary
 from .reading import TABLE, Asked, Lexicon, Reader
-from .recipes import Recipe, item_name, names, recipe_of, words
+from .recipes import Recipe, names, recipe_of, words
 from .settings import LANGUAGES, OWN, Settings
 from .splits import saved_rows, shown_recipes
 
@@ -39,10 +37,11 @@ class Served:
     recipe: Recipe
     task: Task
     missing: tuple[str, ...] = ()  # names that were not at hand
+    unmet: tuple[str, ...] = ()  # asked for, and it cannot be put into this recipe
 
 
 class Shelf:
-    """Recipes of one language that may be shown, and what messages ask of them."""
+    """Recipes of one language that may be shown, and which are nearest to what is asked for."""
 
     def __init__(self, library: Sequence[Recipe], language: str, twins: Sequence[Recipe] = ()):
         self.library = library
@@ -74,8 +73,7 @@ class Shelf:
     def ours(self) -> dict[str, str]:
         """What the twins' lists call an ingredient -> what the library calls it most often."""
         mine = {recipe.recipe_id: recipe for recipe in self.library}
-        both = (Pair(one, mine[one.recipe_id]) for one in self.twins if one.recipe_id in mine)
-        return glossary(both)
+        return glossary(Pair(one, mine.get(one.recipe_id, one)) for one in self.twins)
 
     def read(self, message: str) -> Asked:
         """What a message asks for, in whichever language it is written."""
@@ -86,17 +84,12 @@ class Shelf:
         ours = self.ours
         return replace(
             asked,
-            wanted=tuple(ours[name] for name in asked.wanted if name in ours),
+            wanted=tuple(ours.get(name, name) for name in asked.wanted),
             # A kind of the table ("beef") is more than one name, and the same in both languages.
             without=tuple(
                 ban if ban in TABLE["bans"] else ours.get(ban, ban) for ban in asked.without
             ),
-            unknown=(*asked.unknown, *(name for name in asked.wanted if name not in ours)),
         )
-
-
-class Search(Shelf):
-    """Which recipes of a shelf are nearest to what is asked for, and keep to its bans."""
 
     def allowed(self, asked: Asked) -> list[Recipe]:
         """The recipes that break none of the bans, as they are or, of a dish, with less in them."""
@@ -113,9 +106,9 @@ class Search(Shelf):
 
     def cleared(self, asked: Asked, recipe: Recipe) -> tuple[str, ...]:
         """What has to be left out of a recipe so that it breaks no ban; none where that fails."""
-        listed = dict.fromkeys(map(item_name, recipe.ingredients))
+        listed = self.listed[id(recipe)]
         gone = tuple(name for name in listed if self.bans.broken(asked.without, name))
-        rest = self.changer.by_rule(Task(recipe, left_out=gone[:MOST]))
+        rest = self.changer.by_rule(Task(recipe, left_out=gone))
         return () if self.bans.broken(asked.without, rest.text) else gone
 
     def named(self, asked: Asked, recipe: Recipe) -> float:
@@ -129,30 +122,29 @@ class Search(Shelf):
             said = {word for name in asked.wanted for word in words(name, self.language)}
         title = self.lexicon.titles[recipe.recipe_id]
         rare = self.lexicon.rare
-        weight = {w: rare[w] for w in said if w in rare}
-        found = sum(weight.get(word, 0.0) for word in title)
+        known = said & rare.keys()
+        found = sum(map(rare.get, known & title))
         if not found:
             return 0.0
         # Said in one piece it is the dish itself, and no other with the same words.
         whole = f" {asked.dish} " in f" {' '.join(words(recipe.title, self.language))} "
-        return found / sum(weight.values()) + 0.1 * whole - 0.01 * len(title - said)
-
-    def foreign(self, asked: Asked, listed: Sequence[str]) -> list[str]:
-        """What is listed and was not asked for."""
-        return [name for name in listed if not self.changer.among(name, asked.wanted)]
+        share = found / sum(map(rare.get, known))
+        return share + 0.1 * whole - 0.01 * len(title - said)
 
     def score(self, asked: Asked, recipe: Recipe) -> float:
         """How near a recipe is: what it has of what was asked for, less what nobody asked for."""
         listed = self.listed[id(recipe)]
         have = [name for name in asked.wanted if self.changer.among(name, listed)]
-        foreign = self.foreign(asked, listed)
+        foreign = self.changer.lacking(listed, asked.wanted)
 
         def mains(some: Iterable[str]) -> int:
             return sum(self.changer.role(name) == "protein" for name in some)
 
-        # The meat or the fish makes the dish: it counts three times, and a foreign one against it.
-        total = len(have) + 2 * mains(have) - 0.4 * len(foreign) - mains(foreign)
-        return total + (30 if asked.dish else 4) * self.named(asked, recipe)
+        # The meat or the fish makes the dish, and a foreign one counts against it. A beef rendang
+        # of tempeh is none.
+        each, main, name = (0.15, 6, 12) if asked.dish else (0.4, 2, 4)
+        total = len(have) + main * mains(have) + name * self.named(asked, recipe)
+        return total - each * len(foreign) - mains(foreign)
 
     def nearest(self, asked: Asked, count: int) -> list[Recipe]:
         """The `count` nearest of the recipes that are allowed; of equals the first."""
@@ -164,13 +156,12 @@ class Search(Shelf):
         if query.strip():  # most requests name something, and need no likeness
             index, texts = self.alike
             like = (texts @ index.transform([query]).T).toarray()[:, 0]
-            like *= 2 if asked.dish and not far else 10
-            near = dict(zip(map(id, self.library), like))
+            near = dict(zip(map(id, self.library), 10 * like))
         recipes = sorted(recipes, key=lambda r: -self.score(asked, r) - near.get(id(r), 0))
         return recipes[:count]
 
 
-class Kitchen(Search):
+class Kitchen(Shelf):
     """What is served: a recipe of the shelf, changed by rule where that helps."""
 
     def served(self, asked: Asked, start: Recipe) -> Served:
@@ -181,35 +172,27 @@ class Kitchen(Search):
         """
         changer = self.changer
         listed = self.listed[id(start)]
-        title = self.lexicon.titles[start.recipe_id]
-        absent = [
-            name
-            for name in asked.wanted
-            if not changer.among(name, listed)
-            and not {*words(name, self.language)} <= title  # a bakso lists no bakso
-        ]
-        absent.sort(key=lambda name: changer.role(name) != "protein")
-        spare = self.foreign(asked, listed)
+        known = (*listed, start.title)  # a bakso lists no bakso
+        absent = changer.lacking(asked.wanted, known)
+        spare = changer.lacking(listed, asked.wanted)
         changes = []
-        unmet = []
         for name in absent:
             old = self.place_of(start, name, spare)
-            if old is None or len(changes) >= MOST:
-                unmet.append(name)
-            else:
-                if old:
-                    spare.remove(old)
+            if old is not None and len(changes) < MOST:
+                spare = [one for one in spare if one != old]
                 changes.append((old, name))
         left_out = self.cleared(asked, start) if asked.dish else ()
         if asked.hand and asked.kind == "have":
             left_out = self.spared(start, spare, 0 if asked.only else 1)
-        task = Task(start, tuple(changes), left_out, tuple(unmet))
+        task = Task(start, tuple(changes), left_out)
         recipe = changer.by_rule(task)
         if recipe is None:  # a change that goes wrong is not made
             recipe = start
-            task = Task(start, unmet=tuple(absent))
-        missing = self.foreign(asked, names(recipe.ingredients, self.language))
-        return Served(recipe, task, tuple(missing))
+            task = Task(start)
+        missing = changer.lacking(names(recipe.ingredients, self.language), asked.wanted)
+        used = {new for _, new in task.changes}
+        unmet = tuple(name for name in absent if name not in used)
+        return Served(recipe, task, tuple(missing), unmet)
 
     def place_of(self, start: Recipe, name: str, spare: Sequence[str]) -> str | None:
         """What an ingredient may take the place of in a recipe; "" it may be added; None neither.
@@ -221,9 +204,9 @@ class Kitchen(Search):
         family = changer.family(name)
         quick = cooking(start.steps) >= changer.minutes(name)
         for old in spare:
-            if quick and changer.family(old) == family >= 0:
+            if quick and family and family == changer.family(old):
                 return old
-        return "" if role in SEASONING or role == "vegetable" and family >= 0 else None
+        return "" if role in SEASONING or role == "vegetable" and family else None
 
     def spared(self, start: Recipe, spare: Sequence[str], enough: int) -> tuple[str, ...]:
         """What a recipe can do without, until no more than `enough` is left to be bought."""
@@ -235,16 +218,17 @@ class Kitchen(Search):
             if less:
                 rest = less
                 found.append(name)
-        return tuple(found[: min(SPARED, len(spare) - enough)])
+        most = min(SPARED, len(spare) - enough)
+        return tuple(found[:most])
 
     def cost(self, asked: Asked, served: Served) -> float:
         """What speaks against a recipe for what is at hand: shopping, what is not used, changes."""
         task = served.task
-        changer = self.changer
-        lost = sum(3 if changer.role(name) in MAIN else 1 for name in task.unmet)
+        lost = sum(3.6 if self.changer.role(name) in MAIN else 1.2 for name in served.unmet)
         work = 1.6 * len(task.changes) + 0.8 * len(task.left_out)
         shop = 2.5 if asked.only else 2.0 if asked.hand else 0.7
-        return shop * len(served.missing) + 1.2 * lost + work - 4 * self.named(asked, task.start)
+        total = shop * len(served.missing) + lost + work
+        return total - 4 * self.named(asked, task.start)
 
     def ranked(self, asked: Asked) -> Iterator[Served]:
         """What may be served, the best first; nothing that breaks a ban, changed or not."""
@@ -254,14 +238,6 @@ class Kitchen(Search):
             costs = [(self.cost(asked, one) + 0.04 * n, n, one) for n, one in enumerate(served)]
             served = [one for *_, one in sorted(costs)]
         return (one for one in served if not self.bans.broken(asked.without, one.recipe.text))
-
-    def offers(self, asked: Asked) -> list[Served]:
-        """The best with nothing to buy, with one thing, and with two; fewer where there is none."""
-        best = {}
-        for served in self.ranked(asked):
-            if 2 * len(served.task.unmet) < len(asked.wanted):
-                best.setdefault(len(served.missing), served)
-        return [best[n] for n in range(3) if n in best]
 
 
 def open_kitchen(cfg: Settings, language: str = "") -> Kitchen:
@@ -273,7 +249,8 @@ def open_kitchen(cfg: Settings, language: str = "") -> Kitchen:
     # Of the course's own data every task knows both languages.
     top = OWN if cfg.own_data else cfg.data_dir
     folders = {one: top / one for one in LANGUAGES} if both else {cfg.data_language: cfg.data_dir}
-    language = language if language in folders else cfg.data_language
+    if language not in folders:
+        language = cfg.data_language
     rows = saved_rows(cfg, "library") if language == cfg.data_language else []
     library = [recipe_of(row) for row in rows] or shown_recipes(cfg, folders[language])
     twins = [shown_recipes(cfg, folders[one]) for one in folders if one != language]

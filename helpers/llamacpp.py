@@ -7,8 +7,6 @@ The package xllamacpp runs llama.cpp's own HTTP server inside this process, and 
 The chat's GGUF file is written at the first question, once for each adapter.
 """
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import os

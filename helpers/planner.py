@@ -13,8 +13,6 @@ Sources: NF4 and double quantisation: Dettmers et al. 2023 (QLoRA), section 3. A
 2022, section 4, recounted for a frozen base. Checkpointing: Chen et al. 2016.
 """
 
-from __future__ import annotations
-
 import functools
 import math
 from collections import namedtuple

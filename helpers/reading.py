@@ -10,8 +10,6 @@ name a dish of the library, a wish ("yang anget"), or nothing that anybody here 
 each language are in reading.toml; a misspelt one is taken for the nearest that is known.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from bisect import bisect
@@ -34,8 +32,6 @@ LONGEST = 1500  # characters: what comes after is not read
 
 FOR, AGAINST = "for", "against"
 SICK, UNHEARD = "sick", "unheard"  # against, for the sake of health; the same, of unknown words
-
-Clause = tuple[str, Sequence[str]]  # one of these sides, and words in one spelling
 
 
 @dataclass(frozen=True)
@@ -134,9 +130,8 @@ class Lexicon:
             part, _, word = name.partition(" ")
             if part in parts and (word,) in found:
                 found[word,] = name
-        found |= {words(name, language): name for name in ordered}
-        vague = {"", *WORDS[language]["classes"], *parts}
-        found = {some: name for some, name in found.items() if name not in vague}
+        vague = WORDS[language]["classes"]
+        found |= {words(name, language): name for name in ordered if name not in vague}
         people = {said: name for name, said in WORDS[language]["everyday"].items()}
         people |= table["alone"]
         return found | {words(said, language): name for said, name in people.items()}
@@ -159,8 +154,8 @@ class Lexicon:
         """The known word that a misspelt one means, or the word itself."""
         most = bisect([5, 8], len(word))  # a slip in a word of five letters, two in one of eight
         near = process.extract(word, self.spelt, scorer=OSA.distance, score_cutoff=most, limit=None)
-        # People seldom miss the first letter. Of equals a common word before a food.
-        close = [(far, one not in self.filler, one) for one, far, _ in near if one[0] == word[0]]
+        # People seldom miss the first letter.
+        close = [(far, one) for one, far, _ in near if one[0] == word[0]]
         return min(close, default=[word])[-1]
 
     def tokens(self, text: str) -> tuple[str, ...]:
@@ -175,7 +170,7 @@ class Lexicon:
         """Place of each word of a row that is of a food -> its name, the longest of `names`."""
         found = {}
         for at in range(len(said)):
-            for end in range(min(at + 4, len(said)), at, -1):
+            for end in range(at + 4, at, -1):
                 name = names.get(tuple(said[at:end]))
                 if name and at not in found:
                     found |= dict.fromkeys(range(at, end), name)
@@ -213,9 +208,9 @@ class Clauses:
             text = text.replace(word, near[0]) if near else text
         return text
 
-    def clauses(self, text: str) -> list[Clause]:
+    def clauses(self, text: str) -> list[tuple]:
         """The clauses of a text, in order."""
-        found: list[Clause] = []
+        found = []
         turn = rf"(?<![\w-])(?=(?:{self.table['turn']})(?!\w))"
         for sentence in re.split(r"[.!?;\n](?!\d)", text):
             begin, parts = len(found), re.split(rf",(?!\d)|[:()]| - |{turn}", sentence)
@@ -235,7 +230,7 @@ class Clauses:
         foods = self.lexicon.foods(said, self.lexicon.bannable)
         return all(at in foods or self.says("join", word) for at, word in enumerate(said))
 
-    def clause(self, part: str, before: list[Clause]) -> list[Clause]:
+    def clause(self, part: str, before: list[tuple]) -> list[tuple]:
         """One clause as one or two of them; the one before it may be turned against something."""
         tokens, banned = self.lexicon.tokens, self.lexicon.banned
         sick, after = self.says("sick", part), self.says("after", part)
@@ -280,7 +275,7 @@ class Reader(Clauses):
         first = text = any_of(self.table["no_food"]).sub(" ", self.mended(text))
         for pattern, new in self.table["rewrites"]:
             text = any_of(pattern).sub(new, text)
-        marks = frozenset(key for key in MARKS if self.says(key, f"{first} . {text}"))
+        marks = frozenset(key for key in MARKS if self.says(key, text))
         eat, text = self.people(text)
         clauses = self.clauses(text)
         without = self.bans_of(text, clauses, AGAINST, SICK)
@@ -304,7 +299,7 @@ class Reader(Clauses):
             for at, word in enumerate(said)
             if at not in foods and word in lexicon.rare and word not in lexicon.filler
         }
-        dish = self.dish(said, foods, free, "have" in marks)
+        dish = self.dish(said, foods, free)
         only = "only" in marks
         if only and "have" in marks and len(wanted) > 1:
             dish = ""  # what is at hand counts, whatever it sounds like
@@ -322,7 +317,7 @@ class Reader(Clauses):
             unheard=unheard,
         )
 
-    def bans_of(self, text: str, clauses: list[Clause], *sides: str) -> tuple[str, ...]:
+    def bans_of(self, text: str, clauses: list[tuple], *sides: str) -> tuple[str, ...]:
         """Names and kinds of the clauses that are of these sides, and ways of eating."""
         found = []
         for side, some in clauses:
@@ -343,14 +338,13 @@ class Reader(Clauses):
         found = (word for word in said if word not in self.lexicon.spelt and 1 < len(word) < 25)
         return tuple(dict.fromkeys(word for word in found if not told.fullmatch(word)))
 
-    def dish(self, said: list[str], foods: dict[int, str], free: set[int], have: bool) -> str:
+    def dish(self, said: list[str], foods: dict[int, str], free: set[int]) -> str:
         """A dish as it is said, in words that titles have: "soto ayam"; "" where none is named."""
-        lexicon = self.lexicon
-        # "ayam goreng": a word that only says how counts beside a food, where nobody tells what is
-        # at hand. So do two in a row: "sayur asem".
-        strong = {at for at in free if said[at] in lexicon.strong}
-        beside = {at for at in free if {at - 1, at + 1} & (foods.keys() | free)}
-        named = strong | (set() if have else beside)
+        # "ayam goreng": a word that only says how counts beside a food. So do two in a row:
+        # "sayur asem".
+        known = foods.keys() | free
+        strong = self.lexicon.strong
+        named = {at for at in free if said[at] in strong or {at - 1, at + 1} & known}
         if not named:
             return ""
         # The foods of the same clause belong to it: of "soto ayam" as of "kentang goreng". What
@@ -358,5 +352,5 @@ class Reader(Clauses):
         first = min(named)
         begin = max((at + 1 for at in range(first) if said[at] == "."), default=0)
         end = said.index(".", first)
-        parts = dict.fromkeys(said[at] for at in sorted(free | foods.keys()) if begin <= at < end)
-        return " ".join(word for word in parts if word in lexicon.rare)
+        parts = dict.fromkeys(said[at] for at in sorted(known) if begin <= at < end)
+        return " ".join(parts)

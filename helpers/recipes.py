@@ -239,9 +239,3 @@ def names(items: Iterable[str], language: str) -> list[str]:
     # A dict keeps the order and drops what comes again; `item_name` may leave nothing.
     found = dict.fromkeys(map(item_name, items))
     return [name for name in found if name and not stocked(name, language)]
-
-
-def everyday(name: str, language: str) -> str:
-    """The name as many people say it: "cabai rawit" -> "cabe rawit"; unchanged where no other."""
-    table = WORDS[language]["everyday"]
-    return re.sub(rf"\b(?:{'|'.join(table)})\b", lambda found: table[found[0]], name)

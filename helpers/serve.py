@@ -6,8 +6,6 @@ Gradio's ChatInterface does the page, llama.cpp's own server the API. Importing 
 Gradio.
 """
 
-from __future__ import annotations
-
 import os
 import socket
 import threading

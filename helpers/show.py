@@ -1,7 +1,5 @@
 """What a notebook shows: two languages, numbers, tables, token colours, figures; text escaped."""
 
-from __future__ import annotations
-
 import html
 import re
 import string

@@ -10,8 +10,6 @@ weighs the words around it. It is no better than the patterns (reading.py), and 
 a food is banned where either of the two says so.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from itertools import groupby

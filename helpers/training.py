@@ -9,8 +9,6 @@ Lesson 03 writes the same calls in its cells; later lessons and benchmarks take 
         save(folder / "adapter", trainer, tokenizer, cfg, run(trainer, mark))
 """
 
-from __future__ import annotations
-
 import importlib.metadata
 import math
 import os

@@ -17,9 +17,10 @@ import psutil
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from helpers.cloud import EMBEDDED_MODEL
 from helpers.settings import ROOT, find_device, profile_for, profiles
 from helpers.show import tr
+
+from .cloud import EMBEDDED_MODEL
 
 DISK_GB = 3.0  # free space a run wants for artifacts and runs
 TEXTS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))

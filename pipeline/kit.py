@@ -5,9 +5,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from helpers.cloud import EMBEDDED_MODEL
 from helpers.files import CourseError, UsageError, write_folder, write_text
 from helpers.settings import ROOT
+
+from .cloud import EMBEDDED_MODEL
 
 SCRIPTS = Path(__file__).with_name("offline")
 LOCK = ROOT / "requirements.lock"

@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from helpers import cloud, course, settings
+from helpers import course, settings
 from helpers.files import UsageError, read_json
 from helpers.settings import Device
-from pipeline import doctor
+from pipeline import cloud, doctor
 
 TABLES = tomllib.loads(Path(__file__).with_name("cases.toml").read_text(encoding="utf-8"))
 

@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from helpers import __main__ as cli
 from helpers import export, models, prompts
-from helpers.files import CourseError, MissingStep, UsageError
+from helpers.files import CourseError, MissingStep, UsageError, write_text
+from helpers.splits import split_file
 
 
 def with_adapter(cfg, base="full"):
@@ -168,8 +169,10 @@ def test_the_modelfile_says_what_the_chat_template_says(template, tuned_cfg, mon
         export.modelfile(tuned_cfg, "merged")
 
 
-def test_the_command_writes_into_the_folder_it_is_given(tuned_cfg, monkeypatch, capsys, tmp_path):
-    monkeypatch.setenv("DAPUR_ARTIFACTS", str(tuned_cfg.artifacts_root))
+def test_the_command_writes_into_the_folder_it_is_given(copied, monkeypatch, capsys, tmp_path):
+    monkeypatch.setenv("DAPUR_ARTIFACTS", str(copied.artifacts_root))
+    row = {"messages": prompts.example("Rebus ayam.", "Boil the chicken.", "id-en")}
+    write_text(split_file(copied, "validation"), json.dumps(row) + "\n")
     command = ["export", "--profile", "sanity", "--out", str(tmp_path / "out"), "--json"]
     for _ in range(2):  # what it wrote itself may be written again
         with pytest.raises(SystemExit) as ended:
@@ -178,3 +181,8 @@ def test_the_command_writes_into_the_folder_it_is_given(tuned_cfg, monkeypatch, 
     told = json.loads(capsys.readouterr().out.split("\n}\n")[0] + "\n}")
     assert set(told["bytes"]) >= {"model.safetensors", "tokenizer.json", "Modelfile"}
     assert "FROM ./dapur-id-en-q8_0.gguf\n" in (tmp_path / "out" / "Modelfile").read_text()
+    # The card tells what each form loses.
+    losses = told["nats_a_token"]
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert losses["dapur-id-en-f16.gguf"] == pytest.approx(losses["merged"], rel=1e-3)
+    assert all(form in card for form in losses) and card.startswith("---\n")

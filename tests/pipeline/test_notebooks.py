@@ -325,10 +325,10 @@ def record(command, check):
     print(*command[:2])
     os.mkdir("dapur-llm")
 subprocess.run = record
-cloud = types.ModuleType("helpers.cloud")
+cloud = types.ModuleType("pipeline.cloud")
 cloud.prepare = lambda: print("prepared from", sys.path[0])
-sys.modules["helpers"] = types.ModuleType("helpers")
-sys.modules["helpers"].cloud = cloud
+sys.modules["pipeline"] = types.ModuleType("pipeline")
+sys.modules["pipeline"].cloud = cloud
 """
 
 

