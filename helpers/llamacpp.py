@@ -15,12 +15,11 @@ from functools import cached_property
 from pathlib import Path
 from urllib.request import ProxyHandler, Request, build_opener
 
-import psutil
-
 from . import export, models
 from .chat import Bot
 from .files import CourseError, UsageError, sentence, sha256, write_folder
 from .gguf_file import check_gguf
+from .memory import available_bytes
 from .settings import Settings
 
 CONTEXT = 2048  # tokens of prompt and answer together; a recipe with its request takes about 300
@@ -37,7 +36,7 @@ def start_engine(path: Path, key: str = "", host: str = "127.0.0.1", port: int =
 
     # The file is mapped: what does not fit the memory would be read again for every token.
     size = path.stat().st_size / 1e9
-    free = psutil.virtual_memory().available / 1e9
+    free = available_bytes() / 1e9
     if size > free:
         raise CourseError(sentence("large_gguf", name=path.name, size=size, free=free))
     params = xllamacpp.CommonParams()

@@ -10,11 +10,14 @@ import gc
 import platform
 import sys
 import threading
+from pathlib import Path
 
 import psutil
 import pynvml
 
 from .files import CourseError
+
+CGROUP = Path("/sys/fs/cgroup")  # where Linux tells a container its limits
 
 
 def cuda():
@@ -27,6 +30,16 @@ def used_bytes() -> int:
     """Memory now: what tensors hold on the GPU, or this process in RAM (its resident set)."""
     gpu = cuda()
     return gpu.memory_allocated() if gpu else psutil.Process().memory_info().rss
+
+
+def available_bytes() -> int:
+    """RAM that may still be taken: the machine's, or less where a container has a limit."""
+    free = psutil.virtual_memory().available
+    limit = CGROUP / "memory.max"
+    if limit.is_file() and limit.read_text().strip() != "max":
+        held = int((CGROUP / "memory.current").read_text())
+        free = min(free, int(limit.read_text()) - held)
+    return free
 
 
 def used_gb() -> float:

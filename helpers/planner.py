@@ -19,11 +19,9 @@ from collections import namedtuple
 from dataclasses import dataclass, replace
 from operator import itemgetter
 
-import psutil
-
 from . import settings
 from .files import UsageError, read_toml, sentence
-from .memory import cuda, used_bytes
+from .memory import available_bytes, cuda, used_bytes
 
 # Their blocks are alike but for biases (Qwen2) and a norm over queries and keys (Qwen3).
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
@@ -281,7 +279,7 @@ def check_fits(cfg: settings.Settings) -> None:
         need = plan(cfg).total_bytes
     except UsageError:  # the other lessons still run, and lesson 01 says so
         return
-    room = psutil.virtual_memory().available + used_bytes()
+    room = available_bytes() + used_bytes()
     if cfg.device.kind == "cuda":
         # To plan has loaded torch. The plan counts the context of this process too.
         gpu = cuda()

@@ -130,8 +130,8 @@ def run_service(
 ) -> None:
     """Serve until Ctrl-C. Prints the addresses; the API's key is the password, if there is one.
 
-    With `show` the page is opened in the browser. Raises OSError for a port that is taken, before
-    anything is loaded.
+    With `show` the page is opened in the browser. Raises OSError for a port that is taken, the
+    page's or the API's beside it, before anything is loaded.
     """
     # A password may hold colons: only the first one is cut.
     user, _, password = auth.partition(":")
@@ -144,10 +144,12 @@ def run_service(
     # Where to look, told before the model is loaded.
     page_at = f"http://{host}:{port}"
     print(f"Dapur LLM: {page_at} ({bot.engine}; {WORDED['wait'][bot.cfg.language]})", flush=True)
-    # llama.cpp brings its own server, with OpenAI's routes.
+    # llama.cpp brings its own server, with OpenAI's routes. Its port is tried before it is told.
     if bot.engine == "gguf":
-        bot.address = {"key": password, "host": host, "port": port + 1}
-        print(f"API: http://{host}:{port + 1}/v1", flush=True)
+        beside = port + 1 if port < 65535 else port - 1
+        socket.create_server((host, beside)).close()
+        bot.address = {"key": password, "host": host, "port": beside}
+        print(f"API: http://{host}:{beside}/v1", flush=True)
     # Other machines come in, and nothing asks them who they are.
     if not auth and not host.startswith(("127.", "localhost")):
         print(WORDED["open"][bot.cfg.language])

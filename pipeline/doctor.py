@@ -17,6 +17,7 @@ import psutil
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from helpers.memory import available_bytes
 from helpers.settings import ROOT, find_device, profile_for, profiles
 from helpers.show import tr
 
@@ -64,7 +65,7 @@ def room_to_write(folders: list[Path]) -> Iterator[dict]:
 def memory() -> Iterator[dict]:
     """Free memory for the profile that this machine gets."""
     ram, profile = psutil.virtual_memory(), profile_for(find_device(), profiles())
-    need, free = profiles()[profile]["min_ram_gb"], ram.available / 1e9
+    need, free = profiles()[profile]["min_ram_gb"], available_bytes() / 1e9
     if free < need:
         yield problem("memory", True, free=free, total=ram.total / 1e9, profile=profile, need=need)
 

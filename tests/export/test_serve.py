@@ -194,3 +194,12 @@ def test_what_it_cannot_listen_on_is_named_before_anything_is_loaded(bot, addres
     for auth in ("siti", "siti:"):
         with pytest.raises(UsageError, match="USER:PASSWORD"):
             serve.run_service(bot, port=0, auth=auth)
+
+
+def test_the_last_port_has_its_api_below_it(bot, monkeypatch):
+    """Nothing is announced that nobody can have: 65536 is no port."""
+    monkeypatch.setattr(serve, "create_app", lambda *given: 1 / 0)
+    monkeypatch.setattr(bot, "engine", "gguf")
+    with pytest.raises(ZeroDivisionError):
+        serve.run_service(bot, port=65535)
+    assert bot.address["port"] == 65534

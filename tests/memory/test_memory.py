@@ -127,3 +127,14 @@ def test_every_card_is_asked_and_without_a_driver_the_ram(monkeypatch):
     used = lambda card: types.SimpleNamespace(used=card * MB)  # noqa: E731
     monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", used)
     assert memory.devices() == {"GPU 0": 0, "GPU 1": MB}
+
+
+def test_a_container_has_what_its_limit_leaves(tmp_path, monkeypatch):
+    """As cgroup files say it: `max` where there is no limit."""
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    machine = memory.available_bytes()
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory.available_bytes() == pytest.approx(machine, rel=0.2)
+    (tmp_path / "memory.max").write_text("3000000\n")
+    (tmp_path / "memory.current").write_text("1000000\n")
+    assert memory.available_bytes() == 2_000_000

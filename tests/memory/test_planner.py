@@ -178,8 +178,7 @@ def test_on_a_processor_the_process_must_fit_what_is_free(cfg, monkeypatch, free
     # As on a processor with bf16 products: this one may have none, and would take twice as much.
     known |= {"base_model": "packaged", "profile": "cpu", "compute_dtype": "bfloat16"}
     made = dataclasses.replace(cfg, **known)
-    memory = SimpleNamespace(available=free_gb * 1e9 - 0.5e9)
-    monkeypatch.setattr(planner.psutil, "virtual_memory", lambda: memory)
+    monkeypatch.setattr(planner, "available_bytes", lambda: free_gb * 1e9 - 0.5e9)
     monkeypatch.setattr(planner, "used_bytes", lambda: 0.5e9)  # what the process holds counts
     words = "needs [23][.]. GiB by plan, .* has 1.9 free. Close other programs"
     with contextlib.nullcontext() if fits else pytest.raises(UsageError, match=words):
