@@ -272,7 +272,8 @@ class Reader(Clauses):
         lexicon, text = self.lexicon, plain(message)
         if self.says("nothing", text):
             return Asked()
-        first = text = any_of(self.table["no_food"]).sub(" ", self.mended(text))
+        text = any_of(self.table["no_food"]).sub(" ", self.mended(text))
+        tokens = lexicon.tokens(text)
         for pattern, new in self.table["rewrites"]:
             text = any_of(pattern).sub(new, text)
         marks = frozenset(key for key in MARKS if self.says(key, text))
@@ -283,7 +284,7 @@ class Reader(Clauses):
         # nobody here knows is never pinned on another food.
         unheard = tuple(word for side, some in clauses if side == UNHEARD for word in some)
         if not unheard:
-            learnt = self.sides.against(lexicon.tokens(first))
+            learnt = self.sides.against(tokens)
             without += tuple(ban for ban in learnt if ban not in without)
         # What it is for, each clause ended by a point.
         said = [word for side, some in clauses if side == FOR for word in [*some, "."]]
@@ -300,6 +301,13 @@ class Reader(Clauses):
             if at not in foods and word in lexicon.rare and word not in lexicon.filler
         }
         dish = self.dish(said, foods, free)
+        # What names no food may be about something else, though titles have its words ("hujan di
+        # Bandung?"), or about the recipe before it.
+        topic = "cook" if dish or wanted else self.sides.topic(tokens)
+        wish = self.wish(said, () if dish or wanted else free) if topic == "cook" else ""
+        marks |= {topic} & {"another"}
+        if topic == "mild":
+            without += ("chilli",)
         only = "only" in marks
         if only and "have" in marks and len(wanted) > 1:
             dish = ""  # what is at hand counts, whatever it sounds like
@@ -310,7 +318,7 @@ class Reader(Clauses):
             hand=only or "have" in marks or not dish and len(wanted) > 2,
             dish=dish,
             servings=eat,
-            wish=self.wish(said, () if dish or wanted else free),
+            wish=wish,
             unknown=self.unknown(said),
             marks=marks,
             health=self.bans_of(text, clauses, SICK),
