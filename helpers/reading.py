@@ -270,10 +270,11 @@ class Reader(Clauses):
     def read(self, message: str) -> Asked:
         """What a message asks for."""
         lexicon, text = self.lexicon, plain(message)
-        if self.says("nothing", text):
-            return Asked()
         text = any_of(self.table["no_food"]).sub(" ", self.mended(text))
         tokens = lexicon.tokens(text)
+        topic = self.sides.topic(tokens)
+        if self.says("nothing", text) or topic == "other":
+            return Asked()
         for pattern, new in self.table["rewrites"]:
             text = any_of(pattern).sub(new, text)
         marks = frozenset(key for key in MARKS if self.says(key, text))
@@ -301,13 +302,10 @@ class Reader(Clauses):
             if at not in foods and word in lexicon.rare and word not in lexicon.filler
         }
         dish = self.dish(said, foods, free)
-        # What names no food may be about something else, though titles have its words ("hujan di
-        # Bandung?"), or about the recipe before it.
-        topic = "cook" if dish or wanted else self.sides.topic(tokens)
-        wish = self.wish(said, () if dish or wanted else free) if topic == "cook" else ""
-        marks |= {topic} & {"another"}
-        if topic == "mild":
-            without += ("chilli",)
+        # What names no food may be about the recipe before it.
+        if not dish and not wanted:
+            marks |= {topic} & {"another"}
+            without += ("chilli",) if topic == "mild" else ()
         only = "only" in marks
         if only and "have" in marks and len(wanted) > 1:
             dish = ""  # what is at hand counts, whatever it sounds like
@@ -318,7 +316,7 @@ class Reader(Clauses):
             hand=only or "have" in marks or not dish and len(wanted) > 2,
             dish=dish,
             servings=eat,
-            wish=wish,
+            wish=self.wish(said, () if dish or wanted else free),
             unknown=self.unknown(said),
             marks=marks,
             health=self.bans_of(text, clauses, SICK),
