@@ -98,7 +98,7 @@ class Door:
             "missing" if missing else "nothing": missing or [""],
             "far" if far else "dish": asked.dish and [asked.dish],
             "only" if asked.only else "have": asked.wanted,
-            "similar": [""] if asked.kind == "wish" else [],
+            "similar" if asked.wish else "everyday": [""] if asked.kind == "wish" else [],
             "unknown": asked.unknown[:5],
             "start" if changed else "whole": [task.start.title],
             "changed": changed,

@@ -133,6 +133,10 @@ class Shelf:
 
     def score(self, asked: Asked, recipe: Recipe) -> float:
         """How near a recipe is: what it has of what was asked for, less what nobody asked for."""
+        if asked.kind == "wish" and not asked.wish:
+            # Nothing was named: an everyday dish, by its title's words. The rarer, the odder.
+            rare = [self.lexicon.rare[word] for word in self.lexicon.titles[recipe.recipe_id]]
+            return -sum(rare) / len(rare)
         listed = self.listed[id(recipe)]
         have = [name for name in asked.wanted if self.changer.among(name, listed)]
         foreign = self.changer.lacking(listed, asked.wanted)
@@ -152,6 +156,10 @@ class Shelf:
         # A dish that is not in the collection, or a wish: by likeness of words.
         far = asked.dish and not any(self.named(asked, recipe) > NAMED for recipe in recipes)
         query = f"{asked.wish} {asked.dish if far else ''}"
+        if far:
+            # Of a dish that is there and banned in every form: what is like it otherwise.
+            banned = max(self.library, key=lambda recipe: self.named(asked, recipe))
+            query += banned.text if self.named(asked, banned) > NAMED else ""
         near = {}
         if query.strip():  # most requests name something, and need no likeness
             index, texts = self.alike

@@ -281,12 +281,10 @@ class Reader(Clauses):
         eat, text = self.people(text)
         clauses = self.clauses(text)
         without = self.bans_of(text, clauses, AGAINST, SICK)
-        # What the patterns do not know is judged by the words around each food; an allergy to what
-        # nobody here knows is never pinned on another food.
+        # What the patterns do not know is judged by the words around each food.
+        learnt = self.sides.against(tokens)
+        without += tuple(ban for ban in learnt if ban not in without)
         unheard = tuple(word for side, some in clauses if side == UNHEARD for word in some)
-        if not unheard:
-            learnt = self.sides.against(tokens)
-            without += tuple(ban for ban in learnt if ban not in without)
         # What it is for, each clause ended by a point.
         said = [word for side, some in clauses if side == FOR for word in [*some, "."]]
         foods = lexicon.foods(said, lexicon.known)
