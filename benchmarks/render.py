@@ -1,4 +1,4 @@
-"""Write docs/en/profiles.md and docs/id/profiles.md from the files in benchmarks/results.
+"""Write profiles.md and tuning_pays.md of docs/en and docs/id from the files in benchmarks/results.
 
     python benchmarks/render.py
 
@@ -22,6 +22,8 @@ HERE = Path(__file__).resolve().parent
 CARDS = ("sailor2-1b", "gpu-6gb", "gpu-8gb", "gpu-10gb", "gpu-12gb", "rtx3060", "gpu-16gb")
 CARDS += ("gpu-24gb", "colab-t4")
 NAMES = ("training_speed_cpu", "generation_speed_cpu", "data_speed", "course_minutes")
+NAMES += ("contest_cpu", "forms_cpu", "spread_cpu")
+PAGES = ("profiles", "tuning_pays")
 
 
 def means(result: dict) -> dict[str, dict[str, float]]:
@@ -60,6 +62,23 @@ def on_cards() -> tuple[dict, dict]:
     return counted, about | {"more": (found["peak_mb"] - found["predicted_mb"]).max() / 1e3}
 
 
+def wins(task: str) -> bool:
+    """Whether the tuned model is shown better than TF-IDF with all rows, in English with the most.
+
+    That is: by a whole interval, and better than every other way that was tried.
+    """
+    points = read_json(bench.RESULTS / "contest_cpu.json")["points"]
+    most = max((one for one in points if (one["task"], one["language"]) == (task, "en")), key=rows)
+    others = [most[name]["right"] for name in ("words", "words, all", "frozen")]
+    sure = all(most[f"tuned minus {name}"]["low"] > 0 for name in ("words", "words, all"))
+    return sure and most["tuned"]["right"] > max(others)
+
+
+def rows(point: dict) -> int:
+    """Training rows of a point of the contest."""
+    return point["rows"]
+
+
 def page(name: str, language: str) -> str:
     """The template `name`.md.j2 in one language, Markdown; Indonesian numbers have a comma."""
     made = jinja2.Environment(
@@ -73,16 +92,18 @@ def page(name: str, language: str) -> str:
     goals = tomllib.loads((HERE / "goals.toml").read_text(encoding="utf-8"))["goal"]
     shown = [(goal, *reached(goal, found)) for goal in goals]
     made.filters["n"] = lambda text: written(str(text), language)
-    made.globals |= {"means": means, "profiles": profiles(), "language": language}
+    gains = [run["bleu_gain"][0] for run in found["spread_cpu"]["runs"] if run["task"] == "id-en"]
+    made.globals |= {"means": means, "profiles": profiles(), "language": language, "wins": wins}
+    made.globals |= {"least_gain": min(gains), "most_gain": max(gains)}
     return made.get_template(f"{name}.md.j2").render(found, goals=shown, cards=CARDS) + "\n"
 
 
 def main() -> None:
-    """Both pages of profiles, and the tables in both READMEs."""
+    """The pages in both languages, and the tables in both READMEs."""
     for language, readme in READMES.items():
-        write_text(
-            HERE.parent / "docs" / language / "profiles.md", page(f"profiles.{language}", language)
-        )
+        for name in PAGES:
+            path = HERE.parent / "docs" / language / f"{name}.md"
+            write_text(path, page(f"{name}.{language}", language))
         write_part(readme, "cards", page("cards", language))
 
 
