@@ -24,10 +24,12 @@ from rapidfuzz.distance import OSA
 from .cleaning import without_markup
 from .files import read_toml
 from .recipes import WORDS, Recipe, item_name, stocked, words
+from .settings import ROOT
 
 TABLE = read_toml("reading.toml")
 KITCHEN = read_toml("kitchen.toml")
 MARKS = ("have", "only", "another", "joins", "instead")  # patterns that a message says or not
+MARKED = ROOT / "data" / "requests" / "marked"  # messages in which each food stands in brackets
 LONGEST = 1500  # characters: what comes after is not read
 
 FOR, AGAINST = "for", "against"
@@ -114,6 +116,10 @@ class Lexicon:
         # all of the Indonesian titles.
         strong = KITCHEN[language].get("strong", "").split() or self.rare
         self.strong = {*strong}.union(*twin.values()).difference(weak)
+        # What people often write is no slip: "pecah" is no "peca", "sering" no "Serang".
+        typed = (MARKED / f"{language}.txt").read_text(encoding="utf-8").lower()
+        often = Counter(re.findall(r"[^\W\d_]+", re.sub(r"\[.*?\]", " ", typed)))
+        self.usual = {word for word, count in often.items() if count > 2}
         # A message is read twice, by patterns and by what was learnt.
         self.nearest = lru_cache(2**14)(self.nearest)
 
@@ -152,6 +158,8 @@ class Lexicon:
 
     def nearest(self, word: str) -> str:
         """The known word that a misspelt one means, or the word itself."""
+        if word in self.usual:
+            return word
         most = bisect([5, 8], len(word))  # a slip in a word of five letters, two in one of eight
         near = process.extract(word, self.spelt, scorer=OSA.distance, score_cutoff=most, limit=None)
         # People seldom miss the first letter.
@@ -195,9 +203,10 @@ class Clauses:
         """How many eat, 0 where it is not said, and the text without it."""
         numbers = self.table["numbers"]
         text = any_of("|".join(numbers)).sub(lambda word: numbers[word[0]], text)
-        found = self.says("servings", text)
-        if not found:
+        told = [*any_of(self.table["servings"]).finditer(text)]
+        if not told:
             return 0, text
+        found = told[-1]  # "me and the 2 kids, so for 4": the sum comes last
         return int(found[found.lastindex]), f"{text[: found.start()]} {text[found.end() :]}"
 
     def mended(self, text: str) -> str:

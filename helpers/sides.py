@@ -19,10 +19,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 
+from .reading import MARKED
 from .recipes import words
-from .settings import ROOT
 
-MARKED = ROOT / "data" / "requests" / "marked"
 NEAR = 8  # words on each side of a food that tell about it
 SURE = 0.6  # chance from which on a food counts as banned
 FOOD, MARK = "qfood", "qmark"  # stand for any food of a message, and for one that is marked
