@@ -24,12 +24,11 @@ from rapidfuzz.distance import OSA
 from .cleaning import without_markup
 from .files import read_toml
 from .recipes import WORDS, Recipe, item_name, stocked, words
-from .settings import ROOT
+from .settings import MARKED
 
 TABLE = read_toml("reading.toml")
 KITCHEN = read_toml("kitchen.toml")
 MARKS = ("have", "only", "another", "joins", "instead")  # patterns that a message says or not
-MARKED = ROOT / "data" / "requests" / "marked"  # messages in which each food stands in brackets
 LONGEST = 1500  # characters: what comes after is not read
 
 FOR, AGAINST = "for", "against"

@@ -26,6 +26,7 @@ LANGUAGES = ("id", "en")
 # What is learnt: to tell an Indonesian recipe in English, the other way round, or to write recipes.
 TASKS = ("id-en", "en-id", "recipe")
 OWN = ROOT / "data" / "recipes"  # the course's corpus: a folder for each language
+MARKED = ROOT / "data" / "requests" / "marked"  # messages in which each food stands in brackets
 PACKAGED_NAME = "SmolLM2-135M-Instruct"
 
 

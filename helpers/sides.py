@@ -19,8 +19,8 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 
-from .reading import MARKED
 from .recipes import words
+from .settings import MARKED
 
 NEAR = 8  # words on each side of a food that tell about it
 SURE = 0.6  # chance from which on a food counts as banned

@@ -152,12 +152,12 @@ def test_minutes_of_the_course_are_those_of_a_whole_run(tmp_path):
         course_minutes.read(tmp_path)
 
 
+@pytest.mark.parametrize("name", render.PAGES)
 @pytest.mark.parametrize("language", ["en", "id"])
-def test_the_pages_are_what_the_files_say(language):
-    written = (settings.ROOT / "docs" / language / "profiles.md").read_text("utf-8")
-    assert written == render.page(f"profiles.{language}", language), (
-        "Run: python benchmarks/render.py"
-    )
+def test_the_pages_are_what_the_files_say(name, language):
+    written = (settings.ROOT / "docs" / language / f"{name}.md").read_text("utf-8")
+    told = "Run: python benchmarks/render.py"
+    assert written == render.page(f"{name}.{language}", language), told
 
 
 def test_goals_are_computed_from_the_files():
