@@ -219,7 +219,7 @@ def one_point(cfg, task: str, language: str, count: int) -> dict:
         "tuned": lambda: tuned(cfg, train, test),
     }
     if task == "bans":
-        ways["patterns"] = lambda: by_patterns(cfg, language, test)
+        ways = {"patterns": lambda: by_patterns(cfg, language, test)} | ways
     hits = {}
     for name, way in ways.items():
         begin = time.perf_counter()
