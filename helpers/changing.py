@@ -59,8 +59,9 @@ class Names:
         """`among` for one other name."""
         short, long = sorted((words(one, self.language) for one in (name, other)), key=len)
         more = {*long} - {*short}
-        # "cabai rawit merah" is not what a recipe calls "cabai merah": hot, not red.
-        if len(short) > 1 and more & {"rawit", "bird"}:
+        # "cabai rawit merah" is not what a recipe calls "cabai merah": hot, not red. And salted
+        # eggs are no eggs.
+        if more & {"asin", "salted"} or len(short) > 1 and more & {"rawit", "bird"}:
             return False
         head = long[:1] if WORDS[self.language]["head"] == "first" else long[-1:]
         kind = short == head and short in self.alone  # "ikan nila" is an "ikan"
@@ -219,9 +220,9 @@ class Changer(Texts):
         self.vague |= {*self.table["text"]["done"], *self.table["weak"].split()}
         self.alone = {words(said, language) for said in self.table["alone"]}
         # Asked for each recipe again.
-        self.role = cache(self.role)
-        self.parts = cache(self.parts)
-        self.line = cache(self.line)
+        self.role = lru_cache(2**14)(self.role)
+        self.parts = lru_cache(2**14)(self.parts)
+        self.line = lru_cache(2**10)(self.line)
         self.meets = lru_cache(2**18)(self.meets)
         self.library = library
         self.lines = Counter(item for recipe in library for item in recipe.ingredients)
@@ -257,14 +258,13 @@ class Changer(Texts):
         return [[f"{who} {word}" for who in whose for word in said] for said in told]
 
     def by_rule(self, task: Task) -> Recipe | None:
-        """The task as a recipe; None where no step uses what is new."""
+        """The task as a recipe; None where that goes wrong."""
         recipe = task.start
         for name in task.left_out:
             recipe = self.without(recipe, name) or recipe
         for old, new in task.changes:
             recipe = self.swapped(recipe, old, new) if old else self.added(recipe, new)
-        steps = " ".join(recipe.steps)
-        return recipe if all(self.mention(steps, new) for _, new in task.changes) else None
+        return None if task.changes and not self.sound(task, recipe) else recipe
 
     def places_of(self, new: str, steps: Sequence[str]) -> list[int]:
         """The steps into which an ingredient may go, the likeliest first.
@@ -284,3 +284,13 @@ class Changer(Texts):
         alike = [item for item in self.lines if self.meets(name, item_name(item))]
         best = max(alike, key=lambda i: (item_name(i) == name, self.lines[i]), default=name)
         return best.replace(item_name(best), name, 1)
+
+    def sound(self, task: Task, made: Recipe) -> bool:
+        """Whether a change went well: its steps use what is new, and nothing else got lost."""
+        steps = " ".join(step for step in made.steps if step not in task.start.steps)
+        used = all(self.mention(steps, new) for _, new in task.changes)
+        before, after = (" ".join(one.steps) for one in (task.start, made))
+        # By a part of its name it is lost, too: "gula jahe" of "gula merah".
+        kept = map(item_name, {*task.start.ingredients} & {*made.ingredients})
+        lost = any(len(self.mention(after, n)) < len(self.mention(before, n)) for n in kept)
+        return used and not lost

@@ -18,6 +18,7 @@ from .reading import Asked
 from .recipes import Recipe
 
 WORDED = read_toml("door.toml")
+PEOPLE = 4  # that a recipe of the collection is for
 READ = ("kind", "wanted", "without", "only", "dish", "unknown")  # of an `Asked`, in `as_dict`
 
 
@@ -170,13 +171,16 @@ class Door:
             key = "no_more" if self.seen else "none"
             return Found(asked, before=self.say({key: asked.without or [""]}))
         if asked.servings:
-            # By arithmetic: the lists' numbers, no times. A recipe of the collection is for four.
-            factor = asked.servings / 4
+            # By arithmetic: the lists' numbers, no times.
+            factor = asked.servings / PEOPLE
             listed = tuple(scaled(item, factor) for item in served.recipe.ingredients)
             served = replace(served, recipe=replace(served.recipe, ingredients=listed))
-        # What else there is, and what would have to be bought.
-        others = ranked if asked.only else ()
-        offers = [one for one in others if len(one.missing) <= 2][:2]
+        # The best others with nothing to buy, with one thing and with two.
+        best = {}
+        for one in ranked if asked.only else ():
+            if 2 * len(one.unmet) < len(asked.wanted):
+                best.setdefault(len(one.missing), one)
+        offers = [best[count] for count in range(3) if count in best]
         told = [f"{one.recipe.title} (+ {self.names(one.missing) or '–'})" for one in offers]
         after = self.say({"offers": told})
         return Found(asked, served, offers, self.lines(asked, served), after, kitchen.language)

@@ -27,6 +27,7 @@ from .files import (
     write_text,
 )
 from .gguf_file import available, check_gguf, write_gguf
+from .memory import available_bytes
 from .prompts import SYSTEM, prompt_text, system_key
 from .settings import Settings, choice
 from .splits import saved_rows
@@ -190,7 +191,7 @@ def add_card(cfg: Settings, folder: Path) -> dict[str, float]:
 
     The loss is that of the first validation rows of lesson 02, in nats a token. Each form is read
     back from its file and computed in fp32: what was written is what is measured. Returns form ->
-    loss; where lesson 02 has not run, the card tells the sizes alone.
+    loss; without lesson 02, or where memory does not hold a form, the card tells the size alone.
     """
     from .evaluation import row_nats  # with it come libraries that a chat need not wait for
     from .training import ChatDataset
@@ -204,7 +205,9 @@ def add_card(cfg: Settings, folder: Path) -> dict[str, float]:
     for form in [folder / "merged", *sorted(folder.glob("*.gguf"))]:
         files = [form] if form.is_file() else form.glob("*.safetensors")
         sizes[form.name] = sum(file.stat().st_size for file in files) / 1e6
-        if len(rows):
+        model = None  # one form in memory at a time
+        # A weight of the merged model has two bytes, and four where it is computed.
+        if len(rows) and 2e6 * sizes["merged"] < available_bytes():
             where = {"pretrained_model_name_or_path": form}
             if form.is_file():
                 where = {"pretrained_model_name_or_path": folder, "gguf_file": form.name}

@@ -140,24 +140,27 @@ def encode(chat: list[dict], tokenizer) -> Encoded:
 def check_labels(row: Encoded, chat: list[dict], tokenizer) -> None:
     """Raise LabelMaskError when a row made from `chat` would teach the wrong thing.
 
-    All of these hold for a sound row: no message holds a control token; the answer's weight is not
-    0; the pad token is not the end token; the row begins with the ids that are sent in use; the
-    prompt is masked; every answer token and the end token is learnt; labels are not shifted; at
-    most one beginning token. Calls of tools are no part of it: `jsonl.validate` refuses them.
+    All of these hold for a sound row: no message holds a control token; calls of tools are in the
+    prompt; the answer's weight is not 0; the pad token is not the end token; the row begins with
+    the ids that are sent in use; the prompt is masked; every answer token and the end token is
+    learnt; labels are not shifted; at most one beginning token.
     """
     # A control token that somebody typed is taken for a real one, and would be learnt. A marker of
     # another family of models, which this tokenizer reads as letters, is text.
     control = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}  # unknown: rare characters
     for message in chat:
-        text = message["content"]
+        text = f"{message.get('content') or ''}{message.get('tool_calls') or ''}"
         typed = control & set(tokenizer(text, add_special_tokens=False)["input_ids"])
         if typed or any(m in tokenizer.get_added_vocab() for m in re.findall(MARKER, text)):
             raise LabelMaskError(f"a message holds a control token of a template: {text[:80]!r}")
 
     # The prompt is rendered anew, as a chat would send it: the row has to begin with it.
-    prompt = prompt_ids(chat[:-1], tokenizer)
+    asked = chat[:-1]
+    prompt = prompt_ids(asked, tokenizer)
     ids = row.input_ids
     labels = row.labels
+    # A template that knows no tools makes the same of a conversation without their calls.
+    bare = [{k: m[k] for k in m if k != "tool_calls" or not m[k]} for m in asked]
     bos = tokenizer.bos_token_id
     eos = tokenizer.eos_token_id
     learnt = [position for position, label in enumerate(labels) if label != IGNORE]
@@ -168,6 +171,8 @@ def check_labels(row: Encoded, chat: list[dict], tokenizer) -> None:
         why = "the pad token is the end token: what masks padding would mask the end as well"
     elif ids[: len(prompt)] != prompt:
         why = "the training prompt is not what the chat sends: it would be asked what it never saw"
+    elif bare != asked and prompt_ids(bare, tokenizer) == prompt:
+        why = "the model's chat template leaves out calls of tools: it would never see them"
     elif not learnt or chat[-1].get("weight") == 0:
         why = "every label is masked, or the answer has weight 0: nothing would be learnt"
     elif learnt[0] < len(prompt):

@@ -34,6 +34,8 @@ LONGEST = 1500  # characters: what comes after is not read
 FOR, AGAINST = "for", "against"
 SICK, UNHEARD = "sick", "unheard"  # against, for the sake of health; the same, of unknown words
 
+Clause = tuple[str, Sequence[str]]  # one of these sides, and words in one spelling
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -216,7 +218,7 @@ class Clauses:
             text = text.replace(word, near[0]) if near else text
         return text
 
-    def clauses(self, text: str) -> list[tuple]:
+    def clauses(self, text: str) -> list[Clause]:
         """The clauses of a text, in order."""
         found = []
         turn = rf"(?<![\w-])(?=(?:{self.table['turn']})(?!\w))"
@@ -238,7 +240,7 @@ class Clauses:
         foods = self.lexicon.foods(said, self.lexicon.bannable)
         return all(at in foods or self.says("join", word) for at, word in enumerate(said))
 
-    def clause(self, part: str, before: list[tuple]) -> list[tuple]:
+    def clause(self, part: str, before: list[Clause]) -> list[Clause]:
         """One clause as one or two of them; the one before it may be turned against something."""
         tokens, banned = self.lexicon.tokens, self.lexicon.banned
         sick, after = self.says("sick", part), self.says("after", part)
@@ -329,7 +331,7 @@ class Reader(Clauses):
             unheard=unheard,
         )
 
-    def bans_of(self, text: str, clauses: list[tuple], *sides: str) -> tuple[str, ...]:
+    def bans_of(self, text: str, clauses: list[Clause], *sides: str) -> tuple[str, ...]:
         """Names and kinds of the clauses that are of these sides, and ways of eating."""
         found = []
         for side, some in clauses:

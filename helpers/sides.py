@@ -45,6 +45,7 @@ class Sides:
 
     def __init__(self, lexicon):
         self.lexicon = lexicon
+        self.dishes = lexicon.strong - lexicon.filler
         language = lexicon.language
         rows = []
         banned = []
@@ -92,8 +93,7 @@ class Sides:
         """Names and kinds of foods among the words of a message that it is against."""
         found, masked = self.masked(said)
         # A food beside a word of titles is a dish's own, and wanted: "opor ayam".
-        dishes = self.lexicon.strong - self.lexicon.filler
-        places = [at for at in found if not dishes & {*masked[max(0, at - 1) : at + 2]}]
+        places = [at for at in found if not self.dishes & {*masked[max(0, at - 1) : at + 2]}]
         if not places:
             return []
         chances = self.side.predict_proba([around(masked, at) for at in places])[:, 1]

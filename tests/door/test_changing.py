@@ -104,6 +104,21 @@ def test_cooking_times_are_not_bent(changer):
     assert changer.places_of("wortel", ("Haluskan bawang.", "Masak 10 menit.")) == [1]
 
 
+@pytest.mark.parametrize(
+    "step, sound",
+    [
+        (SOTO.steps[1], False),  # no kemiri, no kemangi
+        ("Rebus kemangi, kemiri, dan bumbu dalam air.", False),  # the chicken is lost
+        ("Rebus ayam, kemangi, kemiri dalam air.", True),
+    ],
+)
+def test_what_goes_wrong_in_a_change_is_found(changer, step, sound):
+    task = Task(SOTO, (("serai", "kemangi"), ("", "kemiri")))
+    listed = tuple(item for item in SOTO.ingredients if "serai" not in item)
+    made = replace(SOTO, ingredients=listed, steps=(SOTO.steps[0], step))
+    assert changer.sound(task, made) == sound
+
+
 def test_a_change_without_a_place_is_none(changer):
     steam = replace(SOTO, steps=("Kukus 30 menit.",))
     assert changer.by_rule(Task(steam, (("", "kemiri"),))) is None

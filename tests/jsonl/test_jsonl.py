@@ -146,7 +146,12 @@ def test_an_answer_with_weight_0_is_read_and_not_learnt(found, tokenizer, tmp_pa
     assert tokenizer.decode(learnt, skip_special_tokens=True) == "Hi!"
 
 
-def test_a_training_refuses_weight_0(tokenizer):
+def test_a_training_refuses_weight_0_and_calls_that_its_template_leaves_out(tokenizer):
     """What the validator refuses, in rows that never were in a file."""
     with pytest.raises(LabelMaskError, match="weight 0"):
         training.ChatDataset([[user("Hi"), assistant("Go.", weight=0)]], tokenizer, 99)
+    call = {"id": "1", "type": "function", "function": {"name": "weather", "arguments": {}}}
+    tool = {"role": "tool", "tool_call_id": "1", "content": "31"}
+    chat = [user("The weather?"), assistant("", tool_calls=[call]), tool, assistant("31 degrees.")]
+    with pytest.raises(LabelMaskError, match="leaves out calls of tools"):
+        training.ChatDataset([chat], tokenizer, 200)
