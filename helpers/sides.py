@@ -6,8 +6,8 @@
 People say in hundreds of ways what they cannot eat, and no list of patterns knows them all. The
 messages of data/requests/marked hold each food in brackets, with + where it is wanted or at hand
 and - where it must not be in there: "[-udang] bikin bentol, ada [+tempe]". A logistic regression
-weighs the words around it. It is no better than the patterns (reading.py), and it errs elsewhere:
-a food is banned where either of the two says so. Another one tells what a message is about, in
+weighs the words around it. It errs elsewhere than the patterns (reading.py): a food is banned where
+either of the two says so. Another one tells what a message is about, in
 words that name no food: something else than cooking, another recipe, or less heat.
 """
 
