@@ -7,7 +7,7 @@
 3. How far 135 million parameters go: BLEU of the validation steps after more and more passes.
 
 Each part is written when it ends, so that a card that is taken back leaves what was done. Without
-a card the second part is left out, and `--profile sanity` tries the other two in two minutes.
+a card the second part is left out, and `--profile sanity` tries the other two in ten minutes.
 """
 
 import dataclasses

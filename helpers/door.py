@@ -120,7 +120,9 @@ class Door:
         if not follows:
             self.seen = ()
         elif "another" not in now.marks and (now.servings or now.without or not now.wish):
-            self.seen = self.seen[:-1]  # "for eight": the same one again, where it still will do
+            # "for eight", "not so hot": the same one again, with less in it, where that will do.
+            asked = replace(asked, again="".join(self.seen[-1:]))
+            self.seen = self.seen[:-1]
         if asked.kind != "other":
             without = tuple(dict.fromkeys((*asked.without, *self.health)))
             wanted = (name for name in asked.wanted if not self.kitchen.bans.broken(without, name))
@@ -155,6 +157,7 @@ class Door:
             dish=now.dish or " ".join(dish),
             servings=now.servings or before.servings,
             wish=now.wish or before.wish,
+            again="",
             unknown=now.unknown,
             unheard=before.unheard + now.unheard,
         )

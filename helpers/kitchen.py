@@ -99,10 +99,14 @@ class Shelf:
             recipe
             for recipe in self.library
             if not self.bans.broken(asked.without, recipe.text)
-            or asked.dish
-            and self.named(asked, recipe) > NAMED
+            or self.stays(asked, recipe)
             and self.cleared(asked, recipe)
         ]
+
+    def stays(self, asked: Asked, recipe: Recipe) -> bool:
+        """Whether this is the dish that was asked for by its name, or is on the table already."""
+        named = asked.dish and self.named(asked, recipe) > NAMED
+        return bool(named) or recipe.title == asked.again
 
     def cleared(self, asked: Asked, recipe: Recipe) -> tuple[str, ...]:
         """What has to be left out of a recipe so that it breaks no ban; none where that fails."""
@@ -189,9 +193,10 @@ class Kitchen(Shelf):
             if old is not None and len(changes) < MOST:
                 spare = [one for one in spare if one != old]
                 changes.append((old, name))
-        left_out = self.cleared(asked, start) if asked.dish else ()
+        left_out = self.cleared(asked, start) if self.stays(asked, start) else ()
         if asked.hand and asked.kind == "have":
-            left_out = self.spared(start, spare, 0 if asked.only else 1)
+            spared = self.spared(start, spare, 0 if asked.only else 1)
+            left_out += tuple(name for name in spared if name not in left_out)
         task = Task(start, tuple(changes), left_out)
         recipe = changer.by_rule(task)
         if recipe is None:  # a change that goes wrong is not made
@@ -245,6 +250,8 @@ class Kitchen(Shelf):
             # Of equal ones the nearer.
             costs = [(self.cost(asked, one) + 0.04 * n, n, one) for n, one in enumerate(served)]
             served = [one for *_, one in sorted(costs)]
+        if asked.again:
+            served = sorted(served, key=lambda one: one.task.start.title != asked.again)
         return (one for one in served if not self.bans.broken(asked.without, one.recipe.text))
 
 

@@ -48,6 +48,7 @@ class Asked:
     dish: str = ""  # words of a dish that titles of the library have
     servings: int = 0  # people; 0: not said
     wish: str = ""  # words by which recipes are searched
+    again: str = ""  # title of the recipe on the table: that one, if the bans let it be
     unknown: tuple[str, ...] = ()  # words that no recipe has
     marks: frozenset[str] = frozenset()  # which of `MARKS` it says
     health: tuple[str, ...] = ()  # of `without`: what holds for the whole talk

@@ -145,6 +145,17 @@ def test_a_talk_goes_on(door):
     assert talk.ask("resep perkedel kentang").asked.without == ()
 
 
+def test_what_is_on_the_table_stays_where_it_can_do_without_what_is_banned(both, door):
+    talk = door()
+    first = talk.ask("ada ayam sama wortel")
+    assert both["id"].bans.broken(("bawang putih",), first.recipe.text)
+    second = talk.ask("jangan pakai bawang putih ya")
+    assert second.served.task.start.title == first.served.task.start.title
+    assert not both["id"].bans.broken(("bawang putih",), second.recipe.text)
+    third = talk.ask("yang lain dong")
+    assert third.recipe.title != second.recipe.title
+
+
 def test_an_allergy_holds_for_the_whole_talk(both, door):
     talk = door()
     talk.ask("saya alergi telur")
