@@ -61,7 +61,9 @@ def main() -> None:
     tokenizer = models.load_tokenizer(cfg)
     found["passes"] = []
     for passes in given.passes:
-        longer = dataclasses.replace(cfg, epochs=passes, max_length=320, evals_per_epoch=1)
+        longer = dataclasses.replace(
+            cfg, epochs=passes, max_steps=-1, max_length=320, evals_per_epoch=1
+        )
         run = forms.one_run("step", longer, tokenizer, tokens=10**9)
         found["passes"].append({"passes": passes} | run)
         print(found["passes"][-1], flush=True)
