@@ -117,16 +117,18 @@ class Door:
         # What somebody must not have holds for the whole talk; so does a ban that is told alone.
         alone = not (follows or now.dish or now.wanted)
         self.health += now.without if alone else now.health
+        again = ""
         if not follows:
             self.seen = ()
         elif "another" not in now.marks and (now.servings or now.without or not now.wish):
             # "for eight", "not so hot": the same one again, with less in it, where that will do.
-            asked = replace(asked, again="".join(self.seen[-1:]))
+            again = "".join(self.seen[-1:])
             self.seen = self.seen[:-1]
         if asked.kind != "other":
             without = tuple(dict.fromkeys((*asked.without, *self.health)))
-            wanted = (name for name in asked.wanted if not self.kitchen.bans.broken(without, name))
-            asked = self.asked = replace(asked, without=without, wanted=tuple(wanted))
+            broken = self.kitchen.bans.broken
+            wanted = tuple(name for name in asked.wanted if not broken(without, name))
+            asked = self.asked = replace(asked, without=without, wanted=wanted, again=again)
         found = self.find(asked)
         if found.served:
             self.last = found
@@ -157,7 +159,6 @@ class Door:
             dish=now.dish or " ".join(dish),
             servings=now.servings or before.servings,
             wish=now.wish or before.wish,
-            again="",
             unknown=now.unknown,
             unheard=before.unheard + now.unheard,
         )

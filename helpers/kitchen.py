@@ -98,18 +98,17 @@ class Shelf:
         return [
             recipe
             for recipe in self.library
-            if not self.bans.broken(asked.without, recipe.text)
-            or self.stays(asked, recipe)
-            and self.cleared(asked, recipe)
+            if not self.bans.broken(asked.without, recipe.text) or self.cleared(asked, recipe)
         ]
 
-    def stays(self, asked: Asked, recipe: Recipe) -> bool:
-        """Whether this is the dish that was asked for by its name, or is on the table already."""
-        named = asked.dish and self.named(asked, recipe) > NAMED
-        return bool(named) or recipe.title == asked.again
-
     def cleared(self, asked: Asked, recipe: Recipe) -> tuple[str, ...]:
-        """What has to be left out of a recipe so that it breaks no ban; none where that fails."""
+        """What has to be left out of a recipe so that it breaks no ban; none where that fails.
+
+        Only of the dish that was asked for by its name, or of what is on the table already.
+        """
+        named = asked.dish and self.named(asked, recipe) > NAMED
+        if not named and recipe.title != asked.again:
+            return ()
         listed = self.listed[id(recipe)]
         gone = tuple(name for name in listed if self.bans.broken(asked.without, name))
         rest = self.changer.by_rule(Task(recipe, left_out=gone))
@@ -193,7 +192,7 @@ class Kitchen(Shelf):
             if old is not None and len(changes) < MOST:
                 spare = [one for one in spare if one != old]
                 changes.append((old, name))
-        left_out = self.cleared(asked, start) if self.stays(asked, start) else ()
+        left_out = self.cleared(asked, start)
         if asked.hand and asked.kind == "have":
             spared = self.spared(start, spare, 0 if asked.only else 1)
             left_out += tuple(name for name in spared if name not in left_out)
