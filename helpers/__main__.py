@@ -6,15 +6,14 @@ thing checked is bad, 2 wrong use, 130 interrupted. `python -m pipeline` runs th
 
 import json
 import sys
-import time
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Annotated
 
-import typer
 import yaml
-from typer import Option
+from typer import Argument, Exit, Option, Typer
 
 from . import memory, planner, settings
 from .course import quiet
@@ -26,12 +25,12 @@ Language = Annotated[str, Option(help="Language shown: id or en.")]
 Task = Annotated[str, Option(help="What is learnt: id-en, en-id or recipe; auto: by the data.")]
 Seed = Annotated[int, Option(help="Random seed, of the training run too.")]
 Json = Annotated[bool, Option("--json", help="One JSON object on standard output.")]
-Message = Annotated[str | None, typer.Argument(help="One question. Without it: a conversation.")]
+Message = Annotated[str | None, Argument(help="One question. Without it: a conversation.")]
 Model = Annotated[str, Option(help="tuned, base, owner/name on the hub, or a model's folder.")]
 
-app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None, no_args_is_help=True)
-data = typer.Typer(help="Recipe CSVs and chat JSONL: check them.")
-gpu = typer.Typer(help="GPU memory: predict it, watch it.")
+app = Typer(pretty_exceptions_enable=False, rich_markup_mode=None, no_args_is_help=True)
+data = Typer(help="Recipe CSVs and chat JSONL: check them.")
+gpu = Typer(help="GPU memory: predict it, watch it.")
 app.add_typer(data, name="data")
 app.add_typer(gpu, name="gpu")
 
@@ -88,8 +87,8 @@ def chosen_bot(model: str, system: str, *run):
     return bot
 
 
-@data.command("check")
-def check_csv(paths: Annotated[list[Path], typer.Argument(exists=True)], as_json: Json = False):
+@data.command()
+def check(paths: Annotated[list[Path], Argument(exists=True)], as_json: Json = False):
     """Read recipe CSVs as the lessons do: what is kept, dropped and why. Code 1: nothing usable."""
     from . import recipes
 
@@ -104,7 +103,7 @@ def check_csv(paths: Annotated[list[Path], typer.Argument(exists=True)], as_json
         raise CourseError("nothing usable: no row was kept. See data/DATA_CARD.md.")
 
 
-@data.command("validate-jsonl")
+@data.command()
 def validate_jsonl(file: Path, train: Path | None = None, as_json: Json = False) -> None:
     """Check chat JSONL before anything is trained on it. Exit code 1: there are errors.
 
@@ -116,11 +115,11 @@ def validate_jsonl(file: Path, train: Path | None = None, as_json: Json = False)
     found = jsonl.validate(file, train)
     wrong = bool(found["error"].any())
     tell({"ok": not wrong, "findings": found.to_dict("records")}, as_json)
-    raise typer.Exit(int(wrong))
+    raise Exit(int(wrong))
 
 
-@gpu.command("plan")
-def predict(profile: Profile = "auto", model: str = "", card: float = 0, as_json: Json = False):
+@gpu.command()
+def plan(profile: Profile = "auto", model: str = "", card: float = 0, as_json: Json = False):
     """Predict the memory of a training, part by part, from the model's config alone.
 
     --model: another base, a hub name or a folder. --card: does it fit so many GiB?
@@ -131,7 +130,7 @@ def predict(profile: Profile = "auto", model: str = "", card: float = 0, as_json
     # Of a model that is named the config may be fetched, which `plan` then finds at hand.
     if model:
         planner.find(model, download=True)
-    found = planner.plan(profile, model=model or None)
+    found = planner.plan(profile, model)
     report = {"profile": profile} | found._asdict() | {"job": vars(found.job)}
     if card:
         report["fits"] = found.total_bytes <= card * planner.GIB
@@ -144,16 +143,16 @@ def monitor(seconds: float = 30, csv: bool = False, as_json: Json = False) -> No
 
     --csv: a line each second while it runs (seconds, device, bytes) instead of the peak at the end.
     """
-    peaks, began = Counter(), time.monotonic()
+    peaks, began = Counter(), monotonic()
     with suppress(KeyboardInterrupt):
-        while time.monotonic() < began + seconds:
+        while monotonic() < began + seconds:
             now = Counter(memory.devices())
             if csv:
                 for device, used in now.items():
-                    print(f"{time.monotonic() - began:.0f},{device},{used}", flush=True)
+                    print(f"{monotonic() - began:.0f},{device},{used}", flush=True)
             # Of two Counters `|` keeps the higher value of each key.
             peaks |= now
-            time.sleep(1)
+            sleep(1)
     if not csv:
         tell({"peak_bytes": peaks}, as_json)
 
@@ -186,7 +185,7 @@ def chat(
         except CourseError as problem:  # the next question may be shorter
             refused = 2
             print(problem, file=sys.stderr)
-    raise typer.Exit(refused)
+    raise Exit(refused)
 
 
 @app.command()
@@ -267,7 +266,7 @@ def serve(
     bot = chosen_bot(model, system, profile, language, task, seed)
     from .serve import run_service
 
-    run_service(bot, host=host, port=port, auth=auth, show=show)
+    run_service(bot, host, port, auth, show)
 
 
 if __name__ == "__main__":

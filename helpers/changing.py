@@ -35,8 +35,21 @@ class Task:
     left_out: tuple[str, ...] = ()  # names of the recipe that it can do without
 
 
-class Names:
-    """Names of ingredients in the texts of one language."""
+@cache
+def pattern(name: str) -> re.Pattern:
+    """Where a text says a name: as whole words, in capitals or not."""
+    return re.compile(rf"(?<![\w-]){re.escape(name)}(?![\w-])", re.IGNORECASE)
+
+
+def cooking(steps: Sequence[str], at: int = 0) -> float:
+    """Minutes that are cooked from a step on; endless where no step tells a time."""
+    found = TIME.findall(" ".join(steps[at:]).lower())
+    minutes = sum(int(number) * (60 if unit[0] in "jh" else 1) for number, unit in found)
+    return minutes or math.inf
+
+
+class Texts:
+    """Names of ingredients in the texts of one language: found, put in and taken out."""
 
     def first(self, name: str, lines: Iterable[str]) -> str:
         """The first line that holds a word of a name; "" where none does."""
@@ -45,7 +58,8 @@ class Names:
 
     def role(self, name: str) -> str:
         """What an ingredient does in a dish, by the first line that holds a word of it."""
-        return self.roles.get(self.first(name, self.roles), "")
+        roles = self.table["roles"]
+        return roles.get(self.first(name, roles), "")
 
     def among(self, name: str, others: Iterable[str]) -> bool:
         """Whether one of the others is the same, or the same more exactly: "kuning telur asin"."""
@@ -64,9 +78,9 @@ class Names:
         if more & {"asin", "salted"} or len(short) > 1 and more & {"rawit", "bird"}:
             return False
         head = long[:1] if WORDS[self.language]["head"] == "first" else long[-1:]
-        kind = short == head and short in self.alone  # "ikan nila" is an "ikan"
-        if name in ("ikan", "fish"):  # and so is a carp
-            kind = kind or self.family(name) == self.family(other) != ""
+        if name in ("ikan", "fish"):  # a carp is one, and so is "ikan nila"
+            return self.family(name) == self.family(other) != ""
+        kind = short == head and short in self.alone  # "cabai rawit" is a "cabai"
         return kind or same(name, other, self.language)
 
     def family(self, name: str) -> str:
@@ -74,18 +88,14 @@ class Names:
         # Prawn paste is no prawn, and a cassava leaf no cassava.
         if self.role(name) in ("paste", "base", "leaf"):
             return ""
-        return self.first(name, TABLE["families"][self.language])
-
-    @staticmethod
-    @cache
-    def said(name: str) -> re.Pattern:
-        """Where a text says a name: as whole words, in capitals or not."""
-        return re.compile(rf"(?<![\w-]){re.escape(name)}(?![\w-])", re.IGNORECASE)
+        return self.first(name, self.table["families"])
 
     def mention(self, text: str, name: str) -> str:
         """How a text calls an ingredient: by its whole name, or the longest part that names it."""
-        found = (self.said(part).search(text) for part in self.parts(name))
-        return next((match[0] for match in found if match), "")
+        for part in self.parts(name):
+            if found := pattern(part).search(text):
+                return found[0]
+        return ""
 
     def parts(self, name: str) -> list[str]:
         """A name and what may stand for it, the longest first: "dada ayam", "ayam"."""
@@ -98,23 +108,12 @@ class Names:
     def minutes(self, name: str) -> int:
         """How long it has to cook when it is raw, by the table; 0 where it need not."""
         said = f" {' '.join(words(name, self.language))} "
-        table = TABLE["minutes"][self.language].items()
+        table = self.table["minutes"].items()
         return next((minutes for what, minutes in table if f" {what} " in said), 0)
-
-
-def cooking(steps: Sequence[str], at: int = 0) -> float:
-    """Minutes that are cooked from a step on; endless where no step tells a time."""
-    found = TIME.findall(" ".join(steps[at:]).lower())
-    minutes = sum(int(number) * (60 if unit[0] in "jh" else 1) for number, unit in found)
-    return minutes or math.inf
-
-
-class Texts(Names):
-    """Names put into a recipe's texts and taken out of them."""
 
     def grinds(self, step: str) -> bool:
         """Whether a step grinds or beats, by the verb with which it begins."""
-        return step.partition(" ")[0].lower() in TABLE["ground"][self.language].split()
+        return step.partition(" ")[0].lower() in self.table["ground"]
 
     def mentions(self, recipe: Recipe, step: str) -> set[str]:
         """How a step calls the ingredients of its recipe."""
@@ -125,17 +124,17 @@ class Texts(Names):
         mentions = sorted(self.mentions(recipe, step), key=len, reverse=True)
         one = "|".join(map(re.escape, mentions))
         name = rf"(?<![\w-])(?:{one})(?![\w-])"
-        link = f",? (?:{self.table['text']['links']}) "
+        link = f",? (?:{self.table['links']}) "
         # The last of a row may be what no list names: "bumbu".
         for found in re.finditer(rf"{name}(?:(?:, |{link}){name})*(?:{link}\w+)?", step):
             said = re.split(rf"{link}|, ", found[0])
             if called in said:
                 return found, said
-        return self.said(called).search(step), [called]
+        return pattern(called).search(step), [called]
 
     def joined(self, step: str, row: re.Match, said: Sequence[str]) -> str:
         """The step with other names in a row: "a dan b", "a, b, dan c"."""
-        link = self.table["text"]["last" if len(said) > 2 else "link"]
+        link = self.table["last" if len(said) > 2 else "link"]
         new = link.join(", ".join(said).rsplit(", ", 1))
         return step[: row.start()] + new + step[row.end() :]
 
@@ -172,14 +171,14 @@ class Texts(Names):
         if called.lower() != old and head not in WORDS[self.language]["classes"]:
             new = head
         new = capwords(new) if called.istitle() else new
-        return self.said(called).sub(new, text) if called else text
+        return pattern(called).sub(new, text) if called else text
 
     def without(self, recipe: Recipe, name: str) -> Recipe | None:
         """The recipe without an ingredient; None where a step cannot do without it."""
         kept = [item for item in recipe.ingredients if item_name(item) != name]
         # A dish that is called after it is none without it.
         title = {*words(recipe.title, self.language)}
-        soul = {what for word, what in TABLE["soul"][self.language].items() if word in title}
+        soul = {what for word, what in self.table["soul"].items() if word in title}
         if {*words(name, self.language)} & (title | soul):
             return None
         steps = [self.step_without(recipe, step, name) for step in recipe.steps]
@@ -200,7 +199,7 @@ class Texts(Names):
         if not others and len(step.split()) <= 5:
             return ""  # "Taburi bawang goreng.": a short step with nothing else
         left = [one for one in said if one != called]
-        if not others & {*left} or len(self.said(called).findall(step)) > 1:
+        if not others & {*left} or len(pattern(called).findall(step)) > 1:
             return None
         if self.grinds(step) and all(stocked(one, self.language) for one in left):
             return None  # nobody grinds salt alone
@@ -213,16 +212,13 @@ class Changer(Texts):
     def __init__(self, library: Sequence[Recipe], language: str):
         self.language = language
         self.table = TABLE[language]
-        self.roles = {line: role for role, line in self.table["roles"].items()}
         # A class or a part of something ("daun", "potong") is no ingredient, unless said alone.
         # "giling" of "daging sapi giling" is no name: "Giling cabai".
         self.vague = {*WORDS[language]["classes"], *WORDS[language]["parts"]}
-        self.vague |= {*self.table["text"]["done"], *self.table["weak"].split()}
+        self.vague |= {*self.table["done"], *self.table["weak"]}
         self.alone = {words(said, language) for said in self.table["alone"]}
         # Asked for each recipe again.
         self.role = lru_cache(2**14)(self.role)
-        self.parts = lru_cache(2**14)(self.parts)
-        self.line = lru_cache(2**10)(self.line)
         self.meets = lru_cache(2**18)(self.meets)
         self.library = library
         self.lines = Counter(item for recipe in library for item in recipe.ingredients)

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import re
 import threading
-import time
 from collections.abc import Generator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
+from time import perf_counter
 
 import torch
 
@@ -24,11 +24,10 @@ from .kitchen import Kitchen, Served, open_kitchen
 from .pairs import most_tokens, saved_pairs
 from .recipes import Recipe
 from .settings import Settings
-from .show import num, tr
+from .show import num
 from .translator import CUT, Translator, looks_pasted, read_pasted
 
 WORDED = read_toml("serve.toml")["cook"]
-MOST_CONTEXT = 4096  # tokens of prompt and answer together: more takes minutes to read on a CPU
 
 
 @dataclass
@@ -43,7 +42,7 @@ class Turn:
     stopped: bool = False
     first_s: float = 0.0  # seconds to the first piece
     seconds: float = 0.0  # seconds to the end
-    tries: list = field(default_factory=list)  # of a `Cook`: what its model said of each piece
+    tries: tuple = ()  # of a `Cook`: what its model said of each piece
     served: Served | None = None  # the recipe that was found, and what was changed in it
     told: Recipe | None = None  # the recipe in the other language
 
@@ -72,12 +71,11 @@ class Conversation:
     are sent only as far as they fit in there, the newest first, always whole turns. With
     `window=bot.limit` they may fill what the model can hold, which it has never practised.
     `model`: who answers, one of `bot.models`. Each question draws from a seed of its own, counted
-    from `seed`. `drawing`: temperature, top_p and top_k, as in `generation.decoding`.
+    from `seed` (0: that of the settings). `drawing`: temperature, top_p and top_k, as in
+    `generation.decoding`.
     """
 
-    def __init__(
-        self, bot: Bot, model="", window=0, answer_tokens=0, seed=None, turns=(), **drawing
-    ):
+    def __init__(self, bot: Bot, model="", window=0, answer_tokens=0, seed=0, turns=(), **drawing):
         cfg = bot.cfg
         self.bot = bot
         self.turns = list(turns)
@@ -86,7 +84,7 @@ class Conversation:
         # A training row was a single turn; a model that was not tuned here knows longer talks.
         self.window = window or (cfg.max_length if bot.tuned else bot.limit)
         self.answer_tokens = answer_tokens or cfg.max_new_tokens
-        self.seed = cfg.seed if seed is None else seed
+        self.seed = seed or cfg.seed
         self._stop = None  # a threading.Event, only while an answer is being written
 
     def messages(self, question: str, turns: Sequence[Turn] = ()) -> list[dict]:
@@ -105,7 +103,7 @@ class Conversation:
         Raises UsageError where the question is empty, or too long even without earlier turns.
         """
         if not question:
-            raise UsageError(tr("Pesannya masih kosong.", "The message is empty."))
+            raise UsageError(sentence("empty"))
         # A turn without an answer, stopped before the first word, is not sent.
         sent = [turn for turn in self.turns if turn.answer]
         while True:
@@ -131,25 +129,25 @@ class Conversation:
         """
         # Not waited for: whoever asks meanwhile is told so at once.
         if self._stop:
-            raise UsageError(tr("Jawaban lain masih ditulis.", "Another answer is being written."))
+            raise UsageError(sentence("busy"))
         self._stop = threading.Event()
-        start = time.perf_counter()
+        start = perf_counter()
         try:
             turn = Turn(message.strip(), self.model)
             chat, _ = self.fit(turn.question)
             # A reader who leaves closes this as well: the model does not go on writing for nobody.
             for piece in self._pieces(turn, chat):
-                turn.first_s = turn.first_s or time.perf_counter() - start
+                turn.first_s = turn.first_s or perf_counter() - start
                 turn.answer += piece
                 yield piece
             # Only a turn that came to its end is remembered.
             turn.stopped = self._stop.is_set()
-            turn.seconds = time.perf_counter() - start
+            turn.seconds = perf_counter() - start
             self.turns.append(turn)
         finally:
             self._stop = None
 
-    def _pieces(self, turn: Turn, chat: list[dict], most: int = 0) -> Generator:
+    def _pieces(self, turn, chat, most=0):
         """The bot's stream, which tells at its end what it knows about the answer."""
         found = yield from self.bot.stream(
             chat,
@@ -218,15 +216,15 @@ class Cook(Conversation):
             return
         found, tell = self.ask(turn.question)
         turn.served = found.served
-        if not tell or not found.served:
+        if tell and found.served:
+            yield found.before + "\n\n"
+            yield from self._told(turn, found.recipe)
+            if found.after:
+                yield "\n\n" + found.after
+        else:
             yield found.answer
-            return
-        yield found.before + "\n\n"
-        yield from self._told(turn, found.recipe)
-        if found.after:
-            yield "\n\n" + found.after
 
-    def _told(self, turn: Turn, recipe: Recipe) -> Generator:
+    def _told(self, turn, recipe):
         """The recipe in the other language, by the model; then what a cook should look at."""
         teller = self.bot.teller
         cfg = self.bot.cfg
@@ -239,7 +237,8 @@ class Cook(Conversation):
             if self._stop.is_set():
                 return
             turn.tokens += one.tokens
-            turn.tries.append(one.answer if one.ended else one.answer.rstrip() + CUT)
+            text = one.answer if one.ended else one.answer.rstrip() + CUT
+            turn.tries += (text,)
         turn.told = teller.finish(recipe, turn.tries)
         yield prompts.answer(turn.told, teller.written)
         said = WORDED[cfg.language]
@@ -289,7 +288,7 @@ class Bot:
         """What a list is in the other language, and how the model is asked for the rest."""
         return Translator(saved_pairs(self.cfg), self.cfg.task)
 
-    def load(self) -> None:
+    def load(self):
         """What answers, loaded, so that the first question does not wait for it."""
         # One at a time: a service loads in one thread while a first question comes in another.
         with self._one:
@@ -298,8 +297,9 @@ class Bot:
     @cached_property
     def limit(self) -> int:
         """Tokens that the model can hold, prompt and answer together."""
-        self.load()
-        return min(self.model.config.get_text_config().max_position_embeddings, MOST_CONTEXT)
+        config = self.load().config.get_text_config()
+        # More takes minutes to read on a CPU.
+        return min(config.max_position_embeddings, 4096)
 
     def escape(self, chat: list[dict]) -> list[dict]:
         """The chat with every typed control token broken up by a space: "< |im_end|>".
@@ -338,7 +338,8 @@ class Bot:
         with self._one, self.model.disable_adapter() if plain else nullcontext():
             # Inside the lock: another answer would draw from the same generator of random numbers.
             torch.manual_seed(seed)
-            prompt = self.prompt(chat)
             return (
-                yield from generation.stream(self.model, self.tokenizer, prompt, stop, **options)
+                yield from generation.stream(
+                    self.model, self.tokenizer, self.prompt(chat), stop, **options
+                )
             )

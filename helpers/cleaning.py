@@ -5,7 +5,6 @@ of dicts as JSON or Python write it. Nothing in a cell is ever evaluated as code
 """
 
 import ast
-import html
 import re
 import warnings
 from collections.abc import Iterator
@@ -22,11 +21,13 @@ from .files import read_toml
 
 _TEXTS = read_toml("cleaning.toml")
 PATTERNS = {name: "|".join(parts) for name, parts in _TEXTS["patterns"].items()}
+REASONS = _TEXTS["reasons"]
 # Words in the keys of a dict.
-AMOUNTS, NAMES = set(_TEXTS["keys"]["quantity"]), set(_TEXTS["keys"]["name"])
+AMOUNTS = set(_TEXTS["keys"]["quantity"])
+NAMES = set(_TEXTS["keys"]["name"])
 MARKER = PATTERNS["marker"]  # control tokens of chat templates
 # Where a cell is read by itself: Python's expressions for tags, entities and so on.
-FOUND = {name: re.compile(text) for name, text in _TEXTS["python"].items()}
+FOUND = _TEXTS["python"]
 
 
 # --- a cell that holds a list
@@ -35,15 +36,11 @@ FOUND = {name: re.compile(text) for name, text in _TEXTS["python"].items()}
 def list_items(cell: str) -> list[str]:
     """Items of a cell that holds a list of strings or of dicts.
 
-    A cell that is no list is its own only item; a list that cannot be read (cut off, say, or of
-    another language) gives no items.
+    One that cannot be read (cut off, say, or of another language) gives no items.
     """
-    # Only a cell that begins like a list goes to the parser.
-    if not re.match(PATTERNS["list"], cell):
-        return [cell]
     # JSON is a Python literal but for its missing values, which pandas writes as nan, and truth
     # values are missing as well; inside a string these words are text.
-    cell = FOUND["missing"].sub(lambda found: found[1] or "None", cell)
+    cell = re.sub(FOUND["missing"], lambda found: found[1] or "None", cell)
     try:
         with warnings.catch_warnings(action="ignore"):  # "\d" inside a string
             # Parsed, then read as a literal: the text never runs, whatever a stranger's file holds.
@@ -55,7 +52,7 @@ def list_items(cell: str) -> list[str]:
 
 
 def texts(value) -> Iterator[str]:
-    """Strings in a parsed list, in order; a section gives a heading ("Saus:") and its items."""
+    """Strings in a parsed list, in order; a section gives its items, without its heading."""
     # Lists lie inside lists, dicts inside dicts: down to the single values.
     if isinstance(value, list | tuple):
         for item in value:
@@ -82,9 +79,12 @@ def dict_texts(value: dict) -> Iterator[str]:
     """
     # Known words among the keys and lists among the values tell the kinds apart; "image_url",
     # "tahu isi" and "Langkah 1" are no known keys, "jumlah_bahan" tells an amount.
-    amounts, names, lists = [], [], []
+    amounts = []
+    names = []
+    lists = []
     for key, item in value.items():
-        words, text = set(plain_name(key).split()), scalar_text(item)
+        words = set(plain_name(key).split())
+        text = scalar_text(item)
         if isinstance(item, list):
             lists += item
         elif words & AMOUNTS:
@@ -94,7 +94,6 @@ def dict_texts(value: dict) -> Iterator[str]:
         elif words <= NAMES and text and not text.isdigit():
             names.append(text)
     if lists and names and not amounts:
-        yield " ".join(names) + ":"
         yield from texts(lists)
     elif names:
         # Units come behind numbers, and nothing twice: name "Cuci", text "Cuci ayam."
@@ -112,7 +111,6 @@ def dict_texts(value: dict) -> Iterator[str]:
         for key, item in value.items():
             name = "" if re.search(r"\d", key) else key
             if isinstance(item, list | dict):
-                yield f"{name}:"
                 yield from texts(item)
             else:
                 yield f"{scalar_text(item)} {name}".strip()
@@ -136,13 +134,15 @@ def without_markup(cell: str) -> str:
     """The text of a cell with HTML tags, entities and escapes, up to five times escaped."""
     # Every layer can bring the next one to light: \\u0026lt; is &lt; is <.
     for _ in range(5):
-        cell = FOUND["escape"].sub(lambda found: found[0].encode().decode("unicode-escape"), cell)
+        cell = re.sub(
+            FOUND["escape"], lambda found: found[0].encode().decode("unicode-escape"), cell
+        )
         # JSON may write "\\/" for "/".
         cell = re.sub(r"\\+([/\"'])", r"\1", cell)
-        cell = visible(FOUND["entity"].sub(lambda found: html.unescape(found[0]), cell))
+        cell = visible(ftfy.fixes.unescape_html(cell))
         # "a <b" and "<opsional>" are text. What ends a line in a browser ends a line here: one item
         # a line is what comes next.
-        cell = FOUND["tag"].sub(lambda found: "\n" if found["block"] else " ", cell)
+        cell = re.sub(FOUND["tag"], lambda found: "\n" if found["block"] else " ", cell)
     return cell
 
 
@@ -161,11 +161,11 @@ def split_commas(cell: str) -> str:
 
 def break_at_numbers(line: str) -> str:
     """A line break before each number of a line that counts: "1) Potong 2) Rebus" -> two lines."""
-    numbers = list(map(int, FOUND["number"].findall(line)))
+    numbers = list(map(int, re.findall(FOUND["number"], line)))
     # Any other number in between is part of the text.
     if numbers != list(range(1, len(numbers) + 1)):
         return line
-    return FOUND["number"].sub(r"\n\g<0>", line)
+    return re.sub(FOUND["number"], r"\n\g<0>", line)
 
 
 # --- whole columns
@@ -185,36 +185,30 @@ NEW = _TEXTS["new"] | {
 def clean_chunk(chunk: pd.DataFrame) -> tuple[pd.DataFrame, list[dict]]:
     """Clean rows of a chunk, and the dropped rows (line, reason, title).
 
-    Columns in: title, ingredients, steps, line and any others. Ingredients and steps come out
-    with one item a line, without headings such as "Bumbu halus:".
+    Columns in: title, ingredients, steps, line and any others; rows are counted from 0. Ingredients
+    and steps come out with one item a line, without headings such as "Bumbu halus:".
     """
-    mends, columns = _TEXTS["mends"], {}
+    mends = _TEXTS["mends"]
+    columns = {}
     for name in chunk.columns.drop("line"):
         cells = pa.array(chunk[name].tolist(), pa.string())
         columns[name] = mended(cells, mends.get(name, mends["others"]))
+    # The clean columns in place of the raw ones, and the line of each row as it was.
+    table = pa.table(columns).to_pandas().assign(line=chunk["line"])
     # What cannot be mended is looked for in the whole row: characters that stayed broken, and
     # control tokens, which a tokenizer takes for real ones: a turn would end inside the recipe.
-    rows = pc.binary_join_element_wise(*columns.values(), "\n")
+    columns["row"] = pc.binary_join_element_wise(*columns.values(), "\n")
     # The first reason that applies is named; every mask has the shape (rows,).
-    reasons = {
-        "no title": matches(columns["title"], "no_title"),
-        "a list that cannot be read": matches(rows, "broken_list"),
-        "fewer than two ingredients": ~matches(columns["ingredients"], "line"),
-        "no steps": matches(columns["steps"], "no_title"),
-        "a control token of a chat template": matches(rows, "marker"),
-        "broken characters (wrong encoding)": matches(rows, "mojibake"),
-    }
-    # The clean columns take the place of the raw ones; the other columns stay as they are.
-    table = chunk.assign(**{name: text.to_pandas() for name, text in columns.items()})
-    table["reason"] = np.select(list(reasons.values()), list(reasons), default="")
+    masks = [matches(columns[place], pattern) for place, pattern in REASONS.values()]
+    table["reason"] = np.select(masks, list(REASONS), default="")
     # Rows with a reason leave for the report.
     dropped = table["reason"] != ""
     return table[~dropped], table.loc[dropped, ["line", "reason", "title"]].to_dict("records")
 
 
-def matches(text: pa.Array, name: str) -> np.ndarray:
+def matches(text: pa.Array, name: str) -> pa.Array:
     """Mask of the cells in which a pattern is found."""
-    return np.asarray(pc.match_substring_regex(text, PATTERNS[name]))
+    return pc.match_substring_regex(text, PATTERNS[name])
 
 
 def mended(text: pa.Array, names: str) -> pa.Array:
@@ -224,7 +218,8 @@ def mended(text: pa.Array, names: str) -> pa.Array:
     """
     for name in names.split():
         # Take out the cells in which the pattern is found.
-        mask, new = matches(text, name), NEW[name]
+        mask = matches(text, name)
+        new = NEW[name]
         cells = text.filter(mask)
         # A function mends one cell at a time in Python, a text replaces the pattern inside Arrow.
         if callable(new):

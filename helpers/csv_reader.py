@@ -5,10 +5,10 @@ one chunk of rows is held at a time.
 """
 
 import csv
-import dataclasses
 import re
+from collections import namedtuple
 from collections.abc import Iterator
-from itertools import islice, product
+from itertools import islice
 from pathlib import Path
 
 import pandas as pd
@@ -20,87 +20,52 @@ FIELDS = (*REQUIRED, "category", "region", "recipe_id")
 _NAMES = read_toml("columns.toml")
 _NO_TEXT = set(_NAMES["not_text"])
 CHUNK_CHARACTERS = 8_000_000  # a chunk of very long cells ends early, so that memory stays flat
-SEPARATORS = ",;\t|"
-EMPTY = "an empty row"
 UNCLOSED = "a quote that never closes, or stands inside a cell"
 
 
-class NotARecipeFile(CourseError):
-    """A file without recipes; the message gives the reason."""
-
-
-@dataclasses.dataclass
-class Layout:
-    """How to read one file."""
-
-    encoding: str
-    separator: str
-    backslash: bool  # quotes inside cells are written \" instead of ""
-    skip: int  # records before the first row
-    header: list[str]
-    # For each field that is there the positions of its cells, and what stands behind each: a line
-    # break, or a blank behind an amount.
-    columns: dict[str, list[tuple[int, str]]]
+# How to read one file.
+# encoding, separator: two texts; backslash: quotes inside cells are written \" instead of "".
+# skip: records before the first row; header: the names of the columns, as they stand there.
+# columns: for each field that is there the positions of its cells, and what stands behind each: a
+# line break, or a blank behind an amount.
+Layout = namedtuple("Layout", "encoding separator backslash skip header columns")
 
 
 def look_at(path: Path) -> Layout:
-    """The layout of `path`, from its first 64 KiB. NotARecipeFile when it holds no recipes."""
+    """The layout of `path`, from its beginning. CourseError when it holds no recipes."""
     with open(path, "rb") as handle:
         head = handle.read(65536)
-    # Is it text, and a table at all? Downloads go wrong, and workbooks are renamed.
-    encoding = encoding_of(head)
+    # UTF-8, unless more than half of what is not ASCII is no UTF-8, and becomes U+FFFD here: one
+    # stray byte does not make a file Windows-1252. UTF-16 takes two bytes a letter and usually
+    # begins with a byte order mark.
+    beyond = re.sub(r"[\x00-\x7f]", "", head.decode("utf-8", errors="replace"))
+    encoding = "cp1252" if beyond.count("\ufffd") > len(beyond) / 2 else "utf-8-sig"
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        encoding = "utf-16"
+    # Is it a table at all? Downloads go wrong, and workbooks are renamed.
     text = head.decode(encoding, errors="replace")
     for why, pattern in _NAMES["no_table"].items():
-        if re.match(pattern, text, re.IGNORECASE):
-            raise NotARecipeFile(why)
+        if re.match(pattern, text):
+            raise CourseError(why)
     # How a quote is escaped: an empty cell is "" as well, a doubled quote has text on both sides.
     backslash = '\\"' in text and not re.search(r'[^,;|\s]""[^,;|\s]', text)
     # The header is the first record with the three columns; a title or "sep=;" may stand above it.
     # The wrong separator leaves a record in one piece, so the right one is known by its columns.
-    first = [[]]
-    for separator in SEPARATORS:
-        rows = first_records(text, separator)
-        first += rows[:1]
-        for skip, header in enumerate(rows, 1):
-            columns = columns_of(header)
+    header = []
+    for separator in ",;\t|":
+        first = islice(records(path, encoding, separator, backslash), 9)
+        for skip, (_, row) in enumerate(first, 1):
+            columns = columns_of(row)
             # The header and all that stands above it are skipped when the rows are read.
             if columns.keys() >= set(REQUIRED):
-                return Layout(encoding, separator, backslash, skip, header, columns)
+                return Layout(encoding, separator, backslash, skip, row, columns)
+            if skip == 1:
+                header = max(header, row, key=len)
     # None has them: tell what stands there instead, as the most telling separator cuts it. A link
     # may lead to any file of this machine, and notebooks are shared with their outputs.
-    header = max(first, key=len)
     missing = [field for field in REQUIRED if field not in columns_of(header)]
     names = "(a link, not shown)" if path.is_symlink() else ", ".join(header)[:120]
-    raise NotARecipeFile(f"no column for {', '.join(missing)} among: {names}")
-
-
-def encoding_of(head: bytes) -> str:
-    """UTF-16 by its mark, UTF-8 when most of the head is, else Windows-1252."""
-    # UTF-16 takes two bytes a letter and usually begins with a byte order mark.
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        return "utf-16"
-    # One stray byte does not make a UTF-8 file Windows-1252, so both kinds are counted: bytes that
-    # are no UTF-8, which become U+FFFD here, and all characters beyond ASCII.
-    beyond = re.sub(r"[\x00-\x7f]", "", head.decode("utf-8", errors="replace"))
-    return "cp1252" if beyond.count("\ufffd") > len(beyond) / 2 else "utf-8-sig"
-
-
-def first_records(text: str, separator: str) -> list[list[str]]:
-    """The first nine records of a text, without blank lines."""
-    lines = text.splitlines(keepends=True)
-    rows = csv.reader(lines, delimiter=separator, skipinitialspace=True)
-    return [whole(row, separator) for row in rows if len(row) > 1 or "".join(row).strip()][:9]
-
-
-def whole(row: list[str], separator: str) -> list[str]:
-    """The cells of a line that stands in quotes as a whole; any other row as it is.
-
-    Spreadsheets with another separator save a CSV so, and quote only the lines that need it.
-    """
-    if len(row) != 1:
-        return row
-    lines = row[0].splitlines(keepends=True)
-    return next(csv.reader(lines, delimiter=separator, skipinitialspace=True), [])
+    raise CourseError(f"no column for {', '.join(missing)} among: {names}")
 
 
 def plain_name(name: str) -> str:
@@ -118,7 +83,7 @@ def columns_of(header: list[str]) -> dict[str, list[tuple[int, str]]]:
     number. A column with the amount ("Takaran 1") comes before that of its ingredient, and the
     spices that many list apart ("Bumbu") are ingredients as well.
     """
-    names = [plain_name(cell) for cell in header]
+    names = list(map(plain_name, header))
     # Whole names first, compared without blanks ("namaresep"). Then words: "cooking_steps" is no
     # known name, but it says "steps". A sentence or a list is no name, and "steps_count" tells of
     # a number.
@@ -130,62 +95,73 @@ def columns_of(header: list[str]) -> dict[str, list[tuple[int, str]]]:
         for field, known in _NAMES["known"].items():
             # Where two are there, the one that stands first in columns.toml is meant. Each column
             # is taken once, by the first field.
-            for name, at in product(known, range(len(header))):
-                if name in said[at] and at not in found.values():
-                    found.setdefault(field, at)
-    columns = {field: [(at, "\n")] for field, at in found.items()}
+            for name in known:
+                for at, texts in enumerate(said):
+                    if name in texts and at not in found.values():
+                        found.setdefault(field, at)
     # "Langkah 2" -> ("langkah", "2")
     named = [re.fullmatch(r"(.*?) ?(\d*)", name).groups() for name in names]
+    columns = {field: [(at, "\n")] for field, at in found.items()}
     for field in {"ingredients", "steps"} & found.keys():
         alike = {named[found[field]][0], *_NAMES["beside"][field]}
-        amounts, places = set(_NAMES["amount"][field]), []
+        amounts = set(_NAMES["amount"][field])
+        places = []
         for at, (name, number) in enumerate(named):
             item = name in alike
-            if item or (number and not amounts.isdisjoint(words[at])):
+            if item or (number and amounts.intersection(words[at])):
                 places.append((int(number or 0), item, at))
         # By number; an amount, which is no item, comes in front of the item of its number.
         columns[field] = [(at, "\n" if item else " ") for _, item, at in sorted(places)]
     return columns
 
 
-def records(path: Path, layout: Layout) -> Iterator[tuple[int, list[str], str]]:
-    """(line, fields, "") of each record, or (line, fields, problem) if it cannot be read.
+def records(
+    path: Path, encoding: str, separator: str, backslash: bool
+) -> Iterator[tuple[int, list[str]]]:
+    """(line, fields) of each record; no fields for one that cannot be read.
 
     Blank lines are no records. The csv module reads strictly: a quote followed by anything but a
     separator is an error. Then the first line of the record is given up, and reading goes on with
     the line after it.
     """
-    separator, number = layout.separator, 1
-    with open(path, encoding=layout.encoding, errors="replace", newline="") as handle:
+    number = 1
+    with open(path, encoding=encoding, errors="replace", newline="") as handle:
         while True:
             start = handle.tell()
             # One record may span several lines; at the end of the file there is an empty one.
             lines = iter(handle.readline, "")
-            if layout.backslash:
+            if backslash:
                 # Doubled quotes are the only ones that the csv module knows.
                 lines = (line.replace('\\"', '""') for line in lines)
             reader = csv.reader(lines, delimiter=separator, skipinitialspace=True, strict=True)
             try:
                 row = next(reader, None)
-                if row is None:
-                    return
-                row, taken = whole(row, separator), reader.line_num
-                problem = problem_of(row, layout)
             except csv.Error:
                 # A quote where none may stand: this line is lost, the next ones are read as if new.
-                row, taken, problem = [], 1, UNCLOSED
+                yield number, []
+                number += 1
                 handle.seek(start)
                 handle.readline()
+                continue
+            if row is None:
+                return
+            # A line that stands in quotes as a whole. Spreadsheets with another separator save a
+            # CSV so, and quote only the lines that need it.
+            if len(row) == 1:
+                parts = row[0].splitlines(keepends=True)
+                row = next(csv.reader(parts, delimiter=separator), [])
             # A blank line is no record.
-            if problem != EMPTY or len(row) > 1:
-                yield number, row, problem
-            number += taken
+            if len(row) > 1 or "".join(row).strip():
+                yield number, row
+            number += reader.line_num
 
 
 def problem_of(row: list[str], layout: Layout) -> str:
     """What is wrong with a record's fields; empty when nothing is."""
+    if not row:
+        return UNCLOSED
     if not any(map(str.strip, row)):
-        return EMPTY
+        return "an empty row"
     # A longer row may end in empty fields, a shorter one before the columns that need not be there.
     width = len(layout.header)
     needed = max(layout.columns[field][0][0] for field in REQUIRED)
@@ -213,13 +189,16 @@ def batches(stream: Iterator[tuple], rows: int) -> Iterator[list[tuple]]:
 def raw_chunks(path: Path, layout: Layout, rows: int) -> Iterator[tuple[pd.DataFrame, list[dict]]]:
     """Raw rows as tables of `FIELDS` and "line", and the records that cannot be read.
 
-    All columns are Arrow strings except the line number. One chunk is in memory at a time.
+    One chunk is in memory at a time.
     """
+    stream = records(path, layout.encoding, layout.separator, layout.backslash)
     # The header, and what stands above it, are no rows.
-    stream = islice(records(path, layout), layout.skip, None)
+    stream = islice(stream, layout.skip, None)
     for batch in batches(stream, rows):
-        good, bad = [], []
-        for line, row, problem in batch:
+        good = []
+        bad = []
+        for line, row in batch:
+            problem = problem_of(row, layout)
             # A row may end before the columns that need not be there: those are empty.
             row += [""] * (len(layout.header) - len(row))
             cells = []
@@ -233,5 +212,5 @@ def raw_chunks(path: Path, layout: Layout, rows: int) -> Iterator[tuple[pd.DataF
                 bad.append({"line": line, "reason": problem, "title": cells[0]})
             else:
                 good.append([line, *cells])
-        table = pd.DataFrame(good, columns=["line", *FIELDS], dtype="string[pyarrow]")
-        yield table.astype({"line": "int64"}), bad
+        # A chunk without a row needs to be told that lines are numbers.
+        yield pd.DataFrame(good, columns=["line", *FIELDS]).astype({"line": "int64"}), bad

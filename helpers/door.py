@@ -112,7 +112,7 @@ class Door:
     def ask(self, message: str) -> Found:
         """The answer to the next message."""
         now = self.kitchen.read(message)
-        follows = self.asked is not None and self.follows(now)
+        follows = self.asked and self.follows(now)
         asked = self.joined(self.asked, now) if follows else now
         # What somebody must not have holds for the whole talk; so does a ban that is told alone.
         alone = not (follows or now.dish or now.wanted)

@@ -12,9 +12,9 @@ from scipy.stats import binomtest, permutation_test
 from torch.utils.data import BatchSampler
 from transformers import BatchEncoding
 
-from . import models, prompts, training
+from . import prompts, training
 from .course import record
-from .settings import Settings
+from .settings import Settings, compute_dtype
 
 
 def interval(values, weights=1.0) -> tuple[float, float, float]:
@@ -33,11 +33,17 @@ def interval(values, weights=1.0) -> tuple[float, float, float]:
 
 def bootstrap(values, weights) -> tuple[float, float, float]:
     """The weighted mean of values on any scale and its percentile-bootstrap interval."""
-    # 2,000 other test sets that might have been: each draws as many rows, with replacement, from
-    # the rows that there are. The shape is (2000, rows).
-    drawn = np.random.default_rng(0).integers(0, len(values), size=(2000, len(values)))
+    drawn = test_sets(2000, len(values))
     means = np.average(values[drawn], axis=1, weights=weights[drawn])  # (2000,)
     return float(np.average(values, weights=weights)), *ends(means)
+
+
+def test_sets(times: int, rows: int) -> np.ndarray:
+    """Other test sets that might have been: numbers of rows, shape (times, rows).
+
+    Each draws as many rows, with replacement, from the rows that there are; always the same ones.
+    """
+    return np.random.default_rng(0).integers(0, rows, size=(times, rows))
 
 
 def ends(others) -> tuple[float, float]:
@@ -118,10 +124,10 @@ def corpus_draws(texts, references, groups) -> dict[str, np.ndarray]:
         # leave the scale: hence these two private functions of sacrebleu.
         counts = pd.DataFrame(scorer._extract_corpus_statistics(texts, [references]))
         whole = counts.groupby(np.asarray(groups), sort=False).sum().to_numpy()  # (groups, counts)
-        drawn = np.random.default_rng(0).integers(0, len(whole), size=(1000, len(whole)))
         # The first is the corpus itself, each group once.
-        sums = [whole.sum(axis=0), *(whole[some].sum(axis=0) for some in drawn)]
-        scores = [scorer._compute_score_from_stats(one.tolist()).score for one in sums]
+        drawn = [range(len(whole)), *test_sets(1000, len(whole))]
+        sums = [whole[some].sum(axis=0).tolist() for some in drawn]
+        scores = [scorer._compute_score_from_stats(one).score for one in sums]
         found[name] = np.minimum(scores, 100)  # rounding may lift a full score over it
     return found
 
@@ -168,7 +174,7 @@ def row_nats(model, rows, tokenizer, cfg: Settings) -> tuple[list[float], list[i
     for some in BatchSampler(rows, cfg.batch * 2, drop_last=False):
         batch = training.collate(some, tokenizer.pad_token_id)  # each (rows, longest row)
         batch = BatchEncoding(batch).to(model.device)
-        nats += training.label_loss(model, batch, models.compute_dtype(cfg), "none").tolist()
+        nats += training.label_loss(model, batch, compute_dtype(cfg), "none").tolist()
         # The number of tokens is the row's weight in a loss per token, see `interval`.
         labels += (batch["labels"] != prompts.IGNORE).sum(dim=1).tolist()
     return nats, labels

@@ -9,7 +9,6 @@ files (gguf_file.py) are for llama.cpp and Ollama, and the Modelfile names one o
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pandas as pd
 import torch
@@ -33,8 +32,6 @@ from .settings import Settings, choice
 from .splits import saved_rows
 
 MARK = "export.json"  # a folder that holds it was written here, and may be replaced
-LARGE = 10**9  # weights from which on a model is not merged in fp32
-SCORED = 16  # validation rows whose loss the card tells
 # Ways to begin an adapter that leave the base as it is. PiSSA, OLoRA and their like take something
 # out of it, which PEFT repeats when it loads the adapter.
 PLAIN = (True, False, "gaussian", "eva")
@@ -46,61 +43,58 @@ def gguf_path(cfg: Settings, quant: str = "q8_0") -> Path:
 
 
 @torch.no_grad()
-def merged_model(cfg: Settings, base: str = "trained"):
-    """The base in memory with the adapter's part added to its weights, by PEFT's own merge.
+def save_merged(cfg: Settings, folder: Path, base: str = "trained") -> None:
+    """Write the base with the adapter's part added to its weights, by PEFT's own merge.
 
-    `base` "trained" takes the weights that QLoRA saw, rounded to NF4 and turned back; "full" as
-    published. Comes in the precision that the base was published in. Raises MissingStep without an
-    adapter, UsageError where 4-bit weights cannot be turned back as the adapter wants them, and
-    CourseError where the merged model's logits are other ones.
+    A model's folder in the base's own precision, with tokenizer and chat template. `base` "trained"
+    takes the weights that QLoRA saw, rounded to NF4 and turned back; "full" as published. So that
+    transformers 4 reads it as well, the configuration is the published one, the base of RoPE stands
+    where version 4 looks for it (without it that takes 10,000), and the tokenizer's class has the
+    name that both versions know.
+
+    Raises MissingStep without an adapter, UsageError where 4-bit weights cannot be turned back as
+    the adapter wants them and where the disk is too small for an export, and CourseError where the
+    merged model's logits are other ones.
     """
     adapter = models.require_adapter(cfg)
     origin = models.base_folder(cfg)
     published = AutoConfig.from_pretrained(origin, trust_remote_code=False).dtype or torch.float32
-    if choice(base, ("trained", "full"), "base") == "full":
-        dtype = str(published).removeprefix("torch.")
-        device = replace(cfg.device, kind="cpu")
-        cfg = replace(cfg, quantization="none", compute_dtype=dtype, device=device)
     # Merged in memory, which takes models that, unpacked, are too large for most cards.
-    model = models.load_base(cfg).to("cpu")
+    if choice(base, ("trained", "full"), "base") == "full":
+        with models.in_a_sentence():
+            model = AutoModelForCausalLM.from_pretrained(
+                origin, dtype=published, trust_remote_code=False
+            )
+    else:
+        model = models.load_base(cfg).to("cpu")
     packed = getattr(model, "hf_quantizer", None)
     if packed:
         # Merged into packed weights, most of what was learnt would be rounded away.
         model = model.dequantize()
-    # In fp32 a small change of a large weight is not rounded away before the sum is made.
-    if model.num_parameters() < LARGE:
+    # In fp32 a small change of a large weight is not rounded away before the sum is made; a model
+    # of a billion weights would take too much memory.
+    if model.num_parameters() < 10**9:
         model = model.float()
     tuned = PeftModel.from_pretrained(model, adapter).eval()
     kind = tuned.peft_config["default"].init_lora_weights
     # GPT-2 keeps its matrices turned, and `dequantize` gives them back the other way round.
     if packed and (kind not in PLAIN or model.config.model_type == "gpt2"):
         raise UsageError(sentence("other_adapter", kind=kind))
-    # One row through both: a sum that went wrong, or a weight that is no number, shows here.
-    row = torch.tensor([models.load_tokenizer(cfg)(SYSTEM[system_key(cfg)])["input_ids"]])
+    # Any sixteen tokens through both: a sum that went wrong shows here, and so does a weight that
+    # is no number.
+    row = torch.arange(16)[None]
     wanted = tuned(row).logits.float()
     merged = tuned.merge_and_unload()
     change = (merged(row).logits.float() - wanted).norm() / wanted.norm()
     if not change < 0.1:
         raise CourseError(sentence("other_model", change=change))
-    return merged.to(published)
-
-
-def save_merged(cfg: Settings, folder: Path, base: str = "trained") -> None:
-    """Write a model's folder in the base's own precision, with tokenizer and chat template.
-
-    So that transformers 4 reads it as well, the configuration is the published one, the base of
-    RoPE stands where version 4 looks for it (without it that takes 10,000), and the tokenizer's
-    class has the name that both versions know. Raises what `merged_model` does, and UsageError
-    where the disk is too small for an export.
-    """
-    model = merged_model(cfg, base)
     # Bytes a weight: merged/ and f16 take 2 each, q8_0 and q4_k_m less than 2 together.
-    need = 6 * model.num_parameters() / 1e9
-    free = shutil.disk_usage(folder).free / 1e9
+    need = 6 * merged.num_parameters() / 1e9
+    free = shutil.disk_usage(folder.parent).free / 1e9
     if need > free:
         raise UsageError(sentence("small_disk", need=need, free=free))
-    model.save_pretrained(folder)
-    config, _ = PreTrainedConfig.get_config_dict(models.base_folder(cfg))
+    merged.to(published).save_pretrained(folder)
+    config, _ = PreTrainedConfig.get_config_dict(origin)
     config.pop("quantization_config", None)
     config["rope_theta"] = config.get("rope_parameters", config).get("rope_theta", 10000.0)
     write_json(folder / "config.json", config)
@@ -112,13 +106,6 @@ def save_merged(cfg: Settings, folder: Path, base: str = "trained") -> None:
     about = read_json(folder / "tokenizer_config.json")
     about["tokenizer_class"] = "PreTrainedTokenizerFast"
     write_json(folder / "tokenizer_config.json", about)
-
-
-def chat_file(cfg: Settings, path: Path) -> None:
-    """Write the GGUF file of the chat, by way of a merged folder that does not stay."""
-    with TemporaryDirectory(dir=path.parent) as merged:
-        save_merged(cfg, Path(merged))
-        write_gguf(Path(merged), path)
 
 
 def modelfile(cfg: Settings, source: str) -> str:
@@ -160,19 +147,19 @@ def modelfile(cfg: Settings, source: str) -> str:
 def export(cfg, quants=None, base: str = "trained", out: Path | None = None) -> dict:
     """Write merged/, a GGUF file of each type and a Modelfile into `out`, or the export folder.
 
-    `quants`: all that can be written here, by default. Returns {"folder", "bytes": {file: size}}.
-    The folder is written whole or not at all. UsageError for a base that cannot become a GGUF file
-    (with `quants=()` it need not), for a folder that holds something else, and as `save_merged`.
+    `quants`: of those that can be written here, by default all. Returns {"folder", "bytes": {file:
+    size}}. The folder is written whole or not at all. UsageError for a base that cannot become a
+    GGUF file (with `quants=()` it need not), for a folder that holds something else, and as
+    `save_merged`.
     """
     folder = out or gguf_path(cfg).parent
     quants = available() if quants is None else quants
     if quants:
-        check_gguf(models.base_folder(cfg), quants)
+        check_gguf(models.base_folder(cfg))
     if out and any(out.glob("*")) and not (out / MARK).is_file():
         raise UsageError(sentence("not_ours", folder=out))
 
-    def fill(new: Path) -> None:
-        (new / "merged").mkdir()
+    def fill(new):
         save_merged(cfg, new / "merged", base)
         for quant in quants:
             write_gguf(new / "merged", new / gguf_path(cfg, quant).name, quant)
@@ -189,29 +176,30 @@ def export(cfg, quants=None, base: str = "trained", out: Path | None = None) -> 
 def add_card(cfg: Settings, folder: Path) -> dict[str, float]:
     """Write the model card of an export: the adapter's, and the size and loss of each form.
 
-    The loss is that of the first validation rows of lesson 02, in nats a token. Each form is read
-    back from its file and computed in fp32: what was written is what is measured. Returns form ->
-    loss; without lesson 02, or where memory does not hold a form, the card tells the size alone.
+    The loss is that of the first sixteen validation rows of lesson 02, in nats a token. Each form
+    is read back from its file and computed in fp32: what was written is what is measured. Returns
+    form -> loss; without lesson 02, or where memory does not hold a form, the card tells the size
+    alone.
     """
     from .evaluation import row_nats  # with it come libraries that a chat need not wait for
     from .training import ChatDataset
 
     tokenizer = models.load_tokenizer(cfg)
-    chats = [row["messages"] for row in saved_rows(cfg, "validation")[:SCORED]]
+    chats = [row["messages"] for row in saved_rows(cfg, "validation")[:16]]
     rows = ChatDataset(chats, tokenizer, cfg.max_length)
     cfg = replace(cfg, compute_dtype="float32")
     sizes = {}
     losses = {}
     for form in [folder / "merged", *sorted(folder.glob("*.gguf"))]:
-        files = [form] if form.is_file() else form.glob("*.safetensors")
-        sizes[form.name] = sum(file.stat().st_size for file in files) / 1e6
+        # A GGUF file stands in the folder, a merged model is a folder of its own.
+        name = form.name if form.is_file() else None
+        where = folder if name else form
+        weights = where.glob(name or "*.safetensors")
+        sizes[form.name] = sum(file.stat().st_size for file in weights) / 1e6
         model = None  # one form in memory at a time
         # A weight of the merged model has two bytes, and four where it is computed.
         if len(rows) and 2e6 * sizes["merged"] < available_bytes():
-            where = {"pretrained_model_name_or_path": form}
-            if form.is_file():
-                where = {"pretrained_model_name_or_path": folder, "gguf_file": form.name}
-            model = AutoModelForCausalLM.from_pretrained(**where, dtype=torch.float32)
+            model = AutoModelForCausalLM.from_pretrained(where, gguf_file=name, dtype=torch.float32)
             nats, labels = row_nats(model.eval(), rows, tokenizer, cfg)
             losses[form.name] = sum(nats) / sum(labels)
     table = pd.DataFrame({"MB": sizes, "nats a token": losses}).round(3).to_markdown()

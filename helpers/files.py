@@ -22,7 +22,7 @@ from .show import read_toml, tr
 def sentence(name: str, /, **values) -> str:
     """A text of texts.toml in the display language, with its values."""
     texts = read_toml("texts.toml")[name]
-    return tr(texts.get("id", texts["en"]), texts["en"]).format(**values)
+    return texts.get(tr("id", "en"), texts["en"]).format(**values)
 
 
 class CourseError(Exception):

@@ -39,11 +39,11 @@ def pad_left(prompts: list[list[int]], tokenizer, device):
 
     Padding stands on the left, so that every answer begins at the same column.
     """
-    batch = tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt")
-    return batch.to(device)
+    given = {"input_ids": prompts}
+    return tokenizer.pad(given, padding_side="left", return_tensors="pt").to(device)
 
 
-def in_one_piece(head, given: tuple) -> tuple:
+def in_one_piece(head, given):
     """Give the output head contiguous input: the slice it gets makes torch's linear slow on a CPU.
 
     The prompts' last positions, `hidden[:, -1:]`, have gaps between them. With weights that need
@@ -54,14 +54,12 @@ def in_one_piece(head, given: tuple) -> tuple:
 
 
 @torch.inference_mode()
-def answers(
-    model, tokenizer, chats: list[list[dict]], cfg: Settings, progress=None, **overrides
-) -> list[dict]:
+def answers(model, tokenizer, chats: list[list[dict]], cfg: Settings, **overrides) -> list[dict]:
     """One answer a chat (messages up to the question): {"text", "tokens", "ended"} in their order.
 
     `ended` is True when the model wrote its end token itself, within `max_new_tokens`; `tokens`
-    counts it. Prompts are batched by length, so that little is padded. `progress(done, of)` is
-    called after each batch; `overrides` are arguments of `model.generate`.
+    counts it. Prompts are batched by length, so that little is padded. `overrides` are arguments of
+    `model.generate`.
     """
     options = decoding(cfg, tokenizer) | overrides
     end = tokenizer.eos_token_id
@@ -88,8 +86,6 @@ def answers(
             results[i] = {"text": text, "tokens": len(row), "ended": ended}
         # Told after each batch: a page of answers takes minutes on a CPU.
         bar.update(len(chosen))
-        if progress:
-            progress(bar.n, bar.total)
     bar.close()
     return results
 
@@ -107,7 +103,7 @@ def stream(model, tokenizer, prompt: list[int], stop, **options) -> Generator:
     left = threading.Event()
 
     # Asked after each new token whether that is all.
-    def over(input_ids, scores, **kwargs) -> bool:
+    def over(input_ids, scores, **kwargs):
         return stop.is_set() or left.is_set()
 
     def write():

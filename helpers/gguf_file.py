@@ -9,7 +9,6 @@ Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md
 """
 
 import ctypes
-import functools
 import json
 import re
 from pathlib import Path
@@ -17,11 +16,11 @@ from pathlib import Path
 import gguf
 import numpy as np
 from gguf import GGMLQuantizationType as Kind
+from gguf import TokenType
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoTokenizer
 
 from .files import UsageError, sentence
-from .settings import choice
 
 FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 QUANTS = ("f16", "q8_0", "q4_k_m")
@@ -35,33 +34,30 @@ CUTS = {
 }
 
 
-@functools.cache
-def k_library():
-    """llama.cpp's library inside the package xllamacpp, if it can be called; else None."""
+def k_rounding():
+    """llama.cpp's own function, out of the package xllamacpp, if it can be called; else None."""
     try:
         import xllamacpp
     except ImportError:
         return None
-    library = ctypes.CDLL(xllamacpp.xllamacpp.__file__)
-    return library if hasattr(library, "ggml_quantize_chunk") else None
+    return getattr(ctypes.CDLL(xllamacpp.xllamacpp.__file__), "ggml_quantize_chunk", None)
 
 
 def available() -> list[str]:
     """The types that can be written on this machine."""
-    return [quant for quant in QUANTS if quant != "q4_k_m" or k_library()]
+    return [quant for quant in QUANTS if quant != "q4_k_m" or k_rounding()]
 
 
-def check_gguf(folder: str | Path, quants=()):
+def check_gguf(folder: str | Path):
     """The config of a base (a folder, or a name on the hub) that can become GGUF files.
 
     UsageError where it cannot; nothing is written.
     """
-    for quant in quants:
-        choice(quant, available(), "GGUF type")
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     if config.model_type not in FAMILIES:
-        families = ", ".join(FAMILIES)
-        raise UsageError(sentence("no_gguf", family=config.model_type, families=families))
+        raise UsageError(
+            sentence("no_gguf", family=config.model_type, families=", ".join(FAMILIES))
+        )
     # Stretched positions (Llama 3.1) take a table that is not written here.
     stretched = config.rope_parameters.get("rope_type", "default")
     if stretched != "default":
@@ -83,40 +79,19 @@ def cut_of(tokenizer) -> str:
 
 
 def write_gguf(folder: Path, path: Path, quant: str = "q8_0") -> None:
-    """Write a model's folder (config, safetensors, tokenizer) as one GGUF file.
+    """Write a model's folder (config, model.safetensors, tokenizer) as one GGUF file.
 
-    `quant`: f16, 2 bytes a weight; q8_0, 8 bits and one f16 scale for each 32 weights; q4_k_m, 4
-    to 6 bits by matrix, as llama.cpp's own mix has it. Raises UsageError as `check_gguf` does.
+    `quant`: one of those `available`: f16, 2 bytes a weight; q8_0, 8 bits and one f16 scale for
+    each 32 weights; q4_k_m, 4 to 6 bits by matrix, as llama.cpp's own mix has it. Raises UsageError
+    as `check_gguf` does.
     """
-    config = check_gguf(folder, [quant])
+    config = check_gguf(folder)
     family = config.model_type.replace("mistral", "llama")  # the same blocks
     writer = gguf.GGUFWriter(path, family)
-    write_shape(writer, config, quant)
-    write_tokenizer(writer, folder, config.vocab_size)
-    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[family.upper()], config.num_hidden_layers)
-    for file in sorted(folder.glob("model*.safetensors")):
-        for theirs, weight in load_file(file).items():
-            name = names.get_name(theirs, try_suffixes=(".weight", ".bias"))
-            values = weight.float().numpy()
-            if family == "llama" and re.search(r"attn_[qk]\.", name):
-                values = neighbours(values, head_size(config))
-            kind = kind_of(name, values, config, quant)
-            writer.add_tensor(name, rounded(values, kind), raw_dtype=kind)
-    # A GGUF file has its parts in this order: header, fields, tensors.
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
-
-
-def head_size(config) -> int:
-    """Numbers of one attention head."""
-    return getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-
-
-def write_shape(writer, config, quant: str) -> None:
-    """The fields that tell the model's sizes."""
-    size = head_size(config)
+    # The model's sizes.
+    head_size = (
+        getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    )
     writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{quant.upper()}"])
     writer.add_context_length(config.max_position_embeddings)
     writer.add_vocab_size(config.vocab_size)
@@ -125,11 +100,26 @@ def write_shape(writer, config, quant: str) -> None:
     writer.add_feed_forward_length(config.intermediate_size)
     writer.add_head_count(config.num_attention_heads)
     writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_key_length(size)
-    writer.add_value_length(size)
+    writer.add_key_length(head_size)
+    writer.add_value_length(head_size)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
-    writer.add_rope_dimension_count(size)
+    writer.add_rope_dimension_count(head_size)
     writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    write_tokenizer(writer, folder, config.vocab_size)
+    # The weights, under llama.cpp's names and in its order of rows.
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH[family.upper()], config.num_hidden_layers)
+    for theirs, weight in load_file(folder / "model.safetensors").items():
+        name = names.get_name(theirs, try_suffixes=(".weight", ".bias"))
+        values = weight.float().numpy()
+        if family == "llama" and re.search(r"attn_[qk]\.", name):
+            values = neighbours(values, head_size)
+        kind = kind_of(name, values, config, quant)
+        writer.add_tensor(name, rounded(values, kind), raw_dtype=kind)
+    # A GGUF file has its parts in this order: header, fields, tensors.
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
 
 
 def write_tokenizer(writer, folder: Path, rows: int) -> None:
@@ -145,17 +135,14 @@ def write_tokenizer(writer, folder: Path, rows: int) -> None:
     tokens = tokenizer.convert_ids_to_tokens(range(rows))
     kinds = []
     for number, token in enumerate(tokens):
+        kind = TokenType.NORMAL
         if number in added:
-            kind = gguf.TokenType.USER_DEFINED
-            if added[number].special:
-                kind = gguf.TokenType.CONTROL
+            kind = TokenType.CONTROL if added[number].special else TokenType.USER_DEFINED
         elif token is None:
-            kind = gguf.TokenType.UNUSED
+            kind = TokenType.UNUSED
             tokens[number] = f"[PAD{number}]"
         elif not cut and re.fullmatch("<0x[0-9A-F]{2}>", token):
-            kind = gguf.TokenType.BYTE
-        else:
-            kind = gguf.TokenType.NORMAL
+            kind = TokenType.BYTE
         kinds.append(kind)
     writer.add_token_list(tokens)
     writer.add_token_types(kinds)
@@ -204,5 +191,5 @@ def rounded(values: np.ndarray, kind: Kind) -> np.ndarray:
     # llama.cpp's own rounding: `gguf` reads the K types and does not write them.
     packed = np.empty(gguf.quant_shape_to_byte_shape(values.shape, kind), dtype=np.uint8)
     counts = map(ctypes.c_int64, (0, *values.shape))
-    k_library().ggml_quantize_chunk(kind, values.ctypes, packed.ctypes, *counts, None)
+    k_rounding()(kind, values.ctypes, packed.ctypes, *counts, None)
     return packed

@@ -23,7 +23,6 @@ TABLES = read_toml("jsonl.toml")
 KINDS = TABLES["kind"]  # what `validate` finds
 # What a row must look like, as JSON Schemas.
 SHAPES = {kind: Draft202012Validator(shape) for kind, shape in TABLES["shape"].items()}
-ORDER = "(system )?(user assistant )+"  # the roles of a conversation
 
 
 def validate(file: str | Path, train: str | Path | None = None, tokenizer=None) -> pd.DataFrame:
@@ -35,7 +34,8 @@ def validate(file: str | Path, train: str | Path | None = None, tokenizer=None) 
     """
     # A question that was learnt measures memory, not what the model can do.
     learnt = set(map(asked, read_chats(train))) if train else set()
-    found, known = [], {}  # known: conversation -> its first line
+    found = []
+    known = {}  # conversation -> its first line
     # A file without a line is told as one that holds no conversation.
     for line, raw in numbered_lines(file) or [(0, "null")]:
         kind, detail = first_fault(raw, tokenizer)
@@ -85,7 +85,7 @@ def first_fault(raw: str, tokenizer=None) -> tuple[str, str]:
     # Order and end: what is learnt is the model's last answer.
     chat = as_asked(value["messages"])
     roles = "".join(f"{message['role']} " for message in chat)
-    if not re.fullmatch(ORDER, roles):
+    if not re.fullmatch("(system )?(user assistant )+", roles):
         return "role_order", roles
     if chat[-1].get("weight") == 0:
         return "nothing_learnt", "weight 0 on the last answer"
@@ -142,18 +142,19 @@ def load_task(task: str, language: str) -> dict[str, list[Item]]:
     folder = ROOT / "data" / "jsonl" / task
     if task == "bank":
         # The bank's rows are a table; the conversations are built here.
-        rows = pd.read_csv(folder / f"{language}.csv").rename(columns={"query_id": "id"})
+        rows = pd.read_csv(folder / f"{language}.csv", index_col="query_id")
         # Compact, without blanks after ":" and ",": every token of the answer costs time.
         labels = rows[["category", "subcategory"]].to_json(orient="records", lines=True).split()
-        pairs = zip(rows["query"], labels)
-        rows["messages"] = [example(query, label, f"bank {language}") for query, label in pairs]
+        rows["messages"] = [
+            example(query, label, f"bank {language}") for query, label in zip(rows["query"], labels)
+        ]
     else:
         # The other two are chat JSONL with more keys, which become the facts.
-        rows = pd.read_json(folder / f"{language}.jsonl", lines=True)
+        rows = pd.read_json(folder / f"{language}.jsonl", lines=True).set_index("id")
     # The split of each row is written down beside the data, the same for both languages.
-    sides = pd.read_csv(folder / "splits.csv", index_col=0)["split"]
+    sides = splits.sides_of(folder)
     parts = {name: [] for name in splits.NAMES}
-    for row in rows.to_dict("records"):
-        key, chat = row.pop("id"), row.pop("messages")
+    for key, row in rows.to_dict("index").items():
+        chat = row.pop("messages")
         parts[sides[key]].append(Item(key, chat[:-1], chat, chat[-1]["content"], row))
     return parts

@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 from .changing import Changer, Task, cooking
 from .pairs import Pair, glossary
@@ -36,8 +36,8 @@ class Served:
 
     recipe: Recipe
     task: Task
-    missing: tuple[str, ...] = ()  # names that were not at hand
-    unmet: tuple[str, ...] = ()  # asked for, and it cannot be put into this recipe
+    missing: Sequence[str] = ()  # names that were not at hand
+    unmet: Sequence[str] = ()  # asked for, and it cannot be put into this recipe
 
 
 class Shelf:
@@ -47,12 +47,11 @@ class Shelf:
         self.library = library
         self.language = language
         self.twins = twins
-        self.lexicon = Lexicon(self.library, language, twins)
+        self.lexicon = Lexicon(library, language, twins)
         self.reader = Reader(self.lexicon)
         self.bans = self.lexicon
-        self.changer = Changer(self.library, language)
-        self.named = lru_cache(2**13)(self.named)  # asked several times for each request
-        self.listed = {id(r): names(r.ingredients, language) for r in self.library}
+        self.changer = Changer(library, language)
+        self.listed = {id(r): names(r.ingredients, language) for r in library}
 
     @cached_property
     def alike(self):
@@ -90,16 +89,6 @@ class Shelf:
                 ban if ban in TABLE["bans"] else ours.get(ban, ban) for ban in asked.without
             ),
         )
-
-    def allowed(self, asked: Asked) -> list[Recipe]:
-        """The recipes that break none of the bans, as they are or, of a dish, with less in them."""
-        if not asked.without:
-            return self.library
-        return [
-            recipe
-            for recipe in self.library
-            if not self.bans.broken(asked.without, recipe.text) or self.cleared(asked, recipe)
-        ]
 
     def cleared(self, asked: Asked, recipe: Recipe) -> tuple[str, ...]:
         """What has to be left out of a recipe so that it breaks no ban; none where that fails.
@@ -155,7 +144,12 @@ class Shelf:
 
     def nearest(self, asked: Asked, count: int) -> list[Recipe]:
         """The `count` nearest of the recipes that are allowed; of equals the first."""
-        recipes = self.allowed(asked)
+        # Those that break none of the bans, as they are or, of a dish, with less in them.
+        recipes = [
+            recipe
+            for recipe in self.library
+            if not self.bans.broken(asked.without, recipe.text) or self.cleared(asked, recipe)
+        ]
         # A dish that is not in the collection, or a wish: by likeness of words.
         far = asked.dish and not any(self.named(asked, recipe) > NAMED for recipe in recipes)
         query = f"{asked.wish} {asked.dish if far else ''}"
@@ -168,7 +162,7 @@ class Shelf:
             index, texts = self.alike
             like = (texts @ index.transform([query]).T).toarray()[:, 0]
             near = dict(zip(map(id, self.library), 10 * like))
-        recipes = sorted(recipes, key=lambda r: -self.score(asked, r) - near.get(id(r), 0))
+        recipes.sort(key=lambda r: -self.score(asked, r) - near.get(id(r), 0))
         return recipes[:count]
 
 
@@ -203,8 +197,8 @@ class Kitchen(Shelf):
             task = Task(start)
         missing = changer.lacking(names(recipe.ingredients, self.language), asked.wanted)
         used = {new for _, new in task.changes}
-        unmet = tuple(name for name in absent if name not in used)
-        return Served(recipe, task, tuple(missing), unmet)
+        unmet = [name for name in absent if name not in used]
+        return Served(recipe, task, missing, unmet)
 
     def place_of(self, start: Recipe, name: str, spare: Sequence[str]) -> str | None:
         """What an ingredient may take the place of in a recipe; "" it may be added; None neither.
@@ -271,7 +265,7 @@ def open_kitchen(cfg: Settings, language: str = "") -> Kitchen:
     return Kitchen(library, language, *twins)
 
 
-AMOUNT = re.compile(r"(?:\d+ )?\d+/\d+|\d+(?:[.,]\d+)?")
+AMOUNT = r"(?:\d+ )?\d+/\d+|\d+(?:[.,]\d+)?"
 
 
 def scaled(item: str, factor: float) -> str:
@@ -287,4 +281,4 @@ def scaled(item: str, factor: float) -> str:
         whole, part = divmod(Fraction(amount).limit_denominator(4), 1)
         return " ".join(str(number) for number in (whole, part) if number) or "1/8"
 
-    return re.sub(r"^[\d ,./-]+", lambda leading: AMOUNT.sub(times, leading[0]), item)
+    return re.sub(r"^[\d ,./-]+", lambda leading: re.sub(AMOUNT, times, leading[0]), item)

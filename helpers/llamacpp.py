@@ -7,18 +7,20 @@ The package xllamacpp runs llama.cpp's own HTTP server inside this process, and 
 The chat's GGUF file is written at the first question, once for each adapter.
 """
 
-import importlib.util
 import json
-import os
+import secrets
+import shutil
 from collections.abc import Generator
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
-from urllib.request import ProxyHandler, Request, build_opener
+
+import httpx
 
 from . import export, models
 from .chat import Bot
 from .files import CourseError, UsageError, sentence, sha256, write_folder
-from .gguf_file import check_gguf
+from .gguf_file import check_gguf, write_gguf
 from .memory import available_bytes
 from .settings import Settings
 
@@ -57,8 +59,9 @@ def start_engine(path: Path, key: str = "", host: str = "127.0.0.1", port: int =
     try:
         return xllamacpp.Server(params)
     except RuntimeError as problem:
-        told = f"llama.cpp cannot serve {path.name} at {host}, port {port}: {problem}"
-        raise CourseError(told) from problem
+        raise CourseError(
+            f"llama.cpp cannot serve {path.name} at {host}, port {port}: {problem}"
+        ) from problem
 
 
 class GgufBot(Bot):
@@ -74,7 +77,7 @@ class GgufBot(Bot):
     def __init__(self, plain: Bot):
         super().__init__(plain.cfg)
         self.plain = plain
-        self.address = {"key": os.urandom(16).hex()}
+        self.address = {"key": secrets.token_hex(16)}
 
     @cached_property
     def model(self):
@@ -82,9 +85,15 @@ class GgufBot(Bot):
         # The chat's file is named after the adapter's content: a retrained one gets its own.
         weights = sha256(models.require_adapter(self.cfg) / "adapter_model.safetensors")
         folder = self.cfg.artifacts / "chat" / weights[:16]
-        # A folder is written whole or not at all, so one that is there can be used.
-        if not folder.is_dir():
-            write_folder(folder, lambda at: export.chat_file(self.cfg, at / "tuned.gguf"))
+
+        def fill(new):
+            # By way of a merged model, which does not stay.
+            export.save_merged(self.cfg, new / "merged")
+            write_gguf(new / "merged", new / "tuned.gguf")
+            shutil.rmtree(new / "merged")
+
+        # A folder is written whole or not at all, so a file that is there can be used.
+        write_folder(folder, fill, once="tuned.gguf")
         return start_engine(folder / "tuned.gguf", **self.address)
 
     def stream(self, chat, stop, *, model, **drawing) -> Generator:
@@ -92,7 +101,6 @@ class GgufBot(Bot):
         # The GGUF file holds merged weights: from them the base model cannot be had any more.
         if model == "base":
             return (yield from self.plain.stream(chat, stop, model=model, **drawing))
-        self.load()
         # The prompt goes as token ids: template and tokenizer are those of the training. So are
         # transformers' samplers in their order, and its penalty over prompt and answer.
         asked = {
@@ -104,17 +112,20 @@ class GgufBot(Bot):
             "repeat_last_n": CONTEXT,
             "temperature": 0,
             "top_k": 0,
-            "min_p": 0,
         }
-        request = Request(
-            f"{self.model.listening_address}/completion",
-            json.dumps(asked | drawing).encode(),
-            {"Authorization": f"Bearer {self.address['key']}"},
-        )
-        # Nothing between the two goes by a proxy. Closing the connection frees the engine.
-        with build_opener(ProxyHandler({})).open(request) as reply:
-            for line in filter(bytes.strip, reply):
-                event = json.loads(line.removeprefix(b"data: "))
+        # Nothing between the two goes by a proxy, and reading a long prompt may take its time.
+        # Closing the connection frees the engine.
+        with httpx.stream(
+            "POST",
+            f"{self.load().listening_address}/completion",
+            json=asked | drawing,
+            headers={"X-Api-Key": self.address["key"]},
+            trust_env=False,
+            timeout=None,
+        ) as reply:
+            reply.raise_for_status()
+            for line in filter(None, reply.iter_lines()):
+                event = json.loads(line.removeprefix("data: "))
                 yield event["content"]
                 if stop.is_set():
                     break
@@ -131,7 +142,7 @@ def open_bot(cfg: Settings, plain: Bot | None = None) -> Bot:
     models.require_adapter(cfg)
     plain = plain or Bot(cfg)
     # With a GPU transformers is the faster one, and xllamacpp has no wheel for some platforms.
-    if cfg.device.kind != "cpu" or not importlib.util.find_spec("xllamacpp"):
+    if cfg.device.kind != "cpu" or not find_spec("xllamacpp"):
         return plain
     try:
         check_gguf(models.base_folder(cfg))

@@ -23,10 +23,12 @@ from sklearn.preprocessing import Normalizer
 
 from .cleaning import visible
 from .files import CourseError, read_toml, sentence
+from .prompts import text_of
 from .settings import LANGUAGES, ROOT, choice
 
 FOLDER = ROOT / "data" / "health_qa"
-RULES, URGENT = read_toml("medical.toml"), read_toml("emergency.toml")
+RULES = read_toml("medical.toml")
+URGENT = read_toml("emergency.toml")
 TEXTS = {language: RULES[language]["texts"] for language in LANGUAGES}
 FLAGS = ["see_doctor", "abstain"]
 SHELF = ("train", "more", "phrasing", "decline")  # what guard and search learn from
@@ -42,6 +44,7 @@ def questions(language: str) -> pd.DataFrame:
     Raises CourseError for an empty cell, a flag that is not yes or no, a question without split,
     and other words for a question that is not there.
     """
+
     choice(language, LANGUAGES, "data language")
 
     def read(name: str) -> pd.DataFrame:
@@ -58,10 +61,12 @@ def questions(language: str) -> pd.DataFrame:
     known = written.drop(columns=["question", "split"])
     phrasings = read("more/phrasings.csv").merge(known, how="left")
     # Questions without a written answer.
-    told = pd.concat([read(f"more/{name}.csv") for name in ("refusals", "emergencies", "stories")])
-    told = told.assign(answer="", topic="")
+    told = [
+        read(f"more/{name}.csv").assign(answer="", topic="")
+        for name in ("refusals", "emergencies", "stories")
+    ]
     # Only what all of them have; a flag that is neither yes nor no becomes None.
-    rows = pd.concat([written, phrasings, told], join="inner", ignore_index=True)
+    rows = pd.concat([written, phrasings, *told], join="inner", ignore_index=True)
     rows[FLAGS] = rows[FLAGS].map({"yes": True, "no": False}.get)
     # A row with a gap would teach the guards something wrong, so the first one stops everything.
     if len(wrong := rows[rows.isna().any(axis=1)]):
@@ -101,8 +106,9 @@ def emergency_rules() -> re.Pattern:
 
     Rules of both languages together: people mix them.
     """
+    found = []
     # Between two parts: up to so many words, as few as possible.
-    between, found = rf"(?:\W+\w+){{0,{RULES['near']}}}?\W+", []
+    between = rf"(?:\W+\w+){{0,{RULES['near']}}}?\W+"
     for rule in URGENT["rules"]:
         # Each part begins at a word and may go on by up to nine letters: "dada", "dadaku".
         parts = [rf"\b(?:{part})\w{{0,9}}" for part in spelt_out(rule).split(" ~ ")]
@@ -152,23 +158,25 @@ class Library:
 
     def __init__(self, language: str):
         rows = questions(language)
-        self.texts, self.declined = TEXTS[language], RULES[language]["declined"]
+        self.texts = TEXTS[language]
+        self.declined = RULES[language]["declined"]
         # The guard: is this to be declined? It learns from stories too: most of them are harmless
         # and only told at length. Rare kinds weigh as much as frequent ones.
-        told = rows[rows["split"].isin([*SHELF, "story"])]
+        told = rows.query("split in @SHELF or split == 'story'")
         logistic = LogisticRegression(C=20, class_weight="balanced", max_iter=2000)
-        self.declines = make_pipeline(text_vectors(), logistic)
-        self.declines.fit(told["question"], told["abstain"])
+        guard = make_pipeline(text_vectors(), logistic)
+        self.declines = guard.fit(told["question"], told["abstain"])
         # The answers that may be given, each once, with all wordings of its question.
-        may = rows[rows["split"].isin(SHELF) & ~rows["abstain"]]
+        may = rows.query("split in @SHELF and not abstain")
         may = may.assign(wordings=may.groupby("qa_id")["question"].transform(" ".join))
-        self.written = may.drop_duplicates("qa_id")
+        written = may.drop_duplicates("qa_id")
+        self.written = written
         # One row for each answer: two parts its wordings, one part its text. Vectors have length 1,
         # so the product of a question's with a row is a mean of two cosines.
-        self.vectors = make_pipeline(text_vectors(stems), Normalizer())
-        self.vectors.fit(self.written["wordings"] + " " + self.written["answer"])
-        wordings = self.vectors.transform(self.written["wordings"])
-        texts = self.vectors.transform(self.written["answer"])
+        vectors = make_pipeline(text_vectors(stems), Normalizer())
+        self.vectors = vectors.fit(written["wordings"] + " " + written["answer"])
+        wordings = vectors.transform(written["wordings"])
+        texts = vectors.transform(written["answer"])
         self.index = (2 * wordings + texts) / 3  # (answers, terms)
         self.offered = {}  # number -> the answer whose title was shown with it last
 
@@ -178,7 +186,8 @@ class Library:
         After titles the message may be one of their numbers.
         """
         question = message.strip()
-        offered, self.offered = self.offered, {}
+        offered = self.offered
+        self.offered = {}
         if question in offered:
             return self.give(offered[question])
         # What may be an emergency comes before everything else; then what must not be answered
@@ -191,13 +200,13 @@ class Library:
         # shown, and where all are far none is.
         similar = (self.vectors.transform([question]) @ self.index.T).toarray()[0]  # (answers,)
         found = self.written.iloc[similar.argsort()[::-1][:3]]
-        if similar.max() >= RULES["answered"]:
+        nearest = similar.max()
+        if nearest >= RULES["answered"]:
             return self.give(found.iloc[0])
-        if similar.max() < RULES["offered"]:
+        if nearest < RULES["offered"]:
             return Reply("unknown", self.texts["unknown"])
         self.offered = dict(zip("123", found.to_dict("records")))
-        titles = [f"{number}. {row['question']}" for number, row in self.offered.items()]
-        return Reply("offer", "\n".join([self.texts["offer"], *titles]))
+        return Reply("offer", text_of(self.texts["offer"], found["question"]))
 
     def give(self, row) -> Reply:
         """A written answer below its title; one that names a dose is kept back."""
@@ -207,5 +216,5 @@ class Library:
             return Reply("dose", self.texts["dose"])
         # The advice to see a doctor stands above the answer, where it is read first.
         advice = f"{self.texts['doctor']}\n" if row["see_doctor"] else ""
-        title, end = f"[{row['question']}]", f"— {self.texts['disclaimer']}"
-        return Reply("answer", f"{advice}{title}\n{row['answer']}\n{end}")
+        text = f"[{row['question']}]\n{row['answer']}\n— {self.texts['disclaimer']}"
+        return Reply("answer", advice + text)

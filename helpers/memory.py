@@ -3,13 +3,12 @@
 Never imports torch by itself: the allocator's variable must be set before torch starts.
 """
 
-from __future__ import annotations
-
 import ctypes
 import gc
 import platform
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -35,10 +34,10 @@ def used_bytes() -> int:
 def available_bytes() -> int:
     """RAM that may still be taken: the machine's, or less where a container has a limit."""
     free = psutil.virtual_memory().available
-    limit = CGROUP / "memory.max"
-    if limit.is_file() and limit.read_text().strip() != "max":
-        held = int((CGROUP / "memory.current").read_text())
-        free = min(free, int(limit.read_text()) - held)
+    # No such file where nothing is limited, or the word "max", which is no number.
+    with suppress(OSError, ValueError):
+        limit = int((CGROUP / "memory.max").read_text())
+        free = min(free, limit - int((CGROUP / "memory.current").read_text()))
     return free
 
 
@@ -76,7 +75,7 @@ class MemoryMonitor(threading.Thread):
         super().__init__(daemon=True)
         self.interval, self.peak, self.ended = interval, 0, threading.Event()
 
-    def __enter__(self) -> MemoryMonitor:
+    def __enter__(self) -> "MemoryMonitor":
         # What earlier work needed is none of this peak.
         if gpu := cuda():
             gpu.reset_peak_memory_stats()

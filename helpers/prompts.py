@@ -9,6 +9,7 @@ learnt, a model is trained on such requests; in a translating chat `Kitchen.read
 
 import random
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from .cleaning import MARKER
@@ -17,18 +18,9 @@ from .recipes import Recipe, names
 
 IGNORE = -100  # the label that PyTorch's cross entropy skips
 
-SYSTEM = {  # by task; of one that writes recipes, by their language; of lesson 08's bank by both
-    "id-en": "Translate recipes into English.",
-    "en-id": "Terjemahkan resep ke bahasa Indonesia.",
-    "id": "Kamu koki Indonesia.",
-    "en": "You are an Indonesian chef.",
-    "bank id": "Klasifikasi.",  # short on purpose: every row pays for it
-    "bank en": "Classify.",
-}
-HEADINGS = {"id": ("Bahan:", "Langkah:"), "en": ("Ingredients:", "Steps:")}
-
+# The texts of a row, by task or by language.
+SYSTEM, REQUEST, HEADINGS, LAST_JOIN = read_toml("prompts.toml").values()
 FORMS = ("ingredients", "dish")  # what a request names
-LAST_JOIN = {"id": " dan ", "en": " and "}
 PHRASINGS = read_toml("requests.toml")
 
 
@@ -39,15 +31,27 @@ def answer(recipe: Recipe, language: str = "id") -> str:
     """The recipe in the course's format: title, dashed ingredients, numbered steps."""
     ingredients, steps = HEADINGS[language]
     items = [f"- {item}" for item in recipe.ingredients]
-    told = [f"{number}. {step}" for number, step in enumerate(recipe.steps, 1)]
     # One item a line, and an empty line before each heading.
-    return "\n".join([recipe.title, "", ingredients, *items, "", steps, *told])
+    told = text_of(steps, recipe.steps)
+    return "\n".join([recipe.title, "", ingredients, *items, "", told])
+
+
+def text_of(title: str, steps: Sequence[str]) -> str:
+    """A title, and below it the numbered steps, or other lines."""
+    return "\n".join([title, *(f"{number}. {step}" for number, step in enumerate(steps, 1))])
 
 
 # What people ask.
 
 
-def draw(recipe: Recipe, language="id", *, form="ingredients", phrasing="train", seed=42) -> str:
+def draw(
+    recipe: Recipe,
+    language="id",
+    *,
+    form="ingredients",
+    phrasing="train",
+    seed=42,
+) -> str:
     """What a person types for `recipe`; the same arguments always give the same request.
 
     `form`: one of FORMS; a recipe without a usable ingredient is asked for by dish. `phrasing`:
@@ -75,7 +79,10 @@ def draw(recipe: Recipe, language="id", *, form="ingredients", phrasing="train",
 
 def prompt_messages(user_text: str, task: str = "id") -> list[dict]:
     """Chat messages up to the model's turn, for one request. `task`: a key of SYSTEM."""
-    return [{"role": "system", "content": SYSTEM[task]}, {"role": "user", "content": user_text}]
+    return [
+        {"role": "system", "content": SYSTEM[task]},
+        {"role": "user", "content": user_text},
+    ]
 
 
 def system_key(cfg) -> str:

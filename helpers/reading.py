@@ -16,7 +16,7 @@ from bisect import bisect
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property, lru_cache
+from functools import cache, cached_property
 
 from rapidfuzz import process
 from rapidfuzz.distance import OSA
@@ -93,10 +93,18 @@ class Lexicon:
 
     def __init__(self, library: Sequence[Recipe], language: str, twins: Sequence[Recipe] = ()):
         self.language = language
-        filler = TABLE[language]["filler"]
-        self.filler = {*filler.split(), *words(filler, language)}
-        weak = KITCHEN[language]["weak"].split()
-        self.known = self._names(library)
+        self.filler = {*words(TABLE[language]["filler"], language)}
+        weak = KITCHEN[language]["weak"]
+        # Words -> what the library calls it: what its lists have, the commonest way last, and what
+        # people say.
+        listed = Counter(item_name(item) for r in library for item in r.ingredients)
+        self.known = {
+            words(name, language): name
+            for name, _ in reversed(listed.most_common())
+            if name not in WORDS[language]["classes"]
+        }
+        alone = KITCHEN[language]["alone"].items()
+        self.known |= {words(said, language): name for said, name in alone}
         # What may be banned: kinds of the table, else names, else a word of them ("ceker").
         single = {word for some in self.known for word in some}
         single -= self.filler.union(weak, WORDS[language]["classes"])
@@ -116,33 +124,12 @@ class Lexicon:
         self.spelt = {word for some in self.bannable for word in some}.union(self.rare, self.filler)
         # Words that name a dish. English titles describe, so there they are those of a table, and
         # all of the Indonesian titles.
-        strong = KITCHEN[language].get("strong", "").split() or self.rare
+        strong = KITCHEN[language]["strong"] or self.rare
         self.strong = {*strong}.union(*twin.values()).difference(weak)
         # What people often write is no slip: "pecah" is no "peca", "sering" no "Serang".
         typed = (MARKED / f"{language}.txt").read_text(encoding="utf-8").lower()
         often = Counter(re.findall(r"[^\W\d_]+", re.sub(r"\[.*?\]", " ", typed)))
         self.usual = {word for word, count in often.items() if count > 2}
-        # A message is read twice, by patterns and by what was learnt.
-        self.nearest = lru_cache(2**14)(self.nearest)
-
-    def _names(self, library: Sequence[Recipe]) -> dict[tuple[str, ...], str]:
-        """Words -> what the library calls it: what its lists have, and what people say."""
-        language, table = self.language, KITCHEN[self.language]
-        parts = WORDS[language]["parts"]
-        listed = Counter(item_name(item) for r in library for item in r.ingredients)
-        ordered = [name for name, _ in reversed(listed.most_common())]
-        # Of meat and fish one word says enough: "sapi".
-        found = {(word,): word for word in table["roles"]["protein"].split()}
-        # "sapi" is the commonest thing that is called after it: "daging sapi".
-        for name in ordered:
-            part, _, word = name.partition(" ")
-            if part in parts and (word,) in found:
-                found[word,] = name
-        vague = WORDS[language]["classes"]
-        found |= {words(name, language): name for name in ordered if name not in vague}
-        people = {said: name for name, said in WORDS[language]["everyday"].items()}
-        people |= table["alone"]
-        return found | {words(said, language): name for said, name in people.items()}
 
     def broken(self, without: Iterable[str], text: str) -> bool:
         """Whether a text breaks one of these bans: kinds of the table, or names.
@@ -209,11 +196,11 @@ class Clauses:
         if not told:
             return 0, text
         found = told[-1]  # "me and the 2 kids, so for 4": the sum comes last
-        return int(found[found.lastindex]), f"{text[: found.start()]} {text[found.end() :]}"
+        return int(found[found.lastindex]), text.replace(found[0], " ", 1)
 
     def mended(self, text: str) -> str:
         """The text with the words of an allergy as they are spelt: nobody may die of a slip."""
-        signs = self.table["signs"].split()
+        signs = self.table["signs"]
         for word in {*re.findall("[a-z]{5,}", text)} - self.lexicon.filler:
             near = process.extractOne(word, signs, scorer=OSA.distance, score_cutoff=1)
             text = text.replace(word, near[0]) if near else text
@@ -230,16 +217,14 @@ class Clauses:
                 said, before = self.lexicon.tokens(part), found[begin:]
                 side = before[-1][0] if before else FOR
                 listed = side == SICK or side == AGAINST and self.says("join", ",".join(parts[n:]))
-                if listed and self.bare(said):
+                # Nothing but foods and what joins them.
+                foods = self.lexicon.foods(said, self.lexicon.bannable)
+                bare = all(at in foods or self.says("join", word) for at, word in enumerate(said))
+                if listed and bare:
                     found.append((side, said))
                 else:
                     found += self.clause(part, found)
         return found
-
-    def bare(self, said: Sequence[str]) -> bool:
-        """Whether a part of a sentence is nothing but foods and what joins them."""
-        foods = self.lexicon.foods(said, self.lexicon.bannable)
-        return all(at in foods or self.says("join", word) for at, word in enumerate(said))
 
     def clause(self, part: str, before: list[Clause]) -> list[Clause]:
         """One clause as one or two of them; the one before it may be turned against something."""
@@ -282,8 +267,7 @@ class Reader(Clauses):
         """What a message asks for."""
         lexicon, text = self.lexicon, plain(message)
         text = any_of(self.table["no_food"]).sub(" ", self.mended(text))
-        tokens = lexicon.tokens(text)
-        topic = self.sides.topic(tokens)
+        topic, learnt = self.sides.judged(lexicon.tokens(text))
         if self.says("nothing", text) or topic == "other":
             return Asked()
         for pattern, new in self.table["rewrites"]:
@@ -293,7 +277,6 @@ class Reader(Clauses):
         clauses = self.clauses(text)
         without = self.bans_of(text, clauses, AGAINST, SICK)
         # What the patterns do not know is judged by the words around each food.
-        learnt = self.sides.against(tokens)
         without += tuple(ban for ban in learnt if ban not in without)
         unheard = tuple(word for side, some in clauses if side == UNHEARD for word in some)
         # What it is for, each clause ended by a point.
@@ -337,19 +320,19 @@ class Reader(Clauses):
         found = []
         for side, some in clauses:
             found += self.lexicon.banned(some) if side in sides else []
-        for diet in TABLE["diets"].values():
-            found += diet["bans"] if any_of(diet["said"]).search(text) else []
+        for said, bans in TABLE["diets"].items():
+            found += bans if any_of(said).search(text) else []
         return tuple(dict.fromkeys(found))
 
     def wish(self, said: list[str], free: Iterable[int]) -> str:
         """The words of recipes that a message's wishes stand for, and those that it says."""
-        wishes = TABLE["wishes"][self.lexicon.language].items()
+        wishes = self.table["wishes"].items()
         found = [what for wish, what in wishes if any_of(wish).search(" ".join(said))]
         return " ".join([*found, *(said[at] for at in free)])
 
     def unknown(self, said: list[str]) -> tuple[str, ...]:
         """The words that no recipe has and that say nothing else."""
-        told = any_of("|".join([*TABLE["wishes"][self.lexicon.language], self.table["doing"]]))
+        told = any_of("|".join([*self.table["wishes"], self.table["doing"]]))
         found = (word for word in said if word not in self.lexicon.spelt and 1 < len(word) < 25)
         return tuple(dict.fromkeys(word for word in found if not told.fullmatch(word)))
 
@@ -359,7 +342,7 @@ class Reader(Clauses):
         # "sayur asem".
         known = foods.keys() | free
         strong = self.lexicon.strong
-        named = {at for at in free if said[at] in strong or {at - 1, at + 1} & known}
+        named = [at for at in free if said[at] in strong or {at - 1, at + 1} & known]
         if not named:
             return ""
         # The foods of the same clause belong to it: of "soto ayam" as of "kentang goreng". What
@@ -367,5 +350,4 @@ class Reader(Clauses):
         first = min(named)
         begin = max((at + 1 for at in range(first) if said[at] == "."), default=0)
         end = said.index(".", first)
-        parts = dict.fromkeys(said[at] for at in sorted(known) if begin <= at < end)
-        return " ".join(parts)
+        return " ".join(dict.fromkeys(said[at] for at in sorted(known) if begin <= at < end))

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from . import csv_reader
 from .cleaning import clean_chunk
+from .csv_reader import look_at, raw_chunks
 from .files import CourseError, read_toml, sentence
 from .settings import csv_files
 from .show import tr
@@ -117,29 +117,30 @@ def recipe_chunks(folder: str | Path, report: Report, rows: int = 2000) -> Itera
         entry = {"file": name, "rows_read": 0, "rows_kept": 0}
         try:
             # Encoding, separator and columns first; they hold for the whole file.
-            layout = csv_reader.look_at(path)
-            for raw, bad in csv_reader.raw_chunks(path, layout, rows):
+            for raw, bad in raw_chunks(path, look_at(path), rows):
                 # Rows can be lost twice: `bad` could not be read as rows, `dropped` hold no whole
                 # recipe. Each row is kept, or it is told where and why it was dropped.
                 clean, dropped = clean_chunk(raw)
-                entry["rows_read"] += len(raw) + len(bad)
+                read = len(raw) + len(bad)
+                entry["rows_read"] += read
                 entry["rows_kept"] += len(clean)
-                report.rows_read += len(raw) + len(bad)
+                report.rows_read += read
                 report.rows_kept += len(clean)
                 lost = sorted(bad + dropped, key=lambda drop: drop["line"])
                 report.drops += [{"file": name, **drop} for drop in lost]
                 # No row may be lost.
                 assert report.rows_read == report.rows_kept + report.rows_dropped, name
                 # A row without a category has its file's, one without a number that of its text.
-                category, ids = path.stem.lower().removeprefix("dataset-"), clean["recipe_id"]
+                category = path.stem.lower().removeprefix("dataset-")
+                ids = clean["recipe_id"]
                 clean["category"] = clean["category"].replace("", category)
                 clean["recipe_id"] = ids.mask(ids == "", text_ids(clean))
                 clean["source"] = name
                 yield clean[COLUMNS]
             if not entry["rows_read"]:
-                raise csv_reader.NotARecipeFile("a header and no rows")
+                raise CourseError("a header and no rows")
             report.files.append(entry)
-        except (csv_reader.NotARecipeFile, OSError) as problem:
+        except (CourseError, OSError) as problem:
             # One strange file does not stop the others.
             report.skipped.append({"file": name, "reason": str(problem)})
 
@@ -170,8 +171,8 @@ def recipe_of(row: dict) -> Recipe:
 # --- names of ingredients
 
 WORDS = read_toml("ingredients.toml")
-_UNITS = "|".join(table["units"].replace(" ", "|") for table in WORDS.values())
-_QUANTITY = re.compile(rf"^\s*(?:(?:[\d¼½¾⅓⅔⅛⅜⅝⅞.,/–-]+|(?:{_UNITS})\b\.?)\s*)+")
+_UNITS = "|".join(table["units"] for table in WORDS.values())
+_QUANTITY = rf"^\s*(?:(?:[\d¼½¾⅓⅔⅛⅜⅝⅞.,/–-]+|(?:{_UNITS})\b\.?)\s*)+"
 
 
 @lru_cache(2**16)
@@ -179,7 +180,7 @@ def item_name(item: str) -> str:
     """An ingredient without quantity, unit and preparation: "3 buah cabai, iris" -> "cabai"."""
     # What stands in brackets, behind a comma or behind "secukupnya" is a remark, not the name; a
     # comma before a digit is a decimal one.
-    text = _QUANTITY.sub("", re.sub(r"\([^)]*\)?", " ", item.lower()))
+    text = re.sub(_QUANTITY, "", re.sub(r"\([^)]*\)?", " ", item.lower()))
     name = re.split(r",(?!\d)|\b(?:secukupnya|sckpnya|to taste)\b", text)[0]
     return " ".join(name.split()).strip(" .:-*")
 
@@ -189,7 +190,8 @@ def words(name: str, language: str) -> tuple[str, ...]:
     """The words of a name in one spelling: lower case, no plural in English, "cabe" -> "cabai"."""
     # "bawang daun" and "daun bawang" are two ways to write one thing, so phrases are replaced
     # first; after that "cabe" is "cabai", word by word.
-    text, table = name.lower(), WORDS[language]
+    text = name.lower()
+    table = WORDS[language]
     for said, written in table["phrases"].items():
         text = text.replace(said, written)
     # A singular may have to be spelt anew: chilies, chili, chilli.
@@ -207,7 +209,8 @@ def same(one: str, other: str, language: str) -> bool:
     "cabai merah" are the same, "udang" and "petis udang" are not. A class alone ("daun") is
     nothing; two of them ("daun jeruk", "fish sauce") are a name like any other.
     """
-    a, b = words(one, language), words(other, language)
+    a = words(one, language)
+    b = words(other, language)
     if a == b:
         return bool(a)
     # The shorter name must be a part of the longer one; a class alone says too little.

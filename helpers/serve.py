@@ -6,46 +6,43 @@ Gradio's ChatInterface does the page, llama.cpp's own server the API. Importing 
 Gradio.
 """
 
-import os
 import socket
 import threading
 import webbrowser
-from collections.abc import Iterator
 from contextlib import suppress
 
+import gradio as gr
 import psutil
+import uvicorn
+from fastapi import FastAPI
+from fastapi.responses import JSONResponse
 
-os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # before the import: no report to its makers
-
-import gradio as gr  # noqa: E402
-import uvicorn  # noqa: E402
-from fastapi import FastAPI  # noqa: E402
-from fastapi.responses import JSONResponse  # noqa: E402
-
-from .chat import Bot, Turn  # noqa: E402
-from .files import CourseError, UsageError, read_toml  # noqa: E402
+from .chat import Bot, Turn
+from .files import CourseError, UsageError, read_toml, sentence
 
 # What the page and the terminal say, by language, and Gradio's options.
 WORDED = read_toml("serve.toml")
-
-# Options of a conversation that a page's sliders set: smallest, largest, value, step.
-FREE = {
-    "temperature": (0.0, 2.0, 0.7, 0.1),
-    "top_p": (0.05, 1.0, 0.9, 0.05),
-    "top_k": (0, 200, 0, 1),
-    "answer_tokens": (16, 1024, 256, 16),
-}
 
 
 def page(bot: Bot) -> gr.ChatInterface:
     """The chat page. Its history stands in the browser's tab alone."""
     language = bot.cfg.language
 
-    def respond(message: str, history: list[dict], *drawing) -> Iterator[str | dict]:
+    def respond(message, history, *drawing):
         """The answer so far, again and again while it grows; Stop on the page closes it."""
+        # What was said so far: Gradio keeps a text, or a list of parts with one text.
+        said = []
+        for past in history:
+            text = past["content"]
+            if not isinstance(text, str):
+                text = text[0]["text"]
+            if past["role"] == "user":
+                said.append(Turn(text, "tuned"))
+            else:
+                said[-1].answer = text
+        talk = bot.conversation(turns=said, **dict(zip(WORDED["sliders"], drawing)))
         # Gradio shows the last value that came, so each one is the answer from its beginning.
         text = ""
-        talk = bot.conversation(turns=turns(history), **dict(zip(FREE, drawing)))
         try:
             for piece in talk.reply(message):
                 text += piece
@@ -56,35 +53,20 @@ def page(bot: Bot) -> gr.ChatInterface:
         # A recipe that was found can be told in the other language: a button says so.
         turn = talk.turns[-1]
         if turn.served and not turn.told:
-            button = WORDED["other"][language]
-            yield {"role": "assistant", "content": text, "options": [button]}
+            yield {"role": "assistant", "content": text, "options": [WORDED["other"][language]]}
 
     sliders = []
     # Where a model answers freely; a recipe that is found and told needs none.
     if not bot.cooks:
-        for name, (low, high, value, step) in FREE.items():
-            sliders.append(gr.Slider(low, high, value, step=step, label=name))
+        for name, options in WORDED["sliders"].items():
+            sliders.append(gr.Slider(label=name, **options))
     return gr.ChatInterface(
         respond,
         examples=[[text] for text in WORDED["examples"][language]],
-        description=WORDED["description" if bot.cooks else "free_description"][language],
+        description=sentence("page_cooks" if bot.cooks else "page_free"),
         additional_inputs=sliders,
         **WORDED["page"],
     )
-
-
-def turns(history: list[dict]) -> list[Turn]:
-    """What was said so far on a page: Gradio keeps a text, or a list of parts with one text."""
-    found = []
-    for message in history:
-        text = message["content"]
-        if not isinstance(text, str):
-            text = text[0]["text"]
-        if message["role"] == "user":
-            found.append(Turn(text, "tuned"))
-        else:
-            found[-1].answer = text
-    return found
 
 
 def create_app(bot: Bot, auth: tuple[str, str] | None = None) -> FastAPI:
@@ -94,18 +76,18 @@ def create_app(bot: Bot, auth: tuple[str, str] | None = None) -> FastAPI:
     # Written by the thread that loads, read by /health.
     state = {"ready": False, "problem": ""}
 
-    def load() -> None:
+    def load():
         """Ready means that the model has written a token, not merely that the process lives."""
         try:
             bot.conversation(plain=True, answer_tokens=1).say("Halo")
             state["ready"] = True
         except Exception as problem:  # nobody would see it in this thread
-            state["problem"] = str(problem) or repr(problem)
+            state["problem"] = f"{type(problem).__name__}: {problem}"
             print(f"⚠️ {state['problem']}", flush=True)
 
     # `async`, so it runs in the event loop and need not wait for a thread that writes an answer.
     @app.get("/health")
-    async def health() -> JSONResponse:
+    async def health():
         """200 once the model answers, 503 before; what answers, where, in how much memory."""
         facts = {
             "model": bot.models[-1],
@@ -120,9 +102,14 @@ def create_app(bot: Bot, auth: tuple[str, str] | None = None) -> FastAPI:
     # The page is there at once and the model some seconds later; /health tells when.
     threading.Thread(target=load, daemon=True).start()
     # At most 32 questions wait in line.
-    queue = page(bot).queue(max_size=32)
-    theme = gr.themes.Soft(**WORDED["theme"])
-    return gr.mount_gradio_app(app, queue, "/", auth=auth, theme=theme, **WORDED["app"])
+    return gr.mount_gradio_app(
+        app,
+        page(bot).queue(max_size=32),
+        "/",
+        auth=auth,
+        theme=gr.themes.Soft(**WORDED["theme"]),
+        **WORDED["app"],
+    )
 
 
 def run_service(
@@ -137,7 +124,8 @@ def run_service(
     user, _, password = auth.partition(":")
     if auth and not password:
         raise UsageError("--auth wants USER:PASSWORD")
-    # The port is taken now and handed to uvicorn below, so nobody else can take it meanwhile.
+    # The port is taken now and handed to uvicorn below, so nobody else can take it meanwhile, and
+    # whoever reads the address is served.
     listener = socket.create_server((host, port))
     # With port 0 the system has chosen one.
     port = listener.getsockname()[1]
@@ -152,11 +140,11 @@ def run_service(
         print(f"API: http://{host}:{beside}/v1", flush=True)
     # Other machines come in, and nothing asks them who they are.
     if not auth and not host.startswith(("127.", "localhost")):
-        print(WORDED["open"][bot.cfg.language])
+        print(sentence("open_network"))
     app = create_app(bot, (user, password) if auth else None)
     if show:
         webbrowser.open(page_at)
     # At Ctrl-C answers that are being written have three seconds to end.
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3)
     with suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run(sockets=[listener])
+        uvicorn.Server(config).run([listener])

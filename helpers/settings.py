@@ -4,8 +4,6 @@
 the notebooks hand over, and never imports torch.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -83,24 +81,6 @@ def bf16_products() -> bool:
     return listed.is_file() and bool(re.search(r"\b(avx512_|amx_)?bf16\b", listed.read_text()))
 
 
-def dtype_name(cfg: Settings) -> str:
-    """Name of the dtype that is computed in: the profile's, or what the device is fast in."""
-    # bf16 came with Ampere, 8.0; an older card would only emulate what its profile names.
-    if cfg.device.kind == "cuda" and cfg.compute_dtype in ("auto", "bfloat16"):
-        return "bfloat16" if cfg.device.capability >= (8, 0) else "float16"
-    if cfg.compute_dtype != "auto":
-        return cfg.compute_dtype
-    # What the processor says of itself is the same at each start.
-    return "bfloat16" if bf16_products() else "float32"
-
-
-def compute_dtype(cfg: Settings):
-    """torch dtype of the arithmetic."""
-    import torch
-
-    return getattr(torch, dtype_name(cfg))
-
-
 def profiles() -> dict[str, dict]:
     """All profiles by name, each merged over the defaults."""
     table = read_toml("profiles.toml")
@@ -162,11 +142,12 @@ class Settings(ProfileValues):
         The language shown is no part of it: both languages of a lesson share one training.
         """
         # Runs that differ in one of these never read each other's files.
-        model, data = Path(self.base_model).name, f"{self.data_name}-{self.data_hash}"
+        model = Path(self.base_model).name
         if self.base_model != profiles()[self.profile]["base_model"]:  # other models share a name
             model += "-" + cache_key(self.base_model)[:6]
         # A smoke run never touches what a whole one has left.
         end = "-smoke" if self.smoke else ""
+        data = f"{self.data_name}-{self.data_hash}"
         return f"{self.profile}-{model}-{data}-{self.task}-{self.seed}{end}"
 
     @property
@@ -176,8 +157,11 @@ class Settings(ProfileValues):
 
     def as_dict(self) -> dict:
         """Plain values, without paths of this machine, for reports and model cards."""
-        told = {"data": self.data_name, "data_hash": self.data_hash, "device": self.device.name}
-        values = vars(self) | told
+        values = vars(self) | {
+            "data": self.data_name,
+            "data_hash": self.data_hash,
+            "device": self.device.name,
+        }
         # Nor what only helped to choose the profile, or to try the run out.
         for name in (
             "data_dir",
@@ -195,6 +179,24 @@ class Settings(ProfileValues):
         if Path(self.base_model).is_absolute():
             values["base_model"] = Path(self.base_model).name
         return values
+
+
+def dtype_name(cfg: Settings) -> str:
+    """Name of the dtype that is computed in: the profile's, or what the device is fast in."""
+    # bf16 came with Ampere, 8.0; an older card would only emulate what its profile names.
+    if cfg.device.kind == "cuda" and cfg.compute_dtype in ("auto", "bfloat16"):
+        return "bfloat16" if cfg.device.capability >= (8, 0) else "float16"
+    if cfg.compute_dtype != "auto":
+        return cfg.compute_dtype
+    # What the processor says of itself is the same at each start.
+    return "bfloat16" if bf16_products() else "float32"
+
+
+def compute_dtype(cfg: Settings):
+    """torch dtype of the arithmetic."""
+    import torch
+
+    return getattr(torch, dtype_name(cfg))
 
 
 def csv_files(folder: str | Path) -> list[Path]:
@@ -286,26 +288,27 @@ def load(
     base_model: str | None = None,
     artifacts_root: str | Path | None = None,
 ) -> Settings:
-    """Settings of this run.
+    """Settings of this run: `profile` "auto" by hardware and what can be had, `task` by the data.
 
-    `profile` "auto" picks by hardware and by what can be had, `task` "auto" by the data. What is
-    not given comes from DATA_DIR, BASE_MODEL and DAPUR_ARTIFACTS; else it is the course's corpus,
-    the profile's model and artifacts/. With DAPUR_SMOKE=1 the profile's `smoke_run` holds.
-    Raises UsageError for an unknown name, a missing folder or model, and a machine that is too
-    small. Whether a training fits the GPU is judged by planner.check_fits.
+    What is not given comes from DATA_DIR, BASE_MODEL and DAPUR_ARTIFACTS; else it is the course's
+    corpus, the profile's model and artifacts/. With DAPUR_SMOKE=1 the profile's `smoke_run` holds.
+    UsageError for an unknown name, a missing folder or model, and a machine that is too small;
+    whether a training fits the GPU is judged by planner.check_fits.
     """
     table = profiles()
     choice(profile, ["auto", *table], "profile")
     choice(language, LANGUAGES, "language")
     choice(task, ["auto", *TASKS], "task")
     set_language(language)
-    # The profile: asked for, or the one for this machine.
     device = find_device()
     automatic = profile_for(device, table)
     if profile == "auto":
         profile = automatic
     values = table[profile]
-    check_card(profile, values["vram_gb"], device)
+    # By plan each profile takes more than half of its card: told before anything is downloaded.
+    size = values["vram_gb"]
+    if size and (device.kind == "cpu" or device.memory_gb < size / 2):
+        raise UsageError(sentence("no_card", profile=profile, gb=size, device=device))
     reason = f"{device.name} ({device.memory_gb:.0f} GB), auto: {automatic}"
     if device.note:
         reason += f"; {device.note}"
@@ -317,12 +320,11 @@ def load(
         values["licence"] = "Apache-2.0" if base == "packaged" else "see the model's page"
         reason += f"; {usual} -> {base}"
     # The data. A folder without CSVs is refused here, before a lesson has begun.
-    asked = data_dir or os.environ.get("DATA_DIR") or OWN
-    task, folder, data_language = data_for(task, asked, language)
+    folder = Path(data_dir or os.environ.get("DATA_DIR") or OWN).expanduser().resolve()
+    task, folder, data_language = data_for(task, folder, language)
     smoke = os.environ.get("DAPUR_SMOKE") == "1"
     if smoke:
         values |= values["smoke_run"]
-    # All that is known about this run, in one object that nobody can change.
     root = Path(artifacts_root or os.environ.get("DAPUR_ARTIFACTS") or ROOT / "artifacts")
     return Settings(
         **values,
@@ -339,21 +341,13 @@ def load(
     )
 
 
-def check_card(profile: str, size: float, device: Device) -> None:
-    """Raise UsageError where a profile needs a GPU that is not there, or a larger one."""
-    # By plan each profile takes more than half of its card: told before anything is downloaded.
-    if size and (device.kind == "cpu" or device.memory_gb < size / 2):
-        raise UsageError(sentence("no_card", profile=profile, gb=size, device=device))
-
-
-def data_for(task: str, asked: str | Path, language: str) -> tuple[str, Path, str]:
+def data_for(task: str, folder: Path, language: str) -> tuple[str, Path, str]:
     """Task, folder of the data, and the data's language.
 
     "auto" is the translation "id-en" where the data are in both languages, else "recipe". Recipes
     of one language tell it by their words: those of the largest file. UsageError for a folder
     without CSVs, and where a translation is asked for and the data are in one language.
     """
-    folder = Path(asked).expanduser().resolve()
     found = csv_files(folder) if folder.is_dir() else []
     if not found:
         raise UsageError(
@@ -368,8 +362,7 @@ def data_for(task: str, asked: str | Path, language: str) -> tuple[str, Path, st
         return task, folder, task[:2]
     if both:
         return task, folder / language, language
-    largest = max(found, key=os.path.getsize)
-    with open(largest, encoding="utf-8", errors="replace") as file:
+    with open(max(found, key=os.path.getsize), encoding="utf-8", errors="replace") as file:
         return task, folder, language_of(file.read(20_000)) or "id"
 
 

@@ -3,12 +3,11 @@
 import html
 import re
 import string
-import time
 import tomllib
 from pathlib import Path
 
 from IPython import get_ipython
-from IPython.display import HTML, DisplayHandle, Markdown, display
+from IPython.display import HTML, Markdown, display
 
 HERE = Path(__file__).parent
 NOTEBOOKS = HERE.parent / "notebooks"
@@ -23,8 +22,8 @@ def read_toml(name: str | Path) -> dict:
 
 def open_texts(lesson: str) -> None:
     """Read the sentences, words and hints of a lesson."""
-    texts.clear()
-    texts.update(read_toml(NOTEBOOKS / "texts" / f"{lesson[:2]}.toml"))
+    global texts
+    texts = read_toml(NOTEBOOKS / "texts" / f"{lesson[:2]}.toml")
 
 
 def set_language(language: str) -> None:
@@ -90,19 +89,19 @@ def from_template(name: str, **values) -> HTML:
 
 def show_tokens(row, tokenizer) -> None:
     """One encoded row token by token: grey is masked, green is learnt, the end token is framed."""
-    end, tokens = tokenizer.eos_token_id, []
+    tokens = []
     for token, label in zip(row.input_ids, row.labels):
         # Each token is decoded alone: one that holds part of a character shows as �. A line break
         # is a token too, or part of one, so it gets a sign that is seen.
         text = tokenizer.decode([token]).replace("\n", "↵\n")
-        tokens.append((text, label != -100, token == end))
+        tokens.append((text, label != -100, token == tokenizer.eos_token_id))
     # In words too: how much of the row is learnt, and whether its end token is.
-    display(from_template("tokens", tokens=tokens, ended=row.labels[-1] == end))
+    display(from_template("tokens", tokens=tokens))
 
 
 def show_side_by_side(titles: list[str], texts: list[str]) -> None:
     """Show texts in columns, line breaks kept."""
-    display(from_template("columns", columns=list(zip(map(word, titles), texts))))
+    display(from_template("columns", columns=zip(map(word, titles), texts)))
 
 
 def frame_html(frame) -> str:
@@ -172,19 +171,3 @@ def figure_html(figure):
 def show_figure(figure) -> None:
     """Show a matplotlib figure with alternative text."""
     display(figure_html(figure))
-
-
-class Live:
-    """One output that is replaced in place during a long cell, at most once in `every` seconds."""
-
-    def __init__(self, every: float = 1.0):
-        self.every, self.next = every, 0.0
-        self.handle = DisplayHandle()
-        self.handle.display(HTML("…"))
-
-    def show(self, content, force: bool = False) -> None:
-        """Replace the output by HTML text, or by a matplotlib figure."""
-        now = time.monotonic()
-        if force or now > self.next:
-            self.next = now + self.every
-            self.handle.update(HTML(content) if isinstance(content, str) else figure_html(content))

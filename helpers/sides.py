@@ -1,7 +1,7 @@
 """Is a food wanted, or must it not be in the dish? Learnt from messages in which each is marked.
 
     sides = Sides(lexicon)
-    sides.against(lexicon.tokens("anakku bentol2 abis makan udang"))   # ["prawn"]
+    sides.judged(lexicon.tokens("anakku bentol2 abis makan udang"))   # "cook", ["prawn"]
 
 People say in hundreds of ways what they cannot eat, and no list of patterns knows them all. The
 messages of data/requests/marked hold each food in brackets, with + where it is wanted or at hand
@@ -24,8 +24,8 @@ from .settings import MARKED
 
 NEAR = 8  # words on each side of a food that tell about it
 SURE = 0.6  # chance from which on a food counts as banned
-FOOD, MARK = "qfood", "qmark"  # stand for any food of a message, and for one that is marked
-TOPICS = ("other", "another", "mild")  # what a message may be about, beside what to cook
+FOOD = "qfood"  # stands for any food of a message
+TOPICS = {"cook": "", "other": "other_", "another": "another_", "mild": "mild_"}  # begin of a file
 
 
 def around(said: Sequence[str], at: int) -> str:
@@ -51,24 +51,22 @@ class Sides:
         banned = []
         texts = []
         topics = []
-        for line in self.messages(language):
-            _, said = self.masked(words(re.sub(r"\[[+-].+?\]", f" {MARK} ", line), language))
-            places = [at for at, word in enumerate(said) if word == MARK]
-            said = [FOOD if word == MARK else word for word in said]
-            rows += [around(said, at) for at in places]
-            banned += [sign == "-" for sign in re.findall(r"\[([+-])", line)]
-            texts.append(" ".join(said))
-            topics.append("cook")
-        for topic in TOPICS:
-            for line in self.messages(f"{topic}_{language}"):
-                texts.append(" ".join(self.masked(words(line, language))[1]))
+        for topic, begin in TOPICS.items():
+            file = MARKED / f"{begin}{language}.txt"
+            for line in file.read_text(encoding="utf-8").splitlines():
+                marked = re.sub(r"\[[+-].+?\]", f" {FOOD} ", line)
+                found, said = self.masked(words(marked, language))
+                texts.append(" ".join(said))
                 topics.append(topic)
+                # Any other food of the message is among those that were found.
+                rows += [
+                    around(said, at)
+                    for at, word in enumerate(said)
+                    if word == FOOD and at not in found
+                ]
+                banned += [sign == "-" for sign in re.findall(r"\[([+-])", line)]
         self.side = learnt(rows, banned)
         self.topics = learnt(texts, topics)
-
-    def messages(self, name: str) -> list[str]:
-        """The lines of a file of messages."""
-        return (MARKED / f"{name}.txt").read_text(encoding="utf-8").splitlines()
 
     def masked(self, said: Sequence[str]) -> tuple[dict[int, str], list[str]]:
         """Place of each food -> its name or kind, and the words with a mask at these places."""
@@ -80,21 +78,21 @@ class Sides:
             if not name:
                 masked.append(word)
             # A food of two words is one thing: "daging sapi".
-            elif at == 0 or foods.get(at - 1) != name:
+            elif foods.get(at - 1) != name:
                 places[len(masked)] = name
                 masked.append(FOOD)
         return places, masked
 
-    def topic(self, said: Sequence[str]) -> str:
-        """What a message is about: "cook", "other" (no food), "another" (recipe), "mild"."""
-        return self.topics.predict([" ".join(self.masked(said)[1])])[0]
+    def judged(self, said: Sequence[str]) -> tuple[str, list[str]]:
+        """What a message is about, and the names and kinds of foods in it that it is against.
 
-    def against(self, said: Sequence[str]) -> list[str]:
-        """Names and kinds of foods among the words of a message that it is against."""
+        About: "cook", "other" (no food), "another" (recipe), "mild".
+        """
         found, masked = self.masked(said)
+        topic = self.topics.predict([" ".join(masked)])[0]
         # A food beside a word of titles is a dish's own, and wanted: "opor ayam".
         places = [at for at in found if not self.dishes & {*masked[max(0, at - 1) : at + 2]}]
         if not places:
-            return []
+            return topic, []
         chances = self.side.predict_proba([around(masked, at) for at in places])[:, 1]
-        return [found[at] for at, chance in zip(places, chances) if chance > SURE]
+        return topic, [found[at] for at, chance in zip(places, chances) if chance > SURE]

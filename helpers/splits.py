@@ -22,7 +22,7 @@ from .settings import OWN, Settings
 
 NAMES = ("train", "validation", "test")
 FRACTIONS = (0.7, 0.1, 0.2)
-MANIFEST = "splits.csv"  # beside the language folders: recipe_id,split
+MANIFEST = "splits.csv"  # beside the files of both languages: an id and its split
 SIMILAR = 0.6  # Jaccard similarity of word trigrams from which two recipes are near-duplicates
 
 
@@ -48,56 +48,55 @@ def group(table: pd.DataFrame, threshold: float = SIMILAR) -> np.ndarray:
     1 - (1 - s^3)^32, more than 0.999 at 0.6. Whether a pair is found depends on its texts alone.
     """
     from datasketch import MinHash, MinHashLSH
-    from scipy.cluster.hierarchy import DisjointSet
 
-    # Exact copies are one text; texts are joined by pairs, and a group is what hangs together.
+    # Exact copies are one text; at first each text is a group of its own.
     number, first = pd.factorize(normalised(table))
-    groups = DisjointSet(range(len(first)))
+    groups = np.arange(len(first))
     # A sketch of each text: its hash values agree as often as the two sets are similar.
-    sets = [trigrams(text) for text in first]
-    encoded = [[gram.encode() for gram in grams] for grams in sets]
+    sets = list(map(trigrams, first))
+    encoded = [map(str.encode, grams) for grams in sets]
     index = MinHashLSH(num_perm=96, params=(32, 3))
     # Each text is compared with those before it that share a band of its sketch.
     for j, sketch in enumerate(MinHash.bulk(encoded, num_perm=96, seed=1)):
         # The index proposes, the sets themselves decide: sketches only estimate.
         for i in index.query(sketch):
             # Where A is like B and B like C, A and C are one group, even if they differ: split
-            # apart, B would leak from one side to the other.
+            # apart, B would leak from one side to the other. So a whole group joins the other.
+            if groups[i] == groups[j]:
+                continue
             if len(sets[i] & sets[j]) / len(sets[i] | sets[j]) >= threshold:
-                groups.merge(i, j)
+                groups[groups == groups[j]] = groups[i]
         index.insert(j, sketch)
-    # From the groups of texts back to one number for each row of the table.
-    return pd.factorize(np.array([groups[text] for text in number]))[0]
+    # From the groups of texts back to one number for each row of the table, counted from 0.
+    return pd.factorize(groups[number])[0]
 
 
 def hashed_split(text: str, fractions=FRACTIONS) -> str:
     """Split of one row from the hash of its text alone."""
     # The first 48 bits of the hash as a number from 0 up to 1, the same on every machine.
     number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:6]) / 2**48
-    # With the usual fractions, added up: below 0.7 is train, below 0.8 validation, the rest test.
-    return NAMES[np.searchsorted(np.cumsum(fractions[:-1]), number, side="right")]
+    # With the usual fractions, added up: up to 0.7 is train, up to 0.8 validation, the rest test.
+    return NAMES[np.searchsorted(np.cumsum(fractions[:-1]), number)]
 
 
-def own_sides() -> pd.Series:
-    """The split of each recipe of the course's own, by its `recipe_id`."""
-    return pd.read_csv(OWN / MANIFEST, dtype=str, index_col="recipe_id")["split"]
+def sides_of(folder: Path) -> pd.Series:
+    """The split of each row of the course's own data, by its id, as a folder's manifest has it."""
+    return pd.read_csv(folder / MANIFEST, dtype=str, index_col=0)["split"]
 
 
 def assign(table: pd.DataFrame, cfg: Settings, fractions=FRACTIONS) -> pd.DataFrame:
-    """The table without exact copies, with the columns `group` (kept if there) and `split`.
+    """The table, which has a column `group`, without exact copies and with the column `split`.
 
     Own corpus: by the manifest. Other data, or other fractions than the manifest's: each row
     hashes to a split; a group whose members disagree goes to train, so a group is test only when
     every member hashes to test. Raises KeyError for a recipe that the manifest does not list.
     """
-    # Whatever looks alike is one group.
-    if "group" not in table:
-        table = table.assign(group=group(table))
     # The text tells which rows are exact copies; other people's rows are split by it as well.
-    text, ids = normalised(table), table["recipe_id"]
+    text = normalised(table)
+    ids = table["recipe_id"]
     if cfg.own_data and tuple(fractions) == FRACTIONS:
         # A recipe without a line is an error: it would have no split, and vanish from all three.
-        table = table.assign(split=own_sides()[ids].tolist())
+        table = table.assign(split=sides_of(OWN)[ids].tolist())
     else:
         # Both languages of a recipe of the own corpus have one id, and so one split.
         keys = ids if cfg.own_data else text
@@ -118,16 +117,18 @@ def split_file(cfg: Settings, name: str) -> Path:
 def saved_rows(cfg: Settings, name: str) -> list[dict]:
     """The rows of a saved split; none where lesson 02 has not run."""
     path = split_file(cfg, name)
-    # Split at line feeds alone: a text may hold other characters that `splitlines` cuts at.
-    lines = path.read_text(encoding="utf-8").split("\n") if path.is_file() else []
-    return [json.loads(line) for line in lines if line]
+    if not path.is_file():
+        return []
+    # Cut at line breaks alone: a text may hold other characters that `splitlines` cuts at.
+    with open(path, encoding="utf-8") as lines:
+        return list(map(json.loads, lines))
 
 
 def shown_recipes(cfg: Settings, folder: Path) -> list[Recipe]:
     """The recipes of a folder that people may see: of the course's own those of the training."""
     table, _ = load_recipes(folder)
     if cfg.own_data:
-        table = table[table["recipe_id"].map(own_sides()) == "train"]
+        table = table[table["recipe_id"].map(sides_of(OWN)) == "train"]
     return recipes_of(table)
 
 
@@ -153,8 +154,9 @@ def require_held_out(
         if len(some) > 1:
             known += [title for (_, title), whole in held_out.items() if some <= whole]
     if known:
-        n, first = len(known), known[0]
-        raise CourseError(sentence("in_two_splits", one=one, other=other, n=n, first=first))
+        raise CourseError(
+            sentence("in_two_splits", one=one, other=other, n=len(known), first=known[0])
+        )
 
 
 def read_split(cfg: Settings, name: str):

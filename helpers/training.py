@@ -9,11 +9,11 @@ Lesson 03 writes the same calls in its cells; later lessons and benchmarks take 
         save(folder / "adapter", trainer, tokenizer, cfg, run(trainer, mark))
 """
 
-import importlib.metadata
 import math
 import os
 import shutil
 from functools import partial
+from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from transformers import Trainer
 from . import course, files, memory, models, planner, prompts, splits
 from .files import CourseError, LabelMaskError, sentence
 from .prompts import IGNORE
-from .settings import Settings
+from .settings import Settings, compute_dtype
 
 # Rows and batches.
 
@@ -249,7 +249,7 @@ def attach_adapter(model, cfg: Settings, lora: peft.LoraConfig | None = None):
     Embeddings, head and norms of a 4-bit model go to fp32 as well, for stability, unless the
     arithmetic is in bf16, which has the range of fp32. Low-rank adapters: Hu et al. 2021.
     """
-    if cfg.quantization == "nf4" and models.compute_dtype(cfg) != torch.bfloat16:
+    if cfg.quantization == "nf4" and compute_dtype(cfg) != torch.bfloat16:
         # PEFT's own preparation: freeze the base, lift what is left in 16 bits to fp32.
         model = peft.prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     # Whatever the dtype: forward then keeps each layer's input alone. The re-entrant kind would
@@ -301,7 +301,7 @@ def arguments(cfg: Settings, rows: int, output: Path) -> tf.TrainingArguments:
         train_sampling_strategy="group_by_length",  # like lengths together: little padding
         # fp16 alone needs Trainer: its loss scaler keeps small gradients from becoming zero.
         # `label_loss` sets the dtype of the arithmetic itself.
-        fp16=models.compute_dtype(cfg) == torch.float16,
+        fp16=compute_dtype(cfg) == torch.float16,
         gradient_checkpointing=cfg.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False},
         use_cpu=cfg.device.kind == "cpu",
@@ -335,7 +335,7 @@ def make_trainer(
     planner.check_fits(cfg)
     trainer = LabelTrainer(
         model=model,
-        dtype=models.compute_dtype(cfg),
+        dtype=compute_dtype(cfg),
         args=args,
         train_dataset=train,
         eval_dataset=validation,
@@ -352,8 +352,7 @@ def make_trainer(
 
 # Of the libraries that a training's result depends on.
 VERSIONS = {
-    name: importlib.metadata.version(name)
-    for name in ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
+    name: version(name) for name in ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
 }
 
 
@@ -370,8 +369,11 @@ def fingerprint(cfg: Settings, train: ChatDataset, validation: ChatDataset, *con
     rows = [[[row.input_ids, row.labels] for row in part.rows] for part in (train, validation)]
     # Display language and device name teach the model nothing. What the model card leaves out is
     # added: the base model's full path, the kind of device, and lesson 02's rows.
-    added = {"base": cfg.base_model, "kind": cfg.device.kind, "saved": models.rows_hash(cfg)}
-    settings = cfg.as_dict() | added
+    settings = cfg.as_dict() | {
+        "base": cfg.base_model,
+        "kind": cfg.device.kind,
+        "saved": models.rows_hash(cfg),
+    }
     del settings["language"], settings["device"]
     # A folder of one's own may hold other weights tomorrow under the same name.
     own = Path(cfg.base_model)
@@ -405,7 +407,7 @@ def resume(output: Path, mark: str, fresh: bool = False) -> str | None:
     # The folder belongs to one training at a time.
     note = output / "fingerprint.txt"
     noted = note.read_text() if note.is_file() else ""
-    found = list(output.glob("checkpoint-*"))
+    found = sorted(output.glob("checkpoint-*"), key=os.path.getmtime, reverse=True)
     if found and not noted:
         raise CourseError(sentence("strange_checkpoints", folder=output))
     if fresh or noted != mark:
@@ -413,12 +415,10 @@ def resume(output: Path, mark: str, fresh: bool = False) -> str | None:
             shutil.rmtree(old)
     # Noted before the first step, so that a run killed later finds its own checkpoints.
     files.write_text(note, mark)
-    whole = []
+    # The newest first. Its state is written last; those that were removed have none.
     for folder in found:
-        # Its state is written last.
         if (folder / "trainer_state.json").is_file() and not models.torn(folder):
-            whole.append(str(folder))
-    return max(whole, key=os.path.getmtime, default=None)
+            return str(folder)
 
 
 def run(trainer: Trainer, mark: str, fresh: bool = False) -> dict:
@@ -464,7 +464,7 @@ def save(folder: Path, trainer, tokenizer, cfg: Settings, summary: dict, text=""
     summary |= {"versions": VERSIONS, "rows": models.rows_hash(cfg), "task": cfg.task}
     table = pd.Series(told | summary, name="value").to_markdown()
 
-    def fill(new: Path) -> None:
+    def fill(new):
         # The adapter, without a copy of embeddings, which are frozen; its tokenizer; and what
         # belongs beside them. Our card takes the place of PEFT's.
         trainer.model.peft_config["default"].base_model_name_or_path = base

@@ -52,7 +52,11 @@ class Translator:
             for word, other in WORDED["units"][self.task].items():
                 form = re.sub(rf"\b{word}\b", other, form)
         for amount in amounts:
-            form = form.replace(BLANK, amount_in(amount, self.written), 1)
+            # "1.000" is "1,000" in English, and "0,5" is "0.5".
+            thousands = bool(re.fullmatch(r"\d+([.,]\d{3})+", amount))
+            comma = thousands == (self.written == "en")
+            told = re.sub("[.,]", "," if comma else ".", amount)
+            form = form.replace(BLANK, told, 1)
         return " ".join(form.replace("{}", self.names.get(name, name)).split())
 
     def requests(self, recipe: Recipe) -> list[list[dict]]:
@@ -94,13 +98,6 @@ class Translator:
 def form_of(line: str) -> str:
     """A line with blanks: BLANK for each number, "{}" for the name."""
     return NUMBER.sub(BLANK, line.replace(item_name(line), "{}", 1))
-
-
-def amount_in(said: str, language: str) -> str:
-    """A number as a language writes it: "1.000" is "1,000" in English, and "0,5" is "0.5"."""
-    thousands = bool(re.fullmatch(r"\d+([.,]\d{3})+", said))
-    comma = thousands == (language == "en")
-    return re.sub("[.,]", "," if comma else ".", said)
 
 
 def all_numbers(text: str, language: str) -> Counter:

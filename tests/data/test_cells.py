@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
@@ -65,8 +66,7 @@ def test_forms_of_items(form):
         ("['ayam, nan, air', nan, 'garam', nan]", ["ayam, nan, air", "garam"]),
         ("['a', 'b", []),
         ("['a' for x in y]", []),
-        ("[__import__('os')]", ["[__import__('os')]"]),
-        ('("opsional") 2 telur', ['("opsional") 2 telur']),
+        ("[__import__('os')]", []),
         ("[" * 5000, []),
         ("{'1 ayam', 'garam'}", []),  # a set has lost its order
         ("array(['1 ayam', 'garam'], dtype=object)", []),
@@ -89,9 +89,9 @@ HOW_TO = {"@type": "HowToStep", "name": "Cuci", "text": "Cuci ayam.", "image": "
         ([{"langkah": "1", "isi": "Cuci."}, {"title": "Aduk."}], ["Cuci.", "Aduk."]),
         ({"Langkah 1": "Cuci.", "2": "Aduk."}, ["Cuci.", "Aduk."]),
         ([HOW_TO], ["Cuci ayam."]),
-        ([{"name": "Saus", "itemListElement": [{"text": "Aduk."}]}], ["Saus:", "Aduk."]),
-        ([{"title": "Isi", "ingredients": [AYAM]}], ["Isi:", "1 ekor ayam"]),
-        ({"Bumbu": ["garam"], "Isi": {"ayam": 1}}, ["Bumbu:", "garam", "Isi:", "1 ayam"]),
+        ([{"name": "Saus", "itemListElement": [{"text": "Aduk."}]}], ["Aduk."]),
+        ([{"title": "Isi", "ingredients": [AYAM]}], ["1 ekor ayam"]),
+        ({"Bumbu": ["garam"], "Isi": {"ayam": 1}}, ["garam", "1 ayam"]),
         ({"ayam": {"jumlah": 1, "satuan": "ekor"}, "garam": ""}, []),
         ({"ayam": "1 ekor", "tahu isi": "4 buah"}, ["1 ekor ayam", "4 buah tahu isi"]),
         (["1 ekor ayam", True, False, "garam"], ["1 ekor ayam", "garam"]),
@@ -222,7 +222,7 @@ def test_round_trip(tmp_path_factory, rows, separator, join, encoding):
     from helpers.recipes import load_recipes, recipes_of
 
     items = pa.array([item for _, ingredients, steps in rows for item in ingredients + steps])
-    assume(not cleaning.matches(items, "section").any())
+    assume(not pc.any(cleaning.matches(items, "section")).as_py())
     write = json.dumps if join == "json" else join.join
     path = tmp_path_factory.mktemp("round") / "a.csv"
     with open(path, "w", newline="", encoding=encoding) as handle:

@@ -40,7 +40,8 @@ def row(seed: int, changed: int = 0) -> dict:
 
 
 def table_of(pairs) -> pd.DataFrame:
-    return pd.DataFrame([row(seed, changed) for seed, changed in pairs])
+    table = pd.DataFrame([row(seed, changed) for seed, changed in pairs])
+    return table.assign(group=splits.group(table))
 
 
 def split_of(table: pd.DataFrame) -> dict[str, str]:
@@ -82,7 +83,7 @@ def test_of_exact_copies_one_is_left():
     table.loc[2, "title"] = "another title"
     done = splits.assign(table, OTHER_DATA)
     assert list(done["recipe_id"]) == ["r-1-0", "r-2-0", "r-1-4"] and list(done.index) == [0, 1, 2]
-    assert list(done.columns) == [*table.columns, "group", "split"]
+    assert list(done.columns) == [*table.columns, "split"]
 
 
 def test_a_group_that_bridges_goes_to_train():

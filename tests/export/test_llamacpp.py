@@ -132,7 +132,8 @@ def test_its_server_is_for_nobody_else_and_asks_through_no_proxy(bot, monkeypatc
 
 def test_a_retrained_adapter_gets_its_own_file(packaged_cfg, monkeypatch, tmp_path):
     """By the content of its weights: the same weights find their file again."""
-    monkeypatch.setattr(export, "chat_file", lambda cfg, path: path.touch())
+    monkeypatch.setattr(export, "save_merged", lambda cfg, folder: folder.mkdir())
+    monkeypatch.setattr(llamacpp, "write_gguf", lambda folder, path: path.touch())
     monkeypatch.setattr(llamacpp, "start_engine", lambda path, **address: None)
     cfg = replace(packaged_cfg, artifacts_root=tmp_path)
     folder = shutil.copytree(packaged_cfg.artifacts / "adapter", cfg.artifacts / "adapter")

@@ -24,7 +24,7 @@ class Slow(chat.Bot):
 
     def load(self):
         assert self.may_load.wait(60)
-        super().load()
+        return super().load()
 
     def conversation(self, **options):
         return super().conversation(**{"plain": True} | options)
