@@ -83,7 +83,8 @@ def chosen_bot(model: str, system: str, *run):
         if models.place_kept(cfg):
             print(sentence("kept_adapter"), file=sys.stderr)
         bot = llamacpp.open_bot(cfg)
-    bot.system = system or bot.system
+    if system:
+        bot.system = system
     return bot
 
 
@@ -113,7 +114,7 @@ def validate_jsonl(file: Path, train: Path | None = None, as_json: Json = False)
 
     # a table, one row for each finding; warnings refuse nothing
     found = jsonl.validate(file, train)
-    wrong = bool(found["error"].any())
+    wrong = found["error"].any()
     tell({"ok": not wrong, "findings": found.to_dict("records")}, as_json)
     raise Exit(int(wrong))
 
@@ -143,7 +144,8 @@ def monitor(seconds: float = 30, csv: bool = False, as_json: Json = False) -> No
 
     --csv: a line each second while it runs (seconds, device, bytes) instead of the peak at the end.
     """
-    peaks, began = Counter(), monotonic()
+    peaks = Counter()
+    began = monotonic()
     with suppress(KeyboardInterrupt):
         while monotonic() < began + seconds:
             now = Counter(memory.devices())

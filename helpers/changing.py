@@ -100,16 +100,17 @@ class Texts:
     def parts(self, name: str) -> list[str]:
         """A name and what may stand for it, the longest first: "dada ayam", "ayam"."""
         own = name.split()
-        ends = combinations(range(len(own) + 1), 2)
-        some = {" ".join(own[begin:end]) for begin, end in ends}
+        some = {" ".join(own[begin:end]) for begin, end in combinations(range(len(own) + 1), 2)}
         some = some - self.vague | {name} & self.table["alone"].keys()
         return sorted(some, key=lambda part: (-len(part), part))
 
     def minutes(self, name: str) -> int:
         """How long it has to cook when it is raw, by the table; 0 where it need not."""
         said = f" {' '.join(words(name, self.language))} "
-        table = self.table["minutes"].items()
-        return next((minutes for what, minutes in table if f" {what} " in said), 0)
+        for what, minutes in self.table["minutes"].items():
+            if f" {what} " in said:
+                return minutes
+        return 0
 
     def grinds(self, step: str) -> bool:
         """Whether a step grinds or beats, by the verb with which it begins."""
@@ -148,13 +149,13 @@ class Texts:
         mates = sorted(listed, key=lambda name: self.role(name) != role)
         for at, mate in product(self.places_of(new, recipe.steps), mates):
             steps = list(recipe.steps)
-            called = self.mention(steps[at], mate)
-            if called:
+            if called := self.mention(steps[at], mate):
                 row, said = self.row(recipe, steps[at], called)
                 said.insert(said.index(called) + 1, new)  # "a dan b" -> "a, c, dan b"
                 steps[at] = self.joined(steps[at], row, said)
-                ingredients = (*recipe.ingredients, self.line(new))
-                return replace(recipe, ingredients=ingredients, steps=tuple(steps))
+                return replace(
+                    recipe, ingredients=(*recipe.ingredients, self.line(new)), steps=tuple(steps)
+                )
         return recipe
 
     def swapped(self, recipe: Recipe, old: str, new: str) -> Recipe:
@@ -170,12 +171,13 @@ class Texts:
         head = head_of(words(new, self.language), self.language)
         if called.lower() != old and head not in WORDS[self.language]["classes"]:
             new = head
-        new = capwords(new) if called.istitle() else new
+        if called.istitle():
+            new = capwords(new)
         return pattern(called).sub(new, text) if called else text
 
     def without(self, recipe: Recipe, name: str) -> Recipe | None:
         """The recipe without an ingredient; None where a step cannot do without it."""
-        kept = [item for item in recipe.ingredients if item_name(item) != name]
+        kept = tuple(item for item in recipe.ingredients if item_name(item) != name)
         # A dish that is called after it is none without it.
         title = {*words(recipe.title, self.language)}
         soul = {what for word, what in self.table["soul"].items() if word in title}
@@ -184,7 +186,7 @@ class Texts:
         steps = [self.step_without(recipe, step, name) for step in recipe.steps]
         if None in steps or not any(steps):
             return None
-        return replace(recipe, ingredients=tuple(kept), steps=tuple(filter(None, steps)))
+        return replace(recipe, ingredients=kept, steps=tuple(filter(None, steps)))
 
     def step_without(self, recipe: Recipe, step: str, name: str) -> str | None:
         """A step without a name that stands in a row of names; "" where nothing is left of it.
@@ -214,8 +216,12 @@ class Changer(Texts):
         self.table = TABLE[language]
         # A class or a part of something ("daun", "potong") is no ingredient, unless said alone.
         # "giling" of "daging sapi giling" is no name: "Giling cabai".
-        self.vague = {*WORDS[language]["classes"], *WORDS[language]["parts"]}
-        self.vague |= {*self.table["done"], *self.table["weak"]}
+        self.vague = {
+            *WORDS[language]["classes"],
+            *WORDS[language]["parts"],
+            *self.table["done"],
+            *self.table["weak"],
+        }
         self.alone = {words(said, language) for said in self.table["alone"]}
         # Asked for each recipe again.
         self.role = lru_cache(2**14)(self.role)
@@ -285,7 +291,8 @@ class Changer(Texts):
         """Whether a change went well: its steps use what is new, and nothing else got lost."""
         steps = " ".join(step for step in made.steps if step not in task.start.steps)
         used = all(self.mention(steps, new) for _, new in task.changes)
-        before, after = (" ".join(one.steps) for one in (task.start, made))
+        before = " ".join(task.start.steps)
+        after = " ".join(made.steps)
         # By a part of its name it is lost, too: "gula jahe" of "gula merah".
         kept = map(item_name, {*task.start.ingredients} & {*made.ingredients})
         lost = any(len(self.mention(after, n)) < len(self.mention(before, n)) for n in kept)

@@ -229,7 +229,7 @@ class Cook(Conversation):
         teller = self.bot.teller
         cfg = self.bot.cfg
         for chat in teller.requests(recipe):
-            one = Turn(chat[-1]["content"], turn.model)
+            one = Turn("", turn.model)  # for its answer and its tokens
             for piece in super()._pieces(one, chat, most_tokens(cfg)):
                 one.answer += piece
                 yield ""  # a place to stop at

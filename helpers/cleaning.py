@@ -22,9 +22,8 @@ from .files import read_toml
 _TEXTS = read_toml("cleaning.toml")
 PATTERNS = {name: "|".join(parts) for name, parts in _TEXTS["patterns"].items()}
 REASONS = _TEXTS["reasons"]
-# Words in the keys of a dict.
-AMOUNTS = set(_TEXTS["keys"]["quantity"])
-NAMES = set(_TEXTS["keys"]["name"])
+# Words in the keys of a dict, of an amount and of a name.
+KEYS = _TEXTS["keys"]
 MARKER = PATTERNS["marker"]  # control tokens of chat templates
 # Where a cell is read by itself: Python's expressions for tags, entities and so on.
 FOUND = _TEXTS["python"]
@@ -87,11 +86,11 @@ def dict_texts(value: dict) -> Iterator[str]:
         text = scalar_text(item)
         if isinstance(item, list):
             lists += item
-        elif words & AMOUNTS:
+        elif words.intersection(KEYS["quantity"]):
             # {"quantity": {"value": 1, "unit": "kg"}}
             amounts += map(scalar_text, item.values()) if isinstance(item, dict) else [text]
         # A number alone is no name: {"step": 1, "text": ...}
-        elif words <= NAMES and text and not text.isdigit():
+        elif words.issubset(KEYS["name"]) and text and not text.isdigit():
             names.append(text)
     if lists and names and not amounts:
         yield from texts(lists)

@@ -17,7 +17,8 @@ from . import settings, show
 from .files import read_toml, sentence, write_json
 
 _rows: dict[str, dict] = {}  # what the notebook has recorded, by name
-_notebook, _folder = "scratch", None
+_notebook = "scratch"
+_folder = None
 
 
 def start_records(notebook: str, folder: Path | None = None) -> None:
@@ -26,7 +27,8 @@ def start_records(notebook: str, folder: Path | None = None) -> None:
     `folder`: where the rows are kept whoever runs the notebook, as <notebook>.json.
     """
     global _notebook, _folder
-    _notebook, _folder = notebook, folder
+    _notebook = notebook
+    _folder = folder
     _rows.clear()
 
 
@@ -73,7 +75,8 @@ def hint(exercise: str, **names) -> str | None:
     whose condition `when` holds; one without a condition is the last resort. An answer that makes
     a condition itself fail is wrong, with the error as the hint.
     """
-    rules, names = show.texts["check"][exercise], {"near": near} | names
+    rules = show.texts["check"][exercise]
+    names = {"near": near} | names
     try:
         if eval(rules["right"], names):
             return None

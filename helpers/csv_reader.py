@@ -193,8 +193,7 @@ def raw_chunks(path: Path, layout: Layout, rows: int) -> Iterator[tuple[pd.DataF
     """
     stream = records(path, layout.encoding, layout.separator, layout.backslash)
     # The header, and what stands above it, are no rows.
-    stream = islice(stream, layout.skip, None)
-    for batch in batches(stream, rows):
+    for batch in batches(islice(stream, layout.skip, None), rows):
         good = []
         bad = []
         for line, row in batch:

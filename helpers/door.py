@@ -66,26 +66,26 @@ class Door:
     health: tuple[str, ...] = ()  # bans that hold for the whole talk
     seen: tuple[str, ...] = ()  # titles that were served for this request
 
-    def __init__(
-        self, kitchen: Kitchen, language: str = "", called: Mapping[str, str] | None = None
-    ):
-        self.kitchen, self.language = kitchen, language or kitchen.language
-        self.called = called or {}  # names in the language that is shown
+    def __init__(self, kitchen: Kitchen, language: str = "", called: Mapping[str, str] = {}):
+        self.kitchen = kitchen
+        self.table = WORDED[language or kitchen.language]
+        self.called = called  # names in the language that is shown
 
     def names(self, names: Iterable[str]) -> str:
         """Names, or kinds of bans, in the language that is shown."""
-        called = self.called | WORDED[self.language]["kinds"]
+        called = self.called | self.table["kinds"]
         return ", ".join(called.get(name, name) for name in names)
 
     def say(self, told: Mapping[str, Sequence[str]]) -> str:
         """The sentences of the table that have something to name."""
-        table = WORDED[self.language]
-        said = (table[key].format(names=self.names(named)) for key, named in told.items() if named)
-        return " ".join(said)
+        return " ".join(
+            self.table[key].format(names=self.names(named)) for key, named in told.items() if named
+        )
 
     def lines(self, asked: Asked, served: Served) -> str:
         """What is said before a recipe: what is missing comes first."""
-        task, missing = served.task, served.missing
+        task = served.task
+        missing = served.missing
         # A word that names the dish is missing in the title.
         far = {*asked.dish.split()} - self.kitchen.lexicon.titles[task.start.recipe_id]
         # "serai → jahe" is swapped, "+ wortel" added, "− terasi" left out.
@@ -94,20 +94,21 @@ class Door:
             sign = f"{self.names([old])} →" if old else "+"
             changed.append(f"{sign} {self.names([new])}")
         changed += [f"− {self.names([name])}" for name in task.left_out]
-        told = {
-            "unheard": asked.unheard,
-            "missing" if missing else "nothing": missing or [""],
-            "far" if far else "dish": asked.dish and [asked.dish],
-            "only" if asked.only else "have": asked.wanted,
-            "similar" if asked.wish else "everyday": [""] if asked.kind == "wish" else [],
-            "unknown": asked.unknown[:5],
-            "start" if changed else "whole": [task.start.title],
-            "changed": changed,
-            "unmet": served.unmet,
-            "servings": asked.servings and [str(asked.servings)],
-            "banned": asked.without,
-        }
-        return self.say(told)
+        return self.say(
+            {
+                "unheard": asked.unheard,
+                "missing" if missing else "nothing": missing or [""],
+                "far" if far else "dish": asked.dish and [asked.dish],
+                "only" if asked.only else "have": asked.wanted,
+                "similar" if asked.wish else "everyday": [""] if asked.kind == "wish" else [],
+                "unknown": asked.unknown[:5],
+                "start" if changed else "whole": [task.start.title],
+                "changed": changed,
+                "unmet": served.unmet,
+                "servings": asked.servings and [str(asked.servings)],
+                "banned": asked.without,
+            }
+        )
 
     def ask(self, message: str) -> Found:
         """The answer to the next message."""
@@ -126,8 +127,9 @@ class Door:
             self.seen = self.seen[:-1]
         if asked.kind != "other":
             without = tuple(dict.fromkeys((*asked.without, *self.health)))
-            broken = self.kitchen.bans.broken
-            wanted = tuple(name for name in asked.wanted if not broken(without, name))
+            wanted = tuple(
+                name for name in asked.wanted if not self.kitchen.lexicon.broken(without, name)
+            )
             asked = self.asked = replace(asked, without=without, wanted=wanted, again=again)
         found = self.find(asked)
         if found.served:
@@ -145,13 +147,13 @@ class Door:
 
     def joined(self, before: Asked, now: Asked) -> Asked:
         """What was asked for before, with what is said now."""
-        changer, without = self.kitchen.changer, (*before.without, *now.without)
+        changer = self.kitchen.changer
+        without = (*before.without, *now.without)
         # "with fish instead": it takes the place of the meat, in the dish's name as well.
         roles = {changer.role(name) for name in now.wanted if "instead" in now.marks}
         kept = [name for name in before.wanted if changer.role(name) not in roles]
         gone = (*without, *{*before.wanted}.difference(kept))
-        bars = self.kitchen.bans.broken
-        dish = (word for word in before.dish.split() if not bars(gone, word))
+        dish = (word for word in before.dish.split() if not self.kitchen.lexicon.broken(gone, word))
         return replace(
             before,
             wanted=tuple(dict.fromkeys((*kept, *now.wanted))),
@@ -176,8 +178,9 @@ class Door:
             return Found(asked, before=self.say({key: asked.without or [""]}))
         if asked.servings:
             # By arithmetic: the lists' numbers, no times.
-            factor = asked.servings / PEOPLE
-            listed = tuple(scaled(item, factor) for item in served.recipe.ingredients)
+            listed = tuple(
+                scaled(item, asked.servings / PEOPLE) for item in served.recipe.ingredients
+            )
             served = replace(served, recipe=replace(served.recipe, ingredients=listed))
         # The best others with nothing to buy, with one thing and with two.
         best = {}

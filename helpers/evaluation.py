@@ -28,7 +28,7 @@ def interval(values, weights=1.0) -> tuple[float, float, float]:
     values = np.asarray(values, dtype=float)
     if set(values) in ({0}, {1}):
         return share(values)
-    return bootstrap(values, np.ones(len(values)) * weights)
+    return bootstrap(values, np.full_like(values, weights))
 
 
 def bootstrap(values, weights) -> tuple[float, float, float]:
@@ -43,7 +43,7 @@ def test_sets(times: int, rows: int) -> np.ndarray:
 
     Each draws as many rows, with replacement, from the rows that there are; always the same ones.
     """
-    return np.random.default_rng(0).integers(0, rows, size=(times, rows))
+    return np.random.default_rng(0).integers(rows, size=(times, rows))
 
 
 def ends(others) -> tuple[float, float]:
@@ -105,9 +105,8 @@ def share(hits) -> tuple[float, float, float]:
 
 def record_share(name: str, hits) -> None:
     """Record `share` as a number of the lesson, with its interval and its number of rows."""
-    hits = pd.Series(hits).dropna()
     value, low, high = share(hits)
-    record(name, value, "share", low=low, high=high, n=len(hits))
+    record(name, value, "share", low=low, high=high, n=pd.Series(hits).count())  # without gaps
 
 
 def corpus_draws(texts, references, groups) -> dict[str, np.ndarray]:
@@ -140,10 +139,8 @@ def corpus_scores(texts: list[str], references: list[str]) -> dict[str, tuple]:
     where all of those score the same, as references against themselves do: see `ends`.
     """
     rows = len(texts)
-    found = {}
-    for name, scores in corpus_draws(texts, references, range(rows)).items():
-        found[name] = (float(scores[0]), *ends(scores[1:]), rows)
-    return found
+    draws = corpus_draws(texts, references, range(rows))
+    return {name: (float(scores[0]), *ends(scores[1:]), rows) for name, scores in draws.items()}
 
 
 def corpus_gain(ours, theirs, references, groups) -> dict[str, tuple]:
@@ -159,9 +156,9 @@ def corpus_gain(ours, theirs, references, groups) -> dict[str, tuple]:
     found = {}
     for name in scores:
         gain, *gains = scores[name] - others[name]
-        low, high = np.quantile(gains, [0.025, 0.975])
         tail = min(np.less_equal(gains, 0).sum(), np.greater_equal(gains, 0).sum())
-        found[name] = (gain, low, high, min(1.0, 2 * (tail + 1) / (len(gains) + 1)))
+        p = min(1.0, 2 * (tail + 1) / (len(gains) + 1))
+        found[name] = (gain, *np.quantile(gains, [0.025, 0.975]), p)
     return found
 
 
@@ -172,8 +169,8 @@ def row_nats(model, rows, tokenizer, cfg: Settings) -> tuple[list[float], list[i
     labels = []
     # Twice as many rows as in training: nothing is kept for a backward pass.
     for some in BatchSampler(rows, cfg.batch * 2, drop_last=False):
-        batch = training.collate(some, tokenizer.pad_token_id)  # each (rows, longest row)
-        batch = BatchEncoding(batch).to(model.device)
+        # Three tensors, each (rows, longest row).
+        batch = BatchEncoding(training.collate(some, tokenizer.pad_token_id)).to(model.device)
         nats += training.label_loss(model, batch, compute_dtype(cfg), "none").tolist()
         # The number of tokens is the row's weight in a loss per token, see `interval`.
         labels += (batch["labels"] != prompts.IGNORE).sum(dim=1).tolist()

@@ -48,13 +48,10 @@ def save_merged(cfg: Settings, folder: Path, base: str = "trained") -> None:
 
     A model's folder in the base's own precision, with tokenizer and chat template. `base` "trained"
     takes the weights that QLoRA saw, rounded to NF4 and turned back; "full" as published. So that
-    transformers 4 reads it as well, the configuration is the published one, the base of RoPE stands
-    where version 4 looks for it (without it that takes 10,000), and the tokenizer's class has the
-    name that both versions know.
-
-    Raises MissingStep without an adapter, UsageError where 4-bit weights cannot be turned back as
-    the adapter wants them and where the disk is too small for an export, and CourseError where the
-    merged model's logits are other ones.
+    transformers 4 reads it as well, the configuration is the published one, with RoPE's base where
+    version 4 looks for it (else 10,000), and the tokenizer's class has a name that both know.
+    MissingStep without an adapter; UsageError where 4-bit weights cannot be turned back as it wants
+    and where the disk is too small; CourseError where the merged logits are other ones.
     """
     adapter = models.require_adapter(cfg)
     origin = models.base_folder(cfg)
@@ -75,7 +72,7 @@ def save_merged(cfg: Settings, folder: Path, base: str = "trained") -> None:
     # of a billion weights would take too much memory.
     if model.num_parameters() < 10**9:
         model = model.float()
-    tuned = PeftModel.from_pretrained(model, adapter).eval()
+    tuned = PeftModel.from_pretrained(model, adapter)
     kind = tuned.peft_config["default"].init_lora_weights
     # GPT-2 keeps its matrices turned, and `dequantize` gives them back the other way round.
     if packed and (kind not in PLAIN or model.config.model_type == "gpt2"):
@@ -122,7 +119,8 @@ def modelfile(cfg: Settings, source: str) -> str:
     ended = tokenizer.apply_chat_template(chat, tokenize=False).partition(fields["assistant"])[2]
     # Ollama repeats the template for each turn, and only the first has a system message: one of
     # its own, or the beginning of the first question.
-    first, both = "", "{{ .System }}\n\n{{ .Prompt }}"
+    first = ""
+    both = "{{ .System }}\n\n{{ .Prompt }}"
     if both in asked:
         asked = asked.replace(both, "{{ if .System }}{{ .System }}\n\n{{ end }}{{ .Prompt }}")
     else:
@@ -199,7 +197,9 @@ def add_card(cfg: Settings, folder: Path) -> dict[str, float]:
         model = None  # one form in memory at a time
         # A weight of the merged model has two bytes, and four where it is computed.
         if len(rows) and 2e6 * sizes["merged"] < available_bytes():
-            model = AutoModelForCausalLM.from_pretrained(where, gguf_file=name, dtype=torch.float32)
+            model = AutoModelForCausalLM.from_pretrained(
+                where, gguf_file=name, dtype=torch.float32, trust_remote_code=False
+            )
             nats, labels = row_nats(model.eval(), rows, tokenizer, cfg)
             losses[form.name] = sum(nats) / sum(labels)
     table = pd.DataFrame({"MB": sizes, "nats a token": losses}).round(3).to_markdown()

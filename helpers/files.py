@@ -26,9 +26,7 @@ def sentence(name: str, /, **values) -> str:
 
 
 class CourseError(Exception):
-    """Something the reader can put right; the command line prints it and exits with a code."""
-
-    exit_code = 1
+    """Something the reader can put right; the command line prints it and exits with code 1."""
 
     def _render_traceback_(self) -> list[str]:
         """What IPython shows in place of a traceback: one line, for the learner."""

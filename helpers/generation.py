@@ -34,13 +34,12 @@ def decoding(cfg: Settings, tokenizer, temperature=0.0, top_p=0.9, top_k=0) -> d
     return options
 
 
-def pad_left(prompts: list[list[int]], tokenizer, device):
-    """`input_ids` and `attention_mask`, each (prompts, longest prompt).
+def pad_left(rows: list[list[int]], tokenizer, device):
+    """`input_ids` and `attention_mask` of prompts, each (rows, longest row).
 
     Padding stands on the left, so that every answer begins at the same column.
     """
-    given = {"input_ids": prompts}
-    return tokenizer.pad(given, padding_side="left", return_tensors="pt").to(device)
+    return tokenizer.pad({"input_ids": rows}, padding_side="left", return_tensors="pt").to(device)
 
 
 def in_one_piece(head, given):
@@ -54,12 +53,14 @@ def in_one_piece(head, given):
 
 
 @torch.inference_mode()
-def answers(model, tokenizer, chats: list[list[dict]], cfg: Settings, **overrides) -> list[dict]:
+def answers(
+    model, tokenizer, chats: list[list[dict]], cfg: Settings, progress=None, **overrides
+) -> list[dict]:
     """One answer a chat (messages up to the question): {"text", "tokens", "ended"} in their order.
 
     `ended` is True when the model wrote its end token itself, within `max_new_tokens`; `tokens`
-    counts it. Prompts are batched by length, so that little is padded. `overrides` are arguments of
-    `model.generate`.
+    counts it. Prompts are batched by length, so that little is padded. `progress(done, of)` is
+    called after each batch; `overrides` are arguments of `model.generate`.
     """
     options = decoding(cfg, tokenizer) | overrides
     end = tokenizer.eos_token_id
@@ -86,6 +87,8 @@ def answers(model, tokenizer, chats: list[list[dict]], cfg: Settings, **override
             results[i] = {"text": text, "tokens": len(row), "ended": ended}
         # Told after each batch: a page of answers takes minutes on a CPU.
         bar.update(len(chosen))
+        if progress:
+            progress(bar.n, bar.total)
     bar.close()
     return results
 

@@ -89,16 +89,15 @@ def write_gguf(folder: Path, path: Path, quant: str = "q8_0") -> None:
     family = config.model_type.replace("mistral", "llama")  # the same blocks
     writer = gguf.GGUFWriter(path, family)
     # The model's sizes.
-    head_size = (
-        getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-    )
+    heads = config.num_attention_heads
+    head_size = getattr(config, "head_dim", None) or config.hidden_size // heads
     writer.add_file_type(gguf.LlamaFileType[f"MOSTLY_{quant.upper()}"])
     writer.add_context_length(config.max_position_embeddings)
     writer.add_vocab_size(config.vocab_size)
     writer.add_block_count(config.num_hidden_layers)
     writer.add_embedding_length(config.hidden_size)
     writer.add_feed_forward_length(config.intermediate_size)
-    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count(heads)
     writer.add_head_count_kv(config.num_key_value_heads)
     writer.add_key_length(head_size)
     writer.add_value_length(head_size)
@@ -128,7 +127,8 @@ def write_tokenizer(writer, folder: Path, rows: int) -> None:
     `rows`: of the embedding, which may have more of them than there are tokens.
     """
     tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
-    cut, added = cut_of(tokenizer), tokenizer.added_tokens_decoder
+    cut = cut_of(tokenizer)
+    added = tokenizer.added_tokens_decoder
     writer.add_tokenizer_model("gpt2" if cut else "llama")
     writer.add_tokenizer_pre(cut or "default")
     # None for a row without a token.
@@ -175,7 +175,8 @@ def kind_of(name: str, values: np.ndarray, config, quant: str) -> Kind:
     fine = name == "output.weight" or name == "token_embd.weight" and config.tie_word_embeddings
     found = re.match(r"blk\.(\d+)\.(attn_v|ffn_down)\.", name)
     if found:
-        layer, layers = int(found[1]), config.num_hidden_layers
+        layer = int(found[1])
+        layers = config.num_hidden_layers
         eighth = layers // 8
         fine = layer < eighth or layer >= 7 * layers // 8 or (layer - eighth) % 3 == 2
     # A block of a K type has 256 weights; a row that is no multiple of it gets an older type.

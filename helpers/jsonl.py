@@ -15,7 +15,7 @@ from jsonschema import Draft202012Validator
 
 from . import splits
 from .files import CourseError, read_toml, sentence, write_text
-from .prompts import check_labels, encode, example
+from .prompts import check_labels, encode
 from .settings import ROOT
 from .show import tr
 
@@ -140,17 +140,8 @@ def load_task(task: str, language: str) -> dict[str, list[Item]]:
     marv: topic, fact. Of sensor: reading, action.
     """
     folder = ROOT / "data" / "jsonl" / task
-    if task == "bank":
-        # The bank's rows are a table; the conversations are built here.
-        rows = pd.read_csv(folder / f"{language}.csv", index_col="query_id")
-        # Compact, without blanks after ":" and ",": every token of the answer costs time.
-        labels = rows[["category", "subcategory"]].to_json(orient="records", lines=True).split()
-        rows["messages"] = [
-            example(query, label, f"bank {language}") for query, label in zip(rows["query"], labels)
-        ]
-    else:
-        # The other two are chat JSONL with more keys, which become the facts.
-        rows = pd.read_json(folder / f"{language}.jsonl", lines=True).set_index("id")
+    # Chat JSONL with more keys, which become the facts.
+    rows = pd.read_json(folder / f"{language}.jsonl", lines=True).set_index("id")
     # The split of each row is written down beside the data, the same for both languages.
     sides = splits.sides_of(folder)
     parts = {name: [] for name in splits.NAMES}

@@ -49,7 +49,6 @@ class Shelf:
         self.twins = twins
         self.lexicon = Lexicon(library, language, twins)
         self.reader = Reader(self.lexicon)
-        self.bans = self.lexicon
         self.changer = Changer(library, language)
         self.listed = {id(r): names(r.ingredients, language) for r in library}
 
@@ -98,10 +97,10 @@ class Shelf:
         named = asked.dish and self.named(asked, recipe) > NAMED
         if not named and recipe.title != asked.again:
             return ()
-        listed = self.listed[id(recipe)]
-        gone = tuple(name for name in listed if self.bans.broken(asked.without, name))
+        broken = self.lexicon.broken
+        gone = tuple(name for name in self.listed[id(recipe)] if broken(asked.without, name))
         rest = self.changer.by_rule(Task(recipe, left_out=gone))
-        return () if self.bans.broken(asked.without, rest.text) else gone
+        return () if broken(asked.without, rest.text) else gone
 
     def named(self, asked: Asked, recipe: Recipe) -> float:
         """How far a recipe's title is the dish that was asked for: 0 to 1, rare words count more.
@@ -120,8 +119,7 @@ class Shelf:
             return 0.0
         # Said in one piece it is the dish itself, and no other with the same words.
         whole = f" {asked.dish} " in f" {' '.join(words(recipe.title, self.language))} "
-        share = found / sum(map(rare.get, known))
-        return share + 0.1 * whole - 0.01 * len(title - said)
+        return found / sum(map(rare.get, known)) + 0.1 * whole - 0.01 * len(title - said)
 
     def score(self, asked: Asked, recipe: Recipe) -> float:
         """How near a recipe is: what it has of what was asked for, less what nobody asked for."""
@@ -148,7 +146,7 @@ class Shelf:
         recipes = [
             recipe
             for recipe in self.library
-            if not self.bans.broken(asked.without, recipe.text) or self.cleared(asked, recipe)
+            if not self.lexicon.broken(asked.without, recipe.text) or self.cleared(asked, recipe)
         ]
         # A dish that is not in the collection, or a wish: by likeness of words.
         far = asked.dish and not any(self.named(asked, recipe) > NAMED for recipe in recipes)
@@ -177,8 +175,7 @@ class Kitchen(Shelf):
         """
         changer = self.changer
         listed = self.listed[id(start)]
-        known = (*listed, start.title)  # a bakso lists no bakso
-        absent = changer.lacking(asked.wanted, known)
+        absent = changer.lacking(asked.wanted, (*listed, start.title))  # a bakso lists no bakso
         spare = changer.lacking(listed, asked.wanted)
         changes = []
         for name in absent:
@@ -208,13 +205,13 @@ class Kitchen(Shelf):
         changer = self.changer
         role = changer.role(name)
         family = changer.family(name)
-        quick = cooking(start.steps) >= changer.minutes(name)
-        for old in spare:
-            if quick and family and family == changer.family(old):
-                return old
+        if family and cooking(start.steps) >= changer.minutes(name):
+            for old in spare:
+                if family == changer.family(old):
+                    return old
         return "" if role in SEASONING or role == "vegetable" and family else None
 
-    def spared(self, start: Recipe, spare: Sequence[str], enough: int) -> tuple[str, ...]:
+    def spared(self, start: Recipe, spare: Sequence[str], enough: int) -> list[str]:
         """What a recipe can do without, until no more than `enough` is left to be bought."""
         changer = self.changer
         rest = start
@@ -224,8 +221,7 @@ class Kitchen(Shelf):
             if less:
                 rest = less
                 found.append(name)
-        most = min(SPARED, len(spare) - enough)
-        return tuple(found[:most])
+        return found[: min(SPARED, len(spare) - enough)]
 
     def cost(self, asked: Asked, served: Served) -> float:
         """What speaks against a recipe for what is at hand: shopping, what is not used, changes."""
@@ -233,8 +229,7 @@ class Kitchen(Shelf):
         lost = sum(3.6 if self.changer.role(name) in MAIN else 1.2 for name in served.unmet)
         work = 1.6 * len(task.changes) + 0.8 * len(task.left_out)
         shop = 2.5 if asked.only else 2.0 if asked.hand else 0.7
-        total = shop * len(served.missing) + lost + work
-        return total - 4 * self.named(asked, task.start)
+        return shop * len(served.missing) + lost + work - 4 * self.named(asked, task.start)
 
     def ranked(self, asked: Asked) -> Iterator[Served]:
         """What may be served, the best first; nothing that breaks a ban, changed or not."""
@@ -245,7 +240,7 @@ class Kitchen(Shelf):
             served = [one for *_, one in sorted(costs)]
         if asked.again:
             served = sorted(served, key=lambda one: one.task.start.title != asked.again)
-        return (one for one in served if not self.bans.broken(asked.without, one.recipe.text))
+        return (one for one in served if not self.lexicon.broken(asked.without, one.recipe.text))
 
 
 def open_kitchen(cfg: Settings, language: str = "") -> Kitchen:

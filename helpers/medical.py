@@ -163,8 +163,9 @@ class Library:
         # The guard: is this to be declined? It learns from stories too: most of them are harmless
         # and only told at length. Rare kinds weigh as much as frequent ones.
         told = rows.query("split in @SHELF or split == 'story'")
-        logistic = LogisticRegression(C=20, class_weight="balanced", max_iter=2000)
-        guard = make_pipeline(text_vectors(), logistic)
+        guard = make_pipeline(
+            text_vectors(), LogisticRegression(C=20, class_weight="balanced", max_iter=2000)
+        )
         self.declines = guard.fit(told["question"], told["abstain"])
         # The answers that may be given, each once, with all wordings of its question.
         may = rows.query("split in @SHELF and not abstain")

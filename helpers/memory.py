@@ -73,7 +73,9 @@ class MemoryMonitor(threading.Thread):
     def __init__(self, interval: float = 0.02):
         # A daemon: a monitor that nobody stops does not keep the program from ending.
         super().__init__(daemon=True)
-        self.interval, self.peak, self.ended = interval, 0, threading.Event()
+        self.interval = interval
+        self.peak = 0
+        self.ended = threading.Event()
 
     def __enter__(self) -> "MemoryMonitor":
         # What earlier work needed is none of this peak.

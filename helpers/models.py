@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from . import files
 from .files import CourseError, MissingStep, UsageError, read_json, read_toml, sentence
+from .prompts import prompt_messages
 from .settings import OWN, PACKAGED_NAME, ROOT, Settings, compute_dtype, csv_files
 from .show import tr
 
@@ -153,8 +154,7 @@ def load_tokenizer(cfg: Settings):
         tokenizer.chat_template = CHATML
     # Where a template refuses a system message, its text goes in front of the first question.
     try:
-        chat = [{"role": role, "content": role} for role in ("system", "user")]
-        tokenizer.apply_chat_template(chat, tokenize=False)
+        tokenizer.apply_chat_template(prompt_messages("?"), tokenize=False)
     except TemplateError:
         tokenizer.chat_template = FOLDED + tokenizer.chat_template
     # Where padding is the end token, masking the padding would mask the end: it is never learnt.
@@ -309,4 +309,5 @@ def load_tuned(cfg: Settings, quantization: str | None = None):
     from peft import PeftModel
 
     folder = require_adapter(cfg)
-    return PeftModel.from_pretrained(load_base(cfg, quantization), folder).eval()
+    # In evaluation mode, as PEFT loads every adapter that is not to be trained on.
+    return PeftModel.from_pretrained(load_base(cfg, quantization), folder)

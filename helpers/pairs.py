@@ -18,7 +18,7 @@ from statistics import mode
 from unicodedata import normalize
 
 from .files import MissingStep, sentence
-from .prompts import REQUEST, example, text_of
+from .prompts import example, text_of  # noqa: F401 - lessons call it from here
 from .recipes import Recipe, item_name, recipe_of, words
 from .settings import Settings
 from .splits import saved_rows, shown_recipes
@@ -155,12 +155,6 @@ def messages(pair: Pair, task: str = "id-en") -> list[list[dict]]:
     What to do with a piece, the system message says.
     """
     return [example(one, two, task) for one, two in zip(pieces(pair.source), pieces(pair.target))]
-
-
-def whole_messages(pair: Pair, task: str = "id-en") -> list[dict]:
-    """A row that asks for the whole recipe at once, in one plain sentence, as anybody might."""
-    ours, theirs = (text_of(one.title, one.steps) for one in (pair.source, pair.target))
-    return example(f"{REQUEST[task]}\n\n{ours}", theirs, task)
 
 
 def saved_pairs(cfg: Settings) -> list[Pair]:

@@ -154,13 +154,16 @@ def base_bytes(shape: Shape, job: Job) -> dict[str, int]:
 def layer_bytes(shape: Shape, job: Job) -> tuple[int, int]:
     """What one block keeps for the backward pass, for each token: (attention, the rest)."""
     # Bytes of a number: `s` in the arithmetic, `stream` in what goes from layer to layer.
-    s, stream, cuda = job.compute_bytes, job.rest_bytes, job.device == "cuda"
+    s = job.compute_bytes
+    stream = job.rest_bytes
+    cuda = job.device == "cuda"
     model = shape.config
     heads = model.num_attention_heads
     # Rows of different length need a padding mask.
     padding = job.padded and job.batch > 1
     # Widths of queries and of keys: in grouped attention several query heads share one key head.
-    q, kv = shape.linears["q_proj"][1], shape.linears["k_proj"][1]
+    q = shape.linears["q_proj"][1]
+    kv = shape.linears["k_proj"][1]
     # What one token leaves in attention and in the norm before it, part by part.
     # A norm of the stream in fp32, and in Qwen3 one over queries and keys.
     norm = 4 * model.hidden_size + 4
@@ -184,33 +187,38 @@ def layer_bytes(shape: Shape, job: Job) -> tuple[int, int]:
     elif s < 4 and (stream == 4 or not cuda):  # each adapter's own 16-bit copy
         rest += s * sum(n for name, n in inputs.items() if not (cuda and name == "o_proj"))
     else:  # one tensor for q, k and v, one for gate and up; o_proj reads what attention keeps
-        readers = ("q_proj", "gate_proj", "down_proj")
-        rest += s * sum(n for name, n in inputs.items() if name in readers)
+        rest += s * sum(inputs.get(name, 0) for name in ("q_proj", "gate_proj", "down_proj"))
     return attention, rest + s * job.rank * len(inputs)  # and what lies between A and B
 
 
 def step_bytes(shape: Shape, job: Job) -> dict[str, int]:
     """Bytes of a training step by part, at its fullest moment, and of what no formula gives."""
-    s, stream, cuda = job.compute_bytes, job.rest_bytes, job.device == "cuda"
-    model, tokens = shape.config, job.batch * job.length
+    s = job.compute_bytes
+    stream = job.rest_bytes
+    cuda = job.device == "cuda"
+    model = shape.config
+    tokens = job.batch * job.length
     layers = model.num_hidden_layers
     # Sizes of one block's adapter matrices: A is rank x inputs, B is outputs x rank.
     tensors = [job.rank * n for name in job.targets for n in shape.linears[name]]
     # Numbers in all adapters; they are trained in fp32, as are their gradients: 4 bytes each.
     adapters = layers * sum(tensors)
     # Numbers between two layers, and inside an MLP.
-    width, mlp = tokens * model.hidden_size, tokens * model.intermediate_size
+    width = tokens * model.hidden_size
+    mlp = tokens * model.intermediate_size
     # What forward leaves for backward: all of it, or with checkpointing the input of each layer;
     # then one layer at a time is computed again.
     attention, rest = layer_bytes(shape, job)
     layer = tokens * (attention + rest)
     casts = adapters * s if s < 4 else 0  # autocast's 16-bit copies of the adapters
-    kept, rebuilt = layers * layer + casts, 0
+    kept = layers * layer + casts
+    rebuilt = 0
     # Before the first adapter nothing has a gradient, so nothing is kept.
     if set(job.targets) <= {"gate_proj", "up_proj", "down_proj"}:
         kept -= tokens * attention
     if job.checkpointing:
-        kept, rebuilt = layers * stream * width, layer + casts
+        kept = layers * stream * width
+        rebuilt = layer + casts
     # The norm behind the last layer keeps its input in fp32.
     kept += 4 * width
     # At the loss: log-probabilities, their gradient and the logits' gradient, in fp32; and a 16-bit
@@ -227,7 +235,8 @@ def step_bytes(shape: Shape, job: Job) -> dict[str, int]:
         moving += s * mlp * ((stream > s) - ("down_proj" in job.targets))
     # The fullest moment is the loss or a layer's backward pass; only the larger is told by part.
     if logits + work < moving:
-        logits, work = 0, moving
+        logits = 0
+        work = moving
     # A processor has the file that was read, 16 bits a weight, still mapped into its memory.
     mapped = 0 if cuda else 2 * shape.parameters
     return base_bytes(shape, job) | {
@@ -252,12 +261,15 @@ def plan(source, model: str | None = None, **changes) -> Plan:
     if isinstance(source, str):
         table = settings.profiles()
         values = table[settings.choice(source, table, "profile")]
-        device, dtype = "cuda" if values["needs_cuda"] else "cpu", values["compute_dtype"]
+        device = "cuda" if values["needs_cuda"] else "cpu"
+        dtype = values["compute_dtype"]
         # That is decided on the machine: until then bf16 on a GPU, and what takes most on a CPU.
         if dtype == "auto":
             dtype = "bfloat16" if device == "cuda" else "float32"
     else:
-        values, device, dtype = vars(source), source.device.kind, settings.dtype_name(source)
+        values = vars(source)
+        device = source.device.kind
+        dtype = settings.dtype_name(source)
     # What the profile says, then what the caller changes.
     job = replace(Job(device, dtype, *OF_PROFILE(values)), **changes)
     model = model or values["base_model"]

@@ -32,8 +32,7 @@ def answer(recipe: Recipe, language: str = "id") -> str:
     ingredients, steps = HEADINGS[language]
     items = [f"- {item}" for item in recipe.ingredients]
     # One item a line, and an empty line before each heading.
-    told = text_of(steps, recipe.steps)
-    return "\n".join([recipe.title, "", ingredients, *items, "", told])
+    return "\n".join([recipe.title, "", ingredients, *items, "", text_of(steps, recipe.steps)])
 
 
 def text_of(title: str, steps: Sequence[str]) -> str:
@@ -70,8 +69,7 @@ def draw(
     join = rng.choice((", ", LAST_JOIN[language]))
     listed = join.join(", ".join(items).rsplit(", ", 1))
     # One of the sentences of this form, those of training and those of the test kept apart.
-    text = rng.choice(PHRASINGS[language][form][phrasing])
-    return text.format(title=recipe.title, items=listed)
+    return rng.choice(PHRASINGS[language][form][phrasing]).format(title=recipe.title, items=listed)
 
 
 # Chats as messages, ids and labels.

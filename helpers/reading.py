@@ -31,8 +31,10 @@ KITCHEN = read_toml("kitchen.toml")
 MARKS = ("have", "only", "another", "joins", "instead")  # patterns that a message says or not
 LONGEST = 1500  # characters: what comes after is not read
 
-FOR, AGAINST = "for", "against"
-SICK, UNHEARD = "sick", "unheard"  # against, for the sake of health; the same, of unknown words
+FOR = "for"
+AGAINST = "against"
+SICK = "sick"
+UNHEARD = "unheard"  # against, for the sake of health; the same, of unknown words
 
 Clause = tuple[str, Sequence[str]]  # one of these sides, and words in one spelling
 
@@ -79,9 +81,10 @@ def any_of(patterns: str) -> re.Pattern:
 @cache
 def signs(ban: str, language: str) -> re.Pattern:
     """What breaks a ban, in one spelling: words in the pattern's group."""
-    table, parts = TABLE["bans"].get(ban, {}), WORDS[language]["parts"]
+    table = TABLE["bans"].get(ban, {})
     found = [words(sign, language) for sign in table.get(language, ban).split("|")]
     # "daging kambing" is meant where a recipe says "kambing".
+    parts = WORDS[language]["parts"]
     found += [tuple(word for word in some if word not in parts) for some in found]
     group = "|".join(" ".join(some) for some in found if some)
     # Coconut milk is no milk: it is found first, and in no group.
@@ -103,8 +106,8 @@ class Lexicon:
             for name, _ in reversed(listed.most_common())
             if name not in WORDS[language]["classes"]
         }
-        alone = KITCHEN[language]["alone"].items()
-        self.known |= {words(said, language): name for said, name in alone}
+        for said, name in KITCHEN[language]["alone"].items():
+            self.known[words(said, language)] = name
         # What may be banned: kinds of the table, else names, else a word of them ("ceker").
         single = {word for some in self.known for word in some}
         single -= self.filler.union(weak, WORDS[language]["classes"])
@@ -155,13 +158,13 @@ class Lexicon:
         close = [(far, one) for one, far, _ in near if one[0] == word[0]]
         return min(close, default=[word])[-1]
 
-    def tokens(self, text: str) -> tuple[str, ...]:
+    def tokens(self, text: str) -> list[str]:
         """The words of a text in one spelling: "udangnya" is "udang", "kentnag" is "kentang"."""
         found = []
         for word in words(text, self.language):
             stem = re.sub(r"(?<=\w{3})(nya|ku|mu)$", "", word)
             found.append(stem if stem in self.spelt else self.nearest(word))
-        return tuple(found)
+        return found
 
     def foods(self, said: Sequence[str], names: dict) -> dict[int, str]:
         """Place of each word of a row that is of a food -> its name, the longest of `names`."""
@@ -182,7 +185,8 @@ class Clauses:
     """Cuts messages into clauses, each for something or against it."""
 
     def __init__(self, lexicon: Lexicon):
-        self.lexicon, self.table = lexicon, TABLE[lexicon.language]
+        self.lexicon = lexicon
+        self.table = TABLE[lexicon.language]
 
     def says(self, key: str, text: str) -> re.Match | None:
         """Where a text says a pattern of the table."""
@@ -200,10 +204,12 @@ class Clauses:
 
     def mended(self, text: str) -> str:
         """The text with the words of an allergy as they are spelt: nobody may die of a slip."""
-        signs = self.table["signs"]
         for word in {*re.findall("[a-z]{5,}", text)} - self.lexicon.filler:
-            near = process.extractOne(word, signs, scorer=OSA.distance, score_cutoff=1)
-            text = text.replace(word, near[0]) if near else text
+            near = process.extractOne(
+                word, self.table["signs"], scorer=OSA.distance, score_cutoff=1
+            )
+            if near:
+                text = text.replace(word, near[0])
         return text
 
     def clauses(self, text: str) -> list[Clause]:
@@ -211,11 +217,12 @@ class Clauses:
         found = []
         turn = rf"(?<![\w-])(?=(?:{self.table['turn']})(?!\w))"
         for sentence in re.split(r"[.!?;\n](?!\d)", text):
-            begin, parts = len(found), re.split(rf",(?!\d)|[:()]| - |{turn}", sentence)
+            begin = len(found)
+            parts = re.split(rf",(?!\d)|[:()]| - |{turn}", sentence)
             for n, part in enumerate(parts):
                 # One more item of a list of bans: "alergi udang, kepiting", "no squid or fish".
-                said, before = self.lexicon.tokens(part), found[begin:]
-                side = before[-1][0] if before else FOR
+                said = self.lexicon.tokens(part)
+                side = found[-1][0] if found[begin:] else FOR
                 listed = side == SICK or side == AGAINST and self.says("join", ",".join(parts[n:]))
                 # Nothing but foods and what joins them.
                 foods = self.lexicon.foods(said, self.lexicon.bannable)
@@ -228,12 +235,15 @@ class Clauses:
 
     def clause(self, part: str, before: list[Clause]) -> list[Clause]:
         """One clause as one or two of them; the one before it may be turned against something."""
-        tokens, banned = self.lexicon.tokens, self.lexicon.banned
-        sick, after = self.says("sick", part), self.says("after", part)
+        tokens = self.lexicon.tokens
+        banned = self.lexicon.banned
+        sick = self.says("sick", part)
+        after = self.says("after", part)
         mark = sick or self.says("not", part) or after
         if not mark:
             return [(FOR, tokens(part))]
-        head, tail = tokens(part[: mark.start()]), tokens(part[mark.end() :])
+        head = tokens(part[: mark.start()])
+        tail = tokens(part[mark.end() :])
         against = SICK if sick else AGAINST
         # "tanpa santan"; "udangnya jangan ya", "bawang putih habis".
         if banned(tail):
@@ -265,7 +275,8 @@ class Reader(Clauses):
 
     def read(self, message: str) -> Asked:
         """What a message asks for."""
-        lexicon, text = self.lexicon, plain(message)
+        lexicon = self.lexicon
+        text = plain(message)
         text = any_of(self.table["no_food"]).sub(" ", self.mended(text))
         topic, learnt = self.sides.judged(lexicon.tokens(text))
         if self.says("nothing", text) or topic == "other":
@@ -278,7 +289,6 @@ class Reader(Clauses):
         without = self.bans_of(text, clauses, AGAINST, SICK)
         # What the patterns do not know is judged by the words around each food.
         without += tuple(ban for ban in learnt if ban not in without)
-        unheard = tuple(word for side, some in clauses if side == UNHEARD for word in some)
         # What it is for, each clause ended by a point.
         said = [word for side, some in clauses if side == FOR for word in [*some, "."]]
         foods = lexicon.foods(said, lexicon.known)
@@ -297,7 +307,8 @@ class Reader(Clauses):
         # What names no food may be about the recipe before it.
         if not dish and not wanted:
             marks |= {topic} & {"another"}
-            without += ("chilli",) if topic == "mild" else ()
+            if topic == "mild":
+                without += ("chilli",)
         only = "only" in marks
         if only and "have" in marks and len(wanted) > 1:
             dish = ""  # what is at hand counts, whatever it sounds like
@@ -312,23 +323,29 @@ class Reader(Clauses):
             unknown=self.unknown(said),
             marks=marks,
             health=self.bans_of(text, clauses, SICK),
-            unheard=unheard,
+            unheard=tuple(word for side, some in clauses if side == UNHEARD for word in some),
         )
 
     def bans_of(self, text: str, clauses: list[Clause], *sides: str) -> tuple[str, ...]:
         """Names and kinds of the clauses that are of these sides, and ways of eating."""
         found = []
         for side, some in clauses:
-            found += self.lexicon.banned(some) if side in sides else []
+            if side in sides:
+                found += self.lexicon.banned(some)
         for said, bans in TABLE["diets"].items():
-            found += bans if any_of(said).search(text) else []
+            if any_of(said).search(text):
+                found += bans
         return tuple(dict.fromkeys(found))
 
     def wish(self, said: list[str], free: Iterable[int]) -> str:
         """The words of recipes that a message's wishes stand for, and those that it says."""
-        wishes = self.table["wishes"].items()
-        found = [what for wish, what in wishes if any_of(wish).search(" ".join(said))]
-        return " ".join([*found, *(said[at] for at in free)])
+        found = [
+            what
+            for wish, what in self.table["wishes"].items()
+            if any_of(wish).search(" ".join(said))
+        ]
+        found += [said[at] for at in free]
+        return " ".join(found)
 
     def unknown(self, said: list[str]) -> tuple[str, ...]:
         """The words that no recipe has and that say nothing else."""
@@ -341,8 +358,7 @@ class Reader(Clauses):
         # "ayam goreng": a word that only says how counts beside a food. So do two in a row:
         # "sayur asem".
         known = foods.keys() | free
-        strong = self.lexicon.strong
-        named = [at for at in free if said[at] in strong or {at - 1, at + 1} & known]
+        named = [at for at in free if said[at] in self.lexicon.strong or {at - 1, at + 1} & known]
         if not named:
             return ""
         # The foods of the same clause belong to it: of "soto ayam" as of "kentang goreng". What

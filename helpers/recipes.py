@@ -89,13 +89,13 @@ class Report:
         return {name: getattr(self, name) for name in names.split()}
 
 
-def load_recipes(folder: str | Path, chunk_rows: int = 2000) -> tuple[pd.DataFrame, Report]:
+def load_recipes(folder: str | Path) -> tuple[pd.DataFrame, Report]:
     """All clean recipes below `folder` as a table of `COLUMNS`, and the report.
 
     Ingredients and steps hold one item a line. Raises CourseError when no file holds a recipe.
     """
     report = Report()
-    tables = list(recipe_chunks(folder, report, chunk_rows))
+    tables = list(recipe_chunks(folder, report))
     if not report.rows_kept:
         # Say why: the first files that were skipped, or the reasons for dropping rows.
         found = report.skipped[:5] or report.reasons or "no .csv file there"
@@ -209,12 +209,10 @@ def same(one: str, other: str, language: str) -> bool:
     "cabai merah" are the same, "udang" and "petis udang" are not. A class alone ("daun") is
     nothing; two of them ("daun jeruk", "fish sauce") are a name like any other.
     """
-    a = words(one, language)
-    b = words(other, language)
-    if a == b:
-        return bool(a)
+    short, long = sorted((words(one, language), words(other, language)), key=len)
+    if short == long:
+        return bool(short)
     # The shorter name must be a part of the longer one; a class alone says too little.
-    short, long = sorted((a, b), key=len)
     alone = len(short) == 1 and short[0] in WORDS[language]["classes"]
     # Petis made of udang is petis: the shorter name must hold the word that says what it is.
     return set(short) <= set(long) and not alone and head_of(long, language) in short

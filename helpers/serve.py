@@ -55,16 +55,13 @@ def page(bot: Bot) -> gr.ChatInterface:
         if turn.served and not turn.told:
             yield {"role": "assistant", "content": text, "options": [WORDED["other"][language]]}
 
-    sliders = []
     # Where a model answers freely; a recipe that is found and told needs none.
-    if not bot.cooks:
-        for name, options in WORDED["sliders"].items():
-            sliders.append(gr.Slider(label=name, **options))
+    sliders = {} if bot.cooks else WORDED["sliders"]
     return gr.ChatInterface(
         respond,
         examples=[[text] for text in WORDED["examples"][language]],
         description=sentence("page_cooks" if bot.cooks else "page_free"),
-        additional_inputs=sliders,
+        additional_inputs=[gr.Slider(label=name, **options) for name, options in sliders.items()],
         **WORDED["page"],
     )
 

@@ -3,6 +3,7 @@
 import html
 import re
 import string
+import time
 import tomllib
 from pathlib import Path
 
@@ -129,10 +130,11 @@ def frame_html(frame) -> str:
 def align_tables() -> None:
     """From now on every table of pandas that this kernel shows is written by `frame_html`."""
     if shell := get_ipython():
+        import pandas as pd
+
         tables = shell.display_formatter.formatters["text/html"]
-        # DataFrame's name from pandas 3 on, and before.
-        for module in ("pandas", "pandas.core.frame"):
-            tables.for_type_by_name(module, "DataFrame", frame_html)
+        tables.for_type(pd.DataFrame, frame_html)
+        # By its name, since few lessons need the module of styles.
         tables.for_type_by_name("pandas.io.formats.style", "Styler", frame_html)
 
 
@@ -171,3 +173,19 @@ def figure_html(figure):
 def show_figure(figure) -> None:
     """Show a matplotlib figure with alternative text."""
     display(figure_html(figure))
+
+
+class Live:
+    """One output that is replaced in place during a long cell, at most once in `every` seconds."""
+
+    def __init__(self, every: float = 1.0):
+        self.every = every
+        self.next = 0.0
+        self.handle = display(HTML("…"), display_id=True)
+
+    def show(self, content, force: bool = False) -> None:
+        """Replace the output by HTML text, or by a matplotlib figure."""
+        now = time.monotonic()
+        if force or now > self.next:
+            self.next = now + self.every
+            self.handle.update(HTML(content) if isinstance(content, str) else figure_html(content))

@@ -46,16 +46,15 @@ class Sides:
     def __init__(self, lexicon):
         self.lexicon = lexicon
         self.dishes = lexicon.strong - lexicon.filler
-        language = lexicon.language
         rows = []
         banned = []
         texts = []
         topics = []
         for topic, begin in TOPICS.items():
-            file = MARKED / f"{begin}{language}.txt"
+            file = MARKED / f"{begin}{lexicon.language}.txt"
             for line in file.read_text(encoding="utf-8").splitlines():
                 marked = re.sub(r"\[[+-].+?\]", f" {FOOD} ", line)
-                found, said = self.masked(words(marked, language))
+                found, said = self.masked(words(marked, lexicon.language))
                 texts.append(" ".join(said))
                 topics.append(topic)
                 # Any other food of the message is among those that were found.

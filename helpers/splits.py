@@ -174,6 +174,5 @@ def read_split(cfg: Settings, name: str):
     if not rows:
         raise MissingStep(sentence("no_split", name=name, key=cfg.key))
     for one, other in combinations(NAMES, 2):
-        chats = [row["messages"] for row in saved_rows(cfg, one)]
-        require_held_out(cfg, chats, one, other)
+        require_held_out(cfg, [row["messages"] for row in saved_rows(cfg, one)], one, other)
     return Dataset.from_list(rows)

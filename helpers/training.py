@@ -473,8 +473,9 @@ def save(folder: Path, trainer, tokenizer, cfg: Settings, summary: dict, text=""
         files.write_json(new / "training.json", summary)
         # The last row of the log is Trainer's summary of the whole run.
         files.write_json(new / "history.json", trainer.state.log_history[:-1])
-        card = f"---\n{about}\n---\n\n# Adapter for {base}\n\n{text}\n\n{table}\n"
-        files.write_text(new / "README.md", card)
+        files.write_text(
+            new / "README.md", f"---\n{about}\n---\n\n# Adapter for {base}\n\n{text}\n\n{table}\n"
+        )
 
     # Filled beside its place and then renamed, so that no half adapter is ever found there.
     return files.write_folder(folder, fill)

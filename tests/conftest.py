@@ -9,6 +9,7 @@ import logging
 import os
 import random
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -135,7 +136,7 @@ def cfg(artifacts_root):
     """Indonesian sanity settings with an artifact folder of their own."""
     from helpers import settings
 
-    return settings.load("sanity", "id", artifacts_root=artifacts_root)
+    return replace(settings.load("sanity", "id"), artifacts_root=artifacts_root)
 
 
 @pytest.fixture(scope="session")
@@ -163,7 +164,7 @@ def packaged_root(tmp_path_factory):
 
     own = tmp_path_factory.getbasetemp()
     root = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "packaged"
-    cfg = settings.load("sanity", "id", base_model="packaged", artifacts_root=root)
+    cfg = replace(settings.load("sanity", "id", base_model="packaged"), artifacts_root=root)
     with FileLock(f"{root}.lock"):
         models.base_folder(cfg)
     return root
@@ -211,7 +212,7 @@ def tuned_cfg(tmp_path_factory, random_adapter):
     from helpers import settings
 
     root = tmp_path_factory.mktemp("tuned")
-    return random_adapter(settings.load("sanity", "id", artifacts_root=root))
+    return random_adapter(replace(settings.load("sanity", "id"), artifacts_root=root))
 
 
 @pytest.fixture

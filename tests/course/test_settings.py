@@ -104,7 +104,8 @@ def test_a_processor_without_bf16_products_practises_less_in_fp32(products, prof
 @pytest.mark.parametrize(
     "listed, products",
     [
-        ("flags : sse2 avx2 avx512f avx512_bf16\n", True),
+        ("vendor_id : AuthenticAMD\nflags : sse2 avx2 avx512f avx512_bf16\n", True),
+        ("vendor_id : GenuineIntel\nflags : sse2 avx2 avx512f avx512_bf16\n", False),
         ("flags : sse2 avx2 amx_bf16 amx_tile\n", True),
         ("Features : fp asimd bf16\n", True),
         ("flags : sse2 avx2 avx512f\n", False),
@@ -130,8 +131,6 @@ def test_the_card_of_12_gb_trains_as_chef_ai_did():
         ({"profile": "cpuu"}, "expected one of: auto, sanity, cpu"),
         ({"language": "de"}, "unknown language 'de'"),
         ({"task": "id-fr"}, "unknown task"),
-        ({"data_dir": "/no/such/folder"}, "is no folder"),
-        ({"data_dir": settings.ROOT / "docs"}, "holds a .csv"),
         ({"base_model": "./nowhere"}, "is no folder, not in the local cache"),
     ],
 )
@@ -150,22 +149,23 @@ def test_a_machine_that_is_too_small_is_told_before_anything_runs(monkeypatch):
 
 
 def test_what_is_not_given_comes_from_the_environment(tmp_path, monkeypatch):
-    given, named = tmp_path / "given", tmp_path / "named"
-    for folder in (given, named):
-        folder.mkdir()
-        (folder / "a.csv").write_text(HEAD)
-    for name in ("DATA_DIR", "BASE_MODEL", "DAPUR_ARTIFACTS"):
-        monkeypatch.setenv(name, str(named))
-    places = {"data_dir": given, "base_model": str(given), "artifacts_root": given}
-    for folder, arguments in ((named, {}), (given, places)):
-        cfg = settings.load("cpu", **arguments)
-        assert cfg.data_dir == cfg.artifacts_root == folder and cfg.base_model == str(folder)
-        assert cfg.licence == "see the model's page" and not cfg.own_data
-
-
-def test_reports_name_every_setting_but_no_path_of_this_machine(tmp_path):
     (tmp_path / "a.csv").write_text(HEAD)
-    cfg = settings.load("sanity", base_model=str(tmp_path), data_dir=tmp_path)
+    for name in ("DATA_DIR", "BASE_MODEL", "DAPUR_ARTIFACTS"):
+        monkeypatch.setenv(name, str(tmp_path))
+    cfg = settings.load("cpu")
+    assert cfg.data_dir == cfg.artifacts_root == tmp_path and cfg.base_model == str(tmp_path)
+    assert cfg.licence == "see the model's page" and not cfg.own_data
+    assert settings.load("cpu", base_model="packaged").base_model == "packaged"
+    for folder in (settings.ROOT / "docs", "/no/such/folder"):
+        monkeypatch.setenv("DATA_DIR", str(folder))
+        with pytest.raises(UsageError, match="is no folder that holds a .csv"):
+            settings.load("cpu")
+
+
+def test_reports_name_every_setting_but_no_path_of_this_machine(tmp_path, monkeypatch):
+    (tmp_path / "a.csv").write_text(HEAD)
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    cfg = settings.load("sanity", base_model=str(tmp_path))
     told = cfg.as_dict()
     assert str(tmp_path) not in json.dumps(told) and told["base_model"] == tmp_path.name
     assert (told["profile"], told["rank"], told["data"]) == ("sanity", cfg.rank, tmp_path.name)
@@ -180,10 +180,11 @@ def test_an_unreachable_base_model_falls_back_to_the_packaged_one_and_says_so(mo
     assert settings.load("gpu-8gb", "en").reason == cfg.reason, "however its name came"
 
 
-def test_the_hand_over_folder_follows_what_makes_results_differ(tmp_path):
+def test_the_hand_over_folder_follows_what_makes_results_differ(tmp_path, monkeypatch):
     def key(**arguments):
-        return settings.load("sanity", **{"data_dir": tmp_path} | arguments).key
+        return settings.load("sanity", **arguments).key
 
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
     (tmp_path / "a.csv").write_text(HEAD)
     (tmp_path / "notes.txt").write_text("Not a recipe, so no other data.")
     keys = [key(), key(seed=1)]
@@ -198,16 +199,17 @@ def test_the_hand_over_folder_follows_what_makes_results_differ(tmp_path):
     assert len(set(keys)) == len(keys)
 
 
-def test_what_is_learnt_follows_the_languages_of_the_data(tmp_path):
+def test_what_is_learnt_follows_the_languages_of_the_data(tmp_path, monkeypatch):
     own = [settings.load("sanity", language, task) for language in ("id", "en") for task in TASKS]
     assert [cfg.task for cfg in own] == ["id-en", "id-en", "en-id", "recipe"] * 2
     assert own[0].key == own[4].key and own[3].key != own[7].key, "recipes are of one language"
     assert (own[2].recipes_dir, own[2].twins_dir) == (settings.OWN / "en", settings.OWN / "id")
     (tmp_path / "a.csv").write_text(HEAD + "Soto,ayam--garam,Rebus ayam dan garam sampai empuk.\n")
-    cfg = settings.load("sanity", "en", data_dir=tmp_path)
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    cfg = settings.load("sanity", "en")
     assert (cfg.task, cfg.data_language) == ("recipe", "id")
     with pytest.raises(UsageError, match="id/ and en/"):
-        settings.load("sanity", "en", "id-en", data_dir=tmp_path)
+        settings.load("sanity", "en", "id-en")
 
 
 def test_files_come_by_name_and_hidden_copies_are_passed_over(tmp_path):

@@ -52,7 +52,9 @@ def lesson(tmp_path, monkeypatch):
     cells = nbformat.read(ROOT / "notebooks" / "02_data_csv_qa.ipynb", 4).cells
 
     def run(*ids):
-        cfg = settings.load("sanity", "en", data_dir=tmp_path, artifacts_root=tmp_path / "made")
+        monkeypatch.setenv("DATA_DIR", str(tmp_path))
+        monkeypatch.setenv("DAPUR_ARTIFACTS", str(tmp_path / "made"))
+        cfg = settings.load("sanity", "en")
         names = {"cfg": cfg}
         for cell in cells:
             if cell.get("id") in ids:

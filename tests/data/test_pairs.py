@@ -84,12 +84,6 @@ def test_a_pair_becomes_pieces_and_they_become_the_recipe_again():
     assert pairs.joined("Soto", ["no second line", ""]) == ("Soto", ["no second line", ""])
 
 
-def test_a_whole_recipe_is_asked_for_in_a_plain_sentence():
-    system, asked, answer = pairs.whole_messages(pairs.Pair(SOTO, SOUP))
-    assert asked["content"].startswith("Translate this recipe into English:\n\nSoto Ayam\n1. Rebus")
-    assert answer["content"] == pairs.text_of(SOUP.title, SOUP.steps)
-
-
 def test_names_are_found_whole_and_the_longest_first():
     names = ["bawang", "bawang merah", "air"]
     assert pairs.names_in("Tumis bawang merah dan cairkan.", names) == ["bawang merah"]

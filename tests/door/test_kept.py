@@ -1,5 +1,7 @@
 """The adapter that the course keeps: it belongs to the data, and takes an empty place alone."""
 
+from dataclasses import replace
+
 import pytest
 
 from helpers import models, settings
@@ -21,8 +23,8 @@ def test_what_is_kept_belongs_to_the_data_and_is_small(folder):
 
 def test_it_takes_an_empty_place_and_no_other(tmp_path):
     assert KEPT, "no adapter is kept: publish a run"
-    cfg = settings.load("cpu", task=KEPT[0].name, artifacts_root=tmp_path)
+    cfg = replace(settings.load("cpu", task=KEPT[0].name), artifacts_root=tmp_path)
     assert models.place_kept(cfg) and models.require_adapter(cfg).is_dir()
     assert not models.place_kept(cfg)
-    other = settings.load("cpu", task="recipe", artifacts_root=tmp_path)
+    other = replace(settings.load("cpu", task="recipe"), artifacts_root=tmp_path)
     assert not models.place_kept(other)

@@ -47,7 +47,7 @@ def packaged_is_small(few_layers, monkeypatch):
 def packaged_cfg(few_layers, tmp_path_factory):
     """Settings of the packaged base, in fp32 over NF4, with an adapter that changes its answers."""
     root = tmp_path_factory.mktemp("exported")
-    cfg = settings.load("sanity", "id", base_model="packaged", artifacts_root=root)
+    cfg = replace(settings.load("sanity", "id", base_model="packaged"), artifacts_root=root)
     cfg = replace(cfg, quantization="nf4", compute_dtype="float32", max_length=512)
     torch.manual_seed(3)
     with pytest.MonkeyPatch.context() as patch:

@@ -15,7 +15,7 @@ import pytest
 from rapidfuzz import fuzz, process
 
 from helpers.settings import LANGUAGES, ROOT
-from helpers.splits import NAMES
+from helpers.splits import NAMES, sides_of
 
 FOLDER = ROOT / "data" / "jsonl"
 COUNTS = range(50, 66)  # queries a subcategory
@@ -28,16 +28,12 @@ PRIVATE = re.compile(
 )
 
 
-def read(name: str) -> list[dict[str, str]]:
-    return pd.read_csv(FOLDER / "bank" / name, dtype=str).to_dict("records")
-
-
 def json_lines(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-BANK = {language: read(f"{language}.csv") for language in LANGUAGES}
-SIDES = {row["query_id"]: row["split"] for row in read("splits.csv")}
+BANK = {language: json_lines(FOLDER / "bank" / f"{language}.jsonl") for language in LANGUAGES}
+SIDES = sides_of(FOLDER / "bank")
 MARV = {language: json_lines(FOLDER / "marv" / f"{language}.jsonl") for language in LANGUAGES}
 
 
@@ -58,9 +54,9 @@ def test_files_are_plain_utf8():
 
 def test_languages_are_parallel_and_name_the_same_numbers():
     for number, (a, b) in enumerate(zip(BANK["id"], BANK["en"], strict=True), 1):
-        assert a["query_id"] == b["query_id"] == f"bank-{number:03}"
+        assert a["id"] == b["id"] == f"bank-{number:03}"
         assert all(a[k] == b[k] for k in ("category", "subcategory"))
-        assert digits(a["query"]) == digits(b["query"]), a["query_id"]
+        assert digits(a["query"]) == digits(b["query"]), a["id"]
     for number, (a, b) in enumerate(zip(MARV["id"], MARV["en"], strict=True), 1):
         assert a["id"] == b["id"] == f"marv-{number:03}" and a["topic"] == b["topic"]
         assert digits(a["fact"]) == digits(b["fact"]), a["id"]
@@ -93,7 +89,7 @@ def test_no_two_queries_are_alike_least_of_all_across_the_split(language):
     texts = [" ".join(sorted(re.findall(r"\w+", row["query"].lower()))) for row in rows]
     scores = process.cdist(texts, texts, scorer=fuzz.ratio, workers=1)
     np.fill_diagonal(scores, 0)
-    side = np.array([SIDES[row["query_id"]] for row in rows])
+    side = np.array([SIDES[row["id"]] for row in rows])
     across = np.where(side[:, None] != side[None, :], scores, 0)
     for table, most in ((scores, SIMILAR), (across, SIMILAR_ACROSS)):
         i, j = np.unravel_index(table.argmax(), table.shape)

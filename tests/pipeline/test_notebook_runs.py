@@ -13,7 +13,7 @@ import re
 import shutil
 import uuid
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import nbformat
@@ -96,7 +96,7 @@ def with_stubs_again(nb):
 def solved(tmp_path_factory):
     """The run in Indonesian, with every exercise solved."""
     root = tmp_path_factory.mktemp("course")
-    cfg = settings.load("sanity", "id", artifacts_root=root / "artifacts")
+    cfg = replace(settings.load("sanity", "id"), artifacts_root=root / "artifacts")
     models.base_folder(cfg)  # made once, before both rows want it
     one = Pass(cfg, root / "id")
 
@@ -151,7 +151,7 @@ def in_english(solved, tmp_path_factory):
     folder = tmp_path_factory.mktemp("english")
 
     def run_one(name):
-        cfg = settings.load("sanity", "en", artifacts_root=root)
+        cfg = replace(settings.load("sanity", "en"), artifacts_root=root)
         one = Pass(cfg, folder / name)
         one.lesson(lesson_without_its_last_cell(name), name)
         return one
