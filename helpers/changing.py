@@ -226,6 +226,7 @@ class Changer(Texts):
         # Asked for each recipe again.
         self.role = lru_cache(2**14)(self.role)
         self.meets = lru_cache(2**18)(self.meets)
+        self.line = lru_cache(2**10)(self.line)
         self.library = library
         self.lines = Counter(item for recipe in library for item in recipe.ingredients)
 

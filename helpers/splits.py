@@ -62,8 +62,6 @@ def group(table: pd.DataFrame, threshold: float = SIMILAR) -> np.ndarray:
         for i in index.query(sketch):
             # Where A is like B and B like C, A and C are one group, even if they differ: split
             # apart, B would leak from one side to the other. So a whole group joins the other.
-            if groups[i] == groups[j]:
-                continue
             if len(sets[i] & sets[j]) / len(sets[i] | sets[j]) >= threshold:
                 groups[groups == groups[j]] = groups[i]
         index.insert(j, sketch)
