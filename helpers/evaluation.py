@@ -105,8 +105,9 @@ def share(hits) -> tuple[float, float, float]:
 
 def record_share(name: str, hits) -> None:
     """Record `share` as a number of the lesson, with its interval and its number of rows."""
+    hits = pd.Series(hits).dropna()
     value, low, high = share(hits)
-    record(name, value, "share", low=low, high=high, n=pd.Series(hits).count())  # without gaps
+    record(name, value, "share", low=low, high=high, n=len(hits))
 
 
 def corpus_draws(texts, references, groups) -> dict[str, np.ndarray]:

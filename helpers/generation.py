@@ -71,25 +71,24 @@ def answers(
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     # Filled batch by batch, out of order; given back in the order of the chats.
     results = [None] * len(prompts)
-    bar = progress_bar(len(order))
-    for chosen in BatchSampler(order, cfg.eval_batch, drop_last=False):
-        batch = pad_left([prompts[i] for i in chosen], tokenizer, model.device)
-        with model.get_output_embeddings().register_forward_pre_hook(in_one_piece):
-            out = model.generate(**batch, **options)  # (chosen, prompt + new tokens)
-        # Each answer is what stands behind its prompt, up to the end token if there is one. Rows
-        # that ended early are filled up with padding until the longest has ended.
-        for i, row in zip(chosen, out[:, batch["input_ids"].shape[1] :].tolist()):
-            ended = end in row
-            if ended:
-                row = row[: row.index(end) + 1]
-            # The end token is no text, yet the model wrote it: it counts.
-            text = tokenizer.decode(row, skip_special_tokens=True)
-            results[i] = {"text": text, "tokens": len(row), "ended": ended}
-        # Told after each batch: a page of answers takes minutes on a CPU.
-        bar.update(len(chosen))
-        if progress:
-            progress(bar.n, bar.total)
-    bar.close()
+    with progress_bar(len(order)) as bar:
+        for chosen in BatchSampler(order, cfg.eval_batch, drop_last=False):
+            batch = pad_left([prompts[i] for i in chosen], tokenizer, model.device)
+            with model.get_output_embeddings().register_forward_pre_hook(in_one_piece):
+                out = model.generate(**batch, **options)  # (chosen, prompt + new tokens)
+            # Each answer is what stands behind its prompt, up to the end token if there is one.
+            # Rows that ended early are filled up with padding until the longest has ended.
+            for i, row in zip(chosen, out[:, batch["input_ids"].shape[1] :].tolist()):
+                ended = end in row
+                if ended:
+                    row = row[: row.index(end) + 1]
+                # The end token is no text, yet the model wrote it: it counts.
+                text = tokenizer.decode(row, skip_special_tokens=True)
+                results[i] = {"text": text, "tokens": len(row), "ended": ended}
+            # Told after each batch: a page of answers takes minutes on a CPU.
+            bar.update(len(chosen))
+            if progress:
+                progress(bar.n, bar.total)
     return results
 
 

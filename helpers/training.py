@@ -431,14 +431,15 @@ def run(trainer: Trainer, mark: str, fresh: bool = False) -> dict:
     began = int(checkpoint.rpartition("-")[2]) if checkpoint else 0
     tokens = trainer.train_dataset.tokens * state.epoch * (1 - began / state.global_step)
     # The guard's count is evidence: gradients still flowed after that many evaluations.
-    guard = trainer.pop_callback(GradientGuard)
     return {
         "fingerprint": mark,
         "steps": state.global_step,
         "minutes": round(seconds / 60, 2),
         "tokens_per_s": round(tokens / seconds, 1),
         "best_validation_loss": state.best_metric,
-        "gradient_checks_after_evaluation": guard.checked_after_evaluation,
+        "gradient_checks_after_evaluation": trainer.pop_callback(
+            GradientGuard
+        ).checked_after_evaluation,
     }
 
 

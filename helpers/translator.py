@@ -124,7 +124,7 @@ def looks_pasted(text: str) -> bool:
     lines = lines_of(text)
     signs = [line for line in lines if MARK.match(line) or part_of(line)]
     long = len(text.split()) > 40 and len(re.findall(r"\w[.!](?:\s|$)", text)) > 2
-    return long or (len(lines) > 2 and len(signs) > 1)
+    return long or len(lines) > 2 and len(signs) > 1
 
 
 def part_of(line: str) -> str:
