@@ -24,5 +24,5 @@ def test_pantry_is_left_out_of_the_names():
 
 def test_an_everyday_word_is_still_the_same_ingredient():
     for language in ("id", "en"):
-        for written, said in recipes.WORDS[language]["everyday"].items():
+        for written, said in CASES["everyday"][language].items():
             assert said != written and recipes.same(said, written, language)

@@ -2,12 +2,14 @@
 
 from dataclasses import replace
 from fractions import Fraction
+from types import SimpleNamespace
 
+import nbformat
 import pytest
 
-from helpers import pairs
+from helpers import pairs, prompts
 from helpers.recipes import Recipe, load_recipes, recipes_of
-from helpers.settings import OWN
+from helpers.settings import OWN, ROOT
 
 SOTO = Recipe(
     "Soto Ayam",
@@ -82,6 +84,22 @@ def test_a_pair_becomes_pieces_and_they_become_the_recipe_again():
     assert pairs.joined(SOTO.title, answers) == (SOUP.title, [*SOUP.steps])
     assert pairs.joined("", ["Boil.", "Serve."]) == ("", ["Boil.", "Serve."])
     assert pairs.joined("Soto", ["no second line", ""]) == ("Soto", ["no second line", ""])
+
+
+def test_a_whole_recipe_is_asked_for_in_a_plain_sentence():
+    """Lesson 02's own function, found by its name."""
+    cells = nbformat.read(ROOT / "notebooks" / "02_data_csv_qa.ipynb", 4).cells
+    source = next(cell.source for cell in cells if "def translations(" in cell.source)
+    pair = pairs.Pair(SOTO, SOUP)
+    names = {"twins": [pair], "chats": {"soto": []}, "pairs": pairs}
+    names |= {"prompts": SimpleNamespace(**vars(prompts)), "tokenizer": None}
+    names["prompts"].encode = lambda chat, tokenizer: chat
+    names["cfg"] = SimpleNamespace(task="id-en", max_length=9)
+    exec(source, names)
+    ((form, (system, asked, answer)),) = names["translations"](SOTO, True)
+    assert form == "whole" and not names["translations"](SOTO, False)
+    assert asked["content"].startswith("Translate this recipe into English:\n\nSoto Ayam\n1. Rebus")
+    assert answer["content"] == pairs.text_of(SOUP.title, SOUP.steps)
 
 
 def test_names_are_found_whole_and_the_longest_first():
