@@ -69,12 +69,12 @@ class Door:
     def __init__(self, kitchen: Kitchen, language: str = "", called: Mapping[str, str] = {}):
         self.kitchen = kitchen
         self.table = WORDED[language or kitchen.language]
-        self.called = called  # names in the language that is shown
+        # Names, and kinds of bans, in the language that is shown.
+        self.called = called | self.table["kinds"]
 
     def names(self, names: Iterable[str]) -> str:
         """Names, or kinds of bans, in the language that is shown."""
-        called = self.called | self.table["kinds"]
-        return ", ".join(called.get(name, name) for name in names)
+        return ", ".join(self.called.get(name, name) for name in names)
 
     def say(self, told: Mapping[str, Sequence[str]]) -> str:
         """The sentences of the table that have something to name."""
@@ -100,7 +100,7 @@ class Door:
                 "missing" if missing else "nothing": missing or [""],
                 "far" if far else "dish": asked.dish and [asked.dish],
                 "only" if asked.only else "have": asked.wanted,
-                "similar" if asked.wish else "everyday": [""] if asked.kind == "wish" else [],
+                "similar" if asked.wish else "everyday": asked.kind == "wish" and [""],
                 "unknown": asked.unknown[:5],
                 "start" if changed else "whole": [task.start.title],
                 "changed": changed,
@@ -121,7 +121,9 @@ class Door:
         again = ""
         if not follows:
             self.seen = ()
-        elif "another" not in now.marks and (now.servings or now.without or not now.wish):
+        elif "another" not in now.marks and (
+            now.servings or now.without or not now.wish + now.dish
+        ):
             # "for eight", "not so hot": the same one again, with less in it, where that will do.
             again = "".join(self.seen[-1:])
             self.seen = self.seen[:-1]

@@ -40,8 +40,8 @@ from helpers import course, show
 gc.disable()
 
 # A slow or busy machine makes no test fail.
-# The same cases in each run, so that a red build is never luck; `--hypothesis-profile default` draws
-# others, to find what nobody has seen.
+# The same cases in each run, so that a red build is never luck. To find what nobody has seen,
+# `--hypothesis-profile default` draws others.
 hypothesis.settings.register_profile("any machine", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("any machine")
 

@@ -1,6 +1,7 @@
 """The front door: what is read, found, kept out, and said; with the course's own recipes."""
 
 import json
+import re
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -155,6 +156,21 @@ def test_what_is_on_the_table_stays_where_it_can_do_without_what_is_banned(both,
     assert not both["id"].lexicon.broken(("bawang putih",), second.recipe.text)
     third = talk.ask("yang lain dong")
     assert third.recipe.title != second.recipe.title
+
+
+@pytest.mark.parametrize(
+    "language, first, then, sign",
+    [
+        ("id", "ada tahu sama tempe, masak apa", "bikin yg berkuah aja deh", "sup|soto|kuah"),
+        ("id", "resep ayam goreng lengkuas", "yg lain ada ga? bosen yg goreng", "^(?!.*goreng)"),
+        ("id", "menu ikan kembung dong bu", "kalo lele?", "lele"),
+        ("en", "beef rendang recipe plz", "four hours?! anything faster", "^(?!.*(rendang|hour))"),
+    ],
+)
+def test_a_wish_in_the_second_turn_is_kept(door, language, first, then, sign):
+    talk = door(language)
+    before, after = talk.ask(first).recipe, talk.ask(then).recipe
+    assert re.search(sign, after.title.lower()) and after.title != before.title
 
 
 def test_an_allergy_holds_for_the_whole_talk(both, door):
