@@ -61,7 +61,7 @@ def bank_rows(language: str) -> dict[str, list[Row]]:
 
 def bans_rows(language: str) -> dict[str, list[Row]]:
     """Foods of messages by split: the message with the food named again, the words around it."""
-    file = settings.MARKED / f"{language}.txt"
+    file = settings.MARKED / f"cook_{language}.txt"
     parts = {"train": [], "test": []}
     for line in file.read_text(encoding="utf-8").splitlines():
         message = MARKS.sub(lambda mark: mark[2], line)

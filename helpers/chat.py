@@ -194,13 +194,9 @@ class Cook(Conversation):
     def ask(self, message: str) -> tuple[Found, bool]:
         """What is found for a message, and whether the model is to tell it."""
         cfg = self.bot.cfg
-        door = self.door
+        # "in English, please", said after a recipe, means that one: nothing else is left to ask.
         wanted = re.sub(WORDED["other"], " ", message)
-        tell = wanted != message or cfg.language == cfg.task[-2:]
-        # "in English, please", said after a recipe, means that one.
-        if tell and door.last and not re.search(r"\w", wanted):
-            return door.last, True
-        return door.ask(wanted), tell
+        return self.door.ask(wanted), wanted != message or cfg.language == cfg.task[-2:]
 
     def _pieces(self, turn, chat):
         """The base model's answer; or what was understood, the recipe as it is or told, the rest.

@@ -113,16 +113,19 @@ class Door:
     def ask(self, message: str) -> Found:
         """The answer to the next message."""
         now = self.kitchen.read(message)
+        # A question about the recipe that was served, or no word at all: that one, as it was. What
+        # somebody must not have is never passed over.
+        if self.last and ("about" in now.marks and not now.without or not message.strip(" .,;:!?")):
+            return replace(self.last, before=self.table["about"])
         follows = self.asked and self.follows(now)
         asked = self.joined(self.asked, now) if follows else now
         # What somebody must not have holds for the whole talk; so does a ban that is told alone.
-        alone = not (follows or now.dish or now.wanted)
-        self.health += now.without if alone else now.health
+        self.health += now.health if follows or now.dish or now.wanted else now.without
         again = ""
         if not follows:
             self.seen = ()
         elif "another" not in now.marks and (
-            now.servings or now.without or not now.wish + now.dish
+            now.servings or now.without or "hot" in now.marks or not now.wish + now.dish
         ):
             # "for eight", "not so hot": the same one again, with less in it, where that will do.
             again = "".join(self.seen[-1:])

@@ -25,9 +25,7 @@ MOST = 2  # changes in one recipe: with more of them it is another dish
 SPARED = 4  # ingredients that are left out of one recipe, at most
 NAMED = 0.45  # share of a dish's words from which on a title is that dish
 NEAR = 60  # recipes that are looked at closely
-SEASONING = ("leaf", "aromatic", "dry")  # roles that may join a dish, as vegetables may
 SPARE = ("leaf", "dry", "aromatic", "sour", "paste", "vegetable")  # roles it can do without
-MAIN = ("protein", "rice", "cooked_rice")  # roles that make a dish
 
 
 @dataclass(frozen=True)
@@ -79,13 +77,12 @@ class Shelf:
         if not self.twins or self.lexicon.common(message) >= self.other.lexicon.common(message):
             return mine
         asked = self.other.read(message)
-        ours = self.ours
         return replace(
             asked,
-            wanted=tuple(ours.get(name, name) for name in asked.wanted),
+            wanted=tuple(self.ours.get(name, name) for name in asked.wanted),
             # A kind of the table ("beef") is more than one name, and the same in both languages.
             without=tuple(
-                ban if ban in TABLE["bans"] else ours.get(ban, ban) for ban in asked.without
+                ban if ban in TABLE["bans"] else self.ours.get(ban, ban) for ban in asked.without
             ),
         )
 
@@ -209,7 +206,9 @@ class Kitchen(Shelf):
             for old in spare:
                 if family == changer.family(old):
                     return old
-        return "" if role in SEASONING or role == "vegetable" and family else None
+        # Seasoning may join a dish, and so may vegetables that are cooked long enough.
+        # Seasoning may join a dish, and a vegetable that is cooked as the recipe cooks.
+        return "" if role in ("leaf", "aromatic", "dry") or role == "vegetable" and family else None
 
     def spared(self, start: Recipe, spare: Sequence[str], enough: int) -> list[str]:
         """What a recipe can do without, until no more than `enough` is left to be bought."""
@@ -226,7 +225,11 @@ class Kitchen(Shelf):
     def cost(self, asked: Asked, served: Served) -> float:
         """What speaks against a recipe for what is at hand: shopping, what is not used, changes."""
         task = served.task
-        lost = sum(3.6 if self.changer.role(name) in MAIN else 1.2 for name in served.unmet)
+        # What makes the dish weighs three times as much.
+        lost = sum(
+            3.6 if self.changer.role(name) in ("protein", "rice", "cooked_rice") else 1.2
+            for name in served.unmet
+        )
         work = 1.6 * len(task.changes) + 0.8 * len(task.left_out)
         shop = 2.5 if asked.only else 2.0 if asked.hand else 0.7
         return shop * len(served.missing) + lost + work - 4 * self.named(asked, task.start)

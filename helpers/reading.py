@@ -29,7 +29,6 @@ from .settings import MARKED
 TABLE = read_toml("reading.toml")
 KITCHEN = read_toml("kitchen.toml")
 MARKS = ("have", "only", "another", "joins", "instead")  # patterns that a message says or not
-LONGEST = 1500  # characters: what comes after is not read
 
 FOR = "for"
 AGAINST = "against"
@@ -52,7 +51,7 @@ class Asked:
     wish: str = ""  # words by which recipes are searched
     again: str = ""  # title of the recipe on the table: that one, if the bans let it be
     unknown: tuple[str, ...] = ()  # words that no recipe has
-    marks: frozenset[str] = frozenset()  # which of `MARKS` it says
+    marks: frozenset[str] = frozenset()  # which of `MARKS` it says, and what it is about
     health: tuple[str, ...] = ()  # of `without`: what holds for the whole talk
     unheard: tuple[str, ...] = ()  # words of an allergy that nobody here knows
 
@@ -67,8 +66,11 @@ class Asked:
 
 
 def plain(text: str) -> str:
-    """A message without markup, emoji and capitals, on one line; apostrophes are straight."""
-    text = without_markup(text[:LONGEST]).lower().replace("’", "'")
+    """A message without markup, emoji and capitals, on one line; apostrophes are straight.
+
+    What comes after 1,500 characters is not read.
+    """
+    text = without_markup(text[:1500]).lower().replace("’", "'")
     return " ".join(re.sub(r"[^\w\s.,;:!?'/&()½¼¾-]", " ", text).split())
 
 
@@ -130,7 +132,7 @@ class Lexicon:
         strong = KITCHEN[language]["strong"] or self.rare
         self.strong = {*strong}.union(*twin.values()).difference(weak)
         # What people often write is no slip: "pecah" is no "peca", "sering" no "Serang".
-        typed = (MARKED / f"{language}.txt").read_text(encoding="utf-8").lower()
+        typed = (MARKED / f"cook_{language}.txt").read_text(encoding="utf-8").lower()
         often = Counter(re.findall(r"[^\W\d_]+", re.sub(r"\[.*?\]", " ", typed)))
         self.usual = {word for word, count in often.items() if count > 2}
 
@@ -279,12 +281,16 @@ class Reader(Clauses):
         text = plain(message)
         text = any_of(self.table["no_food"]).sub(" ", self.mended(text))
         topic, learnt = self.sides.judged(lexicon.tokens(text))
-        if self.says("nothing", text) or topic == "other":
-            return Asked()
         for pattern, new in self.table["rewrites"]:
             text = any_of(pattern).sub(new, text)
-        marks = frozenset(key for key in MARKS if self.says(key, text))
         eat, text = self.people(text)
+        if eat:  # "for one, that will do" is about nothing else
+            topic = "cook"
+        if self.says("nothing", text) or topic == "other":
+            return Asked()
+        # "That takes ages", in whichever words: what such a message asks for, said plainly.
+        text += self.table["topics"][topic]
+        marks = frozenset(key for key in MARKS if self.says(key, text)) | {topic}
         clauses = self.clauses(text)
         without = self.bans_of(text, clauses, AGAINST, SICK)
         # What the patterns do not know is judged by the words around each food.
@@ -304,11 +310,6 @@ class Reader(Clauses):
             if at not in foods and word in lexicon.rare and word not in lexicon.filler
         }
         dish = self.dish(said, foods, free)
-        # What names no food may be about the recipe before it.
-        if not dish and not wanted:
-            marks |= {topic} & {"another"}
-            if topic == "mild":
-                without += ("chilli",)
         only = "only" in marks
         if only and "have" in marks and len(wanted) > 1:
             dish = ""  # what is at hand counts, whatever it sounds like

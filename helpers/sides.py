@@ -7,8 +7,8 @@ People say in hundreds of ways what they cannot eat, and no list of patterns kno
 messages of data/requests/marked hold each food in brackets, with + where it is wanted or at hand
 and - where it must not be in there: "[-udang] bikin bentol, ada [+tempe]". A logistic regression
 weighs the words around it. It errs elsewhere than the patterns (reading.py): a food is banned where
-either of the two says so. Another one tells what a message is about, in
-words that name no food: something else than cooking, another recipe, or less heat.
+either of the two says so. A linear SVM tells what a message is about: something else than cooking,
+a question about the recipe on the table, or how the next one should be.
 """
 
 import re
@@ -16,28 +16,22 @@ from collections.abc import Sequence
 
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
+from sklearn.svm import LinearSVC
 
+from .medical import text_vectors
 from .recipes import words
 from .settings import MARKED
 
 NEAR = 8  # words on each side of a food that tell about it
-SURE = 0.6  # chance from which on a food counts as banned
 FOOD = "qfood"  # stands for any food of a message
-TOPICS = {"cook": "", "other": "other_", "another": "another_", "mild": "mild_"}  # begin of a file
+# What a message may be about; begin of a file's name.
+TOPICS = ("cook", "other", "another", "about", "mild", "hot", "quick", "cheap", "soup")
 
 
 def around(said: Sequence[str], at: int) -> str:
     """The words near a food, which is an X among them."""
     return " ".join([*said[max(0, at - NEAR) : at], "X", *said[at + 1 : at + 1 + NEAR]])
-
-
-def learnt(texts: list[str], truth: list):
-    """A logistic regression over words, and two and three of them in a row: "X bikin gatal"."""
-    vectors = TfidfVectorizer(ngram_range=(1, 3), token_pattern=r"\S+", lowercase=False)
-    logistic = OneVsRestClassifier(LogisticRegression(C=30, solver="liblinear"))
-    return make_pipeline(vectors, logistic).fit(texts, truth)
 
 
 class Sides:
@@ -50,8 +44,8 @@ class Sides:
         banned = []
         texts = []
         topics = []
-        for topic, begin in TOPICS.items():
-            file = MARKED / f"{begin}{lexicon.language}.txt"
+        for topic in TOPICS:
+            file = MARKED / f"{topic}_{lexicon.language}.txt"
             for line in file.read_text(encoding="utf-8").splitlines():
                 marked = re.sub(r"\[[+-].+?\]", f" {FOOD} ", line)
                 found, said = self.masked(words(marked, lexicon.language))
@@ -64,8 +58,15 @@ class Sides:
                     if word == FOOD and at not in found
                 ]
                 banned += [sign == "-" for sign in re.findall(r"\[([+-])", line)]
-        self.side = learnt(rows, banned)
-        self.topics = learnt(texts, topics)
+        # Words, and two and three of them in a row: "X bikin gatal".
+        self.side = make_pipeline(
+            TfidfVectorizer(ngram_range=(1, 3), token_pattern=r"\S+", lowercase=False),
+            LogisticRegression(C=30, solver="liblinear"),
+        ).fit(rows, banned)
+        # Balanced, or the few rows of a rare topic would be outvoted.
+        self.topics = make_pipeline(text_vectors(), LinearSVC(C=0.3, class_weight="balanced")).fit(
+            texts, topics
+        )
 
     def masked(self, said: Sequence[str]) -> tuple[dict[int, str], list[str]]:
         """Place of each food -> its name or kind, and the words with a mask at these places."""
@@ -85,13 +86,18 @@ class Sides:
     def judged(self, said: Sequence[str]) -> tuple[str, list[str]]:
         """What a message is about, and the names and kinds of foods in it that it is against.
 
-        About: "cook", "other" (no food), "another" (recipe), "mild".
+        About: one of `TOPICS`. "other" is no cooking, "another" recipe is wanted, and "about" asks
+        something about the recipe before it; the others say how it should be.
         """
         found, masked = self.masked(said)
         topic = self.topics.predict([" ".join(masked)])[0]
+        # Where a food or a dish is named, that is what the message is about.
+        if topic != "about" and (found or self.dishes & {*masked}):
+            topic = "cook"
         # A food beside a word of titles is a dish's own, and wanted: "opor ayam".
         places = [at for at in found if not self.dishes & {*masked[max(0, at - 1) : at + 2]}]
         if not places:
             return topic, []
         chances = self.side.predict_proba([around(masked, at) for at in places])[:, 1]
-        return topic, [found[at] for at, chance in zip(places, chances) if chance > SURE]
+        # Sure enough that a food is banned.
+        return topic, [found[at] for at, chance in zip(places, chances) if chance > 0.6]
