@@ -165,12 +165,38 @@ def test_what_is_on_the_table_stays_where_it_can_do_without_what_is_banned(both,
         ("id", "resep ayam goreng lengkuas", "yg lain ada ga? bosen yg goreng", "^(?!.*goreng)"),
         ("id", "menu ikan kembung dong bu", "kalo lele?", "lele"),
         ("en", "beef rendang recipe plz", "four hours?! anything faster", "^(?!.*(rendang|hour))"),
+        (
+            "id",
+            "semur daging sapi",
+            "dompetku menangis, adakah yg merakyat",
+            "^(?!.*(daging|sapi))",
+        ),
     ],
 )
 def test_a_wish_in_the_second_turn_is_kept(door, language, first, then, sign):
     talk = door(language)
     before, after = talk.ask(first).recipe, talk.ask(then).recipe
     assert re.search(sign, after.title.lower()) and after.title != before.title
+
+
+@pytest.mark.parametrize(
+    "language, first, then, banned",
+    [
+        ("id", "bandeng presto", "tahan brp hari di kulkas?", ""),
+        ("id", "resep soto ayam", "langkah kedua tadi apa ya?", ""),
+        ("en", "beef rendang", "how will I know that it is done?", ""),
+        ("id", "resep soto ayam", "aman ga buat yg alergi telur?", "egg"),
+    ],
+)
+def test_a_question_shows_the_recipe_again_unless_it_names_what_must_not_be_in_it(
+    door, language, first, then, banned
+):
+    talk = door(language)
+    before, after = talk.ask(first), talk.ask(then)
+    if banned:
+        assert banned in after.asked.without
+    else:
+        assert after.recipe == before.recipe and after.before == talk.table["about"]
 
 
 def test_an_allergy_holds_for_the_whole_talk(both, door):
