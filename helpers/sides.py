@@ -63,10 +63,7 @@ class Sides:
             TfidfVectorizer(ngram_range=(1, 3), token_pattern=r"\S+", lowercase=False),
             LogisticRegression(C=30, solver="liblinear"),
         ).fit(rows, banned)
-        # Balanced, or the few rows of a rare topic would be outvoted.
-        self.topics = make_pipeline(text_vectors(), LinearSVC(C=0.3, class_weight="balanced")).fit(
-            texts, topics
-        )
+        self.topics = make_pipeline(text_vectors(), LinearSVC(C=0.3)).fit(texts, topics)
 
     def masked(self, said: Sequence[str]) -> tuple[dict[int, str], list[str]]:
         """Place of each food -> its name or kind, and the words with a mask at these places."""
