@@ -25,7 +25,9 @@ MOST = 2  # changes in one recipe: with more of them it is another dish
 SPARED = 4  # ingredients that are left out of one recipe, at most
 NAMED = 0.45  # share of a dish's words from which on a title is that dish
 NEAR = 60  # recipes that are looked at closely
+SEASONING = ("leaf", "aromatic", "dry")  # roles that may join a dish, as vegetables may
 SPARE = ("leaf", "dry", "aromatic", "sour", "paste", "vegetable")  # roles it can do without
+MAIN = ("protein", "rice", "cooked_rice")  # roles that make a dish
 
 
 @dataclass(frozen=True)
@@ -206,9 +208,7 @@ class Kitchen(Shelf):
             for old in spare:
                 if family == changer.family(old):
                     return old
-        # Seasoning may join a dish, and so may vegetables that are cooked long enough.
-        # Seasoning may join a dish, and a vegetable that is cooked as the recipe cooks.
-        return "" if role in ("leaf", "aromatic", "dry") or role == "vegetable" and family else None
+        return "" if role in SEASONING or role == "vegetable" and family else None
 
     def spared(self, start: Recipe, spare: Sequence[str], enough: int) -> list[str]:
         """What a recipe can do without, until no more than `enough` is left to be bought."""
@@ -225,11 +225,7 @@ class Kitchen(Shelf):
     def cost(self, asked: Asked, served: Served) -> float:
         """What speaks against a recipe for what is at hand: shopping, what is not used, changes."""
         task = served.task
-        # What makes the dish weighs three times as much.
-        lost = sum(
-            3.6 if self.changer.role(name) in ("protein", "rice", "cooked_rice") else 1.2
-            for name in served.unmet
-        )
+        lost = sum(3.6 if self.changer.role(name) in MAIN else 1.2 for name in served.unmet)
         work = 1.6 * len(task.changes) + 0.8 * len(task.left_out)
         shop = 2.5 if asked.only else 2.0 if asked.hand else 0.7
         return shop * len(served.missing) + lost + work - 4 * self.named(asked, task.start)

@@ -20,13 +20,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.svm import LinearSVC
 
 from .medical import text_vectors
+from .reading import TABLE
 from .recipes import words
 from .settings import MARKED
 
 NEAR = 8  # words on each side of a food that tell about it
 FOOD = "qfood"  # stands for any food of a message
-# What a message may be about; begin of a file's name.
-TOPICS = ("cook", "other", "another", "about", "mild", "hot", "quick", "cheap", "soup")
 
 
 def around(said: Sequence[str], at: int) -> str:
@@ -44,7 +43,7 @@ class Sides:
         banned = []
         texts = []
         topics = []
-        for topic in TOPICS:
+        for topic in TABLE[lexicon.language]["topics"]:
             file = MARKED / f"{topic}_{lexicon.language}.txt"
             for line in file.read_text(encoding="utf-8").splitlines():
                 marked = re.sub(r"\[[+-].+?\]", f" {FOOD} ", line)
@@ -63,7 +62,10 @@ class Sides:
             TfidfVectorizer(ngram_range=(1, 3), token_pattern=r"\S+", lowercase=False),
             LogisticRegression(C=30, solver="liblinear"),
         ).fit(rows, banned)
-        self.topics = make_pipeline(text_vectors(), LinearSVC(C=0.3)).fit(texts, topics)
+        # A fixed seed: the same message means the same in every process.
+        self.topics = make_pipeline(text_vectors(), LinearSVC(C=0.3, random_state=0)).fit(
+            texts, topics
+        )
 
     def masked(self, said: Sequence[str]) -> tuple[dict[int, str], list[str]]:
         """Place of each food -> its name or kind, and the words with a mask at these places."""
@@ -83,8 +85,9 @@ class Sides:
     def judged(self, said: Sequence[str]) -> tuple[str, list[str]]:
         """What a message is about, and the names and kinds of foods in it that it is against.
 
-        About: one of `TOPICS`. "other" is no cooking, "another" recipe is wanted, and "about" asks
-        something about the recipe before it; the others say how it should be.
+        About: one of `topics` in reading.toml, each with a file of messages. "other" is no cooking,
+        "another" recipe is wanted, and "about" asks something about the recipe before it; the
+        others say how it should be.
         """
         found, masked = self.masked(said)
         topic = self.topics.predict([" ".join(masked)])[0]
