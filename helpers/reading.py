@@ -98,7 +98,8 @@ class Lexicon:
 
     def __init__(self, library: Sequence[Recipe], language: str, twins: Sequence[Recipe] = ()):
         self.language = language
-        self.filler = {*words(TABLE[language]["filler"], language)}
+        self.table = TABLE[language]
+        self.filler = {*words(self.table["filler"], language)}
         weak = KITCHEN[language]["weak"]
         # Words -> what the library calls it: what its lists have, the commonest way last, and what
         # people say.
@@ -188,7 +189,7 @@ class Clauses:
 
     def __init__(self, lexicon: Lexicon):
         self.lexicon = lexicon
-        self.table = TABLE[lexicon.language]
+        self.table = lexicon.table
 
     def says(self, key: str, text: str) -> re.Match | None:
         """Where a text says a pattern of the table."""

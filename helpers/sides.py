@@ -20,7 +20,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.svm import LinearSVC
 
 from .medical import text_vectors
-from .reading import TABLE
 from .recipes import words
 from .settings import MARKED
 
@@ -43,7 +42,7 @@ class Sides:
         banned = []
         texts = []
         topics = []
-        for topic in TABLE[lexicon.language]["topics"]:
+        for topic in lexicon.table["topics"]:
             file = MARKED / f"{topic}_{lexicon.language}.txt"
             for line in file.read_text(encoding="utf-8").splitlines():
                 marked = re.sub(r"\[[+-].+?\]", f" {FOOD} ", line)
