@@ -27,7 +27,7 @@ CALLS = {
     "05_chatbot": "TextIteratorStreamer Thread generate on_click",
     "06_export_and_serve": "PeftModel.from_pretrained merge_and_unload save_pretrained",
     "07_medical_qa": "add_special_tokens resize_token_embeddings TfidfVectorizer",
-    "08_jsonl_finetuning": "train_test_split LogisticRegression LoraConfig TrainingArguments "
+    "08_jsonl_finetuning": "cross_val_predict LogisticRegression LoraConfig TrainingArguments "
     "Trainer load_dataset files.create jobs.create jobs.retrieve jobs.cancel files.delete "
     "completions.create OpenAI",
     "09_sensor_and_style": "fit predict search loads LoraConfig TrainingArguments train binomtest "
