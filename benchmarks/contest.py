@@ -214,12 +214,14 @@ def by_examples(cfg, train: list[Row], test: list[Row]) -> np.ndarray:
     text = "".join(f"{row.text}{said[row.label]}\n\n" for row in shown)
     yes, no = (tokenizer(word)["input_ids"][0] for word in said.values())
 
+    prompt = tokenizer(text, return_tensors="pt")["input_ids"]
+    before = DynamicCache(config=model.config)  # the examples are read once
+    with torch.inference_mode():
+        model.model(prompt, past_key_values=before)
+
     @torch.inference_mode()
     def more(rows):
         """How much likelier yes is than no: one number a row."""
-        prompt = tokenizer(text, return_tensors="pt")["input_ids"]
-        before = DynamicCache(config=model.config)
-        model.model(prompt, past_key_values=before)
         found = np.zeros(len(rows))
         for some in batches(rows, 32):
             batch = tokenizer(
