@@ -13,6 +13,7 @@ import bench
 import jinja2
 import pandas as pd
 
+from helpers.evaluation import interval
 from helpers.files import read_json, write_text
 from helpers.settings import ROOT, profiles
 from pipeline.report import READMES, write_part, written
@@ -63,19 +64,38 @@ def on_cards() -> tuple[dict, dict]:
 
 
 def wins(task: str) -> bool | None:
-    """Whether the tuned model is shown better than every other way, in English with the most rows.
+    """Whether the tuned model is shown better than every other way, in English.
 
-    Than TF-IDF with all rows by a whole interval. None where the task was not run.
+    By a whole interval, query by query, at the most rows with which every way was asked. None where
+    the task was not run.
     """
     points = read_json(bench.RESULTS / "contest_cpu.json")["points"]
     some = [one for one in points if (one["task"], one["language"]) == (task, "en")]
-    if not some:
+    whole = [one for one in some if "encoder" in one]
+    if not whole:
         return None
-    most = max(some, key=lambda one: one["rows"])
-    others = ("words", "words, all", "frozen", "patterns")
-    best = max(most[name]["right"] for name in others if name in most)
-    sure = all(most[f"tuned minus {name}"]["low"] > 0 for name in others[:2])
-    return sure and most["tuned"]["right"] > best
+    most = max(whole, key=lambda one: one["rows"])
+    against = [gain for name, gain in most.items() if name.startswith("tuned minus ")]
+    return all(gain["low"] > 0 for gain in against)
+
+
+def rival(point: dict) -> dict:
+    """The gain of the tuned model over the best of the other ways at one point of the contest."""
+    others = [name for name in point if f"tuned minus {name}" in point]
+    return point["tuned minus " + max(others, key=lambda name: point[name]["right"])]
+
+
+def preferred() -> dict:
+    """How often raters preferred the tuned Marv to each rival: share, low, high.
+
+    A tie is half; the interval is over questions, of the mean of the raters.
+    """
+    folder = ROOT / "data" / "ratings" / "marv"
+    rated = pd.read_csv(folder / "ratings.csv").merge(pd.read_csv(folder / "items.csv"), on="item")
+    rated["won"] = (rated["better"] == rated["tuned"]) + 0.5 * (rated["better"] == 0)
+    return {
+        rival: interval(some.groupby("key")["won"].mean()) for rival, some in rated.groupby("rival")
+    }
 
 
 def page(name: str, language: str) -> str:
@@ -93,6 +113,7 @@ def page(name: str, language: str) -> str:
     made.filters["n"] = lambda text: written(str(text), language)
     gains = [run["bleu_gain"][0] for run in found["spread_cpu"]["runs"] if run["task"] == "id-en"]
     made.globals |= {"means": means, "profiles": profiles(), "language": language, "wins": wins}
+    made.globals |= {"rival": rival, "marv": preferred()}
     made.globals |= {"least_gain": min(gains), "most_gain": max(gains)}
     return made.get_template(f"{name}.md.j2").render(found, goals=shown, cards=CARDS) + "\n"
 

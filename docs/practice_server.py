@@ -40,14 +40,15 @@ class PracticeServer:
     reply, and `emit(message)` adds an event to the job. The files are paths, None for a validation
     file that was not sent. A `train` that has a parameter `n_epochs` is told how many the client
     asked for, where it named a number; one without it trains as it does, and the job then says
-    "auto". `faults` are status codes with which the first requests fail, 429 with Retry-After.
+    "auto". `base(messages, max_tokens)`, if given, answers for the model that nobody has tuned.
+    `faults` are status codes with which the first requests fail, 429 with Retry-After.
     `log` lists every request as (method, path, status).
     """
 
     model = "practice-base"
 
-    def __init__(self, train, faults=()):
-        self.train, self.faults = train, list(faults)
+    def __init__(self, train, faults=(), base=None):
+        self.train, self.faults, self.base = train, list(faults), base
         self.log, self.files, self.jobs, self.tuned = [], {}, [], {}
         self.uploads = 0
         # what stands below /jobs: all of them, each by its id, and its events; the newest first
@@ -73,6 +74,12 @@ class PracticeServer:
         threading.Thread(target=self.server.run, args=([listening],), daemon=True).start()
 
     def stop(self):
+        """End the server; a job that runs ends at its next event, and the models go."""
+        for job in self.jobs:
+            if job["status"] == "running":
+                job["status"] = "cancelled"
+        self.tuned.clear()
+        self.base = None
         self.server.should_exit = True
         self.folder.cleanup()
 
@@ -159,7 +166,7 @@ class PracticeServer:
         return self.shown.get(path) or refusal(404, f"no such job: {path[1:]}")
 
     def complete(self, body: dict):
-        answer = self.tuned.get(str(body.get("model")))
+        answer = ({self.model: self.base} | self.tuned).get(str(body.get("model")))
         if not answer or not isinstance(body.get("messages"), list):
             return refusal(404, f"no such model: {body.get('model')}, or no list of messages")
         text = answer(body["messages"], body.get("max_tokens", 40))

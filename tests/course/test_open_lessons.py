@@ -27,11 +27,11 @@ CALLS = {
     "05_chatbot": "TextIteratorStreamer Thread generate on_click",
     "06_export_and_serve": "PeftModel.from_pretrained merge_and_unload save_pretrained",
     "07_medical_qa": "add_special_tokens resize_token_embeddings TfidfVectorizer",
-    "08_jsonl_finetuning": "cross_val_predict LogisticRegression LoraConfig TrainingArguments "
-    "Trainer load_dataset files.create jobs.create jobs.retrieve jobs.cancel files.delete "
-    "completions.create OpenAI",
-    "09_sensor_and_style": "fit predict search loads LoraConfig TrainingArguments train binomtest "
-    "get_peft_model_state_dict set_peft_model_state_dict generate",
+    "08_label_contest": "cross_val_predict LogisticRegression LoraConfig TrainingArguments Trainer "
+    "query",
+    "09_jsonl_workshop": "fit predict search LoraConfig TrainingArguments train binomtest "
+    "get_peft_model_state_dict set_peft_model_state_dict load_dataset files.create jobs.create "
+    "jobs.retrieve jobs.cancel files.delete completions.create OpenAI generate",
     "10_scale_out": "LocalCluster Client",
 }
 

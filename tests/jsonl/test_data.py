@@ -15,7 +15,7 @@ import pytest
 from rapidfuzz import fuzz, process
 
 from helpers.settings import LANGUAGES, ROOT
-from helpers.splits import NAMES, sides_of
+from helpers.splits import sides_of
 
 FOLDER = ROOT / "data" / "jsonl"
 COUNTS = range(50, 66)  # queries a subcategory
@@ -121,23 +121,6 @@ def test_the_line_of_checks_says_yes_to_the_rule_that_is_due_and_to_it_alone():
         due = make["action_for"](reading) != make["NOTHING"]
         assert last.endswith(" yes" if due else " no")
         assert all(check.endswith(" no") for check in others)
-
-
-def test_messages_of_training_are_made_by_their_script_and_the_others_are_not(tmp_path):
-    folder = FOLDER / "sensor"
-    runpy.run_path(str(folder / "make_messages.py"))["main"](tmp_path)
-    made = json_lines(folder / "messages_train.jsonl")
-    assert json_lines(tmp_path / "messages_train.jsonl") == made, "run make_messages.py"
-    rows = made + json_lines(folder / "messages.jsonl")
-    assert Counter(row["split"] for row in rows) == {"train": 480, "validation": 32, "test": 64}
-    assert len({row["key"] for row in rows}) == len(rows)
-    assert all(row["id"]["fields"] == row["en"]["fields"] for row in rows)  # in any order
-    for language in LANGUAGES:
-        texts = {part: [r[language]["text"] for r in rows if r["split"] == part] for part in NAMES}
-        assert len({text.lower() for some in texts.values() for text in some}) == len(rows)
-        learnt = texts["train"] + texts["validation"]
-        for new, known in ((texts["validation"], texts["train"]), (texts["test"], learnt)):
-            assert process.cdist(new, known, scorer=fuzz.ratio, workers=1).max() <= 81
 
 
 @pytest.mark.parametrize("language", LANGUAGES)

@@ -1,4 +1,4 @@
-"""Checks of lesson 08's exercises: equivalent answers pass, a foreseen mistake gets its hint."""
+"""Checks of exercises on JSONL: equivalent answers pass, a foreseen mistake gets its hint."""
 
 import ast
 import json
@@ -13,7 +13,7 @@ from sklearn.pipeline import make_pipeline
 from helpers import course, jsonl, medical, show
 from helpers.settings import ROOT
 
-LESSON = ROOT / "notebooks" / "08_jsonl_finetuning.ipynb"
+LESSON = ROOT / "notebooks" / "09_jsonl_workshop.ipynb"
 
 
 def row(query, category="card", subcategory="pin"):
@@ -70,41 +70,37 @@ def containing(jobs, file):
     return any(file in job.training_file and already()([job], job.training_file) for job in jobs)
 
 
-# Lesson 08: the first names in [check] of its texts, or "" for a right answer.
-OF_08 = [
-    ("8.1", gemini(), ""),
-    ("8.1", gemini(names={"user": "user", "assistant": "assistant"}), "is `model`"),
-    ("8.1", gemini(key="content"), "Not `content` but `parts`"),
-    ("8.1", gemini(system=False), "does not go into `contents`"),
-    ("8.1", gemini(always=True), "Without a `system` message"),
-    ("8.1", lambda chat: json.dumps(gemini()(chat)), "a dictionary"),
-    ("8.2", ROWS, ""),
-    ("8.2", ROWS[:2], "Three rows"),
-    ("8.2", [*ROWS[:2], row(TAKEN)], "in our data already"),
-    ("8.2", [*ROWS[:2], ROWS[0]], "Two rows are the same"),
-    ("8.2", [*ROWS[:2], row("Lost it.", "card", "login")], "does not belong"),
-    ("8.2", [*ROWS[:2], {"messages": ROWS[2]["messages"][1:]}], "The messages of each row"),
-    ("8.2", with_answer('{"category": "card", "subcategory": "pin"}'), "as in section 1"),
-    ("8.2", with_answer(json.dumps({"category": "card"})), "The keys of an answer"),
-    ("8.2", with_answer("card"), "is not JSON"),
-    ("8.2", with_answer(" "), "refuses one of the rows"),
-    ("8.2", [*ROWS[:2], row("My PIN is blocked.", "transfer", "wrong_recipient")], "does not fit"),
-    ("8.3", 0.93, ""),
-    ("8.3", 0.75, "share on all queries"),
-    ("8.3", 1.2, "between 0 and 1"),
-    ("8.3", 0.4, "Too low"),
-    ("8.4", already(), ""),
-    ("8.4", already(over=()), "may be tried again"),
-    ("8.4", already(over=("failed", "cancelled", "succeeded")), "`succeeded`, too"),
-    ("8.4", already(every=False), "Look at all jobs"),
-    ("8.4", of_different_jobs, "those of one job"),
-    ("8.4", containing, "another file"),
-    ("8.4", 3, "must be a function"),
+# The first words of a hint in [check] of lesson 09's texts, or "" for a right answer.
+CASES = [
+    ("9.1", gemini(), ""),
+    ("9.1", gemini(names={"user": "user", "assistant": "assistant"}), "is `model`"),
+    ("9.1", gemini(key="content"), "Not `content` but `parts`"),
+    ("9.1", gemini(system=False), "does not go into `contents`"),
+    ("9.1", gemini(always=True), "Without a `system` message"),
+    ("9.1", lambda chat: json.dumps(gemini()(chat)), "a dictionary"),
+    ("9.2", ROWS, ""),
+    ("9.2", ROWS[:2], "Three rows"),
+    ("9.2", [*ROWS[:2], row(TAKEN)], "in our data already"),
+    ("9.2", [*ROWS[:2], ROWS[0]], "Two rows are the same"),
+    ("9.2", [*ROWS[:2], row("Lost it.", "card", "login")], "does not belong"),
+    ("9.2", [*ROWS[:2], {"messages": ROWS[2]["messages"][1:]}], "The messages of each row"),
+    ("9.2", with_answer('{"category": "card", "subcategory": "pin"}'), "as in section 1"),
+    ("9.2", with_answer(json.dumps({"category": "card"})), "The keys of an answer"),
+    ("9.2", with_answer("card"), "is not JSON"),
+    ("9.2", with_answer(" "), "refuses one of the rows"),
+    ("9.2", [*ROWS[:2], row("My PIN is blocked.", "transfer", "wrong_recipient")], "does not fit"),
+    ("9.3", already(), ""),
+    ("9.3", already(over=()), "may be tried again"),
+    ("9.3", already(over=("failed", "cancelled", "succeeded")), "`succeeded`, too"),
+    ("9.3", already(every=False), "Look at all jobs"),
+    ("9.3", of_different_jobs, "those of one job"),
+    ("9.3", containing, "another file"),
+    ("9.3", 3, "must be a function"),
 ]
 
 
 @pytest.fixture(scope="module")
-def of_08(tmp_path_factory):
+def checks(tmp_path_factory):
     """What the checks pass by name, with the functions of the lesson's own cells."""
     home, files, labels = tmp_path_factory.mktemp("home"), {}, {}
     for part, items in jsonl.load_task("bank", "en").items():
@@ -123,16 +119,15 @@ def of_08(tmp_path_factory):
     turns = [{"role": role, "parts": [{"text": text}]} for role, text in GEMINI]
     chat = [{"role": role.replace("model", "assistant"), "content": text} for role, text in GEMINI]
     return {
-        "8.1": {"chat": [{"role": "system", "content": "S"}, *chat], "turns": turns},
-        "8.2": {"fault_of": names["row_fault"]},
-        "8.3": {"found": 0.95, "everything": 0.74},
-        "8.4": {"fault_of": names["job_fault"]},
+        "9.1": {"chat": [{"role": "system", "content": "S"}, *chat], "turns": turns},
+        "9.2": {"fault_of": names["row_fault"]},
+        "9.3": {"fault_of": names["job_fault"]},
     }
 
 
-@pytest.mark.parametrize("exercise, answer, expected", OF_08)
-def test_lesson_08_takes_right_answers_and_names_mistakes(exercise, answer, expected, of_08):
+@pytest.mark.parametrize("exercise, answer, expected", CASES)
+def test_lesson_09_takes_right_answers_and_names_mistakes(exercise, answer, expected, checks):
     show.set_language("en")
-    show.open_texts("08")
-    hint = course.hint(exercise, answer=answer, **of_08[exercise]) or ""
+    show.open_texts("09")
+    hint = course.hint(exercise, answer=answer, **checks[exercise]) or ""
     assert expected in hint and bool(expected) == bool(hint), hint

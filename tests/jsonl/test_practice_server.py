@@ -83,7 +83,7 @@ def test_from_upload_to_answer_through_two_faults(practice, chat_file):
 def test_a_lost_reply_makes_a_second_job_where_the_client_sends_again(
     practice, chat_file, retries, jobs
 ):
-    """Why lesson 08 sends `create` once and looks at the list of jobs before it sends again."""
+    """Why lesson 09 sends `create` once and looks at the list of jobs before it sends again."""
     replies = ["lost"]
 
     class Lossy(httpx.HTTPTransport):
