@@ -7,14 +7,13 @@ the messages is the test. bank: the 32 labels of lesson 08; a third of the queri
 drawn within each label, since with the 192 of the lesson five points cannot be told from chance.
 sensor: the action that a reading of lesson 09 calls for; 260 readings are there to learn from.
 
-The ways: patterns (bans alone: the front door's own rules); TF-IDF with a logistic regression, over
-the words around a food or over words and pieces of a query; a sentence encoder with a logistic
-regression (multilingual-e5-small in 4 bits); a default random forest on the numbers of a reading
-(sensor alone); the
-frozen base model's mean last layer with a logistic regression; the base model with examples in its
-prompt (bans alone); and the same base tuned, an adapter on every layer and a head on the last
-token. All get the same rows, "words, all" and "encoder, all" every row there is. A point that
-stands in the file is not run again.
+The ways: patterns (bans alone: the front door's own rules); a default random forest on the numbers
+of a reading (sensor alone); TF-IDF with a logistic regression, over the words around a food or over
+words and pieces of a text; a sentence encoder with a logistic regression (multilingual-e5-small in
+4 bits); the frozen base model's mean last layer with a logistic regression; the base model with
+examples in its prompt (bans alone); and the same base tuned, an adapter on every layer and a head
+on the last token. All get the same rows, "words, all" and "encoder, all" every row there is. A
+point that stands in the file is not run again.
 """
 
 import copy
