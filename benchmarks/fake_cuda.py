@@ -20,7 +20,6 @@ import tempfile
 import weakref
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
@@ -28,7 +27,7 @@ import bench
 import bitsandbytes as bnb
 import torch
 import transformers
-from gpu_measurements import PROFILES
+from gpu_measurements import PROFILES, planned_bytes
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -39,12 +38,25 @@ from helpers.files import write_json
 aten = torch.ops.aten
 
 
-def environment(folder: str | Path) -> dict[str, str]:
+def environment(folder) -> dict:
     """Environment of a process with a CUDA device that does nothing, which is compiled there."""
-    made, place = Path(folder, "libfake_cuda.so"), Path(torch.__file__).parent
-    command = ["g++", "-std=c++20", "-shared", "-fPIC", str(Path(__file__).with_suffix(".cpp"))]
-    command += [f"-I{place / 'include'}", f"-L{place / 'lib'}", f"-Wl,-rpath,{place / 'lib'}"]
-    subprocess.run([*command, "-lc10", "-ltorch_cpu", "-o", str(made)], check=True)
+    made = Path(folder, "libfake_cuda.so")
+    place = Path(torch.__file__).parent
+    command = [
+        "g++",
+        "-std=c++20",
+        "-shared",
+        "-fPIC",
+        f"-I{place / 'include'}",
+        f"-L{place / 'lib'}",
+        f"-Wl,-rpath,{place / 'lib'}",
+        Path(__file__).with_suffix(".cpp"),
+        "-lc10",
+        "-ltorch_cpu",
+        "-o",
+        made,
+    ]
+    subprocess.run(command, check=True)
     return os.environ | {"LD_PRELOAD": str(made)}
 
 
@@ -53,22 +65,28 @@ class Card(TorchDispatchMode):
 
     def __init__(self):
         super().__init__()
-        self.live, self.peak, self.known = 0, 0, set()
+        self.live = 0
+        self.peak = 0
+        self.known = set()
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         # What depends on content: any number is 1, and a mask is True in the usual share of places.
         if function is aten._local_scalar_dense.default:
             return {torch.bool: True, torch.int64: 1}.get(args[0].dtype, 1.0)
         if function in (aten.index.Tensor, aten._index_put_impl_.default):
-            args = args[0], [i for mask in args[1] for i in self.chosen(mask)], *args[2:]
+            places = []
+            for mask in args[1]:
+                places += self.chosen(mask)
+            args = args[0], places, *args[2:]
         if function is torch.ops.bitsandbytes.gemm_4bit.default:
             unpacked = math.prod(args[2]) * args[0].element_size()  # the weight, inside the kernel
             self.peak = max(self.peak, self.live + unpacked)
         result = function(*args, **kwargs or {})
         for tensor in filter(torch.is_tensor, tree_leaves(result)):
-            storage, key = tensor.untyped_storage(), tensor.untyped_storage()._cdata
+            storage = tensor.untyped_storage()
+            key = storage._cdata
             if tensor.is_cuda and key not in self.known:
-                size = -(-storage.nbytes() // 512) * 512
+                size = math.ceil(storage.nbytes() / 512) * 512
                 self.known.add(key)
                 weakref.finalize(storage, self.drop, key, size)
                 self.live += size
@@ -107,17 +125,19 @@ def attention(q, k, v, attn_mask=None, enable_gqa=False, **how):
 
 def in_four_bits(model, dtype):
     """The model with every linear layer but the head as bitsandbytes packs it."""
+    how = {"quant_type": "nf4", "compress_statistics": True}
     for name, layer in list(model.named_modules()):
-        if isinstance(layer, torch.nn.Linear) and name != "lm_head":
-            with unset_fake_temporarily():  # its own weight cannot be fake
-                new = bnb.nn.Linear4bit(1, 1, compute_dtype=dtype, device="cpu")
-            new.in_features, new.out_features = layer.in_features, layer.out_features
-            how = {"quant_type": "nf4", "compress_statistics": True}
-            packed, state = bnb.functional.quantize_4bit(layer.weight.data, **how)
-            weight = torch.nn.Parameter(packed, requires_grad=False)
-            vars(weight).update(how, quant_state=state, bnb_quantized=True, module=new)
-            new.weight, new.quant_state, new.bias = weight, state, layer.bias
-            model.set_submodule(name, new)
+        if not isinstance(layer, torch.nn.Linear) or name == "lm_head":
+            continue
+        with unset_fake_temporarily():  # its own weight cannot be fake
+            new = bnb.nn.Linear4bit(1, 1, compute_dtype=dtype, device="cpu")
+        new.in_features = layer.in_features
+        new.out_features = layer.out_features
+        new.bias = layer.bias
+        packed, new.quant_state = bnb.functional.quantize_4bit(layer.weight.data, **how)
+        new.weight = torch.nn.Parameter(packed, requires_grad=False)
+        vars(new.weight).update(how, quant_state=new.quant_state, bnb_quantized=True, module=new)
+        model.set_submodule(name, new)
     model.is_loaded_in_4bit = model.is_quantized = True
     return model.eval()
 
@@ -125,13 +145,15 @@ def in_four_bits(model, dtype):
 @contextmanager
 def pretend(card: Card, bf16: bool, where="cuda"):
     """Within the block there is a card, with or without bf16; tensors are made `where`."""
-    asked = {"is_bf16_supported": lambda *a, **k: bf16, "synchronize": lambda *a: None}
-    masks = {"fast_all": lambda mask: len(mask) == 1, "is_tracing": lambda *a: False}
+    cuda = torch.cuda
+    masks = transformers.masking_utils
     with (
-        patch.multiple(torch.cuda, **asked),
-        patch.object(torch.cuda.amp.common, "amp_definitely_not_available", lambda: False),
+        patch.object(cuda, "is_bf16_supported", lambda *a, **k: bf16),
+        patch.object(cuda, "synchronize", lambda *a: None),
+        patch.object(cuda.amp.common, "amp_definitely_not_available", lambda: False),
         patch.object(torch.nn.functional, "scaled_dot_product_attention", attention),
-        patch.multiple(transformers.masking_utils, **masks),
+        patch.object(masks, "fast_all", lambda mask: len(mask) == 1),
+        patch.object(masks, "is_tracing", lambda *a: False),
         # All is made where it shall be, and fake parameters cannot be moved.
         patch.object(torch.nn.Module, "to", lambda module, *a, **k: module),
         FakeTensorMode(allow_non_fake_inputs=True),
@@ -161,36 +183,47 @@ def write(cfg, model, rows: int) -> None:
     """Read `rows` full prompts; then write one token more, with the cache at its longest."""
     request = round((1 - planner.Job.label_share) * cfg.max_length)
     prompt = max(request, cfg.max_length - cfg.max_new_tokens)  # in a chat with turns before it
+    longest = prompt + cfg.max_new_tokens
     cache = transformers.DynamicCache(config=model.config)
-    for tokens, held in ((prompt, prompt), (1, prompt + cfg.max_new_tokens)):
-        for layer in cache.layers if tokens == 1 else ():
-            shape = (*layer.keys.shape[:2], held - 1, layer.keys.shape[3])
-            layer.keys, layer.values = layer.keys.new_zeros(shape), layer.values.new_zeros(shape)
-        ids, mask = torch.zeros(rows, tokens, dtype=torch.long), torch.ones(rows, held)
+
+    def read(tokens, held):
+        ids = torch.zeros(rows, tokens, dtype=torch.long)
+        mask = torch.ones(rows, held)
         model(ids, attention_mask=mask.long(), past_key_values=cache, logits_to_keep=1)
 
+    read(prompt, prompt)
+    for layer in cache.layers:
+        shape = (*layer.keys.shape[:2], longest - 1, layer.keys.shape[3])
+        layer.keys = layer.keys.new_zeros(shape)
+        layer.values = layer.values.new_zeros(shape)
+    read(1, longest)
 
-def settings_on_card(name: str) -> settings.Settings:
+
+def settings_on_card(name: str):
     """The settings of a GPU profile on a card that it is made for."""
-    row, sanity = settings.profiles()[name], settings.load("sanity")
+    row = settings.profiles()[name]
+    sanity = settings.load("sanity")
     known = {key: row[key] for key in vars(sanity) if key in row}
     capability = (7, 5) if row["compute_dtype"] == "float16" else (8, 6)
     card = settings.Device("cuda", "a card that is not there", row["vram_gb"], capability)
     return replace(sanity, **known, profile=name, device=card)
 
 
-def count(cfg: settings.Settings) -> dict[str, float]:
+def count(cfg) -> dict:
     """Peaks in GB, of tensors alone: a training step by plan and counted, a chat turn, answers."""
-    plan, dtype = planner.plan(cfg), settings.compute_dtype(cfg)
-    found = {"planned": plan.total_bytes - plan.parts["runtime"] - plan.parts["allocator_slack"]}
-    chat, answers = partial(write, rows=1), partial(write, rows=cfg.eval_batch)
-    for part, work in {"train": train_step, "chat": chat, "answers": answers}.items():
-        card, config = Card(), planner.find(cfg.base_model).config
+    dtype = settings.compute_dtype(cfg)
+    config = planner.find(cfg.base_model).config
+    found = {"planned": planned_bytes(cfg)}
+    for part in ("train", "chat", "answers"):
+        card = Card()
         with pretend(card, dtype == torch.bfloat16):
             model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
             in_four_bits(model, dtype)
             card.peak = card.live
-            work(cfg, model)
+            if part == "train":
+                train_step(cfg, model)
+            else:
+                write(cfg, model, rows=1 if part == "chat" else cfg.eval_batch)
         found[part] = card.peak
     return {part: round(size / 1e9, 3) for part, size in found.items()}
 
@@ -199,8 +232,8 @@ def main() -> None:
     """All profiles, into results/fake_cuda.json; in a process that has the device."""
     if "LD_PRELOAD" not in os.environ:
         with tempfile.TemporaryDirectory() as folder:
-            how = {"env": environment(folder)}
-            sys.exit(subprocess.run([sys.executable, *sys.argv], **how).returncode)
+            again = [sys.executable, *sys.argv]
+            sys.exit(subprocess.run(again, env=environment(folder)).returncode)
     found = {name: count(settings_on_card(name)) for name in PROFILES}
     write_json(bench.RESULTS / "fake_cuda.json", bench.about() | {"gb": found})
 

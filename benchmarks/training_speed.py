@@ -22,46 +22,44 @@ import dataclasses
 import tempfile
 import time
 from functools import partial
+from statistics import mean
 
 import bench
+import torch
+from datasets import Dataset
+from transformers import (
+    AutoModelForCausalLM,
+    DataCollatorForSeq2Seq,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+from trl import SFTConfig, SFTTrainer
+
+from helpers import evaluation, models, settings, training
+from helpers.memory import MemoryMonitor
 
 NAMES = ["course", "usual", "trl", "trl fused", "trl packed", "trl packed fused"]
-PADDED, RATE = 512, 1e-3
+RATE = 1e-3
 
 
-def padded(rows: list[dict], pad_id: int) -> dict:
-    """A batch with every tensor, shape (rows, length), padded on the right to 512."""
-    from torch.nn.functional import pad
-
-    from helpers import training
-
-    batch = training.collate(rows, pad_id)
-    short = PADDED - batch["input_ids"].shape[1]
-    return {
-        "input_ids": pad(batch["input_ids"], (0, short), value=pad_id),
-        "labels": pad(batch["labels"], (0, short), value=-100),
-        "attention_mask": pad(batch["attention_mask"], (0, short), value=0),
-    }
-
-
-def as_loaded(cfg, attention: str):
-    """The base model as transformers loads it, quantised as in the profile."""
-    from transformers import AutoModelForCausalLM
-
-    from helpers import models
-
-    dtype, nf4 = models.compute_dtype(cfg), cfg.quantization == "nf4"
-    return AutoModelForCausalLM.from_pretrained(
+def with_adapter(cfg, attention: str):
+    """The base model as transformers loads it, quantised as in the profile, with an adapter."""
+    dtype = settings.compute_dtype(cfg)
+    model = AutoModelForCausalLM.from_pretrained(
         models.base_folder(cfg),
         dtype=dtype,
-        quantization_config=models.nf4_config(dtype) if nf4 else None,
+        quantization_config=models.nf4_config(dtype) if cfg.quantization == "nf4" else None,
         attn_implementation=attention,
     )
+    return training.attach_adapter(model, cfg)
 
 
-def arguments(cfg, folder: str) -> dict:
-    """TrainingArguments that all variants share: one pass in the given order, nothing saved."""
-    return {
+def make_trainer(name: str, cfg, rows: list, tokenizer, folder: str):
+    """The Trainer of one variant."""
+    dtype = settings.compute_dtype(cfg)
+    # What all share: one pass in the given order, nothing saved.
+    common = {
         "output_dir": folder,
         "num_train_epochs": 1,
         "per_device_train_batch_size": cfg.batch,
@@ -73,80 +71,69 @@ def arguments(cfg, folder: str) -> dict:
         "use_cpu": cfg.device.kind == "cpu",
         "dataloader_pin_memory": False,
         "save_strategy": "no",
-        "report_to": "none",
-        "disable_tqdm": True,
         "seed": cfg.seed,
     }
-
-
-def make_trainer(name: str, cfg, rows: list[dict], tokenizer, common: dict):
-    """The Trainer of one variant; `common` are the TrainingArguments that all share."""
-    import torch
-    from datasets import Dataset
-    from transformers import Trainer, TrainingArguments
-    from trl import SFTConfig, SFTTrainer
-
-    from helpers import models, training
-
-    dtype, pad = models.compute_dtype(cfg), tokenizer.pad_token_id
     if name == "course":
+        base = models.load_base(cfg, for_training=True)
         return training.LabelTrainer(
-            model=training.attach_adapter(models.load_base(cfg, for_training=True), cfg),
+            model=training.attach_adapter(base, cfg),
             dtype=dtype,
             args=TrainingArguments(**common, remove_unused_columns=False),
             train_dataset=rows,
-            data_collator=partial(training.collate, pad_id=pad),
+            data_collator=partial(training.collate, pad_id=tokenizer.pad_token_id),
         )
-    common = common | {"bf16": dtype == torch.bfloat16, "fp16": dtype == torch.float16}
+    common["bf16"] = dtype == torch.bfloat16
+    common["fp16"] = dtype == torch.float16
     if name == "usual":
         cfg = dataclasses.replace(cfg, dropout=0.05, gradient_checkpointing=True)
-        common |= {"per_device_train_batch_size": 1, "gradient_accumulation_steps": cfg.batch}
+        common["per_device_train_batch_size"] = 1
+        common["gradient_accumulation_steps"] = cfg.batch
         return Trainer(
-            model=training.attach_adapter(as_loaded(cfg, "sdpa"), cfg),
+            model=with_adapter(cfg, "sdpa"),
             args=TrainingArguments(**common, gradient_checkpointing=True),
             train_dataset=rows,
-            data_collator=partial(padded, pad_id=pad),
+            data_collator=DataCollatorForSeq2Seq(tokenizer, padding="max_length", max_length=512),
         )
 
     # Packing fills blocks of one length; they never fill up wholly, hence the twentieth more.
     block = cfg.max_length
     if "packed" in name:
         lengths = [len(row["input_ids"]) for row in rows]
-        block = max(*lengths, round(1.05 * sum(lengths) / len(lengths) * cfg.batch))
-        common |= {"packing": True, "per_device_train_batch_size": 1}
+        block = max(*lengths, round(1.05 * mean(lengths) * cfg.batch))
+        common["packing"] = True
+        common["per_device_train_batch_size"] = 1
     return SFTTrainer(
-        model=training.attach_adapter(as_loaded(cfg, "sdpa" if "fused" in name else "eager"), cfg),
+        model=with_adapter(cfg, "sdpa" if "fused" in name else "eager"),
         args=SFTConfig(**common, max_length=block, gradient_checkpointing=False),
         train_dataset=Dataset.from_list(rows),
         processing_class=tokenizer,
     )
 
 
+class Clock(TrainerCallback):
+    """When each update ended."""
+
+    def __init__(self):
+        self.ends = []
+
+    def on_step_end(self, *args, **kwargs):
+        self.ends.append(time.perf_counter())
+
+
 def variant(name: str, profile: str, steps: int) -> dict:
     """Train `steps` updates of the profile's batch and measure; one more comes first."""
-    from transformers import TrainerCallback
-
-    from helpers import evaluation, models, settings
-    from helpers.memory import MemoryMonitor
-
-    cfg, starts = settings.load(profile), []
+    cfg = settings.load(profile)
     tokenizer = models.load_tokenizer(cfg)
     parts = bench.saved_rows(cfg, tokenizer)
     rows = [parts["train"][number] for number in range((steps + 1) * cfg.batch)]
-
-    class Clock(TrainerCallback):
-        def on_step_end(self, args, state, control, **kwargs):
-            starts.append(time.perf_counter())
-
+    clock = Clock()
     with tempfile.TemporaryDirectory() as folder, MemoryMonitor() as monitor:
-        trainer = make_trainer(name, cfg, rows, tokenizer, arguments(cfg, folder))
-        trainer.add_callback(Clock())
+        trainer = make_trainer(name, cfg, rows, tokenizer, folder)
+        trainer.add_callback(clock)
         trainer.train()
-        seconds = time.perf_counter() - starts[0]
 
     # The first update is outside the time, so its rows are not counted: a block, or a batch.
-    args = trainer.args
-    first = args.per_device_train_batch_size * args.gradient_accumulation_steps
+    first = 1 if "packed" in name else cfg.batch
     timed = sum(len(row["input_ids"]) for row in rows)
     for number in range(first):
         timed -= len(trainer.train_dataset[number]["input_ids"])
@@ -156,7 +143,7 @@ def variant(name: str, profile: str, steps: int) -> dict:
         models.unpack(trainer.model)
     nats, labels = evaluation.row_nats(trainer.model.eval(), parts["validation"], tokenizer, cfg)
     return {
-        "tokens_per_s": timed / seconds,
+        "tokens_per_s": timed / (clock.ends[-1] - clock.ends[0]),
         "peak_gb": monitor.peak / 1e9,
         "held_out_loss": sum(nats) / sum(labels),
         "updates": trainer.state.global_step,

@@ -49,7 +49,8 @@ def main(arguments: list[str] | None = None, app=app) -> None:
 
 def tell(report: dict, as_json: bool = False) -> None:
     """An object as JSON, or for people as YAML: a line for each value and each row of a table."""
-    text = json.dumps(report, indent=1, ensure_ascii=False)
+    # In ASCII, which a pipe takes whatever its code page.
+    text = json.dumps(report, indent=1)
     if not as_json:
         # By way of JSON, so that YAML gets plain values: a tuple has become a list.
         text = yaml.safe_dump(json.loads(text), sort_keys=False, allow_unicode=True)

@@ -130,14 +130,9 @@ def visible(cell: str) -> str:
 
 
 def without_markup(cell: str) -> str:
-    """The text of a cell with HTML tags, entities and escapes, up to five times escaped."""
-    # Every layer can bring the next one to light: \\u0026lt; is &lt; is <.
+    """The text of a cell with HTML tags and entities, up to five times escaped."""
+    # Every layer can bring the next one to light: &amp;lt; is &lt; is <.
     for _ in range(5):
-        cell = re.sub(
-            FOUND["escape"], lambda found: found[0].encode().decode("unicode-escape"), cell
-        )
-        # JSON may write "\\/" for "/".
-        cell = re.sub(r"\\+([/\"'])", r"\1", cell)
         cell = visible(ftfy.fixes.unescape_html(cell))
         # "a <b" and "<opsional>" are text. What ends a line in a browser ends a line here: one item
         # a line is what comes next.
@@ -146,13 +141,13 @@ def without_markup(cell: str) -> str:
 
 
 def split_commas(cell: str) -> str:
-    """One line of ingredients with semicolons or commas -> one a line; unchanged where in doubt.
+    """A line of ingredients with semicolons or commas -> one a line; unchanged where in doubt.
 
     "ayam, potong 8" is one ingredient, and "1,5 liter air" holds no list.
     """
-    # What is done to an ingredient goes with it.
+    # What is done to an ingredient goes with it; "and" before the last one goes.
     mark = ";" if ";" in cell else r"(?:(?<!\d),|,(?!\d))"
-    items = re.split(rf"{mark}(?!\s*(?:{PATTERNS['preparation']}))", cell)
+    items = re.split(rf"(?i){mark}(?!\s*{FOUND['preparation']})(?:\s*(?:and|dan)\s)?", cell)
     # A bracket may be cut, and long pieces are sentences.
     sure = all(len(item.split()) <= 7 for item in items)
     return "\n".join(items) if sure and not re.search(r"\([^()]*[,;]", cell) else cell

@@ -4,14 +4,13 @@
 Run All; what became of each exercise stands in `status`.
 """
 
+import importlib.util
 import logging
 import math
 import os
 import sys
 import warnings
 from pathlib import Path
-
-from IPython.display import display
 
 from . import settings, show
 from .files import read_toml, sentence, write_json
@@ -64,35 +63,42 @@ def record(name: str, value: float, unit: str = "", *, low=None, high=None, n=No
 
 
 status: dict[str, str] = {}
-# What a notebook shows; `grade` reads it back.
+# What a notebook shows.
 SIGNS = {"correct": "✅", "wrong": "❌", "open": "⏳"}
 
 
 def hint(exercise: str, **names) -> str | None:
-    """What the lesson's texts say to an answer: None when it is right, else the hint that fits.
+    """What the lesson says to an answer: None when it is right, else the hint that fits.
 
-    `names`: the answer, and what the conditions in [check] compare it with. The hint is the first
-    whose condition `when` holds; one without a condition is the last resort. An answer that makes
-    a condition itself fail is wrong, with the error as the hint.
+    `names`: the answer, and what its check compares it with. The check returns "right", or the
+    key of a hint in the lesson's texts. An answer that makes the check itself fail is wrong, with
+    the error as the hint.
     """
-    rules = show.texts["check"][exercise]
-    names = {"near": near} | names
+    # Exercise 3.1 is judged by check_3_1 of lessons/checks/03.py. By its path, since no `import`
+    # takes a name that begins with a digit.
+    lesson, number = exercise.split(".")
+    path = show.LESSONS / "checks" / f"{int(lesson):02}.py"
+    spec = importlib.util.spec_from_file_location(f"checks_{lesson}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    judge = getattr(module, f"check_{lesson}_{number}")
     try:
-        if eval(rules["right"], names):
+        verdict = judge(**names)
+        if verdict == "right":
             return None
-        found = next(one for one in rules["hints"] if eval(one.get("when", "True"), names))
+        said = show.texts["check"][exercise][verdict]
     # An answer may be anything, and the error itself is the hint. Mostly it is 0,5, which is two
     # numbers to Python, or "0,5", which is none.
     except Exception as problem:
         return sentence("cannot_check", why=problem)
-    return show.tr(found["id"], found["en"])
+    return show.tr(said["id"], said["en"])
 
 
 def check(exercise: str, answer, **names) -> None:
     """Show whether `answer` passes: "correct", "wrong" or "open", also kept in `status`.
 
-    What is right, and the hints, stand in the lesson's texts: see `hint`. With DAPUR_STRICT=1
-    anything but a right answer is an AssertionError.
+    What is right stands in lessons/checks, the hints in lessons/texts: see `hint`. With
+    DAPUR_STRICT=1 anything but a right answer is an AssertionError.
     """
     # An exercise begins as `answer = ...`, which Python reads as Ellipsis.
     advice = ""
@@ -153,10 +159,8 @@ def quiet() -> None:
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
-def start(
-    name: str, profile="auto", language="id", task="auto", seed: int = 42, run_solutions=False
-) -> settings.Settings:
-    """Begin lesson `name`: settings, language switch, and a line on profile and expected minutes.
+def start(name: str, profile, language, task, seed: int, run_solutions) -> settings.Settings:
+    """Begin lesson `name`: settings, and a line on profile and expected minutes.
 
     Profile, language, task and seed as in `settings.load`.
     Quietens library progress bars, which leave clutter in a saved notebook. Does not import torch.
@@ -169,10 +173,9 @@ def start(
         os.environ.setdefault("HF_HUB_OFFLINE", "1")
         # With another model bars stay: the cell that fetches gigabytes would be silent for long.
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    # The lesson's numbers, the switch between languages, and tables that read from the left.
+    # The lesson's numbers and words, and tables that read from the left.
     start_records(name, cfg.artifacts / "results")
     show.open_texts(name)
-    display(show.from_template("switch"))
     show.align_tables()
     # What runs here, and for how long, in one line; then why this profile.
     base = settings.PACKAGED_NAME if cfg.base_model == "packaged" else cfg.base_model

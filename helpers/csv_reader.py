@@ -20,6 +20,7 @@ FIELDS = (*REQUIRED, "category", "region", "recipe_id")
 _NAMES = read_toml("columns.toml")
 _NO_TEXT = set(_NAMES["not_text"])
 CHUNK_CHARACTERS = 8_000_000  # a chunk of very long cells ends early, so that memory stays flat
+csv.field_size_limit(CHUNK_CHARACTERS)  # Python's own, of 131,072, is less than some cells have
 UNCLOSED = "a quote that never closes, or stands inside a cell"
 
 

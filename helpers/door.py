@@ -8,18 +8,17 @@
 found in the other language.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from .files import read_toml
-from .kitchen import Kitchen, Served, scaled
+from .kitchen import Kitchen, Served, Task, scaled
 from .prompts import answer
-from .reading import Asked
+from .reading import Asked, Names
 from .recipes import Recipe
 
 WORDED = read_toml("door.toml")
 PEOPLE = 4  # that a recipe of the collection is for
-READ = ("kind", "wanted", "without", "only", "dish", "unknown")  # of an `Asked`, in `as_dict`
 
 
 @dataclass(frozen=True)
@@ -45,14 +44,22 @@ class Found:
 
     def as_dict(self) -> dict:
         """The object that `find --json` prints; `title` is empty where it asks back."""
-        recipe = self.recipe or Recipe("", (), ())
-        return {name: getattr(self.asked, name) for name in READ} | {
-            "servings": self.asked.servings or None,
-            "title": recipe.title,
-            "ingredients": recipe.ingredients,
-            "steps": recipe.steps,
-            "missing": self.served.missing if self.served else (),
-            "changed": self.served.task.changes if self.served else (),
+        asked = self.asked
+        nothing = Recipe("", (), ())
+        served = self.served or Served(nothing, Task(nothing))
+        return {
+            "kind": asked.kind,
+            "wanted": asked.wanted,
+            "without": asked.without,
+            "only": asked.only,
+            "dish": asked.dish,
+            "unknown": asked.unknown,
+            "servings": asked.servings or None,
+            "title": served.recipe.title,
+            "ingredients": served.recipe.ingredients,
+            "steps": served.recipe.steps,
+            "missing": served.missing,
+            "changed": served.task.changes,
             "offers": [offer.recipe.title for offer in self.offers],
             "answer": self.answer,
         }
@@ -63,46 +70,53 @@ class Door:
 
     asked: Asked | None = None
     last: Found | None = None  # the recipe that was served last
-    health: tuple[str, ...] = ()  # bans that hold for the whole talk
-    seen: tuple[str, ...] = ()  # titles that were served for this request
+    health: Names = ()  # bans that hold for the whole talk
+    seen: Names = ()  # titles that were served for this request
 
-    def __init__(self, kitchen: Kitchen, language: str = "", called: Mapping[str, str] = {}):
+    def __init__(self, kitchen: Kitchen, language: str = "", called: Mapping = {}):
         self.kitchen = kitchen
         self.table = WORDED[language or kitchen.language]
         # Names, and kinds of bans, in the language that is shown.
         self.called = called | self.table["kinds"]
 
-    def names(self, names: Iterable[str]) -> str:
+    def shown(self, names: Sequence) -> str:
         """Names, or kinds of bans, in the language that is shown."""
         return ", ".join(self.called.get(name, name) for name in names)
 
-    def say(self, told: Mapping[str, Sequence[str]]) -> str:
+    def say(self, sentences: Mapping) -> str:
         """The sentences of the table that have something to name."""
-        return " ".join(
-            self.table[key].format(names=self.names(named)) for key, named in told.items() if named
-        )
+        said = []
+        for key, names in sentences.items():
+            if names:
+                said.append(self.table[key].format(names=self.shown(names)))
+        return " ".join(said)
 
     def lines(self, asked: Asked, served: Served) -> str:
         """What is said before a recipe: what is missing comes first."""
         task = served.task
-        missing = served.missing
-        # A word that names the dish is missing in the title.
-        far = {*asked.dish.split()} - self.kitchen.lexicon.titles[task.start.recipe_id]
         # "serai → jahe" is swapped, "+ wortel" added, "− terasi" left out.
         changed = []
         for old, new in task.changes:
-            sign = f"{self.names([old])} →" if old else "+"
-            changed.append(f"{sign} {self.names([new])}")
-        changed += [f"− {self.names([name])}" for name in task.left_out]
+            sign = f"{self.shown([old])} →" if old else "+"
+            changed.append(f"{sign} {self.shown([new])}")
+        for name in task.left_out:
+            changed.append(f"− {self.shown([name])}")
+        # A word that names the dish is missing in the title.
+        far = set(asked.dish.split()) - self.kitchen.lexicon.titles[task.start.recipe_id]
+        dish = "far" if far else "dish"
+        missing = "missing" if served.missing else "nothing"
+        hand = "only" if asked.only else "have"
+        wish = "similar" if asked.wish else "everyday"
+        start = "start" if changed else "whole"
         return self.say(
             {
                 "unheard": asked.unheard,
-                "missing" if missing else "nothing": missing or [""],
-                "far" if far else "dish": asked.dish and [asked.dish],
-                "only" if asked.only else "have": asked.wanted,
-                "similar" if asked.wish else "everyday": asked.kind == "wish" and [""],
+                missing: served.missing or [""],
+                dish: asked.dish and [asked.dish],
+                hand: asked.wanted,
+                wish: asked.kind == "wish" and [""],
                 "unknown": asked.unknown[:5],
-                "start" if changed else "whole": [task.start.title],
+                start: [task.start.title],
                 "changed": changed,
                 "unmet": served.unmet,
                 "servings": asked.servings and [str(asked.servings)],
@@ -115,53 +129,60 @@ class Door:
         now = self.kitchen.read(message)
         # A question about the recipe that was served, or no word at all: that one, as it was. What
         # somebody must not have is never passed over.
-        if self.last and ("about" in now.marks and not now.without or not message.strip(" .,;:!?")):
+        about = "about" in now.marks and not now.without
+        silent = not message.strip(" .,;:!?")
+        if self.last and (about or silent):
             return replace(self.last, before=self.table["about"])
-        follows = self.asked and self.follows(now)
-        asked = self.joined(self.asked, now) if follows else now
+        follows = self.asked and goes_on(now)
+        asked = self.merged(self.asked, now) if follows else now
         # What somebody must not have holds for the whole talk; so does a ban that is told alone.
-        self.health += now.health if follows or now.dish or now.wanted else now.without
+        if follows or now.dish or now.wanted:
+            self.health += now.health
+        else:
+            self.health += now.without
+        # "for eight", "not so hot": the same one again, with less in it, where that will do.
+        same = now.servings or now.without or "hot" in now.marks or not now.wish + now.dish
         again = ""
         if not follows:
             self.seen = ()
-        elif "another" not in now.marks and (
-            now.servings or now.without or "hot" in now.marks or not now.wish + now.dish
-        ):
-            # "for eight", "not so hot": the same one again, with less in it, where that will do.
-            again = "".join(self.seen[-1:])
+        elif same and "another" not in now.marks and self.seen:
+            again = self.seen[-1]
             self.seen = self.seen[:-1]
         if asked.kind != "other":
-            without = tuple(dict.fromkeys((*asked.without, *self.health)))
+            without = tuple(dict.fromkeys(asked.without + self.health))
             wanted = tuple(
                 name for name in asked.wanted if not self.kitchen.lexicon.broken(without, name)
             )
-            asked = self.asked = replace(asked, without=without, wanted=wanted, again=again)
+            asked = replace(asked, without=without, wanted=wanted, again=again)
+            self.asked = asked
         found = self.find(asked)
         if found.served:
             self.last = found
             self.seen += (found.served.task.start.title,)
         return found
 
-    def follows(self, now: Asked) -> bool:
-        """Whether a message only makes sense after the one before it."""
-        if "another" in now.marks:
-            return True
-        if now.dish or now.wanted:
-            return bool(now.marks & {"instead", "joins"}) and "have" not in now.marks
-        return bool(now.servings or now.without or now.wish)
-
-    def joined(self, before: Asked, now: Asked) -> Asked:
+    def merged(self, before: Asked, now: Asked) -> Asked:
         """What was asked for before, with what is said now."""
-        changer = self.kitchen.changer
-        without = (*before.without, *now.without)
+        role = self.kitchen.changer.role
         # "with fish instead": it takes the place of the meat, in the dish's name as well.
-        roles = {changer.role(name) for name in now.wanted if "instead" in now.marks}
-        kept = [name for name in before.wanted if changer.role(name) not in roles]
-        gone = (*without, *{*before.wanted}.difference(kept))
-        dish = (word for word in before.dish.split() if not self.kitchen.lexicon.broken(gone, word))
+        roles = []
+        if "instead" in now.marks:
+            roles = list(map(role, now.wanted))
+        without = before.without + now.without
+        gone = without
+        kept = ()
+        for name in before.wanted:
+            if role(name) in roles:
+                gone += (name,)
+            else:
+                kept += (name,)
+        dish = []
+        for word in before.dish.split():
+            if not self.kitchen.lexicon.broken(gone, word):
+                dish.append(word)
         return replace(
             before,
-            wanted=tuple(dict.fromkeys((*kept, *now.wanted))),
+            wanted=tuple(dict.fromkeys(kept + now.wanted)),
             without=without,
             dish=now.dish or " ".join(dish),
             servings=now.servings or before.servings,
@@ -172,27 +193,40 @@ class Door:
 
     def find(self, asked: Asked) -> Found:
         """What is served for a request, and what is said about it."""
-        kitchen = self.kitchen
         if asked.kind == "other":
-            told = {"unheard": asked.unheard, "unknown": asked.unknown[:5], "ask": [""]}
-            return Found(asked, before=self.say(told))
-        ranked = (one for one in kitchen.ranked(asked) if one.task.start.title not in self.seen)
-        served = next(ranked, None)
+            back = {"unheard": asked.unheard, "unknown": asked.unknown[:5], "ask": [""]}
+            return Found(asked, before=self.say(back))
+        # One after the other, the best first: no more are made than are asked for.
+        unseen = (
+            one for one in self.kitchen.ranked(asked) if one.task.start.title not in self.seen
+        )
+        served = next(unseen, None)
         if served is None:
             key = "no_more" if self.seen else "none"
             return Found(asked, before=self.say({key: asked.without or [""]}))
         if asked.servings:
             # By arithmetic: the lists' numbers, no times.
-            listed = tuple(
-                scaled(item, asked.servings / PEOPLE) for item in served.recipe.ingredients
-            )
+            listed = ()
+            for item in served.recipe.ingredients:
+                listed += (scaled(item, asked.servings / PEOPLE),)
             served = replace(served, recipe=replace(served.recipe, ingredients=listed))
         # The best others with nothing to buy, with one thing and with two.
         best = {}
-        for one in ranked if asked.only else ():
-            if 2 * len(one.unmet) < len(asked.wanted):
-                best.setdefault(len(one.missing), one)
-        offers = [best[count] for count in range(3) if count in best]
-        told = [f"{one.recipe.title} (+ {self.names(one.missing) or '–'})" for one in offers]
-        after = self.say({"offers": told})
-        return Found(asked, served, offers, self.lines(asked, served), after, kitchen.language)
+        if asked.only:
+            for one in unseen:
+                buy = len(one.missing)
+                if buy < 3 and 2 * len(one.unmet) < len(asked.wanted):
+                    best.setdefault(buy, one)
+        offers = [best[buy] for buy in sorted(best)]
+        others = [f"{one.recipe.title} (+ {self.shown(one.missing) or '–'})" for one in offers]
+        after = self.say({"offers": others})
+        return Found(asked, served, offers, self.lines(asked, served), after, self.kitchen.language)
+
+
+def goes_on(now: Asked) -> bool:
+    """Whether a message only makes sense after the one before it."""
+    if "another" in now.marks:
+        return True
+    if now.dish or now.wanted:
+        return bool(now.marks & {"instead", "joins"}) and "have" not in now.marks
+    return bool(now.servings or now.without or now.wish)

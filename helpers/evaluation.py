@@ -9,7 +9,6 @@ import pandas as pd
 import sacrebleu
 import torch
 from scipy.stats import binomtest, permutation_test
-from torch.utils.data import BatchSampler
 from transformers import BatchEncoding
 
 from . import prompts, training
@@ -17,7 +16,7 @@ from .course import record
 from .settings import Settings, compute_dtype
 
 
-def interval(values, weights=1.0) -> tuple[float, float, float]:
+def interval(values, weights=1.0) -> tuple:
     """Mean of per-row `values` and its 95 % percentile-bootstrap interval (Efron 1979).
 
     Returns (mean, low, high). With `weights` the mean is weighted, as for a loss per token over
@@ -31,11 +30,12 @@ def interval(values, weights=1.0) -> tuple[float, float, float]:
     return bootstrap(values, np.full_like(values, weights))
 
 
-def bootstrap(values, weights) -> tuple[float, float, float]:
-    """The weighted mean of values on any scale and its percentile-bootstrap interval."""
+def bootstrap(values, weights) -> tuple:
+    """The weighted mean of values on any scale, with its percentile-bootstrap interval."""
     drawn = test_sets(2000, len(values))
     means = np.average(values[drawn], axis=1, weights=weights[drawn])  # (2000,)
-    return float(np.average(values, weights=weights)), *ends(means)
+    mean = float(np.average(values, weights=weights))
+    return mean, *ends(means)
 
 
 def test_sets(times: int, rows: int) -> np.ndarray:
@@ -53,7 +53,9 @@ def ends(others) -> tuple[float, float]:
     (Bahadur and Savage 1956).
     """
     low, high = np.quantile(others, [0.025, 0.975]).tolist()
-    return (low, high) if high - low > 1e-9 else (np.nan, np.nan)
+    if high - low > 1e-9:
+        return low, high
+    return np.nan, np.nan
 
 
 def paired(ours, theirs, weights=1.0) -> tuple[float, float, float, float]:
@@ -70,8 +72,15 @@ def paired(ours, theirs, weights=1.0) -> tuple[float, float, float, float]:
 
     Raises an error where the lengths differ or no pair is left.
     """
-    columns = {"ours": list(ours), "theirs": list(theirs), "weight": weights}
-    ours, theirs, weight = pd.DataFrame(columns, dtype=float).dropna().to_numpy().T
+    columns = {
+        "ours": list(ours),
+        "theirs": list(theirs),
+        "weight": weights,
+    }
+    # Lists of two lengths make no table, which is an error; a single weight counts for each pair.
+    table = pd.DataFrame(columns, dtype=float).dropna()
+    # Three arrays, with one number for each pair that is left.
+    ours, theirs, weight = table.to_numpy().T
     differences = ours - theirs
     # A pair without a difference stays what it is when its two change places.
     changed = (differences * weight)[differences != 0]
@@ -87,20 +96,21 @@ def paired(ours, theirs, weights=1.0) -> tuple[float, float, float, float]:
     else:
         # All of one size, as for yes and no: the flips are tosses of a coin, counted exactly. None
         # that changed is p = 1, as one toss is.
-        p = binomtest(sum(changed > 0), max(len(changed), 1)).pvalue
+        p = binomtest(np.count_nonzero(changed > 0), max(len(changed), 1)).pvalue
     return *bootstrap(differences, weight), float(p)
 
 
-def share(hits) -> tuple[float, float, float]:
+def share(hits) -> tuple:
     """Share of true values and its 95 % Wilson interval (Wilson 1927): (share, low, high).
 
     A missing value (NaN, None) is neither yes nor no and is left out. Raises ValueError for an
     empty list.
     """
-    hits = pd.Series(hits).dropna().astype(bool)
+    hits = pd.Series(hits).dropna()
     # Wilson's interval has a width even where all rows are hits: ten of ten proves no certainty.
-    found = binomtest(hits.sum(), len(hits))
-    return found.statistic, *map(float, found.proportion_ci(method="wilson"))
+    found = binomtest(np.count_nonzero(hits), len(hits))
+    bounds = found.proportion_ci(method="wilson")
+    return found.statistic, *map(float, bounds)
 
 
 def record_share(name: str, hits) -> None:
@@ -116,18 +126,23 @@ def corpus_draws(texts, references, groups) -> dict[str, np.ndarray]:
     `groups` has one mark a text, and whole groups are drawn, with replacement. The draws are the
     same for any texts with these groups.
     """
+    scorers = {
+        "bleu": sacrebleu.BLEU(),
+        "chrf": sacrebleu.CHRF(),
+    }
     found = {}
-    for name, scorer in (("bleu", sacrebleu.BLEU()), ("chrf", sacrebleu.CHRF())):
+    for name, scorer in scorers.items():
         # Counts of matching n-grams are summed over all rows, then made one score; the mean of
         # scores of single rows would be another number. The public `corpus_score` with its
         # `n_bootstrap` draws single rows, never groups, and gives a symmetric interval that may
         # leave the scale: hence these two private functions of sacrebleu.
         counts = pd.DataFrame(scorer._extract_corpus_statistics(texts, [references]))
         whole = counts.groupby(np.asarray(groups), sort=False).sum().to_numpy()  # (groups, counts)
-        # The first is the corpus itself, each group once.
-        drawn = [range(len(whole)), *test_sets(1000, len(whole))]
-        sums = [whole[some].sum(axis=0).tolist() for some in drawn]
-        scores = [scorer._compute_score_from_stats(one).score for one in sums]
+        scores = []
+        # First the corpus itself, each group once, then what is drawn.
+        for drawn in [range(len(whole)), *test_sets(1000, len(whole))]:
+            sums = whole[drawn].sum(axis=0)
+            scores.append(scorer._compute_score_from_stats(sums.tolist()).score)
         found[name] = np.minimum(scores, 100)  # rounding may lift a full score over it
     return found
 
@@ -140,8 +155,10 @@ def corpus_scores(texts: list[str], references: list[str]) -> dict[str, tuple]:
     where all of those score the same, as references against themselves do: see `ends`.
     """
     rows = len(texts)
-    draws = corpus_draws(texts, references, range(rows))
-    return {name: (float(scores[0]), *ends(scores[1:]), rows) for name, scores in draws.items()}
+    found = {}
+    for name, scores in corpus_draws(texts, references, range(rows)).items():
+        found[name] = float(scores[0]), *ends(scores[1:]), rows
+    return found
 
 
 def corpus_gain(ours, theirs, references, groups) -> dict[str, tuple]:
@@ -156,10 +173,13 @@ def corpus_gain(ours, theirs, references, groups) -> dict[str, tuple]:
     others = corpus_draws(theirs, references, groups)
     found = {}
     for name in scores:
-        gain, *gains = scores[name] - others[name]
-        tail = min(np.less_equal(gains, 0).sum(), np.greater_equal(gains, 0).sum())
-        p = min(1.0, 2 * (tail + 1) / (len(gains) + 1))
-        found[name] = (gain, *np.quantile(gains, [0.025, 0.975]), p)
+        drawn = scores[name] - others[name]
+        # The first is the gain of the corpus itself.
+        gains = drawn[1:]
+        below = np.count_nonzero(gains <= 0)
+        above = np.count_nonzero(gains >= 0)
+        p = 2 * (min(below, above) + 1) / len(drawn)
+        found[name] = drawn[0], *np.quantile(gains, [0.025, 0.975]), min(1.0, p)
     return found
 
 
@@ -169,10 +189,12 @@ def row_nats(model, rows, tokenizer, cfg: Settings) -> tuple[list[float], list[i
     nats = []
     labels = []
     # Twice as many rows as in training: nothing is kept for a backward pass.
-    for some in BatchSampler(rows, cfg.batch * 2, drop_last=False):
+    for some in torch.utils.data.BatchSampler(rows, cfg.batch * 2, drop_last=False):
         # Three tensors, each (rows, longest row).
-        batch = BatchEncoding(training.collate(some, tokenizer.pad_token_id)).to(model.device)
+        padded = training.collate(some, tokenizer.pad_token_id)
+        batch = BatchEncoding(padded).to(model.device)
         nats += training.label_loss(model, batch, compute_dtype(cfg), "none").tolist()
         # The number of tokens is the row's weight in a loss per token, see `interval`.
-        labels += (batch["labels"] != prompts.IGNORE).sum(dim=1).tolist()
+        learnt = batch["labels"] != prompts.IGNORE
+        labels += learnt.sum(dim=1).tolist()
     return nats, labels

@@ -104,9 +104,10 @@ def replace_whole(path: Path, make: Callable[[Path], object]) -> Path:
 def write_text(path: str | Path, text: str) -> Path:
     """Write a whole UTF-8 file or none, its folder made if need be; line ends as in `text`.
 
+    Half a character, as a file name that is no UTF-8 has them, is written as "?".
     Raises CourseError on a full or read-only disk.
     """
-    return replace_whole(Path(path), lambda new: new.write_bytes(text.encode()))
+    return replace_whole(Path(path), lambda new: new.write_bytes(text.encode(errors="replace")))
 
 
 def write_json(path: str | Path, value) -> Path:
@@ -156,7 +157,8 @@ def hash_files(paths: list[Path], relative_to: Path) -> str:
     digest = hashlib.sha256()
     for path in paths:
         # Names count as well, but only below `relative_to`: a copy elsewhere has the same hash.
-        digest.update(path.relative_to(relative_to).as_posix().encode())
+        # One that is no UTF-8 (a ZIP of Windows, unpacked on Linux) counts by its bytes.
+        digest.update(os.fsencode(path.relative_to(relative_to).as_posix()))
         digest.update(bytes.fromhex(sha256(path)))
     return digest.hexdigest()[:8]
 

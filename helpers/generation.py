@@ -53,14 +53,12 @@ def in_one_piece(head, given):
 
 
 @torch.inference_mode()
-def answers(
-    model, tokenizer, chats: list[list[dict]], cfg: Settings, progress=None, **overrides
-) -> list[dict]:
+def answers(model, tokenizer, chats: list[list[dict]], cfg: Settings, **overrides) -> list[dict]:
     """One answer a chat (messages up to the question): {"text", "tokens", "ended"} in their order.
 
     `ended` is True when the model wrote its end token itself, within `max_new_tokens`; `tokens`
-    counts it. Prompts are batched by length, so that little is padded. `progress(done, of)` is
-    called after each batch; `overrides` are arguments of `model.generate`.
+    counts it. Prompts are batched by length, so that little is padded. `overrides` are arguments of
+    `model.generate`.
     """
     options = decoding(cfg, tokenizer) | overrides
     end = tokenizer.eos_token_id
@@ -87,8 +85,6 @@ def answers(
                 results[i] = {"text": text, "tokens": len(row), "ended": ended}
             # Told after each batch: a page of answers takes minutes on a CPU.
             bar.update(len(chosen))
-            if progress:
-                progress(bar.n, bar.total)
     return results
 
 

@@ -68,15 +68,25 @@ def numbered_lines(path: str | Path) -> list[tuple[int, str]]:
     return [(number, line) for number, line in enumerate(lines, 1) if line.strip()]
 
 
-def first_fault(raw: str, tokenizer=None) -> tuple[str, str]:
+def once(pairs: list[tuple]) -> dict:
+    """An object of JSON; ValueError where a key stands twice: Python would read the last alone."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        raise ValueError("a key stands twice in an object")
+    return value
+
+
+def first_fault(raw: str, tokenizer) -> tuple[str, str]:
     """Kind and detail of a line's first error, "" and "" where there is none."""
     # Text and JSON. Python's parser accepts half a character as an escape ("\\ud83d"), and NaN and
     # Infinity, which no provider takes; writing the value finds both.
     try:
-        value = json.loads(raw)
+        value = json.loads(raw, object_pairs_hook=once)
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except (ValueError, RecursionError) as problem:  # also UnicodeError
-        return "bad_json", str(problem)
+        # What a file of another kind begins with names it.
+        other = re.match(TABLES["begins"], raw)
+        return other.lastgroup if other else "bad_json", str(problem)
     # Shape: an object with a list of messages, each with a role, a text, perhaps a weight. No text
     # holds a control token of the course's models; another tokenizer's are found below.
     for kind, shape in SHAPES.items():

@@ -9,13 +9,11 @@ question or the answer.
 """
 
 import functools
-import itertools
 import re
 import unicodedata
 from collections import namedtuple
 
 import pandas as pd
-from rapidfuzz import distance, process
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline, make_union
@@ -28,7 +26,6 @@ from .settings import LANGUAGES, ROOT, choice
 
 FOLDER = ROOT / "data" / "health_qa"
 RULES = read_toml("medical.toml")
-URGENT = read_toml("emergency.toml")
 TEXTS = {language: RULES[language]["texts"] for language in LANGUAGES}
 FLAGS = ["see_doctor", "abstain"]
 SHELF = ("train", "more", "phrasing", "decline")  # what guard and search learn from
@@ -87,6 +84,12 @@ def text_vectors(preprocessor=None):
     return make_union(words, pieces)
 
 
+def classifier(preprocessor=None):
+    """Tells texts of two kinds apart by these vectors; rare ones weigh as much as frequent ones."""
+    logistic = LogisticRegression(C=20, class_weight="balanced", max_iter=2000)
+    return make_pipeline(text_vectors(preprocessor), logistic)
+
+
 def stems(text: str) -> str:
     """Words in lower case without fillers and common endings (medical.toml), for the search."""
     fillers = RULES["fillers"].split()
@@ -100,46 +103,40 @@ def spelt_out(rule: str) -> str:
     return re.sub(r"<(\w+)>", lambda found: spelt_out(RULES["words"][found[1]]), rule)
 
 
-@functools.cache  # compiled when first needed
-def emergency_rules() -> re.Pattern:
-    """emergency.toml as one pattern: the parts of a rule near each other, in any order.
-
-    Rules of both languages together: people mix them.
-    """
-    found = []
-    # Between two parts: up to so many words, as few as possible.
-    between = rf"(?:\W+\w+){{0,{RULES['near']}}}?\W+"
-    for rule in URGENT["rules"]:
-        # Each part begins at a word and may go on by up to nine letters: "dada", "dadaku".
-        parts = [rf"\b(?:{part})\w{{0,9}}" for part in spelt_out(rule).split(" ~ ")]
-        # People write the parts in any order, so each order is an alternative of the pattern.
-        found += map(between.join, itertools.permutations(parts))
-    # Whoever is in a hurry leaves an apostrophe out, or types a blank: "dont", "can t".
-    return re.compile("|".join(found).replace("'", "['\\s]?"), re.I)
-
-
 def plain_letters(text: str) -> str:
     """The text without invisible characters, with straight quotes and plain digits and units."""
     # NFKC: full-width letters, ½ and ㎎ as one types them.
     return unicodedata.normalize("NFKC", re.sub("[‘’ʼ`´′]", "'", visible(text)))
 
 
-def meant(found: re.Match) -> str:
-    """A word as emergency.toml spells it: "gk" as gak, "kejng" and "kejaaang" as kejang."""
-    # Three letters alike, or more, are one.
-    word = re.sub(r"([^\W\d_])\1{2,}", r"\1", found[0])
-    word = URGENT["chat"].get(word, word)
-    # A rare word with one letter missing, doubled, wrong or changed with its neighbour. Words that
-    # are as near to it and mean something else are listed: "breeding" is no bleeding.
-    near = process.extractOne(word, URGENT["rare"], scorer=distance.OSA.distance, score_cutoff=1)
-    return near[0] if near and word not in URGENT["other"] else word
+def as_said(text: str) -> str:
+    """A message in plain small letters; "kejaaang" is kejang."""
+    return re.sub(r"([^\W\d_])\1{2,}", r"\1", plain_letters(text).lower())
+
+
+@functools.cache  # learnt when first needed, in a few seconds
+def emergency_model():
+    """What hears an emergency in a message of either language; lesson 07 measures it.
+
+    It learns from the training rows of data/health_qa/emergencies.csv, from the emergencies among
+    the questions to decline, and from all questions that may be answered, which are none.
+    """
+    rows = pd.read_csv(FOLDER / "emergencies.csv").query("split == 'train'")
+    grave = rows["grave"] == "yes"
+    listed = pd.read_csv(FOLDER / "more" / "emergencies.csv")
+    every = pd.concat([questions(language) for language in LANGUAGES])
+    may = every.query("(split in @SHELF or split == 'story') and not abstain")
+    alarms = [*rows["text"][grave], *listed["id"], *listed["en"]]
+    others = [*rows["text"][~grave], *may["question"]]
+    model = classifier(as_said)
+    return model.fit(alarms + others, [True] * len(alarms) + [False] * len(others))
 
 
 def is_emergency(text: str) -> bool:
-    """Whether a message falls under the list of emergencies, in either language; no triage."""
-    text = plain_letters(text).lower()
-    # As it stands and, where that differs, as it was meant: what is mended must not hide a word.
-    return any(map(emergency_rules().search, {text, re.sub(r"\w+", meant, text)}))
+    """Whether a message sounds like an emergency, in either language; no triage."""
+    if not re.search(r"[^\W\d_]", text):  # a number alone says nothing
+        return False
+    return bool(emergency_model().predict_proba([text])[0, 1] > RULES["urgent"])
 
 
 def names_dose(text: str) -> bool:
@@ -161,12 +158,9 @@ class Library:
         self.texts = TEXTS[language]
         self.declined = RULES[language]["declined"]
         # The guard: is this to be declined? It learns from stories too: most of them are harmless
-        # and only told at length. Rare kinds weigh as much as frequent ones.
+        # and only told at length.
         told = rows.query("split in @SHELF or split == 'story'")
-        guard = make_pipeline(
-            text_vectors(), LogisticRegression(C=20, class_weight="balanced", max_iter=2000)
-        )
-        self.declines = guard.fit(told["question"], told["abstain"])
+        self.declines = classifier().fit(told["question"], told["abstain"])
         # The answers that may be given, each once, with all wordings of its question.
         may = rows.query("split in @SHELF and not abstain")
         may = may.assign(wordings=may.groupby("qa_id")["question"].transform(" ".join))

@@ -11,7 +11,6 @@ learns steps far sooner than whole recipes, so a recipe is practised and told in
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from statistics import mode
@@ -39,19 +38,25 @@ class Pair:
 NUMBER = re.compile(r"\d+ \d+/\d+|\d+/\d+|\d+(?:[.,]\d+)*")
 
 
+def spelt(text: str) -> str:
+    """A text with its fractions in figures: "½" is 1/2, "1½" is 1 1/2, not 11/2."""
+    # NFKC makes "1⁄2" of "½", with a stroke of its own.
+    return normalize("NFKC", re.sub(r" ?([¼-¾⅐-⅞])", r" \1", text)).replace("⁄", "/")
+
+
 def numbers(text: str) -> list[Fraction]:
     """The numbers of a text, smallest first: 1/2, ½, 0,5 and 0.5 are one number, 1½ is 3/2.
 
     Three digits behind a point or a comma are thousands: 1.000 and 1,000 are a thousand.
     """
-    # NFKC makes "1⁄2" of "½", with a stroke of its own; "1½" is 1 and 1/2, not 11/2.
-    spelt = normalize("NFKC", re.sub(r" ?([¼-¾⅐-⅞])", r" \1", text))
     found = []
-    for said in NUMBER.findall(spelt.replace("⁄", "/")):
-        said = re.sub(r"[.,](?=\d{3}(?!\d))", "", said).replace(",", ".")
-        # A date, a telephone number or a share of nothing is no amount.
-        with suppress(ValueError, ZeroDivisionError):
-            found.append(sum(map(Fraction, said.split())))
+    for said in NUMBER.findall(spelt(text)):
+        figures = re.sub(r"[.,](?=\d{3}(?!\d))", "", said).replace(",", ".")
+        try:
+            # "1 1/2" is the sum of its two parts.
+            found.append(sum(map(Fraction, figures.split())))
+        except (ValueError, ZeroDivisionError):
+            pass  # a date, a telephone number or a share of nothing is no amount
     return sorted(found)
 
 
@@ -98,7 +103,13 @@ def twins(
         pair = Pair(source, there.get(source.recipe_id))
         reason = difference(pair, task[-2:]) if pair.target else "no twin"
         if reason:
-            dropped.append({"recipe_id": source.recipe_id, "title": source.title, "reason": reason})
+            dropped.append(
+                {
+                    "recipe_id": source.recipe_id,
+                    "title": source.title,
+                    "reason": reason,
+                }
+            )
         else:
             pairs.append(pair)
     return pairs, dropped
@@ -138,7 +149,8 @@ def pieces(recipe: Recipe) -> list[str]:
 
 def joined(title: str, answers: Sequence[str]) -> tuple[str, list[str]]:
     """Title and steps of what was answered to the `pieces` of a recipe with this title."""
-    first, *others = map(str.strip, answers)
+    first, *others = answers
+    first = first.strip()
     if title and "\n" in first:
         title, first = first.split("\n", 1)
     return title.strip(), [" ".join(step.split()) for step in (first, *others)]
@@ -146,7 +158,9 @@ def joined(title: str, answers: Sequence[str]) -> tuple[str, list[str]]:
 
 def most_tokens(cfg: Settings) -> int:
     """Tokens that one answer may take: those of a piece, or the profile's for a whole recipe."""
-    return cfg.max_new_tokens if cfg.task == "recipe" else min(PIECE_TOKENS, cfg.max_new_tokens)
+    if cfg.task == "recipe":
+        return cfg.max_new_tokens
+    return min(PIECE_TOKENS, cfg.max_new_tokens)
 
 
 def messages(pair: Pair, task: str = "id-en") -> list[list[dict]]:
@@ -162,8 +176,11 @@ def saved_pairs(cfg: Settings) -> list[Pair]:
 
     MissingStep where lesson 02 has not run on other people's data.
     """
-    if rows := saved_rows(cfg, "twins"):
-        return [Pair(recipe_of(row["source"]), recipe_of(row["target"])) for row in rows]
+    saved = []
+    for row in saved_rows(cfg, "twins"):
+        saved.append(Pair(recipe_of(row["source"]), recipe_of(row["target"])))
+    if saved:
+        return saved
     if not cfg.own_data:
         raise MissingStep(sentence("no_split", name="twins", key=cfg.key))
     ours = shown_recipes(cfg, cfg.recipes_dir)

@@ -68,11 +68,10 @@ def find(model: str, download: bool = False) -> Shape:
     except Exception as problem:  # the libraries' errors differ by version and by what is wrong
         raise UsageError(f"{model} cannot be planned; measure it instead: {problem}") from problem
     # All blocks are alike, so the first tells the layers of each: q_proj, k_proj, ... down_proj.
-    linears = {
-        name.rpartition(".")[2]: (layer.in_features, layer.out_features)
-        for name, layer in empty.model.layers[0].named_modules()
-        if isinstance(layer, torch.nn.Linear)
-    }
+    linears = {}
+    for name, layer in empty.model.layers[0].named_modules():
+        if isinstance(layer, torch.nn.Linear):
+            linears[name.rpartition(".")[2]] = layer.in_features, layer.out_features
     return Shape(config, empty.num_parameters(), linears)
 
 
@@ -109,19 +108,25 @@ class Job:
 
 # Values of a profile, in the order of Job's fields.
 OF_PROFILE = itemgetter(
-    "rank", "targets", "dropout", "batch", "max_length", "gradient_checkpointing", "optimizer"
+    "rank",
+    "targets",
+    "dropout",
+    "batch",
+    "max_length",
+    "gradient_checkpointing",
+    "optimizer",
 )
 
 
-def nf4_bytes(weights: int, double_quant: bool = True) -> tuple[int, int]:
+def nf4_bytes(weights: int) -> tuple[int, int]:
     """(packed weights, constants) of one matrix in NF4: 4 bits a weight, a scale for each 64.
 
-    The scale is fp32: 32/64 = 0.5 bit a weight. Double quantisation makes it 8 bits, with one fp32
-    scale for 256 of them: 8/64 + 32/(64*256) = 0.127 bit. Each matrix also keeps the 16 NF4
-    levels, and with double quantisation 256 levels and an offset, in fp32.
+    Double quantisation keeps that scale in 8 bits, with one fp32 scale for 256 of them: 8/64 +
+    32/(64*256) = 0.127 bit a weight. Each matrix also keeps, in fp32, the 16 levels of NF4, 256
+    levels of its scales and an offset.
     """
     blocks = math.ceil(weights / 64)
-    scales = blocks + 4 * math.ceil(blocks / 256) + 4 * 257 if double_quant else 4 * blocks
+    scales = blocks + 4 * math.ceil(blocks / 256) + 4 * 257
     return math.ceil(weights / 2), scales + 4 * 16
 
 
@@ -132,113 +137,140 @@ def optimizer_bytes(tensors: list[int], optimizer: str) -> int:
     """
     if "8bit" not in optimizer:
         return 8 * sum(tensors)
-    return sum(8 * n if n < 4096 else 2 * n + 8 * math.ceil(n / 256) for n in tensors)
+    size = 0
+    for values in tensors:
+        if values < 4096:
+            size += 8 * values
+        else:
+            size += 2 * values + 8 * math.ceil(values / 256)
+    return size
 
 
 def base_bytes(shape: Shape, job: Job) -> dict[str, int]:
     """The base model: 4-bit weights, their constants, what is not quantised, what is unpacked."""
     layers = shape.config.num_hidden_layers
-    matrices = [a * b for a, b in shape.linears.values()]
     # What NF4 quantises: weights of all blocks' linear layers, without biases.
-    quantised = layers * sum(matrices)
+    quantised = 0
+    constants = 0
+    for inputs, outputs in shape.linears.values():
+        weights = inputs * outputs
+        quantised += layers * weights
+        # Matrix by matrix, since each rounds its last block up.
+        constants += layers * nf4_bytes(weights)[1]
     # A processor keeps an unpacked copy beside the 4-bit weights; a GPU unpacks as it multiplies.
     return {
         "weights": quantised // 2,
-        # Matrix by matrix, since each rounds its last block up; then all layers together.
-        "nf4_constants": layers * sum(nf4_bytes(weights)[1] for weights in matrices),
+        "nf4_constants": constants,
         "unquantised": (shape.parameters - quantised) * job.rest_bytes,
         "unpacked": quantised * job.compute_bytes if job.device == "cpu" else 0,
     }
 
 
-def layer_bytes(shape: Shape, job: Job) -> tuple[int, int]:
-    """What one block keeps for the backward pass, for each token: (attention, the rest)."""
+def layer_bytes(shape: Shape, job: Job) -> tuple[int, int, int]:
+    """What one block takes, for each token: (attention, the rest, what moves).
+
+    The first two are kept for the backward pass; what moves comes and goes while that is computed.
+    """
     # Bytes of a number: `s` in the arithmetic, `stream` in what goes from layer to layer.
     s = job.compute_bytes
     stream = job.rest_bytes
-    cuda = job.device == "cuda"
+    on_gpu = job.device == "cuda"
     model = shape.config
     heads = model.num_attention_heads
-    # Rows of different length need a padding mask.
-    padding = job.padded and job.batch > 1
+    mlp = model.intermediate_size
     # Widths of queries and of keys: in grouped attention several query heads share one key head.
     q = shape.linears["q_proj"][1]
     kv = shape.linears["k_proj"][1]
-    # What one token leaves in attention and in the norm before it, part by part.
-    # A norm of the stream in fp32, and in Qwen3 one over queries and keys.
+    # What one token leaves in attention and in the norm before it, part by part: a norm of the
+    # stream in fp32, and in Qwen3 one over queries and keys.
     norm = 4 * model.hidden_size + 4
-    attention = norm + 4 * (q + kv) * (model.model_type == "qwen3")
-    # Queries, keys, values, output of attention; with a padding mask keys and values are repeated
-    # for each query head.
-    # The last term is one fp32 number for each head, the sum in its softmax (its log-sum-exp).
-    attention += s * 2 * (q + (q if padding else kv)) + 4 * heads
+    attention = norm
+    if model.model_type == "qwen3":
+        attention += 4 * (q + kv)
+    # Rows of different length need a padding mask, with a number for each pair of positions in
+    # each row. With it keys and values are repeated for each query head.
+    if job.padded and job.batch > 1:
+        attention += s * job.length
+        kv = q
+    # Queries, keys, values, output of attention; and one fp32 number for each head, the sum in its
+    # softmax (its log-sum-exp).
+    attention += s * 2 * (q + kv) + 4 * heads
     # Plain attention keeps the scores of every head: softmax in fp32, and cast for the product.
-    if not cuda:
-        attention += (4 + s * (s < 4)) * heads * job.length
-    # The mask has a number for each pair of positions in each row.
-    attention += s * job.length * padding
+    if not on_gpu:
+        scores = heads * job.length
+        attention += 4 * scores
+        if s < 4:
+            attention += s * scores
     # And the rest: the norm before the MLP, and the gated MLP: gate, its activation, up.
-    rest = norm + 3 * model.intermediate_size * stream
-    # What the adapters read.
-    # They keep it because the gradient of A is computed from it.
-    inputs = {name: shape.linears[name][0] for name in job.targets}
-    if job.dropout:  # the dropped input of each, and its mask, a byte a number as on a GPU
-        rest += sum(inputs.values()) * (s + 1)
-    elif s < 4 and (stream == 4 or not cuda):  # each adapter's own 16-bit copy
-        rest += s * sum(n for name, n in inputs.items() if not (cuda and name == "o_proj"))
-    else:  # one tensor for q, k and v, one for gate and up; o_proj reads what attention keeps
-        rest += s * sum(inputs.get(name, 0) for name in ("q_proj", "gate_proj", "down_proj"))
-    return attention, rest + s * job.rank * len(inputs)  # and what lies between A and B
+    rest = norm + 3 * mlp * stream
+    # What the adapters read: they keep it, because the gradient of A is computed from it.
+    for name in job.targets:
+        inputs, _ = shape.linears[name]
+        if job.dropout:  # the dropped input of each, and its mask, a byte a number as on a GPU
+            rest += inputs * (s + 1)
+        elif s < 4 and (stream == 4 or not on_gpu):  # each adapter's own 16-bit copy
+            # On a GPU o_proj reads what attention keeps.
+            if name != "o_proj" or not on_gpu:
+                rest += s * inputs
+        # One tensor for q, k and v, one for gate and up; o_proj reads what attention keeps.
+        elif name in ("q_proj", "gate_proj", "down_proj"):
+            rest += s * inputs
+        rest += s * job.rank  # what lies between A and B
+    moving = 2 * stream * mlp + 2 * model.hidden_size  # two gradients as wide as the MLP
+    if on_gpu:
+        if stream > s:  # a 16-bit tensor of the MLP's width, where the stream is fp32
+            moving += s * mlp
+        if "down_proj" in job.targets:  # what its adapter has kept goes while its gradient comes
+            moving -= s * mlp
+    else:  # peft's copies of what the adapters read, which autocast spares on a GPU
+        moving += 6 * model.hidden_size
+    return attention, rest, moving
 
 
 def step_bytes(shape: Shape, job: Job) -> dict[str, int]:
     """Bytes of a training step by part, at its fullest moment, and of what no formula gives."""
     s = job.compute_bytes
-    stream = job.rest_bytes
-    cuda = job.device == "cuda"
     model = shape.config
     tokens = job.batch * job.length
     layers = model.num_hidden_layers
     # Sizes of one block's adapter matrices: A is rank x inputs, B is outputs x rank.
-    tensors = [job.rank * n for name in job.targets for n in shape.linears[name]]
+    tensors = []
+    for name in job.targets:
+        tensors += [job.rank * numbers for numbers in shape.linears[name]]
     # Numbers in all adapters; they are trained in fp32, as are their gradients: 4 bytes each.
     adapters = layers * sum(tensors)
-    # Numbers between two layers, and inside an MLP.
+    # Numbers between two layers.
     width = tokens * model.hidden_size
-    mlp = tokens * model.intermediate_size
-    # What forward leaves for backward: all of it, or with checkpointing the input of each layer;
-    # then one layer at a time is computed again.
-    attention, rest = layer_bytes(shape, job)
+    # What forward leaves for backward, and what comes and goes while one layer's is computed.
+    attention, rest, moving = layer_bytes(shape, job)
     layer = tokens * (attention + rest)
     casts = adapters * s if s < 4 else 0  # autocast's 16-bit copies of the adapters
     kept = layers * layer + casts
-    rebuilt = 0
+    backward = tokens * moving
     # Before the first adapter nothing has a gradient, so nothing is kept.
     if set(job.targets) <= {"gate_proj", "up_proj", "down_proj"}:
         kept -= tokens * attention
+    # With checkpointing the input of each layer; then one layer at a time is computed again.
     if job.checkpointing:
-        kept = layers * stream * width
-        rebuilt = layer + casts
+        kept = layers * job.rest_bytes * width
+        backward += layer + casts
     # The norm behind the last layer keeps its input in fp32.
     kept += 4 * width
     # At the loss: log-probabilities, their gradient and the logits' gradient, in fp32; and a 16-bit
     # copy of an fp32 head while its gradient is due.
     logits = 12 * model.vocab_size * math.ceil(tokens * job.label_share)
-    work = model.vocab_size * model.hidden_size * s if stream > s else 0
-    # One layer's backward pass: two gradients as wide as the MLP, and on a processor peft's copies
-    # of what the adapters read, which autocast spares on a GPU.
-    moving = rebuilt + 2 * stream * mlp + (2 if cuda else 8) * width
-    # On a GPU also one matrix dequantised, and a 16-bit tensor of the MLP's width where the stream
-    # is fp32; and what down_proj's adapter has kept goes while its gradient comes.
-    if cuda:
-        moving += s * max(a * b for a, b in shape.linears.values())
-        moving += s * mlp * ((stream > s) - ("down_proj" in job.targets))
+    work = model.vocab_size * model.hidden_size * s if job.rest_bytes > s else 0
+    runtime = RUNTIME[job.device]
+    if job.device == "cuda":
+        # One matrix is dequantised as it is needed.
+        backward += s * max(a * b for a, b in shape.linears.values())
+    else:
+        # A processor has the file that was read, 16 bits a weight, still mapped into its memory.
+        runtime += 2 * shape.parameters
     # The fullest moment is the loss or a layer's backward pass; only the larger is told by part.
-    if logits + work < moving:
+    if logits + work < backward:
         logits = 0
-        work = moving
-    # A processor has the file that was read, 16 bits a weight, still mapped into its memory.
-    mapped = 0 if cuda else 2 * shape.parameters
+        work = backward
     return base_bytes(shape, job) | {
         "adapters": 4 * adapters,
         "gradients": 4 * adapters,
@@ -246,7 +278,7 @@ def step_bytes(shape: Shape, job: Job) -> dict[str, int]:
         "activations": kept,
         "logits": logits,
         "workspace": work,
-        "runtime": RUNTIME[job.device] + mapped,
+        "runtime": runtime,
         "allocator_slack": int(SLACK[job.device] * (kept + logits + work)),
     }
 

@@ -20,8 +20,7 @@ IGNORE = -100  # the label that PyTorch's cross entropy skips
 
 # The texts of a row, by task or by language.
 SYSTEM, REQUEST, HEADINGS, LAST_JOIN = read_toml("prompts.toml").values()
-FORMS = ("ingredients", "dish")  # what a request names
-PHRASINGS = read_toml("requests.toml")
+PHRASINGS = read_toml("requests.toml")  # by language, and by what a request names
 
 
 # A recipe as the text that is learnt.
@@ -53,8 +52,8 @@ def draw(
 ) -> str:
     """What a person types for `recipe`; the same arguments always give the same request.
 
-    `form`: one of FORMS; a recipe without a usable ingredient is asked for by dish. `phrasing`:
-    "train", or "test" for sentences that were kept apart.
+    `form`: "ingredients" or "dish"; a recipe without a usable ingredient is asked for by dish.
+    `phrasing`: "train", or "test" for sentences that were kept apart.
     """
     # A generator of its own for each request: no draw depends on how many rows came before.
     rng = random.Random(f"{seed} {phrasing} {recipe.recipe_id} {recipe.title}")

@@ -12,9 +12,8 @@ each language are in reading.toml; a misspelt one is taken for the nearest that 
 
 import math
 import re
-from bisect import bisect
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 
@@ -34,26 +33,27 @@ FOR = "for"
 AGAINST = "against"
 SICK = "sick"
 UNHEARD = "unheard"  # against, for the sake of health; the same, of unknown words
+# A clause is a tuple: one of these sides, and a list of words in one spelling.
 
-Clause = tuple[str, Sequence[str]]  # one of these sides, and words in one spelling
+Names = tuple[str, ...]  # ingredients, kinds of bans, or words that nobody here knows
 
 
 @dataclass(frozen=True)
 class Asked:
     """What a message asks for."""
 
-    wanted: tuple[str, ...] = ()  # ingredients, as the library calls them
-    without: tuple[str, ...] = ()  # keys of the table of bans, or names of ingredients
+    wanted: Names = ()  # ingredients, as the library calls them
+    without: Names = ()  # keys of the table of bans, or names of ingredients
     only: bool = False  # there is nothing else
     hand: bool = False  # what is wanted is at hand, by the words of the message
     dish: str = ""  # words of a dish that titles of the library have
     servings: int = 0  # people; 0: not said
     wish: str = ""  # words by which recipes are searched
     again: str = ""  # title of the recipe on the table: that one, if the bans let it be
-    unknown: tuple[str, ...] = ()  # words that no recipe has
+    unknown: Names = ()  # words that no recipe has
     marks: frozenset[str] = frozenset()  # which of `MARKS` it says, and what it is about
-    health: tuple[str, ...] = ()  # of `without`: what holds for the whole talk
-    unheard: tuple[str, ...] = ()  # words of an allergy that nobody here knows
+    health: Names = ()  # of `without`: what holds for the whole talk
+    unheard: Names = ()  # words of an allergy that nobody here knows
 
     @property
     def kind(self) -> str:
@@ -62,7 +62,9 @@ class Asked:
             return "dish"
         if self.wanted:
             return "have"
-        return "wish" if self.wish or self.without else "other"
+        if self.wish or self.without:
+            return "wish"
+        return "other"
 
 
 def plain(text: str) -> str:
@@ -84,11 +86,14 @@ def any_of(patterns: str) -> re.Pattern:
 def signs(ban: str, language: str) -> re.Pattern:
     """What breaks a ban, in one spelling: words in the pattern's group."""
     table = TABLE["bans"].get(ban, {})
-    found = [words(sign, language) for sign in table.get(language, ban).split("|")]
-    # "daging kambing" is meant where a recipe says "kambing".
     parts = WORDS[language]["parts"]
-    found += [tuple(word for word in some if word not in parts) for some in found]
-    group = "|".join(" ".join(some) for some in found if some)
+    spellings = []
+    for sign in table.get(language, ban).split("|"):
+        whole = words(sign, language)
+        # "daging kambing" is meant where a recipe says "kambing".
+        bare = [word for word in whole if word not in parts]
+        spellings += [" ".join(whole), " ".join(bare)]
+    group = "|".join(filter(None, spellings))
     # Coconut milk is no milk: it is found first, and in no group.
     return any_of(table.get(f"but_{language}", "") + f"({group})")
 
@@ -96,92 +101,111 @@ def signs(ban: str, language: str) -> re.Pattern:
 class Lexicon:
     """The words that a library knows: ingredients, dishes, and how people spell them."""
 
-    def __init__(self, library: Sequence[Recipe], language: str, twins: Sequence[Recipe] = ()):
+    def __init__(self, library: Sequence[Recipe], language: str, twins: Sequence = ()):
         self.language = language
         self.table = TABLE[language]
-        self.filler = {*words(self.table["filler"], language)}
-        weak = KITCHEN[language]["weak"]
-        # Words -> what the library calls it: what its lists have, the commonest way last, and what
-        # people say.
-        listed = Counter(item_name(item) for r in library for item in r.ingredients)
-        self.known = {
-            words(name, language): name
-            for name, _ in reversed(listed.most_common())
-            if name not in WORDS[language]["classes"]
-        }
-        for said, name in KITCHEN[language]["alone"].items():
-            self.known[words(said, language)] = name
-        # What may be banned: kinds of the table, else names, else a word of them ("ceker").
-        single = {word for some in self.known for word in some}
-        single -= self.filler.union(weak, WORDS[language]["classes"])
-        self.bannable = {(word,): word for word in single} | self.known
-        for kind, table in TABLE["bans"].items():
-            self.bannable |= {tuple(said.split()): kind for said in table["said"].split("|")}
+        self.filler = set(words(self.table["filler"], language))
+        kitchen = KITCHEN[language]
+        classes = WORDS[language]["classes"]
         # A dish is found by the words of its title in both languages: "beef rendang", "soto ayam".
         twin = {recipe.recipe_id: words(recipe.title, language) for recipe in twins}
-        self.titles = {
-            r.recipe_id: frozenset(words(r.title, language) + twin.get(r.recipe_id, ()))
-            for r in library
-        }
+        self.titles = {}
+        listed = Counter()
+        for recipe in library:
+            title = words(recipe.title, language) + twin.get(recipe.recipe_id, ())
+            self.titles[recipe.recipe_id] = frozenset(title)
+            listed.update(map(item_name, recipe.ingredients))
+        # Words -> what the library calls it: what its lists have, the commonest way last, and what
+        # people say.
+        self.known = {}
+        for name, _ in reversed(listed.most_common()):
+            if name not in classes:
+                self.known[words(name, language)] = name
+        for alone, name in kitchen["alone"].items():
+            self.known[words(alone, language)] = name
+        # What may be banned: kinds of the table, else names, else a word of them ("ceker").
+        self.bannable = {}
+        for word in set().union(*self.known).difference(self.filler, kitchen["weak"], classes):
+            self.bannable[(word,)] = word
+        self.bannable.update(self.known)
+        for kind, table in TABLE["bans"].items():
+            for name in table["said"].split("|"):
+                self.bannable[tuple(name.split())] = kind
         # The rarer a word, the more it says: "ayam" stands in two hundred titles, "soto" in ten.
-        count = Counter(word for some in self.titles.values() for word in some)
-        self.rare = {word: math.log(len(self.titles) / n) for word, n in count.items()}
+        count = Counter()
+        for title in self.titles.values():
+            count.update(title)
+        self.rare = {word: math.log(len(self.titles) / times) for word, times in count.items()}
         # What a misspelt word may mean. Common words are among them, so that they stay themselves.
-        self.spelt = {word for some in self.bannable for word in some}.union(self.rare, self.filler)
+        self.spelt = self.filler.union(self.rare, *self.bannable)
         # Words that name a dish. English titles describe, so there they are those of a table, and
         # all of the Indonesian titles.
-        strong = KITCHEN[language]["strong"] or self.rare
-        self.strong = {*strong}.union(*twin.values()).difference(weak)
+        strong = kitchen["strong"] or self.rare
+        self.strong = set(strong).union(*twin.values()).difference(kitchen["weak"])
         # What people often write is no slip: "pecah" is no "peca", "sering" no "Serang".
         typed = (MARKED / f"cook_{language}.txt").read_text(encoding="utf-8").lower()
         often = Counter(re.findall(r"[^\W\d_]+", re.sub(r"\[.*?\]", " ", typed)))
-        self.usual = {word for word, count in often.items() if count > 2}
+        self.usual = {word for word, times in often.items() if times > 2}
 
-    def broken(self, without: Iterable[str], text: str) -> bool:
+    def broken(self, without: Sequence, text: str) -> bool:
         """Whether a text breaks one of these bans: kinds of the table, or names.
 
         Its limits: it knows words, not factories. Traces, brands and what a ready-made sauce holds
         are not in the table, and what no recipe says it cannot see.
         """
         spoken = " ".join(words(text, self.language))
-        return any(any(signs(ban, self.language).findall(spoken)) for ban in without)
+        for ban in without:
+            if any(signs(ban, self.language).findall(spoken)):
+                return True
+        return False
 
     def common(self, text: str) -> int:
         """How many words of a text are of this language, or known in it."""
-        said = words(plain(text), self.language)
-        return sum(word in self.filler or (word,) in self.known for word in said)
+        count = 0
+        for word in words(plain(text), self.language):
+            if word in self.filler or (word,) in self.known:
+                count += 1
+        return count
 
     def nearest(self, word: str) -> str:
         """The known word that a misspelt one means, or the word itself."""
         if word in self.usual:
             return word
-        most = bisect([5, 8], len(word))  # a slip in a word of five letters, two in one of eight
+        # A slip in a word of five letters, two in one of eight.
+        most = 0
+        if len(word) >= 8:
+            most = 2
+        elif len(word) >= 5:
+            most = 1
         near = process.extract(word, self.spelt, scorer=OSA.distance, score_cutoff=most, limit=None)
         # People seldom miss the first letter.
-        close = [(far, one) for one, far, _ in near if one[0] == word[0]]
+        close = [(slips, known) for known, slips, _ in near if known[0] == word[0]]
         return min(close, default=[word])[-1]
 
-    def tokens(self, text: str) -> list[str]:
+    def tokens(self, text: str) -> list:
         """The words of a text in one spelling: "udangnya" is "udang", "kentnag" is "kentang"."""
-        found = []
+        tokens = []
         for word in words(text, self.language):
             stem = re.sub(r"(?<=\w{3})(nya|ku|mu)$", "", word)
-            found.append(stem if stem in self.spelt else self.nearest(word))
-        return found
+            if stem not in self.spelt:
+                stem = self.nearest(word)
+            tokens.append(stem)
+        return tokens
 
-    def foods(self, said: Sequence[str], names: dict) -> dict[int, str]:
+    def foods(self, tokens: Sequence, names: dict) -> dict:
         """Place of each word of a row that is of a food -> its name, the longest of `names`."""
-        found = {}
-        for at in range(len(said)):
+        foods = {}
+        for at in range(len(tokens)):
+            # Four words, three, two, one.
             for end in range(at + 4, at, -1):
-                name = names.get(tuple(said[at:end]))
-                if name and at not in found:
-                    found |= dict.fromkeys(range(at, end), name)
-        return found
+                name = names.get(tuple(tokens[at:end]))
+                if name and at not in foods:
+                    foods.update(dict.fromkeys(range(at, end), name))
+        return foods
 
-    def banned(self, said: Sequence[str]) -> list[str]:
+    def banned(self, tokens: Sequence) -> list:
         """What a clause that is against something names: kinds of the table, else names."""
-        return list(dict.fromkeys(self.foods(said, self.bannable).values()))
+        return list(dict.fromkeys(self.foods(tokens, self.bannable).values()))
 
 
 class Clauses:
@@ -195,19 +219,19 @@ class Clauses:
         """Where a text says a pattern of the table."""
         return any_of(self.table[key]).search(text)
 
-    def people(self, text: str) -> tuple[int, str]:
+    def people(self, text: str) -> tuple:
         """How many eat, 0 where it is not said, and the text without it."""
         numbers = self.table["numbers"]
         text = any_of("|".join(numbers)).sub(lambda word: numbers[word[0]], text)
-        told = [*any_of(self.table["servings"]).finditer(text)]
-        if not told:
+        servings = list(any_of(self.table["servings"]).finditer(text))
+        if not servings:
             return 0, text
-        found = told[-1]  # "me and the 2 kids, so for 4": the sum comes last
-        return int(found[found.lastindex]), text.replace(found[0], " ", 1)
+        last = servings[-1]  # "me and the 2 kids, so for 4": the sum comes last
+        return int(last[last.lastindex]), text.replace(last[0], " ", 1)
 
     def mended(self, text: str) -> str:
         """The text with the words of an allergy as they are spelt: nobody may die of a slip."""
-        for word in {*re.findall("[a-z]{5,}", text)} - self.lexicon.filler:
+        for word in set(re.findall("[a-z]{5,}", text)) - self.lexicon.filler:
             near = process.extractOne(
                 word, self.table["signs"], scorer=OSA.distance, score_cutoff=1
             )
@@ -215,51 +239,57 @@ class Clauses:
                 text = text.replace(word, near[0])
         return text
 
-    def clauses(self, text: str) -> list[Clause]:
+    def clauses(self, text: str) -> list:
         """The clauses of a text, in order."""
-        found = []
+        clauses = []
         turn = rf"(?<![\w-])(?=(?:{self.table['turn']})(?!\w))"
         for sentence in re.split(r"[.!?;\n](?!\d)", text):
-            begin = len(found)
+            side = FOR
             parts = re.split(rf",(?!\d)|[:()]| - |{turn}", sentence)
             for n, part in enumerate(parts):
                 # One more item of a list of bans: "alergi udang, kepiting", "no squid or fish".
-                said = self.lexicon.tokens(part)
-                side = found[-1][0] if found[begin:] else FOR
-                listed = side == SICK or side == AGAINST and self.says("join", ",".join(parts[n:]))
-                # Nothing but foods and what joins them.
-                foods = self.lexicon.foods(said, self.lexicon.bannable)
-                bare = all(at in foods or self.says("join", word) for at, word in enumerate(said))
-                if listed and bare:
-                    found.append((side, said))
+                more = side == SICK
+                if side == AGAINST:
+                    more = self.says("join", ",".join(parts[n:]))
+                tokens = self.lexicon.tokens(part)
+                if more and self.bare(tokens):
+                    clauses.append((side, tokens))
                 else:
-                    found += self.clause(part, found)
-        return found
+                    clauses += self.clause(part, tokens, clauses)
+                side = clauses[-1][0]
+        return clauses
 
-    def clause(self, part: str, before: list[Clause]) -> list[Clause]:
-        """One clause as one or two of them; the one before it may be turned against something."""
-        tokens = self.lexicon.tokens
-        banned = self.lexicon.banned
+    def bare(self, tokens: Sequence) -> bool:
+        """Whether words are nothing but foods and what joins them."""
+        foods = self.lexicon.foods(tokens, self.lexicon.bannable)
+        for at, word in enumerate(tokens):
+            if at not in foods and not self.says("join", word):
+                return False
+        return True
+
+    def clause(self, part: str, tokens: list, before: list) -> list:
+        """A part as one clause or two; the clause before it may be turned against something."""
+        lexicon = self.lexicon
         sick = self.says("sick", part)
         after = self.says("after", part)
         mark = sick or self.says("not", part) or after
         if not mark:
-            return [(FOR, tokens(part))]
-        head = tokens(part[: mark.start()])
-        tail = tokens(part[mark.end() :])
+            return [(FOR, tokens)]
+        head = lexicon.tokens(part[: mark.start()])
+        tail = lexicon.tokens(part[mark.end() :])
         against = SICK if sick else AGAINST
         # "tanpa santan"; "udangnya jangan ya", "bawang putih habis".
-        if banned(tail):
+        if lexicon.banned(tail):
             return [(FOR, head), (against, tail)]
         # Of an allergy what comes after it is its object, of a rash it need not be: "allergic to
         # molluscs" is never pinned on something else.
-        strange = [word for word in tail if word not in self.lexicon.spelt]
+        strange = [word for word in tail if word not in lexicon.spelt]
         if strange and self.says("object", part):
             return [(FOR, head), (UNHEARD, strange)]
-        if (sick or after) and banned(head):
+        if (sick or after) and lexicon.banned(head):
             return [(against, head), (FOR, [])]
         # "Udang, aku alergi"; "pantangan: udang, telur"
-        if sick and before and banned(before[-1][1]):
+        if sick and before and lexicon.banned(before[-1][1]):
             before[-1] = (SICK, before[-1][1])
             sick = None
         # "ga prengus": what is left is neither wanted nor food.
@@ -279,8 +309,7 @@ class Reader(Clauses):
     def read(self, message: str) -> Asked:
         """What a message asks for."""
         lexicon = self.lexicon
-        text = plain(message)
-        text = any_of(self.table["no_food"]).sub(" ", self.mended(text))
+        text = any_of(self.table["no_food"]).sub(" ", self.mended(plain(message)))
         topic, learnt = self.sides.judged(lexicon.tokens(text))
         for pattern, new in self.table["rewrites"]:
             text = any_of(pattern).sub(new, text)
@@ -296,21 +325,24 @@ class Reader(Clauses):
         without = self.bans_of(text, clauses, AGAINST, SICK)
         # What the patterns do not know is judged by the words around each food.
         without += tuple(ban for ban in learnt if ban not in without)
-        # What it is for, each clause ended by a point.
-        said = [word for side, some in clauses if side == FOR for word in [*some, "."]]
-        foods = lexicon.foods(said, lexicon.known)
-        wanted = tuple(
-            name
-            for name in dict.fromkeys(foods.values())
-            if not stocked(name, lexicon.language) and not lexicon.broken(without, name)
-        )
+        liked = []  # what it is for, each clause ended by a point
+        unheard = ()
+        for side, tokens in clauses:
+            if side == FOR:
+                liked += [*tokens, "."]
+            if side == UNHEARD:
+                unheard += tuple(tokens)
+        foods = lexicon.foods(liked, lexicon.known)
+        wanted = ()
+        for name in dict.fromkeys(foods.values()):
+            if not stocked(name, lexicon.language) and not lexicon.broken(without, name):
+                wanted += (name,)
         # Words of titles that are no food: of a dish, or of what was wished for.
-        free = {
-            at
-            for at, word in enumerate(said)
-            if at not in foods and word in lexicon.rare and word not in lexicon.filler
-        }
-        dish = self.dish(said, foods, free)
+        free = set()
+        for at, word in enumerate(liked):
+            if at not in foods and word in lexicon.rare and word not in lexicon.filler:
+                free.add(at)
+        dish = self.dish(liked, foods, free)
         only = "only" in marks
         if only and "have" in marks and len(wanted) > 1:
             dish = ""  # what is at hand counts, whatever it sounds like
@@ -321,51 +353,61 @@ class Reader(Clauses):
             hand=only or "have" in marks or not dish and len(wanted) > 2,
             dish=dish,
             servings=eat,
-            wish=self.wish(said, () if dish or wanted else free),
-            unknown=self.unknown(said),
+            wish=self.wish(liked, set() if dish or wanted else free),
+            unknown=self.unknown(liked),
             marks=marks,
             health=self.bans_of(text, clauses, SICK),
-            unheard=tuple(word for side, some in clauses if side == UNHEARD for word in some),
+            unheard=unheard,
         )
 
-    def bans_of(self, text: str, clauses: list[Clause], *sides: str) -> tuple[str, ...]:
+    def bans_of(self, text: str, clauses: list, *sides: str) -> Names:
         """Names and kinds of the clauses that are of these sides, and ways of eating."""
-        found = []
-        for side, some in clauses:
+        bans = []
+        for side, tokens in clauses:
             if side in sides:
-                found += self.lexicon.banned(some)
-        for said, bans in TABLE["diets"].items():
-            if any_of(said).search(text):
-                found += bans
-        return tuple(dict.fromkeys(found))
+                bans += self.lexicon.banned(tokens)
+        for diet, kinds in TABLE["diets"].items():
+            if any_of(diet).search(text):
+                bans += kinds
+        return tuple(dict.fromkeys(bans))
 
-    def wish(self, said: list[str], free: Iterable[int]) -> str:
+    def wish(self, liked: list, free: set) -> str:
         """The words of recipes that a message's wishes stand for, and those that it says."""
-        found = [
-            what
-            for wish, what in self.table["wishes"].items()
-            if any_of(wish).search(" ".join(said))
-        ]
-        found += [said[at] for at in free]
-        return " ".join(found)
+        text = " ".join(liked)
+        meant = []
+        for wish, what in self.table["wishes"].items():
+            if any_of(wish).search(text):
+                meant.append(what)
+        for at in free:
+            meant.append(liked[at])
+        return " ".join(meant)
 
-    def unknown(self, said: list[str]) -> tuple[str, ...]:
+    def unknown(self, liked: list) -> Names:
         """The words that no recipe has and that say nothing else."""
-        told = any_of("|".join([*self.table["wishes"], self.table["doing"]]))
-        found = (word for word in said if word not in self.lexicon.spelt and 1 < len(word) < 25)
-        return tuple(dict.fromkeys(word for word in found if not told.fullmatch(word)))
+        meant = any_of("|".join([*self.table["wishes"], self.table["doing"]]))
+        unknown = ()
+        for word in dict.fromkeys(liked):
+            if word not in self.lexicon.spelt and 1 < len(word) < 25 and not meant.fullmatch(word):
+                unknown += (word,)
+        return unknown
 
-    def dish(self, said: list[str], foods: dict[int, str], free: set[int]) -> str:
+    def dish(self, liked: list, foods: dict, free: set) -> str:
         """A dish as it is said, in words that titles have: "soto ayam"; "" where none is named."""
         # "ayam goreng": a word that only says how counts beside a food. So do two in a row:
         # "sayur asem".
         known = foods.keys() | free
-        named = [at for at in free if said[at] in self.lexicon.strong or {at - 1, at + 1} & known]
+        named = []
+        for at in free:
+            if liked[at] in self.lexicon.strong or {at - 1, at + 1} & known:
+                named.append(at)
         if not named:
             return ""
         # The foods of the same clause belong to it: of "soto ayam" as of "kentang goreng". What
         # comes after only tells how it should be: "yang kuahnya kuning".
         first = min(named)
-        begin = max((at + 1 for at in range(first) if said[at] == "."), default=0)
-        end = said.index(".", first)
-        return " ".join(dict.fromkeys(said[at] for at in sorted(known) if begin <= at < end))
+        begin = first
+        while begin > 0 and liked[begin - 1] != ".":
+            begin -= 1
+        end = liked.index(".", first)
+        dish = [liked[at] for at in range(begin, end) if at in known]
+        return " ".join(dict.fromkeys(dish))

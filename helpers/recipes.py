@@ -10,6 +10,7 @@ to draw requests by ingredients, and to measure whether an answer keeps to them.
 language are in ingredients.toml.
 """
 
+import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -114,6 +115,8 @@ def recipe_chunks(folder: str | Path, report: Report, rows: int = 2000) -> Itera
     for path in csv_files(root):
         # Named from the folder on, as the report shows it on every machine.
         name = path.relative_to(root).as_posix() if path != root else path.name
+        # One that is no UTF-8 (a ZIP of Windows, unpacked on Linux) has no place in a table.
+        name = os.fsencode(name).decode(errors="replace")
         entry = {"file": name, "rows_read": 0, "rows_kept": 0}
         try:
             # Encoding, separator and columns first; they hold for the whole file.
@@ -131,7 +134,7 @@ def recipe_chunks(folder: str | Path, report: Report, rows: int = 2000) -> Itera
                 # No row may be lost.
                 assert report.rows_read == report.rows_kept + report.rows_dropped, name
                 # A row without a category has its file's, one without a number that of its text.
-                category = path.stem.lower().removeprefix("dataset-")
+                category = Path(name).stem.lower().removeprefix("dataset-")
                 ids = clean["recipe_id"]
                 clean["category"] = clean["category"].replace("", category)
                 clean["recipe_id"] = ids.mask(ids == "", text_ids(clean))
@@ -172,7 +175,18 @@ def recipe_of(row: dict) -> Recipe:
 
 WORDS = read_toml("ingredients.toml")
 _UNITS = "|".join(table["units"] for table in WORDS.values())
-_QUANTITY = rf"^\s*(?:(?:[\d¼½¾⅓⅔⅛⅜⅝⅞.,/–-]+|(?:{_UNITS})\b\.?)\s*)+"
+# Numbers as words, which need a unit behind them: "lima siung", but "lima beans"; "five spice".
+_SAID = "|".join(table["said"] for table in WORDS.values())
+_DIGIT = r"[\d¼-¾⅐-⅞⁄.,/±~≈+–-]"
+# "(?>" takes what there is and gives nothing back: no text takes long. "++" around a group is wrong
+# in Python before 3.11.5.
+_AMOUNT = rf"(?>(?:(?:{_DIGIT}+|(?:{_SAID})\s+(?=(?:{_UNITS})\b)|(?:{_UNITS})\b\.?)\s*)+)"
+# In front of a name.
+_FRONT = rf"^\s*{_AMOUNT}"
+# Or behind it: "garam 1 sdt", "jahe seruas". One that goes on is no end: it stays (\1), and no part
+# of it is tried again.
+_LATER = rf"\s(?=[\d¼-¾⅐-⅞±~≈]|(?:{_SAID})\s|se\w){_AMOUNT}"
+_BEHIND = rf"({_LATER}.)|{_LATER}$"
 
 
 @lru_cache(2**16)
@@ -180,8 +194,9 @@ def item_name(item: str) -> str:
     """An ingredient without quantity, unit and preparation: "3 buah cabai, iris" -> "cabai"."""
     # What stands in brackets, behind a comma or behind "secukupnya" is a remark, not the name; a
     # comma before a digit is a decimal one.
-    text = re.sub(_QUANTITY, "", re.sub(r"\([^)]*\)?", " ", item.lower()))
+    text = re.sub(_FRONT, "", re.sub(r"\([^)]*\)?", " ", item.lower()))
     name = re.split(r",(?!\d)|\b(?:secukupnya|sckpnya|to taste)\b", text)[0]
+    name = re.sub(_BEHIND, r"\1", name)
     return " ".join(name.split()).strip(" .:-*")
 
 

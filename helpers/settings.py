@@ -255,7 +255,7 @@ def base_model_for(asked: str | None, usual: str) -> str:
     HF_HUB_OFFLINE. Raises UsageError for a gated model without access, and for one that was asked
     for and cannot be had.
     """
-    base = asked or usual
+    base = os.path.expanduser(asked or usual)
     if base in ("packaged", "sanity") or Path(base).is_dir():
         return base
     import huggingface_hub as hub
@@ -284,14 +284,15 @@ def load(
 
     Data and base model come from DATA_DIR and BASE_MODEL, else they are the course's corpus and the
     profile's model; what is made goes to DAPUR_ARTIFACTS, else artifacts/. With DAPUR_SMOKE=1 the
-    profile's `smoke_run` holds.
-    UsageError for an unknown name, a missing folder or model, and a machine that is too small;
-    whether a training fits the GPU is judged by planner.check_fits.
+    profile's `smoke_run` holds. UsageError for an unknown name, a missing folder or model, a seed
+    that NumPy refuses, and a machine that is too small; planner.check_fits judges a training.
     """
     table = profiles()
     choice(profile, ["auto", *table], "profile")
     choice(language, LANGUAGES, "language")
     choice(task, ["auto", *TASKS], "task")
+    if not 0 <= seed < 2**32:
+        raise UsageError(f"unknown seed {seed}; expected one from 0 to 4294967295.")
     set_language(language)
     device = find_device()
     automatic = profile_for(device, table)
@@ -313,8 +314,7 @@ def load(
         values["licence"] = "Apache-2.0" if base == "packaged" else "see the model's page"
         reason += f"; {usual} -> {base}"
     # The data. A folder without CSVs is refused here, before a lesson has begun.
-    folder = Path(os.environ.get("DATA_DIR") or OWN).expanduser().resolve()
-    task, folder, data_language = data_for(task, folder, language)
+    task, folder, data_language = data_for(task, folder_of("DATA_DIR", OWN), language)
     smoke = os.environ.get("DAPUR_SMOKE") == "1"
     if smoke:
         values |= values["smoke_run"]
@@ -329,8 +329,14 @@ def load(
         smoke=smoke,
         device=device,
         data_dir=folder,
-        artifacts_root=Path(os.environ.get("DAPUR_ARTIFACTS") or ROOT / "artifacts").resolve(),
+        artifacts_root=folder_of("DAPUR_ARTIFACTS", ROOT / "artifacts"),
     )
+
+
+def folder_of(variable: str, usual: Path) -> Path:
+    """The folder that an environment variable names, or the usual one."""
+    # A "~" that no shell has replaced comes out of a .env file, say.
+    return Path(os.environ.get(variable) or usual).expanduser().resolve()
 
 
 def data_for(task: str, folder: Path, language: str) -> tuple[str, Path, str]:

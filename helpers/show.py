@@ -1,9 +1,10 @@
-"""What a notebook shows: two languages, numbers, tables, token colours, figures; text escaped."""
+"""What a notebook shows, in one language: sentences, numbers, tables, token colours, figures.
 
-import html
+What comes from data is shown as text, never as markup.
+"""
+
 import re
 import string
-import time
 import tomllib
 from pathlib import Path
 
@@ -11,9 +12,10 @@ from IPython import get_ipython
 from IPython.display import HTML, Markdown, display
 
 HERE = Path(__file__).parent
-NOTEBOOKS = HERE.parent / "notebooks"
+LESSONS = HERE.parent / "lessons"  # the sources, with their texts and checks
+NOTEBOOKS = HERE.parent / "notebooks"  # what is built of them, a folder for each language
 _language = "id"
-texts: dict = {}  # of the lesson that runs, from notebooks/texts/NN.toml: say, words, check
+texts: dict = {}  # of the lesson that runs, from lessons/texts/NN.toml: say, words, check
 
 
 def read_toml(name: str | Path) -> dict:
@@ -24,7 +26,7 @@ def read_toml(name: str | Path) -> dict:
 def open_texts(lesson: str) -> None:
     """Read the sentences, words and hints of a lesson."""
     global texts
-    texts = read_toml(NOTEBOOKS / "texts" / f"{lesson[:2]}.toml")
+    texts = read_toml(LESSONS / "texts" / f"{lesson[:2]}.toml")
 
 
 def set_language(language: str) -> None:
@@ -54,18 +56,15 @@ class Numbers(string.Formatter):
 
 
 def tell(key: str, which=None, /, **fields) -> None:
-    """Say a sentence of the lesson's texts with what the run found, in both languages, each marked.
+    """Say a sentence of the lesson's texts with what the run found, in the display language.
 
     `which`: where a key holds several sentences, the name of the one that holds: "true", "false".
     """
     said = texts["say"][key]
     if which is not None:
         said = said[str(which).lower()]
-    shown = ""
-    for one in ("id", "en"):
-        text = Numbers(one).format(said[one], **fields)
-        shown += f'<div lang="{one}">\n\n{text}\n\n</div>\n\n'
-    display(Markdown(shown))
+    text = Numbers(_language).format(said[_language], **fields)
+    display(Markdown(text))
 
 
 def word(english: str) -> str:
@@ -106,9 +105,10 @@ def show_side_by_side(titles: list[str], texts: list[str]) -> None:
 
 
 def frame_html(frame) -> str:
-    """HTML of a pandas DataFrame or Styler: words stand on the left, where reading begins.
+    """HTML of a pandas DataFrame or Styler, with the lesson's words in the display language.
 
-    JupyterLab puts every cell on the right, as numbers need it.
+    Words stand on the left, where reading begins: JupyterLab puts every cell on the right, as
+    numbers need it.
     """
     from bs4 import BeautifulSoup
 
@@ -116,15 +116,10 @@ def frame_html(frame) -> str:
     for cell in page.find_all(["th", "td"]):
         if WORD.search(cell.text):
             cell["style"] = "text-align: left"
-    table = str(page)
-    # A head or a name that the lesson's words hold is shown in both languages, each marked.
-    for english, indonesian in texts.get("words", {}).items():
-        marked = (
-            f'><span lang="id">{indonesian}</span><span lang="mul"> · </span>'
-            f'<span lang="en">{english}</span></t'
-        )
-        table = table.replace(f">{english}</t", marked)
-    return table
+        # A cell of one text: a head, a name, or a value such as "True".
+        if cell.string:
+            cell.string = word(cell.string)
+    return str(page)
 
 
 def align_tables() -> None:
@@ -138,8 +133,8 @@ def align_tables() -> None:
         tables.for_type_by_name("pandas.io.formats.style", "Styler", frame_html)
 
 
-def figure_html(figure):
-    """A matplotlib figure as HTML, one PNG; closes the figure.
+def show_figure(figure) -> None:
+    """Show a matplotlib figure as one PNG with alternative text, and close it.
 
     What it says is in the display language, numbers along its axes too: 0,5 in Indonesian. Its
     alternative text is what stands in it: title, labels and legend.
@@ -158,34 +153,16 @@ def figure_html(figure):
             axis.set_major_formatter(lambda x, _: num(x, "g"))
         else:  # names; what is no word, as a power of ten, stays as it is
             axis.set_major_formatter(lambda x, at, chosen=chosen: word(chosen(x, at)))
-    # A PNG as text, of 180 pixels an inch; its size is halved: sharp on fine screens.
+    # A PNG as text, of 180 pixels an inch; its width is halved: sharp on fine screens.
     figure.set_dpi(90)
     data, size = retina_figure(figure, base64=True)
     plt.close(figure)
-    written = dict.fromkeys(text.get_text() for text in figure.findobj(Text))
-    alt = html.escape(", ".join(text for text in written if re.search(r"[^\W\d]", text)))
-    return HTML(
-        f'<img width="{size["width"]}" style="max-width:100%" '
-        f'src="data:image/png;base64,{data}" alt="{alt}">'
-    )
-
-
-def show_figure(figure) -> None:
-    """Show a matplotlib figure with alternative text."""
-    display(figure_html(figure))
-
-
-class Live:
-    """One output that is replaced in place during a long cell, at most once in `every` seconds."""
-
-    def __init__(self, every: float = 1.0):
-        self.every = every
-        self.next = 0.0
-        self.handle = display(HTML("…"), display_id=True)
-
-    def show(self, content, force: bool = False) -> None:
-        """Replace the output by HTML text, or by a matplotlib figure."""
-        now = time.monotonic()
-        if force or now > self.next:
-            self.next = now + self.every
-            self.handle.update(HTML(content) if isinstance(content, str) else figure_html(content))
+    written = []
+    for text in figure.findobj(Text):
+        said = text.get_text()
+        if re.search(r"[^\W\d]", said) and said not in written:
+            written.append(said)
+    alt = ", ".join(written)
+    shown = {"image/png": data, "text/plain": alt}
+    about = {"image/png": {"width": size["width"], "alt": alt}}
+    display(shown, metadata=about, raw=True)

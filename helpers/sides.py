@@ -29,7 +29,8 @@ FOOD = "qfood"  # stands for any food of a message
 
 def around(said: Sequence[str], at: int) -> str:
     """The words near a food, which is an X among them."""
-    return " ".join([*said[max(0, at - NEAR) : at], "X", *said[at + 1 : at + 1 + NEAR]])
+    near = [*said[max(0, at - NEAR) : at], "X", *said[at + 1 : at + 1 + NEAR]]
+    return " ".join(near)
 
 
 class Sides:
@@ -46,25 +47,23 @@ class Sides:
             file = MARKED / f"{topic}_{lexicon.language}.txt"
             for line in file.read_text(encoding="utf-8").splitlines():
                 marked = re.sub(r"\[[+-].+?\]", f" {FOOD} ", line)
-                found, said = self.masked(words(marked, lexicon.language))
+                foods, said = self.masked(words(marked, lexicon.language))
                 texts.append(" ".join(said))
                 topics.append(topic)
-                # Any other food of the message is among those that were found.
-                rows += [
-                    around(said, at)
-                    for at, word in enumerate(said)
-                    if word == FOOD and at not in found
-                ]
-                banned += [sign == "-" for sign in re.findall(r"\[([+-])", line)]
+                for at, word in enumerate(said):
+                    # Any other food of the message is among those that were found.
+                    if word == FOOD and at not in foods:
+                        rows.append(around(said, at))
+                for sign in re.findall(r"\[([+-])", line):
+                    banned.append(sign == "-")
         # Words, and two and three of them in a row: "X bikin gatal".
         self.side = make_pipeline(
             TfidfVectorizer(ngram_range=(1, 3), token_pattern=r"\S+", lowercase=False),
             LogisticRegression(C=30, solver="liblinear"),
         ).fit(rows, banned)
         # A fixed seed: the same message means the same in every process.
-        self.topics = make_pipeline(text_vectors(), LinearSVC(C=0.3, random_state=0)).fit(
-            texts, topics
-        )
+        self.topics = make_pipeline(text_vectors(), LinearSVC(C=0.3, random_state=0))
+        self.topics.fit(texts, topics)
 
     def masked(self, said: Sequence[str]) -> tuple[dict[int, str], list[str]]:
         """Place of each food -> its name or kind, and the words with a mask at these places."""
@@ -88,15 +87,18 @@ class Sides:
         "another" recipe is wanted, and "about" asks something about the recipe before it; the
         others say how it should be.
         """
-        found, masked = self.masked(said)
+        foods, masked = self.masked(said)
         topic = self.topics.predict([" ".join(masked)])[0]
         # Where a food or a dish is named, that is what the message is about.
-        if topic != "about" and (found or self.dishes & {*masked}):
+        if topic != "about" and (foods or self.dishes.intersection(masked)):
             topic = "cook"
-        # A food beside a word of titles is a dish's own, and wanted: "opor ayam".
-        places = [at for at in found if not self.dishes & {*masked[max(0, at - 1) : at + 2]}]
-        if not places:
-            return topic, []
-        chances = self.side.predict_proba([around(masked, at) for at in places])[:, 1]
-        # Sure enough that a food is banned.
-        return topic, [found[at] for at, chance in zip(places, chances) if chance > 0.6]
+        banned = []
+        for at, food in foods.items():
+            # A food beside a word of titles is a dish's own, and wanted: "opor ayam".
+            beside = masked[max(0, at - 1) : at + 2]
+            if self.dishes.isdisjoint(beside):
+                # One row with two chances: that it is wanted, and that it is banned.
+                chances = self.side.predict_proba([around(masked, at)])
+                if chances[0, 1] > 0.6:
+                    banned.append(food)
+        return topic, banned

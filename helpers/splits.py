@@ -23,7 +23,6 @@ from .settings import OWN, Settings
 NAMES = ("train", "validation", "test")
 FRACTIONS = (0.7, 0.1, 0.2)
 MANIFEST = "splits.csv"  # beside the files of both languages: an id and its split
-SIMILAR = 0.6  # Jaccard similarity of word trigrams from which two recipes are near-duplicates
 
 
 def normalised(table: pd.DataFrame) -> pd.Series:
@@ -39,7 +38,7 @@ def trigrams(text: str) -> set[str]:
     return {" ".join(words[i : i + 3]) for i in range(max(1, len(words) - 2))}
 
 
-def group(table: pd.DataFrame, threshold: float = SIMILAR) -> np.ndarray:
+def group(table: pd.DataFrame, threshold: float) -> np.ndarray:
     """Group number of each row: copies and near-duplicates share one, also through a chain.
 
     Two texts are near-duplicates whose similarity is `threshold` or more: |A and B| / |A or B| over
@@ -52,12 +51,14 @@ def group(table: pd.DataFrame, threshold: float = SIMILAR) -> np.ndarray:
     # Exact copies are one text; at first each text is a group of its own.
     number, first = pd.factorize(normalised(table))
     groups = np.arange(len(first))
-    # A sketch of each text: its hash values agree as often as the two sets are similar.
     sets = list(map(trigrams, first))
+    # What is hashed are bytes.
     encoded = [map(str.encode, grams) for grams in sets]
+    # A sketch of each text: its hash values agree as often as the two sets are similar.
+    sketches = MinHash.bulk(encoded, num_perm=96, seed=1)
     index = MinHashLSH(num_perm=96, params=(32, 3))
     # Each text is compared with those before it that share a band of its sketch.
-    for j, sketch in enumerate(MinHash.bulk(encoded, num_perm=96, seed=1)):
+    for j, sketch in enumerate(sketches):
         # The index proposes, the sets themselves decide: sketches only estimate.
         for i in index.query(sketch):
             # Where A is like B and B like C, A and C are one group, even if they differ: split
@@ -71,10 +72,16 @@ def group(table: pd.DataFrame, threshold: float = SIMILAR) -> np.ndarray:
 
 def hashed_split(text: str, fractions=FRACTIONS) -> str:
     """Split of one row from the hash of its text alone."""
+    digest = hashlib.sha256(text.encode()).digest()
     # The first 48 bits of the hash as a number from 0 up to 1, the same on every machine.
-    number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:6]) / 2**48
-    # With the usual fractions, added up: up to 0.7 is train, up to 0.8 validation, the rest test.
-    return NAMES[np.searchsorted(np.cumsum(fractions[:-1]), number)]
+    number = int.from_bytes(digest[:6]) / 2**48
+    # With the usual fractions: up to 0.7 is train, up to 0.8 validation, the rest test.
+    train, validation, _ = fractions
+    if number <= train:
+        return "train"
+    if number <= train + validation:
+        return "validation"
+    return "test"
 
 
 def sides_of(folder: Path) -> pd.Series:
@@ -94,15 +101,16 @@ def assign(table: pd.DataFrame, cfg: Settings, fractions=FRACTIONS) -> pd.DataFr
     ids = table["recipe_id"]
     if cfg.own_data and tuple(fractions) == FRACTIONS:
         # A recipe without a line is an error: it would have no split, and vanish from all three.
-        table = table.assign(split=sides_of(OWN)[ids].tolist())
+        split = sides_of(OWN)[ids].tolist()
     else:
         # Both languages of a recipe of the own corpus have one id, and so one split.
         keys = ids if cfg.own_data else text
-        table = table.assign(split=[hashed_split(key, fractions) for key in keys])
+        split = keys.map(lambda key: hashed_split(key, fractions))
         # Near-duplicates on both sides would let the test ask for what was learnt. A group at odds
         # with itself goes to train, where it spoils no test.
-        sides = table.groupby("group")["split"]
-        table["split"] = sides.transform("first").where(sides.transform("nunique") == 1, "train")
+        kinds = split.groupby(table["group"]).transform("nunique")
+        split = split.where(kinds == 1, "train")
+    table = table.assign(split=split)
     # Of exact copies the first stays.
     return table[~text.duplicated()].reset_index(drop=True)
 
@@ -126,7 +134,8 @@ def shown_recipes(cfg: Settings, folder: Path) -> list[Recipe]:
     """The recipes of a folder that people may see: of the course's own those of the training."""
     table, _ = load_recipes(folder)
     if cfg.own_data:
-        table = table[table["recipe_id"].map(sides_of(OWN)) == "train"]
+        sides = table["recipe_id"].map(sides_of(OWN))
+        table = table[sides == "train"]
     return recipes_of(table)
 
 
@@ -137,7 +146,10 @@ def content(chat: list[dict]) -> frozenset[str]:
 
 
 def require_held_out(
-    cfg: Settings, chats: Iterable[list[dict]], one: str = "train", other: str = "test"
+    cfg: Settings,
+    chats: Iterable[list[dict]],
+    one: str = "train",
+    other: str = "test",
 ) -> None:
     """Raise CourseError when a chat, of the split `one`, has the answer of a recipe in `other`."""
     # A recipe may stand in several rows, piece by piece: what they teach together is its content.
@@ -147,10 +159,14 @@ def require_held_out(
     known = []
     # By what they teach, so it does not matter where the rows come from or how they ask, nor under
     # which id. Changed steps of a recipe are a part of it.
-    for some in map(content, chats):
+    for chat in chats:
+        taught = content(chat)
         # A line alone ("Serve.") stands in many recipes; a title with its first step in one.
-        if len(some) > 1:
-            known += [title for (_, title), whole in held_out.items() if some <= whole]
+        if len(taught) < 2:
+            continue
+        for (_, title), whole in held_out.items():
+            if taught <= whole:
+                known.append(title)
     if known:
         raise CourseError(
             sentence("in_two_splits", one=one, other=other, n=len(known), first=known[0])

@@ -52,12 +52,14 @@ class Translator:
             for word, other in WORDED["units"][self.task].items():
                 form = re.sub(rf"\b{word}\b", other, form)
         for amount in amounts:
-            # "1.000" is "1,000" in English, and "0,5" is "0.5".
-            thousands = bool(re.fullmatch(r"\d+([.,]\d{3})+", amount))
-            comma = thousands == (self.written == "en")
+            # "0,5" is "0.5" in English. Before thousands stands the other one: "1,000".
+            comma = self.written != "en"
+            if re.fullmatch(r"\d+([.,]\d{3})+", amount):
+                comma = not comma
             told = re.sub("[.,]", "," if comma else ".", amount)
             form = form.replace(BLANK, told, 1)
-        return " ".join(form.replace("{}", self.names.get(name, name)).split())
+        form = form.replace("{}", self.names.get(name, name))
+        return " ".join(form.split())
 
     def requests(self, recipe: Recipe) -> list[list[dict]]:
         """The chats that ask the model: title and first step, then step by step."""
@@ -91,8 +93,11 @@ class Translator:
             # A fraction as a cook writes it: 3/2 is 1.5.
             found["number"] += [f"{place}: {float(one):g}" for one in now - was]
             found["lost"] += [f"{place}: {float(one):g}" for one in was - now]
-        texts = WORDED["doubts"][self.written]
-        return [texts[kind].format(what=", ".join(found[kind])) for kind in texts if found[kind]]
+        sentences = []
+        for kind, text in WORDED["doubts"][self.written].items():
+            if found[kind]:
+                sentences.append(text.format(what=", ".join(found[kind])))
+        return sentences
 
 
 def form_of(line: str) -> str:
@@ -122,9 +127,14 @@ def looks_pasted(text: str) -> bool:
     Such are steps or items with a mark, headings, or more words than a request has.
     """
     lines = lines_of(text)
-    signs = [line for line in lines if MARK.match(line) or part_of(line)]
-    long = len(text.split()) > 40 and len(re.findall(r"\w[.!](?:\s|$)", text)) > 2
-    return long or len(lines) > 2 and len(signs) > 1
+    signs = 0
+    for line in lines:
+        if MARK.match(line) or part_of(line):
+            signs += 1
+    if len(lines) > 2 and signs > 1:
+        return True
+    sentences = re.findall(r"\w[.!](?:\s|$)", text)
+    return len(text.split()) > 40 and len(sentences) > 2
 
 
 def part_of(line: str) -> str:
@@ -138,11 +148,13 @@ def read_pasted(text: str, task: str = "id-en") -> Recipe:
     Raises UsageError where there is no step, or another language than the one that is read.
     """
     lines = lines_of(text)
-    title = part = ""
+    title = ""
+    part = ""
     parts = defaultdict(list)
     for line in lines:
-        if headed := part_of(line):
-            part = headed
+        heading = part_of(line)
+        if heading:
+            part = heading
         # A line alone is a step, or all steps.
         elif title or part or MARK.match(line) or len(lines) == 1:
             # Where no heading says what it is, a line with a dash is an item, any other a step.
@@ -159,6 +171,8 @@ def read_pasted(text: str, task: str = "id-en") -> Recipe:
         raise UsageError(sentence("not_learnt", language=WORDED["languages"][task[:2]]))
     steps = []
     for step in parts["steps"]:
-        long = len(step.split()) > LONG_STEP
-        steps += re.split(r"(?<=[.!?;])\s+", step) if long else [step]
+        if len(step.split()) > LONG_STEP:
+            steps += re.split(r"(?<=[.!?;])\s+", step)
+        else:
+            steps.append(step)
     return Recipe(title, tuple(parts["ingredients"]), tuple(steps))

@@ -1,4 +1,4 @@
-"""Run the notebooks as a batch, check gates, write the report; lint and publish notebooks."""
+"""Build the notebooks, run them as a batch, check gates, write the report, lint and publish."""
 
 import sys
 

@@ -1,9 +1,10 @@
-"""`python -m pipeline`: run the lessons, open them, check them, hand them out.
+"""`python -m pipeline`: build the lessons, run them, open them, check them, hand them out.
 
 Exit codes: 0 fine, 1 the thing checked is bad, 2 wrong use, 130 interrupted.
 """
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -18,18 +19,12 @@ from helpers.__main__ import Json, Language, Profile, Seed, Task, main, tell
 from helpers.course import lessons
 from helpers.show import set_language
 
+from .build import build_lessons, read_source, source_files
 from .doctor import facts, find_problems
 from .gates import load_gates
 from .kit import write_kit
-from .publish import (
-    copy_missing,
-    keep_adapter,
-    notebook_files,
-    publish_run,
-    read_notebook,
-    stale_notebooks,
-)
-from .report import write_readme
+from .publish import copy_missing, keep_adapter, publish_run, stale_notebooks
+from .report import write_course, write_readme
 from .run import run_course, select_lessons
 
 # Options of these commands alone; the others come from the helpers' command line.
@@ -41,6 +36,16 @@ Fresh = Annotated[bool, Option("--fresh", help="First remove what these settings
 Name = Annotated[str, Option(help="Whose copy, work/<name>/. Empty: the login's.")]
 
 app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None, no_args_is_help=True)
+
+
+@app.command()
+def build() -> None:
+    """Make the notebooks of both languages from lessons/; outputs of unchanged code stay.
+
+    The minutes of the lessons go into the READMEs and docs/<language>/teaching.md.
+    """
+    tell({"built": build_lessons()})
+    write_course()
 
 
 @app.command("run")
@@ -57,91 +62,109 @@ def run_lessons(
     as_json: Json = False,
 ) -> None:
     """Run the notebooks, check the gates, write runs/<time>/ with a report."""
-    os.environ["DAPUR_SMOKE"] = str(int(smoke))  # for the settings, here and in the kernels
+    # For the settings, here and in the kernels.
+    os.environ["DAPUR_SMOKE"] = "1" if smoke else "0"
     cfg = settings.load(profile, language, task, seed)
-    only = only or (["00", "01", "02", "03", "04", "05"] if smoke else None)
+    if smoke and not only:
+        only = ["00", "01", "02", "03", "04", "05"]
     chosen = select_lessons(lessons(), start, only)
     # A closed terminal or a job's end is like Ctrl-C: the kernel is ended, the run incomplete.
-    for name in {"SIGTERM", "SIGHUP"} & set(dir(signal)):
-        signal.signal(getattr(signal, name), signal.default_int_handler)
+    for name in ("SIGTERM", "SIGHUP"):
+        if hasattr(signal, name):  # Windows has no SIGHUP
+            signal.signal(getattr(signal, name), signal.default_int_handler)
     # With --json standard output holds the object and nothing else.
-    summary = run_course(cfg, chosen, load_gates(), fresh=fresh, given=given, on_stderr=as_json)
+    summary = run_course(
+        cfg,
+        chosen,
+        load_gates(),
+        fresh=fresh,
+        given=given,
+        on_stderr=as_json,
+    )
     if as_json:
         tell(summary, as_json)
     raise typer.Exit(summary["exit_code"])
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
-def lab(context: typer.Context, name: Name = "") -> None:
+def lab(
+    context: typer.Context, name: Name = "", language: Language = "id", profile: Profile = "auto"
+) -> None:
     """Open JupyterLab on your own copy of the lessons; further options go to JupyterLab.
 
-    Lessons that are missing in work/<name>/ are copied there; what is there is never overwritten.
+    Lessons that are missing in work/<name>/<language>/ are copied there, with that profile in their
+    parameters; what is there is never overwritten.
     With --name the trainings are that person's own, too: they go to work/<name>/artifacts/.
     """
-    environment = os.environ | {"PYTHONPATH": str(settings.ROOT)}
-    own = bool(name)
+    settings.choice(language, settings.LANGUAGES, "language")
+    settings.choice(profile, ["auto", *settings.profiles()], "profile")
+    login = os.environ.get("USER") or os.environ.get("USERNAME") or "saya"
     # Whatever the login's name holds, what comes of it is one folder below work/.
-    name = name or os.environ.get("USER") or os.environ.get("USERNAME") or "saya"
-    folder = settings.ROOT / "work" / "".join(c if c.isalnum() else "-" for c in name)
-    for made in copy_missing(folder):
-        typer.echo(f"{folder / made}")
-    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={settings.ROOT}"]
-    command += [f"--LabApp.default_url=/lab/tree/work/{folder.name}/00_start.ipynb", *context.args]
+    folder = settings.ROOT / "work" / re.sub(r"[\W_]", "-", name or login)
+    copies = folder / language
+    for made in copy_missing(copies, language, profile):
+        typer.echo(f"{copies / made}")
     # The kernels run in the folder of the copy, and find the helpers and what was trained.
+    environment = os.environ | {"PYTHONPATH": str(settings.ROOT)}
     # Two people on one machine shall not take each other's checkpoints and adapters.
-    if own:
+    if name:
         environment.setdefault("DAPUR_ARTIFACTS", str(folder / "artifacts"))
+    command = [
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        f"--ServerApp.root_dir={settings.ROOT}",
+        f"--LabApp.default_url=/lab/tree/work/{folder.name}/{language}/00_start.ipynb",
+        *context.args,
+    ]
     raise typer.Exit(subprocess.run(command, env=environment).returncode)
 
 
 @app.command()
-def doctor(language: Language = "id", as_json: Json = False) -> None:
+def doctor(language: Language = "id") -> None:
     """Tell what is here, what is wrong and what to do. Exit code 1: the course cannot run."""
     # Not by `settings.load`, which refuses a machine that is too small.
     set_language(settings.choice(language, settings.LANGUAGES, "language"))
-    found = find_problems()
-    tell(facts() | ({"problems": found} if as_json else {}), as_json)
-    # For people each problem with its advice below it; ✗ stops the course, ! does not.
-    for one in [] if as_json else found:
-        typer.echo(f"{'✗' if one['stops'] else '!'} {one['name']}: {one['what']}")
+    tell(facts())
+    # Each problem with its advice below it; ✗ stops the course, ! does not.
+    stops = False
+    for one in find_problems():
+        sign = "!"
+        if one["stops"]:
+            sign = "✗"
+            stops = True
+        typer.echo(f"{sign} {one['name']}: {one['what']}")
         typer.echo(f"  → {one['advice']}")
-    raise typer.Exit(1 if any(one["stops"] for one in found) else 0)
+    raise typer.Exit(1 if stops else 0)
 
 
 @app.command()
 def lint() -> None:
-    """Check the notebooks of the lessons. Exit code 1: there are problems."""
+    """Check the sources of the lessons. Exit code 1: there are problems."""
     from .lint import lint_notebook
 
     found = []
-    for path in notebook_files():
-        found += lint_notebook(read_notebook(path), path.stem)
+    for path in source_files():
+        found += lint_notebook(read_source(path), path.stem)
     tell({"problems": found})
     raise typer.Exit(1 if found else 0)
 
 
 @app.command()
 def publish(run_dir: Annotated[Path | None, Argument()] = None) -> None:
-    """Take a run's outputs and results over into notebooks/ and the READMEs; list what is stale.
+    """Take a run's outputs and results over into its language's notebooks and the READMEs.
 
-    Exit code 1: outputs that do not belong to their code.
+    Lists what is stale. Exit code 1: a notebook that its source does not build, or whose outputs do
+    not belong to its code.
     """
     # Without a run it only tells what is stale.
     if run_dir:
         tell({"published": publish_run(run_dir)})
         write_readme(run_dir)
-        tell({"adapter": keep_adapter(run_dir)})
+        keep_adapter(run_dir)
     stale = stale_notebooks()
     tell({"stale": stale})
     raise typer.Exit(1 if stale else 0)
-
-
-@app.command()
-def grade(folder: Path, out: Path = Path("marks.csv")) -> None:
-    """Marks as the outputs say, FOLDER/<learner>/*.ipynb: exercises by learner, as a CSV."""
-    from .grade import write_marks
-
-    typer.echo(write_marks(folder, out))
 
 
 @app.command()

@@ -9,7 +9,6 @@ import os
 import platform
 import shutil
 import sys
-import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,33 +18,37 @@ from packaging.utils import canonicalize_name
 
 from helpers.memory import available_bytes
 from helpers.settings import ROOT, find_device, profile_for, profiles
-from helpers.show import tr
+from helpers.show import read_toml, tr
 
 from .cloud import EMBEDDED_MODEL
 
 DISK_GB = 3.0  # free space a run wants for artifacts and runs
-TEXTS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
+TEXTS = read_toml(Path(__file__).with_suffix(".toml"))
 
 
 def problem(name: str, stops: bool, **values) -> dict:
-    """Something to mend: what, and what to do, in the display language.
+    """Something to mend: what, and what to do (advice), in the display language.
 
     `stops`: the course cannot run until then; `values`: what doctor.toml's texts are filled with.
     """
+    install = f"{sys.executable} -m pip install"
     # An environment that uv has made comes without pip.
-    uv, pip = "uv pip install --python " + sys.executable, sys.executable + " -m pip install"
-    values["install"] = pip if importlib.util.find_spec("pip") else uv
-    # Two texts, each in Indonesian and English; they name the values that they need.
-    what, advice = (tr(*TEXTS[name][part].values()).format(**values) for part in ("what", "advice"))
-    return {"name": name, "stops": stops, "what": what, "advice": advice}
+    if not importlib.util.find_spec("pip"):
+        install = f"uv pip install --python {sys.executable}"
+    found = {"name": name, "stops": stops}
+    # Each text names the values that it needs.
+    for part, text in TEXTS[name].items():
+        found[part] = tr(text["id"], text["en"]).format(install=install, **values)
+    return found
 
 
 def find_problems() -> list[dict]:
     """All that is wrong here, what stops the course first."""
     # The course writes to three folders; the variable may move the last one to another disk.
-    artifacts = Path(os.environ.get("DAPUR_ARTIFACTS") or ROOT / "artifacts").absolute()
-    room = room_to_write([ROOT / "work", ROOT / "runs", artifacts])
-    found = [*room, *memory(), *torch_and_gpu(), *model(), *packages()]
+    artifacts = Path(os.environ.get("DAPUR_ARTIFACTS") or ROOT / "artifacts")
+    found = list(room_to_write([ROOT / "work", ROOT / "runs", artifacts.expanduser().absolute()]))
+    for check in (memory, torch_and_gpu, model, packages):
+        found += check()
     # False sorts before True, and within both groups the order of the checks stays.
     return sorted(found, key=lambda one: not one["stops"])
 
@@ -64,10 +67,12 @@ def room_to_write(folders: list[Path]) -> Iterator[dict]:
 
 def memory() -> Iterator[dict]:
     """Free memory for the profile that this machine gets."""
-    ram, profile = psutil.virtual_memory(), profile_for(find_device(), profiles())
-    need, free = profiles()[profile]["min_ram_gb"], available_bytes() / 1e9
+    total = psutil.virtual_memory().total / 1e9
+    free = available_bytes() / 1e9
+    profile = profile_for(find_device(), profiles())
+    need = profiles()[profile]["min_ram_gb"]
     if free < need:
-        yield problem("memory", True, free=free, total=ram.total / 1e9, profile=profile, need=need)
+        yield problem("memory", True, free=free, total=total, profile=profile, need=need)
 
 
 def torch_and_gpu() -> Iterator[dict]:
@@ -96,38 +101,46 @@ def model() -> Iterator[dict]:
 
 def packages() -> Iterator[dict]:
     """What requirements.lock names is there in these versions; a cloud keeps its own."""
-    found, names = versions(), []
+    if os.environ.get("COLAB_RELEASE_TAG") or os.environ.get("KAGGLE_KERNEL_RUN_TYPE"):
+        return
+    found = versions()
+    names = []
+    missing = False
     for row in (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines():
-        # Not the rows that are comments, nor those for another system.
-        wanted = Requirement(row) if row and row[0] != "#" else None
-        if wanted and (not wanted.marker or wanted.marker.evaluate()):
-            # Missing, or there in another version: an en dash stands for the missing one.
-            version = found.get(canonicalize_name(wanted.name))
-            if not version or not wanted.specifier.contains(version, prereleases=True):
-                names.append(f"{wanted.name} {version or '–'} ({wanted.specifier})")
-    hosted = os.environ.get("COLAB_RELEASE_TAG") or os.environ.get("KAGGLE_KERNEL_RUN_TYPE")
-    if names and not hosted:
-        # Another version may give other results, a package that is missing stops the course.
-        missing = any(" – (" in name for name in names)
+        if not row or row.startswith("#"):
+            continue
+        wanted = Requirement(row)
+        # Not what another system needs.
+        if wanted.marker and not wanted.marker.evaluate():
+            continue
+        version = found.get(canonicalize_name(wanted.name))
+        if not version or not wanted.specifier.contains(version, prereleases=True):
+            missing = missing or not version
+            names.append(f"{wanted.name} {version or '–'} ({wanted.specifier})")
+    # Another version may give other results, a package that is missing stops the course.
+    if names:
         yield problem("packages", missing, names=", ".join(names), file="requirements.lock")
 
 
 def versions() -> dict[str, str]:
     """Python and every installed package: a change of one may change a result."""
-    # An installation that broke off leaves a package without a name.
-    named = [one for one in importlib.metadata.distributions() if one.name]
-    found = {canonicalize_name(one.name): one.version for one in named}
-    return {"python": platform.python_version()} | found
+    found = {"python": platform.python_version()}
+    for one in importlib.metadata.distributions():
+        # An installation that broke off leaves a package without a name.
+        if one.name:
+            found[canonicalize_name(one.name)] = one.version
+    return found
 
 
 def facts() -> dict:
     """What is here: the machine and the profile that it gets."""
-    ram, device, known = psutil.virtual_memory(), find_device(), versions()
+    ram = psutil.virtual_memory()
+    device = find_device()
     return {
         "system": platform.platform(),
         "memory_gb": round(ram.total / 1e9, 1),
         "memory_free_gb": round(ram.available / 1e9, 1),
         "device": device.name,
         "profile": profile_for(device, profiles()),
-        "versions": {name: known.get(name) for name in ("python", "torch", "transformers")},
+        "python": platform.python_version(),
     }

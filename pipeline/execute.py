@@ -1,7 +1,8 @@
 """One notebook in a process of its own: started, watched, judged, and ended with all it started.
 
-Run as `python -m pipeline.execute JOB` this module is the child: it gives the notebook to papermill
-and writes the running cell, then the error, to the job's `state` file. JOB is a JSON object.
+Run as `python -m pipeline.execute NOTEBOOK OUTPUT PARAMETERS LIMIT` this module is the child: it
+gives the notebook to papermill and writes the running cell, then the error, to a file beside OUTPUT
+that ends with .state. PARAMETERS is a JSON object, LIMIT the seconds of a cell.
 """
 
 import json
@@ -16,16 +17,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-import nbformat
 import psutil
 
-from helpers.files import printable, read_json, write_json
+from helpers.files import UsageError, printable, read_json, write_json
 
-from .publish import own_cells
+from .build import own_cells, read_notebook
+from .publish import COLOURS
 
 POLL = 0.25  # seconds between two looks at a running notebook
-UNBEGUN = {"cell": None, "error": ""}  # the state of a child that has written none
-COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # a terminal's
+NOWHERE = {"cell": None, "code_cell": 0, "heading": "", "source": ""}
 
 
 @dataclass
@@ -55,7 +55,8 @@ def ask_driver() -> tuple[str, int]:
         pynvml.nvmlInit()
         number = int(os.environ.get("CUDA_VISIBLE_DEVICES", "0").split(",")[0])
         card = pynvml.nvmlDeviceGetHandleByIndex(number)
-        return pynvml.nvmlSystemGetDriverVersion(), pynvml.nvmlDeviceGetMemoryInfo(card).used
+        used = pynvml.nvmlDeviceGetMemoryInfo(card).used
+        return pynvml.nvmlSystemGetDriverVersion(), used
     return "", 0
 
 
@@ -63,20 +64,22 @@ def start_child(
     path: Path, output: Path, parameters: dict, env: dict, limit: float
 ) -> subprocess.Popen:
     """Start the process that runs one notebook; what it writes stands beside `output`."""
-    job = {
-        "notebook": str(path.resolve()),
-        "output": str(output),
-        "state": str(output.with_suffix(".state")),
-        "steps": str(output.with_suffix(".steps")),  # how far a long cell is, where it tells
-        "parameters": parameters,
-        "cell_limit": round(limit / 2),
+    # `record` writes to DAPUR_METRICS, and a long cell how far it is to DAPUR_STEPS.
+    env = env | {
+        "DAPUR_METRICS": str(output.with_suffix(".metrics.json")),
+        "DAPUR_STEPS": str(output.with_suffix(".steps")),
     }
-    # `record` writes to DAPUR_METRICS, a long cell to DAPUR_STEPS.
-    metrics = str(output.with_suffix(".metrics.json"))
-    env = env | {"DAPUR_METRICS": metrics, "DAPUR_STEPS": job["steps"]}
-    # The child is this module again, with the job as argument. Nobody is there to type, so it gets
-    # no input; what it says goes to its log.
-    command = [sys.executable, "-m", "pipeline.execute", json.dumps(job)]
+    # The child is this module again. Nobody is there to type, so it gets no input; what it says
+    # goes to its log.
+    command = [
+        sys.executable,
+        "-m",
+        "pipeline.execute",
+        str(path.resolve()),
+        str(output),
+        json.dumps(parameters),
+        str(round(limit / 2)),
+    ]
     with open(output.with_suffix(".log"), "w", encoding="utf-8") as log:
         return subprocess.Popen(
             command, env=env, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
@@ -96,23 +99,26 @@ def run_notebook(
     # All that the notebook leaves lies in the run's folder, under names that begin with its own.
     output = folder.resolve() / path.name
     state, steps = output.with_suffix(".state"), output.with_suffix(".steps")
+    outcome, cells, seen = Outcome(path.stem, ""), read_cells(path), []
     child = start_child(path, output, parameters, env, limit)
-    outcome, cells, seen, began = Outcome(path.stem, ""), read_cells(path), [], time.monotonic()
+    began = time.monotonic()
     try:
         # A few times a second, until it has ended or its time is over.
         while child.poll() is None and not outcome.status:
-            seconds, memory = time.monotonic() - began, 0
-            # The kernel and what it starts, while they are there: their resident bytes together,
-            # asked of psutil, which knows them on every system.
+            seconds = time.monotonic() - began
+            # The kernel and what it starts, while they are there: their resident bytes together.
+            memory = 0
             with suppress(psutil.Error):
                 seen = psutil.Process(child.pid).children(recursive=True)
                 memory = sum(process.memory_info().rss for process in seen)
-            now = describe_cell(cells, (read_kept(state) or UNBEGUN)["cell"])
-            used = [round(size / 1e9, 2) for size in (memory, ask_driver()[1])]
+            now = describe_cell(cells, read_state(state)["cell"])
+            # The highest below this heading so far, of the processes and on the card.
+            used = [round(memory / 1e9, 2), round(ask_driver()[1] / 1e9, 2)]
             before = outcome.peaks.get(now["heading"], used)
-            outcome.peaks[now["heading"]] = [max(pair) for pair in zip(before, used)]
+            outcome.peaks[now["heading"]] = list(map(max, before, used))
             watch(now["code_cell"], seconds, used[0], last_line(steps))
-            outcome.status = "timeout" if seconds > limit else ""
+            if seconds > limit:
+                outcome.status = "timeout"
             time.sleep(POLL)
     except KeyboardInterrupt:
         outcome.status = "interrupted"
@@ -126,15 +132,15 @@ def run_notebook(
     # What the child has written last: the cell that it was in, and its error if it had one.
     outcome.seconds = round(time.monotonic() - began, 1)
     outcome.peak_memory_gb = max((pair[0] for pair in outcome.peaks.values()), default=0.0)
-    found = read_kept(state) or dict(UNBEGUN)
+    found = read_state(state)
     if outcome.status == "timeout":
         found["error"] = f"the notebook took longer than its limit of {round(limit)} s"
     elif outcome.status:
         found["error"] = outcome.status
     # papermill writes the notebook at its end; of one that was stopped the lesson itself is left.
     judge_outcome(outcome, code, found, read_cells(output), cells)
-    for path in (state, steps):
-        path.unlink(missing_ok=True)
+    state.unlink(missing_ok=True)
+    steps.unlink(missing_ok=True)
     return outcome
 
 
@@ -165,11 +171,11 @@ def judge_outcome(outcome: Outcome, code: int, state: dict, executed: list, cell
     outcome.failure = describe_cell(cells, where) | {"error": one_line(reason)}
 
 
-def read_kept(path: Path) -> dict | None:
-    """What the child wrote of itself; None where it tells nothing."""
+def read_state(path: Path) -> dict:
+    """What the child wrote of itself: the running cell, and its error; before the first neither."""
     with suppress(OSError):
         return read_json(path)
-    return None
+    return {"cell": None, "error": ""}
 
 
 def last_line(path: Path) -> str:
@@ -182,8 +188,8 @@ def last_line(path: Path) -> str:
 
 def read_cells(notebook: Path) -> list:
     """The cells of a notebook file; none when it is missing or none."""
-    with suppress(OSError, ValueError):
-        return own_cells(nbformat.read(notebook, 4))
+    with suppress(UsageError):
+        return own_cells(read_notebook(notebook))
     return []
 
 
@@ -203,23 +209,23 @@ def describe_cell(cells: list, where: str | None) -> dict:
     """A cell as the reader sees it: its numbers among all cells and code cells, from 1, the last
     heading above it, and its first line."""
     # Counted from the top, with the last heading on the way kept in mind.
-    code_cell, heading = 0, ""
+    found = dict(NOWHERE)
     for number, cell in enumerate(cells, 1):
         if cell.cell_type == "code":
-            code_cell += 1
-        elif found := re.findall(r"(?m)^#+ +(.+)$", cell.source):
-            heading = found[-1].strip()
+            found["code_cell"] += 1
+        elif headings := re.findall(r"(?m)^#+ +(.+)$", cell.source):
+            found["heading"] = headings[-1].strip()
         if cell.get("id") == where:
-            source = cell.source.strip().partition("\n")[0]
-            return {"cell": number, "code_cell": code_cell, "heading": heading, "source": source}
-    return {"cell": None, "code_cell": 0, "heading": "", "source": ""}
+            found["cell"] = number
+            found["source"] = cell.source.strip().partition("\n")[0]
+            return found
+    return NOWHERE
 
 
 def one_line(text: str, most: int = 300) -> str:
     """`text` on one line, without what steers a terminal, cut after `most` characters."""
     # Colour codes go first: without their first character, the rest would stay as text.
-    text = printable(" ".join(COLOURS.sub("", text).split()))
-    return text if len(text) <= most else text[: most - 1] + "…"
+    return printable(" ".join(COLOURS.sub("", text).split()))[:most]
 
 
 def sentence(notebook: str, failure: dict) -> str:
@@ -232,8 +238,8 @@ def sentence(notebook: str, failure: dict) -> str:
     return f"{place}, `{one_line(failure['source'], 80)}`: {failure['error']}"
 
 
-def main(job: dict) -> int:
-    """Execute the notebook of a job; returns the exit code."""
+def main(notebook: str, output: str, parameters: str, cell_limit: str) -> int:
+    """Execute a notebook, as `start_child` asks for it; returns the exit code."""
     import papermill
     from nbclient.output_widget import OutputWidget
 
@@ -241,27 +247,28 @@ def main(job: dict) -> int:
     # arrives in that moment is never read, and the run waits beside an idle kernel.
     OutputWidget.sync_state = lambda self: None
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    state = dict(UNBEGUN)
+    state = {"cell": None, "error": ""}
+    kept = Path(output).with_suffix(".state")
 
     def cell_starts(cell, cell_index: int) -> None:
         # Written before the cell begins, so that a cell that hangs can be named; what the cell
         # before told of its steps is over. Emptied: Windows removes no file that is open.
-        Path(job["steps"]).write_text("")
+        Path(output).with_suffix(".steps").write_text("")
         state["cell"] = cell.get("id")
-        write_json(job["state"], state)
+        write_json(kept, state)
 
     # A smoke run goes on after an error, to see what comes next.
     smoke = os.environ.get("DAPUR_SMOKE") == "1"
     execute = partial(
         papermill.execute_notebook,
-        job["notebook"],
-        job["output"],
-        parameters=job["parameters"],
+        notebook,
+        output,
+        parameters=json.loads(parameters),
         kernel_name="python3",
         language="python",
-        cwd=os.path.dirname(job["notebook"]),
+        cwd=os.path.dirname(notebook),
         start_timeout=180,
-        execution_timeout=job["cell_limit"],
+        execution_timeout=int(cell_limit),
         allow_errors=smoke,
         log_output=True,
         progress_bar=False,
@@ -284,10 +291,10 @@ def main(job: dict) -> int:
     except Exception as problem:  # a dead kernel, a cell past its limit, a full disk
         logging.exception("the notebook could not be run")
         state["error"] = f"{type(problem).__name__}: {problem}"
-    write_json(job["state"], state)
+    write_json(kept, state)
     return 1 if state["error"] else 0
 
 
 if __name__ == "__main__":
     sys.modules["pyarrow"] = None  # papermill would import it for Hadoop's files, for half a second
-    sys.exit(main(json.loads(sys.argv[1])))
+    sys.exit(main(*sys.argv[1:]))

@@ -13,10 +13,12 @@ from .cloud import EMBEDDED_MODEL
 SCRIPTS = Path(__file__).with_name("offline")
 LOCK = ROOT / "requirements.lock"
 TORCH_CPU = "https://download.pytorch.org/whl/cpu"  # on Linux the usual wheel brings 3 GB of CUDA
-# What a class gets: the course, and nothing else that somebody keeps in its folder (a token, marks,
-# data of one's own at the top, what a link leads to).
-COURSE = "README* LICENSE* CHANGELOG* CONTRIBUTING* *.toml *.txt *.lock *.sh notebooks helpers data"
-COURSE = [*COURSE.split(), "docs", "pipeline", "tests", "benchmarks"]
+# What a class gets: the course, and nothing else that somebody keeps in its folder (a token, data
+# of one's own at the top, what a link leads to).
+COURSE = (
+    "README* LICENSE* CHANGELOG* *.toml *.txt *.lock *.sh "
+    "lessons notebooks helpers data docs pipeline tests benchmarks"
+).split()
 LEFT_OUT = shutil.ignore_patterns("__pycache__", ".*")
 
 
@@ -44,14 +46,16 @@ def write_kit(folder: Path) -> Path:
         ):
             if subprocess.run([*command, *wanted]).returncode:
                 raise CourseError("pip gave up, see above. No kit was written; run again.")
+        course = kit / "course"
+        course.mkdir()
         for pattern in COURSE:
-            for path in sorted(ROOT.glob(pattern)):
-                place = kit / "course" / path.name
-                if path.is_dir() and not path.is_symlink():
-                    shutil.copytree(path, place, ignore=LEFT_OUT)
-                elif not path.is_symlink():
-                    place.parent.mkdir(exist_ok=True)
-                    shutil.copy(path, place)
+            for path in ROOT.glob(pattern):
+                if path.is_symlink():
+                    continue
+                if path.is_dir():
+                    shutil.copytree(path, course / path.name, ignore=LEFT_OUT)
+                else:
+                    shutil.copy(path, course)
         shutil.copytree(SCRIPTS, kit, dirs_exist_ok=True)
         # The wheels are for this Python, so the installer looks for it by its version.
         write_text(kit / "PYTHON.txt", "{}.{}\n".format(*sys.version_info))

@@ -1,14 +1,13 @@
-"""report.html and report.md of a run, and the parts of the READMEs that come from runs.
+"""report.html and report.md of a run, and what of READMEs and docs comes from runs.
 
-All from jinja2 templates in templates/; their words stand in report.toml.
+All from jinja2 templates in templates/; their words stand in report.toml, in both languages: a
+report is in the language of its run, a page in its own.
 """
 
 import base64
 import html
-import io
 import json
 import re
-import tomllib
 from pathlib import Path
 
 import jinja2
@@ -16,16 +15,27 @@ import jinja2
 from helpers.course import lessons
 from helpers.files import CourseError, read_json, write_json, write_text
 from helpers.settings import ROOT
+from helpers.show import read_toml
 
 from . import gates
+from .build import REPOSITORY, notebook_files, read_notebook, reading_minutes, tags, write_notebook
 from .execute import sentence
-from .publish import REPOSITORY, without_paths
+from .publish import without_paths
 
 READMES = {"en": ROOT / "README.md", "id": ROOT / "README.id.md"}
-_WORDS = tomllib.loads(Path(__file__).with_suffix(".toml").read_text(encoding="utf-8"))
-# /mnt/me/ or D:\me\, and nothing in an address on the web.
-FOLDER = r"(?<![\w.:/\\~>])(?:[A-Za-z]:)?[/\\](?:[^\s\"'<>/\\]+[/\\])+"
-RESULTS, OPPONENTS, STATUS = (_WORDS[name] for name in ("results", "opponents", "status"))
+COURSE = ROOT / "helpers" / "course.toml"
+SPREAD = ROOT / "benchmarks" / "results" / "spread_cpu.json"  # other seeds, the other direction
+WORDS = read_toml(Path(__file__).with_suffix(".toml"))
+# The figure in "expected time here: 1.8 minutes".
+EXPECTED = re.compile(r"(?<=: )[\d.,?]+(?= (?:menit|minutes)$)", re.MULTILINE)
+# A word of a folder's name, which may have four of them: "My Documents", "kelas 9B".
+NAME = r"(?:[^\s\"'<>/\\,;:]|[,;:](?!\s))+"
+# /mnt/me/, D:\me\, \\server\me\ or file:///me/, and nothing in an address on the web. A home folder
+# tells whose it is, also where the path ends with it.
+FOLDER = (
+    rf"(?<![\w.:/\\~>])(?:file:|[A-Za-z]:)?[/\\]+(?:{NAME}(?: {NAME}){{0,3}}[/\\]+)+"
+    rf"(?:(?:(?<=home[/\\])|(?<=Users[/\\])|(?<=Users\\\\)){NAME})?"
+)
 
 
 def clock(seconds: float) -> str:
@@ -58,13 +68,12 @@ def shareable(text: str) -> str:
     return re.sub(FOLDER, ".../", without_paths(text))
 
 
-def rendered(name: str, **values) -> str:
-    """The template `name`.j2 with these values; everything is escaped in HTML."""
+def rendered(name: str, language: str, **values) -> str:
+    """The template `name`.j2 in a language, with these values; everything is escaped in HTML."""
     # HTML is escaped by jinja2; Markdown by the filter `md`, where a template asks for it.
-    loader, escape = jinja2.PackageLoader("pipeline"), name.endswith("html")
     made = jinja2.Environment(
-        loader=loader,
-        autoescape=escape,
+        loader=jinja2.PackageLoader("pipeline"),
+        autoescape=name.endswith("html"),
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
@@ -76,68 +85,80 @@ def rendered(name: str, **values) -> str:
         md=markdown_text,
         written=written,
         shareable=shareable,
-        status=STATUS.__getitem__,
+        status=WORDS[language]["status"].__getitem__,
     )
-    made.globals.update(limit_text=gates.limit_text, metric_text=gates.metric_text)
+    made.globals.update(
+        limit_text=gates.limit_text,
+        metric_text=gates.metric_text,
+        opponents=WORDS["opponents"],
+        words=WORDS[language],
+        language=language,
+    )
     return made.get_template(f"{name}.j2").render(values)
 
 
-def loss_curve(rows: list[dict]) -> bytes:
-    """PNG of training and validation loss in nats a token over optimiser steps."""
-    import pandas as pd
+def left_behind(path: Path, started: float) -> tuple[list, bool]:
+    """The rows that a lesson left in a file, and whether it was in an earlier run."""
+    if not path.is_file():
+        return [], False
+    return read_json(path), path.stat().st_mtime < started
 
-    labels = {"loss": "latih · training", "eval_loss": "validasi · validation"}
-    # Trainer logs the two losses in rows of their own; rows of one step become one.
-    table = pd.DataFrame(rows, columns=["step", *labels]).groupby("step").first()
-    # The two are not logged at the same steps: between its points each line is straight.
-    axes = table.rename(columns=labels).interpolate().plot(figsize=(7, 3.2))
-    buffer = io.BytesIO()
-    axes.set(xlabel="langkah · optimiser step", ylabel="loss (nat/token)")
-    axes.figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight")
-    return buffer.getvalue()
+
+def lesson_04(metrics: list[dict]) -> dict[str, dict]:
+    """The metrics of lesson 04 by their names."""
+    return {row["name"]: row for row in metrics if row["notebook"] == "04_evaluation"}
 
 
 def result_rows(metrics: list[dict]) -> list[tuple]:
-    """The label's row in RESULTS, its format, and the metrics of all opponents (None: none)."""
-    # Lesson 04's numbers, under the names that the rows of report.toml have.
-    mine = [m for m in metrics if m["notebook"] == "04_evaluation"]
-    found = {m["name"]: m for m in mine}
-    # A row for each that was recorded, with a place for every opponent.
-    rows = [row for row in RESULTS if row[0] in found]
-    return [(row, row[3], [found.get(o[0] + row[0]) for o in OPPONENTS]) for row in rows]
+    """Rows of the table of results: what report.toml says of one, and its metric of each opponent.
+
+    A row for each measure that was recorded for our model; None where an opponent has none.
+    """
+    found = lesson_04(metrics)
+    rows = []
+    for row in WORDS["results"]:
+        if row["metric"] in found:
+            values = [found.get(one["prefix"] + row["metric"]) for one in WORDS["opponents"]]
+            rows.append((row, values))
+    return rows
 
 
 def write_report(folder: Path, summary: dict, metrics, artifacts: Path, started: float) -> None:
-    """Write report.html (one file, pictures inside), report.md (loss.png beside it) and
-    gpu_report.json."""
-    # `old` marks what is not of this run, so that the report can say so.
-    left, old = {}, {}
-    for name in ("evaluation/samples.json", "adapter/history.json"):
-        # What lessons 03 and 04 left, perhaps in an earlier run.
-        path = artifacts / name
-        left[name] = read_json(path) if path.is_file() else []
-        old[name] = path.is_file() and path.stat().st_mtime < started
-    samples, curve = left.values()
-    png = loss_curve(curve) if curve else b""
+    """Write report.html (one file, the picture inside), report.md (loss.png beside it),
+    gpu_report.json, and samples.json, from which `publish` draws."""
+    from .pictures import draw_loss
+
+    language = summary["settings"]["language"]
+    # What lessons 03 and 04 left, perhaps in an earlier run: then the report says so.
+    curve, old_curve = left_behind(artifacts / "adapter" / "history.json", started)
+    samples, old_samples = left_behind(artifacts / "evaluation" / "samples.json", started)
+    write_json(folder / "samples.json", samples)
     # report.md shows the file beside it; report.html holds the picture as text.
-    if png:
-        (folder / "loss.png").write_bytes(png)
+    png = ""
+    if curve:
+        picture = folder / "loss.png"
+        draw_loss(curve, WORDS[language], picture)
+        png = base64.b64encode(picture.read_bytes()).decode()
     values = {
         "run": summary,
         "metrics": metrics,
         "samples": samples[:6],
+        "old_samples": old_samples,
         "curve": curve,
+        "old_curve": old_curve,
+        "png": png,
         "results": result_rows(metrics),
-        "opponents": OPPONENTS,
-        "old": old,
-        "png": base64.b64encode(png).decode(),
         "sentence": sentence,
         "good": gates.GOOD,
     }
     for name in ("report.html", "report.md"):
-        write_text(folder / name, rendered(name, **values))
+        write_text(folder / name, rendered(name, language, **values))
     # For an issue: what ran on what, and what went wrong, without a path of this machine.
-    write_json(folder / "gpu_report.json", json.loads(rendered("gpu_report.json", **values)))
+    told = rendered("gpu_report.json", language, **values)
+    write_json(folder / "gpu_report.json", json.loads(told))
+
+
+# READMEs and docs.
 
 
 def write_part(page: Path, part: str, made: str) -> None:
@@ -147,24 +168,99 @@ def write_part(page: Path, part: str, made: str) -> None:
     write_text(page, f"{before}{start}\n{made.strip()}\n{end}{rest.split(end)[1]}")
 
 
-def write_readme(run_dir: Path) -> None:
-    """Write the results and the course map of a run into both READMEs.
+def course_part(part: str, language: str) -> str:
+    """A part of a page that course.toml and the sources of the lessons decide.
 
-    Raises CourseError unless it is a run of all lessons.
+    "commands" and "course" of a README, "reading" of docs/<language>/teaching.md.
     """
-    summary = read_json(run_dir / "summary.json")
-    outcomes = {outcome["name"]: outcome for outcome in summary["notebooks"]}
-    if len(outcomes) < len(lessons()):
-        raise CourseError(f"{run_dir}: only a run of all lessons goes into the README.")
-    values = {
-        "run": summary,
-        "outcomes": outcomes,
-        "lessons": lessons(),
-        "repository": REPOSITORY,
-        "rows": result_rows(read_json(run_dir / "metrics.json")),
-        "opponents": OPPONENTS,
-    }
+    listed = lessons()
+    for item in listed:
+        item["reading"] = reading_minutes(item["name"])
+    values = {"lessons": listed, "repository": REPOSITORY}
+    return rendered("readme.md", language, part=part, **values).strip()
+
+
+def write_course() -> None:
+    """Write the minutes of the lessons into the pages that show them; `build` does so, too."""
     for language, readme in READMES.items():
-        for part in ("results", "course"):
-            made = rendered("readme.md", part=part, language=language, **values)
-            write_part(readme, part, made)
+        teaching = readme.parent / "docs" / language / "teaching.md"
+        pages = {"commands": readme, "course": readme, "reading": teaching}
+        for part, page in pages.items():
+            write_part(page, part, course_part(part, language))
+
+
+def write_measured(run: dict) -> None:
+    """Write a run's minutes and memory into course.toml, under its profile.
+
+    The rest stays, comments too.
+    """
+    profile = run["settings"]["profile"]
+    outcomes = {outcome["name"]: outcome for outcome in run["notebooks"]}
+    text = COURSE.read_text(encoding="utf-8")
+    for item in lessons():
+        done = outcomes[item["name"]]
+        measured = {"minutes": done["seconds"] / 60, "memory": done["peak_memory_gb"]}
+        for key, value in measured.items():
+            table = item[key] | {profile: round(value, 1)}
+            listed = ", ".join(f"{name} = {figure}" for name, figure in table.items())
+            # The first line with this key behind the lesson's name.
+            start = text.index(f'name = "{item["name"]}"')
+            line = re.compile(rf"(?m)^{key} = .*")
+            text = text[:start] + line.sub(f"{key} = {{ {listed} }}", text[start:], count=1)
+    write_text(COURSE, text)
+
+
+def write_expected(profile: str) -> None:
+    """Write the minutes of course.toml into what the lessons of a profile said when they began.
+
+    A lesson says at its beginning how long it takes, before the run that measures it.
+    """
+    minutes = {item["name"]: item["minutes"][profile] for item in lessons()}
+    for language in READMES:
+        for path in notebook_files(language):
+            nb = read_notebook(path)
+            took = written(str(minutes[path.stem]), language)
+            for cell in nb.cells:
+                if "setup" not in tags(cell):
+                    continue
+                for output in cell.outputs:
+                    if f" {profile} · " in output.get("text", ""):
+                        output.text = EXPECTED.sub(took, output.text)
+            write_notebook(nb, path)
+
+
+def write_readme(run_dir: Path) -> None:
+    """Write a run into the pages that show it, in both languages, and course.toml.
+
+    The READMEs with their picture, and docs/<language>/results.md. Raises CourseError unless it is
+    a run of all lessons.
+    """
+    from .pictures import draw_results
+
+    run = read_json(run_dir / "summary.json")
+    if len(run["notebooks"]) < len(lessons()):
+        raise CourseError(f"{run_dir}: only a run of all lessons goes into the README.")
+    # Both languages share one training, so the second of two runs is never from nothing.
+    if run.get("cold") and run["settings"]["language"] == "id":
+        write_measured(run)
+        write_expected(run["settings"]["profile"])
+    write_course()
+    metrics = read_json(run_dir / "metrics.json")
+    values = {
+        "run": run,
+        "rows": result_rows(metrics),
+        "found": lesson_04(metrics),
+        "repeated": read_json(SPREAD)["runs"],
+    }
+    samples, _ = left_behind(run_dir / "samples.json", 0)
+    for language, readme in READMES.items():
+        write_part(readme, "results", rendered("readme.md", language, part="results", **values))
+        docs = readme.parent / "docs"
+        write_text(docs / language / "results.md", rendered("results.md", language, **values))
+        if samples:
+            scores = []
+            for one in WORDS["opponents"]:
+                if metric := values["found"].get(one["prefix"] + "bleu"):
+                    scores.append((one[language], metric))
+            picture = docs / "img" / f"results.{language}.png"
+            draw_results(samples, scores, WORDS[language], picture)

@@ -18,6 +18,7 @@ import filelock
 import typer
 from pydantic import TypeAdapter
 
+from helpers import course
 from helpers.files import CourseError, UsageError, printable, read_json, write_json, write_text
 from helpers.settings import ROOT, Settings
 
@@ -38,18 +39,23 @@ OPTIONS = ("PROFILE", "LANGUAGE", "TASK", "SEED")  # parameters with an option o
 def select_lessons(lessons: list[dict], start: str = "", only: list[str] | None = None):
     """The lessons from the first whose name begins with `start`, of these those that begin with one
     of `only`. Raises UsageError for a beginning that no lesson has."""
-    # A beginning that is misspelt is refused: it would leave out a lesson, without a word.
+    only = only or [""]
     names = [item["name"] for item in lessons]
-    for prefix in [start, *(only or [])]:
+    # A beginning that is misspelt is refused: it would leave out a lesson, without a word.
+    for prefix in [start, *only]:
         if not any(name.startswith(prefix) for name in names):
             raise UsageError(f"unknown lesson {prefix!r}; expected one of: {', '.join(names)}.")
-    first = next(number for number, name in enumerate(names) if name.startswith(start))
-    return [item for item in lessons[first:] if item["name"].startswith(tuple(only or [""]))]
+    # Names begin with their number, so their order is that of the lessons.
+    chosen = [name for name in names if name >= start and name.startswith(tuple(only))]
+    return [item for item in lessons if item["name"] in chosen]
 
 
 def kernel_environment(cfg: Settings) -> dict[str, str]:
     """Environment of the kernels: what was resolved here holds there, in any working folder."""
-    base_model, paths = Path(cfg.base_model), [str(ROOT), os.environ.get("PYTHONPATH")]
+    base_model = cfg.base_model
+    if os.path.isdir(base_model):
+        base_model = os.path.abspath(base_model)
+    paths = [str(ROOT), os.environ.get("PYTHONPATH")]
     values = os.environ | {
         # No person at the keyboard, no window, UTF-8 on Windows too; this environment's kernel.
         "DAPUR_HEADLESS": "1",
@@ -58,12 +64,14 @@ def kernel_environment(cfg: Settings) -> dict[str, str]:
         "JUPYTER_PREFER_ENV_PATH": "1",
         # Whole paths, since a kernel works in another folder.
         "DAPUR_ARTIFACTS": str(cfg.artifacts_root),
-        "BASE_MODEL": str(base_model.absolute()) if base_model.is_dir() else cfg.base_model,
+        "BASE_MODEL": base_model,
         "PYTHONPATH": os.pathsep.join(filter(None, paths)),
     }
     # The course's own corpus follows the language, so it is not named.
     values.pop("DATA_DIR", None)
-    return values if cfg.own_data else values | {"DATA_DIR": str(cfg.data_dir)}
+    if not cfg.own_data:
+        values["DATA_DIR"] = str(cfg.data_dir)
+    return values
 
 
 def run_parameters(cfg: Settings) -> dict[str, str | int]:
@@ -78,22 +86,25 @@ def set_parameters(given: list[str] | None, lessons: list[dict], folder: Path) -
     """
     from papermill import inspect_notebook
 
-    values: dict[str, dict] = {item["name"]: {} for item in lessons}
+    values = {}
     for text in given or []:
         name, _, value = text.partition("=")
-        for lesson, chosen in values.items():
+        for item in lessons:
+            lesson = item["name"]
             # papermill reads a lesson's parameters and their defaults, as Python writes them.
             known = inspect_notebook(str(folder / f"{lesson}.ipynb"))
-            if name in known and name not in OPTIONS:
-                default = literal_eval(known[name]["default"])
-                try:
-                    chosen[name] = TypeAdapter(type(default)).validate_strings(value)
-                except ValueError:
-                    raise UsageError(f"--set {text}: expected e.g. {default!r}.") from None
+            if name not in known or name in OPTIONS:
+                continue
+            default = literal_eval(known[name]["default"])
+            chosen = values.setdefault(lesson, {})
+            try:
+                chosen[name] = TypeAdapter(type(default)).validate_strings(value)
+            except ValueError:
+                raise UsageError(f"--set {text}: expected e.g. {default!r}.") from None
         # A misspelt name would change nothing, without a word.
         if not any(name in chosen for chosen in values.values()):
             raise UsageError(f"--set {text}: no chosen lesson has this parameter to be set.")
-    return {lesson: chosen for lesson, chosen in values.items() if chosen}
+    return values
 
 
 def run_course(
@@ -102,41 +113,50 @@ def run_course(
     """Run the lessons in order up to the first failure, check the gates, write the report.
 
     `table`: the gates; `fresh`: remove the artifacts of these settings first; `given`: NAME=VALUE
-    for parameters of lessons; `place`: where notebooks/ is and runs/ goes.
+    for parameters of lessons; `place`: where notebooks/ is and runs/ goes. The notebooks that run
+    are those of the language shown, notebooks/<language>/, which is their kernels' folder.
     Returns the summary; its `exit_code`: 0 all ran and all gates hold, 1 not, 130 interrupted.
     Raises CourseError before any kernel starts for what can be known by then.
     """
 
     def line(text: str) -> None:
         # Cleaned first: a notebook's error may hold anything, and it goes to a terminal.
-        colours = {"PASSED": "green", "FAILED": "red", "GATE": "red"}
-        typer.secho(printable(text), err=on_stderr, fg=colours.get(text.partition(" ")[0]))
+        typer.echo(printable(text), err=on_stderr)
 
     # What was measured was a whole run.
-    lessons = [item | {"minutes": {}, "memory": {}} for item in lessons] if cfg.smoke else lessons
+    if cfg.smoke:
+        lessons = [item | {"minutes": {}, "memory": {}} for item in lessons]
     # What can be known now is told now: room on the disk, then the parameters.
-    runs, notebooks = place / "runs", place / "notebooks"
+    runs = place / "runs"
+    notebooks = place / "notebooks" / cfg.language
     for problem in room_to_write([runs, cfg.artifacts_root]):
         raise CourseError("{what}. {advice}".format(**problem))
     values = set_parameters(given, lessons, notebooks)
     # One run at a time on the artifacts of one key; the system frees the lock when a runner dies.
-    cfg.artifacts_root.mkdir(parents=True, exist_ok=True)
     try:
         lock = filelock.FileLock(cfg.artifacts_root / f".{cfg.key}.lock").acquire(timeout=0)
     except filelock.Timeout:
-        text = "another run with the same settings is going on: wait for it, or change a setting."
-        raise CourseError(text) from None
+        raise CourseError(
+            "another run with the same settings is going on: wait for it, or change a setting."
+        ) from None
     with lock:
         # A folder for this run, named after its moment, so that runs sort by time.
-        folder, started = runs / f"{datetime.now():%Y%m%d-%H%M%S-%f}"[:-3], time.time()
+        started = time.time()
+        folder = runs / f"{datetime.now():%Y%m%d-%H%M%S-%f}"[:-3]
         folder.mkdir(parents=True)
         announce(cfg, lessons, fresh, line)
+        new = fresh or not cfg.artifacts.exists()
         if fresh:
             shutil.rmtree(cfg.artifacts, ignore_errors=True)
         # The lessons, their verdict, and the summary, written down before a report is made of it.
         outcomes = run_all(cfg, lessons, folder, values, notebooks, line)
         summary, metrics = judge_run(cfg, lessons, outcomes, table, folder)
-        summary["set"], summary["seconds"] = values, round(time.time() - started, 1)
+        summary["set"] = values
+        # Minutes of a run from nothing are those of the course; a part of it, or one that found
+        # its training done, took less.
+        complete = len(lessons) == len(course.lessons())
+        summary["cold"] = new and complete and summary["status"] == "passed"
+        summary["seconds"] = round(time.time() - started, 1)
         summary["started"] = f"{datetime.fromtimestamp(started):%Y-%m-%d %H:%M:%S}"
         write_json(folder / "summary.json", summary)
         conclude(summary, line)
@@ -181,19 +201,26 @@ def run_all(cfg, lessons, folder: Path, values: dict, notebooks: Path, line) -> 
         # How it goes, a line now and then.
         def watch(cell, seconds, memory, steps, name=name, about=about):
             if EVERY - seconds % EVERY < POLL:
-                text = f"{name}: code cell {cell}"
-                if steps:
-                    text += f", {steps}"
-                line(f"{text} · {clock(seconds)} of {about} · {memory:.1f} GB")
+                steps = f", {steps}" if steps else ""
+                so_far = f"{clock(seconds)} of {about}"
+                line(f"{name}: code cell {cell}{steps} · {so_far} · {memory:.1f} GB")
 
         # The notebook in a process of its own, with the run's options and what --set chose.
-        path, chosen = notebooks / f"{item['name']}.ipynb", values.get(item["name"], {})
-        how = run_parameters(cfg) | chosen, kernel_environment(cfg), limit, watch
-        done = run_notebook(path, folder, *how)
-        outcomes[i], text = done, f"{name}: {done.status} after {clock(done.seconds)}"
-        line(f"{text}, peak memory {done.peak_memory_gb:.1f} GB")
+        done = run_notebook(
+            notebooks / f"{item['name']}.ipynb",
+            folder,
+            run_parameters(cfg) | values.get(item["name"], {}),
+            kernel_environment(cfg),
+            limit,
+            watch,
+        )
+        outcomes[i] = done
+        took = f"{clock(done.seconds)}, peak memory {done.peak_memory_gb:.1f} GB"
+        line(f"{name}: {done.status} after {took}")
         # Later lessons read what this one should have left.
-        if done.status == "interrupted" or done.status != "passed" and not cfg.smoke:
+        if done.status == "interrupted":
+            break
+        if done.status != "passed" and not cfg.smoke:
             break
     return outcomes
 
@@ -207,29 +234,34 @@ def recorded_metrics(folder: Path, name: str) -> list[dict]:
 def judge_run(cfg: Settings, lessons, outcomes, table: list[dict], folder: Path) -> tuple:
     """The gates; returns the summary of the run, and the metrics of all notebooks, written down."""
     # Numbers that the lessons recorded, and one that no lesson can know: its peak memory.
-    metrics, passed = [], {done.name for done in outcomes if done.status == "passed"}
+    metrics = []
+    passed = {done.name for done in outcomes if done.status == "passed"}
     installed = versions()
     for item, done in zip(lessons, outcomes):
         metrics += recorded_metrics(folder, done.name)
         # The figures in course.toml were measured with a torch for the CPU, which takes less.
         usual = item.get("memory", {}).get(cfg.profile)
-        if done.name in passed and usual and installed["torch"].endswith("+cpu"):
-            for name, value, unit in (
-                ("peak_memory_gb", done.peak_memory_gb, "GB"),
-                ("memory_over_measured", done.peak_memory_gb / usual, "times"),
-            ):
-                row = {"notebook": done.name, "name": name, "value": value, "unit": unit}
-                metrics.append(row | dict.fromkeys(("low", "high", "n")))
+        if usual and done.name in passed and installed["torch"].endswith("+cpu"):
+            peak = done.peak_memory_gb
+            row = {"notebook": done.name, "low": None, "high": None, "n": None}
+            metrics += [
+                row | {"name": "peak_memory_gb", "value": peak, "unit": "GB"},
+                row | {"name": "memory_over_measured", "value": peak / usual, "unit": "times"},
+            ]
     write_json(folder / "metrics.json", metrics)
-    # The run is red where a lesson failed, a gate does not hold, or a measured lesson has none.
-    mine = gates.gates_for(table, cfg)
-    verdicts = gates.judge_gates(mine, metrics, passed)
-    verdicts += gates.lessons_without_gate(mine, cfg, passed)
     # The four steps of a smoke run teach nothing that a gate could judge.
-    verdicts = [] if cfg.smoke else verdicts
-    status = "passed" if len(passed) == len(outcomes) and gates.all_hold(verdicts) else "failed"
-    # An interrupted run has not failed: nobody knows how it would have ended.
-    status = "interrupted" if "interrupted" in {done.status for done in outcomes} else status
+    verdicts = []
+    if not cfg.smoke:
+        mine = gates.gates_for(table, cfg)
+        verdicts += gates.judge_gates(mine, metrics, passed)
+        verdicts += gates.lessons_without_gate(mine, cfg, passed)
+    # The run is red where a lesson failed, a gate does not hold, or a measured lesson has none.
+    if any(done.status == "interrupted" for done in outcomes):
+        status = "interrupted"  # it has not failed: nobody knows how it would have ended
+    elif len(passed) == len(outcomes) and gates.all_hold(verdicts):
+        status = "passed"
+    else:
+        status = "failed"
     return {
         "stamp": folder.name,
         "status": status,
@@ -255,5 +287,5 @@ def conclude(summary: dict, line: Callable) -> None:
             line(f"Not run: {outcome['name']}")
     for text in ["Not gated: smoke"] if summary["smoke"] else gates.gate_lines(summary["gates"]):
         line(text)
-    text = f"{summary['status'].upper()} in {clock(summary['seconds'])}, peak memory "
-    line(f"{text}{summary['peak_memory_gb']:.1f} GB")
+    took = f"{clock(summary['seconds'])}, peak memory {summary['peak_memory_gb']:.1f} GB"
+    line(f"{summary['status'].upper()} in {took}")

@@ -86,12 +86,6 @@ def forget() -> None:
     course.start_records("scratch")
 
 
-def log_levels() -> dict:
-    """The level of every logger that there is."""
-    loggers = [logging.root, *map(logging.getLogger, list(logging.root.manager.loggerDict))]
-    return {logger: logger.level for logger in loggers}
-
-
 @pytest.fixture(autouse=True)
 def as_it_was():
     """Before and after each test: language shown, records, environment, folder, seeds, logging."""
@@ -103,7 +97,8 @@ def as_it_was():
         sys.modules["torch"].manual_seed(42)
     environment = dict(os.environ)
     folder = os.getcwd()
-    levels = log_levels()
+    loggers = [logging.root, *map(logging.getLogger, list(logging.root.manager.loggerDict))]
+    levels = {logger: logger.level for logger in loggers}
 
     yield
 

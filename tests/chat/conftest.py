@@ -4,8 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from helpers import kitchen, prompts, show
+from helpers import prompts
 from helpers.chat import Conversation
+from helpers.kitchen import Kitchen
 from helpers.pairs import Pair
 from helpers.recipes import Recipe
 from helpers.translator import Translator
@@ -36,9 +37,6 @@ TOFU = Recipe(
 )
 
 
-FACTS = {"tokens": 7, "ended": True}
-
-
 def echo(chat, stop, **options):
     """Answers with the question."""
     yield chat[-1]["content"]
@@ -47,30 +45,43 @@ def echo(chat, stop, **options):
 class FakeBot:
     """`chat.Bot`'s interface over a function; one token a word, three for each message."""
 
-    system, tuned = prompts.SYSTEM["id-en"], True
-    models, kitchen = ("base", "tuned"), kitchen.Kitchen([SUP, TAHU], "id", [SOUP, TOFU])
+    system = prompts.SYSTEM["id-en"]
+    tuned = True
+    models = ("base", "tuned")
+    kitchen = Kitchen([SUP, TAHU], "id", [SOUP, TOFU])
     teller = Translator([Pair(SUP, SOUP), Pair(TAHU, TOFU)], "id-en")
 
-    def __init__(self, write, limit, language="id"):
-        self.write, self.limit = write, limit
-        told = {"task": "id-en", "data_language": "id", "language": language, "max_length": 200}
-        self.cfg = SimpleNamespace(**told, max_new_tokens=100)
+    def __init__(self, write, limit, language):
+        self.write = write
+        self.limit = limit
+        self.cfg = SimpleNamespace(
+            task="id-en",
+            data_language="id",
+            language=language,
+            max_new_tokens=100,
+        )
 
     def prompt(self, chat):
         return [0] * sum(3 + len(message["content"].split()) for message in chat)
 
     def stream(self, chat, stop, **options):
-        """What the function writes; its tokens, as a model reports them."""
+        """What the function writes, then what a model reports of it."""
         yield from self.write(chat, stop, **options)
-        return FACTS
+        return {"tokens": 7, "ended": True}
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
+def teller():
+    """Knows how the lists of two recipes are written in English."""
+    return FakeBot.teller
+
+
+@pytest.fixture(scope="session")
 def conversation():
-    show.set_language("id")
+    """conversation(stream, ...): one whose answers the function writes."""
 
-    def made(stream=echo, limit=200, kind=Conversation, language="id", **options):
-        given = {"model": "tuned", "window": 60, "answer_tokens": 20, "seed": 5}
-        return kind(FakeBot(stream, limit, language), **(given | options))
+    def made(stream=echo, limit=200, kind=Conversation, language="id", window=60, **options):
+        bot = FakeBot(stream, limit, language)
+        return kind(bot, window=window, answer_tokens=20, seed=5, **options)
 
     return made

@@ -1,4 +1,4 @@
-"""What a class needs: marks of many notebooks, and a kit for machines without internet."""
+"""What a class needs: a kit for machines without internet."""
 
 import platform
 import shutil
@@ -6,47 +6,10 @@ import subprocess
 import sys
 import zipfile
 
-import nbformat
-import pandas as pd
 import pytest
-from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-from helpers.course import SIGNS
 from helpers.files import CourseError, UsageError
 from pipeline import kit
-from pipeline.grade import write_marks
-
-
-def handed_in(path, states, word="Latihan"):
-    """A notebook as somebody hands it in: exercise -> state, as its check cell shows it."""
-    cells = []
-    for name, state in states.items():
-        cell = new_code_cell(f'check("{name}", answer, test)')
-        if state in SIGNS:
-            text = f"{SIGNS[state]} {word} {name}: ...\n"
-            cell.outputs = [new_output("stream", text="...\n"), new_output("stream", text=text)]
-        elif state == "error":
-            cell.outputs = [new_output("error", ename="NameError", evalue="x")]
-        cells.append(cell)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    nbformat.write(new_notebook(cells=cells), path)
-
-
-def test_marks_say_what_the_outputs_say_and_survive_bad_files_and_names(tmp_path):
-    every = dict(zip(("2.1", "2.2", "2.3", "3.1"), ("correct", "wrong", "open", "error")))
-    handed_in(tmp_path / "siti" / "02.ipynb", every)
-    handed_in(tmp_path / "siti" / "04.ipynb", {"4.1": "correct", "4.2": "not run"}, "Exercise")
-    handed_in(tmp_path / "=HYPERLINK(1)" / "02.ipynb", {"2.1": "correct"})
-    (tmp_path / "budi").mkdir()
-    (tmp_path / "budi" / "02.ipynb").write_text("{")
-    table = pd.read_csv(write_marks(tmp_path, tmp_path / "marks.csv"), index_col=0)
-    siti = table.loc["siti"]
-    assert {name: siti[name] for name in every} == every and siti["correct"] == 2
-    assert siti["4.2"] == "not run" and pd.isna(siti["5.1"]), "not handed in"
-    assert "02.ipynb" in table.loc["budi", "note"] and table.loc["budi", "correct"] == 0
-    assert table.loc["'=HYPERLINK(1)", "correct"] == 1, "no formula in a spreadsheet"
-    with pytest.raises(UsageError, match="learner"):
-        write_marks(tmp_path / "siti", tmp_path / "none.csv")
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ The machine is faked where Python meets it: disk, memory, packages, the GPU.
 """
 
 import dataclasses
-import json
 import os
 import shutil
 import sys
@@ -105,6 +104,6 @@ def test_the_command_ends_with_1_only_when_the_course_cannot_run(machine, capsys
     code, told = call("--language", "en")
     assert code == 0 and "the GPU is not used" in told
     little_memory(machine)
-    code, told = call("--json")
-    names = [one["name"] for one in json.loads(told)["problems"]]
-    assert code == 1 and names == ["memory", "gpu"], "what stops the course comes first"
+    code, told = call("--language", "en")
+    assert code == 1
+    assert told.index("✗ memory:") < told.index("! gpu:"), "what stops the course comes first"

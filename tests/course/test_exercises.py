@@ -1,5 +1,6 @@
 """Checks of exercises: right answers in other forms pass, and a foreseen mistake is named."""
 
+import ast
 import math
 from types import SimpleNamespace
 
@@ -16,7 +17,7 @@ NAMES = {
     "0.3": {"outcome": {1e-6: "same", 10.0: "higher"}},
     "1.2": {"grown": {"activations", "logits"}},
     "1.3": {"needed": lambda **now: planner.plan("gpu-8gb", length=768, **now).total_bytes},
-    "3.1": {"ids": [1, 11, 12, 2, 21, 22, 2, 1, 13, 23, 2], "spans": [(4, 6), (9, 10)]},
+    "3.1": {"ids": [1, 11, 12, 2, 21, 22, 2, 13, 2, 23, 2], "spans": [(4, 6), (9, 10)]},
     "3.4": {"kind": SimpleNamespace},
     "3.5": {"zero": "A"},
     "4.1": {"found": BEST},
@@ -125,15 +126,40 @@ def test_no_answer_at_all_is_wrong_and_never_an_error(exercise, says):
         assert says(exercise, answer)
 
 
+CHECKS = sorted((show.LESSONS / "checks").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", CHECKS, ids=lambda path: path.stem)
+def test_each_verdict_of_a_check_has_its_hint_and_each_hint_its_verdict(path):
+    show.open_texts(path.stem)
+    hints = show.texts["check"]
+    judged = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        if not isinstance(node, ast.FunctionDef) or not node.name.startswith("check_"):
+            continue
+        exercise = node.name.removeprefix("check_").replace("_", ".")
+        judged.add(exercise)
+        returned = [one.value for one in ast.walk(node) if isinstance(one, ast.Return)]
+        # In 3.2, 9.2 and 9.3 a cell of the lesson gives the verdict.
+        if all(isinstance(value, ast.Constant) for value in returned):
+            verdicts = {value.value for value in returned}
+            assert verdicts == {"right", *hints[exercise]}, exercise
+    assert judged == set(hints)
+
+
 @pytest.mark.parametrize(
     ("answer", "state"),
     [(..., "open"), (None, "open"), (5, "wrong"), ("x", "wrong"), (4, "correct")],
 )
 def test_a_missing_or_wrong_answer_stops_nothing_and_only_a_wrong_one_gets_a_hint(
-    answer, state, monkeypatch, capsys
+    answer, state, monkeypatch, capsys, tmp_path
 ):
-    rule = {"right": "answer == 4", "hints": [{"id": "2 + 2", "en": "2 + 2"}]}
-    monkeypatch.setitem(show.texts, "check", {"9.9": rule})
+    code = 'def check_9_9(answer):\n    return "right" if answer == 4 else "add"\n'
+    (tmp_path / "checks").mkdir()
+    (tmp_path / "checks" / "09.py").write_text(code)
+    monkeypatch.setattr(show, "LESSONS", tmp_path)
+    texts = {"9.9": {"add": {"id": "2 + 2", "en": "2 + 2"}}}
+    monkeypatch.setitem(show.texts, "check", texts)
     course.check("9.9", answer)
     assert course.status["9.9"] == state
     assert ("2 + 2" in capsys.readouterr().out) == (state == "wrong")

@@ -1,86 +1,88 @@
 """The course's own recipes: parallel, balanced, complete, short, clean, split without leakage."""
 
 import re
+from functools import cache
 
 import pandas as pd
 import pytest
 
-from helpers import recipes, settings, splits
-from helpers.settings import ROOT
+from helpers import recipes, splits
+from helpers.settings import LANGUAGES, OWN
 
-FOLDER = ROOT / "data" / "recipes"
 CATEGORIES = ["ayam", "ikan", "kambing", "sapi", "tahu", "telur", "tempe", "udang"]
-PARTS = {"train": 182, "validation": 6, "test": 12}  # recipes of each category
+PARTS = {"train": 182, "test": 12, "validation": 6}  # recipes of each category
 COLUMNS = ["Title", "Ingredients", "Steps", "Category", "Region", "Method", "recipe_id"]
+STRANGE = re.compile(r"[^\x20-\x7eéè½¼¾°–]|--|@|https?:|www\.|\b08\d{6,}|notitle", re.IGNORECASE)
 
 
-@pytest.fixture(scope="module")
-def raw() -> dict[str, pd.DataFrame]:
-    tables = {}
-    for lang in settings.LANGUAGES:
-        files = [pd.read_csv(p, dtype=str) for p in sorted((FOLDER / lang).glob("*.csv"))]
-        tables[lang] = pd.concat(files, ignore_index=True)
-    return tables
+def ids_of(category):
+    return [f"{category}-{number:03d}" for number in range(1, 201)]
 
 
-@pytest.fixture(scope="module")
-def clean() -> dict[str, pd.DataFrame]:
-    tables = {}
-    for lang in settings.LANGUAGES:
-        tables[lang], report = recipes.load_recipes(FOLDER / lang)
-        assert not (report.skipped or report.drops), report.as_dict()
-    return tables
+@cache
+def raw(language):
+    """Category -> its file as it stands there."""
+    paths = sorted((OWN / language).glob("*.csv"))
+    return {path.stem: pd.read_csv(path, dtype=str) for path in paths}
 
 
-def text_of(recipe) -> str:
-    return " ".join([recipe.title, *recipe.ingredients, *recipe.steps])
+@cache
+def clean(language):
+    """The recipes as lessons read them; none is dropped."""
+    table, report = recipes.load_recipes(OWN / language)
+    assert not report.skipped
+    assert not report.drops
+    return table
 
 
-def test_files_columns_and_balance(raw):
-    for lang, table in raw.items():
-        assert sorted(p.stem for p in (FOLDER / lang).glob("*.csv")) == CATEGORIES
-        assert list(table.columns) == COLUMNS and not table.isna().any().any()
-        assert table["recipe_id"].is_unique and table["Title"].str.lower().is_unique
-        assert table["recipe_id"].str.fullmatch(r"[a-z]+-\d{3}").all()
-        assert (table["recipe_id"].str.split("-").str[0] == table["Category"]).all()
-        assert set(table["Category"].value_counts()) == {sum(PARTS.values())}
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_each_category_has_a_file_of_two_hundred_complete_rows(language):
+    assert list(raw(language)) == CATEGORIES
+    for category, table in raw(language).items():
+        assert list(table.columns) == COLUMNS
+        assert not table.isna().any(axis=None)
+        assert list(table["recipe_id"]) == ids_of(category)
+        assert set(table["Category"]) == {category}
 
 
-def test_both_languages_are_parallel(raw):
-    one, two = (raw[lang].set_index("recipe_id") for lang in settings.LANGUAGES)
-    assert list(one.index) == list(two.index) and (one["Category"] == two["Category"]).all()
-    for column in ("Region", "Method"):  # one word in one language is one word in the other
-        pairs = set(zip(one[column], two[column]))
-        assert len(pairs) == one[column].nunique() == two[column].nunique() >= 10
+@pytest.mark.parametrize("column", ["Region", "Method"])
+def test_one_word_in_one_language_is_one_word_in_the_other(column):
+    one, two = (pd.concat(raw(language))[column] for language in LANGUAGES)
+    pairs = set(zip(one, two))
+    assert len(pairs) == one.nunique() == two.nunique() >= 10
 
 
-@pytest.mark.parametrize("language", settings.LANGUAGES)
-def test_length_and_characters(clean, language):
-    for recipe in recipes.recipes_of(clean[language]):
-        text = text_of(recipe)
-        assert 45 <= len(text.split()) <= 110, recipe.recipe_id
-        assert not re.search(
-            r"[^\x20-\x7eéè½¼¾°–]|--|@|https?:|www\.|\b08\d{6,}|notitle", text, re.IGNORECASE
-        ), recipe.recipe_id
-        assert 5 <= len(recipe.ingredients) <= 11 and 3 <= len(recipe.steps) <= 6, recipe.recipe_id
-        assert all(s[0].isupper() and s.endswith(".") for s in recipe.steps), recipe.recipe_id
-        assert all(re.match(r"\d", i) for i in recipe.ingredients), recipe.recipe_id
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_recipe_is_short_and_clean(language):
+    for recipe in recipes.recipes_of(clean(language)):
+        text = " ".join([recipe.title, *recipe.ingredients, *recipe.steps])
+        assert 45 <= len(text.split()) <= 110, recipe
+        assert not STRANGE.search(text), recipe
+        assert 5 <= len(recipe.ingredients) <= 11, recipe
+        assert 3 <= len(recipe.steps) <= 6, recipe
+        for item in recipe.ingredients:
+            assert item[0].isdigit(), recipe
+        for step in recipe.steps:
+            assert step[0].isupper(), recipe
+            assert step.endswith("."), recipe
 
 
-def test_manifest_covers_all_and_is_balanced(raw):
-    manifest = pd.read_csv(FOLDER / splits.MANIFEST, dtype=str)
-    assert list(manifest["recipe_id"]) == list(raw["id"]["recipe_id"])
-    of = manifest["recipe_id"].str.split("-", expand=True).set_axis(["category", "number"], axis=1)
-    held_out = of["number"][manifest["split"] != "train"]
-    assert held_out.max() <= "060", "whoever wrote the later recipes had not seen them"
-    counted = pd.crosstab(of["category"], manifest["split"])
-    assert list(counted.index) == CATEGORIES
-    assert all(row == PARTS for row in counted.to_dict("records"))
+def test_the_manifest_splits_every_category_alike():
+    manifest = pd.read_csv(OWN / splits.MANIFEST, dtype=str)
+    listed = []
+    for category in CATEGORIES:
+        listed += ids_of(category)
+        rows = manifest[manifest["recipe_id"].isin(ids_of(category))]
+        assert rows["split"].value_counts().to_dict() == PARTS
+        # Whoever wrote the later recipes had not seen those that are held out.
+        held_out = rows["recipe_id"][rows["split"] != "train"]
+        assert held_out.max() <= f"{category}-060"
+    assert list(manifest["recipe_id"]) == listed
 
 
-@pytest.mark.parametrize("language", settings.LANGUAGES)
-def test_no_near_duplicates(clean, language):
-    table = clean[language]
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_no_two_recipes_are_alike(language):
+    table = clean(language)
     groups = pd.Series(splits.group(table, threshold=0.45))
     assert table["recipe_id"][groups.duplicated(keep=False)].tolist() == []
     assert table["title"].str.lower().is_unique

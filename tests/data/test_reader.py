@@ -1,11 +1,13 @@
-"""The reader against what people really have: broken files, broken rows, and any bytes at all."""
+"""The reader against what people really have: broken files, broken rows, and any bytes at all.
+
+Whole files with a defect each are in data/messy, see test_messy.py.
+"""
 
 import csv
 import io
 import json
 import os
 import tomllib
-from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from helpers import csv_reader, recipes
+from helpers import csv_reader
 from helpers.files import CourseError
 from helpers.recipes import Recipe, Report, load_recipes, recipe_chunks, recipes_of
 
@@ -26,153 +28,165 @@ OTHER = "Telur Dadar,2 butir telur--1 sdt garam--,Kocok telur dan garam.--Goreng
 
 @pytest.fixture
 def read(tmp_path):
-    """Write `content` as one file, load it, and check that no row is lost."""
+    """read(content): table and report of a folder with this file; no row is lost."""
 
-    def read_content(content, name="resep.csv", **options):
-        path = tmp_path / name
-        path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        try:
-            table, report = load_recipes(tmp_path, **options)
-        except CourseError as problem:
-            return problem
-        assert report.rows_read == report.rows_kept + report.rows_dropped
+    def content_read(content):
+        if isinstance(content, str):
+            content = content.encode()
+        (tmp_path / "resep.csv").write_bytes(content)
+        table, report = load_recipes(tmp_path)
         assert report.rows_kept == len(table)
-        for drop in report.drops:
-            assert {"file", "line", "reason", "title"} == set(drop)
-            assert drop["line"] > 0 and drop["reason"]
+        assert report.rows_read == len(table) + len(report.drops)
         return table, report
 
-    return read_content
+    return content_read
 
 
-def one(result) -> Recipe:
-    table, report = result
-    assert report.rows_dropped == 0 and len(table) == 1, report.drops
-    return recipes_of(table)[0]
+@pytest.fixture
+def one(read):
+    """one(content): the only recipe of a file, in which nothing is dropped."""
+
+    def only(content):
+        table, report = read(content)
+        assert report.drops == []
+        (recipe,) = recipes_of(table)
+        return recipe
+
+    return only
 
 
-def drops(report) -> list[tuple]:
-    return [(d["line"], d["reason"]) for d in report.drops]
+def drops(report):
+    return [(drop["line"], drop["reason"]) for drop in report.drops]
 
 
 # --- files as a whole
 
-ENCODINGS = {
-    "bom": lambda s: s.encode("utf-8-sig"),
-    "utf-16": lambda s: s.encode("utf-16"),
-    "cp1252": lambda s: s.encode("cp1252"),
-    "crlf": lambda s: s.replace("\n", "\r\n").encode(),
-    "cr": lambda s: s.replace("\n", "\r").encode(),
-    "blank lines": lambda s: ("\n\n" + s + "\n\n").encode(),
-    "empty row above": lambda s: (",,\n" + s).encode(),
+TEXT = HEADER + GOOD.replace("1 sdt", "½ sdt").replace("Goreng,", "Crème,")
+WRITTEN = {
+    "bom": TEXT.encode("utf-8-sig"),
+    "utf-16": TEXT.encode("utf-16"),
+    "cp1252": TEXT.encode("cp1252"),
+    "crlf": TEXT.replace("\n", "\r\n"),
+    "cr": TEXT.replace("\n", "\r"),
+    "blank lines": f"\n\n{TEXT}\n\n",
+    "empty row above": f",,\n{TEXT}",
 }
 
 
-@pytest.mark.parametrize("name", ENCODINGS)
-def test_encodings_and_line_ends(read, name):
-    text = HEADER + GOOD.replace("1 sdt", "½ sdt").replace("Goreng,", "Crème,")
+@pytest.mark.parametrize("form", WRITTEN)
+def test_a_text_is_the_same_recipe_in_any_encoding_and_with_any_line_ends(one, form):
+    ingredients = ("1 ekor ayam", "½ sdt garam")
     steps = ("Cuci ayam, tiriskan.", "Goreng ayam dan garam.")
-    expected = Recipe("Ayam Crème", ("1 ekor ayam", "½ sdt garam"), steps, "resep")
-    found = one(read(ENCODINGS[name](text)))
-    assert replace(found, recipe_id="") == expected
-    assert found.recipe_id == "60530f2e8cec51e9", (
-        "the same text has the same id, however it is written"
-    )
+    recipe_id = "60530f2e8cec51e9"  # made from the text
+    expected = Recipe("Ayam Crème", ingredients, steps, "resep", recipe_id)
+    assert one(WRITTEN[form]) == expected
 
 
 @pytest.mark.parametrize("header", TABLES["column_names"])
-def test_column_names(read, header):
-    assert one(read(header + "\n" + GOOD)).title == "Ayam Goreng"
+def test_column_names(one, header):
+    assert one(f"{header}\n{GOOD}").title == "Ayam Goreng"
 
 
-@pytest.mark.parametrize(
-    "header, row, ingredients, steps", TABLES["items_in_columns_of_their_own_are_joined_by_number"]
-)
-def test_items_in_columns_of_their_own_are_joined_by_number(read, header, row, ingredients, steps):
-    found = one(read(f"{header}\n{row}\n"))
-    assert (" ".join(found.ingredients), " ".join(found.steps)) == (ingredients, steps)
+@pytest.mark.parametrize("header, row, ingredients, steps", TABLES["numbered_columns"])
+def test_items_in_columns_of_their_own_are_joined_by_number(one, header, row, ingredients, steps):
+    found = one(f"{header}\n{row}\n")
+    assert " ".join(found.ingredients) == ingredients
+    assert " ".join(found.steps) == steps
 
 
-def test_amounts_in_columns_of_their_own_come_with_their_ingredient(read):
+def test_amounts_in_columns_of_their_own_come_with_their_ingredient(one):
     text = "strMeal,strInstructions,strIngredient1,strIngredient2,strMeasure1,strMeasure2\n"
-    assert one(read(f"{text}A,x,ayam,garam,1 ekor,\n")).ingredients == ("1 ekor ayam", "garam")
+    assert one(f"{text}A,x,ayam,garam,1 ekor,\n").ingredients == ("1 ekor ayam", "garam")
+
+
+def quoted(line):
+    """A line as a spreadsheet with another separator saves it: in quotes as a whole."""
+    return '"' + line.strip().replace('"', '""') + '"\n'
 
 
 def test_lines_that_stand_in_quotes_as_a_whole(read):
-    rows = ["Title,Ingredients,Steps", *(GOOD + OTHER).splitlines()]
-    lines = [f'"{row.replace(chr(34), chr(34) * 2)}"\n' for row in rows]
-    table, report = read("".join(lines))
-    assert list(table["title"]) == ["Ayam Goreng", "Telur Dadar"] and list(table["line"]) == [2, 3]
-    assert table["steps"][0].split("\n")[0] == "Cuci ayam, tiriskan." and not report.drops
+    table, report = read(quoted(HEADER) + quoted(GOOD) + quoted(OTHER))
+    assert list(table["title"]) == ["Ayam Goreng", "Telur Dadar"]
+    assert list(table["line"]) == [2, 3]
+    assert table["steps"][0] == "Cuci ayam, tiriskan.\nGoreng ayam dan garam."
+    assert report.drops == []
 
 
 def test_lines_in_quotes_are_read_row_by_row(read):
-    """A spreadsheet with another separator quotes only the lines that hold a quote or a break."""
-    line = GOOD.replace("1 ekor ayam--1 sdt garam--", '"1 ekor ayam\n1 sdt garam"').strip()
-    table, report = read(HEADER + OTHER + '"' + line.replace('"', '""') + '"\n')
-    assert list(table["title"]) == ["Telur Dadar", "Ayam Goreng"] and not report.drops
+    """Such a spreadsheet quotes only the lines that hold a quote or a line break."""
+    line = GOOD.replace("1 ekor ayam--1 sdt garam--", '"1 ekor ayam\n1 sdt garam"')
+    table, report = read(HEADER + OTHER + quoted(line))
+    assert list(table["title"]) == ["Telur Dadar", "Ayam Goreng"]
     assert table["ingredients"][1] == "1 ekor ayam\n1 sdt garam"
+    assert report.drops == []
 
 
-def test_a_space_before_a_quote_hides_no_quote(read):
+def test_a_space_before_a_quote_hides_no_quote(one):
     header = 'Judul, "Bahan (ayam, bumbu)", Langkah\n'
-    found = one(read(header + 'Ayam, "1 ayam, potong--garam", "Cuci, lalu goreng."\n'))
+    found = one(header + 'Ayam, "1 ayam, potong--garam", "Cuci, lalu goreng."\n')
     assert found.ingredients == ("1 ayam, potong", "garam")
     assert found.steps == ("Cuci, lalu goreng.",)
 
 
-def test_counts_and_links_are_no_columns_of_text(read):
-    problem = read("name,n_ingredients,n_steps,minutes\nAyam,3,4,20\n")
-    assert "no column for ingredients, steps" in str(problem)
-    longest = "cara membuat yang paling mudah"  # five words: a sentence, not a name
-    assert "no column for steps" in str(read(f"judul,bahan,{longest}\nAyam,a--b,Cuci.\n"))
+@pytest.mark.parametrize(
+    "text, missing",
+    [
+        ("name,n_ingredients,n_steps,minutes\nAyam,3,4,20\n", "ingredients, steps"),
+        # Five words are a sentence.
+        ("judul,bahan,cara membuat yang paling mudah\nAyam,a--b,Cuci.\n", "steps"),
+    ],
+)
+def test_counts_and_sentences_are_no_columns_of_text(read, text, missing):
+    with pytest.raises(CourseError, match=f"no column for {missing} among"):
+        read(text)
+
+
+def test_a_column_of_text_is_found_beside_its_count(one):
     text = "name,n_steps,steps,n_ingredients,ingredients\nAyam,2,Cuci.--Goreng.,2,ayam--garam\n"
-    assert one(read(text)).ingredients == ("ayam", "garam")
+    assert one(text).ingredients == ("ayam", "garam")
 
 
-def test_surest_column_name_wins(read):
+def test_surest_column_name_wins(one):
     text = "Method,recipe_id,Steps,Ingredients,Title,Category,Daerah\n"
     text += "goreng,ayam-001,Cuci.--Goreng.,1 ayam--garam,Ayam,unggas,Jawa Timur \n"
     steps = ("Cuci.", "Goreng.")
     expected = Recipe("Ayam", ("1 ayam", "garam"), steps, "unggas", "ayam-001", "Jawa Timur")
-    assert one(read(text)) == expected
+    assert one(text) == expected
 
 
-NO_RECIPES = {
-    "only a bom": (b"\xef\xbb\xbf", "empty"),
-    "control characters": (bytes(range(1, 32)) * 40, "binary"),
-    "json": (b'[{"error": "not found"}]', "JSON, not CSV; Python: pandas.read_json("),
-    "workbook": (b"PK\x03\x04\x14\0" + bytes(range(128, 255)), "an Excel workbook"),
-    "text": (b"just a line of text", "no column for"),
-}
-
-
-@pytest.mark.parametrize("name", NO_RECIPES)
-def test_files_that_hold_no_recipes(read, name):
-    content, reason = NO_RECIPES[name]
-    problem = str(read(content, "lain.csv"))
-    assert reason in problem and "lain.csv" in problem
+@pytest.mark.parametrize(
+    "content, reason",
+    [
+        (b'[{"error": "not found"}]', "JSON, not CSV; Python: pandas.read_json("),
+        (b"PK\x03\x04\x14\0 [Content_Types].xml", "an Excel workbook"),
+    ],
+    ids=["json", "workbook"],
+)
+def test_a_file_that_is_no_table_is_skipped_with_its_reason(read, tmp_path, content, reason):
+    (tmp_path / "lain.csv").write_bytes(content)
     table, report = read(HEADER + GOOD)
-    assert len(table) == 1 and [s["file"] for s in report.skipped] == ["lain.csv"]
-    assert reason in report.skipped[0]["reason"]
+    assert len(table) == 1
+    (skipped,) = report.skipped
+    assert skipped["file"] == "lain.csv"
+    assert reason in skipped["reason"]
 
 
-def test_hidden_folders_and_files_are_not_read(read, tmp_path):
-    for name in (".ipynb_checkpoints/a.csv", "b/.git/c.csv", "__MACOSX/d.csv", "._.csv", "~$.csv"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(HEADER + OTHER, encoding="utf-8")
-    assert set(read(HEADER + GOOD)[0]["source"]) == {"resep.csv"}
-    assert len(load_recipes(tmp_path / "b" / ".git")[0]) == 1, "a folder that is named is read"
+def test_a_folder_without_a_recipe_is_refused_with_the_reason(read):
+    with pytest.raises(CourseError, match="resep.csv.*the file is empty"):
+        read(b"\xef\xbb\xbf")
 
 
-def test_folders(read, tmp_path):
+def test_a_folder_without_a_table_is_refused(tmp_path):
     with pytest.raises(CourseError, match="no .csv file"):
         load_recipes(tmp_path)
+
+
+def test_a_folder_inside_is_read_and_a_files_name_is_its_category(read, tmp_path):
     (tmp_path / "dalam").mkdir()
     (tmp_path / "dalam" / "dataset-ikan.CSV").write_text(HEADER + OTHER, encoding="utf-8")
     table, _ = read(HEADER + GOOD)
-    assert set(table["source"]) == {"resep.csv", "dalam/dataset-ikan.CSV"}
-    assert "ikan" in set(table["category"])
+    assert list(table["source"]) == ["dalam/dataset-ikan.CSV", "resep.csv"]
+    assert list(table["category"]) == ["ikan", "resep"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need rights there")
@@ -182,7 +196,8 @@ def test_a_link_shows_nothing_of_the_file_behind_it(read, tmp_path):
     secret.write_text("root:x:0,1,2\n", encoding="utf-8")
     (tmp_path / "passwd.csv").symlink_to(secret)
     (skipped,) = read(HEADER + GOOD)[1].skipped
-    assert "no column for title" in skipped["reason"] and "root" not in str(skipped)
+    assert "no column for title" in skipped["reason"]
+    assert "root" not in str(skipped)
 
 
 def test_what_cannot_be_opened_is_named(read, tmp_path, monkeypatch):
@@ -203,9 +218,7 @@ def test_what_cannot_be_opened_is_named(read, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "rest",
-    [GOOD + OTHER, OTHER, OTHER * 3000, GOOD * 3000],
-    ids=["quotes follow", "no quote follows", "long, no quotes", "long, quotes"],
+    "rest", [GOOD + OTHER, OTHER, GOOD * 3000], ids=["quotes follow", "no quote follows", "long"]
 )
 def test_quote_that_never_closes_costs_one_row(read, rest):
     broken = 'Ayam Rusak,"1 ekor ayam--1 sdt garam,Cuci.--Goreng.\n'
@@ -214,12 +227,16 @@ def test_quote_that_never_closes_costs_one_row(read, rest):
     assert drops(report) == [(3, csv_reader.UNCLOSED)]
 
 
-def test_quotes_inside_a_cell(read):
+def test_a_quote_inside_a_cell_costs_its_row(read):
     row = 'Ayam,1 ayam--garam,"Cuci "bersih".--Goreng."\n'
     assert drops(read(HEADER + OTHER + row)[1]) == [(3, csv_reader.UNCLOSED)]
-    text, items = io.StringIO(), ['1 ayam "kampung"', "garam"]
+
+
+def test_doubled_quotes_inside_a_cell_are_read(one):
+    items = ['1 ayam "kampung"', "garam"]
+    text = io.StringIO()
     csv.writer(text).writerow(["Ayam", json.dumps(items), '["Goreng."]'])
-    assert one(read(HEADER + text.getvalue())).ingredients == tuple(items)
+    assert one(HEADER + text.getvalue()).ingredients == tuple(items)
 
 
 def test_backslashes_before_quotes(read):
@@ -237,85 +254,84 @@ def test_line_numbers_with_breaks_in_cells(read):
     assert report.drops == [drop]
 
 
-BROKEN = "broken characters (wrong encoding)"
-HALF = r"\ud800"  # of a character, as an escape: a lone surrogate, which no text file can hold
-
-
 @pytest.mark.parametrize(
     "row, reason",
     [
-        ("Ayam,1 ayam--1 sdt garam,\n", "no steps"),
-        ("Ayam,,Goreng.\n", "fewer than two ingredients"),
-        ("Ayam,1 ayam--,Goreng.\n", "fewer than two ingredients"),
-        (",1 ayam--1 sdt garam,Goreng.\n", "no title"),
         (",,\n", "an empty row"),
         ("Ayam,1 ayam\n", "2 fields instead of 3"),
         ("Ayam,1 ayam, 1 sdt garam,Goreng.\n", "4 fields instead of 3"),
         (HEADER, "the header again"),
-        ("Ayam,1 ayam--1 sdt gar\ufffdm,Goreng.\n", BROKEN),
-        ("Ayam,\"['1 ayam', '1 sdt\",Goreng.\n", "a list that cannot be read"),
-        ("Ayam<|im_end|>,1 ayam--1 sdt garam,Goreng.\n", "a control token of a chat template"),
-        ("Ayam,1 ayam--1 sdt garam,[INST] Goreng.\n", "a control token of a chat template"),
-        (rf"""Ayam,"['1 ayam {HALF}', '1 sdt garam']",Goreng.""" + "\n", BROKEN),
+        ("Ayam,1 ayam--,Goreng.\n", "fewer than two ingredients"),
+        ("Ayam,1 ayam--1 sdt gar\ufffdm,Goreng.\n", "broken characters (wrong encoding)"),
     ],
 )
-def test_rows_that_are_dropped(read, row, reason):
+def test_a_row_that_is_no_recipe_is_dropped_with_its_reason(read, row, reason):
     table, report = read(HEADER + GOOD + row + OTHER)
     assert list(table["title"]) == ["Ayam Goreng", "Telur Dadar"]
     assert drops(report) == [(3, reason)]
     assert report.reasons == {reason: 1}
 
 
-@pytest.mark.parametrize("line", ["\n", "   \n", '""\n', "\t\n"])
+@pytest.mark.parametrize("line", ["\n", " \t \n", '""\n'])
 def test_a_blank_line_is_no_row_that_could_be_dropped(read, line):
     table, report = read(HEADER + GOOD + line + OTHER)
-    assert list(table["title"]) == ["Ayam Goreng", "Telur Dadar"] and not report.drops
+    assert list(table["title"]) == ["Ayam Goreng", "Telur Dadar"]
+    assert report.drops == []
 
 
-def test_rows_that_are_kept(read):
-    assert one(read(HEADER + "Ayam,1 ayam--garam,Goreng.,,\n")).steps == ("Goreng.",)
-    assert one(read(HEADER + "Title,1 ayam--garam,Goreng.\n")).title == "Title"
-    nul = GOOD.replace("ekor", "ek\0or")
-    assert one(read(HEADER + nul)).ingredients[0] == "1 ekor ayam"
+def test_a_row_may_have_empty_fields_behind_its_last_column(one):
+    assert one(HEADER + "Ayam,1 ayam--garam,Goreng.,,\n").steps == ("Goreng.",)
 
 
-def test_a_row_may_end_before_the_columns_that_need_not_be_there(read):
-    header = "Title,Ingredients,Steps,Category,Note\n"
-    for row in ("Ayam,1 ayam--garam,Goreng.\n", "Ayam,1 ayam--garam,Goreng.,unggas\n"):
-        found = one(read(header + row))
-        assert found.steps == ("Goreng.",)
-        assert found.category == ("unggas" if "unggas" in row else "resep")
+def test_a_recipe_may_be_called_as_its_column(one):
+    assert one(HEADER + "Title,1 ayam--garam,Goreng.\n").title == "Title"
+
+
+def test_a_nul_inside_a_word_is_left_out(one):
+    assert one(HEADER + GOOD.replace("ekor", "ek\0or")).ingredients[0] == "1 ekor ayam"
+
+
+@pytest.mark.parametrize(
+    "row, category",
+    [("Ayam,1 ayam--garam,Goreng.\n", "resep"), ("Ayam,1 ayam--garam,Goreng.,unggas\n", "unggas")],
+)
+def test_a_row_may_end_before_the_columns_that_need_not_be_there(one, row, category):
+    found = one("Title,Ingredients,Steps,Category,Note\n" + row)
+    assert found.steps == ("Goreng.",)
+    assert found.category == category
 
 
 @pytest.mark.parametrize("rows", [1, 7])
-def test_chunk_size_changes_nothing(tmp_path, rows):
-    text = HEADER + (GOOD + OTHER + "Ayam,,\n" + 'Rusak,"x\n') * 5
-    (tmp_path / "a.csv").write_text(text, encoding="utf-8")
-    table, report = load_recipes(tmp_path)
-    report_again = Report()
-    again = pd.concat(recipe_chunks(tmp_path, report_again, rows), ignore_index=True)
-    pd.testing.assert_frame_equal(table, again)
-    assert sorted(drops(report)) == sorted(drops(report_again)) and report.rows_read == 20
+def test_chunk_size_changes_nothing(read, tmp_path, rows):
+    table, report = read(HEADER + (GOOD + OTHER + "Ayam,,\n" + 'Rusak,"x\n') * 5)
+    again = Report()
+    tables = list(recipe_chunks(tmp_path, again, rows))
+    pd.testing.assert_frame_equal(table, pd.concat(tables, ignore_index=True))
+    assert sorted(drops(report)) == sorted(drops(again))
+    assert report.rows_read == 20
 
 
-@pytest.mark.parametrize("row", [OTHER, 'Rusak,"x\n', f"Ayam,{'x' * 1000},y\n"])
+@pytest.mark.parametrize(
+    "row, sizes",
+    [(OTHER, [2, 1]), ('Rusak,"x\n', [2, 1]), (f"Ayam,{'x' * 1000},y\n", [1, 1, 1])],
+    ids=["rows", "broken rows", "long rows"],
+)
 def test_memory_holds_so_many_rows_or_little_more_than_so_many_characters(
-    tmp_path, monkeypatch, row
+    tmp_path, monkeypatch, row, sizes
 ):
     monkeypatch.setattr(csv_reader, "CHUNK_CHARACTERS", 999)
     path = tmp_path / "a.csv"
     path.write_text(HEADER + row * 3, encoding="utf-8")
     parts = csv_reader.raw_chunks(path, csv_reader.look_at(path), 2)
-    sizes = [len(table) + len(bad) for table, bad in parts]
-    assert sizes == ([1, 1, 1] if len(row) > 100 else [2, 1])
+    assert [len(table) + len(bad) for table, bad in parts] == sizes
 
 
 @settings(
     suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None
 )
-@given(st.binary(max_size=300), st.booleans())
-def test_any_bytes_are_accounted_for(tmp_path, content, with_header):
-    (tmp_path / "a.csv").write_bytes((HEADER + GOOD).encode() * with_header + content)
+@given(st.binary(max_size=300), st.sampled_from(["", HEADER + GOOD]))
+def test_any_bytes_are_accounted_for(tmp_path, content, above):
+    (tmp_path / "a.csv").write_bytes(above.encode() + content)
     try:
         table, report = load_recipes(tmp_path)
     except CourseError:
@@ -325,11 +341,13 @@ def test_any_bytes_are_accounted_for(tmp_path, content, with_header):
 
 def test_files_that_each_count_their_recipes_from_one_keep_them_apart(tmp_path):
     for name in ("ayam", "ikan"):
-        rows = [f"{n},Soto {name} {n},{name}--garam,Rebus {name} {n} menit" for n in range(1, 4)]
-        text = "\n".join(["recipe_id,Title,Ingredients,Steps", *rows]) + "\n"
+        text = "recipe_id,Title,Ingredients,Steps\n"
+        for number in (1, 2):
+            text += f"{number},Soto {name},{name}--garam,Rebus {number} menit\n"
         (tmp_path / f"{name}.csv").write_text(text, encoding="utf-8")
-    table, _ = recipes.load_recipes(tmp_path)
-    assert len(table) == 6 and table["recipe_id"].is_unique
-    assert not {"1", "2", "3"} & set(table["recipe_id"]), "of two, no file's rows keep the number"
+    table, _ = load_recipes(tmp_path)
+    assert len(table) == 4
+    assert table["recipe_id"].is_unique
+    assert not {"1", "2"} & set(table["recipe_id"]), "of two, no file's rows keep the number"
     (tmp_path / "ikan.csv").unlink()
-    assert list(recipes.load_recipes(tmp_path)[0]["recipe_id"]) == ["1", "2", "3"]
+    assert list(load_recipes(tmp_path)[0]["recipe_id"]) == ["1", "2"]

@@ -2,8 +2,7 @@
 
 import json
 import random
-import tomllib
-from pathlib import Path
+from itertools import combinations
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,44 +15,42 @@ from scipy.sparse.csgraph import connected_components
 from helpers import splits
 from helpers.files import CourseError, MissingStep, write_text
 
-TABLES = tomllib.loads(Path(__file__).with_name("cases.toml").read_text(encoding="utf-8"))
-
 OTHER_DATA = SimpleNamespace(own_data=False)
-WORDS = (
-    "ayam bawang cabai garam gula jahe kunyit lada minyak santan "
-    "serai tahu telur tempe udang air kecap jeruk kemiri ketumbar"
-).split()
+SIMILAR = 0.6  # as in lesson 02
+FOODS = "ayam bawang cabai garam gula jahe kunyit lada minyak santan serai tahu telur tempe".split()
 
 
-def row(seed: int, changed: int = 0) -> dict:
+def row(seed, changed=0):
     """A recipe of 40 pseudo-random words, the last `changed` of them replaced."""
     source = random.Random(seed)
-    words = [source.choice(WORDS) + str(source.randrange(50)) for _ in range(40)]
-    words[40 - changed :] = [f"lain{seed}x{changed}x{k}" for k in range(changed)]
+    words = [source.choice(FOODS) + str(source.randrange(50)) for _ in range(40)]
+    words[40 - changed :] = [f"lain{seed}x{changed}x{number}" for number in range(changed)]
     return {
         "title": f"Resep {seed}",
         "ingredients": "\n".join(words[:15]),
         "steps": "\n".join(words[15:]),
-        "category": f"k{seed % 3}",
         "recipe_id": f"r-{seed}-{changed}",
     }
 
 
-def table_of(pairs) -> pd.DataFrame:
+def table_of(pairs):
     table = pd.DataFrame([row(seed, changed) for seed, changed in pairs])
-    return table.assign(group=splits.group(table))
+    return table.assign(group=splits.group(table, SIMILAR))
 
 
-def split_of(table: pd.DataFrame) -> dict[str, str]:
+def split_of(table):
+    """Text -> split."""
     done = splits.assign(table, OTHER_DATA)
     return dict(zip(splits.normalised(done), done["split"]))
 
 
-def jaccard(a: str, b: str) -> float:
-    a, b = splits.trigrams(a), splits.trigrams(b)
-    return len(a & b) / len(a | b)
+def jaccard(one, other):
+    one = splits.trigrams(one)
+    other = splits.trigrams(other)
+    return len(one & other) / len(one | other)
 
 
+# Seeds, and words that were changed: two of one seed are near-duplicates.
 rows = st.lists(
     st.tuples(st.integers(0, 40), st.sampled_from([0, 0, 3, 6])), min_size=3, max_size=40
 )
@@ -62,148 +59,136 @@ rows = st.lists(
 @settings(max_examples=25, deadline=None)
 @given(rows, rows)
 def test_appending_rows_never_moves_one_from_train_to_test(first, more):
-    before, after = split_of(table_of(first)), split_of(table_of(first + more))
+    before = split_of(table_of(first))
+    after = split_of(table_of(first + more))
     for text, split in before.items():
-        assert after[text] in ((split, "train") if split != "train" else ("train",))
+        assert after[text] in (split, "train")
 
 
 @settings(max_examples=15, deadline=None)
 @given(rows)
 def test_near_duplicates_never_straddle(pairs):
     split = split_of(table_of(pairs))
-    texts = list(split)
-    assert len(texts) == len(set(texts))  # exact copies are gone
-    for i, a in enumerate(texts):
-        for b in texts[:i]:
-            assert split[a] == split[b] or jaccard(a, b) < splits.SIMILAR
+    for one, other in combinations(split, 2):
+        assert split[one] == split[other] or jaccard(one, other) < SIMILAR
 
 
-def test_of_exact_copies_one_is_left():
+def test_of_exact_copies_the_first_is_left():
     table = table_of([(1, 0), (2, 0), (1, 0), (1, 4)])
     table.loc[2, "title"] = "another title"
     done = splits.assign(table, OTHER_DATA)
-    assert list(done["recipe_id"]) == ["r-1-0", "r-2-0", "r-1-4"] and list(done.index) == [0, 1, 2]
-    assert list(done.columns) == [*table.columns, "split"]
+    assert list(done["recipe_id"]) == ["r-1-0", "r-2-0", "r-1-4"]
+    assert list(done.index) == [0, 1, 2]
 
 
-def test_a_group_that_bridges_goes_to_train():
-    found = {}
-    for seed in range(200):
-        twins = table_of([(seed, 0), (seed, 4)])
-        sides = {splits.hashed_split(text) for text in splits.normalised(twins)}
-        if "train" not in sides:
-            found[frozenset(sides)] = set(split_of(twins).values())
-    assert found[frozenset(["test"])] == {"test"}
-    assert found[frozenset(["test", "validation"])] == {"train"}
+def test_the_hash_of_a_row_is_the_same_in_every_process():
+    assert splits.hashed_split("resep 1") == "train"
+    assert splits.hashed_split("resep 4") == "test"
+    assert splits.hashed_split("resep 45") == "validation"
+
+
+def test_a_group_whose_rows_disagree_goes_to_train():
+    texts = ["resep 4", "resep 5", "resep 45", "resep 71"]
+    table = pd.DataFrame({"ingredients": texts, "steps": "", "recipe_id": texts})
+    together = splits.assign(table.assign(group=[0, 0, 1, 1]), OTHER_DATA)
+    assert list(together["split"]) == ["test", "test", "validation", "validation"]
+    mixed = splits.assign(table.assign(group=[0, 1, 1, 2]), OTHER_DATA)
+    assert list(mixed["split"]) == ["test", "train", "train", "validation"]
 
 
 def test_groups_are_those_of_every_pair_compared():
     table = table_of([(seed, changed) for seed in range(60) for changed in (0, 2, 4, 6, 8)])
     texts = splits.normalised(table)
-    alike = [[jaccard(one, other) >= splits.SIMILAR for one in texts] for other in texts]
-    assert sum(map(sum, alike)) > 500
-    assert list(splits.group(table)) == list(connected_components(np.array(alike))[1])
+    alike = [[jaccard(one, other) >= SIMILAR for one in texts] for other in texts]
+    assert np.sum(alike) > 500
+    assert list(table["group"]) == list(connected_components(np.array(alike))[1])
 
 
 def test_a_chain_is_one_group_though_its_ends_are_not_alike():
-    words = [f"kata{n}" for n in range(50)]
+    words = [f"kata{number}" for number in range(50)]
     texts = [" ".join(words[start : start + 40]) for start in (0, 5, 10)]
-    table = pd.DataFrame({"ingredients": texts, "steps": [""] * 3})
-    assert jaccard(texts[0], texts[2]) < splits.SIMILAR <= jaccard(texts[0], texts[1])
-    assert len(set(splits.group(table))) == 1
-    assert len(set(splits.group(table.iloc[[0, 2]]))) == 2
+    assert jaccard(texts[0], texts[2]) < SIMILAR <= jaccard(texts[0], texts[1])
+    table = pd.DataFrame({"ingredients": texts, "steps": ""})
+    assert len(set(splits.group(table, SIMILAR))) == 1
+    assert len(set(splits.group(table.iloc[[0, 2]], SIMILAR))) == 2
 
 
-def test_the_hash_of_a_row_is_the_same_in_every_process():
-    known = {
-        "resep 1": "train",
-        "resep 2": "train",
-        "resep 4": "test",
-        "resep 5": "test",
-        "resep 45": "validation",
-        "resep 71": "validation",
-    }
-    assert {text: splits.hashed_split(text) for text in known} == known
-
-
-def test_the_manifest_splits_our_own_corpus_alone(tmp_path, monkeypatch):
-    """A splits.csv beside the folder of other data is not about them."""
-    table = table_of([(1, 0), (2, 0)])
+@pytest.fixture
+def manifest(tmp_path, monkeypatch):
+    """The course's own corpus has one recipe, which is for the test."""
     (tmp_path / splits.MANIFEST).write_text("recipe_id,split\nr-1-0,test\n", encoding="utf-8")
     monkeypatch.setattr(splits, "OWN", tmp_path)
+
+
+def test_the_manifest_splits_our_own_corpus(manifest):
     cfg = SimpleNamespace(own_data=True)
-    assert list(splits.assign(table.head(1), cfg)["split"]) == ["test"]
+    assert list(splits.assign(table_of([(1, 0)]), cfg)["split"]) == ["test"]
     with pytest.raises(KeyError, match="r-2-0"):
-        splits.assign(table, cfg)
-    cfg.own_data = False
-    hashed = [splits.hashed_split(text) for text in splits.normalised(table)]
-    assert list(splits.assign(table, cfg)["split"]) == hashed
+        splits.assign(table_of([(1, 0), (2, 0)]), cfg)
 
 
-def save(cfg, rows) -> None:
+def test_a_manifest_beside_other_data_is_not_about_them(manifest):
+    table = table_of([(1, 0), (2, 0)])
+    for text, split in split_of(table).items():
+        assert split == splits.hashed_split(text)
+
+
+# --- the rows that lesson 02 saves
+
+
+@pytest.fixture
+def cfg(tmp_path):
+    return SimpleNamespace(artifacts=tmp_path, key="test")
+
+
+def answer(text):
+    return {"role": "assistant", "content": text}
+
+
+def save(cfg, name, rows):
     lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-    write_text(splits.split_file(cfg, "test"), "".join(lines))
+    write_text(splits.split_file(cfg, name), "".join(lines))
 
 
-def test_chat_jsonl_is_handed_over(tmp_path):
-    cfg = SimpleNamespace(artifacts=tmp_path, key="test")
-    messages = [
-        {"role": "user", "content": "Resep?"},
-        {"role": "assistant", "content": "½\u2028 é"},
-    ]
-    rows = [
-        {"recipe_id": f"r-{n}", "title": "Ayam", "category": "", "messages": messages}
-        for n in range(3)
-    ]
-    save(cfg, rows)
-    found = splits.read_split(cfg, "test")
-    assert found.to_list() == rows
+def save_recipe(cfg, name, number):
+    """A split of one recipe in two rows: title and first step, the other step."""
+    rows = []
+    for text in (f"Resep {number}\na{number}", f"b{number}"):
+        about = {"recipe_id": f"{name} {number}", "title": f"Resep {number}"}
+        rows.append(about | {"messages": [answer(text)]})
+    save(cfg, name, rows)
+
+
+def test_rows_are_read_as_they_were_saved(cfg):
+    chat = [{"role": "user", "content": "Resep?"}, answer("½\u2028 é")]
+    about = {"recipe_id": "r-1", "title": "Ayam", "category": ""}
+    rows = [about | {"messages": chat}] * 3
+    save(cfg, "test", rows)
+    assert splits.read_split(cfg, "test").to_list() == rows
+
+
+def test_a_split_that_was_not_saved_names_the_lesson_that_saves_it(cfg):
     with pytest.raises(MissingStep, match="02_data_csv_qa"):
         splits.read_split(cfg, "train")
 
 
-def answer(text: str) -> dict:
-    return {"role": "assistant", "content": text}
-
-
-def saved_split(cfg, **parts):
-    """Lines of lesson 02's files: each number is a recipe, told in the order of its request."""
-    for name, numbers in parts.items():
-        rows = [
-            {"recipe_id": f"{name} {n}", "title": f"Resep {n}", "messages": [answer(text)]}
-            for n in numbers
-            for text in (f"Resep {n}\n- a{n}\n- b{n}", f"Resep {n}\n- b{n}\n- a{n}")
-        ]
-        lines = [json.dumps(row) for row in rows[:: 1 if name == "test" else 2]]
-        write_text(splits.split_file(cfg, name), "\n".join(lines) + "\n")
-
-
-@pytest.mark.parametrize("parts, message", TABLES["a_recipe_in_two_saved_splits_is_refused"])
-def test_a_recipe_in_two_saved_splits_is_refused(tmp_path, parts, message):
-    cfg = SimpleNamespace(artifacts=tmp_path, key="test")
-    saved_split(cfg, train=[1, 2], validation=[3], test=[4, 5])
-    assert len(splits.read_split(cfg, "test")) == 4
-    saved_split(cfg, **parts)
+@pytest.mark.parametrize("one, other", list(combinations(splits.NAMES, 2)))
+def test_a_recipe_in_two_saved_splits_is_refused(cfg, one, other):
+    for number, name in enumerate(splits.NAMES):
+        save_recipe(cfg, name, number)
+    assert len(splits.read_split(cfg, "test")) == 2
+    save_recipe(cfg, one, 7)
+    save_recipe(cfg, other, 7)
     for name in splits.NAMES:
-        with pytest.raises(CourseError, match=message):
+        with pytest.raises(CourseError, match=f"1 rows of {one} .* in {other}.*Resep 7"):
             splits.read_split(cfg, name)
 
 
-def test_a_test_recipe_among_the_rows_to_train_on_is_refused(tmp_path):
-    cfg = SimpleNamespace(artifacts=tmp_path, key="test")
-    splits.require_held_out(cfg, [[answer("x")]])  # lesson 02 has not run
-    saved_split(cfg, train=[1, 2], test=[4, 5])
-
-    def chat(n):
-        return [{"role": "user", "content": "?"}, answer(f"Resep {n}\n- b{n}\n- a{n}")]
-
-    splits.require_held_out(cfg, map(chat, (1, 2, 3)))
-    with pytest.raises(CourseError, match="1 rows of train .* in test.*Resep 5"):
-        splits.require_held_out(cfg, map(chat, (1, 5, 3)))
-
-
-def test_changed_steps_of_a_test_recipe_are_a_part_of_it(tmp_path):
-    cfg = SimpleNamespace(artifacts=tmp_path, key="test")
-    saved_split(cfg, test=[4])
-    with pytest.raises(CourseError, match="Resep 4"):
-        splits.require_held_out(cfg, [[answer("Resep 4\n2a. - a4")]])
+@pytest.mark.parametrize("told", ["Resep 4\nb4\na4", "Resep 4\n2a. a4"], ids=["order", "a part"])
+def test_a_test_recipe_among_the_rows_to_train_on_is_refused(cfg, told):
+    chats = [[answer("Resep 1\na1\nb1")], [answer(told)]]
+    splits.require_held_out(cfg, chats)  # lesson 02 has not run
+    save_recipe(cfg, "test", 4)
+    splits.require_held_out(cfg, chats[:1])
+    with pytest.raises(CourseError, match="1 rows of train .* in test.*Resep 4"):
+        splits.require_held_out(cfg, chats)

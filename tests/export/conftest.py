@@ -22,11 +22,12 @@ def few_layers(package_of):
     reader = gguf.GGUFReader(models.packaged_gguf())
     writer = gguf.GGUFWriter(folder / "few.gguf", "llama")
     for name, field in reader.fields.items():
+        # The writer has these of its own.
         if name.startswith("GGUF.") or name == "general.architecture":
             continue
         value = LAYERS if name == "llama.block_count" else field.contents()
         writer.add_key_value(name, value, *field.types)
-    kept = tuple(f"blk.{i}." for i in range(LAYERS))
+    kept = tuple(f"blk.{layer}." for layer in range(LAYERS))
     for tensor in reader.tensors:
         if tensor.name.startswith(kept) or not tensor.name.startswith("blk."):
             writer.add_tensor(tensor.name, tensor.data, raw_dtype=tensor.tensor_type)
@@ -45,42 +46,22 @@ def packaged_is_small(few_layers, monkeypatch):
 
 @pytest.fixture(scope="session")
 def packaged_cfg(few_layers, tmp_path_factory):
-    """Settings of the packaged base, in fp32 over NF4, with an adapter that changes its answers."""
-    root = tmp_path_factory.mktemp("exported")
-    cfg = replace(settings.load("sanity", "id", base_model="packaged"), artifacts_root=root)
-    cfg = replace(cfg, quantization="nf4", compute_dtype="float32", max_length=512)
-    torch.manual_seed(3)
+    """Settings of the packaged base with an adapter that changes its answers, exported.
+
+    In fp32 over NF4, as the profile has it.
+    """
+    cfg = replace(
+        settings.load("sanity", "id", base_model="packaged"),
+        artifacts_root=tmp_path_factory.mktemp("exported"),
+        max_length=512,
+    )
+    # Made before `packaged_is_small` of the first test.
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(few_layers)
-        base = models.load_base(cfg, "none")
-    model = training.attach_adapter(base, cfg)
-    for name, weight in model.named_parameters():
-        if "lora_B" in name:
-            torch.nn.init.normal_(weight, std=0.03)
-    model.save_pretrained(cfg.artifacts / "adapter")
+        model = training.attach_adapter(models.load_base(cfg, "none"), cfg)
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(weight, std=0.03)
+        model.save_pretrained(cfg.artifacts / "adapter")
+        export.export(cfg, ["f16", "q8_0"])
     return cfg
-
-
-@pytest.fixture(scope="session")
-def exported(packaged_cfg, few_layers):
-    """The folder of an export of it."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(few_layers)
-        export.export(packaged_cfg, ["f16"])
-    return export.gguf_path(packaged_cfg).parent
-
-
-@pytest.fixture(scope="session")
-def difference():
-    """difference(one, other, rows): largest absolute difference of two models' logits."""
-    usual = [list(range(i, i + 60)) for i in (3, 500, 1900)]  # rows of token ids
-
-    def largest(one, other, rows=usual):
-        found = 0.0
-        with torch.inference_mode():
-            for row in rows:
-                a, b = (model(torch.tensor([row])).logits.float() for model in (one, other))
-                found = max(found, (a - b).abs().max().item())
-        return found
-
-    return largest

@@ -1,6 +1,5 @@
 """The service: page, /health and the API's address; nothing of the machine is served."""
 
-import asyncio
 import re
 import threading
 import time
@@ -20,22 +19,25 @@ class Slow(chat.Bot):
 
     def __init__(self, cfg):
         super().__init__(cfg)
-        self.may_load, self.stopped = threading.Event(), threading.Event()
+        self.may_load = threading.Event()
+        self.stopped = threading.Event()
 
     def load(self):
         assert self.may_load.wait(60)
         return super().load()
 
-    def conversation(self, **options):
-        return super().conversation(**{"plain": True} | options)
+    def conversation(self, plain=True, **options):
+        return super().conversation(plain, **options)
 
     def stream(self, chat, stop, **options):
+        """What was said so far; or 200 pieces, or an error, where the question wants it."""
+        question = chat[-1]["content"]
         try:
-            if "lama" in chat[-1]["content"]:
-                for n in range(200):
-                    yield f"{n} "
+            if "lama" in question:
+                for number in range(200):
+                    yield f"{number} "
                     time.sleep(0.05)
-            if "rusak" in chat[-1]["content"]:
+            if "rusak" in question:
                 raise CourseError("kompornya rusak")
             yield " / ".join(message["content"] for message in chat[1:])
             return {"tokens": 1, "ended": True}
@@ -44,25 +46,21 @@ class Slow(chat.Bot):
 
 
 @pytest.fixture(scope="module")
-def bot(tuned_cfg):
-    return Slow(tuned_cfg)
-
-
-@pytest.fixture(scope="module")
-def started(bot):
-    """start(**options): address of the app on a free port; all end with the module."""
+def started():
+    """started(bot, **options): address of the app on a free port; all end with the module."""
     servers = []
 
-    def start(**options):
+    def start(bot, **options):
         app = serve.create_app(bot, **options)
-        server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error"))
-        server.config.timeout_graceful_shutdown = 1
+        config = uvicorn.Config(app, port=0, log_level="error", timeout_graceful_shutdown=1)
+        server = uvicorn.Server(config)
         thread = threading.Thread(target=server.run, daemon=True)
         thread.start()
         servers.append((server, thread))
         while not server.started:
             time.sleep(0.05)
-        return f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        port = server.servers[0].sockets[0].getsockname()[1]
+        return f"http://127.0.0.1:{port}"
 
     yield start
     for server, thread in servers:
@@ -71,31 +69,51 @@ def started(bot):
 
 
 @pytest.fixture(scope="module")
+def bot(tuned_cfg):
+    return Slow(tuned_cfg)
+
+
+@pytest.fixture(scope="module")
 def address(bot, started):
     """A service whose model answers, after it was asked while it did not."""
-    address = started()
+    address = started(bot)
     told = httpx.get(f"{address}/health")
-    assert told.status_code == 503 and told.json()["ready"] is False
+    assert told.status_code == 503
+    assert told.json()["ready"] is False
     bot.may_load.set()
     while httpx.get(f"{address}/health").status_code != 200:
         time.sleep(0.05)
     return address
 
 
+def ask(address, message, **options):
+    """What the page answers."""
+    client = Client(address, verbose=False, **options)
+    return client.predict(message, api_name="/respond")
+
+
 def test_health_tells_who_answers_where_and_in_how_much_memory(address, bot):
     told = httpx.get(f"{address}/health").json()
-    assert told["ready"] and told["model"] == "tuned" and told["engine"] == "transformers"
-    assert told["base_model"] == "sanity" and told["device"] == bot.cfg.device.name
-    assert told["ram_bytes"] > 1e8
+    assert told.pop("ram_bytes") > 1e8
+    assert told == {
+        "ready": True,
+        "problem": "",
+        "model": "tuned",
+        "base_model": "sanity",
+        "engine": "transformers",
+        "device": bot.cfg.device.name,
+    }
 
 
 def test_a_model_that_cannot_be_loaded_says_why(tuned_cfg, started, monkeypatch, capsys):
     broken = Slow(tuned_cfg)
-    monkeypatch.setattr(Slow, "load", lambda self: 1 / 0)
-    app = serve.create_app(broken)
-    health = next(route.endpoint for route in app.routes if route.path == "/health")
-    time.sleep(0.5)
-    assert asyncio.run(health()).body.count(b"division by zero") == 1
+    monkeypatch.setattr(broken, "load", lambda: 1 / 0)
+    address = started(broken)
+    problem = ""
+    while not problem:
+        problem = httpx.get(f"{address}/health").json()["problem"]
+        time.sleep(0.05)
+    assert problem == "ZeroDivisionError: division by zero"
     assert "division by zero" in capsys.readouterr().out
 
 
@@ -103,20 +121,17 @@ def test_the_page_answers_and_remembers_what_was_said(address):
     client = Client(address, verbose=False)
     assert client.predict("Soto?", api_name="/respond") == "Soto?"
     assert client.predict("Lalu?", api_name="/respond") == "Soto? / Soto? / Lalu?"
-    with pytest.raises(Exception, match="kosong"):
-        client.predict("  ", api_name="/respond")
-    with pytest.raises(Exception, match="kompornya rusak"):
-        client.predict("yang rusak", api_name="/respond")
 
 
-def test_a_model_that_answers_freely_has_sliders_and_a_system_message(tuned_cfg):
-    free = chat.Bot(tuned_cfg, tuned=False)
-    free.system = "You are a pirate cook."
-    page = serve.page(free)
-    assert [slider.value for slider in page.additional_inputs] == [0.7, 0.9, 0, 256]
+@pytest.mark.parametrize(("message", "told"), [("  ", "kosong"), ("rusak", "kompornya rusak")])
+def test_the_page_says_why_there_is_no_answer(address, message, told):
+    with pytest.raises(Exception, match=told):
+        ask(address, message)
+
+
+def test_a_model_that_answers_freely_has_sliders_and_one_that_cooks_has_none(tuned_cfg):
+    assert serve.page(chat.Bot(tuned_cfg, tuned=False)).additional_inputs
     assert not serve.page(chat.Bot(tuned_cfg)).additional_inputs
-    talk = free.conversation(temperature=0.7, top_k=5)
-    assert talk.messages("Halo")[0]["content"] == free.system
 
 
 def test_an_answer_grows_and_who_stops_it_frees_the_model(address, bot):
@@ -128,78 +143,79 @@ def test_an_answer_grows_and_who_stops_it_frees_the_model(address, bot):
     assert job.outputs()[2].startswith(job.outputs()[1])
     job.cancel()
     assert bot.stopped.wait(5)
-    assert client.predict("Soto?", api_name="/respond").endswith("Soto?")
+    assert ask(address, "Soto?") == "Soto?"
 
 
+# Elsewhere, in the folder that the service runs in, and above it.
 FILES = ["/etc/passwd", str(ROOT / "README.md"), "../../../../../../etc/passwd"]
 
 
 @pytest.mark.parametrize("path", FILES)
 @pytest.mark.parametrize("route", ["/file=", "/gradio_api/file=", "/gradio_api/file/", "/static/"])
 def test_no_file_of_this_machine_is_served(address, route, path):
-    with httpx.Client(base_url=address) as client:
-        reply = client.send(httpx.Request("GET", f"{address}{route}{path}"))
+    reply = httpx.get(f"{address}{route}{path}")
     assert reply.status_code in (403, 404)
-    assert "root:" not in reply.text and "Dapur" not in reply.text
+    assert "root:" not in reply.text
+    assert "Dapur" not in reply.text
+
+
+def told_of(address, data):
+    """All that comes back for a question that is put into the page's queue as it stands."""
+    event = {"data": data, "fn_index": 0, "session_hash": "x", "event_data": None}
+    joined = httpx.post(f"{address}/gradio_api/queue/join", json=event)
+    if joined.status_code != 200:
+        return ""
+    told = ""
+    events = f"{address}/gradio_api/queue/data?session_hash=x"
+    with httpx.stream("GET", events, timeout=20) as reply:
+        for line in reply.iter_lines():
+            told += line
+            if "process_completed" in line or "close_stream" in line:
+                break
+    return told
 
 
 @pytest.mark.parametrize("key", ["path", "url"])
-def test_no_file_named_in_a_question_or_its_history_comes_back(address, key, tmp_path):
+def test_no_file_named_in_a_question_or_its_history_comes_back(address, key):
     """Gradio copies what a dictionary with these keys names, wherever it stands in an event."""
     secret = ROOT / "LICENSE"
-    named = {
-        key: str(secret) if key == "path" else f"{address}/health",
-        "meta": {"_type": "gradio.FileData"},
-    }
+    # Words of one line: what comes back is JSON, which writes a line break in another way.
+    words = "Permission is hereby granted, free of charge"
+    assert words in secret.read_text()
+    places = {"path": str(secret), "url": f"{address}/health"}
+    named = {key: places[key], "meta": {"_type": "gradio.FileData"}}
     history = [{"role": "user", "content": [{"type": "file", "file": named}]}]
     for data in ([named, None], ["Soto?", history]):
-        event = {"data": data, "fn_index": 0, "session_hash": "x", "event_data": None}
-        joined = httpx.post(f"{address}/gradio_api/queue/join", json=event)
-        told = ""
-        if joined.status_code == 200:
-            with httpx.stream(
-                "GET", f"{address}/gradio_api/queue/data?session_hash=x", timeout=20
-            ) as events:
-                for line in events.iter_lines():
-                    told += line
-                    if "process_completed" in line or "close_stream" in line:
-                        break
+        told = told_of(address, data)
+        assert words not in told
         for copied in re.findall(r"/gradio_api/file=([^\"\\]+)", told):
             assert httpx.get(f"{address}/gradio_api/file={copied}").status_code != 200
-        assert secret.read_text()[:40] not in told
 
 
+@pytest.mark.usefixtures("address")  # after which the model is loaded, in whatever order tests run
 def test_a_password_guards_the_page_but_not_health(bot, started):
-    bot.may_load.set()
-    address = started(auth=("siti", "rahasia:123"))
-    assert httpx.get(f"{address}/config").status_code == 401
+    address = started(bot, auth=("siti", "rahasia:123"))
     event = {"data": ["Soto?"], "fn_index": 0, "session_hash": "y"}
+    assert httpx.get(f"{address}/config").status_code == 401
     assert httpx.post(f"{address}/gradio_api/queue/join", json=event).status_code == 401
     assert httpx.get(f"{address}/health").status_code in (200, 503)
-    client = Client(address, auth=("siti", "rahasia:123"), verbose=False)
-    assert client.predict("Soto?", api_name="/respond") == "Soto?"
+    assert ask(address, "Soto?", auth=("siti", "rahasia:123")) == "Soto?"
 
 
 def test_the_page_asks_no_other_host(address):
     page = httpx.get(f"{address}/").text
     assert "fonts.googleapis" not in page
-    loaded = re.findall(r'(?:src|href)="(https?://[^"]+)"', page)
-    assert all(link.startswith((address, "https://gradio.app")) for link in loaded), loaded
+    for link in re.findall(r'(?:src|href)="(https?://[^"]+)"', page):
+        assert link.startswith((address, "https://gradio.app"))
 
 
-def test_what_it_cannot_listen_on_is_named_before_anything_is_loaded(bot, address):
+def test_a_port_that_is_taken_is_named_before_anything_is_loaded(bot, address):
     port = int(address.rpartition(":")[2])
     with pytest.raises(OSError, match=str(port)):
         serve.run_service(bot, port=port)
-    for auth in ("siti", "siti:"):
-        with pytest.raises(UsageError, match="USER:PASSWORD"):
-            serve.run_service(bot, port=0, auth=auth)
 
 
-def test_the_last_port_has_its_api_below_it(bot, monkeypatch):
-    """Nothing is announced that nobody can have: 65536 is no port."""
-    monkeypatch.setattr(serve, "create_app", lambda *given: 1 / 0)
-    monkeypatch.setattr(bot, "engine", "gguf")
-    with pytest.raises(ZeroDivisionError):
-        serve.run_service(bot, port=65535)
-    assert bot.address["port"] == 65534
+@pytest.mark.parametrize("auth", ["siti", "siti:"])
+def test_a_user_without_a_password_is_refused(bot, auth):
+    with pytest.raises(UsageError, match="USER:PASSWORD"):
+        serve.run_service(bot, port=0, auth=auth)

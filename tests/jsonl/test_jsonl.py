@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers import jsonl, show, training
+from helpers import jsonl, training
 from helpers.files import CourseError, LabelMaskError
 from helpers.settings import LANGUAGES
 
@@ -15,7 +15,8 @@ GROUPS = [("bank", "subcategory"), ("marv", "topic"), ("sensor", "action")]
 ASK = ("What do bees make?", "How many legs has a spider?", "Who painted the Mona Lisa?")
 TELL = ("Honey.", "Eight.", "Leonardo da Vinci.")
 SYSTEM = {"role": "system", "content": "You answer questions."}
-ROWS = tomllib.loads(Path(__file__).with_name("rows.toml").read_text(encoding="utf-8"))
+DEVELOPER = {"role": "developer", "content": "You answer questions."}
+CASES = tomllib.loads(Path(__file__).with_name("rows.toml").read_text(encoding="utf-8"))
 
 
 def user(text):
@@ -27,106 +28,123 @@ def assistant(text, **more):
 
 
 def line(*messages):
-    return json.dumps({"messages": messages}, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    return json.dumps({"messages": messages}, ensure_ascii=False).encode()
+
+
+def cases(part):
+    """Each row of a part of rows.toml, with what is found in it."""
+    found = []
+    for kind, rows in CASES[part].items():
+        found += [(row.encode(), kind) for row in rows]
+    return found
+
+
+GOOD = [line(user(ask), assistant(tell)) for ask, tell in zip(ASK, TELL)]
 
 
 @pytest.fixture
-def found(tmp_path):
+def file(tmp_path):
+    return tmp_path / "chat.jsonl"
+
+
+@pytest.fixture
+def found(file):
     """(line, kind) of what is found in lines of bytes."""
 
     def find(*lines, **options):
-        path = tmp_path / "chat.jsonl"
-        path.write_bytes(b"\n".join(lines))
-        table = jsonl.validate(path, **options)
+        file.write_bytes(b"\n".join(lines))
+        table = jsonl.validate(file, **options)
         return list(zip(table["line"], table["kind"]))
 
     return find
 
 
-def rows_of(part):
-    return [(raw.encode(), kind) for kind, rows in ROWS[part].items() for raw in rows]
+@pytest.mark.parametrize(
+    ("row", "kind"),
+    [
+        *cases("wrong"),
+        (b"[" * 100_000 + b"]" * 100_000, "bad_json"),
+        (b'{"messages": "\xff"}', "bad_json"),  # no UTF-8
+        (b'{"messages": "\\ud83d"}', "bad_json"),  # half a character
+    ],
+)
+def test_each_error_is_named_with_its_line_and_refuses_the_file(found, file, row, kind):
+    assert found(GOOD[0], row, GOOD[1]) == [(2, kind)]
+    with pytest.raises(CourseError, match=r"chat\.jsonl, line 2: .*errors: 1\)"):
+        jsonl.read_chats(file)
 
 
 @pytest.mark.parametrize(
-    "raw, kind",
+    "chat",
     [
-        *rows_of("wrong"),
-        (b"[" * 100_000 + b"]" * 100_000, "bad_json"),
-        (b'{"messages": "\xff"}', "bad_json"),
-        (json.dumps({"messages": [user("a \ud83d"), assistant("b")]}).encode(), "bad_json"),
-    ],
-)
-def test_each_error_is_named_with_its_line_and_refuses_the_file(found, tmp_path, raw, kind):
-    good = [line(user(ask), assistant(tell)) for ask, tell in zip(ASK, TELL)]
-    assert found(good[0], raw, good[1]) == [(2, kind)]
-    with pytest.raises(CourseError, match=r"chat\.jsonl, line 2: .*errors: 1\)"):
-        jsonl.read_chats(tmp_path / "chat.jsonl")
-
-
-def test_good_files_are_read_as_they_are(found, tmp_path):
-    chats = [
         [SYSTEM, user(ASK[0]), assistant(TELL[0]), user(ASK[1]), assistant(TELL[1])],
         [user("One\u2028two\u0085three"), assistant("Kopi é 🍜.")],
-        [SYSTEM | {"role": "developer"}, user("Allergies: eggs."), assistant("No eggs.")],
         [user("Who?"), assistant("I.", weight=0), user("Who?"), assistant("Marv.", weight=1)],
         # Hugging Face writes every key into every message.
         [user("When?") | {"weight": None, "tool_calls": None}, assistant("At 8.", weight=1.0)],
-    ]
-    rows = [line(*chat) + b"\r" for chat in chats]
-    assert found(rows[0], b"", b"\r", *rows[1:]) == []
-    assert found(b"\xef\xbb\xbf" + rows[0], *rows[1:]) == []
-    chats[2][0] = SYSTEM  # as a model is asked
-    assert jsonl.read_chats(tmp_path / "chat.jsonl") == chats
-    path = jsonl.write_chats(chats, tmp_path / "new" / "rows.jsonl")
-    assert jsonl.read_chats(path) == chats and "🍜" in path.read_text(encoding="utf-8")
+    ],
+)
+def test_a_good_row_is_read_as_it_is_and_written_so(found, file, tmp_path, chat):
+    assert found(line(*chat)) == []
+    assert jsonl.read_chats(file) == [chat]
+    written = jsonl.write_chats([chat], tmp_path / "new" / "rows.jsonl")
+    assert written.read_bytes() == line(*chat) + b"\n"
 
 
-@pytest.mark.parametrize("raw, kind", rows_of("warned"))
-def test_what_may_be_meant_that_way_is_told_and_read(found, tmp_path, tokenizer, raw, kind):
-    good = [line(user(ask), assistant(tell)) for ask, tell in zip(ASK, TELL)]
-    assert found(*good, raw) == found(*good, raw, tokenizer=tokenizer) == [(4, kind)]
-    assert len(jsonl.read_chats(tmp_path / "chat.jsonl")) == 4
+def test_blank_lines_windows_line_ends_and_a_byte_order_mark_do_no_harm(found, file):
+    assert found(b"\xef\xbb\xbf" + GOOD[0] + b"\r", b"", b"\r", GOOD[1] + b"\r") == []
+    assert len(jsonl.read_chats(file)) == 2
+
+
+@pytest.mark.parametrize(("row", "kind"), cases("warned"))
+def test_what_may_be_meant_that_way_is_told_and_read(found, file, tokenizer, row, kind):
+    assert found(*GOOD, row) == [(4, kind)]
+    assert found(*GOOD, row, tokenizer=tokenizer) == [(4, kind)]
+    assert len(jsonl.read_chats(file)) == 4
 
 
 @pytest.mark.parametrize(
-    "form", ["", "question,answer", "[\n{}\n]", "{\n}", '{"instruction": "Add"}']
+    "form",
+    [
+        b"question,answer",
+        b"[\n{}\n]",
+        b'{"instruction": "Add"}',
+        GOOD[0].decode().encode("utf-16"),
+    ],
 )
 def test_a_file_in_another_form_is_refused(found, form):
-    good = line(user("Hi"), assistant("Hi.")).decode()
-    assert jsonl.KINDS[found(form.encode())[0][1]]["error"]
-    assert found(good.encode("utf-16"))[0] == (1, "bad_json")
+    number, kind = found(form)[0]
+    assert number == 1
+    assert jsonl.KINDS[kind]["error"]
 
 
-def test_what_is_found_is_told_in_the_display_language(found, tmp_path):
+def test_a_file_without_a_line_holds_no_conversation(found):
     assert found(b"") == [(0, "no_messages")]
-    for language in LANGUAGES:
-        show.set_language(language)
-        (told,) = jsonl.validate(tmp_path / "chat.jsonl")["meaning"]
-        assert told == jsonl.KINDS["no_messages"][language]
 
 
 def test_what_is_in_the_training_file_is_an_error(found, tmp_path):
-    known = [line(user(ask), assistant("?")) for ask in ASK]
-    (tmp_path / "train.jsonl").write_bytes(b"\n".join(known))
-    asked = (ASK[0].upper(), ASK[2] + "!", "What?")
-    rows = [line(user(ask), assistant(tell)) for ask, tell in zip(asked, TELL)]
-    assert found(*rows, train=tmp_path / "train.jsonl") == [(1, "in_train")]
-    # one that cannot be read must not pass for one without copies
-    (tmp_path / "train.jsonl").write_bytes(b"[" + known[0] + b"]")
+    train = tmp_path / "train.jsonl"
+    train.write_bytes(GOOD[0])
+    same = line(user(ASK[0].upper()), assistant("Wax."))
+    assert found(same, GOOD[1], train=train) == [(1, "in_train")]
+
+
+def test_a_training_file_that_cannot_be_read_does_not_pass_for_one_without_copies(found, tmp_path):
+    train = tmp_path / "train.jsonl"
+    train.write_bytes(b"[" + GOOD[0] + b"]")
     with pytest.raises(CourseError, match=r"train\.jsonl, line 1: .*errors: 1\)"):
-        found(*rows, train=tmp_path / "train.jsonl")
+        found(*GOOD, train=train)
 
 
 def test_with_a_tokenizer_a_row_that_its_training_refuses_is_an_error(found, tokenizer):
-    rows = [line(user(ask), assistant(tell)) for ask, tell in zip(ASK, TELL)]
-    assert found(*rows, tokenizer=tokenizer) == []
+    assert found(*GOOD, tokenizer=tokenizer) == []
     endless = copy.deepcopy(tokenizer)
     endless.pad_token = endless.eos_token
-    assert found(*rows, tokenizer=endless) == [(number, "refused") for number in (1, 2, 3)]
+    assert found(*GOOD, tokenizer=endless) == [(1, "refused"), (2, "refused"), (3, "refused")]
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize("task, group", GROUPS)
+@pytest.mark.parametrize(("task", "group"), GROUPS)
 def test_each_group_of_a_task_is_tested_and_no_question_twice(task, group, language):
     rows = jsonl.load_task(task, language)
     groups = {part: {item.facts[group] for item in items} for part, items in rows.items()}
@@ -135,23 +153,25 @@ def test_each_group_of_a_task_is_tested_and_no_question_twice(task, group, langu
     assert len(set(asked)) == len(asked)
 
 
-def test_an_answer_with_weight_0_is_read_and_not_learnt(found, tokenizer, tmp_path):
-    asked, bad = [SYSTEM | {"role": "developer"}, user("Hi")], assistant("Go.", weight=0)
-    chat = [*asked, bad, user("Hi?"), assistant("Hi!")]
-    assert found(line(*chat), tokenizer=tokenizer) == []
-    chats = jsonl.read_chats(tmp_path / "chat.jsonl")
-    assert chats == [[SYSTEM, *chat[1:]]]
+def test_an_answer_with_weight_0_is_read_and_not_learnt(found, file, tokenizer):
+    bad = assistant("Go.", weight=0)
+    turns = [user("Hi"), bad, user("Hi?"), assistant("Hi!")]
+    assert found(line(DEVELOPER, *turns), tokenizer=tokenizer) == []
+    chats = jsonl.read_chats(file)
+    assert chats == [[SYSTEM, *turns]]  # as a model is asked
     (row,) = training.ChatDataset(chats, tokenizer, 512)
     learnt = [label for label in row["labels"] if label >= 0]
     assert tokenizer.decode(learnt, skip_special_tokens=True) == "Hi!"
 
 
-def test_a_training_refuses_weight_0_and_calls_that_its_template_leaves_out(tokenizer):
+def test_a_training_refuses_calls_that_its_template_leaves_out(tokenizer):
     """What the validator refuses, in rows that never were in a file."""
-    with pytest.raises(LabelMaskError, match="weight 0"):
-        training.ChatDataset([[user("Hi"), assistant("Go.", weight=0)]], tokenizer, 99)
     call = {"id": "1", "type": "function", "function": {"name": "weather", "arguments": {}}}
-    tool = {"role": "tool", "tool_call_id": "1", "content": "31"}
-    chat = [user("The weather?"), assistant("", tool_calls=[call]), tool, assistant("31 degrees.")]
+    chat = [
+        user("The weather?"),
+        assistant("", tool_calls=[call]),
+        {"role": "tool", "tool_call_id": "1", "content": "31"},
+        assistant("31 degrees."),
+    ]
     with pytest.raises(LabelMaskError, match="leaves out calls of tools"):
         training.ChatDataset([chat], tokenizer, 200)

@@ -5,15 +5,14 @@ import json
 from functools import cache
 from types import SimpleNamespace
 
-import nbformat
 import pytest
 from sklearn.naive_bayes import ComplementNB
 from sklearn.pipeline import make_pipeline
 
 from helpers import course, jsonl, medical, show
-from helpers.settings import ROOT
+from pipeline import build
 
-LESSON = ROOT / "notebooks" / "09_jsonl_workshop.ipynb"
+LESSON = "09_jsonl_workshop"
 
 
 def row(query, category="card", subcategory="pin"):
@@ -70,7 +69,7 @@ def containing(jobs, file):
     return any(file in job.training_file and already()([job], job.training_file) for job in jobs)
 
 
-# The first words of a hint in [check] of lesson 09's texts, or "" for a right answer.
+# A part of the hint in [check] of lesson 09's texts, or "" for a right answer.
 CASES = [
     ("9.1", gemini(), ""),
     ("9.1", gemini(names={"user": "user", "assistant": "assistant"}), "is `model`"),
@@ -112,10 +111,10 @@ def checks(tmp_path_factory):
     names = {"jsonl": jsonl, "json": json, "home": home, "files": files, "labels": labels}
     names |= {"text_vectors": medical.text_vectors, "ComplementNB": ComplementNB}
     names |= {"make_pipeline": make_pipeline, "Row": SimpleNamespace, "cache": cache}
-    for cell in nbformat.read(LESSON, 4).cells:
+    for cell in build.build_notebook(LESSON, "id").cells:
         for node in ast.parse(cell.source).body if cell.cell_type == "code" else ():
             if getattr(node, "name", "") in ("by_words", "likely_labels", "row_fault", "job_fault"):
-                exec(compile(ast.Module([node], []), str(LESSON), "exec"), names)
+                exec(compile(ast.Module([node], []), LESSON, "exec"), names)
     turns = [{"role": role, "parts": [{"text": text}]} for role, text in GEMINI]
     chat = [{"role": role.replace("model", "assistant"), "content": text} for role, text in GEMINI]
     return {

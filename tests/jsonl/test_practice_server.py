@@ -1,6 +1,5 @@
 """The practice server, asked through the real `openai` client: retries, jobs, events, refusals."""
 
-import contextlib
 import sys
 import threading
 import time
@@ -16,15 +15,34 @@ from helpers.settings import ROOT
 sys.path.append(str(ROOT / "docs"))
 from practice_server import PracticeServer  # noqa: E402
 
-ROWS = tomllib.loads(Path(__file__).with_name("rows.toml").read_text(encoding="utf-8"))
+CASES = tomllib.loads(Path(__file__).with_name("rows.toml").read_text(encoding="utf-8"))
 
 
 def train(training_file, validation_file, emit, n_epochs=1):
+    """Five tokens a row are learnt; the model repeats what it is told."""
     emit("Step 1: loss=1.500")
     rows = training_file.read_text().splitlines()
     if "broken" in rows:
         raise RuntimeError("out of memory")
-    return lambda messages, most: f"echo {messages[-1]['content']} {most}", 5 * len(rows) * n_epochs
+    tokens = 5 * len(rows) * n_epochs
+    return lambda messages, most: f"echo {messages[-1]['content']} {most}", tokens
+
+
+@pytest.fixture
+def server():
+    server = PracticeServer(train)
+    yield server
+    server.stop()
+
+
+def connect(server, transport=None, **options):
+    http = httpx.Client(trust_env=False, transport=transport)
+    return openai.OpenAI(base_url=server.base_url, api_key="practice", http_client=http, **options)
+
+
+@pytest.fixture
+def client(server):
+    return connect(server)
 
 
 @pytest.fixture
@@ -34,164 +52,162 @@ def chat_file(tmp_path):
     return path
 
 
+def upload(client, path):
+    """The id of the file."""
+    return client.files.create(file=path, purpose="fine-tune").id
+
+
 @pytest.fixture
-def practice():
-    """practice(faults) -> server; it ends with the test."""
-    with contextlib.ExitStack() as stack:
-
-        def start(faults=()):
-            server = PracticeServer(train, faults)
-            stack.callback(server.stop)
-            return server
-
-        yield start
+def file(client, chat_file):
+    """The id of a file that lies on the server."""
+    return upload(client, chat_file)
 
 
-def connect(server, transport=None, **options):
-    http = httpx.Client(trust_env=False, transport=transport)
-    return openai.OpenAI(base_url=server.base_url, api_key="practice", http_client=http, **options)
+def create(client, file, **options):
+    jobs = client.fine_tuning.jobs
+    return jobs.create(model="practice-base", training_file=file, **options)
 
 
-def follow(client, path):
-    """Upload, create, wait; the finished job."""
-    file = client.files.create(file=path, purpose="fine-tune")
-    how = {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 2}}}
-    create = client.fine_tuning.jobs.create
-    job = create(model="practice-base", training_file=file.id, method=how)
-    while job.status not in ("succeeded", "failed"):
+def finished(client, job):
+    """The job when it is over."""
+    while job.status == "running":
         time.sleep(0.02)
         job = client.fine_tuning.jobs.retrieve(job.id)
     return job
 
 
-def test_from_upload_to_answer_through_two_faults(practice, chat_file):
-    server = practice(faults=[429, 500])
+def test_from_upload_to_answer_through_two_faults(server, chat_file):
+    server.faults += [429, 500]
     client = connect(server, max_retries=4)
     start = time.monotonic()
-    job = follow(client, chat_file)
+    file = upload(client, chat_file)
     assert time.monotonic() - start >= 1  # Retry-After of the 429
-    assert [status for *_, status in server.log][:3] == [429, 500, 200]
-    assert (job.status, job.trained_tokens, job.hyperparameters.n_epochs) == ("succeeded", 120, 2)
-    events = client.fine_tuning.jobs.list_events(job.id).data  # the newest first
-    assert "New fine-tuned model" in events[0].message and "loss=1.500" in events[1].message
-    asked = {"model": job.fine_tuned_model, "messages": [{"role": "user", "content": "Hi"}]}
-    reply = client.chat.completions.create(**asked, max_tokens=7)
+    assert [status for *_, status in server.log] == [429, 500, 200]
+    how = {"type": "supervised", "supervised": {"hyperparameters": {"n_epochs": 2}}}
+    job = finished(client, create(client, file, method=how))
+    assert job.status == "succeeded"
+    assert job.trained_tokens == 120
+    assert job.hyperparameters.n_epochs == 2
+    newest, before, *_ = client.fine_tuning.jobs.list_events(job.id).data
+    assert "New fine-tuned model" in newest.message
+    assert "loss=1.500" in before.message
+    reply = client.chat.completions.create(
+        model=job.fine_tuned_model, messages=[{"role": "user", "content": "Hi"}], max_tokens=7
+    )
     assert reply.choices[0].message.content == "echo Hi 7"
 
 
-@pytest.mark.parametrize("retries, jobs", [(0, 1), (1, 2)])
-def test_a_lost_reply_makes_a_second_job_where_the_client_sends_again(
-    practice, chat_file, retries, jobs
-):
+class Lossy(httpx.HTTPTransport):
+    """The first reply to `create` is lost on its way, when the job has begun."""
+
+    lost = False
+
+    def handle_request(self, request):
+        reply = super().handle_request(request)
+        if request.url.path.endswith("/fine_tuning/jobs") and not self.lost:
+            self.lost = True
+            reply.close()
+            raise httpx.ReadTimeout("lost", request=request)
+        return reply
+
+
+def test_a_lost_reply_makes_a_second_job_where_the_client_sends_again(server, file):
     """Why lesson 09 sends `create` once and looks at the list of jobs before it sends again."""
-    replies = ["lost"]
-
-    class Lossy(httpx.HTTPTransport):
-        def handle_request(self, request):
-            reply = super().handle_request(request)
-            if replies and request.url.path.endswith("/fine_tuning/jobs"):
-                reply.close()
-                raise httpx.ReadTimeout(replies.pop(), request=request)
-            return reply
-
-    server = practice()
-    client = connect(server, Lossy())
-    file = client.files.create(file=chat_file, purpose="fine-tune")
-    create = client.with_options(max_retries=retries).fine_tuning.jobs.create
-    with contextlib.nullcontext() if retries else pytest.raises(openai.APITimeoutError):
-        create(model="practice-base", training_file=file.id)
-    assert not replies and len(client.fine_tuning.jobs.list().data) == jobs
+    client = connect(server, Lossy(), max_retries=1)
+    create(client, file)
+    assert len(client.fine_tuning.jobs.list().data) == 2
 
 
-def test_a_job_that_fails_says_why_and_the_server_lives_on(practice, chat_file):
-    server = practice()
+def test_a_job_that_fails_says_why_and_the_server_lives_on(client, chat_file):
     chat_file.write_text("broken")
-    job = follow(connect(server), chat_file)
-    assert job.status == "failed" and "out of memory" in job.error.message and not server.tuned
+    job = finished(client, create(client, upload(client, chat_file)))
+    assert job.status == "failed"
+    assert job.fine_tuned_model is None
+    assert "out of memory" in job.error.message
     chat_file.write_text("{}")
-    assert follow(connect(server), chat_file).status == "succeeded"
+    job = finished(client, create(client, upload(client, chat_file)))
+    assert job.status == "succeeded"
 
 
-def test_an_unknown_job_is_refused_with_its_cause(practice):
-    jobs = connect(practice()).fine_tuning.jobs
+def test_an_unknown_job_is_refused_with_its_cause(client):
+    jobs = client.fine_tuning.jobs
     for ask in (jobs.retrieve, jobs.list_events, jobs.cancel):
         with pytest.raises(openai.NotFoundError, match="no such job: ftjob-none"):
             ask("ftjob-none")
 
 
-def test_n_epochs_is_given_to_a_training_that_takes_it(practice, chat_file):
-    server = practice()
-    client = connect(server)
-    file = client.files.create(file=chat_file, purpose="fine-tune")
-    for more in ({"n_epochs": 3}, {"n_epochs": "auto"}, {}):
-        create = client.fine_tuning.jobs.create  # as Nebius takes them, and older clients
-        create(model=server.model, training_file=file.id, extra_body={"hyperparameters": more})
-    while not all(job["status"] == "succeeded" for job in server.jobs):
-        time.sleep(0.02)
-    assert [job["trained_tokens"] for job in server.jobs] == [60, 60, 180]
-    server.train = lambda training, validation, emit: (str, 7)  # one that takes no n_epochs
-    job = follow(client, chat_file)
-    assert (job.trained_tokens, job.hyperparameters.n_epochs) == (7, "auto")
+def test_a_training_that_takes_no_n_epochs_does_not_say_that_it_did(server, client, file):
+    server.train = lambda training_file, validation_file, emit: (str, 7)
+    job = create(client, file, extra_body={"hyperparameters": {"n_epochs": 3}})
+    assert finished(client, job).trained_tokens == 7
+    assert job.hyperparameters.n_epochs == "auto"
 
 
-def test_a_cancelled_job_stops_at_its_next_event_and_keeps_nothing(practice, chat_file):
-    server, steps, go_on = practice(), [], threading.Event()
+def test_a_cancelled_job_stops_at_its_next_event_and_keeps_nothing(server, client, file):
+    steps = []
+    go_on = threading.Event()
 
     def slow(training_file, validation_file, emit):
         while True:
-            steps.append(emit("Step"))
+            emit("Step")
+            steps.append("Step")
             go_on.wait(10)
 
-    server.train, client = slow, connect(server)
-    file = client.files.create(file=chat_file, purpose="fine-tune")
-    job = client.fine_tuning.jobs.create(model=server.model, training_file=file.id)
+    server.train = slow
+    job = create(client, file)
     while not steps:
         time.sleep(0.02)
     assert client.fine_tuning.jobs.cancel(job.id).status == "cancelled"
     go_on.set()
-    while any(thread.name == job.id for thread in threading.enumerate()):
+    while job.id in [thread.name for thread in threading.enumerate()]:
         time.sleep(0.02)
+    assert len(steps) == 1
     found = client.fine_tuning.jobs.retrieve(job.id)
-    assert len(steps) == 1 and found.status == "cancelled" and not server.tuned
-    assert found.fine_tuned_model is None and found.trained_tokens is None
+    assert found.status == "cancelled"
+    assert found.fine_tuned_model is None
+    assert not server.tuned
     with pytest.raises(openai.BadRequestError, match="is over: cancelled"):
         client.fine_tuning.jobs.cancel(job.id)
 
 
-def test_a_deleted_file_is_gone_and_its_id_is_not_given_again(practice, chat_file):
-    server = practice()
-    client = connect(server)
-    file = client.files.create(file=chat_file, purpose="fine-tune")
-    path = server.files[file.id]
-    assert client.files.delete(file.id).deleted and not path.exists()
-    for again in (
-        client.files.delete,
-        lambda key: client.fine_tuning.jobs.create(model=server.model, training_file=key),
-    ):
-        with pytest.raises(openai.NotFoundError, match="no such file"):
-            again(file.id)
-    assert client.files.create(file=chat_file, purpose="fine-tune").id != file.id
+def test_a_deleted_file_is_gone_and_its_id_is_not_given_again(server, client, chat_file, file):
+    path = server.files[file]
+    assert client.files.delete(file).deleted
+    assert not path.exists()
+    with pytest.raises(openai.NotFoundError, match="no such file"):
+        client.files.delete(file)
+    with pytest.raises(openai.NotFoundError, match="no such file"):
+        create(client, file)
+    assert upload(client, chat_file) != file
 
 
-@pytest.mark.parametrize("case", ROWS["request"])
-def test_a_bad_request_is_refused_in_openai_s_form(practice, chat_file, case):
-    server = practice()
-    connect(server).files.create(file=chat_file, purpose="fine-tune")
-    sent = {"content": case["body"], "headers": {"Content-Type": "application/json"}}
-    reply = httpx.post(f"{server.base_url}/{case['path']}", trust_env=False, **sent)
-    assert reply.status_code == case["status"] and not server.jobs
-    assert set(reply.json()["error"]) == {"message", "type", "param", "code"}
-    assert case["named"] in reply.json()["error"]["message"]
+@pytest.mark.parametrize("case", CASES["request"])
+def test_a_bad_request_is_refused_in_openai_s_form(server, file, case):
+    reply = httpx.post(
+        f"{server.base_url}/{case['path']}",
+        content=case["body"],
+        headers={"Content-Type": "application/json"},
+        trust_env=False,
+    )
+    assert reply.status_code == case["status"]
+    error = reply.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert case["named"] in error["message"]
+    assert not server.jobs
 
 
-def test_only_six_routes_and_no_other_site(practice, chat_file):
-    server = practice()
-    job = follow(connect(server), chat_file)
+def test_nothing_is_served_beside_its_six_routes(server, client, file):
+    job = create(client, file)
     jobs = f"{server.base_url}/fine_tuning/jobs"
-    for path in (server.base_url, f"{jobs}/x/y", f"{jobs}{job.id}", f"{jobs}/{job.id}/checkpoints"):
+    for path in (server.base_url, f"{jobs}{job.id}", f"{jobs}/{job.id}/checkpoints"):
         assert httpx.get(path, trust_env=False).status_code == 404, path
-    for origin in ("https://evil.example", "null", "http://127.0.0.1:1", ""):
-        for ask in (httpx.get, httpx.post):
-            assert ask(jobs, headers={"Origin": origin}, trust_env=False).status_code == 403, origin
+
+
+@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1", ""])
+def test_a_page_of_another_site_is_refused_and_one_of_its_own_is_not(server, origin):
+    headers = {"Origin": origin}
+    jobs = f"{server.base_url}/fine_tuning/jobs"
+    assert httpx.get(jobs, headers=headers, trust_env=False).status_code == 403
+    assert httpx.post(jobs, headers=headers, trust_env=False).status_code == 403
     own = {"Origin": server.base_url.removesuffix("/v1")}
     assert httpx.get(jobs, headers=own, trust_env=False).status_code == 200

@@ -19,12 +19,13 @@ from unittest.mock import patch
 
 import bitsandbytes as bnb
 import fake_cuda
-import nbformat
+import IPython.display
 import numpy as np
 import peft
 import torch
 import transformers
 from fake_cuda import aten
+from peft.tuners.tuners_utils import BaseTunerLayer
 from safetensors.torch import save_file
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.utils._pytree import tree_leaves
@@ -32,20 +33,63 @@ from transformers.quantizers.auto import AutoHfQuantizer
 
 from helpers import course, models, planner, prompts, recipes, settings, show, splits
 from helpers.files import write_text
+from pipeline import build
 
-# The cells of each lesson, in their order: imports, loading, training.
+# Of each lesson the cells that import, load and train, by a line of each; what lesson 03 begins
+# with comes last.
 CELLS = {
-    "00_start": "s00c06 s00c09",
-    "01_gpu_memory": "f7cfc1ae72 69524b5b16 f5d8a0d5ab m01c03 a92d23233b m01c01 m01c06 m01c05 "
-    "f4842d18ba f8c802c916 01h5s",
-    "03_qlora_training": "b5eced5c86 house load-chats same-recipe 20e257f507 87e406c269 encode-row "
-    "d1c95fc56f 861930f55e e2664e6d3d 30f64c0f76 four-bit-size unpack lora-figure c5d0f6f655 lora "
-    "collator-code collator-try f4859d4b5c a7ef64cea0 label-loss loss-same "
-    "label-trainer-code predict-run f5f06af471 memory-log make-trainer fingerprint 61c171f1cb "
-    "252297bbf8 trl-rows trl-train plain-rows plain-model plain-train",
-    "05_chatbot": "e7ed2e3c8e",
-    "06_export_and_serve": "96a00fac02 06room 06peftload 828ed9f236 06greedy 40c51a3bbf",
+    "00_start": ["folder = base_folder(cfg)", "prompt_length = inputs"],
+    "01_gpu_memory": [
+        "gpu = torch.cuda.is_available()",
+        "def memory():",
+        "shape = planner.find(",
+        "adapter = 0",
+        "mine = planner.plan(cfg)",
+        "def random_rows(",
+        '"before the step": memory()',
+        "class TensorMeter(",
+        "def step(rows, length):",
+        "found = step(ROWS",
+        "step_error = abs(",
+    ],
+    "03_qlora_training": [
+        "dtype = models.compute_dtype(cfg)",
+        "train_rows = load_dataset(",
+        "print(tokenizer.apply_chat_template(chat",
+        "def encode(",
+        "train = ChatDataset(",
+        "layers = [layer for layer",
+        "models.unpack(model)",
+        "blocks = {",
+        "torch.manual_seed(cfg.seed)",
+        "def collate(",
+        "per_epoch = math.ceil(",
+        'output_dir=str(cfg.artifacts / "checkpoints")',
+        "def loss_at_labels(",
+        "class LabelTrainer(",
+        "gradients = {",
+        "class MemoryLog(",
+        "def curve(",
+        "trainer = LabelTrainer(",
+        "model = trainer = guard",
+        "two_rows = Dataset",
+        "sft = SFTTrainer(",
+        "def to_ids(",
+        "use_gradient_checkpointing=False",
+        'output_dir=str(cfg.artifacts / "plain")',
+    ],
+    "05_chatbot": ["bot = chat.Bot(cfg)"],
+    "06_export_and_serve": [
+        "lora = LoraConfig.from_pretrained(",
+        "def enough(",
+        "def packed(",
+        "held_out = ChatDataset(",
+        "def greedy(",
+        "def merged_into_nf4(",
+    ],
 }
+# Where a cell of lesson 03 ends here: then the model answers, many requests at once.
+ANSWERS = "tuned = PeftModel.from_pretrained(models"
 UNSCALE = aten._amp_foreach_non_finite_check_and_unscale_.default
 HERE = torch.device("cuda", 0)
 nothing = lambda *a, **k: None
@@ -75,7 +119,8 @@ def move_adapter(layer, name, device=None):
     """PEFT makes adapters on the processor; here new parameters stand for the moved ones."""
     where = layer.get_base_layer().weight.device
     for part in layer.adapter_layer_names:
-        if name in (parts := getattr(layer, part)):
+        parts = getattr(layer, part)
+        if name in parts:
             for key, weight in parts[name].named_parameters():
                 setattr(parts[name], key, torch.nn.Parameter(weight.data.to(where)))
 
@@ -83,24 +128,26 @@ def move_adapter(layer, name, device=None):
 def stays(module, *args, **kwargs):
     """Module.to, where all is in its place already: fake parameters cannot be moved."""
     device = torch._C._nn._parse_to(*args, **kwargs)[0]
-    for p in module.parameters():
-        assert device is None or p.is_meta or p.device.type == device.type, (p.device, device)
+    if device is not None:
+        for weight in module.parameters():
+            assert weight.is_meta or weight.device.type == device.type, (weight.device, device)
     return module
 
 
 def loader(card: Card, cfg):
     """AutoModelForCausalLM.from_pretrained, without weights; `device_map` as transformers does."""
-    limit = card.room
 
     def from_pretrained(where, *_, dtype=None, device_map=None, quantization_config=None, **__):
         config = transformers.AutoConfig.from_pretrained(where)
-        dtype = getattr(torch, dtype) if isinstance(dtype, str) and dtype != "auto" else dtype
+        if dtype in (None, "auto"):
+            dtype = settings.compute_dtype(cfg)
+        elif isinstance(dtype, str):
+            dtype = getattr(torch, dtype)
         on_card = quantization_config is not None or device_map is not None
         if on_card:
             # Both 4-bit models of a profile computing in another dtype would be another model.
             assert quantization_config.bnb_4bit_quant_type == "nf4"
             assert quantization_config.bnb_4bit_compute_dtype == settings.compute_dtype(cfg)
-        dtype = settings.compute_dtype(cfg) if dtype in (None, "auto") else dtype
         before = card.live
         with torch.device(HERE if on_card else "meta"):
             model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
@@ -108,11 +155,12 @@ def loader(card: Card, cfg):
         if on_card:
             fake_cuda.in_four_bits(model, dtype)
             quantizer = AutoHfQuantizer.from_config(quantization_config, pre_quantized=False)
-            model.hf_quantizer, model.config.quantization_config = quantizer, quantization_config
+            model.hf_quantizer = quantizer
+            model.config.quantization_config = quantization_config
             # transformers leaves a tenth of what is free, and bitsandbytes' quantizer another one.
-            if device_map == "auto" and card.live - before > 0.81 * (limit - before):
+            if device_map == "auto" and card.live - before > 0.81 * (card.room - before):
                 raise ValueError("Some modules are dispatched on the CPU or the disk.")
-        assert card.live <= limit, "CUDA out of memory: two models are on the card"
+        assert card.live <= card.room, "CUDA out of memory: two models are on the card"
         card.peak = card.live
         return model.eval()
 
@@ -124,42 +172,60 @@ def tuned(base, folder, *_, **__):
     return peft.get_peft_model(base, peft.LoraConfig.from_pretrained(folder)).eval()
 
 
+# What is asked of a card and changes nothing that is counted.
+SILENT = (
+    "_lazy_init set_device synchronize empty_cache manual_seed manual_seed_all "
+    "reset_peak_memory_stats set_per_process_memory_fraction"
+)
+
+
 def pretending(card: Card, cfg) -> ExitStack:
     """The fake card, and answers for all that asks for one."""
-    bf16, stack = cfg.device.capability >= (8, 0), ExitStack()
-    asked = dict.fromkeys(("_lazy_init", "set_device", "synchronize", "empty_cache"), nothing)
-    asked |= dict.fromkeys(("manual_seed", "manual_seed_all", "reset_peak_memory_stats"), nothing)
-    asked |= {"set_per_process_memory_fraction": nothing, "is_initialized": lambda: False}
-    asked |= {"is_available": lambda: True, "device_count": lambda: 1, "current_device": lambda: 0}
-    asked |= {"get_device_capability": lambda *a: cfg.device.capability}
-    asked |= {"get_device_name": lambda *a: cfg.device.name}
-    total = cfg.device.memory_gb * 2**30
-    asked |= {"mem_get_info": lambda *a: (int(total) - card.live, int(total))}
-    asked |= dict.fromkeys(("memory_allocated", "memory_reserved"), lambda *a: card.live)
-    asked |= {"max_memory_allocated": lambda *a: card.peak}
-    memory = {"_record_memory_history": nothing, "_snapshot": lambda *a: {}}
-    memory |= {"_dump_snapshot": lambda path: Path(path).write_bytes(b"")}
-    stack.enter_context(fake_cuda.pretend(card, bf16, where="cpu"))
-    for place, names in (
-        (torch.cuda, asked),
+    total = int(cfg.device.memory_gb * 2**30)
+    cuda = dict.fromkeys(SILENT.split(), nothing)
+    cuda["is_initialized"] = lambda: False
+    cuda["is_available"] = lambda: True
+    cuda["device_count"] = lambda: 1
+    cuda["current_device"] = lambda: 0
+    cuda["get_device_capability"] = lambda *a: cfg.device.capability
+    cuda["get_device_name"] = lambda *a: cfg.device.name
+    cuda["mem_get_info"] = lambda *a: (total - card.live, total)
+    cuda["memory_allocated"] = cuda["memory_reserved"] = lambda *a: card.live
+    cuda["max_memory_allocated"] = lambda *a: card.peak
+    memory = {
+        "_record_memory_history": nothing,
+        "_snapshot": lambda *a: {},
+        "_dump_snapshot": lambda path: Path(path).write_bytes(b""),
+    }
+    paged = {
+        "get_paged": lambda *a, device, **k: torch.zeros(*a, device=HERE, **k),
+        "prefetch_tensor": nothing,
+        "fill": nothing,
+    }
+    trainer = {"_save_checkpoint": nothing, "_load_best_model": nothing}
+    load = {"from_pretrained": loader(card, cfg)}
+    replaced = [
+        (torch.cuda, cuda),
         (torch.cuda.memory, memory),
         # In inference mode composed operations would arrive as a whole, device changes among them.
         (torch, {"inference_mode": lambda on=True: torch.set_grad_enabled(not on)}),
         (torch.nn.Module, {"to": stays}),
-        (peft.PeftModel, {"from_pretrained": tuned, "save_pretrained": nothing}),
-        (peft.LoraModel, {"merge_and_unload": lambda model: model.model}),  # packs anew, on the CPU
         (torch.Tensor, {"pin_memory": lambda tensor, *a: tensor}),
         (FakeTensorMode, {"avoid_device_init": True}),
-        (bnb.functional, {"get_paged": lambda *a, device, **k: torch.zeros(*a, device=HERE, **k)}),
-        (bnb.functional, {"prefetch_tensor": nothing, "fill": nothing}),
+        (peft.PeftModel, {"from_pretrained": tuned, "save_pretrained": nothing}),
+        (peft.LoraModel, {"merge_and_unload": lambda model: model.model}),  # packs anew, on the CPU
+        (BaseTunerLayer, {"_move_adapter_to_device_of_base_layer": move_adapter}),
+        (bnb.functional, paged),
+        (transformers.AutoModelForCausalLM, load),
+        (transformers.PreTrainedModel, load),
+        (transformers.Trainer, trainer),
         (transformers.trainer_pt_utils, {"nested_numpify": lambda values: np.ones(len(values))}),
-        (transformers.AutoModelForCausalLM, {"from_pretrained": loader(card, cfg)}),
-        (transformers.PreTrainedModel, {"from_pretrained": loader(card, cfg)}),
-        (transformers.Trainer, dict.fromkeys(("_save_checkpoint", "_load_best_model"), nothing)),
-    ):
+    ]
+    stack = ExitStack()
+    bf16 = cfg.device.capability >= (8, 0)
+    stack.enter_context(fake_cuda.pretend(card, bf16, where="cpu"))
+    for place, names in replaced:
         stack.enter_context(patch.multiple(place, **names))
-    move = "peft.tuners.tuners_utils.BaseTunerLayer._move_adapter_to_device_of_base_layer"
-    stack.enter_context(patch(move, move_adapter))
     return stack
 
 
@@ -183,16 +249,22 @@ def prepared(name: str, lesson: str, folder: Path):
     layers = planner.find(cfg.base_model).config.num_hidden_layers
     share = 1 if lesson == "01_gpu_memory" else 1 / layers
     cfg = with_layers(cfg, 1, share, folder / lesson / name / "base")
-    changes = {"max_steps": 2, "warmup_steps": 1, "evals_per_epoch": 1, "accumulation": 1}
-    cfg = dataclasses.replace(cfg, artifacts_root=folder / lesson / name, **changes)
+    cfg = dataclasses.replace(
+        cfg,
+        artifacts_root=folder / lesson / name,
+        max_steps=2,
+        warmup_steps=1,
+        evals_per_epoch=1,
+        accumulation=1,
+    )
     table, _ = recipes.load_recipes(cfg.recipes_dir)
     for first, part in enumerate(("train", "validation", "test")):
         rows = []
         for recipe in recipes.recipes_of(table.iloc[first::200]):
-            about = {"recipe_id": recipe.recipe_id, "title": recipe.title, "form": "ingredients"}
-            rows.append(about | {"messages": prompts.messages(recipe, "id")})
-        text = "".join(json.dumps(row) + "\n" for row in rows)
-        write_text(splits.split_file(cfg, part), text)
+            row = {"recipe_id": recipe.recipe_id, "title": recipe.title, "form": "ingredients"}
+            row["messages"] = prompts.messages(recipe, "id")
+            rows.append(json.dumps(row) + "\n")
+        write_text(splits.split_file(cfg, part), "".join(rows))
     adapter = cfg.artifacts / "adapter"
     lora = peft.LoraConfig(r=cfg.rank, target_modules=cfg.targets, task_type="CAUSAL_LM")
     lora.save_pretrained(adapter)
@@ -203,22 +275,37 @@ def prepared(name: str, lesson: str, folder: Path):
 def run(name: str, lesson: str, folder: Path) -> str:
     """Empty, or the error of the first cell that fails."""
     cfg, room = prepared(name, lesson, folder)
-    notebook = nbformat.read(settings.ROOT / "notebooks" / f"{lesson}.ipynb", 4)
-    cells = {cell.id: cell.source for cell in notebook.cells}
-    space = {"cfg": cfg, "display": nothing, "RUN_SOLUTIONS": True, "SEED": 42, "FRESH": True}
-    space |= {"REPORT_TO": "none", "MEMORY_FRACTION": 1.0, "request": "Buatkan resep Soto Ayam."}
-    space |= {"os": os, "models": models, "dtype": settings.compute_dtype(cfg)}
-    space |= {"SCORED_RECIPES": 4, "ANSWER_TOKENS": 4, "LANGUAGE": "id", "record": course.record}
+    cells = build.code_cells(build.build_notebook(lesson, "id"))
+    space = {
+        "cfg": cfg,
+        "dtype": settings.compute_dtype(cfg),
+        "models": models,
+        "os": os,
+        "record": course.record,
+        "display": nothing,
+        "request": "Buatkan resep Soto Ayam.",
+        "LANGUAGE": "id",
+        "SEED": 42,
+        "FRESH": True,
+        "RUN_SOLUTIONS": True,
+        "REPORT_TO": "none",
+        "MEMORY_FRACTION": 1.0,
+        "SCORED_RECIPES": 4,
+        "ANSWER_TOKENS": 4,
+    }
     course.start_records(lesson)
     show.open_texts(lesson)
     gc.collect()
     gc.disable()  # a lesson that lets a model go has to say so
-    with pretending(Card(room), cfg), patch.object(show, "display"):
-        for cell in CELLS[lesson].split():
+    quiet = patch.multiple(IPython.display, display=nothing, clear_output=nothing)
+    with pretending(Card(room), cfg), patch.object(show, "display"), quiet:
+        for line in CELLS[lesson]:
             try:
-                exec(compile(cells[cell], f"{lesson}:{cell}", "exec"), space)
+                (source,) = [cell.source for cell in cells if line in cell.source]
+                code = source.partition(ANSWERS)[0]
+                exec(compile(code, f"{lesson}: {line}", "exec"), space)
             except Exception as problem:
-                return f"{cell}: {type(problem).__name__}: {problem}"[:500]
+                return f"{line}: {type(problem).__name__}: {problem}"[:500]
     return ""
 
 

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 import time
-import types
+from types import SimpleNamespace
 
 import numpy
 import psutil
@@ -18,10 +18,12 @@ MB = 10**6
 
 
 class FakeCuda:
-    """torch.cuda of a card with 8 GB."""
+    """torch.cuda of a card: what tensors hold now and at most, and blocks that nobody uses."""
 
     def __init__(self):
-        self.allocated = self.high = self.cached = 0
+        self.allocated = 0
+        self.high = 0
+        self.cached = 700 * MB
 
     def is_available(self):
         return True
@@ -35,14 +37,8 @@ class FakeCuda:
     def reset_peak_memory_stats(self):
         self.high = self.allocated
 
-    def memory_reserved(self):
-        return self.allocated + self.cached
-
     def empty_cache(self):
         self.cached = 0
-
-    def mem_get_info(self):
-        return 5 * 10**9, 8 * 10**9
 
     def hold(self, size):
         self.allocated += size
@@ -53,7 +49,7 @@ class FakeCuda:
 def card(monkeypatch):
     """The process believes that torch sees one GPU."""
     fake = FakeCuda()
-    monkeypatch.setitem(sys.modules, "torch", types.SimpleNamespace(cuda=fake))
+    monkeypatch.setitem(sys.modules, "torch", SimpleNamespace(cuda=fake))
     return fake
 
 
@@ -64,10 +60,13 @@ def test_settings_memory_and_planner_are_imported_without_torch():
     assert subprocess.run([sys.executable, "-c", code], cwd=settings.ROOT).returncode == 0
 
 
-def test_with_a_gpu_its_allocator_is_asked_and_without_one_the_process(card, monkeypatch):
+def test_with_a_gpu_its_allocator_is_asked(card):
     card.hold(300 * MB)
     assert memory.used_gb() == 0.3
-    monkeypatch.delitem(sys.modules, "torch")
+
+
+def test_without_a_gpu_the_process_is_asked(monkeypatch):
+    monkeypatch.delitem(sys.modules, "torch", raising=False)
     assert memory.used_bytes() == pytest.approx(psutil.Process().memory_info().rss, rel=0.2)
 
 
@@ -83,8 +82,6 @@ def test_free_collects_cycles_and_leaves_what_a_variable_holds():
 
 
 def test_of_a_gpu_unused_blocks_are_handed_back(card):
-    card.hold(100 * MB)
-    card.cached = 700 * MB
     memory.free()
     assert card.cached == 0
 
@@ -108,24 +105,34 @@ def test_on_a_gpu_the_peak_is_the_allocator_s(card):
     assert monitor.peak == 500 * MB
 
 
-def test_every_card_is_asked_and_without_a_driver_the_ram(monkeypatch):
-    def fails(kind):
-        def fail():
-            raise pynvml.NVMLError(kind)
+def fails(problem):
+    def fail():
+        raise pynvml.NVMLError(problem)
 
-        monkeypatch.setattr(pynvml, "nvmlInit", fail)
+    return fail
 
-    for kind in (pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_NOT_SUPPORTED):
-        fails(kind)
-        assert memory.devices().keys() == {"RAM"}
-    fails(pynvml.NVML_ERROR_DRIVER_NOT_LOADED)
+
+@pytest.mark.parametrize(
+    "problem", [pynvml.NVML_ERROR_LIBRARY_NOT_FOUND, pynvml.NVML_ERROR_NOT_SUPPORTED]
+)
+def test_without_a_driver_that_knows_it_is_the_ram_that_is_told(monkeypatch, problem):
+    monkeypatch.setattr(pynvml, "nvmlInit", fails(problem))
+    assert memory.devices().keys() == {"RAM"}
+
+
+def test_a_driver_that_does_not_answer_is_told_in_its_words(monkeypatch):
+    monkeypatch.setattr(pynvml, "nvmlInit", fails(pynvml.NVML_ERROR_DRIVER_NOT_LOADED))
     with pytest.raises(CourseError, match="Driver Not Loaded"):
         memory.devices()
+
+
+def test_every_card_is_asked(monkeypatch):
     monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
     monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", lambda: 2)
     monkeypatch.setattr(pynvml, "nvmlDeviceGetHandleByIndex", lambda number: number)
-    used = lambda card: types.SimpleNamespace(used=card * MB)  # noqa: E731
-    monkeypatch.setattr(pynvml, "nvmlDeviceGetMemoryInfo", used)
+    monkeypatch.setattr(
+        pynvml, "nvmlDeviceGetMemoryInfo", lambda number: SimpleNamespace(used=number * MB)
+    )
     assert memory.devices() == {"GPU 0": 0, "GPU 1": MB}
 
 

@@ -8,7 +8,6 @@ The last cell of a lesson, which a learner takes home, runs in tests/course/test
 """
 
 import copy
-import dataclasses
 import re
 import shutil
 import uuid
@@ -20,8 +19,8 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell
 
-from helpers import course, models, settings, show
-from pipeline import execute, gates, grade, lint, publish, run
+from helpers import course, models, settings
+from pipeline import build, execute, gates, run
 
 NAMES = [item["name"] for item in course.lessons()]
 # Lessons that hand over to each other, and those that open on their own: both rows at once, since
@@ -41,9 +40,8 @@ class Pass:
 
     def lesson(self, nb, name, **values):
         """Run one notebook, which may be a changed copy of the lesson `name`."""
-        self.folder.mkdir(exist_ok=True)
         source = self.folder / "source" / f"{name}.ipynb"
-        source.parent.mkdir(exist_ok=True)
+        source.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(nb, source)
         environment = run.kernel_environment(self.cfg)
         values = run.run_parameters(self.cfg) | values
@@ -54,15 +52,17 @@ class Pass:
     def verdicts(self, table):
         """What gates say of the lessons that passed."""
         passed = {name for name, done in self.outcomes.items() if done.status == "passed"}
-        metrics = [row for name in passed for row in run.recorded_metrics(self.folder, name)]
+        metrics = []
+        for name in passed:
+            metrics += run.recorded_metrics(self.folder, name)
         mine = gates.gates_for(table, self.cfg)
         told = gates.judge_gates(mine, metrics, passed)
         return told + gates.lessons_without_gate(mine, self.cfg, passed)
 
 
-def lesson_without_its_last_cell(name):
-    """A lesson up to the cell that a learner takes home."""
-    nb = publish.read_notebook(show.NOTEBOOKS / f"{name}.ipynb")
+def lesson_without_its_last_cell(name, language="id"):
+    """A lesson, as its source builds it, up to the cell that a learner takes home."""
+    nb = build.build_notebook(name, language)
     last = max(i for i, cell in enumerate(nb.cells) if cell.cell_type == "code")
     del nb.cells[last:]
     return nb
@@ -75,6 +75,16 @@ assert course.status[{name!r}] == "correct", "the solution does not pass"
 {check}
 assert course.status[{name!r}] == "open", "the stub is no open answer"
 """
+ALL_OPEN = """
+from helpers import course
+assert course.status == dict.fromkeys({names!r}, "open"), course.status
+"""
+
+
+def exercise_names(cells):
+    """Names of the exercises, from the calls `check("3.2", ...)`."""
+    code = "\n".join(cell.source for cell in cells)
+    return re.findall(r"""(?m)\bcheck\(\s*["'](\d+\.\d+)["']""", code)
 
 
 def with_stubs_again(nb):
@@ -82,13 +92,21 @@ def with_stubs_again(nb):
     cells = []
     for cell in nb.cells:
         cells.append(cell)
-        if "exercise" in publish.tags(cell):
+        if "exercise" in build.tags(cell):
             stub = cell.source
-        if "check" in publish.tags(cell):
-            (name,) = lint.exercise_names([cell])
+        if "check" in build.tags(cell):
+            (name,) = exercise_names([cell])
             source = OPEN_AGAIN.format(stub=stub, check=cell.source, name=name)
             cells.append(new_code_cell(source))
     nb.cells = cells
+    return nb
+
+
+def ends_with_open_exercises(nb):
+    """A last cell that fails unless every exercise of the notebook was met and is open."""
+    names = sorted(set(exercise_names(build.code_cells(nb))))
+    assert names, "no exercise"
+    nb.cells.append(new_code_cell(ALL_OPEN.format(names=names)))
     return nb
 
 
@@ -104,72 +122,63 @@ def solved(tmp_path_factory):
         """The lessons one after the other; the first that fails ends the row."""
         for name in names:
             nb = with_stubs_again(lesson_without_its_last_cell(name))
-            if one.lesson(nb, name, RUN_SOLUTIONS=True).status != "passed":
+            done = one.lesson(ends_with_open_exercises(nb), name, RUN_SOLUTIONS=True)
+            if done.status != "passed":
                 break
 
-    one.folder.mkdir()
     with ThreadPoolExecutor(len(ROWS)) as pool:
         list(pool.map(run_row, ROWS))
     return one
 
 
-def explain(one, name):
-    """The outcome of a lesson that has to have passed."""
+def assert_passed(one, name, line):
+    """The lesson ran to its end, and its set-up cell said `line`."""
     outcome = one.outcomes.get(name)
     assert outcome, f"not run: {list(one.outcomes)[-1]} failed"
     assert outcome.status == "passed", execute.sentence(name, outcome.failure)
-    return nbformat.read(one.folder / f"{name}.ipynb", 4)
+    nb = build.read_notebook(one.folder / f"{name}.ipynb")
+    (cell,) = [cell for cell in nb.cells if "setup" in build.tags(cell)]
+    assert line in "".join(output.get("text", "") for output in cell.outputs)
 
 
-def set_up_line(nb):
-    """What the set-up cell says."""
-    (cell,) = [cell for cell in nb.cells if "setup" in publish.tags(cell)]
-    return "".join(output.get("text", "") for output in cell.outputs)
+def assert_gates_hold(one):
+    verdicts = one.verdicts(gates.load_gates())
+    assert gates.all_hold(verdicts), "\n".join(gates.gate_lines(verdicts))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_lesson_runs_records_and_accepts_its_solutions_but_no_stub(solved, name):
-    nb = explain(solved, name)
+    assert_passed(solved, name, "perkiraan waktu di sini")
     assert run.recorded_metrics(solved.folder, name), "nothing is recorded"
-    states = grade.exercise_states(nb)
-    expected = set(lint.exercise_names(publish.code_cells(nb)))
-    assert states and states == dict.fromkeys(expected, "open")
-    assert "perkiraan waktu di sini" in set_up_line(nb)
 
 
-def test_every_gate_of_the_profile_holds_and_an_emptied_file_is_red(solved):
+def test_every_gate_of_the_profile_holds(solved):
+    assert_gates_hold(solved)
     verdicts = solved.verdicts(gates.load_gates())
-    assert gates.all_hold(verdicts), "\n".join(gates.gate_lines(verdicts))
     assert {v["notebook"] for v in verdicts if v["status"] == "passed"} == set(NAMES)
-    emptied = solved.verdicts([])
-    assert {v["notebook"] for v in emptied} == set(NAMES) and not gates.all_hold(emptied)
 
 
 @pytest.fixture(scope="module")
 def in_english(solved, tmp_path_factory):
     """Two lessons as a learner runs them first: shown in English, nothing answered."""
     folder = tmp_path_factory.mktemp("english")
+    root = solved.cfg.artifacts_root
+    cfg = replace(settings.load("sanity", "en"), artifacts_root=root)
 
     def run_one(name):
-        cfg = replace(settings.load("sanity", "en"), artifacts_root=root)
         one = Pass(cfg, folder / name)
-        one.lesson(lesson_without_its_last_cell(name), name)
+        nb = lesson_without_its_last_cell(name, "en")
+        one.lesson(ends_with_open_exercises(nb), name)
         return one
 
-    root = solved.cfg.artifacts_root
     with ThreadPoolExecutor(2) as pool:
         return dict(zip(IN_ENGLISH, pool.map(run_one, IN_ENGLISH)))
 
 
 @pytest.mark.parametrize("name", IN_ENGLISH)
 def test_a_learners_first_run_all_in_english_stops_at_no_exercise(in_english, name):
-    one = in_english[name]
-    nb = explain(one, name)
-    states = grade.exercise_states(nb)
-    assert states == dict.fromkeys(lint.exercise_names(publish.code_cells(nb)), "open")
-    assert "expected time here" in set_up_line(nb)
-    verdicts = one.verdicts(gates.load_gates())
-    assert gates.all_hold(verdicts), "\n".join(gates.gate_lines(verdicts))
+    assert_passed(in_english[name], name, "expected time here")
+    assert_gates_hold(in_english[name])
 
 
 # Faults.
@@ -192,6 +201,20 @@ def changed(cells, old, new):
     return copies
 
 
+def lesson_up_to(name, code):
+    """A lesson up to the one cell with this code."""
+    nb = lesson_without_its_last_cell(name)
+    del nb.cells[place_of(nb, code) + 1 :]
+    return nb
+
+
+def with_fault(nb, old, new):
+    """The notebook, one cell of it changed."""
+    cell = nb.cells[place_of(nb, old)]
+    cell.source = cell.source.replace(old, new)
+    return nb
+
+
 UNMASKED = "    return list(prompt) + list(reply)"
 MASKED = "    return [IGNORE] * len(prompt) + list(reply)"
 END_MASKED = "    return [IGNORE] * len(prompt) + list(reply)[:-1] + [IGNORE]"
@@ -204,44 +227,24 @@ def broken_training():
     last = place_of(nb, "train = ChatDataset(")
     end = place_of(nb, "training.save(adapter, ")
     rows_made = nb.cells[first : last + 1]
-    learning = changed(nb.cells[first : end + 1], "=cfg.learning_rate,", "=0.0,")
-    nb.cells = (
-        nb.cells[:first]
-        + changed(rows_made, MASKED, UNMASKED)
-        + changed(rows_made, MASKED, END_MASKED)
-        + learning
-    )
+    learning = nb.cells[first : end + 1]
+    cells = nb.cells[:first]
+    cells += changed(rows_made, MASKED, UNMASKED)
+    cells += changed(rows_made, MASKED, END_MASKED)
+    cells += changed(learning, "=cfg.learning_rate,", "=0.0,")
+    nb.cells = cells
     return nb
 
 
-def loss_measured(old="", new=""):
-    """Lesson 04 up to the loss that it records."""
-    nb = lesson_without_its_last_cell("04_evaluation")
-    del nb.cells[place_of(nb, '"loss_gain"') + 1 :]
-    if old:
-        cell = nb.cells[place_of(nb, old)]
-        cell.source = cell.source.replace(old, new)
-    return nb
-
-
-def leaked_split():
-    """Lesson 02 with the training rows among the test rows, up to where it looks for them."""
-    nb = lesson_without_its_last_cell("02_data_csv_qa")
-    old = 'divided[divided["split"] == name]'
-    cell = nb.cells[place_of(nb, old)]
-    cell.source = cell.source.replace(
-        old, 'divided[divided["split"].isin([name]) | (name == "train")]'
-    )
-    del nb.cells[place_of(nb, 'record("leakage_after"') + 1 :]
-    return nb
-
-
+OF_ONE_SPLIT = 'divided[divided["split"] == name]'
+LEAKED = 'divided[divided["split"].isin([name]) | (name == "train")]'
 LOADED = "model = models.load_tuned(cfg)"
-BASE_SERVED = (
-    LOADED
-    + "\nfor layer in model.modules():\n"
-    + '    if hasattr(layer, "set_scale"):\n        layer.set_scale("default", 0)'
-)
+BASE_SERVED = """model = models.load_tuned(cfg)
+for layer in model.modules():
+    if hasattr(layer, "set_scale"):
+        layer.set_scale("default", 0)"""
+LOSS_MEASURED = '"loss_gain"'
+
 # What is broken -> what must turn red.
 SABOTAGES = {
     "prompt unmasked": "03_qlora_training, .*LabelMaskError: position 0 of the prompt has a label",
@@ -259,7 +262,7 @@ def sabotaged(solved, tmp_path_factory):
     def start(*kept, **changes):
         """A run with copies of some of the green run's files, and some settings changed."""
         place = tmp_path_factory.mktemp("sabotage")
-        cfg = dataclasses.replace(solved.cfg, artifacts_root=place / "artifacts", **changes)
+        cfg = replace(solved.cfg, artifacts_root=place / "artifacts", **changes)
         shutil.copytree(solved.cfg.artifacts_root / "models", cfg.artifacts_root / "models")
         for name in kept:
             shutil.copytree(solved.cfg.artifacts / name, cfg.artifacts / name)
@@ -269,25 +272,28 @@ def sabotaged(solved, tmp_path_factory):
         """All errors that cells showed, and all gates that do not hold."""
         told = []
         for name, outcome in one.outcomes.items():
-            told += [execute.sentence(name, error) for error in outcome.errors]
+            for error in outcome.errors:
+                told.append(execute.sentence(name, error))
         return "\n".join(told + gates.gate_lines(one.verdicts(gates.load_gates())))
 
     def training():
         one = start("data")
         one.lesson(broken_training(), "03_qlora_training")
-        one.lesson(loss_measured(), "04_evaluation")
+        one.lesson(lesson_up_to("04_evaluation", LOSS_MEASURED), "04_evaluation")
         return red(one)
 
     def split():
         english = settings.load("sanity", "en", "recipe")  # lesson 02 on recipes in one language
         names = ("language", "task", "data_language", "data_dir", "reason")
         one = start(**{name: getattr(english, name) for name in names})
-        one.lesson(leaked_split(), "02_data_csv_qa")
+        nb = lesson_up_to("02_data_csv_qa", 'record("leakage_after"')
+        one.lesson(with_fault(nb, OF_ONE_SPLIT, LEAKED), "02_data_csv_qa")
         return red(one)
 
     def served():
         one = start("data", "adapter")
-        one.lesson(loss_measured(LOADED, BASE_SERVED), "04_evaluation")
+        nb = lesson_up_to("04_evaluation", LOSS_MEASURED)
+        one.lesson(with_fault(nb, LOADED, BASE_SERVED), "04_evaluation")
         return red(one)
 
     with ThreadPoolExecutor(2) as pool:

@@ -1,57 +1,77 @@
-"""The notebooks as files: lint, first cell on a pretended Colab, cleaning, publishing, README."""
+"""The lessons as files: lint, notebooks built and published, copies, first cell, README."""
 
 import ast
-import copy
 import os
 import re
+import shutil
 import subprocess
 import sys
-import tomllib
+from functools import cache
 from pathlib import Path
 
+import jupytext
 import nbformat
 import pytest
-import typer.testing
-from nbformat.v4 import new_code_cell, new_notebook, new_output
-from nbformat.v4 import new_markdown_cell as text
+from nbformat.v4 import new_code_cell, new_output
 
-from helpers import course, show
-from helpers.files import CourseError, UsageError, write_json
-from helpers.settings import ROOT
+from helpers import course, settings, show
+from helpers.files import CourseError, UsageError, read_json, write_json
+from helpers.settings import LANGUAGES, ROOT
+from helpers.show import LESSONS
 from pipeline import __main__ as commands
-from pipeline import editions, lint, publish, report
+from pipeline import build, editions, lint, publish, report
 
-TABLES = tomllib.loads(Path(__file__).with_name("cases.toml").read_text(encoding="utf-8"))
-
-KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 NAMES = [item["name"] for item in course.lessons()]
-ID, EN = (f'<div lang="{language}">\n\n{{}}\n\n</div>'.format for language in ("id", "en"))
 
+# A source without a fault. Cells: 1 title, 2-3 card, 4-5 first cells, 6 heading, 7-8 pair, 9-10
+# code.
+GOOD = """\
+# %% [markdown]
+# # 99 · Uji · Test
 
-def code(source, *tags):
-    return new_code_cell(source, metadata={"tags": list(tags)} if tags else {})
+# %% [markdown] lang="id"
+# NF4, 1,5 GB dan `cfg`, [data](../../docs/id/pipeline.md#satu): 3.11. Membaca {reading} menit.
+
+# %% [markdown] lang="en"
+# 1.5 GB and `cfg`, [data](../../docs/en/pipeline.md#one): 3.11. Reading: {reading} minutes.
+
+# %% tags=["parameters"]
+PROFILE = "auto"
+LANGUAGE = "id"  # shown
+TASK = "auto"
+RUN_SOLUTIONS = False
+SEED = 42
+
+# %% tags=["setup"]
+from helpers.course import start
+
+cfg = start("99_test", PROFILE)
+
+# %% [markdown]
+# ## 1. Tanya · Ask
+
+# %% [markdown] lang="id"
+# **Pertanyaan.** Ada 2.000 baris?
+
+# %% [markdown] lang="en"
+# **Question.** Are there 2,000 rows?
+
+# %% tags=["hide-input"]
+record("rows", 2000)
+
+# %%
+print(cfg)
+"""
 
 
 def good():
-    """A lesson without a fault: 1 title, 2-3 card, 4-6 first cells, 7 heading, 8-9 pair, 10 code"""
-    parameters = "\n".join(f"{name} = 1" for name in sorted(lint.REQUIRED_PARAMETERS))
-    return new_notebook(
-        cells=[
-            text("# 99 · Uji · Test"),
-            text(ID("Kita pakai 1,5 GB dan `cfg`, lihat [data](../docs/id/pipeline.md#satu).")),
-            text(EN("We use 1.5 GB and `cfg`, see [data](../docs/en/pipeline.md#one).")),
-            code(publish.bootstrap_source(), "bootstrap"),
-            code(parameters, "parameters"),
-            code('from helpers.course import start\ncfg = start("99_test", PROFILE)', "setup"),
-            text("## 1. Tanya · Ask"),
-            text(ID("**Pertanyaan.** Ada 2.000 baris?")),
-            text(EN("**Question.** Are there 2,000 rows?")),
-            code("print(cfg)"),
-        ]
-    )
+    return jupytext.reads(GOOD, "py:percent")
 
 
-def source(number, new):
+# Lint.
+
+
+def put(number, new):
     """A change that gives cell `number` (from 1) another text."""
     return lambda nb: nb.cells[number - 1].update(source=new)
 
@@ -60,72 +80,78 @@ def without(number):
     return lambda nb: nb.cells.pop(number - 1)
 
 
-def both(old, new):
-    """A change to the card in both languages."""
-    return lambda nb: [c.update(source=c.source.replace(old, new)) for c in nb.cells[1:3]]
+def add_picture(picture):
+    """A change that adds a picture to the card in both languages."""
+
+    def change(nb):
+        for cell in nb.cells[1:3]:
+            cell.source = cell.source.replace("GB", f"GB {picture}")
+
+    return change
 
 
-BROKEN = {
-    "pair": [
-        without(3),
-        without(2),
-        lambda nb: nb.cells.insert(2, code("1")),
-        lambda nb: nb.cells.append(text(ID("satu"))),
-    ],
-    "heading": [
-        source(7, "## 1. Tanya · "),
-        source(7, "Tanpa · tanda"),
-        source(8, ID("### Bagian\n\nAda 2.000 baris?")),
-        source(2, '<div lang="id">\nTanpa baris kosong.\n</div>'),
-    ],
-    "numbers": [source(8, ID("Ada 2,000 baris?")), source(8, ID("Ada baris?"))],
-    "links": [
-        source(3, EN("We use 1.5 GB and `cfg`, see [data](../data).")),
-    ],
-    "images": [source(3, EN("![all](../docs)"))],
-    "names": [
-        source(3, EN("We use 1.5 GB and `start`, see [data](../docs/en/pipeline.md).")),
-        source(9, EN("Are there 2,000 rows in `data/recipes`?")),
-    ],
-    "alt text": [both("GB", "GB ![ ](../data)"), both("GB", 'GB <img src="../data">')],
-    "bootstrap": [source(4, "print('other')"), without(4)],
-    "setup": [source(6, 'cfg = start("98_other", PROFILE)'), without(6)],
-    "parameters": [source(5, "PROFILE = LANGUAGE = TASK = SEED = 1"), without(5)],
-    "length": [source(10, "x = 1\n" * 26)],
-    "prose": [source(10, 'tell("a")'), source(10, 'f"there are {1} rows in the whole file"')],
-    "told": [source(10, 'tell("a")')],
-}
-CASES = [
-    pytest.param(rule, change, id=f"{rule}-{i}")
-    for rule, changes in BROKEN.items()
-    for i, change in enumerate(changes)
+FAULTS = [
+    ("pair", without(2)),
+    ("pair", without(3)),
+    ("pair", lambda nb: nb.cells.insert(2, new_code_cell("1"))),
+    ("heading", put(6, "## 1. Tanya · ")),
+    ("heading", put(1, "# 99 · Uji")),
+    ("heading", put(7, "### Bagian\n\nAda 2.000 baris?")),
+    ("heading", lambda nb: nb.cells[1].metadata.clear()),
+    ("numbers", put(7, "Ada 2,000 baris?")),
+    ("links", put(3, "1.5 GB and `cfg`, [data](../../data): 3.11.")),
+    ("images", put(3, "![all](../../docs)")),
+    ("names", put(3, "1.5 GB and `start`, [data](../../docs/en/pipeline.md): 3.11.")),
+    ("names", put(8, "Are there 2,000 rows in `data/recipes`?")),
+    ("alt text", add_picture("![ ](../../data)")),
+    ("alt text", add_picture('<img src="../../data">')),
+    ("setup", put(5, 'cfg = start("98_other", PROFILE)')),
+    ("parameters", put(4, "PROFILE = LANGUAGE = TASK = SEED = 1")),
+    ("length", put(10, "x = 1\n" * 26)),
+    ("prose", put(10, 'f"there are {1} rows in the whole file"')),
+    ("prose", put(10, 'tell("a")')),
+    ("budget", put(8, "Are there 2,000 rows? " + "No. " * 2_600)),
+    ("budget", lambda nb: nb.cells.extend([new_code_cell("1")] * 90)),
+    ("budget", lambda nb: nb.cells.extend([new_code_cell("x = 1\n" * 25)] * 60)),
+    ("budget", put(10, "f(" + "1, " * 99 + ")")),
+    ("told", put(10, 'tell("a")')),
 ]
 
 
-@pytest.mark.parametrize(("rule", "change"), CASES)
-def test_each_rule_sees_its_fault_and_no_fault_in_a_good_notebook(rule, change):
+@pytest.mark.parametrize(("rule", "change"), FAULTS)
+def test_each_rule_sees_its_fault(rule, change):
     nb = good()
-    assert lint.lint_notebook(nb, "99_test") == []
     change(nb)
     assert rule in {problem["rule"] for problem in lint.lint_notebook(nb, "99_test")}
+
+
+def test_lint_finds_nothing_in_a_source_without_a_fault():
+    assert lint.lint_notebook(good(), "99_test") == []
+
+
+def test_what_is_over_the_budget_is_told_with_its_amount():
+    nb = good()
+    nb.cells.extend([new_code_cell("1", metadata={"tags": ["check"]})] * 90)
+    told = [problem["text"] for problem in lint.lint_notebook(nb, "99_test")]
+    assert told == [f"{language}: 99 cells, 4 more than it may" for language in ("id", "en")]
 
 
 def test_a_cell_that_is_no_python_is_named():
     broken = good()
     broken.cells[-1].source = "x = ("
-    with pytest.raises(SyntaxError, match=f"cell {broken.cells[-1].id}, line 1"):
+    with pytest.raises(SyntaxError, match="99_test, cell 10, line 1"):
         lint.lint_notebook(broken, "99_test")
+
+
+@cache
+def source_of(name):
+    """The source of a lesson, which nothing here changes."""
+    return build.read_source(LESSONS / f"{name}.py")
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_lint_finds_nothing_in_the_lessons(name):
-    assert lint.lint_notebook(publish.read_notebook(show.NOTEBOOKS / f"{name}.ipynb"), name) == []
-
-
-@pytest.mark.parametrize("indonesian, english, same", TABLES["numbers_compare_across_notations"])
-def test_numbers_compare_across_notations(indonesian, english, same):
-    found = lint.normal_numbers(indonesian, "id"), lint.normal_numbers(english, "en")
-    assert (found[0] == found[1]) is same
+    assert lint.lint_notebook(source_of(name), name) == []
 
 
 def definitions(module):
@@ -147,11 +173,82 @@ def test_a_cell_that_defines_a_helper_holds_the_helpers_code():
     for path in sorted((ROOT / "helpers").glob("[a-z]*.py")):  # not the commands
         for name, body in definitions(ast.parse(path.read_text(encoding="utf-8"))).items():
             helpers.setdefault(name, set()).add(body)
-    for path in publish.notebook_files():
-        for cell in publish.code_cells(publish.read_notebook(path)):
+    for lesson_name in NAMES:
+        for cell in build.code_cells(source_of(lesson_name)):
             shown = lint.TransformerManager().transform_cell(cell.source)
             for name, body in definitions(ast.parse(shown)).items():
-                assert body in helpers.get(name, {body}), f"{path.name}: {name} differs"
+                assert body in helpers.get(name, {body}), f"{lesson_name}: {name} differs"
+
+
+# Building.
+
+
+def notebook(language):
+    """What is built of the only lesson."""
+    return build.read_notebook(build.notebook_file("99_test", language))
+
+
+@pytest.fixture
+def lesson(tmp_path, monkeypatch):
+    """The source of the only lesson, which is built; tmp_path/run: it ran in Indonesian."""
+    monkeypatch.setattr(build, "LESSONS", tmp_path)
+    monkeypatch.setattr(build, "NOTEBOOKS", tmp_path)
+    source = tmp_path / "99_test.py"
+    source.write_text(GOOD, encoding="utf-8")
+    assert build.build_lessons() == ["id/99_test.ipynb", "en/99_test.ipynb"]
+    run = a_run(tmp_path / "run", names=["99_test"])
+    nbformat.write(executed(notebook("id")), run / "99_test.ipynb")
+    return source
+
+
+def test_a_notebook_holds_one_language_and_shows_it(lesson):
+    nb = notebook("en")
+    assert [cell.source for cell in nb.cells if cell.cell_type == "markdown"] == [
+        "# 99 · Test",
+        "1.5 GB and `cfg`, [data](../../docs/en/pipeline.md#one): 3.11. Reading: 5 minutes.",
+        "## 1. Ask",
+        "**Question.** Are there 2,000 rows?",
+    ]
+    bootstrap, parameters, *_ = build.code_cells(nb)
+    assert bootstrap.source == build.bootstrap_source()
+    assert 'LANGUAGE = "en"  # shown' in parameters.source
+    assert 'LANGUAGE = "id"  # shown' in build.code_cells(notebook("id"))[1].source
+
+
+def test_minutes_to_read_are_counted_in_words_and_visible_lines_of_the_longer_language(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(build, "LESSONS", tmp_path)
+    # A good 2,400 words in English, 16 minutes, and 108 lines, nearly 6.
+    source = GOOD.replace("Are there 2,000 rows?", "word " * 2_400)
+    source += "x = 1\n" * 100
+    (tmp_path / "99_long.py").write_text(source, encoding="utf-8")
+    assert build.reading_minutes("99_long") == 20
+    source = source.replace("# %%\nprint", '# %% tags=["solution"]\nprint')
+    (tmp_path / "99_folded.py").write_text(source, encoding="utf-8")
+    assert build.reading_minutes("99_folded") == 15
+
+
+def test_what_is_folded_away_and_what_begins_a_slide(lesson):
+    title, *_, hidden, shown = notebook("id").cells
+    assert title.metadata == {"slideshow": {"slide_type": "slide"}}
+    assert hidden.metadata == {
+        "tags": ["hide-input"],
+        "jupyter": {"source_hidden": True},
+        "cellView": "form",
+        "slideshow": {"slide_type": "skip"},
+    }
+    assert shown.metadata == {}
+
+
+def test_a_cell_keeps_its_id_whatever_changes_around_it(lesson):
+    before = {cell.id for cell in notebook("id").cells}
+    lesson.write_text(GOOD.replace("## 1. Tanya", "## 1. Jawab"), encoding="utf-8")
+    build.build_lessons()
+    assert len(before - {cell.id for cell in notebook("id").cells}) == 1
+
+
+# Outputs.
 
 
 FOLDERS = "home|Users|root|tmp|var|private|opt|mnt|srv|content|kaggle"
@@ -160,97 +257,114 @@ MACHINE_PATH = re.compile(rf"(?<![\w.:/~])/(?:{FOLDERS})/[\w.-]+|\b[A-Z]:\\Users
 
 def unfit_outputs(nb):
     """What of a notebook's outputs cannot be committed: errors, paths, pictures without text."""
-    for cell in publish.code_cells(nb):
+    for cell in build.code_cells(nb):
         for output in cell.outputs:
-            data = output.get("data", {})
-            shown = [v for kind, v in data.items() if isinstance(v, str) and "image/" not in kind]
-            said = re.sub(r'src="data:[^"]*"', "", output.get("text", "") + "".join(shown))
-            if output.output_type == "error" or "image/png" in data:
-                yield output.output_type
+            said = output.get("text", "")
+            for kind, value in output.get("data", {}).items():
+                if kind == "image/png" and not output.metadata.get(kind, {}).get("alt"):
+                    yield kind
+                elif isinstance(value, str) and not kind.startswith("image/"):
+                    said += value
+            if output.output_type == "error":
+                yield "error"
             yield from MACHINE_PATH.findall(said)
 
 
-def test_committed_outputs_belong_to_their_code_and_show_no_path_or_error():
-    assert [path.stem for path in publish.notebook_files()] == NAMES
+def test_committed_notebooks_are_what_is_built_and_show_no_path_or_error():
     assert publish.stale_notebooks() == [], "run the profile cpu, then pipeline publish runs/<time>"
-    for path in publish.notebook_files():
-        nb = publish.read_notebook(path)
-        assert "widgets" not in nb.metadata and not list(unfit_outputs(nb)), path.name
+    for language in LANGUAGES:
+        files = build.notebook_files(language)
+        assert [path.stem for path in files] == NAMES
+        for path in files:
+            assert list(unfit_outputs(build.read_notebook(path))) == [], path
 
 
 def executed(nb):
-    """A notebook as papermill leaves it."""
-    nb = copy.deepcopy(nb)
-    nb.metadata.update(papermill={"duration": 3}, widgets={"x": {}}, kernelspec=KERNEL)
-    nb.metadata["language_info"] = {"name": "python", "version": "3.11.7"}
-    for number, cell in enumerate(publish.code_cells(nb), 5):
+    """A built notebook as papermill leaves it."""
+    nb.metadata.update(papermill={"duration": 3}, widgets={"x": {}})
+    for number, cell in enumerate(build.code_cells(nb), 5):
         cell.execution_count = number
         cell.metadata.update(papermill={"duration": 1.0}, collapsed=False)
-    nb.cells.insert(5, code('PROFILE = "cpu"', "injected-parameters"))
+    injected = new_code_cell('PROFILE = "cpu"', metadata={"tags": ["injected-parameters"]})
+    nb.cells.insert(4, injected)
     site = Path(sys.prefix) / "lib" / "site-packages" / "torch" / "a.py"
-    switch, widget = {"text/html": show.from_template("switch").data}, {publish._WIDGET: {}}
+    picture = {"image/png": "iVBORw0KGgo=", "text/plain": "loss"}
+    about = {"image/png": {"alt": "loss", "width": 9}, "isolated": True}
     nb.cells[-1].outputs = [
         new_output("stream", name="stdout", text="10%\r50%\r100%\n"),
         new_output("stream", name="stderr", text="\x1b[31mwarning\x1b[0m\n"),
-        new_output("display_data", data=widget),
+        new_output("display_data", data={"application/vnd.jupyter.widget-view+json": {}}),
         new_output("stream", name="stdout", text=f"saved {ROOT}{os.sep}a {site}:3\n"),
-        new_output("display_data", data=switch),
+        new_output("display_data", data=picture, metadata=about),
         new_output("execute_result", execution_count=99, data={"text/plain": f"{ROOT}"}),
     ]
     return nb
 
 
-def test_cleaning_keeps_results_in_their_order_and_drops_noise():
-    nb = publish.clean_notebook(executed(good()))
-    nbformat.validate(nb)
-    assert set(nb.metadata) == {"kernelspec", "language_info", "dapur"}
-    cells = publish.code_cells(nb)
-    assert [cell.execution_count for cell in cells] == [1, 2, 3, 4]
-    assert len(nb.cells) == 10 and all(set(cell.metadata) <= {"tags"} for cell in nb.cells)
-    shown = [o.get("text") or o.data["text/plain"] for o in cells[-1].outputs]
-    assert shown == ["100%\n", "warning\n", f"saved .{os.sep}a .../torch{os.sep}a.py:3\n", "."]
-    assert not list(unfit_outputs(nb))
+# Publishing.
 
 
-def a_run(folder, status="passed", names=NAMES, **more):
-    """The folder of a run as the runner leaves it."""
-    metrics = []
-    for prefix, value in (("fewshot_", 0.1), ("", 0.9)):
-        row = {
-            "notebook": "04_evaluation",
-            "name": prefix + "numbers_kept",
-            "value": value,
-            "n": 96,
-        }
-        metrics.append(row | {"low": value - 0.01, "high": value + 0.01})
-    outcomes = [{"name": n, "seconds": 90.0, "peak_memory_gb": 2.2} for n in names]
-    settings = {"profile": "cpu", "base_model": "packaged", "data": "own", "task": "id-en"}
-    settings |= {"data_hash": "abc", "seed": 42, "device": "CPU"}
-    summary = {"stamp": "1", "status": status, "seconds": 600, "peak_memory_gb": 4.4, "set": {}}
-    summary |= {"started": "2030-01-02 03:04:05", "notebooks": outcomes, "settings": settings}
+def a_run(folder, status="passed", names=NAMES):
+    """The folder of a run of these lessons as the runner leaves it."""
+    row = {"notebook": "04_evaluation", "n": 96, "low": 0.0, "high": 1.0}
+    metrics = [
+        row | {"name": "fewshot_numbers_kept", "value": 0.1},
+        row | {"name": "numbers_kept", "value": 0.9},
+    ]
     write_json(folder / "metrics.json", metrics)
-    write_json(folder / "summary.json", summary | more)
+    summary = {
+        "stamp": "1",
+        "status": status,
+        "started": "2030-01-02 03:04:05",
+        "seconds": 600,
+        "peak_memory_gb": 4.4,
+        "set": {},
+        "settings": settings.load("sanity").as_dict(),
+        "notebooks": [{"name": n, "seconds": 90.0, "peak_memory_gb": 2.2} for n in names],
+    }
+    write_json(folder / "summary.json", summary)
     return folder
 
 
-def test_publish_takes_outputs_over_and_keeps_todays_prose(tmp_path, monkeypatch):
-    monkeypatch.setattr(publish, "NOTEBOOKS", tmp_path)
-    path, mended = tmp_path / "99_test.ipynb", good()
-    mended.cells[0].source = "# 99 · Lebih baik · Better"
-    nbformat.write(mended, path)
-    assert publish.stale_notebooks() == [path.name], "no outputs"
-    run = a_run(tmp_path / "run", names=["99_test"])
-    nbformat.write(executed(good()), run / path.name)
-    assert publish.publish_run(run) == [path.name] and publish.stale_notebooks() == []
-    published = publish.read_notebook(path)
-    assert published.cells[0].source == mended.cells[0].source and published.cells[-1].outputs
-    published.cells[-1].source = "print(cfg, 2)"
-    nbformat.write(published, path)
-    assert publish.stale_notebooks() == [path.name], "other code"
+def test_publish_takes_results_over_in_their_order_and_keeps_todays_prose(lesson, tmp_path):
+    lesson.write_text(GOOD.replace("Uji · Test", "Lebih baik · Better"), encoding="utf-8")
+    assert publish.publish_run(tmp_path / "run") == ["id/99_test.ipynb"]
+    published = notebook("id")
+    assert published.cells[0].source == "# 99 · Lebih baik"
+    assert set(published.metadata) == {"kernelspec", "language_info", "dapur"}
+    cells = build.code_cells(published)
+    assert [cell.execution_count for cell in cells] == [1, 2, 3, 4, 5]
+    outputs = cells[-1].outputs
+    shown = [output.get("text") or output.data["text/plain"] for output in outputs]
+    saved = f"saved .{os.sep}a .../torch{os.sep}a.py:3\n"
+    assert shown == ["100%\n", "warning\n", saved, "loss", "."]
+    assert outputs[3].metadata == {"image/png": {"alt": "loss", "width": 9}}
+    # Nothing was run in English.
+    assert not any(cell.outputs for cell in build.code_cells(notebook("en")))
+
+
+def test_a_notebook_is_stale_without_outputs_of_its_code_and_where_its_source_builds_another(
+    lesson, tmp_path
+):
+    both = ["id/99_test.ipynb", "en/99_test.ipynb"]
+    assert publish.stale_notebooks() == both
+    publish.publish_run(tmp_path / "run")
+    assert publish.stale_notebooks() == both[1:]
+    # Prose that is mended, but not yet built; outputs of the same code stay.
+    lesson.write_text(GOOD.replace("Tanya · Ask", "Jawab · Answer"), encoding="utf-8")
+    assert publish.stale_notebooks() == both
+    build.build_lessons()
+    assert publish.stale_notebooks() == both[1:]
+    lesson.write_text(GOOD.replace("print(cfg)", "print(cfg, 2)"), encoding="utf-8")
+    build.build_lessons()
+    assert publish.stale_notebooks() == both
     with pytest.raises(CourseError, match="its code differs"):
-        publish.publish_run(run)
+        publish.publish_run(tmp_path / "run")
+
+
+def test_only_a_finished_run_that_passed_is_published(tmp_path):
     with pytest.raises(CourseError, match="a run that passed"):
-        publish.publish_run(a_run(run, "failed"))
+        publish.publish_run(a_run(tmp_path / "run", "failed"))
     with pytest.raises(UsageError, match="not a finished run"):
         publish.publish_run(tmp_path)
 
@@ -260,64 +374,112 @@ def test_both_readmes_are_rendered_from_a_run(tmp_path, monkeypatch):
         page = tmp_path / file.name
         page.write_text(file.read_text(encoding="utf-8"), encoding="utf-8")
         monkeypatch.setitem(report.READMES, language, page)
+        teaching = Path("docs", language, "teaching.md")
+        (tmp_path / teaching).parent.mkdir(parents=True)
+        shutil.copy(ROOT / teaching, tmp_path / teaching)
     report.write_readme(a_run(tmp_path / "run"))
-    english = report.READMES["en"].read_text(encoding="utf-8")
-    indonesian = report.READMES["id"].read_text(encoding="utf-8")
-    assert "90%" in english and "right numbers" in english and "angka yang benar" in indonesian
-    assert "2.2 GB" in english and "2,2 GB" in indonesian and "2030-01-02" in english
+    in_english = (tmp_path / "docs" / "en" / "results.md").read_text(encoding="utf-8")
+    for told in ("90%", "right numbers", "2030-01-02"):
+        assert told in in_english
+    in_indonesian = (tmp_path / "docs" / "id" / "results.md").read_text(encoding="utf-8")
+    assert "angka yang benar" in in_indonesian
+    readme = report.READMES["en"].read_text(encoding="utf-8").split("<!-- course:start -->")[1]
     for name in NAMES:
-        assert english.count(f"notebooks/{name}.ipynb)") == 3, "here, on Colab, on Kaggle"
+        assert readme.count(f"notebooks/en/{name}.ipynb)") == 3, "here, on Colab, on Kaggle"
     with pytest.raises(CourseError, match="all lessons"):
         report.write_readme(a_run(tmp_path / "part", names=NAMES[1:]))
 
 
+def test_a_run_from_nothing_gives_the_course_its_minutes_and_memory(tmp_path, monkeypatch):
+    table = tmp_path / "course.toml"
+    shutil.copy(report.COURSE, table)
+    monkeypatch.setattr(report, "COURSE", table)
+    report.write_measured(read_json(a_run(tmp_path / "run") / "summary.json"))
+    for before, after in zip(course.lessons(), show.read_toml(table)["lesson"]):
+        assert after["minutes"] == before["minutes"] | {"sanity": 1.5}
+        assert after["memory"] == before["memory"] | {"sanity": 2.2}
+
+
+def test_a_lesson_is_published_with_the_minutes_that_it_took(lesson, monkeypatch):
+    nb = notebook("id")
+    told = "Profil cpu · model x · perkiraan waktu di sini: 1.8 menit\ncpu: 2 inti"
+    build.code_cells(nb)[2].outputs = [new_output("stream", name="stdout", text=told)]
+    build.write_notebook(nb, build.notebook_file("99_test", "id"))
+    took = [{"name": "99_test", "minutes": {"cpu": 2.5}}]
+    monkeypatch.setattr(report, "lessons", lambda: took)
+    report.write_expected("cpu")
+    assert build.code_cells(notebook("id"))[2].outputs[0].text == told.replace("1.8", "2,5")
+
+
+# Copies and pages for learners.
+
+
 def test_a_copy_is_made_once_without_outputs_and_its_links_lead_somewhere(tmp_path):
-    folder = ROOT / "work" / tmp_path.name
+    folder = ROOT / "work" / tmp_path.name / "en"
     try:
-        assert [name.removesuffix(".ipynb") for name in publish.copy_missing(folder)] == NAMES
+        made = publish.copy_missing(folder, "en", "cpu")
+        assert [name.removesuffix(".ipynb") for name in made] == NAMES
         for path in folder.glob("*.ipynb"):
-            nb = publish.read_notebook(path)
-            assert not any(c.outputs or c.execution_count for c in publish.code_cells(nb))
+            nb = build.read_notebook(path)
+            cells = build.code_cells(nb)
+            assert not any(cell.outputs for cell in cells)
+            assert 'PROFILE = "cpu"' in cells[1].source
             for target in re.findall(r"\]\((\.\.[^)\s#]+)", "".join(c.source for c in nb.cells)):
                 assert (folder / target).exists(), (path.name, target)
         own = folder / "00_start.ipynb"
         own.write_text("my answers")
         (folder / "01_gpu_memory.ipynb").unlink()
-        assert publish.copy_missing(folder) == ["01_gpu_memory.ipynb"]
+        assert publish.copy_missing(folder, "en") == ["01_gpu_memory.ipynb"]
         assert own.read_text() == "my answers"
     finally:
-        for path in folder.glob("*"):
-            path.unlink()
-        folder.rmdir()
+        shutil.rmtree(folder.parent, ignore_errors=True)
 
 
 def test_two_people_on_one_machine_do_not_share_their_trainings(monkeypatch):
-    seen = []
+    started = []
+    copied = []
+
+    def copy(*given):
+        copied.append(given)
+        return []
+
+    def start(command, env):
+        started.append(env.get("DAPUR_ARTIFACTS"))
+        return subprocess.CompletedProcess(command, 0)
+
     monkeypatch.delenv("DAPUR_ARTIFACTS", raising=False)
-    monkeypatch.setattr(commands, "copy_missing", lambda folder: [])
-    monkeypatch.setattr(
-        commands.subprocess,
-        "run",
-        lambda command, env: seen.append(env) or subprocess.CompletedProcess(command, 0),
-    )
-    for name in (["--name", "siti"], ["--name", "budi"], []):
-        typer.testing.CliRunner().invoke(commands.app, ["lab", *name])
-    siti, budi, alone = (env.get("DAPUR_ARTIFACTS") for env in seen)
-    assert siti == str(ROOT / "work" / "siti" / "artifacts") and budi != siti
-    assert alone is None
+    monkeypatch.setattr(commands, "copy_missing", copy)
+    monkeypatch.setattr(subprocess, "run", start)
+    chosen = ["--name", "budi", "--language", "en", "--profile", "cpu"]
+    for words in (["--name", "siti"], chosen, []):
+        with pytest.raises(SystemExit):
+            commands.main(["lab", *words], commands.app)
+    work = ROOT / "work"
+    assert started == [f"{work / 'siti' / 'artifacts'}", f"{work / 'budi' / 'artifacts'}", None]
+    assert copied[:2] == [
+        (work / "siti" / "id", "id", "auto"),
+        (work / "budi" / "en", "en", "cpu"),
+    ]
 
 
 def test_pages_of_a_language_hold_that_language_only(tmp_path, monkeypatch):
-    lesson = show.NOTEBOOKS / "00_start.ipynb"
-    monkeypatch.setattr(editions, "notebook_files", lambda: [lesson])
+    def files(language):
+        return [build.notebook_file("00_start", language)]
+
+    monkeypatch.setattr(editions, "notebook_files", files)
     assert editions.write_editions(tmp_path) == 3
     page = (tmp_path / "en" / "00_start.html").read_text(encoding="utf-8")
-    assert "What we learn" in page and "Yang kita pelajari" not in page
+    assert "Start here" in page
+    assert "Mulai di sini" not in page
+    # Links lead to pages of the lessons and to the repository.
+    assert 'href="../' not in page
+    assert ".ipynb" not in "".join(re.findall('href="([0-9][^"]+)', page))
+    assert editions.NO_TEXT not in page
     assert 'href="en/00_start.html"' in (tmp_path / "index.html").read_text(encoding="utf-8")
-    assert 'href="../docs' not in page and ".ipynb" not in re.findall('href="([0-9][^"]+)', page)
 
 
-# --- the bootstrap cell -------------------------------------------------------------------------
+# The bootstrap cell.
+
 
 DRIVER = """
 import os, subprocess, sys, types
@@ -334,12 +496,20 @@ sys.modules["pipeline"].cloud = cloud
 
 @pytest.mark.parametrize("platform", ["COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE", "OTHER"])
 def test_the_first_cell_fetches_the_course_on_a_cloud_and_does_nothing_elsewhere(
-    tmp_path, platform
+    tmp_path, monkeypatch, platform
 ):
-    command = [sys.executable, "-c", DRIVER + publish.bootstrap_source()]
-    clouds = ("COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE")
-    env = {k: v for k, v in os.environ.items() if k not in clouds} | {platform: "1"}
-    how = {"cwd": tmp_path, "env": env, "capture_output": True, "text": True}
-    said = [subprocess.run(command, **how).stdout for _ in range(2)]
-    prepared = f"prepared from {tmp_path / 'dapur-llm'}\n"
-    assert said == (["", ""] if platform == "OTHER" else ["git clone\n" + prepared, prepared])
+    monkeypatch.delenv("COLAB_RELEASE_TAG", raising=False)
+    monkeypatch.delenv("KAGGLE_KERNEL_RUN_TYPE", raising=False)
+    monkeypatch.setenv(platform, "1")
+    command = [sys.executable, "-c", DRIVER + build.bootstrap_source()]
+
+    def said():
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stdout
+
+    first = said()
+    again = said()
+    if platform == "OTHER":
+        assert first == again == ""
+    else:
+        assert again == f"prepared from {tmp_path / 'dapur-llm'}\n"
+        assert first == "git clone\n" + again

@@ -1,18 +1,14 @@
 """Finding and preparing base models; adapters are taken whole or refused with a clear error."""
 
-import dataclasses
+from dataclasses import replace
 
 import bitsandbytes as bnb
 import pytest
-import safetensors.torch
 import torch
+from safetensors.torch import save_file
 
 from helpers import models, splits
 from helpers.files import CourseError, MissingStep, UsageError, write_json, write_text
-
-
-def here(cfg, folder, **changes):
-    return dataclasses.replace(cfg, artifacts_root=folder, **changes)
 
 
 def saved(cfg, folder, **changes):
@@ -22,7 +18,10 @@ def saved(cfg, folder, **changes):
         setattr(tokenizer, name, value)
     tokenizer.save_pretrained(folder)
     write_json(folder / "config.json", {"model_type": "llama"})
-    return dataclasses.replace(cfg, base_model=str(folder))
+    return replace(cfg, base_model=str(folder))
+
+
+# Base models.
 
 
 def test_a_missing_embedded_package_says_how_to_install_it(monkeypatch):
@@ -33,64 +32,59 @@ def test_a_missing_embedded_package_says_how_to_install_it(monkeypatch):
 
 @pytest.mark.slow
 def test_the_packaged_model_is_prepared_with_a_pad_token_of_its_own(cfg, packaged_root):
-    packaged = here(cfg, packaged_root, base_model="packaged")
+    packaged = replace(cfg, artifacts_root=packaged_root, base_model="packaged")
     tokenizer = models.load_tokenizer(packaged)
     model = models.load_base(packaged, "none")
     assert tokenizer.pad_token_id != tokenizer.eos_token_id
     assert model.config.pad_token_id == tokenizer.pad_token_id
-    assert getattr(model.config, "quantization_config", None) is None
     ids = tokenizer("The capital of France is", return_tensors="pt")
     with torch.no_grad():
-        best = tokenizer.decode(model(**ids).logits[0, -1].argmax())
-    assert best.strip() == "Paris"
+        best = model(**ids).logits[0, -1].argmax()
+    assert tokenizer.decode(best).strip() == "Paris"
 
 
 def test_a_model_is_loaded_ready_to_answer_and_what_is_drawn_then_follows_the_seed(cfg):
     drawn = []
     for seed in (3, 4, 3):
-        assert not models.load_base(dataclasses.replace(cfg, seed=seed), "none").training
+        assert not models.load_base(replace(cfg, seed=seed), "none").training
         drawn.append(torch.rand(1).item())
     assert drawn[0] == drawn[2] != drawn[1]
-
-
-def test_on_a_cpu_plain_attention_is_for_training_alone(cfg):
-    """It is faster backwards; answers come with what transformers takes by itself."""
-    asked = ({}, {"for_training": True})
-    found = [models.load_base(cfg, "none", **how).config._attn_implementation for how in asked]
-    assert found == ["sdpa", "eager"]
 
 
 def test_4_bit_weights_are_nf4_with_their_scales_quantised_again_and_unpacked_once(cfg):
     """Unpacked, no evaluation can repack them into a layout without a backward pass."""
     model = models.load_base(cfg, for_training=True)
     layers = [layer for layer in model.modules() if isinstance(layer, bnb.nn.Linear4bit)]
-    assert layers and all(layer.weight.quant_state.nested for layer in layers)
-    assert all(layer.weight.quant_type == "nf4" for layer in layers)
-    assert not any(layer.support_avx512bf16_for_cpu for layer in layers)
+    assert layers
+    for layer in layers:
+        assert layer.weight.quant_type == "nf4"
+        assert layer.weight.quant_state.nested
+        assert not layer.support_avx512bf16_for_cpu
     given = torch.randn(1, layers[0].in_features)
-    packed = type(layers[0]).forward(layers[0], given)
+    packed = bnb.nn.Linear4bit.forward(layers[0], given)
     assert torch.allclose(layers[0](given), packed, atol=1e-5)
 
 
-def test_an_unpacked_layer_computes_in_the_dtype_that_was_asked_for_its_bias_too():
-    """A copy in fp32 would fill twice the memory, and a step in it takes twice the time."""
-    assert models.nf4_config(torch.bfloat16).bnb_4bit_compute_dtype == torch.bfloat16
-    layer = bnb.nn.Linear4bit(64, 32, quant_type="nf4", compute_dtype=torch.bfloat16).to("cpu")
-    weight = bnb.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state).bfloat16()
-    layer.bias.data = layer.bias.data.bfloat16()
-    models.unpack(torch.nn.Sequential(layer))
-    given = torch.randn(3, 64)
-    expected = given.bfloat16() @ weight.T + layer.bias
-    assert torch.allclose(layer(given), expected.float(), atol=0.02)
-    assert layer.forward.keywords["weight"].dtype == torch.bfloat16
-
-
-@pytest.mark.parametrize(
-    "asked, kind", [(None, "Linear4bit"), ("nf4", "Linear4bit"), ("none", "Linear")]
-)
-def test_a_tuned_model_is_quantised_as_asked_or_as_the_profile_says(tuned_cfg, asked, kind):
+@pytest.mark.parametrize("asked, kind", [(None, "Linear4bit"), ("none", "Linear")])
+def test_a_tuned_model_is_quantised_as_the_profile_says_or_as_asked(tuned_cfg, asked, kind):
     model = models.load_tuned(tuned_cfg, asked).get_base_model()
     assert type(model.get_decoder().layers[0].self_attn.q_proj.base_layer).__name__ == kind
+
+
+def test_code_that_comes_with_a_model_is_never_run(cfg, tmp_path):
+    ran = tmp_path / "ran"
+    write_text(tmp_path / "evil.py", f"open({str(ran)!r}, 'w')\nclass Evil: pass\n")
+    classes = {"AutoConfig": "evil.Evil", "AutoModelForCausalLM": "evil.Evil"}
+    write_json(tmp_path / "config.json", {"model_type": "evil", "auto_map": classes})
+    names = {"AutoTokenizer": ["evil.Evil", None]}
+    write_json(tmp_path / "tokenizer_config.json", {"auto_map": names})
+    for load in (models.load_base, models.load_tokenizer):
+        with pytest.raises((CourseError, ValueError, OSError)):
+            load(replace(cfg, base_model=str(tmp_path)))
+    assert not ran.exists()
+
+
+# Tokenizers.
 
 
 @pytest.mark.parametrize("own", [None, "[INST] {{ messages[0]['content'] }} [/INST]"])
@@ -112,53 +106,45 @@ def test_a_vocabulary_without_a_token_to_pad_with_pads_with_its_rarest_word(cfg,
     assert len(tokenizer) - 2 <= tokenizer.pad_token_id < len(tokenizer)
 
 
-def test_an_adapter_that_is_cut_off_is_told_and_not_loaded(cfg, tmp_path):
-    cfg = here(cfg, tmp_path)
-    folder = cfg.artifacts / "adapter"
+# Adapters.
+
+
+@pytest.fixture
+def own(cfg, tmp_path):
+    """Settings with artifacts of their own; the adapter there is one number."""
+    own = replace(cfg, artifacts_root=tmp_path)
+    folder = own.artifacts / "adapter"
     folder.mkdir(parents=True)
-    safetensors.torch.save_file({"x": torch.ones(1)}, folder / "adapter_model.safetensors")
-    assert models.require_adapter(cfg) == folder
+    save_file({"x": torch.ones(1)}, folder / "adapter_model.safetensors")
+    return own
+
+
+def test_an_adapter_is_taken_whole_and_one_that_is_cut_off_is_told(own):
+    folder = own.artifacts / "adapter"
+    assert models.require_adapter(own) == folder
     (folder / "adapter_model.safetensors").write_bytes(b"cut")
     with pytest.raises(MissingStep, match="03_qlora_training"):
-        models.require_adapter(cfg)
+        models.require_adapter(own)
 
 
-def test_an_adapter_of_another_task_is_refused_with_the_command(cfg, tmp_path):
-    cfg = here(cfg, tmp_path)
-    folder = cfg.artifacts / "adapter"
-    folder.mkdir(parents=True)
-    safetensors.torch.save_file({"x": torch.ones(1)}, folder / "adapter_model.safetensors")
-    write_json(folder / "training.json", {"task": "en-id"})
-    with pytest.raises(UsageError, match=f"run_all.sh --task {cfg.task} --from 02"):
-        models.require_adapter(cfg)
-
-
-def test_an_adapter_that_learnt_other_rows_than_were_saved_last_is_refused(
-    cfg, tmp_path, random_adapter
-):
-    cfg = here(cfg, tmp_path)
+def test_where_there_is_no_adapter_the_lesson_is_named(cfg, tmp_path):
     with pytest.raises(MissingStep, match="03_qlora_training"):
-        models.load_tuned(cfg)
-    folder = random_adapter(cfg).artifacts / "adapter"
+        models.load_tuned(replace(cfg, artifacts_root=tmp_path))
+
+
+def test_an_adapter_of_another_task_is_refused_with_the_command(own):
+    write_json(own.artifacts / "adapter" / "training.json", {"task": "en-id"})
+    with pytest.raises(UsageError, match=f"run_all.sh --task {own.task} --from 02"):
+        models.require_adapter(own)
+
+
+def test_an_adapter_that_learnt_other_rows_than_were_saved_last_is_refused(own):
+    folder = own.artifacts / "adapter"
     write_json(folder / "training.json", {"rows": "0123abcd"})
-    assert models.require_adapter(cfg) == folder, "the rows of lesson 02 are gone: it is taken"
+    assert models.require_adapter(own) == folder, "the rows of lesson 02 are gone: it is taken"
     for name in ("train", "validation"):
-        write_text(splits.split_file(cfg, name), "a row\n")
+        write_text(splits.split_file(own, name), "a row\n")
     with pytest.raises(MissingStep, match="other rows|baris lain"):
-        models.load_tuned(cfg)
-    write_json(folder / "training.json", {"rows": models.rows_hash(cfg)})
-    assert models.load_tuned(cfg)
-
-
-def test_code_that_comes_with_a_model_is_never_run(cfg, tmp_path):
-    ran = tmp_path / "ran"
-    write_text(tmp_path / "evil.py", f"open({str(ran)!r}, 'w')\nclass Evil: pass\n")
-    classes = {"AutoConfig": "evil.Evil", "AutoModelForCausalLM": "evil.Evil"}
-    write_json(tmp_path / "config.json", {"model_type": "evil", "auto_map": classes})
-    names = {"AutoTokenizer": ["evil.Evil", None]}
-    write_json(tmp_path / "tokenizer_config.json", {"auto_map": names})
-    cfg = dataclasses.replace(cfg, base_model=str(tmp_path))
-    for load in (models.load_base, models.load_tokenizer):
-        with pytest.raises((CourseError, ValueError, OSError)):
-            load(cfg)
-    assert not ran.exists()
+        models.require_adapter(own)
+    write_json(folder / "training.json", {"rows": models.rows_hash(own)})
+    assert models.require_adapter(own) == folder

@@ -1,7 +1,6 @@
 """Recipes as conversations: the label mask, and the checks around it."""
 
 import copy
-import re
 import tomllib
 from importlib.resources import files
 from pathlib import Path
@@ -14,71 +13,96 @@ from transformers import PreTrainedTokenizerFast
 
 from helpers import models, prompts
 from helpers.files import LabelMaskError
+from helpers.prompts import IGNORE
 from helpers.training import ChatDataset
 
 TABLES = tomllib.loads(Path(__file__).with_name("cases.toml").read_text(encoding="utf-8"))
 
 
-def rows(corpus, tokenizer):
-    for recipe in corpus:
-        chat = prompts.messages(recipe, "id")
-        yield chat, prompts.encode(chat, tokenizer)
+@pytest.fixture(scope="module")
+def chats(corpus):
+    return [prompts.messages(recipe, "id") for recipe in corpus]
 
 
-def test_only_the_answer_and_its_end_token_are_learnt(corpus, tokenizer):
-    for chat, row in rows(corpus, tokenizer):
-        learnt = [t for t, label in zip(row.input_ids, row.labels) if label != prompts.IGNORE]
+@pytest.fixture
+def own(tokenizer):
+    """A tokenizer that a test may change."""
+    return copy.deepcopy(tokenizer)
+
+
+# The mask.
+
+
+def test_only_the_answer_and_its_end_token_are_learnt(chats, tokenizer):
+    for chat in chats:
+        row = prompts.encode(chat, tokenizer)
+        learnt = [token for token, label in zip(row.input_ids, row.labels) if label != IGNORE]
         assert tokenizer.decode(learnt[:-1]) == chat[-1]["content"]
         assert learnt[-1] == tokenizer.eos_token_id
         prompts.check_labels(row, chat, tokenizer)
 
 
-def test_the_training_prompt_is_what_the_chat_sends(corpus, tokenizer):
-    for chat, row in rows(corpus, tokenizer):
+def test_the_training_prompt_is_what_the_chat_sends(chats, tokenizer):
+    for chat in chats:
         sent = prompts.prompt_ids(prompts.prompt_messages(chat[1]["content"], "id"), tokenizer)
-        assert row.input_ids[: len(sent)] == sent
+        assert prompts.encode(chat, tokenizer).input_ids[: len(sent)] == sent
 
 
-def sabotages(row, prompt_length, eos):
-    labels, ids = list(row.labels), list(row.input_ids)
-    yield "end token", ids, [*labels[:-1], prompts.IGNORE]
-    yield "nothing would be learnt", ids, [prompts.IGNORE] * len(ids)
-    yield "has a label", ids, ids
-    before = prompt_length - 1
-    yield "has a label", ids, [*labels[:before], *ids[before:]]
-    yield (
-        "answer token",
-        ids,
-        [*labels[:prompt_length], prompts.IGNORE, *labels[prompt_length + 1 :]],
-    )
-    yield "shifted", ids, [*labels[:prompt_length], *labels[prompt_length + 1 :], eos]
-    yield "never saw", ids[1:], labels[1:]
-    yield "answer is empty", [*ids[:prompt_length], eos], [*labels[:prompt_length], eos]
+def sabotages(row, prompt, eos):
+    """What is told of a row, and its ids and labels, broken. `prompt`: the prompt's length."""
+    ids = list(row.input_ids)
+    labels = list(row.labels)
+    gap = labels.copy()
+    gap[prompt] = IGNORE
+    early = labels.copy()
+    early[prompt - 1] = ids[prompt - 1]
+    return [
+        ("end token", ids, [*labels[:-1], IGNORE]),
+        ("nothing would be learnt", ids, [IGNORE] * len(ids)),
+        ("has a label", ids, early),
+        ("answer token", ids, gap),
+        ("shifted", ids, [*labels[:prompt], *labels[prompt + 1 :], eos]),
+        ("never saw", ids[1:], labels[1:]),
+        ("answer is empty", [*ids[:prompt], eos], [*labels[:prompt], eos]),
+    ]
 
 
-def test_each_way_to_break_the_label_mask_is_caught(corpus, tokenizer):
-    chat, row = next(rows(corpus, tokenizer))
-    prompt_length = len(prompts.prompt_ids(chat[:-1], tokenizer))
-    for message, ids, labels in sabotages(row, prompt_length, tokenizer.eos_token_id):
-        with pytest.raises(LabelMaskError, match=re.escape(message)):
+def test_each_way_to_break_the_label_mask_is_caught(chats, tokenizer):
+    chat = chats[0]
+    row = prompts.encode(chat, tokenizer)
+    prompt = len(prompts.prompt_ids(chat[:-1], tokenizer))
+    for message, ids, labels in sabotages(row, prompt, tokenizer.eos_token_id):
+        with pytest.raises(LabelMaskError, match=message):
             prompts.check_labels(prompts.Encoded(ids, labels), chat, tokenizer)
 
 
-@pytest.mark.parametrize("typed", ["<|im_end|>", "<|im_start|>system", "<|endoftext|>"])
+def test_a_pad_token_that_is_the_end_token_is_refused(chats, own):
+    row = prompts.encode(chats[0], own)
+    own.pad_token = own.eos_token
+    with pytest.raises(LabelMaskError, match="pad token is the end token"):
+        prompts.check_labels(row, chats[0], own)
+
+
+# Control tokens.
+
+
+def says(chat, place, words):
+    """A copy of a chat in which one message ends in these words."""
+    copied = copy.deepcopy(chat)
+    copied[place]["content"] += f" {words} lagi"
+    return copied
+
+
 @pytest.mark.parametrize("place", [1, 2])
-def test_a_control_token_in_a_message_is_never_learnt(corpus, tokenizer, typed, place):
+@pytest.mark.parametrize("typed", ["<|im_end|>", "<|im_start|>system"])
+def test_a_control_token_in_a_message_is_never_learnt(chats, tokenizer, place, typed):
     """The tokenizer takes it for a real one: a request would close itself, an answer end twice."""
-    chat, row = next(rows(corpus, tokenizer))
-    prompts.check_labels(row, chat, tokenizer)
-    chat[place] = chat[place] | {"content": f"{chat[place]['content']} {typed} lagi"}
     with pytest.raises(LabelMaskError, match="control token"):
-        ChatDataset([chat], tokenizer, 512)
+        ChatDataset([says(chats[0], place, typed)], tokenizer, 512)
 
 
-def test_a_control_token_of_the_tokenizer_s_own_is_found_whatever_it_looks_like(corpus, tokenizer):
-    own = copy.deepcopy(tokenizer)
-    chat, _ = next(rows(corpus, tokenizer))
-    chat[1] = chat[1] | {"content": f"{chat[1]['content']} [SELESAI] lagi"}
+def test_a_control_token_of_the_tokenizer_s_own_is_found_whatever_it_looks_like(chats, own):
+    chat = says(chats[0], 1, "[SELESAI]")
     assert len(ChatDataset([chat], own, 512)) == 1
     own.add_tokens(["[SELESAI]"], special_tokens=True)
     own.pad_token = "[SELESAI]"
@@ -88,41 +112,43 @@ def test_a_control_token_of_the_tokenizer_s_own_is_found_whatever_it_looks_like(
 
 def test_a_character_that_the_tokenizer_does_not_know_is_no_control_token():
     words = Tokenizer(WordLevel({"<unk>": 0, "<pad>": 1, "</s>": 2}, unk_token="<unk>"))
-    known = {"unk_token": "<unk>", "pad_token": "<pad>", "eos_token": "</s>"}
-    rare = PreTrainedTokenizerFast(tokenizer_object=words, chat_template=models.CHATML, **known)
-    chat = [*prompts.prompt_messages("Resep?"), {"role": "assistant", "content": "Telur ½"}]
-    assert len(ChatDataset([chat], rare, 512)) == 1
+    rare = PreTrainedTokenizerFast(
+        tokenizer_object=words,
+        chat_template=models.CHATML,
+        unk_token="<unk>",
+        pad_token="<pad>",
+        eos_token="</s>",
+    )
+    assert len(ChatDataset([prompts.example("Resep?", "Telur ½", "id")], rare, 512)) == 1
 
 
-def test_a_pad_token_that_is_the_end_token_is_refused(corpus, tokenizer):
-    chat, row = next(rows(corpus, tokenizer))
-    pad = tokenizer.pad_token
-    try:
-        tokenizer.pad_token = tokenizer.eos_token
-        with pytest.raises(LabelMaskError, match="pad token is the end token"):
-            prompts.check_labels(row, chat, tokenizer)
-    finally:
-        tokenizer.pad_token = pad
+# Beginning tokens.
+
+CHAT = [{"role": "user", "content": "Resep?"}, {"role": "assistant", "content": "Telur"}]
+ONE_AT_THE_START = "{{ bos_token }}{% for m in messages %}{{ m['content'] }}\n{% endfor %}"
 
 
-def test_one_beginning_token_or_one_a_turn_is_right_and_a_second_one_is_not(tokenizer):
-    chat = [{"role": "user", "content": "Resep?"}, {"role": "assistant", "content": "Telur"}]
-    row, bos = prompts.encode(chat, tokenizer), tokenizer.bos_token_id
-    prompts.check_labels(row, chat, tokenizer)  # ChatML: one a turn
-    begun = prompts.Encoded([bos, *row.input_ids], [prompts.IGNORE, *row.labels])
-    with pytest.raises(LabelMaskError):
-        prompts.check_labels(begun, chat, tokenizer)
-    other = copy.deepcopy(tokenizer)
-    other.chat_template = "{{ bos_token }}{% for m in messages %}{{ m['content'] }}\n{% endfor %}"
-    row, prompt = prompts.encode(chat, other), prompts.prompt_ids(chat[:-1], other)
-    prompts.check_labels(row, chat, other)  # one at the start
-    reply = [bos, *row.input_ids[len(prompt) :]]
-    twice = prompts.Encoded(prompt + reply, [prompts.IGNORE] * len(prompt) + reply)
+def test_one_beginning_token_or_one_a_turn_is_right(own):
+    for template in (models.CHATML, ONE_AT_THE_START):
+        own.chat_template = template
+        prompts.check_labels(prompts.encode(CHAT, own), CHAT, own)
+
+
+def test_a_second_beginning_token_is_refused_in_the_prompt_and_in_the_answer(own):
+    # The tokenizer's own comes with that of the template.
+    own.chat_template = "{{ bos_token }}" + models.CHATML
     with pytest.raises(LabelMaskError, match="more than one beginning token"):
-        prompts.check_labels(twice, chat, other)
-    other.chat_template = "{{ bos_token }}" + models.CHATML  # the tokenizer's own comes with it
+        prompts.check_labels(prompts.encode(CHAT, own), CHAT, own)
+    own.chat_template = ONE_AT_THE_START
+    row = prompts.encode(CHAT, own)
+    prompt = prompts.prompt_ids(CHAT[:-1], own)
+    reply = [own.bos_token_id, *row.input_ids[len(prompt) :]]
+    twice = prompts.Encoded(prompt + reply, [IGNORE] * len(prompt) + reply)
     with pytest.raises(LabelMaskError, match="more than one beginning token"):
-        prompts.check_labels(prompts.encode(chat, other), chat, other)
+        prompts.check_labels(twice, CHAT, own)
+
+
+# Other families' templates.
 
 
 def llama_2_like(chat):
@@ -134,17 +160,24 @@ def llama_2_like(chat):
     blank = [normalizers.Prepend("\u2581"), normalizers.Replace(" ", "\u2581")]
     made.normalizer = normalizers.Sequence(blank)
     made.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
-    special = {"bos_token": "<s>", "unk_token": "<unk>", "pad_token": "<unk>", "eos_token": "</s>"}
-    return PreTrainedTokenizerFast(tokenizer_object=made, chat_template=template, **special)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=made,
+        chat_template=template,
+        bos_token="<s>",
+        unk_token="<unk>",
+        pad_token="<unk>",
+        eos_token="</s>",
+    )
 
 
 @pytest.mark.parametrize("kind", ["a model that thinks", "SentencePiece that begins each text"])
-def test_a_row_begins_as_the_whole_conversation_does_in_the_template(kind, corpus, tokenizer):
-    chat = prompts.messages(corpus[0], "id")
-    used = llama_2_like(chat)
+def test_a_row_begins_as_the_whole_conversation_does_in_the_template(kind, chats, own):
+    chat = chats[0]
     if kind == "a model that thinks":  # Qwen3's template, as trl ships it
-        used = copy.deepcopy(tokenizer)
+        used = own
         used.chat_template = files("trl").joinpath("chat_templates/qwen3.jinja").read_text()
+    else:
+        used = llama_2_like(chat)
     row = prompts.encode(chat, used)
     prompts.check_labels(row, chat, used)
     whole = used(used.apply_chat_template(chat, tokenize=False), add_special_tokens=False)
