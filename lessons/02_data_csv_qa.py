@@ -8,7 +8,7 @@
 #
 # **Waktu.** Membaca sekitar {reading} menit; waktu mesin tercetak di bawah sel pembuka.
 #
-# **Latihan.** Tiga, masing-masing langsung diperiksa; 2.3 datang lebih dulu.
+# **Latihan.** Tiga, masing-masing langsung diperiksa.
 
 # %% [markdown] lang="en"
 # **What we will learn.** To read a folder of recipe CSVs piece by piece, check it (what is missing, broken, duplicate, too long, out of balance), clean it without dropping anything in silence, split it into training, validation and test data without *leakage*, and make training rows of it: the model reads an Indonesian recipe and writes it in English (sections 4 and 8).
@@ -17,7 +17,7 @@
 #
 # **Time.** Reading takes about {reading} minutes; the machine's time is printed below the opening cell.
 #
-# **Exercises.** Three, each checked on the spot; 2.3 comes first.
+# **Exercises.** Three, each checked on the spot.
 
 # %% tags=["parameters"]
 PROFILE = "auto"  # see helpers/profiles.toml
@@ -341,10 +341,10 @@ if cfg.task != "recipe":
     tell("blind", missed=1 - share)
 
 # %% [markdown] lang="id"
-# **Latihan 2.3.** Orang menulis angka dengan banyak cara: `1/2`, `½`, `0,5` (Indonesia), `0.5` (Inggris), `1½`. Tulis fungsi `numbers(text)` yang mengembalikan daftar semua angka dalam sebuah teks, dari yang terkecil, sebagai `fractions.Fraction`, supaya dua kalimat bisa dibandingkan. Titik atau koma di depan **tiga** angka menandai ribuan: `1.000` dan `1,000` berarti seribu.
+# **Latihan 2.1.** Orang menulis angka dengan banyak cara: `1/2`, `½`, `0,5` (Indonesia), `0.5` (Inggris), `1½`. Tulis fungsi `numbers(text)` yang mengembalikan daftar semua angka dalam sebuah teks, dari yang terkecil, sebagai `fractions.Fraction`, supaya dua kalimat bisa dibandingkan. Titik atau koma di depan **tiga** angka menandai ribuan: `1.000` dan `1,000` berarti seribu.
 
 # %% [markdown] lang="en"
-# **Exercise 2.3.** People write numbers in many ways: `1/2`, `½`, `0,5` (Indonesian), `0.5` (English), `1½`. Write a function `numbers(text)` that gives the list of all numbers in a text, the smallest first, as `fractions.Fraction`, so that two sentences can be compared. A point or a comma before **three** digits marks thousands: `1.000` and `1,000` are a thousand.
+# **Exercise 2.1.** People write numbers in many ways: `1/2`, `½`, `0,5` (Indonesian), `0.5` (English), `1½`. Write a function `numbers(text)` that gives the list of all numbers in a text, the smallest first, as `fractions.Fraction`, so that two sentences can be compared. A point or a comma before **three** digits marks thousands: `1.000` and `1,000` are a thousand.
 
 # %% tags=["exercise"]
 numbers = ...  # a function of a text
@@ -364,7 +364,7 @@ if RUN_SOLUTIONS:
 
 # %% tags=["check"]
 said = ["2 sdm, 1/2 sdt, ½ kg", "1½ cups and 0.5 l", "0,5 liter, 3 menit", "1.000 ml", "1,000 ml"]
-check("2.3", numbers, said=said, right_ones=list(map(pairs.numbers, said)));
+check("2.1", numbers, said=said, right_ones=list(map(pairs.numbers, said)));
 
 # %% [markdown]
 # ### Panjang dalam token · Length in tokens
@@ -549,10 +549,10 @@ def leaked(train, test):
     return float(test["group"].isin(train["group"]).mean())
 
 # %% [markdown] lang="id"
-# **Latihan 2.1.** Tebak dulu, baru jalankan sel berikutnya. Seperlima resep disalin, semua baris dikocok, dan `TEST_SHARE` dari semua baris menjadi data uji. Berapa proporsi baris uji (angka 0 sampai 1) yang duplikatnya ada di data latih, rata-rata? Kertas dan pensil cukup.
+# **Latihan 2.2.** Tebak dulu, baru jalankan sel berikutnya. Seperlima resep disalin, semua baris dikocok, dan `TEST_SHARE` dari semua baris menjadi data uji. Berapa proporsi baris uji (angka 0 sampai 1) yang duplikatnya ada di data latih, rata-rata? Kertas dan pensil cukup.
 
 # %% [markdown] lang="en"
-# **Exercise 2.1.** Guess first, then run the next cell. A fifth of the recipes are copied, all rows are shuffled, and `TEST_SHARE` of all rows becomes the test data. What share of the test rows (a number from 0 to 1) has its duplicate in the training data, on average? Paper and pencil will do.
+# **Exercise 2.2.** Guess first, then run the next cell. A fifth of the recipes are copied, all rows are shuffled, and `TEST_SHARE` of all rows becomes the test data. What share of the test rows (a number from 0 to 1) has its duplicate in the training data, on average? Paper and pencil will do.
 
 # %% tags=["exercise"]
 expected_leak = ...  # between 0 and 1
@@ -579,7 +579,7 @@ record("leakage_republished", leaks["re-published"].mean(), "share", n=len(SEEDS
 # %% tags=["check"]
 counted = 4 / 12 * (1 - TEST_SHARE)
 measured = leaks["re-published"].mean()
-check("2.1", expected_leak, counted=counted, measured=measured);
+check("2.2", expected_leak, counted=counted, measured=measured);
 
 # %% [markdown]
 # ## 7. Bagi per kelompok · Split by groups
@@ -640,12 +640,12 @@ record("leakage_independent_groups", grouped, "share", n=len(SEEDS))
 # %% [markdown] lang="id"
 # Trigram dan TF-IDF sependapat. Namun angka nol dari sebuah detektor hanya berlaku untuk salinan yang **bisa dilihatnya**: salinan yang diceritakan kembali dengan kalimat lain kemungkinan lolos dari keduanya. Kalau detektor kedua menemukan sesuatu di datamu, gabungkan pasangannya ke dalam kelompok (bagian 9 membuat kelompok dari pasangan TF-IDF), kemudian bagi lagi.
 #
-# **Latihan 2.2.** `group_split` memberi dua tabel. Tulis `three_way(rows, seed)` yang memberi tiga, berurutan: latih, validasi, uji, masing-masing 70, 10, dan 20 persen dari kelompok-kelompok di kolom `group`. Tidak ada kelompok di dua sisi, tidak ada baris yang hilang, *seed* lain memberi pembagian lain. `GroupShuffleSplit` dari scikit-learn boleh dipakai, dua kali.
+# **Latihan 2.3.** `group_split` memberi dua tabel. Tulis `three_way(rows, seed)` yang memberi tiga, berurutan: latih, validasi, uji, masing-masing 70, 10, dan 20 persen dari kelompok-kelompok di kolom `group`. Tidak ada kelompok di dua sisi, tidak ada baris yang hilang, *seed* lain memberi pembagian lain. `GroupShuffleSplit` dari scikit-learn boleh dipakai, dua kali.
 
 # %% [markdown] lang="en"
 # Trigrams and TF-IDF agree. Yet a detector's zero holds only for copies that it **can see**: one retold in other sentences probably escapes both. If the second detector finds something in your data, join its pairs into the groups (section 9 makes groups of TF-IDF pairs), and split again.
 #
-# **Exercise 2.2.** `group_split` gives two tables. Write `three_way(rows, seed)` that gives three, in this order: training, validation, test, with 70, 10 and 20 per cent of the groups in the column `group`. No group on two sides, no row lost, another seed gives another split. scikit-learn's `GroupShuffleSplit` may be used, twice.
+# **Exercise 2.3.** `group_split` gives two tables. Write `three_way(rows, seed)` that gives three, in this order: training, validation, test, with 70, 10 and 20 per cent of the groups in the column `group`. No group on two sides, no row lost, another seed gives another split. scikit-learn's `GroupShuffleSplit` may be used, twice.
 
 # %% tags=["exercise"]
 three_way = ...  # a function of (rows, seed)
@@ -662,7 +662,7 @@ if RUN_SOLUTIONS:
         return parts
 
 # %% tags=["check"]
-check("2.2", three_way, trial=pd.DataFrame({"group": np.repeat(range(500), 2)}));
+check("2.3", three_way, trial=pd.DataFrame({"group": np.repeat(range(500), 2)}));
 
 # %% [markdown] lang="id"
 # Pembagian dengan tangan itu punya satu kekurangan: setiap resep baru mengocok semuanya lagi, dan baris yang kemarin dilatihkan hari ini masuk data uji. `splits.assign` membuat pembagian yang **tetap**.

@@ -71,7 +71,7 @@ def test_links_of_the_lessons_lead_somewhere():
 
 
 def test_a_broken_link_and_a_broken_anchor_are_seen():
-    text = "[a](#results) [b](#none) [c](docs/none.md) [d](docs/en/pipeline.md#none)"
+    text = "[a](#begin) [b](#none) [c](docs/none.md) [d](docs/en/pipeline.md#none)"
     broken = ["#none", "docs/none.md", "docs/en/pipeline.md#none"]
     assert broken_links("README.md", text) == broken
 

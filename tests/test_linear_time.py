@@ -4,11 +4,13 @@ Squared, a file of 80 kB hangs for a minute. A text is timed at a length and at 
 processor time is read, so that a busy machine changes little.
 """
 
+import contextlib
 import time
 
 import pytest
 
 from helpers import jsonl, medical
+from helpers.files import CourseError
 from helpers.recipes import load_recipes
 
 LENGTH = 3_000
@@ -27,7 +29,9 @@ def read_recipes(text, folder):
         f'Sup,cabai--garam,"Rebus{quoted}",',
     ]
     (folder / "a.csv").write_text("\n".join(rows), encoding="utf-8")
-    load_recipes(folder)
+    # A table that is all noise may be refused, as one in another encoding is.
+    with contextlib.suppress(CourseError):
+        load_recipes(folder)
 
 
 def read_answers(text, folder):

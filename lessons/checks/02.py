@@ -5,7 +5,30 @@ import math
 from helpers.course import near
 
 
-def check_2_1(answer, counted, measured) -> str:
+def check_2_1(answer, said, right_ones) -> str:
+    """The numbers of a text; `said`: texts, `right_ones`: the numbers of each."""
+    if not callable(answer):
+        return "function"
+    all_right = all(list(answer(text) or []) == numbers for text, numbers in zip(said, right_ones))
+    if all_right:
+        return "right"
+    # Which rule is missing? A short text for each of them.
+    if answer("2 sdm") is None:
+        return "nothing"
+    if list(answer("2 dan 1")) == [2, 1]:
+        return "sorted"
+    if list(answer("½ kg")) == []:
+        return "half"
+    if not near(max(answer("1½")), 1.5, 1e-9):
+        return "mixed"
+    if list(answer("1.000 ml")) != [1000]:
+        return "thousand"
+    if not near(max(answer("0,5")), 0.5, 1e-9):
+        return "comma"
+    return "compare"
+
+
+def check_2_2(answer, counted, measured) -> str:
     """What share of the test rows has its duplicate in the training data.
 
     `counted`: by thinking, since 4 of 12 rows have one; `measured`: in the lesson's own tables.
@@ -22,7 +45,7 @@ def check_2_1(answer, counted, measured) -> str:
     return "picture"
 
 
-def check_2_2(answer, trial) -> str:
+def check_2_3(answer, trial) -> str:
     """A split by groups; `trial`: a thousand rows, two in each group."""
     if not callable(answer):
         return "function"
@@ -55,26 +78,3 @@ def check_2_2(answer, trial) -> str:
     if tested != same_seed:
         return "changing"
     return "sizes"
-
-
-def check_2_3(answer, said, right_ones) -> str:
-    """The numbers of a text; `said`: texts, `right_ones`: the numbers of each."""
-    if not callable(answer):
-        return "function"
-    all_right = all(list(answer(text) or []) == numbers for text, numbers in zip(said, right_ones))
-    if all_right:
-        return "right"
-    # Which rule is missing? A short text for each of them.
-    if answer("2 sdm") is None:
-        return "nothing"
-    if list(answer("2 dan 1")) == [2, 1]:
-        return "sorted"
-    if list(answer("½ kg")) == []:
-        return "half"
-    if not near(max(answer("1½")), 1.5, 1e-9):
-        return "mixed"
-    if list(answer("1.000 ml")) != [1000]:
-        return "thousand"
-    if not near(max(answer("0,5")), 0.5, 1e-9):
-        return "comma"
-    return "compare"
