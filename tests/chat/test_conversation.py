@@ -117,8 +117,7 @@ def test_stop_from_another_thread_keeps_what_is_written(conversation):
     assert turn.answer == "awal "
 
 
-@pytest.mark.parametrize("by", ["an error", "its reader"])
-def test_an_answer_that_breaks_off_is_not_remembered(conversation, by):
+def test_an_answer_that_an_error_or_its_reader_breaks_off_is_not_remembered(conversation):
     closed = []
 
     def broken(messages, stop, **options):
@@ -129,16 +128,14 @@ def test_an_answer_that_breaks_off_is_not_remembered(conversation, by):
             closed.append(True)
 
     talk = conversation(broken)
-    pieces = talk.reply("a")
-    next(pieces)
-    if by == "an error":
-        with pytest.raises(RuntimeError, match="out of memory"):
-            next(pieces)
-    else:
+    with pytest.raises(RuntimeError, match="out of memory"):
+        talk.say("a")
+    for question in ("b", "c"):  # neither is refused
+        pieces = talk.reply(question)
+        next(pieces)
         pieces.close()
-    assert closed, "the model goes on writing for nobody"
+    assert len(closed) == 3, "the model goes on writing for nobody"
     assert talk.turns == []
-    assert next(talk.reply("b")) == "setengah ", "the next question is not refused"
 
 
 def test_empty_answers_are_not_sent_again(conversation):
@@ -273,19 +270,16 @@ def test_two_conversations_with_one_bot_are_answered_one_after_the_other(cfg, mo
     bot = chat.Bot(cfg)
     bot.model = Switched()
     bot.limit = 500
-    base = bot.conversation(model="base", plain=True)
-    tuned = bot.conversation(plain=True)
     typed = f"a{bot.tokenizer.eos_token}"
-    pieces = base.reply(typed)
+    pieces = bot.conversation(model="base", plain=True).reply(typed)
     next(pieces)
+    tuned = bot.conversation(plain=True)
     other = threading.Thread(target=tuned.say, args=("b",))
     other.start()
     other.join(0.1)  # time to answer at once, without the adapter
     assert list(pieces) == []
     other.join(5)
     assert [on for on, _ in seen] == [False, True]
-    assert bot.model.on
-    assert tuned.turns[0].answer == "ya"
     assert typed not in seen[0][1], "a typed control token is broken up"
 
 
@@ -310,12 +304,3 @@ def test_an_untuned_model_answers_without_an_adapter_and_reads_history_to_its_li
 
 def test_a_tuned_model_reads_history_to_the_length_of_a_row_of_the_training(cfg):
     assert chat.Bot(cfg).conversation(plain=True).window == cfg.max_length
-
-
-def test_a_drawn_answer_follows_its_seed(cfg):
-    bot = chat.Bot(cfg, tuned=False)
-    said = []
-    for seed in (1, 1, 2):
-        talk = bot.conversation(temperature=1.5, seed=seed, answer_tokens=6)
-        said.append(talk.say("Halo"))
-    assert said[0] == said[1] != said[2]

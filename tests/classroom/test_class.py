@@ -14,7 +14,7 @@ from pipeline import kit
 
 @pytest.fixture
 def wheels(tmp_path, monkeypatch):
-    """A folder of tiny wheels, all that pip finds, and a lock file and a model made of them."""
+    """Tiny wheels are all that pip finds, and a lock file and a model are made of them."""
     folder = tmp_path / "index"
     folder.mkdir()
     for name in ("torch", "tinymodel"):
@@ -30,27 +30,27 @@ def wheels(tmp_path, monkeypatch):
     monkeypatch.setattr(kit, "ROOT", course)
     monkeypatch.setattr(kit, "LOCK", course / "requirements.lock")
     monkeypatch.setattr(kit, "EMBEDDED_MODEL", "tinymodel==1")
-    for name, value in (("NO_INDEX", "1"), ("FIND_LINKS", str(folder))):
-        monkeypatch.setenv(f"PIP_{name}", value)
-    return folder
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
 
 
 @pytest.mark.skipif(platform.system() == "Windows", reason="runs install.sh")
 def test_a_kit_installs_without_an_index_and_is_written_whole_or_not_at_all(
     wheels, tmp_path, monkeypatch
 ):
-    made = kit.write_kit(tmp_path / "kit")
+    elsewhere = tmp_path / "elsewhere"
+    shutil.move(kit.write_kit(tmp_path / "kit"), elsewhere)
     monkeypatch.delenv("PIP_FIND_LINKS")
     monkeypatch.setenv("PYTHON", sys.executable)
-    shutil.move(made, tmp_path / "elsewhere")
-    done = subprocess.run(["bash", tmp_path / "elsewhere" / "install.sh"], capture_output=True)
+    done = subprocess.run(["bash", elsewhere / "install.sh"], capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
-    python = tmp_path / "elsewhere" / "course" / ".venv" / "bin" / "python"
-    listed = subprocess.run([python, "-m", "pip", "list"], capture_output=True, text=True).stdout
+    venv = elsewhere / "course" / ".venv"
+    pip = [venv / "bin" / "python", "-m", "pip", "list"]
+    listed = subprocess.run(pip, capture_output=True, text=True).stdout
     assert "torch" in listed and "tinymodel" in listed
-    assert (tmp_path / "elsewhere" / "course" / ".venv" / "offline").exists()
+    assert (venv / "offline").exists()
     with pytest.raises(UsageError, match="there already"):
-        kit.write_kit(tmp_path / "elsewhere")
+        kit.write_kit(elsewhere)
     monkeypatch.setattr(kit, "EMBEDDED_MODEL", "nowhere==1")
     with pytest.raises(CourseError, match="No kit was written"):
         kit.write_kit(tmp_path / "second")

@@ -36,9 +36,9 @@ def scaled(block):
     return 4 + 8 / block + 32 / (256 * block)
 
 
-def learnt(ids, answers, end=1):
-    """Labels of the answers; `end`: how many tokens after each are learnt too."""
-    kept = {i for first, last in answers for i in range(first, last + end)}
+def learnt(ids, answers):
+    """Labels of the answers and of the end token behind each."""
+    kept = {i for first, last in answers for i in range(first, last + 1)}
     return [token if i in kept else -100 for i, token in enumerate(ids)]
 
 
@@ -50,23 +50,19 @@ def weigh(first, three):
 
 
 ANSWERS = [
-    ("0.2", (10.8, np.log(49152), "10.8"), RIGHT),
+    ("0.2", (10.8, "10.8"), RIGHT),
     ("0.2", (math.log2(49152), 4.69), "natural logarithm"),
-    ("0.2", ("10,8", (10, 8)), "Python writes 0.5"),
+    ("0.2", ("10,8",), "Python writes 0.5"),
     ("0.3", ({1e-6: "same", 10.0: "higher"},), RIGHT),
     ("0.3", ({1e-6: "lower", 10.0: "higher"},), "a thousandth"),
-    ("0.3", ({1e-6: "same", 10.0: "lower"},), "holds only near"),
     ("1.1", (scaled,), RIGHT),
     ("1.1", (lambda block: 4 + 8 / block,), "scales' own scales"),
     ("1.2", ({"activations", "logits"}, ["logits", "activations"]), RIGHT),
     ("1.2", ({"logits"},), "every layer keep"),
-    ("1.2", ({"weights", "logits"},), "belong to the model"),
     ("1.3", ({"batch": 2, "checkpointing": True},), RIGHT),
     ("1.3", ({"batch": 4, "checkpointing": True},), "does not fit"),
     ("3.1", (learnt,), RIGHT),
-    ("3.1", (lambda ids, answers: learnt(ids, answers, 0),), "the end token is learnt"),
     ("3.1", (lambda ids, answers: ids,), "those are all tokens"),
-    ("3.2", (lambda: "right",), RIGHT),
     ("3.3", ((5, 0.025),), RIGHT),
     ("3.3", ((200, 1),), "the warm-up asked for"),
     ("3.4", ({"batch": 2},), "write a `TrainingArguments"),
@@ -75,36 +71,29 @@ ANSWERS = [
     ("4.1", (BEST,), RIGHT),
     ("4.1", (BEST | {"memory": 30},), "puts right the names"),
     ("5.2", (lambda *talk: [{"role": "user", "content": talk[2]}],), "comes first"),
-    ("5.2", (lambda *talk: 6,), "Return a list"),
-    ("6.2", (8.5, np.float64(8.5), "8.5"), RIGHT),
+    ("6.2", (8.5, "8.5"), RIGHT),
     ("6.2", (8,), "stores its scale"),
-    ("7.1", (9, 8, np.int64(11)), RIGHT),
+    ("7.1", (9, 8), RIGHT),
     ("7.1", (2,), "The wrong way round"),
-    ("7.1", (41,), "between 0 and"),
     ("7.2", (weigh,), RIGHT),
     ("7.2", (lambda a, b: "answer" if a > 2 / 3 else weigh(0, b),), "thresholds are not enough"),
-    ("7.2", (lambda a, b: "titles",), "one of the three words"),
     ("7.3", (0.715,), RIGHT),
     ("7.3", (0.241,), "The wrong way round"),
     ("8.1", ("encoder",), RIGHT),
     ("8.1", ("head",), "hardly had the chance"),
-    ("8.1", ("JSON",), "Choose one of"),
     ("8.2", (0.93,), RIGHT),
     ("8.2", (0.75,), "share on all queries"),
-    ("8.2", (1.2,), "between 0 and 1"),
-    ("8.2", (0.4,), "Too low"),
     ("9.4", ("lower",), RIGHT),
-    ("9.4", ("same", "higher"), "says that no fact was given"),
+    ("9.4", ("same",), "says that no fact was given"),
     ("9.5", ([0, 80, 216, 64, 40], np.array([0, 80, 216, 64, 40.0])), RIGHT),
     ("9.5", ([0, 80, 64, 216, 105],), "80 × share"),
-    ("9.5", (216,), "Five numbers"),
 ]
 
 
 @pytest.fixture
-def says(monkeypatch):
+def says():
     """says(exercise, answer): what the lesson's texts say in English; "" to a right answer."""
-    monkeypatch.setattr(show, "_language", "en")
+    show.set_language("en")
 
     def hint(exercise, answer):
         show.open_texts(f"{int(exercise.partition('.')[0]):02}")
@@ -134,7 +123,7 @@ def test_each_verdict_of_a_check_has_its_hint_and_each_hint_its_verdict(path):
     show.open_texts(path.stem)
     hints = show.texts["check"]
     judged = set()
-    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+    for node in ast.parse(path.read_text("utf-8")).body:
         if not isinstance(node, ast.FunctionDef) or not node.name.startswith("check_"):
             continue
         exercise = node.name.removeprefix("check_").replace("_", ".")
@@ -148,18 +137,12 @@ def test_each_verdict_of_a_check_has_its_hint_and_each_hint_its_verdict(path):
 
 
 @pytest.mark.parametrize(
-    ("answer", "state"),
-    [(..., "open"), (None, "open"), (5, "wrong"), ("x", "wrong"), (4, "correct")],
+    "answer, state", [(..., "open"), (None, "open"), (8, "wrong"), (8.5, "correct")]
 )
 def test_a_missing_or_wrong_answer_stops_nothing_and_only_a_wrong_one_gets_a_hint(
-    answer, state, monkeypatch, capsys, tmp_path
+    answer, state, capsys
 ):
-    code = 'def check_9_9(answer):\n    return "right" if answer == 4 else "add"\n'
-    (tmp_path / "checks").mkdir()
-    (tmp_path / "checks" / "09.py").write_text(code)
-    monkeypatch.setattr(show, "LESSONS", tmp_path)
-    texts = {"9.9": {"add": {"id": "2 + 2", "en": "2 + 2"}}}
-    monkeypatch.setitem(show.texts, "check", texts)
-    course.check("9.9", answer)
-    assert course.status["9.9"] == state
-    assert ("2 + 2" in capsys.readouterr().out) == (state == "wrong")
+    show.open_texts("06")
+    course.check("6.2", answer)
+    assert course.status["6.2"] == state
+    assert ("menyimpan skalanya" in capsys.readouterr().out) == (state == "wrong")

@@ -1,9 +1,6 @@
 """The house: two flat packages, imports that go one way, and no code of strangers that is run."""
 
 import ast
-import gc
-import os
-import random
 import re
 from graphlib import TopologicalSorter
 
@@ -11,7 +8,6 @@ import nbformat
 import pytest
 from IPython.core.inputtransformer2 import TransformerManager
 
-from helpers import course, show
 from helpers.settings import ROOT
 
 MODULES = sorted([*(ROOT / "helpers").glob("**/*.py"), *(ROOT / "pipeline").glob("**/*.py")])
@@ -21,7 +17,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks" / "id").glob("*.ipynb"))  # in English th
 def imported(path):
     """Dotted names of what a module imports `from` another, also inside a function."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:
@@ -48,7 +44,7 @@ def test_helpers_and_lessons_import_nothing_of_the_pipeline():
     """But for the first cell, which the pipeline writes: it runs where `helpers` cannot yet."""
     assert NOTEBOOKS, "no lessons found: this would prove nothing"
     for path in [*(ROOT / "helpers").glob("*.py"), *NOTEBOOKS]:
-        text = path.read_text(encoding="utf-8").replace("from pipeline import cloud", "", 1)
+        text = path.read_text("utf-8").replace("from pipeline import cloud", "", 1)
         assert not re.search(r'(?m)^[\s"]*(import|from) pipeline\b', text), path.name
 
 
@@ -62,7 +58,7 @@ for folder in ("benchmarks", "docs", "lessons/checks"):
 
 @pytest.mark.parametrize("path", [*SOURCES, *NOTEBOOKS], ids=lambda path: path.name)
 def test_no_code_of_strangers_is_run(path):
-    source = path.read_text(encoding="utf-8")
+    source = path.read_text("utf-8")
     if path in NOTEBOOKS:
         cells = [c.source for c in nbformat.reads(source, 4).cells if c.cell_type == "code"]
         # Its last cell is for somewhere else, where there is nothing but the packaged model.
@@ -80,21 +76,3 @@ def test_no_code_of_strangers_is_run(path):
         ours = path.parent.name == "helpers" or path in NOTEBOOKS
         if ours and re.fullmatch(LOADS_MODEL, name):
             assert "trust_remote_code" in given or None in given, where
-
-
-@pytest.mark.parametrize("turn", ["first", "second"])
-def test_what_one_test_leaves_is_gone_before_the_next(turn, tmp_path):
-    assert random.random() == random.Random(42).random()
-    assert show.tr("Indonesia", "English") == "Indonesia"
-    assert show.texts == {}
-    assert course.status == {}
-    assert "LEFT_BEHIND" not in os.environ
-    assert not os.path.exists("left.txt")
-    assert gc.isenabled()
-    show.set_language("en")
-    show.texts["say"] = {}
-    course.status["9.9"] = "wrong"
-    os.environ["LEFT_BEHIND"] = "yes"
-    os.chdir(tmp_path)
-    (tmp_path / "left.txt").touch()
-    gc.disable()

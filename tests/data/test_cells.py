@@ -6,7 +6,6 @@ What stands in a cell, and what it should become, is in cells.toml.
 import csv
 import json
 import re
-import tomllib
 import unicodedata
 from pathlib import Path
 
@@ -14,21 +13,13 @@ import pandas as pd
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from one_row import clean
 
 from helpers.cleaning import clean_chunk, list_items
+from helpers.files import read_toml
 from helpers.recipes import load_recipes, recipes_of
 
-CELLS = tomllib.loads(Path(__file__).with_name("cells.toml").read_text(encoding="utf-8"))
-
-
-def clean(ingredients="1 ayam--1 sdt garam", steps="Goreng.", title="Ayam Goreng"):
-    """(title, ingredients, steps, reason it was dropped) of one row."""
-    row = {"title": title, "ingredients": ingredients, "steps": steps, "line": 2}
-    table, dropped = clean_chunk(pd.DataFrame([row]))
-    if dropped:
-        return "", [], [], dropped[0]["reason"]
-    row = table.iloc[0]
-    return row["title"], row["ingredients"].split("\n"), row["steps"].split("\n"), ""
+CELLS = read_toml(Path(__file__).with_name("cells.toml"))
 
 
 @pytest.mark.parametrize("form", CELLS["forms"])

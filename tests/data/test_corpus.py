@@ -45,13 +45,6 @@ def test_each_category_has_a_file_of_two_hundred_complete_rows(language):
         assert set(table["Category"]) == {category}
 
 
-@pytest.mark.parametrize("column", ["Region", "Method"])
-def test_one_word_in_one_language_is_one_word_in_the_other(column):
-    one, two = (pd.concat(raw(language))[column] for language in LANGUAGES)
-    pairs = set(zip(one, two))
-    assert len(pairs) == one.nunique() == two.nunique() >= 10
-
-
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_a_recipe_is_short_and_clean(language):
     for recipe in recipes.recipes_of(clean(language)):

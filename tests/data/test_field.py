@@ -4,28 +4,15 @@ import json
 import os
 import sys
 
-import pandas as pd
 import pytest
+from one_row import clean
 
-from helpers import files, jsonl, settings
-from helpers.cleaning import clean_chunk
-from helpers.files import UsageError
-from helpers.kitchen import scaled
+from helpers import files, jsonl
 from helpers.recipes import item_name, load_recipes
 from helpers.settings import csv_files
 from pipeline.report import shareable
 
 HEADER = "Title,Ingredients,Steps\n"
-
-
-def clean(ingredients="1 ayam--1 sdt garam", steps="Goreng.", title="Ayam Goreng"):
-    """Title, ingredients and steps of one row, or the reason why it was dropped."""
-    row = {"title": title, "ingredients": ingredients, "steps": steps, "line": 2}
-    table, dropped = clean_chunk(pd.DataFrame([row]))
-    if dropped:
-        return dropped[0]["reason"]
-    row = table.iloc[0]
-    return row["title"], row["ingredients"].split("\n"), row["steps"].split("\n")
 
 
 # --- lists in one line
@@ -43,7 +30,6 @@ def clean(ingredients="1 ayam--1 sdt garam", steps="Goreng.", title="Ayam Goreng
         ("1 mango, stone and skin removed, figs", ["1 mango, stone and skin removed", "figs"]),
         ("beras, santan, dan pandan", ["beras", "santan", "pandan"]),
         ("beras, cuci bersih, pandan", ["beras, cuci bersih", "pandan"]),
-        ("2 gelas beras|1 lembar pandan|air", ["2 gelas beras", "1 lembar pandan", "air"]),
         # Two columns, a list in each.
         ("beras, santan, pandan\ngula, garam, air", ["beras", "santan", "pandan", "gula"]),
         ("['beras', 'santan']\n['gula', 'garam']", ["beras", "santan", "gula", "garam"]),
@@ -67,7 +53,7 @@ def test_steps_are_cut_at_semicolons_and_bars(cell, steps):
 
 
 def test_a_control_token_is_not_cut_at_its_bars():
-    assert clean(steps="Kukus nasi<|im_end|>") == "a control token of a chat template"
+    assert clean(steps="Kukus nasi<|im_end|>")[3] == "a control token of a chat template"
 
 
 # --- amounts
@@ -87,21 +73,19 @@ def test_a_fraction_keeps_its_form(cell, item):
 
 
 def test_an_amount_that_became_a_date_is_no_amount():
-    found = clean("02-Jan gelas beras--air")
-    assert found == "an amount that a spreadsheet took for a date"
+    reason = clean("02-Jan gelas beras--air")[3]
+    assert reason == "an amount that a spreadsheet took for a date"
 
 
 @pytest.mark.parametrize(
     "line, name",
     [
         ("1⁄2 gelas beras", "beras"),
-        ("⅚ gelas beras", "beras"),
         ("± 300 gr beras", "beras"),
         ("5 bj melinjo", "melinjo"),
         ("seruas kunyit", "kunyit"),
         ("lima lembar pandan", "pandan"),
         ("lima beans", "lima beans"),
-        ("15 ounces chickpeas", "chickpeas"),
         ("half a pineapple", "pineapple"),
         ("half and half", "half and half"),
         ("beras 2 gelas", "beras"),
@@ -110,11 +94,6 @@ def test_an_amount_that_became_a_date_is_no_amount():
 )
 def test_a_name_is_what_an_amount_leaves_before_it_or_behind_it(line, name):
     assert item_name(line) == name
-
-
-def test_an_amount_is_multiplied_in_whichever_form():
-    assert scaled("½ gelas beras", 3) == "1 1/2 gelas beras"
-    assert scaled("1.000 ml air", 2) == "2000 ml air"
 
 
 # --- marks
@@ -163,23 +142,26 @@ def test_the_rows_of_a_markdown_table_are_items():
     "content, reason",
     [
         (b"PK\x03\x04\x14\0\0\0 nasi.csv", "a zip archive"),
+        (b"PK\x03\x04\x14\0 [Content_Types].xml", "an Excel workbook"),
         (b"PAR1\x15\x04", "Parquet, not CSV"),
+        (b'[{"error": "not found"}]', "JSON, not CSV; Python: pandas.read_json("),
         (b'{"title": "Nasi"}\n{"title": "Mi"}\n', "lines=True"),
         ("Title,Ingredients,Steps\nКаша,рис--вода,Варить\n".encode("cp1251"), "another encoding"),
     ],
-    ids=["zip", "parquet", "json lines", "cyrillic"],
 )
 def test_a_file_of_another_kind_is_named_with_a_cure_that_helps(tmp_path, content, reason):
     (tmp_path / "a.csv").write_bytes((HEADER + "Nasi,beras--air,Kukus.\n").encode())
     (tmp_path / "b.csv").write_bytes(content)
     table, report = load_recipes(tmp_path)
     assert list(table["title"]) == ["Nasi"]
-    assert reason in report.skipped[0]["reason"]
+    (skipped,) = report.skipped
+    assert skipped["file"] == "b.csv"
+    assert reason in skipped["reason"]
 
 
 def test_a_long_cell_is_read(tmp_path):
     long = "Kukus nasi. " * 12_000
-    (tmp_path / "a.csv").write_text(f"{HEADER}Nasi,beras--air,{long}\n", encoding="utf-8")
+    (tmp_path / "a.csv").write_text(f"{HEADER}Nasi,beras--air,{long}\n")
     table, report = load_recipes(tmp_path)
     assert report.drops == []
     assert len(table["steps"][0]) > 131_072
@@ -199,65 +181,39 @@ def test_a_file_name_that_is_no_utf8_ends_nothing(tmp_path):
 # --- chat JSONL
 
 
-def found(tmp_path, text):
-    """The kinds that are found in a file of one line."""
-    path = tmp_path / "a.jsonl"
-    path.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return list(jsonl.validate(path)["kind"])
+def chat(answer="Nasi.", **more):
+    """A line of a file: one question and its answer."""
+    asked = {"role": "user", "content": "Apa?", **more}
+    turns = [asked, {"role": "assistant", "content": answer}]
+    return json.dumps({"messages": turns}).encode()
 
 
 @pytest.mark.parametrize(
-    "answer, kinds",
+    "line, kinds",
     [
-        ("\u200b\ufeff", ["no_text"]),
-        ("\ufe0f", ["no_text"]),
-        ("🍚", []),
-        ("pâtÃ© dan rotiâ€¦", ["broken"]),
-        ("pâté dan roti…", []),
-        ("nas\ufffd", ["broken"]),
-        ("\x1b[1mnasi", ["broken"]),
-        ("nasi\n\tuduk", []),
+        (chat("\u200b\ufeff"), ["no_text"]),  # shows nothing
+        (chat("🍚"), []),
+        (chat("pâtÃ© dan rotiâ€¦"), ["broken"]),
+        (chat("pâté dan roti…"), []),
+        (chat("nas\ufffd"), ["broken"]),
+        (chat("\x1b[1mnasi"), ["broken"]),
+        (chat("nasi\n\tuduk"), []),
+        (chat(name="Ibu Rini"), ["name"]),  # a provider refuses the blank
+        (chat(name="rini"), []),
+        (chat(name=None), []),
+        (chat().replace(b'"content"', b'"content": "Mi.", "content"'), ["bad_json"]),
+        (b"version https://git-lfs.github.com/spec/v1", ["git_lfs"]),
+        (b"PAR1\x15\x04\x15", ["parquet"]),
+        (b"PK\x03\x04\x14", ["packed"]),
+        (b"<!doctype html>", ["web_page"]),
     ],
 )
-def test_an_answer_that_shows_nothing_or_is_broken_is_an_error(tmp_path, answer, kinds):
-    turns = [{"role": "user", "content": "Apa?"}, {"role": "assistant", "content": answer}]
-    assert found(tmp_path, json.dumps({"messages": turns})) == kinds
+def test_a_fault_of_chat_jsonl_is_named_and_nothing_else_is_one(tmp_path, line, kinds):
+    (tmp_path / "a.jsonl").write_bytes(line)
+    assert list(jsonl.validate(tmp_path / "a.jsonl")["kind"]) == kinds
 
 
-@pytest.mark.parametrize("name, kinds", [("Ibu Rini", ["name"]), ("rini", []), (None, [])])
-def test_a_name_with_a_blank_is_one_that_a_provider_refuses(tmp_path, name, kinds):
-    asked = {"role": "user", "content": "Apa?", "name": name}
-    turns = [asked, {"role": "assistant", "content": "Nasi."}]
-    assert found(tmp_path, json.dumps({"messages": turns})) == kinds
-
-
-def test_a_key_that_stands_twice_is_an_error(tmp_path):
-    asked = '{"role": "user", "content": "Apa?"}'
-    told = '{"role": "assistant", "content": "Mi.", "content": "Nasi."}'
-    assert found(tmp_path, f'{{"messages": [{asked}, {told}]}}') == ["bad_json"]
-
-
-@pytest.mark.parametrize(
-    "content, kind",
-    [
-        (b"version https://git-lfs.github.com/spec/v1", "git_lfs"),
-        (b"PAR1\x15\x04\x15", "parquet"),
-        (b"PK\x03\x04\x14", "packed"),
-        (b"<!doctype html>", "web_page"),
-    ],
-)
-def test_a_file_that_is_no_jsonl_is_named(tmp_path, content, kind):
-    assert found(tmp_path, content) == [kind]
-
-
-@pytest.mark.parametrize("row", [{"Prompt": "Apa?"}, {"soal": "Apa?", "jawab": "Nasi."}])
-def test_a_row_with_other_keys_is_told_the_way_out(tmp_path, row):
-    assert found(tmp_path, json.dumps(row)) == ["no_messages"]
-    assert "jsonl.write_chats" in jsonl.KINDS["no_messages"]["id"]
-    assert "jsonl.write_chats" in jsonl.KINDS["no_messages"]["en"]
-
-
-# --- paths and settings
+# --- paths
 
 
 @pytest.mark.parametrize(
@@ -280,20 +236,3 @@ def test_no_folder_of_a_person_stays_in_a_report(text):
 
 def test_an_address_on_the_web_stays_in_a_report():
     assert shareable("see https://contoh.id/a/b.html") == "see https://contoh.id/a/b.html"
-
-
-@pytest.mark.parametrize("seed", [-1, 2**32])
-def test_a_seed_that_numpy_would_refuse_is_refused_at_once(seed):
-    with pytest.raises(UsageError, match=f"unknown seed {seed}"):
-        settings.load("sanity", seed=seed)
-
-
-def test_a_tilde_that_no_shell_replaced_is_the_home_folder(tmp_path, monkeypatch):
-    for variable in ("HOME", "USERPROFILE"):
-        monkeypatch.setenv(variable, str(tmp_path))
-    (tmp_path / "model").mkdir()
-    monkeypatch.setenv("DAPUR_ARTIFACTS", "~/made")
-    monkeypatch.setenv("BASE_MODEL", "~/model")
-    cfg = settings.load("sanity")
-    assert cfg.artifacts_root == (tmp_path / "made").resolve()
-    assert cfg.base_model == str(tmp_path / "model")

@@ -1,13 +1,13 @@
 """Names of ingredients: what is one, which are the same, which every kitchen has."""
 
-import tomllib
 from pathlib import Path
 
 import pytest
 
 from helpers import recipes
+from helpers.files import read_toml
 
-CASES = tomllib.loads(Path(__file__).with_name("ingredients.toml").read_text(encoding="utf-8"))
+CASES = read_toml(Path(__file__).with_name("ingredients.toml"))
 
 
 @pytest.mark.parametrize("line, name", CASES["names"])

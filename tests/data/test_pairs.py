@@ -31,7 +31,6 @@ SOUP = Recipe(
         ("0,5 liter, 0.5 litres", ["1/2", "1/2"]),
         ("1.000 ml, 1,000 ml", ["1000", "1000"]),
         ("3-4 menit", ["3", "4"]),
-        ("garam secukupnya", []),
         ("08.12.2020", []),
     ],
 )
@@ -45,10 +44,6 @@ def test_every_recipe_of_the_course_has_a_sound_twin(task):
     found, dropped = pairs.twins(ours, theirs, task)
     assert len(found) == 1600
     assert dropped == []
-
-
-def test_a_sound_pair_is_kept():
-    assert pairs.twins([SOTO], [SOUP]) == ([pairs.Pair(SOTO, SOUP)], [])
 
 
 @pytest.mark.parametrize(

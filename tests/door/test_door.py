@@ -12,7 +12,6 @@ from helpers import prompts, settings, splits
 from helpers.door import Door
 from helpers.files import read_toml
 from helpers.kitchen import Kitchen, open_kitchen, scaled
-from helpers.reading import plain
 from helpers.recipes import Recipe
 
 DATA = settings.ROOT / "data"
@@ -39,7 +38,7 @@ def door(kitchens):
 
 def requests(name, *kinds):
     """The requests of these kinds in a set of messages by other authors."""
-    lines = (DATA / "requests" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = (DATA / "requests" / f"{name}.jsonl").read_text("utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     return [row for row in rows if row["kind"] in kinds]
 
@@ -59,10 +58,6 @@ def test_either_language_is_understood_where_the_recipes_have_twins(kitchens):
     asked = kitchens["id"].read("I have chicken and candlenuts, no prawns")
     assert asked.wanted == ("ayam", "kemiri")
     assert asked.without == ("prawn",)
-
-
-def test_a_message_is_plain_before_it_is_read():
-    assert plain("<b>AYAM</b>  &amp; Tahu 🍗’s") == "ayam & tahu 's"
 
 
 # What somebody must not have.
@@ -172,12 +167,13 @@ def test_a_line_that_names_nothing_stops_no_kitchen():
 @pytest.mark.parametrize(
     "line, factor, new",
     [
-        ("500 g ayam", 2, "1000 g ayam"),
         ("1 1/2 sdm kecap", 2, "3 sdm kecap"),
         ("3 butir telur", 0.5, "1 1/2 butir telur"),
         ("2-3 cabai", 2, "4-6 cabai"),
         ("0,5 liter air", 2, "1 liter air"),
         ("garam secukupnya", 3, "garam secukupnya"),
+        ("½ gelas beras", 3, "1 1/2 gelas beras"),
+        ("1.000 ml air", 2, "2000 ml air"),
     ],
 )
 def test_amounts_are_for_as_many_as_eat(line, factor, new):

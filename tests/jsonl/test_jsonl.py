@@ -9,13 +9,10 @@ import pytest
 
 from helpers import jsonl, training
 from helpers.files import CourseError, LabelMaskError
-from helpers.settings import LANGUAGES
 
-GROUPS = [("bank", "subcategory"), ("marv", "topic"), ("sensor", "action")]
 ASK = ("What do bees make?", "How many legs has a spider?", "Who painted the Mona Lisa?")
 TELL = ("Honey.", "Eight.", "Leonardo da Vinci.")
 SYSTEM = {"role": "system", "content": "You answer questions."}
-DEVELOPER = {"role": "developer", "content": "You answer questions."}
 CASES = tomllib.loads(Path(__file__).with_name("rows.toml").read_text(encoding="utf-8"))
 
 
@@ -79,7 +76,6 @@ def test_each_error_is_named_with_its_line_and_refuses_the_file(found, file, row
     [
         [SYSTEM, user(ASK[0]), assistant(TELL[0]), user(ASK[1]), assistant(TELL[1])],
         [user("One\u2028two\u0085three"), assistant("Kopi é 🍜.")],
-        [user("Who?"), assistant("I.", weight=0), user("Who?"), assistant("Marv.", weight=1)],
         # Hugging Face writes every key into every message.
         [user("When?") | {"weight": None, "tool_calls": None}, assistant("At 8.", weight=1.0)],
     ],
@@ -97,9 +93,8 @@ def test_blank_lines_windows_line_ends_and_a_byte_order_mark_do_no_harm(found, f
 
 
 @pytest.mark.parametrize(("row", "kind"), cases("warned"))
-def test_what_may_be_meant_that_way_is_told_and_read(found, file, tokenizer, row, kind):
+def test_what_may_be_meant_that_way_is_told_and_read(found, file, row, kind):
     assert found(*GOOD, row) == [(4, kind)]
-    assert found(*GOOD, row, tokenizer=tokenizer) == [(4, kind)]
     assert len(jsonl.read_chats(file)) == 4
 
 
@@ -143,20 +138,20 @@ def test_with_a_tokenizer_a_row_that_its_training_refuses_is_an_error(found, tok
     assert found(*GOOD, tokenizer=endless) == [(1, "refused"), (2, "refused"), (3, "refused")]
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize(("task", "group"), GROUPS)
-def test_each_group_of_a_task_is_tested_and_no_question_twice(task, group, language):
-    rows = jsonl.load_task(task, language)
+@pytest.mark.parametrize(
+    ("task", "group"), [("bank", "subcategory"), ("marv", "topic"), ("sensor", "action")]
+)
+def test_each_group_of_a_task_is_tested(task, group):
+    rows = jsonl.load_task(task, "id")
     groups = {part: {item.facts[group] for item in items} for part, items in rows.items()}
     assert groups["test"] == groups["train"] | groups["validation"]
-    asked = [str(item.question).lower() for items in rows.values() for item in items]
-    assert len(set(asked)) == len(asked)
 
 
 def test_an_answer_with_weight_0_is_read_and_not_learnt(found, file, tokenizer):
     bad = assistant("Go.", weight=0)
     turns = [user("Hi"), bad, user("Hi?"), assistant("Hi!")]
-    assert found(line(DEVELOPER, *turns), tokenizer=tokenizer) == []
+    developer = SYSTEM | {"role": "developer"}
+    assert found(line(developer, *turns), tokenizer=tokenizer) == []
     chats = jsonl.read_chats(file)
     assert chats == [[SYSTEM, *turns]]  # as a model is asked
     (row,) = training.ChatDataset(chats, tokenizer, 512)
@@ -166,12 +161,7 @@ def test_an_answer_with_weight_0_is_read_and_not_learnt(found, file, tokenizer):
 
 def test_a_training_refuses_calls_that_its_template_leaves_out(tokenizer):
     """What the validator refuses, in rows that never were in a file."""
-    call = {"id": "1", "type": "function", "function": {"name": "weather", "arguments": {}}}
-    chat = [
-        user("The weather?"),
-        assistant("", tool_calls=[call]),
-        {"role": "tool", "tool_call_id": "1", "content": "31"},
-        assistant("31 degrees."),
-    ]
+    call = {"type": "function", "function": {"name": "weather", "arguments": {}}}
+    chat = [user("The weather?"), assistant("", tool_calls=[call]), assistant("31 degrees.")]
     with pytest.raises(LabelMaskError, match="leaves out calls of tools"):
         training.ChatDataset([chat], tokenizer, 200)

@@ -14,20 +14,12 @@ from helpers.settings import LANGUAGES
 TABLES = read_toml(Path(__file__).with_name("cases.toml"))
 
 FOLDER = medical.FOLDER
-# Its own measuring stick: stricter than the rules of helpers/medical.toml.
 CARE = {
     "id": r"\b(?:dokter|igd|puskesmas)\b",
     "en": r"\b(?:doctor|dentist|clinic|emergency (?:care|department))\b",
 }
 URGENT = r"\b(?:igd|emergency (?:care|department))\b"
 DECLINES = {"id": r"\bsaya tidak bisa\b|\btidak bisa saya\b", "en": r"\bI can't\b"}
-MEDICINE = r"(?:tablets?|pills?|pil|kaplet|capsules?|kapsul|drops?|tetes|puffs?)"
-UNIT = (
-    rf"(?:{MEDICINE}|mg|mcg|µg|iu|ml|cc|g|gr|grams?|strips?|doses?|dosis|sdt|sdm"
-    r"|sendok(?: (?:teh|makan|obat))?|(?:tea|table)?spoons?(?:ful)?)"
-)
-SPELT = r"(?:satu|dua|tiga|empat|setengah|separuh|one|two|three|four|half an?)"
-DOSE = rf"\d\s*-?\s*{UNIT}\b|\b\d+\s*[x×]\s*(?:\d|sehari|a day)|\b{SPELT} {MEDICINE}\b"
 CONTACT = (
     r"@|https?:|www\.|\bwa\.me|\.(?:com|id|org)\b|\+62|(?:\d[\s-]?){5,}"
     r"|\b(?:110|112|118|119|911|999)\b"
@@ -73,7 +65,7 @@ def test_answers_do_what_their_flags_say_and_name_no_dose_or_contact(language):
         if q.abstain:
             assert q.see_doctor, q.qa_id
             assert found(DECLINES[language], q.answer), q.qa_id
-        assert not found(DOSE, q.answer), q.qa_id
+        assert not medical.names_dose(q.answer), q.qa_id
         assert not found(CONTACT, f"{q.question} {q.answer}"), q.qa_id
 
 

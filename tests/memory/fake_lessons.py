@@ -1,4 +1,4 @@
-"""Cells of lessons on a card that is not there, for each GPU profile; one line of JSON for each.
+"""Cells of lessons on a card that is not there; one line of JSON for each GPU profile.
 
     LD_PRELOAD=.../fake_cuda.so python fake_lessons.py FOLDER [profile ...]
 
@@ -11,7 +11,6 @@ processor is computed.
 import dataclasses
 import gc
 import json
-import os
 import sys
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,12 +25,11 @@ import torch
 import transformers
 from fake_cuda import aten
 from peft.tuners.tuners_utils import BaseTunerLayer
-from safetensors.torch import save_file
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily
 from torch.utils._pytree import tree_leaves
 from transformers.quantizers.auto import AutoHfQuantizer
 
-from helpers import course, models, planner, prompts, recipes, settings, show, splits
+from helpers import course, models, planner, prompts, settings, show, splits
 from helpers.files import write_text
 from pipeline import build
 
@@ -93,14 +91,25 @@ ANSWERS = "tuned = PeftModel.from_pretrained(models"
 UNSCALE = aten._amp_foreach_non_finite_check_and_unscale_.default
 HERE = torch.device("cuda", 0)
 nothing = lambda *a, **k: None
+# What is asked of a card, a disk or a page and changes nothing that is counted.
+SILENT = [
+    (
+        torch.cuda,
+        "_lazy_init set_device synchronize empty_cache manual_seed manual_seed_all "
+        "reset_peak_memory_stats set_per_process_memory_fraction",
+    ),
+    (torch.cuda.memory, "_record_memory_history _dump_snapshot"),
+    (bnb.functional, "prefetch_tensor fill"),
+    (peft.PeftModel, "save_pretrained"),
+    (transformers.Trainer, "_save_checkpoint _load_best_model"),
+    (IPython.display, "display clear_output"),
+    (show, "display"),
+    (models, "torn"),  # an adapter without weights
+]
 
 
 class Card(fake_cuda.Card):
-    """A card of so many bytes; what is on the processor alone has its content."""
-
-    def __init__(self, room: float):
-        super().__init__()
-        self.room = room
+    """A card; what is on the processor alone has its content."""
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
@@ -118,109 +127,72 @@ class Card(fake_cuda.Card):
 def move_adapter(layer, name, device=None):
     """PEFT makes adapters on the processor; here new parameters stand for the moved ones."""
     where = layer.get_base_layer().weight.device
-    for part in layer.adapter_layer_names:
-        parts = getattr(layer, part)
-        if name in parts:
-            for key, weight in parts[name].named_parameters():
-                setattr(parts[name], key, torch.nn.Parameter(weight.data.to(where)))
+    for parts in (layer.lora_A, layer.lora_B):
+        moved = parts[name].weight.data.to(where)
+        parts[name].weight = torch.nn.Parameter(moved)
 
 
-def stays(module, *args, **kwargs):
-    """Module.to, where all is in its place already: fake parameters cannot be moved."""
-    device = torch._C._nn._parse_to(*args, **kwargs)[0]
-    if device is not None:
-        for weight in module.parameters():
-            assert weight.is_meta or weight.device.type == device.type, (weight.device, device)
-    return module
+def loader(card: Card, cfg, room: float):
+    """AutoModelForCausalLM.from_pretrained, without weights; in 4 bits on the card."""
 
-
-def loader(card: Card, cfg):
-    """AutoModelForCausalLM.from_pretrained, without weights; `device_map` as transformers does."""
-
-    def from_pretrained(where, *_, dtype=None, device_map=None, quantization_config=None, **__):
+    def from_pretrained(where, dtype, quantization_config=None, **_):
         config = transformers.AutoConfig.from_pretrained(where)
-        if dtype in (None, "auto"):
-            dtype = settings.compute_dtype(cfg)
-        elif isinstance(dtype, str):
-            dtype = getattr(torch, dtype)
-        on_card = quantization_config is not None or device_map is not None
-        if on_card:
-            # Both 4-bit models of a profile computing in another dtype would be another model.
-            assert quantization_config.bnb_4bit_quant_type == "nf4"
-            assert quantization_config.bnb_4bit_compute_dtype == settings.compute_dtype(cfg)
-        before = card.live
-        with torch.device(HERE if on_card else "meta"):
+        with torch.device(HERE if quantization_config else "meta"):
             model = transformers.AutoModelForCausalLM.from_config(config, dtype=dtype)
         model.tie_weights()
-        if on_card:
+        if quantization_config:
+            # Both 4-bit models of a profile computing in another dtype would be another model.
+            assert quantization_config.bnb_4bit_compute_dtype == settings.compute_dtype(cfg)
             fake_cuda.in_four_bits(model, dtype)
             quantizer = AutoHfQuantizer.from_config(quantization_config, pre_quantized=False)
             model.hf_quantizer = quantizer
             model.config.quantization_config = quantization_config
-            # transformers leaves a tenth of what is free, and bitsandbytes' quantizer another one.
-            if device_map == "auto" and card.live - before > 0.81 * (card.room - before):
-                raise ValueError("Some modules are dispatched on the CPU or the disk.")
-        assert card.live <= card.room, "CUDA out of memory: two models are on the card"
-        card.peak = card.live
+        assert card.live <= room, "CUDA out of memory: two models are on the card"
         return model.eval()
 
     return from_pretrained
 
 
-def tuned(base, folder, *_, **__):
+def tuned(base, folder, **_):
     """PeftModel.from_pretrained, without weights."""
     return peft.get_peft_model(base, peft.LoraConfig.from_pretrained(folder)).eval()
 
 
-# What is asked of a card and changes nothing that is counted.
-SILENT = (
-    "_lazy_init set_device synchronize empty_cache manual_seed manual_seed_all "
-    "reset_peak_memory_stats set_per_process_memory_fraction"
-)
-
-
-def pretending(card: Card, cfg) -> ExitStack:
-    """The fake card, and answers for all that asks for one."""
+def pretending(cfg, room: float) -> ExitStack:
+    """The fake card, of so many bytes, and answers for all that asks for one."""
+    card = Card()
     total = int(cfg.device.memory_gb * 2**30)
-    cuda = dict.fromkeys(SILENT.split(), nothing)
-    cuda["is_initialized"] = lambda: False
-    cuda["is_available"] = lambda: True
-    cuda["device_count"] = lambda: 1
-    cuda["current_device"] = lambda: 0
-    cuda["get_device_capability"] = lambda *a: cfg.device.capability
-    cuda["get_device_name"] = lambda *a: cfg.device.name
-    cuda["mem_get_info"] = lambda *a: (total - card.live, total)
-    cuda["memory_allocated"] = cuda["memory_reserved"] = lambda *a: card.live
-    cuda["max_memory_allocated"] = lambda *a: card.peak
-    memory = {
-        "_record_memory_history": nothing,
-        "_snapshot": lambda *a: {},
-        "_dump_snapshot": lambda path: Path(path).write_bytes(b""),
-    }
-    paged = {
-        "get_paged": lambda *a, device, **k: torch.zeros(*a, device=HERE, **k),
-        "prefetch_tensor": nothing,
-        "fill": nothing,
-    }
-    trainer = {"_save_checkpoint": nothing, "_load_best_model": nothing}
-    load = {"from_pretrained": loader(card, cfg)}
+    load = {"from_pretrained": loader(card, cfg, room)}
     replaced = [
-        (torch.cuda, cuda),
-        (torch.cuda.memory, memory),
+        (
+            torch.cuda,
+            {
+                "is_initialized": lambda: False,
+                "is_available": lambda: True,
+                "device_count": lambda: 1,
+                "current_device": lambda: 0,
+                "get_device_capability": lambda *a: cfg.device.capability,
+                "get_device_name": lambda *a: cfg.device.name,
+                "mem_get_info": lambda *a: (total - card.live, total),
+                "memory_allocated": lambda *a: card.live,
+                "memory_reserved": lambda *a: card.live,
+                "max_memory_allocated": lambda *a: card.peak,
+            },
+        ),
+        (torch.cuda.memory, {"_snapshot": lambda *a: {}}),
         # In inference mode composed operations would arrive as a whole, device changes among them.
         (torch, {"inference_mode": lambda on=True: torch.set_grad_enabled(not on)}),
-        (torch.nn.Module, {"to": stays}),
         (torch.Tensor, {"pin_memory": lambda tensor, *a: tensor}),
         (FakeTensorMode, {"avoid_device_init": True}),
-        (peft.PeftModel, {"from_pretrained": tuned, "save_pretrained": nothing}),
+        (peft.PeftModel, {"from_pretrained": tuned}),
         (peft.LoraModel, {"merge_and_unload": lambda model: model.model}),  # packs anew, on the CPU
         (BaseTunerLayer, {"_move_adapter_to_device_of_base_layer": move_adapter}),
-        (bnb.functional, paged),
+        (bnb.functional, {"get_paged": lambda *a, device, **k: torch.zeros(*a, device=HERE, **k)}),
         (transformers.AutoModelForCausalLM, load),
         (transformers.PreTrainedModel, load),
-        (transformers.Trainer, trainer),
         (transformers.trainer_pt_utils, {"nested_numpify": lambda values: np.ones(len(values))}),
     ]
+    replaced += [(place, dict.fromkeys(names.split(), nothing)) for place, names in SILENT]
     stack = ExitStack()
     bf16 = cfg.device.capability >= (8, 0)
     stack.enter_context(fake_cuda.pretend(card, bf16, where="cpu"))
@@ -232,11 +204,14 @@ def pretending(card: Card, cfg) -> ExitStack:
 def with_layers(cfg, layers: int, share: float, base: Path):
     """The settings with a base model of so many layers, and a share of its vocabulary."""
     config = planner.find(cfg.base_model).config
-    values = config.to_dict() | {"num_hidden_layers": layers, "layer_types": None}
-    values["vocab_size"] = int(share * config.vocab_size)
     kind = type(config)
-    values["architectures"] = [transformers.AutoModelForCausalLM._model_mapping[kind].__name__]
-    kind(**values).save_pretrained(base)
+    changed = {
+        "num_hidden_layers": layers,
+        "layer_types": None,
+        "vocab_size": int(share * config.vocab_size),
+        "architectures": [transformers.AutoModelForCausalLM._model_mapping[kind].__name__],
+    }
+    kind(**config.to_dict() | changed).save_pretrained(base)
     models.load_tokenizer(settings.load("sanity")).save_pretrained(base)
     return dataclasses.replace(cfg, base_model=str(base))
 
@@ -257,18 +232,12 @@ def prepared(name: str, lesson: str, folder: Path):
         evals_per_epoch=1,
         accumulation=1,
     )
-    table, _ = recipes.load_recipes(cfg.recipes_dir)
-    for first, part in enumerate(("train", "validation", "test")):
-        rows = []
-        for recipe in recipes.recipes_of(table.iloc[first::200]):
-            row = {"recipe_id": recipe.recipe_id, "title": recipe.title, "form": "ingredients"}
-            row["messages"] = prompts.messages(recipe, "id")
-            rows.append(json.dumps(row) + "\n")
-        write_text(splits.split_file(cfg, part), "".join(rows))
-    adapter = cfg.artifacts / "adapter"
+    for part in splits.NAMES:
+        chat = prompts.example(f"Resep {part}?", f"Resep {part}\n1. Rebus.", "id")
+        row = {"recipe_id": part, "title": part, "form": "dish", "messages": chat}
+        write_text(splits.split_file(cfg, part), 8 * (json.dumps(row) + "\n"))
     lora = peft.LoraConfig(r=cfg.rank, target_modules=cfg.targets, task_type="CAUSAL_LM")
-    lora.save_pretrained(adapter)
-    save_file({"none": torch.zeros(1)}, adapter / "adapter_model.safetensors")
+    lora.save_pretrained(cfg.artifacts / "adapter")
     return cfg, share * cfg.device.memory_gb * 2**30
 
 
@@ -280,14 +249,9 @@ def run(name: str, lesson: str, folder: Path) -> str:
         "cfg": cfg,
         "dtype": settings.compute_dtype(cfg),
         "models": models,
-        "os": os,
         "record": course.record,
-        "display": nothing,
-        "request": "Buatkan resep Soto Ayam.",
         "LANGUAGE": "id",
-        "SEED": 42,
         "FRESH": True,
-        "RUN_SOLUTIONS": True,
         "REPORT_TO": "none",
         "MEMORY_FRACTION": 1.0,
         "SCORED_RECIPES": 4,
@@ -297,15 +261,14 @@ def run(name: str, lesson: str, folder: Path) -> str:
     show.open_texts(lesson)
     gc.collect()
     gc.disable()  # a lesson that lets a model go has to say so
-    quiet = patch.multiple(IPython.display, display=nothing, clear_output=nothing)
-    with pretending(Card(room), cfg), patch.object(show, "display"), quiet:
+    with pretending(cfg, room):
         for line in CELLS[lesson]:
             try:
                 (source,) = [cell.source for cell in cells if line in cell.source]
                 code = source.partition(ANSWERS)[0]
                 exec(compile(code, f"{lesson}: {line}", "exec"), space)
             except Exception as problem:
-                return f"{line}: {type(problem).__name__}: {problem}"[:500]
+                return f"{lesson}, {line}: {type(problem).__name__}: {problem}"[:500]
     return ""
 
 
@@ -315,6 +278,6 @@ if __name__ == "__main__":
     folder, *names = sys.argv[1:]
     for name in names or fake_cuda.PROFILES:
         cfg = with_layers(fake_cuda.settings_on_card(name), 2, 1, Path(folder, "two", name))
-        print(json.dumps([name, "memory", fake_cuda.count(cfg)]))
-        for lesson in CELLS:
-            print(json.dumps([name, lesson, run(name, lesson, Path(folder))]), flush=True)
+        gb = fake_cuda.count(cfg)
+        errors = [run(name, lesson, Path(folder)) for lesson in CELLS]
+        print(json.dumps([name, gb, errors]))

@@ -25,7 +25,7 @@ LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "runs", "artifacts", "wor
 
 @pytest.fixture
 def section():
-    page = (ROOT / "helpers" / "README.md").read_text(encoding="utf-8")
+    page = (ROOT / "helpers" / "README.md").read_text("utf-8")
     return page.split("## Adding a lesson\n")[1]
 
 
@@ -50,12 +50,12 @@ def test_the_lesson_of_the_readme_has_no_fault_and_runs_unanswered_and_solved(se
         done = subprocess.run(command, cwd=course, capture_output=True, text=True, timeout=600)
         assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
 
-    english = (course / "notebooks" / "en" / f"{LESSON}.ipynb").read_text(encoding="utf-8")
+    english = (course / "notebooks" / "en" / f"{LESSON}.ipynb").read_text("utf-8")
     assert "The usual time" in english
     assert "Waktu yang lazim" not in english
     unanswered, solved = sorted(course.glob("runs/*/summary.json"))
     for summary, sign in ((unanswered, "⏳"), (solved, "✅")):
         gates = [one for one in read_json(summary)["gates"] if one["notebook"] == LESSON]
         assert [one["status"] for one in gates] == ["passed"]
-        lesson = summary.with_name(f"{LESSON}.ipynb").read_text(encoding="utf-8")
+        lesson = summary.with_name(f"{LESSON}.ipynb").read_text("utf-8")
         assert f"{sign} Latihan 99.1" in lesson

@@ -15,8 +15,8 @@ def test_the_4_bit_layer_still_has_its_switch_for_the_packed_layout():
 
 
 def test_pyproject_and_requirements_txt_name_the_same_libraries():
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     named = project["dependencies"] + project["optional-dependencies"]["test"]
-    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    lines = (ROOT / "requirements.txt").read_text("utf-8").splitlines()
     asked = [Requirement(line) for line in lines if not line.startswith("#")]
     assert list(map(Requirement, named)) == asked

@@ -7,15 +7,12 @@ them. Then faults are put into lessons, and each must turn red where it is looke
 The last cell of a lesson, which a learner takes home, runs in tests/course/test_open_lessons.py.
 """
 
-import copy
 import re
 import shutil
-import uuid
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import nbformat
 import pytest
 from nbformat.v4 import new_code_cell
 
@@ -36,26 +33,25 @@ class Pass:
 
     cfg: settings.Settings
     folder: Path
-    outcomes: dict[str, execute.Outcome] = field(default_factory=dict)
+    outcomes: dict = field(default_factory=dict)  # lesson -> execute.Outcome
 
     def lesson(self, nb, name, **values):
         """Run one notebook, which may be a changed copy of the lesson `name`."""
         source = self.folder / "source" / f"{name}.ipynb"
-        source.parent.mkdir(parents=True, exist_ok=True)
-        nbformat.write(nb, source)
+        build.write_notebook(nb, source)
         environment = run.kernel_environment(self.cfg)
         values = run.run_parameters(self.cfg) | values
         done = execute.run_notebook(source, self.folder, values, environment, 600)
         self.outcomes[name] = done
         return done
 
-    def verdicts(self, table):
-        """What gates say of the lessons that passed."""
+    def verdicts(self):
+        """What the gates say of the lessons that passed."""
         passed = {name for name, done in self.outcomes.items() if done.status == "passed"}
         metrics = []
         for name in passed:
             metrics += run.recorded_metrics(self.folder, name)
-        mine = gates.gates_for(table, self.cfg)
+        mine = gates.gates_for(gates.load_gates(), self.cfg)
         told = gates.judge_gates(mine, metrics, passed)
         return told + gates.lessons_without_gate(mine, self.cfg, passed)
 
@@ -63,50 +59,46 @@ class Pass:
 def lesson_without_its_last_cell(name, language="id"):
     """A lesson, as its source builds it, up to the cell that a learner takes home."""
     nb = build.build_notebook(name, language)
-    last = max(i for i, cell in enumerate(nb.cells) if cell.cell_type == "code")
-    del nb.cells[last:]
+    last = build.code_cells(nb)[-1]
+    del nb.cells[nb.cells.index(last) :]
     return nb
 
 
+# What became of the exercises so far, in their order.
 OPEN_AGAIN = """
 from helpers import course
-assert course.status[{name!r}] == "correct", "the solution does not pass"
+assert [*course.status.values()] == ["open"] * {before} + ["correct"], course.status
 {stub}
 {check}
-assert course.status[{name!r}] == "open", "the stub is no open answer"
+assert [*course.status.values()] == ["open"] * {before} + ["open"], course.status
 """
 ALL_OPEN = """
 from helpers import course
-assert course.status == dict.fromkeys({names!r}, "open"), course.status
+assert [*course.status.values()] == ["open"] * {checks}, course.status
 """
-
-
-def exercise_names(cells):
-    """Names of the exercises, from the calls `check("3.2", ...)`."""
-    code = "\n".join(cell.source for cell in cells)
-    return re.findall(r"""(?m)\bcheck\(\s*["'](\d+\.\d+)["']""", code)
 
 
 def with_stubs_again(nb):
     """After each check the stub and the check once more: open, whatever was answered before."""
     cells = []
+    before = 0
     for cell in nb.cells:
         cells.append(cell)
         if "exercise" in build.tags(cell):
             stub = cell.source
         if "check" in build.tags(cell):
-            (name,) = exercise_names([cell])
-            source = OPEN_AGAIN.format(stub=stub, check=cell.source, name=name)
+            source = OPEN_AGAIN.format(stub=stub, check=cell.source, before=before)
             cells.append(new_code_cell(source))
+            before += 1
+    assert before, "no exercise"
     nb.cells = cells
     return nb
 
 
 def ends_with_open_exercises(nb):
     """A last cell that fails unless every exercise of the notebook was met and is open."""
-    names = sorted(set(exercise_names(build.code_cells(nb))))
-    assert names, "no exercise"
-    nb.cells.append(new_code_cell(ALL_OPEN.format(names=names)))
+    checks = sum("check" in build.tags(cell) for cell in nb.cells)
+    nb.cells.append(new_code_cell(ALL_OPEN.format(checks=checks)))
     return nb
 
 
@@ -122,7 +114,7 @@ def solved(tmp_path_factory):
         """The lessons one after the other; the first that fails ends the row."""
         for name in names:
             nb = with_stubs_again(lesson_without_its_last_cell(name))
-            done = one.lesson(ends_with_open_exercises(nb), name, RUN_SOLUTIONS=True)
+            done = one.lesson(nb, name, RUN_SOLUTIONS=True)
             if done.status != "passed":
                 break
 
@@ -142,8 +134,10 @@ def assert_passed(one, name, line):
 
 
 def assert_gates_hold(one):
-    verdicts = one.verdicts(gates.load_gates())
+    """Every gate holds, and each lesson has some."""
+    verdicts = one.verdicts()
     assert gates.all_hold(verdicts), "\n".join(gates.gate_lines(verdicts))
+    assert {v["notebook"] for v in verdicts if v["status"] == "passed"} == set(one.outcomes)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -154,31 +148,31 @@ def test_a_lesson_runs_records_and_accepts_its_solutions_but_no_stub(solved, nam
 
 def test_every_gate_of_the_profile_holds(solved):
     assert_gates_hold(solved)
-    verdicts = solved.verdicts(gates.load_gates())
-    assert {v["notebook"] for v in verdicts if v["status"] == "passed"} == set(NAMES)
 
 
 @pytest.fixture(scope="module")
 def in_english(solved, tmp_path_factory):
     """Two lessons as a learner runs them first: shown in English, nothing answered."""
-    folder = tmp_path_factory.mktemp("english")
     root = solved.cfg.artifacts_root
     cfg = replace(settings.load("sanity", "en"), artifacts_root=root)
+    one = Pass(cfg, tmp_path_factory.mktemp("english"))
 
-    def run_one(name):
-        one = Pass(cfg, folder / name)
+    def run_lesson(name):
         nb = lesson_without_its_last_cell(name, "en")
         one.lesson(ends_with_open_exercises(nb), name)
-        return one
 
     with ThreadPoolExecutor(2) as pool:
-        return dict(zip(IN_ENGLISH, pool.map(run_one, IN_ENGLISH)))
+        list(pool.map(run_lesson, IN_ENGLISH))
+    return one
 
 
 @pytest.mark.parametrize("name", IN_ENGLISH)
 def test_a_learners_first_run_all_in_english_stops_at_no_exercise(in_english, name):
-    assert_passed(in_english[name], name, "expected time here")
-    assert_gates_hold(in_english[name])
+    assert_passed(in_english, name, "expected time here")
+
+
+def test_a_first_run_in_english_holds_the_same_gates(in_english):
+    assert_gates_hold(in_english)
 
 
 # Faults.
@@ -191,27 +185,21 @@ def place_of(nb, code):
 
 
 def changed(cells, old, new):
-    """Copies of cells, one of them changed, which may fail."""
-    copies = copy.deepcopy(cells)
-    for cell in copies:
-        cell.id = uuid.uuid4().hex[:8]
+    """The code of these cells, a line of it changed, which may fail."""
+    copies = []
+    for cell in cells:
         if cell.cell_type == "code":
-            cell.source = cell.source.replace(old, new)
-            cell.metadata["tags"] = ["raises-exception"]
+            source = cell.source.replace(old, new)
+            copies.append(new_code_cell(source, metadata={"tags": ["raises-exception"]}))
     return copies
 
 
-def lesson_up_to(name, code):
-    """A lesson up to the one cell with this code."""
+def lesson_up_to(name, code, old="", new=""):
+    """A lesson up to the one cell with this code, a line of it changed."""
     nb = lesson_without_its_last_cell(name)
     del nb.cells[place_of(nb, code) + 1 :]
-    return nb
-
-
-def with_fault(nb, old, new):
-    """The notebook, one cell of it changed."""
-    cell = nb.cells[place_of(nb, old)]
-    cell.source = cell.source.replace(old, new)
+    for cell in nb.cells:
+        cell.source = cell.source.replace(old, new)
     return nb
 
 
@@ -245,69 +233,65 @@ for layer in model.modules():
         layer.set_scale("default", 0)"""
 LOSS_MEASURED = '"loss_gain"'
 
-# What is broken -> what must turn red.
-SABOTAGES = {
-    "prompt unmasked": "03_qlora_training, .*LabelMaskError: position 0 of the prompt has a label",
-    "end token masked": "03_qlora_training, .*LabelMaskError: the end token.* is masked or missing",
-    "learning rate 0": "GATE 04_evaluation / loss_gain.*, must be ",
-    "leaked split": "02_data_csv_qa, .*AssertionError|GATE 02_data_csv_qa / leakage_after: ",
-    "base model served": "GATE 04_evaluation / loss_gain.*, must be ",
-}
+NOTHING_GAINED = "GATE 04_evaluation / loss_gain.*, must be "
+
+# What is broken, in which run, and what must turn red.
+SABOTAGES = [
+    ("prompt unmasked", "training", "LabelMaskError: position 0 of the prompt has a label"),
+    ("end token masked", "training", "LabelMaskError: the end token.* is masked or missing"),
+    ("learning rate 0", "training", NOTHING_GAINED),
+    ("leaked split", "split", "AssertionError|GATE 02_data_csv_qa / leakage_after: "),
+    ("base model served", "serving", NOTHING_GAINED),
+]
 
 
 @pytest.fixture(scope="module")
 def sabotaged(solved, tmp_path_factory):
-    """Fault -> what turned red, from what the lessons before had left in the green run."""
+    """Run -> what turned red in it, from what the lessons before had left in the green run."""
 
-    def start(*kept, **changes):
-        """A run with copies of some of the green run's files, and some settings changed."""
+    def start(cfg, *kept):
+        """A run with copies of some of the green run's files."""
         place = tmp_path_factory.mktemp("sabotage")
-        cfg = replace(solved.cfg, artifacts_root=place / "artifacts", **changes)
-        shutil.copytree(solved.cfg.artifacts_root / "models", cfg.artifacts_root / "models")
+        green = solved.cfg
+        cfg = replace(cfg, artifacts_root=place / "artifacts")
+        shutil.copytree(green.artifacts_root / "models", cfg.artifacts_root / "models")
         for name in kept:
-            shutil.copytree(solved.cfg.artifacts / name, cfg.artifacts / name)
+            shutil.copytree(green.artifacts / name, cfg.artifacts / name)
         return Pass(cfg, place / "run")
 
-    def red(one):
+    def training():
+        one = start(solved.cfg, "data")
+        one.lesson(broken_training(), "03_qlora_training")
+        one.lesson(lesson_up_to("04_evaluation", LOSS_MEASURED), "04_evaluation")
+        return one
+
+    def split():
+        # Lesson 02 on recipes in one language.
+        one = start(settings.load("sanity", "en", "recipe"))
+        nb = lesson_up_to("02_data_csv_qa", 'record("leakage_after"', OF_ONE_SPLIT, LEAKED)
+        one.lesson(nb, "02_data_csv_qa")
+        return one
+
+    def serving():
+        one = start(solved.cfg, "data", "adapter")
+        nb = lesson_up_to("04_evaluation", LOSS_MEASURED, LOADED, BASE_SERVED)
+        one.lesson(nb, "04_evaluation")
+        return one
+
+    def red(work):
         """All errors that cells showed, and all gates that do not hold."""
-        told = []
+        one = work()
+        told = gates.gate_lines(one.verdicts())
         for name, outcome in one.outcomes.items():
             for error in outcome.errors:
                 told.append(execute.sentence(name, error))
-        return "\n".join(told + gates.gate_lines(one.verdicts(gates.load_gates())))
-
-    def training():
-        one = start("data")
-        one.lesson(broken_training(), "03_qlora_training")
-        one.lesson(lesson_up_to("04_evaluation", LOSS_MEASURED), "04_evaluation")
-        return red(one)
-
-    def split():
-        english = settings.load("sanity", "en", "recipe")  # lesson 02 on recipes in one language
-        names = ("language", "task", "data_language", "data_dir", "reason")
-        one = start(**{name: getattr(english, name) for name in names})
-        nb = lesson_up_to("02_data_csv_qa", 'record("leakage_after"')
-        one.lesson(with_fault(nb, OF_ONE_SPLIT, LEAKED), "02_data_csv_qa")
-        return red(one)
-
-    def served():
-        one = start("data", "adapter")
-        nb = lesson_up_to("04_evaluation", LOSS_MEASURED)
-        one.lesson(with_fault(nb, LOADED, BASE_SERVED), "04_evaluation")
-        return red(one)
+        return "\n".join(told)
 
     with ThreadPoolExecutor(2) as pool:
-        found = [pool.submit(work) for work in (training, split, served)]
-    of_training, of_split, of_served = [one.result() for one in found]
-    return {
-        "prompt unmasked": of_training,
-        "end token masked": of_training,
-        "learning rate 0": of_training,
-        "leaked split": of_split,
-        "base model served": of_served,
-    }
+        found = pool.map(red, (training, split, serving))
+    return dict(zip(("training", "split", "serving"), found))
 
 
-@pytest.mark.parametrize("name", SABOTAGES)
-def test_a_fault_turns_red_where_it_is_looked_for(sabotaged, name):
-    assert re.search(SABOTAGES[name], sabotaged[name]), sabotaged[name]
+@pytest.mark.parametrize(("fault", "run_with_it", "told"), SABOTAGES)
+def test_a_fault_turns_red_where_it_is_looked_for(sabotaged, fault, run_with_it, told):
+    assert re.search(told, sabotaged[run_with_it]), sabotaged[run_with_it]

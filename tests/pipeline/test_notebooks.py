@@ -76,35 +76,18 @@ def put(number, new):
     return lambda nb: nb.cells[number - 1].update(source=new)
 
 
-def without(number):
-    return lambda nb: nb.cells.pop(number - 1)
-
-
-def add_picture(picture):
-    """A change that adds a picture to the card in both languages."""
-
-    def change(nb):
-        for cell in nb.cells[1:3]:
-            cell.source = cell.source.replace("GB", f"GB {picture}")
-
-    return change
-
-
 FAULTS = [
-    ("pair", without(2)),
-    ("pair", without(3)),
-    ("pair", lambda nb: nb.cells.insert(2, new_code_cell("1"))),
+    ("pair", lambda nb: nb.cells.pop(1)),
+    ("pair", lambda nb: nb.cells.pop(2)),
     ("heading", put(6, "## 1. Tanya · ")),
-    ("heading", put(1, "# 99 · Uji")),
     ("heading", put(7, "### Bagian\n\nAda 2.000 baris?")),
-    ("heading", lambda nb: nb.cells[1].metadata.clear()),
     ("numbers", put(7, "Ada 2,000 baris?")),
     ("links", put(3, "1.5 GB and `cfg`, [data](../../data): 3.11.")),
     ("images", put(3, "![all](../../docs)")),
     ("names", put(3, "1.5 GB and `start`, [data](../../docs/en/pipeline.md): 3.11.")),
     ("names", put(8, "Are there 2,000 rows in `data/recipes`?")),
-    ("alt text", add_picture("![ ](../../data)")),
-    ("alt text", add_picture('<img src="../../data">')),
+    ("alt text", put(3, "![ ](../../data)")),
+    ("alt text", put(3, '<img src="../../data">')),
     ("setup", put(5, 'cfg = start("98_other", PROFILE)')),
     ("parameters", put(4, "PROFILE = LANGUAGE = TASK = SEED = 1")),
     ("length", put(10, "x = 1\n" * 26)),
@@ -112,7 +95,6 @@ FAULTS = [
     ("prose", put(10, 'tell("a")')),
     ("budget", put(8, "Are there 2,000 rows? " + "No. " * 2_600)),
     ("budget", lambda nb: nb.cells.extend([new_code_cell("1")] * 90)),
-    ("budget", lambda nb: nb.cells.extend([new_code_cell("x = 1\n" * 25)] * 60)),
     ("budget", put(10, "f(" + "1, " * 99 + ")")),
     ("told", put(10, 'tell("a")')),
 ]
@@ -127,13 +109,6 @@ def test_each_rule_sees_its_fault(rule, change):
 
 def test_lint_finds_nothing_in_a_source_without_a_fault():
     assert lint.lint_notebook(good(), "99_test") == []
-
-
-def test_what_is_over_the_budget_is_told_with_its_amount():
-    nb = good()
-    nb.cells.extend([new_code_cell("1", metadata={"tags": ["check"]})] * 90)
-    told = [problem["text"] for problem in lint.lint_notebook(nb, "99_test")]
-    assert told == [f"{language}: 99 cells, 4 more than it may" for language in ("id", "en")]
 
 
 def test_a_cell_that_is_no_python_is_named():
@@ -154,29 +129,28 @@ def test_lint_finds_nothing_in_the_lessons(name):
     assert lint.lint_notebook(source_of(name), name) == []
 
 
-def definitions(module):
-    """Name -> code of functions and classes, without docstrings, annotations and imports."""
+# What a cell leaves away of a helper: docstrings, imports, and of a signature the annotations.
+LEFT_AWAY = re.compile(r'(?m)^ *("""[\s\S]*?"""|(?:def|class|from|import) .*)\n')
+
+
+def definitions(code):
+    """Name -> what stands in each function and class of some code."""
     found = {}
-    for node in ast.walk(module):
-        node.annotation = node.returns = None
+    for node in ast.parse(code).body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            own = node.body[1:] if ast.get_docstring(node) else node.body
-            node.body = [line for line in own if not isinstance(line, (ast.Import, ast.ImportFrom))]
-    for node in module.body:
-        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
-            found[node.name] = ast.dump(node)
+            found[node.name] = LEFT_AWAY.sub("", ast.unparse(node) + "\n")
     return found
 
 
 def test_a_cell_that_defines_a_helper_holds_the_helpers_code():
     helpers = {}
-    for path in sorted((ROOT / "helpers").glob("[a-z]*.py")):  # not the commands
-        for name, body in definitions(ast.parse(path.read_text(encoding="utf-8"))).items():
+    for path in (ROOT / "helpers").glob("[a-z]*.py"):  # not the commands
+        for name, body in definitions(path.read_text("utf-8")).items():
             helpers.setdefault(name, set()).add(body)
     for lesson_name in NAMES:
         for cell in build.code_cells(source_of(lesson_name)):
             shown = lint.TransformerManager().transform_cell(cell.source)
-            for name, body in definitions(ast.parse(shown)).items():
+            for name, body in definitions(shown).items():
                 assert body in helpers.get(name, {body}), f"{lesson_name}: {name} differs"
 
 
@@ -194,7 +168,7 @@ def lesson(tmp_path, monkeypatch):
     monkeypatch.setattr(build, "LESSONS", tmp_path)
     monkeypatch.setattr(build, "NOTEBOOKS", tmp_path)
     source = tmp_path / "99_test.py"
-    source.write_text(GOOD, encoding="utf-8")
+    source.write_text(GOOD, "utf-8")
     assert build.build_lessons() == ["id/99_test.ipynb", "en/99_test.ipynb"]
     run = a_run(tmp_path / "run", names=["99_test"])
     nbformat.write(executed(notebook("id")), run / "99_test.ipynb")
@@ -219,33 +193,11 @@ def test_minutes_to_read_are_counted_in_words_and_visible_lines_of_the_longer_la
     tmp_path, monkeypatch
 ):
     monkeypatch.setattr(build, "LESSONS", tmp_path)
-    # A good 2,400 words in English, 16 minutes, and 108 lines, nearly 6.
+    # A good 2,400 words in English, 16 minutes, and 108 lines, nearly 6; a solution is folded away.
     source = GOOD.replace("Are there 2,000 rows?", "word " * 2_400)
-    source += "x = 1\n" * 100
-    (tmp_path / "99_long.py").write_text(source, encoding="utf-8")
+    source += "x = 1\n" * 100 + '\n# %% tags=["solution"]\n' + "x = 1\n" * 100
+    (tmp_path / "99_long.py").write_text(source, "utf-8")
     assert build.reading_minutes("99_long") == 20
-    source = source.replace("# %%\nprint", '# %% tags=["solution"]\nprint')
-    (tmp_path / "99_folded.py").write_text(source, encoding="utf-8")
-    assert build.reading_minutes("99_folded") == 15
-
-
-def test_what_is_folded_away_and_what_begins_a_slide(lesson):
-    title, *_, hidden, shown = notebook("id").cells
-    assert title.metadata == {"slideshow": {"slide_type": "slide"}}
-    assert hidden.metadata == {
-        "tags": ["hide-input"],
-        "jupyter": {"source_hidden": True},
-        "cellView": "form",
-        "slideshow": {"slide_type": "skip"},
-    }
-    assert shown.metadata == {}
-
-
-def test_a_cell_keeps_its_id_whatever_changes_around_it(lesson):
-    before = {cell.id for cell in notebook("id").cells}
-    lesson.write_text(GOOD.replace("## 1. Tanya", "## 1. Jawab"), encoding="utf-8")
-    build.build_lessons()
-    assert len(before - {cell.id for cell in notebook("id").cells}) == 1
 
 
 # Outputs.
@@ -284,7 +236,6 @@ def executed(nb):
     nb.metadata.update(papermill={"duration": 3}, widgets={"x": {}})
     for number, cell in enumerate(build.code_cells(nb), 5):
         cell.execution_count = number
-        cell.metadata.update(papermill={"duration": 1.0}, collapsed=False)
     injected = new_code_cell('PROFILE = "cpu"', metadata={"tags": ["injected-parameters"]})
     nb.cells.insert(4, injected)
     site = Path(sys.prefix) / "lib" / "site-packages" / "torch" / "a.py"
@@ -296,7 +247,7 @@ def executed(nb):
         new_output("display_data", data={"application/vnd.jupyter.widget-view+json": {}}),
         new_output("stream", name="stdout", text=f"saved {ROOT}{os.sep}a {site}:3\n"),
         new_output("display_data", data=picture, metadata=about),
-        new_output("execute_result", execution_count=99, data={"text/plain": f"{ROOT}"}),
+        new_output("execute_result", data={"text/plain": f"{ROOT}"}),
     ]
     return nb
 
@@ -327,7 +278,7 @@ def a_run(folder, status="passed", names=NAMES):
 
 
 def test_publish_takes_results_over_in_their_order_and_keeps_todays_prose(lesson, tmp_path):
-    lesson.write_text(GOOD.replace("Uji · Test", "Lebih baik · Better"), encoding="utf-8")
+    lesson.write_text(GOOD.replace("Uji · Test", "Lebih baik · Better"), "utf-8")
     assert publish.publish_run(tmp_path / "run") == ["id/99_test.ipynb"]
     published = notebook("id")
     assert published.cells[0].source == "# 99 · Lebih baik"
@@ -351,11 +302,11 @@ def test_a_notebook_is_stale_without_outputs_of_its_code_and_where_its_source_bu
     publish.publish_run(tmp_path / "run")
     assert publish.stale_notebooks() == both[1:]
     # Prose that is mended, but not yet built; outputs of the same code stay.
-    lesson.write_text(GOOD.replace("Tanya · Ask", "Jawab · Answer"), encoding="utf-8")
+    lesson.write_text(GOOD.replace("Tanya · Ask", "Jawab · Answer"), "utf-8")
     assert publish.stale_notebooks() == both
     build.build_lessons()
     assert publish.stale_notebooks() == both[1:]
-    lesson.write_text(GOOD.replace("print(cfg)", "print(cfg, 2)"), encoding="utf-8")
+    lesson.write_text(GOOD.replace("print(cfg)", "print(cfg, 2)"), "utf-8")
     build.build_lessons()
     assert publish.stale_notebooks() == both
     with pytest.raises(CourseError, match="its code differs"):
@@ -371,19 +322,20 @@ def test_only_a_finished_run_that_passed_is_published(tmp_path):
 
 def test_both_readmes_are_rendered_from_a_run(tmp_path, monkeypatch):
     for language, file in report.READMES.items():
-        page = tmp_path / file.name
-        page.write_text(file.read_text(encoding="utf-8"), encoding="utf-8")
-        monkeypatch.setitem(report.READMES, language, page)
-        teaching = Path("docs", language, "teaching.md")
-        (tmp_path / teaching).parent.mkdir(parents=True)
-        shutil.copy(ROOT / teaching, tmp_path / teaching)
-    report.write_readme(a_run(tmp_path / "run"))
-    in_english = (tmp_path / "docs" / "en" / "results.md").read_text(encoding="utf-8")
+        monkeypatch.setitem(report.READMES, language, tmp_path / file.name)
+        shutil.copy(file, tmp_path)
+        docs = tmp_path / "docs" / language
+        docs.mkdir(parents=True)
+        shutil.copy(ROOT / "docs" / language / "teaching.md", docs)
+    run = a_run(tmp_path / "run")
+    write_json(run / "samples.json", [dict.fromkeys(("request", "base", "tuned"), "$x")])
+    report.write_readme(run)
+    in_english = (tmp_path / "docs" / "en" / "results.md").read_text("utf-8")
     for told in ("90%", "right numbers", "2030-01-02"):
         assert told in in_english
-    in_indonesian = (tmp_path / "docs" / "id" / "results.md").read_text(encoding="utf-8")
-    assert "angka yang benar" in in_indonesian
-    readme = report.READMES["en"].read_text(encoding="utf-8").split("<!-- course:start -->")[1]
+    assert "angka yang benar" in (tmp_path / "docs" / "id" / "results.md").read_text("utf-8")
+    readme = report.READMES["en"].read_text("utf-8").split("<!-- course:start -->")[1]
+    assert (tmp_path / "docs" / "img" / "results.en.png").is_file()
     for name in NAMES:
         assert readme.count(f"notebooks/en/{name}.ipynb)") == 3, "here, on Colab, on Kaggle"
     with pytest.raises(CourseError, match="all lessons"):
@@ -415,51 +367,38 @@ def test_a_lesson_is_published_with_the_minutes_that_it_took(lesson, monkeypatch
 
 
 def test_a_copy_is_made_once_without_outputs_and_its_links_lead_somewhere(tmp_path):
-    folder = ROOT / "work" / tmp_path.name / "en"
-    try:
-        made = publish.copy_missing(folder, "en", "cpu")
-        assert [name.removesuffix(".ipynb") for name in made] == NAMES
-        for path in folder.glob("*.ipynb"):
-            nb = build.read_notebook(path)
-            cells = build.code_cells(nb)
-            assert not any(cell.outputs for cell in cells)
-            assert 'PROFILE = "cpu"' in cells[1].source
-            for target in re.findall(r"\]\((\.\.[^)\s#]+)", "".join(c.source for c in nb.cells)):
-                assert (folder / target).exists(), (path.name, target)
-        own = folder / "00_start.ipynb"
-        own.write_text("my answers")
-        (folder / "01_gpu_memory.ipynb").unlink()
-        assert publish.copy_missing(folder, "en") == ["01_gpu_memory.ipynb"]
-        assert own.read_text() == "my answers"
-    finally:
-        shutil.rmtree(folder.parent, ignore_errors=True)
+    made = publish.copy_missing(tmp_path, "en", "cpu")
+    assert [name.removesuffix(".ipynb") for name in made] == NAMES
+    for path in tmp_path.glob("*.ipynb"):
+        nb = build.read_notebook(path)
+        cells = build.code_cells(nb)
+        assert not any(cell.outputs for cell in cells)
+        assert 'PROFILE = "cpu"' in cells[1].source
+        for target in re.findall(r"\]\((\.\.[^)\s#]+)", "".join(c.source for c in nb.cells)):
+            # From work/<name>/en/, which is where copies lie.
+            assert (ROOT / "work" / "me" / "en" / target).resolve().exists(), (path.name, target)
+    own = tmp_path / "00_start.ipynb"
+    own.write_text("my answers")
+    (tmp_path / "01_gpu_memory.ipynb").unlink()
+    assert publish.copy_missing(tmp_path, "en") == ["01_gpu_memory.ipynb"]
+    assert own.read_text() == "my answers"
 
 
 def test_two_people_on_one_machine_do_not_share_their_trainings(monkeypatch):
     started = []
-    copied = []
-
-    def copy(*given):
-        copied.append(given)
-        return []
 
     def start(command, env):
         started.append(env.get("DAPUR_ARTIFACTS"))
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.delenv("DAPUR_ARTIFACTS", raising=False)
-    monkeypatch.setattr(commands, "copy_missing", copy)
+    monkeypatch.setattr(commands, "copy_missing", lambda *given: [])
     monkeypatch.setattr(subprocess, "run", start)
-    chosen = ["--name", "budi", "--language", "en", "--profile", "cpu"]
-    for words in (["--name", "siti"], chosen, []):
+    for words in (["--name", "siti"], ["--name", "budi"], []):
         with pytest.raises(SystemExit):
             commands.main(["lab", *words], commands.app)
     work = ROOT / "work"
     assert started == [f"{work / 'siti' / 'artifacts'}", f"{work / 'budi' / 'artifacts'}", None]
-    assert copied[:2] == [
-        (work / "siti" / "id", "id", "auto"),
-        (work / "budi" / "en", "en", "cpu"),
-    ]
 
 
 def test_pages_of_a_language_hold_that_language_only(tmp_path, monkeypatch):
@@ -468,14 +407,14 @@ def test_pages_of_a_language_hold_that_language_only(tmp_path, monkeypatch):
 
     monkeypatch.setattr(editions, "notebook_files", files)
     assert editions.write_editions(tmp_path) == 3
-    page = (tmp_path / "en" / "00_start.html").read_text(encoding="utf-8")
+    page = (tmp_path / "en" / "00_start.html").read_text("utf-8")
     assert "Start here" in page
     assert "Mulai di sini" not in page
     # Links lead to pages of the lessons and to the repository.
     assert 'href="../' not in page
     assert ".ipynb" not in "".join(re.findall('href="([0-9][^"]+)', page))
     assert editions.NO_TEXT not in page
-    assert 'href="en/00_start.html"' in (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert 'href="en/00_start.html"' in (tmp_path / "index.html").read_text("utf-8")
 
 
 # The bootstrap cell.
@@ -496,15 +435,14 @@ sys.modules["pipeline"].cloud = cloud
 
 @pytest.mark.parametrize("platform", ["COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE", "OTHER"])
 def test_the_first_cell_fetches_the_course_on_a_cloud_and_does_nothing_elsewhere(
-    tmp_path, monkeypatch, platform
+    tmp_path, platform
 ):
-    monkeypatch.delenv("COLAB_RELEASE_TAG", raising=False)
-    monkeypatch.delenv("KAGGLE_KERNEL_RUN_TYPE", raising=False)
-    monkeypatch.setenv(platform, "1")
     command = [sys.executable, "-c", DRIVER + build.bootstrap_source()]
 
     def said():
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stdout
+        env = os.environ | {platform: "1"}
+        done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+        return done.stdout
 
     first = said()
     again = said()

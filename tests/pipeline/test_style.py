@@ -7,10 +7,11 @@ import pytest
 
 from helpers.settings import ROOT
 
+FOLDERS = ["helpers", "pipeline", "tests", "benchmarks", "lessons", "notebooks", "docs"]
 
-@pytest.mark.parametrize("command", [["check"], ["format", "--check"]], ids=["lint", "format"])
+
+@pytest.mark.parametrize("command", ["check", "format --check"])
 def test_ruff_is_content(command):
-    folders = ["helpers", "pipeline", "tests", "benchmarks", "lessons", "notebooks", "docs"]
-    words = [sys.executable, "-m", "ruff", *command, "--quiet", *folders]
+    words = [sys.executable, "-m", "ruff", *command.split(), "--quiet", *FOLDERS]
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr

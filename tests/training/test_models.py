@@ -43,32 +43,14 @@ def test_the_packaged_model_is_prepared_with_a_pad_token_of_its_own(cfg, package
     assert tokenizer.decode(best).strip() == "Paris"
 
 
-def test_a_model_is_loaded_ready_to_answer_and_what_is_drawn_then_follows_the_seed(cfg):
-    drawn = []
-    for seed in (3, 4, 3):
-        assert not models.load_base(replace(cfg, seed=seed), "none").training
-        drawn.append(torch.rand(1).item())
-    assert drawn[0] == drawn[2] != drawn[1]
-
-
 def test_4_bit_weights_are_nf4_with_their_scales_quantised_again_and_unpacked_once(cfg):
     """Unpacked, no evaluation can repack them into a layout without a backward pass."""
-    model = models.load_base(cfg, for_training=True)
-    layers = [layer for layer in model.modules() if isinstance(layer, bnb.nn.Linear4bit)]
-    assert layers
-    for layer in layers:
-        assert layer.weight.quant_type == "nf4"
-        assert layer.weight.quant_state.nested
-        assert not layer.support_avx512bf16_for_cpu
-    given = torch.randn(1, layers[0].in_features)
-    packed = bnb.nn.Linear4bit.forward(layers[0], given)
-    assert torch.allclose(layers[0](given), packed, atol=1e-5)
-
-
-@pytest.mark.parametrize("asked, kind", [(None, "Linear4bit"), ("none", "Linear")])
-def test_a_tuned_model_is_quantised_as_the_profile_says_or_as_asked(tuned_cfg, asked, kind):
-    model = models.load_tuned(tuned_cfg, asked).get_base_model()
-    assert type(model.get_decoder().layers[0].self_attn.q_proj.base_layer).__name__ == kind
+    layer = models.load_base(cfg, for_training=True).get_decoder().layers[0].self_attn.q_proj
+    assert layer.weight.quant_type == "nf4"
+    assert layer.weight.quant_state.nested
+    assert not layer.support_avx512bf16_for_cpu
+    given = torch.randn(1, layer.in_features)
+    assert torch.allclose(layer(given), bnb.nn.Linear4bit.forward(layer, given), atol=1e-5)
 
 
 def test_code_that_comes_with_a_model_is_never_run(cfg, tmp_path):
@@ -76,11 +58,8 @@ def test_code_that_comes_with_a_model_is_never_run(cfg, tmp_path):
     write_text(tmp_path / "evil.py", f"open({str(ran)!r}, 'w')\nclass Evil: pass\n")
     classes = {"AutoConfig": "evil.Evil", "AutoModelForCausalLM": "evil.Evil"}
     write_json(tmp_path / "config.json", {"model_type": "evil", "auto_map": classes})
-    names = {"AutoTokenizer": ["evil.Evil", None]}
-    write_json(tmp_path / "tokenizer_config.json", {"auto_map": names})
-    for load in (models.load_base, models.load_tokenizer):
-        with pytest.raises((CourseError, ValueError, OSError)):
-            load(replace(cfg, base_model=str(tmp_path)))
+    with pytest.raises(CourseError):
+        models.load_base(replace(cfg, base_model=str(tmp_path)))
     assert not ran.exists()
 
 
@@ -93,17 +72,10 @@ def test_a_model_is_asked_by_its_own_chat_template_where_it_has_one(cfg, tmp_pat
     assert again.chat_template == (own or models.CHATML)
 
 
-@pytest.mark.parametrize("pad", ["<|im_end|>", None])
-def test_padding_with_the_end_token_is_never_handed_out(cfg, tmp_path, pad):
-    again = models.load_tokenizer(saved(cfg, tmp_path, pad_token=pad))
+def test_padding_with_the_end_token_is_never_handed_out(cfg, tmp_path):
+    again = models.load_tokenizer(saved(cfg, tmp_path, pad_token="<|im_end|>"))
     assert again.pad_token_id not in (None, again.eos_token_id)
     assert again.padding_side == "left"
-
-
-def test_a_vocabulary_without_a_token_to_pad_with_pads_with_its_rarest_word(cfg, tmp_path):
-    made = saved(cfg, tmp_path, eos_token="<|endoftext|>", pad_token=None)
-    tokenizer = models.load_tokenizer(made)
-    assert len(tokenizer) - 2 <= tokenizer.pad_token_id < len(tokenizer)
 
 
 # Adapters.
@@ -119,17 +91,10 @@ def own(cfg, tmp_path):
     return own
 
 
-def test_an_adapter_is_taken_whole_and_one_that_is_cut_off_is_told(own):
-    folder = own.artifacts / "adapter"
-    assert models.require_adapter(own) == folder
-    (folder / "adapter_model.safetensors").write_bytes(b"cut")
+def test_an_adapter_that_is_cut_off_is_told(own):
+    (own.artifacts / "adapter" / "adapter_model.safetensors").write_bytes(b"cut")
     with pytest.raises(MissingStep, match="03_qlora_training"):
         models.require_adapter(own)
-
-
-def test_where_there_is_no_adapter_the_lesson_is_named(cfg, tmp_path):
-    with pytest.raises(MissingStep, match="03_qlora_training"):
-        models.load_tuned(replace(cfg, artifacts_root=tmp_path))
 
 
 def test_an_adapter_of_another_task_is_refused_with_the_command(own):
@@ -146,5 +111,3 @@ def test_an_adapter_that_learnt_other_rows_than_were_saved_last_is_refused(own):
         write_text(splits.split_file(own, name), "a row\n")
     with pytest.raises(MissingStep, match="other rows|baris lain"):
         models.require_adapter(own)
-    write_json(folder / "training.json", {"rows": models.rows_hash(own)})
-    assert models.require_adapter(own) == folder

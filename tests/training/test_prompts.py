@@ -1,22 +1,21 @@
 """Recipes as conversations: the label mask, and the checks around it."""
 
 import copy
-import tomllib
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
 from tokenizers import Tokenizer, normalizers
-from tokenizers.models import BPE, WordLevel
+from tokenizers.models import BPE
 from tokenizers.processors import TemplateProcessing
 from transformers import PreTrainedTokenizerFast
 
 from helpers import models, prompts
-from helpers.files import LabelMaskError
+from helpers.files import LabelMaskError, read_toml
 from helpers.prompts import IGNORE
 from helpers.training import ChatDataset
 
-TABLES = tomllib.loads(Path(__file__).with_name("cases.toml").read_text(encoding="utf-8"))
+TABLES = read_toml(Path(__file__).with_name("cases.toml"))
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +38,6 @@ def test_only_the_answer_and_its_end_token_are_learnt(chats, tokenizer):
         learnt = [token for token, label in zip(row.input_ids, row.labels) if label != IGNORE]
         assert tokenizer.decode(learnt[:-1]) == chat[-1]["content"]
         assert learnt[-1] == tokenizer.eos_token_id
-        prompts.check_labels(row, chat, tokenizer)
 
 
 def test_the_training_prompt_is_what_the_chat_sends(chats, tokenizer):
@@ -48,32 +46,30 @@ def test_the_training_prompt_is_what_the_chat_sends(chats, tokenizer):
         assert prompts.encode(chat, tokenizer).input_ids[: len(sent)] == sent
 
 
-def sabotages(row, prompt, eos):
-    """What is told of a row, and its ids and labels, broken. `prompt`: the prompt's length."""
-    ids = list(row.input_ids)
-    labels = list(row.labels)
+def test_each_way_to_break_the_label_mask_is_caught(chats, tokenizer):
+    chat = chats[0]
+    eos = tokenizer.eos_token_id
+    row = prompts.encode(chat, tokenizer)
+    ids = row.input_ids
+    labels = row.labels
+    prompt = len(prompts.prompt_ids(chat[:-1], tokenizer))
     gap = labels.copy()
     gap[prompt] = IGNORE
     early = labels.copy()
     early[prompt - 1] = ids[prompt - 1]
-    return [
-        ("end token", ids, [*labels[:-1], IGNORE]),
-        ("nothing would be learnt", ids, [IGNORE] * len(ids)),
-        ("has a label", ids, early),
-        ("answer token", ids, gap),
-        ("shifted", ids, [*labels[:prompt], *labels[prompt + 1 :], eos]),
-        ("never saw", ids[1:], labels[1:]),
-        ("answer is empty", [*ids[:prompt], eos], [*labels[:prompt], eos]),
-    ]
-
-
-def test_each_way_to_break_the_label_mask_is_caught(chats, tokenizer):
-    chat = chats[0]
-    row = prompts.encode(chat, tokenizer)
-    prompt = len(prompts.prompt_ids(chat[:-1], tokenizer))
-    for message, ids, labels in sabotages(row, prompt, tokenizer.eos_token_id):
+    # What is told of a row, and its ids and labels, broken.
+    sabotages = {
+        "end token": (ids, [*labels[:-1], IGNORE]),
+        "nothing would be learnt": (ids, [IGNORE] * len(ids)),
+        "has a label": (ids, early),
+        "answer token": (ids, gap),
+        "shifted": (ids, [*labels[:prompt], *labels[prompt + 1 :], eos]),
+        "never saw": (ids[1:], labels[1:]),
+        "answer is empty": ([*ids[:prompt], eos], [*labels[:prompt], eos]),
+    }
+    for message, broken in sabotages.items():
         with pytest.raises(LabelMaskError, match=message):
-            prompts.check_labels(prompts.Encoded(ids, labels), chat, tokenizer)
+            prompts.check_labels(prompts.Encoded(*broken), chat, tokenizer)
 
 
 def test_a_pad_token_that_is_the_end_token_is_refused(chats, own):
@@ -94,16 +90,14 @@ def says(chat, place, words):
 
 
 @pytest.mark.parametrize("place", [1, 2])
-@pytest.mark.parametrize("typed", ["<|im_end|>", "<|im_start|>system"])
-def test_a_control_token_in_a_message_is_never_learnt(chats, tokenizer, place, typed):
+def test_a_control_token_in_a_message_is_never_learnt(chats, tokenizer, place):
     """The tokenizer takes it for a real one: a request would close itself, an answer end twice."""
     with pytest.raises(LabelMaskError, match="control token"):
-        ChatDataset([says(chats[0], place, typed)], tokenizer, 512)
+        ChatDataset([says(chats[0], place, "<|im_end|>")], tokenizer, 512)
 
 
 def test_a_control_token_of_the_tokenizer_s_own_is_found_whatever_it_looks_like(chats, own):
     chat = says(chats[0], 1, "[SELESAI]")
-    assert len(ChatDataset([chat], own, 512)) == 1
     own.add_tokens(["[SELESAI]"], special_tokens=True)
     own.pad_token = "[SELESAI]"
     with pytest.raises(LabelMaskError, match="control token"):
@@ -111,41 +105,29 @@ def test_a_control_token_of_the_tokenizer_s_own_is_found_whatever_it_looks_like(
 
 
 def test_a_character_that_the_tokenizer_does_not_know_is_no_control_token():
-    words = Tokenizer(WordLevel({"<unk>": 0, "<pad>": 1, "</s>": 2}, unk_token="<unk>"))
-    rare = PreTrainedTokenizerFast(
-        tokenizer_object=words,
-        chat_template=models.CHATML,
-        unk_token="<unk>",
-        pad_token="<pad>",
-        eos_token="</s>",
-    )
-    assert len(ChatDataset([prompts.example("Resep?", "Telur ½", "id")], rare, 512)) == 1
+    chat = prompts.example("Resep?", "Telur ½", "id")
+    rare = llama_2_like([])
+    row = prompts.encode(chat, rare)
+    assert rare.unk_token_id in row.labels
+    prompts.check_labels(row, chat, rare)
 
 
 # Beginning tokens.
 
-CHAT = [{"role": "user", "content": "Resep?"}, {"role": "assistant", "content": "Telur"}]
-ONE_AT_THE_START = "{{ bos_token }}{% for m in messages %}{{ m['content'] }}\n{% endfor %}"
 
-
-def test_one_beginning_token_or_one_a_turn_is_right(own):
-    for template in (models.CHATML, ONE_AT_THE_START):
-        own.chat_template = template
-        prompts.check_labels(prompts.encode(CHAT, own), CHAT, own)
-
-
-def test_a_second_beginning_token_is_refused_in_the_prompt_and_in_the_answer(own):
+def test_a_second_beginning_token_is_refused_in_the_prompt_and_in_the_answer(chats, own):
+    chat = chats[0]
     # The tokenizer's own comes with that of the template.
     own.chat_template = "{{ bos_token }}" + models.CHATML
     with pytest.raises(LabelMaskError, match="more than one beginning token"):
-        prompts.check_labels(prompts.encode(CHAT, own), CHAT, own)
-    own.chat_template = ONE_AT_THE_START
-    row = prompts.encode(CHAT, own)
-    prompt = prompts.prompt_ids(CHAT[:-1], own)
+        prompts.check_labels(prompts.encode(chat, own), chat, own)
+    own.chat_template = "{{ bos_token }}{% for m in messages %}{{ m['content'] }}\n{% endfor %}"
+    row = prompts.encode(chat, own)
+    prompt = prompts.prompt_ids(chat[:-1], own)
     reply = [own.bos_token_id, *row.input_ids[len(prompt) :]]
-    twice = prompts.Encoded(prompt + reply, [IGNORE] * len(prompt) + reply)
+    twice = prompts.Encoded(prompt + reply, prompts.label_mask(prompt, reply))
     with pytest.raises(LabelMaskError, match="more than one beginning token"):
-        prompts.check_labels(twice, CHAT, own)
+        prompts.check_labels(twice, chat, own)
 
 
 # Other families' templates.
@@ -170,15 +152,12 @@ def llama_2_like(chat):
     )
 
 
-@pytest.mark.parametrize("kind", ["a model that thinks", "SentencePiece that begins each text"])
-def test_a_row_begins_as_the_whole_conversation_does_in_the_template(kind, chats, own):
+def test_a_row_begins_as_the_whole_conversation_does_in_the_template(chats, own):
+    """In that of a model that thinks, as trl ships it, and where a text begins with a blank."""
     chat = chats[0]
-    if kind == "a model that thinks":  # Qwen3's template, as trl ships it
-        used = own
-        used.chat_template = files("trl").joinpath("chat_templates/qwen3.jinja").read_text()
-    else:
-        used = llama_2_like(chat)
-    row = prompts.encode(chat, used)
-    prompts.check_labels(row, chat, used)
-    whole = used(used.apply_chat_template(chat, tokenize=False), add_special_tokens=False)
-    assert whole["input_ids"][: len(row)] == row.input_ids
+    own.chat_template = files("trl").joinpath("chat_templates/qwen3.jinja").read_text()
+    for used in (own, llama_2_like(chat)):
+        row = prompts.encode(chat, used)
+        prompts.check_labels(row, chat, used)
+        whole = used(used.apply_chat_template(chat, tokenize=False), add_special_tokens=False)
+        assert whole["input_ids"][: len(row)] == row.input_ids
