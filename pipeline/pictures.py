@@ -48,19 +48,19 @@ def draw_results(samples: list[dict], scores: list[tuple], words: dict, path: Pa
 
     `scores`: a name and its metric (value, low, high) each, our model the last.
     """
-    figure = Figure(figsize=(10, 6.4), layout="constrained")
-    rows = [["request", "base", "tuned"], ["scores"] * 3]
-    axes = figure.subplot_mosaic(rows, height_ratios=[3, 2])
-    for name in rows[0]:
+    figure = Figure(figsize=(10, 5.2), layout="constrained")
+    # Two figures in one, so that the names beside the bars do not narrow the columns of text.
+    upper, lower = figure.subfigures(2, height_ratios=[6, 7])
+    for name, axes in zip(["request", "base", "tuned"], upper.subplots(1, 3)):
         lines = []
         for line in first_recipe(samples, name).split("\n"):
             lines.append(textwrap.fill(line, WIDTH))
-        axes[name].set_title(words[name], loc="left", fontweight="bold")
+        axes.set_title(words[name], loc="left", fontsize=10, fontweight="bold")
         # A dollar sign begins no formula, and a text that is too long pushes nothing aside.
         look = {"va": "top", "fontsize": 9, "parse_math": False, "in_layout": False}
-        axes[name].text(0, 1, "\n".join(lines), clip_on=True, **look)
-        axes[name].axis("off")
-    bars = axes["scores"]
+        axes.text(0, 1, "\n".join(lines), clip_on=True, **look)
+        axes.axis("off")
+    bars = lower.subplots()
     for name, metric in scores:
         colour = OURS if metric is scores[-1][1] else OTHERS
         spread = [[metric["value"] - metric["low"]], [metric["high"] - metric["value"]]]
