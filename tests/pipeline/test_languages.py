@@ -30,6 +30,7 @@ MEANT = [
     "best-of-n",
     "Translate this recipe into English",
     "the ATM code I forgot",
+    "how to ask it, lesson 06 shows",  # the Modelfile, which is in English for everybody
 ]
 
 
