@@ -31,6 +31,7 @@ MEANT = [
     "Translate this recipe into English",
     "the ATM code I forgot",
     "how to ask it, lesson 06 shows",  # the Modelfile, which is in English for everybody
+    "must not be answered from afar",  # the guard, to a question in the language that is learnt
 ]
 
 
