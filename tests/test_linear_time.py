@@ -31,7 +31,8 @@ def read_recipes(text, folder):
     (folder / "a.csv").write_text("\n".join(rows), encoding="utf-8")
     # A table that is all noise may be refused, as one in another encoding is.
     with contextlib.suppress(CourseError):
-        load_recipes(folder)
+        table, report = load_recipes(folder)
+        assert report.rows_read == len(table) + report.rows_dropped
 
 
 def read_answers(text, folder):

@@ -156,5 +156,5 @@ def test_an_untuned_folder_answers_without_an_adapter(cfg, command, monkeypatch)
     words = ("chat", "Buatkan resep Tahu.", "--profile", "sanity", "--model")
     folder = command(*words, models.base_folder(cfg))
     assert folder.returncode == 0
-    assert folder.stdout
+    assert len(folder.stdout) > 1  # random weights may write blanks, but more than a line's end
     assert command(*words, "base").stdout == folder.stdout
