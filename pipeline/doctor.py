@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from helpers.memory import available_bytes
-from helpers.settings import ROOT, find_device, profile_for, profiles
+from helpers.settings import ROOT, find_device, folder_of, profile_for, profiles
 from helpers.show import read_toml, tr
 
 from .cloud import EMBEDDED_MODEL
@@ -45,8 +45,8 @@ def problem(name: str, stops: bool, **values) -> dict:
 def find_problems() -> list[dict]:
     """All that is wrong here, what stops the course first."""
     # The course writes to three folders; the variable may move the last one to another disk.
-    artifacts = Path(os.environ.get("DAPUR_ARTIFACTS") or ROOT / "artifacts")
-    found = list(room_to_write([ROOT / "work", ROOT / "runs", artifacts.expanduser().absolute()]))
+    artifacts = folder_of("DAPUR_ARTIFACTS", ROOT / "artifacts")
+    found = list(room_to_write([ROOT / "work", ROOT / "runs", artifacts]))
     for check in (memory, torch_and_gpu, model, packages):
         found += check()
     # False sorts before True, and within both groups the order of the checks stays.

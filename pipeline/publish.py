@@ -1,6 +1,5 @@
 """Notebooks copied for a learner, and with outputs that are fit to commit, after a run."""
 
-import os
 import re
 import shutil
 import sys
@@ -8,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from helpers.files import CourseError, UsageError, read_json, write_folder, write_json
-from helpers.settings import ROOT
+from helpers.settings import ROOT, folder_of
 
 from .build import (
     build_notebook,
@@ -153,8 +152,7 @@ def keep_adapter(run_dir: Path) -> None:
     used = summary["settings"]
     if used["base_model"] != "packaged" or used["data"] != "own":
         return
-    artifacts = Path(os.environ.get("DAPUR_ARTIFACTS") or ROOT / "artifacts").expanduser()
-    source = artifacts / summary["key"] / "adapter"
+    source = folder_of("DAPUR_ARTIFACTS", ROOT / "artifacts") / summary["key"] / "adapter"
     weights = load_file(source / "adapter_model.safetensors")
     weights = {name: tensor.to(torch.bfloat16) for name, tensor in weights.items()}
     # Which data it belongs to, and how good it is beside the strongest rule.
