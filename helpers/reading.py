@@ -4,8 +4,8 @@
     reader.read("Cuma ada tempe sama kangkung, jangan pedes ya")
     # Asked(wanted=("tempe", "kangkung"), without=("chilli",), only=True, ...)
 
-The story of a message: what is no food goes first ("kamu tahu resep ..."), then how many eat. The
-rest is cut into clauses, and each clause is for something or against it. Words that are left over
+The story of a message: what is no food goes first ("kamu tahu resep ..."), then how many eat. Of
+each food that is left, sides.py tells whether it is wanted or must not be in the dish. Other words
 name a dish of the library, a wish ("yang anget"), or nothing that anybody here knows. The words of
 each language are in reading.toml; a misspelt one is taken for the nearest that is known.
 """
@@ -29,11 +29,8 @@ TABLE = read_toml("reading.toml")
 KITCHEN = read_toml("kitchen.toml")
 MARKS = ("have", "only", "another", "joins", "instead")  # patterns that a message says or not
 
-FOR = "for"
-AGAINST = "against"
-SICK = "sick"
-UNHEARD = "unheard"  # against, for the sake of health; the same, of unknown words
-# A clause is a tuple: one of these sides, and a list of words in one spelling.
+CUT = "qcut"  # stands where a clause ends
+ENDS = re.compile(r"[.,](?!\d)|[:;!?()\n]| - ")  # no decimal point
 
 Names = tuple[str, ...]  # ingredients, kinds of bans, or words that nobody here knows
 
@@ -76,6 +73,11 @@ def plain(text: str) -> str:
     return " ".join(re.sub(r"[^\w\s.,;:!?'/&()½¼¾-]", " ", text).split())
 
 
+def cut(text: str) -> str:
+    """A text with a word for each end of a clause."""
+    return ENDS.sub(f" {CUT} ", text)
+
+
 @cache
 def any_of(patterns: str) -> re.Pattern:
     """Patterns of the table, as whole words."""
@@ -98,13 +100,22 @@ def signs(ban: str, language: str) -> re.Pattern:
     return any_of(table.get(f"but_{language}", "") + f"({group})")
 
 
+def diets(text: str) -> list[str]:
+    """The kinds of bans that a text names by a way of eating: "vegan"."""
+    kinds = []
+    for diet, banned in TABLE["diets"].items():
+        if any_of(diet).search(text):
+            kinds += banned
+    return kinds
+
+
 class Lexicon:
     """The words that a library knows: ingredients, dishes, and how people spell them."""
 
     def __init__(self, library: Sequence[Recipe], language: str, twins: Sequence = ()):
         self.language = language
         self.table = TABLE[language]
-        self.filler = set(words(self.table["filler"], language))
+        filler = set(words(self.table["filler"], language))
         kitchen = KITCHEN[language]
         classes = WORDS[language]["classes"]
         # A dish is found by the words of its title in both languages: "beef rendang", "soto ayam".
@@ -125,7 +136,7 @@ class Lexicon:
             self.known[words(alone, language)] = name
         # What may be banned: kinds of the table, else names, else a word of them ("ceker").
         self.bannable = {}
-        for word in set().union(*self.known).difference(self.filler, kitchen["weak"], classes):
+        for word in set().union(*self.known).difference(filler, kitchen["weak"], classes):
             self.bannable[(word,)] = word
         self.bannable.update(self.known)
         for kind, table in TABLE["bans"].items():
@@ -136,16 +147,18 @@ class Lexicon:
         for title in self.titles.values():
             count.update(title)
         self.rare = {word: math.log(len(self.titles) / times) for word, times in count.items()}
-        # What a misspelt word may mean. Common words are among them, so that they stay themselves.
+        # What people often write, and is no food and in no title, only joins or fills a sentence.
+        typed = (MARKED / f"cook_{language}.txt").read_text(encoding="utf-8").lower()
+        often = Counter(re.findall(r"[^\W\d_]+", re.sub(r"\[.*?\]", " ", typed)))
+        usual = [word for word, times in often.items() if times > 2]
+        joining = set(words(" ".join(usual), language)).difference(self.rare, *self.bannable)
+        self.filler = joining | filler
+        # What a misspelt word may mean: all of these. "pecah" is no "peca", "sering" no "Serang".
         self.spelt = self.filler.union(self.rare, *self.bannable)
         # Words that name a dish. English titles describe, so there they are those of a table, and
         # all of the Indonesian titles.
         strong = kitchen["strong"] or self.rare
         self.strong = set(strong).union(*twin.values()).difference(kitchen["weak"])
-        # What people often write is no slip: "pecah" is no "peca", "sering" no "Serang".
-        typed = (MARKED / f"cook_{language}.txt").read_text(encoding="utf-8").lower()
-        often = Counter(re.findall(r"[^\W\d_]+", re.sub(r"\[.*?\]", " ", typed)))
-        self.usual = {word for word, times in often.items() if times > 2}
 
     def broken(self, without: Sequence, text: str) -> bool:
         """Whether a text breaks one of these bans: kinds of the table, or names.
@@ -169,8 +182,6 @@ class Lexicon:
 
     def nearest(self, word: str) -> str:
         """The known word that a misspelt one means, or the word itself."""
-        if word in self.usual:
-            return word
         # A slip in a word of five letters, two in one of eight.
         most = 0
         if len(word) >= 8:
@@ -208,12 +219,19 @@ class Lexicon:
         return list(dict.fromkeys(self.foods(tokens, self.bannable).values()))
 
 
-class Clauses:
-    """Cuts messages into clauses, each for something or against it."""
+class Reader:
+    """Reads messages with the words of a lexicon."""
 
     def __init__(self, lexicon: Lexicon):
         self.lexicon = lexicon
         self.table = lexicon.table
+
+    @cached_property
+    def sides(self):
+        """For and against, as learnt from marked messages; learnt when it is first asked."""
+        from .sides import Sides  # with it comes scikit-learn, which a start can do without
+
+        return Sides(self.lexicon)
 
     def says(self, key: str, text: str) -> re.Match | None:
         """Where a text says a pattern of the table."""
@@ -229,88 +247,11 @@ class Clauses:
         last = servings[-1]  # "me and the 2 kids, so for 4": the sum comes last
         return int(last[last.lastindex]), text.replace(last[0], " ", 1)
 
-    def mended(self, text: str) -> str:
-        """The text with the words of an allergy as they are spelt: nobody may die of a slip."""
-        for word in set(re.findall("[a-z]{5,}", text)) - self.lexicon.filler:
-            near = process.extractOne(
-                word, self.table["signs"], scorer=OSA.distance, score_cutoff=1
-            )
-            if near:
-                text = text.replace(word, near[0])
-        return text
-
-    def clauses(self, text: str) -> list:
-        """The clauses of a text, in order."""
-        clauses = []
-        turn = rf"(?<![\w-])(?=(?:{self.table['turn']})(?!\w))"
-        for sentence in re.split(r"[.!?;\n](?!\d)", text):
-            side = FOR
-            parts = re.split(rf",(?!\d)|[:()]| - |{turn}", sentence)
-            for n, part in enumerate(parts):
-                # One more item of a list of bans: "alergi udang, kepiting", "no squid or fish".
-                more = side == SICK
-                if side == AGAINST:
-                    more = self.says("join", ",".join(parts[n:]))
-                tokens = self.lexicon.tokens(part)
-                if more and self.bare(tokens):
-                    clauses.append((side, tokens))
-                else:
-                    clauses += self.clause(part, tokens, clauses)
-                side = clauses[-1][0]
-        return clauses
-
-    def bare(self, tokens: Sequence) -> bool:
-        """Whether words are nothing but foods and what joins them."""
-        foods = self.lexicon.foods(tokens, self.lexicon.bannable)
-        for at, word in enumerate(tokens):
-            if at not in foods and not self.says("join", word):
-                return False
-        return True
-
-    def clause(self, part: str, tokens: list, before: list) -> list:
-        """A part as one clause or two; the clause before it may be turned against something."""
-        lexicon = self.lexicon
-        sick = self.says("sick", part)
-        after = self.says("after", part)
-        mark = sick or self.says("not", part) or after
-        if not mark:
-            return [(FOR, tokens)]
-        head = lexicon.tokens(part[: mark.start()])
-        tail = lexicon.tokens(part[mark.end() :])
-        against = SICK if sick else AGAINST
-        # "tanpa santan"; "udangnya jangan ya", "bawang putih habis".
-        if lexicon.banned(tail):
-            return [(FOR, head), (against, tail)]
-        # Of an allergy what comes after it is its object, of a rash it need not be: "allergic to
-        # molluscs" is never pinned on something else.
-        strange = [word for word in tail if word not in lexicon.spelt]
-        if strange and self.says("object", part):
-            return [(FOR, head), (UNHEARD, strange)]
-        if (sick or after) and lexicon.banned(head):
-            return [(against, head), (FOR, [])]
-        # "Udang, aku alergi"; "pantangan: udang, telur"
-        if sick and before and lexicon.banned(before[-1][1]):
-            before[-1] = (SICK, before[-1][1])
-            sick = None
-        # "ga prengus": what is left is neither wanted nor food.
-        return [(FOR, head), (SICK if sick else FOR, [])]
-
-
-class Reader(Clauses):
-    """Reads messages with the words of a lexicon."""
-
-    @cached_property
-    def sides(self):
-        """For and against, as learnt from marked messages; learnt when it is first asked."""
-        from .sides import Sides  # with it comes scikit-learn, which a start can do without
-
-        return Sides(self.lexicon)
-
     def read(self, message: str) -> Asked:
         """What a message asks for."""
         lexicon = self.lexicon
-        text = any_of(self.table["no_food"]).sub(" ", self.mended(plain(message)))
-        topic, learnt = self.sides.judged(lexicon.tokens(text))
+        text = any_of(self.table["no_food"]).sub(" ", plain(message))
+        topic = self.sides.topic(lexicon.tokens(cut(text)))
         for pattern, new in self.table["rewrites"]:
             text = any_of(pattern).sub(new, text)
         eat, text = self.people(text)
@@ -321,17 +262,16 @@ class Reader(Clauses):
         # "That takes ages", in whichever words: what such a message asks for, said plainly.
         text += self.table["topics"][topic]
         marks = frozenset(key for key in MARKS if self.says(key, text)) | {topic}
-        clauses = self.clauses(text)
-        without = self.bans_of(text, clauses, AGAINST, SICK)
-        # What the patterns do not know is judged by the words around each food.
-        without += tuple(ban for ban in learnt if ban not in without)
-        liked = []  # what it is for, each clause ended by a point
-        unheard = ()
-        for side, tokens in clauses:
-            if side == FOR:
-                liked += [*tokens, "."]
-            if side == UNHEARD:
-                unheard += tuple(tokens)
+        said = lexicon.tokens(cut(text))
+        banned = self.sides.banned(said)
+        eating = diets(text + " " + " ".join(said))  # as it is written, and as it is spelt
+        without = tuple(dict.fromkeys([*banned.values(), *eating]))
+        unheard = self.unheard(text)
+        liked = []  # the words of what it is for, each clause ended by a point
+        for at, word in enumerate(said):
+            if at not in banned and word not in unheard:
+                liked.append("." if word == CUT else word)
+        liked.append(".")
         foods = lexicon.foods(liked, lexicon.known)
         wanted = ()
         for name in dict.fromkeys(foods.values()):
@@ -356,20 +296,19 @@ class Reader(Clauses):
             wish=self.wish(liked, set() if dish or wanted else free),
             unknown=self.unknown(liked),
             marks=marks,
-            health=self.bans_of(text, clauses, SICK),
+            health=without if self.says("sick", text) else (),
             unheard=unheard,
         )
 
-    def bans_of(self, text: str, clauses: list, *sides: str) -> Names:
-        """Names and kinds of the clauses that are of these sides, and ways of eating."""
-        bans = []
-        for side, tokens in clauses:
-            if side in sides:
-                bans += self.lexicon.banned(tokens)
-        for diet, kinds in TABLE["diets"].items():
-            if any_of(diet).search(text):
-                bans += kinds
-        return tuple(dict.fromkeys(bans))
+    def unheard(self, text: str) -> Names:
+        """What an allergy is said to be against and nobody here knows: "allergic to molluscs"."""
+        object = self.says("object", text)
+        if not object:
+            return ()
+        clause = self.lexicon.tokens(ENDS.split(text[object.end() :], 1)[0])
+        if self.lexicon.banned(clause):
+            return ()
+        return tuple(word for word in clause if word not in self.lexicon.spelt)
 
     def wish(self, liked: list, free: set) -> str:
         """The words of recipes that a message's wishes stand for, and those that it says."""
