@@ -83,10 +83,15 @@ def bf16_products() -> bool:
 
 
 def profiles() -> dict[str, dict]:
-    """All profiles by name, each merged over the defaults."""
+    """All profiles by name, each merged over those of its kind and the defaults."""
     table = read_toml("profiles.toml")
     defaults = table.pop("defaults")
-    return {name: defaults | values for name, values in table.items()}
+    kinds = table.pop("kinds")
+    found = {}
+    for name, values in table.items():
+        shared = kinds.get(values.pop("like", ""), {})
+        found[name] = defaults | shared | values
+    return found
 
 
 # One field for each value that a profile has.
