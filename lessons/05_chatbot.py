@@ -400,10 +400,10 @@ if waits:
     tell("asked", seconds=slowest)
 
 # %% [markdown] lang="id"
-# Berapa angkanya untuk pesan yang belum pernah dilihat siapa pun? Sembilan kumpulan lagi masing-masing dipakai mengukur satu kali; baru sesudah itu kesalahannya diperbaiki ([kartu data](../../data/requests/CARD.md)). Dua penilai membaca jawaban atas lima yang terakhir: *aman* kalau tidak memuat apa yang dilarang, *berguna* kalau permintaannya juga terjawab. **Angka di tabel inilah yang bisa diharapkan, bukan yang di tabel sebelumnya.** Giliran kedua paling lemah: orang meminta dua hal sekaligus, bertanya mengapa, atau menukar bahan dengan isi lemarinya.
+# Berapa angkanya untuk pesan yang belum pernah dilihat siapa pun? Sembilan kumpulan lagi masing-masing dipakai mengukur satu kali; baru sesudah itu kesalahannya diperbaiki ([kartu data](../../data/requests/CARD.md)). Dua penilai membaca jawaban atas lima yang terakhir: *aman* kalau tidak memuat apa yang dilarang, *berguna* kalau permintaannya juga terjawab. **Angka di tabel inilah yang bisa diharapkan, bukan yang di tabel sebelumnya.** Satu kumpulan lagi, 120 larangan saja, dibaca waktu yang dipelajari menggantikan pola tertulis: 108 dipatuhi, dengan pola 101. Giliran kedua paling lemah: orang meminta dua hal sekaligus, bertanya mengapa, atau menukar bahan dengan isi lemarinya.
 
 # %% [markdown] lang="en"
-# What are the figures for messages that nobody had seen? Nine more sets were each used once to measure; only then were their faults mended ([data card](../../data/requests/CARD.md)). Two raters read the answers to the last five: *safe* if nothing banned is in it, *useful* if the request is answered as well. **The figures of this table are what to expect, not those of the table before.** Second turns are weakest: people ask for two things at once, ask why, or swap for what is in their cupboard.
+# What are the figures for messages that nobody had seen? Nine more sets were each used once to measure; only then were their faults mended ([data card](../../data/requests/CARD.md)). Two raters read the answers to the last five: *safe* if nothing banned is in it, *useful* if the request is answered as well. **The figures of this table are what to expect, not those of the table before.** One more set, 120 bans alone, was read when what is learnt took the place of written patterns: 108 kept, with the patterns 101. Second turns are weakest: people ask for two things at once, ask why, or swap for what is in their cupboard.
 
 # %% tags=["hide-input"]
 rated = pd.read_csv(ROOT / "data" / "requests" / "ratings.csv")
