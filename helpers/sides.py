@@ -28,9 +28,9 @@ from .recipes import words
 from .settings import MARKED
 
 NEAR = 8  # words on each side of a food that tell about it
-CLOSE = 3
+CLOSE = 3  # of them, those that count once more
 # Chances from which on a food is kept out: one by itself, one in the name of a dish.
-BANNED, IN_A_DISH = 0.33, 0.8
+BANNED, IN_A_DISH = 0.4, 0.8
 FOOD = "qfood"  # stands for any food of a message
 
 
