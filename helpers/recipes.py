@@ -187,6 +187,8 @@ _FRONT = rf"^\s*{_AMOUNT}"
 # of it is tried again.
 _LATER = rf"\s(?=[\d¼-¾⅐-⅞±~≈]|(?:{_SAID})\s|se\w){_AMOUNT}"
 _BEHIND = rf"({_LATER}.)|{_LATER}$"
+CUT = "qcut"  # stands where a clause ends
+ENDS = re.compile(r"[.,](?!\d)|[:;!?()\n]| - ")  # no decimal point
 
 
 @lru_cache(2**16)
@@ -198,6 +200,11 @@ def item_name(item: str) -> str:
     name = re.split(r",(?!\d)|\b(?:secukupnya|sckpnya|to taste)\b", text)[0]
     name = re.sub(_BEHIND, r"\1", name)
     return " ".join(name.split()).strip(" .:-*")
+
+
+def cut(text: str) -> str:
+    """A text with a word for each end of a clause."""
+    return ENDS.sub(f" {CUT} ", text)
 
 
 @lru_cache(2**16)  # bounded: a service reads messages with it, too

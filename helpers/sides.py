@@ -23,8 +23,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.svm import LinearSVC
 
 from .medical import text_vectors
-from .reading import CUT, Lexicon, cut
-from .recipes import words
+from .recipes import CUT, cut, words
 from .settings import MARKED
 
 NEAR = 8  # words on each side of a food that tell about it
@@ -70,9 +69,9 @@ def side_model():
 
 
 class Sides:
-    """Tells what a message is against, in the words of a lexicon."""
+    """Tells what a message is against, in the words of a lexicon (`reading.Lexicon`)."""
 
-    def __init__(self, lexicon: Lexicon):
+    def __init__(self, lexicon):
         self.lexicon = lexicon
         self.dishes = lexicon.strong - lexicon.filler
         self.never = lexicon.table["never"].split()
