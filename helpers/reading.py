@@ -288,16 +288,17 @@ class Reader:
             wish=self.wish(liked, set() if dish or wanted else free),
             unknown=self.unknown(liked),
             marks=marks,
-            health=without if self.says("sick", text) else (),
+            health=without if self.says("sick", text) else tuple(eating),
             unheard=unheard,
         )
 
     def unheard(self, text: str) -> Names:
         """What an allergy is said to be against and nobody here knows: "allergic to molluscs"."""
-        object = self.says("object", text)
-        if not object:
+        allergy = self.says("object", text)
+        if not allergy:
             return ()
-        clause = self.lexicon.tokens(ENDS.split(text[object.end() :], 1)[0])
+        # What comes behind it, up to the end of the clause.
+        clause = self.lexicon.tokens(ENDS.split(text[allergy.end() :], 1)[0])
         if self.lexicon.banned(clause):
             return ()
         return tuple(word for word in clause if word not in self.lexicon.spelt)

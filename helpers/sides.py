@@ -97,7 +97,7 @@ class Sides:
                     banned.append(sign == "-")
                 # One without a mark is a dish's own, or none: "asam manis", "jantung".
                 for at, (name, _) in foods.items():
-                    if marks and said[at - 1] not in self.never:
+                    if marks and said[max(0, at - 1)] not in self.never:
                         rows.append(around(said, at, name))
                         banned.append(False)
         self.side = side_model().fit(rows, banned)
