@@ -5,6 +5,7 @@ thing checked is bad, 2 wrong use, 130 interrupted. `python -m pipeline` runs th
 """
 
 import json
+import shutil
 import sys
 from collections import Counter
 from contextlib import suppress
@@ -70,23 +71,16 @@ def lines(message: str | None):
                 yield line
 
 
-def chosen_bot(model: str, system: str, *run):
-    """A bot of the tuned model in the fastest engine, or of another one; `run`: settings.load.
-
-    `system`: a system message in place of the bot's own.
-    """
+def chosen_bot(model: str, *run):
+    """A bot of the tuned model in the fastest engine, or of another one; `run`: settings.load."""
     from . import chat, llamacpp, models
 
     cfg = settings.load(*run, base_model=None if model in ("tuned", "base") else model)
     if model != "tuned":
-        bot = chat.Bot(cfg, tuned=False)
-    else:
-        if models.place_kept(cfg):
-            print(sentence("kept_adapter"), file=sys.stderr)
-        bot = llamacpp.open_bot(cfg)
-    if system:
-        bot.system = system
-    return bot
+        return chat.Bot(cfg, tuned=False)
+    if models.place_kept(cfg):
+        print(sentence("kept_adapter"), file=sys.stderr)
+    return llamacpp.open_bot(cfg)
 
 
 @data.command()
@@ -140,24 +134,16 @@ def plan(profile: Profile = "auto", model: str = "", card: float = 0, as_json: J
 
 
 @gpu.command()
-def monitor(seconds: float = 30, csv: bool = False, as_json: Json = False) -> None:
-    """Watch memory for a while: the GPUs, or the RAM where there is none. Ctrl-C ends it early.
-
-    --csv: a line each second while it runs (seconds, device, bytes) instead of the peak at the end.
-    """
+def monitor(seconds: float = 30, as_json: Json = False) -> None:
+    """Watch memory for a while: the GPUs, or the RAM where there is none. Ctrl-C ends it early."""
     peaks = Counter()
     began = monotonic()
     with suppress(KeyboardInterrupt):
         while monotonic() < began + seconds:
-            now = Counter(memory.devices())
-            if csv:
-                for device, used in now.items():
-                    print(f"{monotonic() - began:.0f},{device},{used}", flush=True)
             # Of two Counters `|` keeps the higher value of each key.
-            peaks |= now
+            peaks |= Counter(memory.devices())
             sleep(1)
-    if not csv:
-        tell({"peak_bytes": peaks}, as_json)
+    tell({"peak_bytes": peaks}, as_json)
 
 
 @app.command()
@@ -171,10 +157,9 @@ def chat(
     temperature: float = 0.0,
     top_p: float = 0.9,
     top_k: int = 0,
-    system: str = "",
 ) -> None:
     """Talk to the model that lesson 03 tuned, or to any other. Ctrl-C: stop; /exit: leave."""
-    bot = chosen_bot(model, system, profile, language, task, seed)
+    bot = chosen_bot(model, profile, language, task, seed)
     talk = bot.conversation(temperature=temperature, top_p=top_p, top_k=top_k)
     refused = 0
     # A message on the command line is the whole conversation.
@@ -243,7 +228,8 @@ def write_model(
     # The settings name the adapter: they must be those that lesson 03 ran with.
     cfg = settings.load(profile, language, task, seed)
     report = export.export(cfg, base=base, out=out)
-    report["nats_a_token"] = export.add_card(cfg, Path(report["folder"]))
+    # The adapter's card says what the model is, what it learnt and under which licence.
+    shutil.copy(cfg.artifacts / "adapter" / "README.md", report["folder"])
     tell(report, as_json)
 
 
@@ -258,15 +244,13 @@ def serve(
     port: Annotated[int, Option(envvar="PORT")] = 7860,
     auth: str = "",
     show: Annotated[bool, Option("--open")] = False,
-    system: str = "",
 ) -> None:
     """Serve a model: a chat page with GET /health, and llama.cpp's API where it answers.
 
     --host: 0.0.0.0 lets the whole network in. --port: 0 takes any. --auth: USER:PASSWORD that the
-    page asks for. --open: the page in the browser. --system: a message for a model that answers
-    freely.
+    page asks for. --open: the page in the browser.
     """
-    bot = chosen_bot(model, system, profile, language, task, seed)
+    bot = chosen_bot(model, profile, language, task, seed)
     from .serve import run_service
 
     run_service(bot, host, port, auth, show)

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property, lru_cache
+from itertools import combinations
 from string import capwords
 
 import numpy as np
@@ -111,9 +112,8 @@ class Ingredients:
         own = name.split()
         parts = set()
         # Each word, and all words that stand in a row.
-        for begin in range(len(own)):
-            for last in range(begin, len(own)):
-                parts.add(" ".join(own[begin : last + 1]))
+        for begin, end in combinations(range(len(own) + 1), 2):
+            parts.add(" ".join(own[begin:end]))
         parts -= self.vague
         if name in self.table["alone"]:
             parts.add(name)

@@ -180,7 +180,8 @@ def clean_chunk(chunk: pd.DataFrame) -> tuple[pd.DataFrame, list[dict]]:
     """Clean rows of a chunk, and the dropped rows (line, reason, title).
 
     Columns in: title, ingredients, steps, line and any others; rows are counted from 0. Ingredients
-    and steps come out with one item a line, without headings such as "Bumbu halus:".
+    and steps come out with one item a line, without headings such as "Bumbu halus:", and amounts of
+    a column "amounts" in front of their ingredients; there only those stay that fit none.
     """
     mends = _TEXTS["mends"]
     columns = {}
@@ -189,6 +190,9 @@ def clean_chunk(chunk: pd.DataFrame) -> tuple[pd.DataFrame, list[dict]]:
         columns[name] = mended(cells, mends.get(name, mends["others"]))
     # The clean columns in place of the raw ones, and the line of each row as it was.
     table = pa.table(columns).to_pandas().assign(line=chunk["line"])
+    if "amounts" in table:
+        both = ["ingredients", "amounts"]
+        table[both] = pd.DataFrame(map(joined, *map(table.get, both)), columns=both, dtype=str)
     # What cannot be mended is looked for in the whole row: characters that stayed broken, and
     # control tokens, which a tokenizer takes for real ones: a turn would end inside the recipe.
     columns["row"] = pc.binary_join_element_wise(*columns.values(), "\n")
@@ -198,6 +202,16 @@ def clean_chunk(chunk: pd.DataFrame) -> tuple[pd.DataFrame, list[dict]]:
     # Rows with a reason leave for the report.
     dropped = table["reason"] != ""
     return table[~dropped], table.loc[dropped, ["line", "reason", "title"]].to_dict("records")
+
+
+def joined(items: str, amounts: str) -> tuple[str, str]:
+    """Ingredients behind the amounts of a column beside, one to one; and the amounts left over.
+
+    A recipe is kept without them rather than with the wrong ones.
+    """
+    if amounts and amounts.count("\n") == items.count("\n"):
+        return "\n".join(map(" ".join, zip(amounts.split("\n"), items.split("\n")))), ""
+    return items, amounts
 
 
 def matches(text: pa.Array, name: str) -> pa.Array:

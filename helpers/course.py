@@ -4,10 +4,10 @@
 Run All; what became of each exercise stands in `status`.
 """
 
-import importlib.util
 import logging
 import math
 import os
+import runpy
 import sys
 import warnings
 from pathlib import Path
@@ -78,10 +78,7 @@ def hint(exercise: str, **names) -> str | None:
     # takes a name that begins with a digit.
     lesson, number = exercise.split(".")
     path = show.LESSONS / "checks" / f"{int(lesson):02}.py"
-    spec = importlib.util.spec_from_file_location(f"checks_{lesson}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    judge = getattr(module, f"check_{lesson}_{number}")
+    judge = runpy.run_path(str(path))[f"check_{lesson}_{number}"]
     try:
         verdict = judge(**names)
         if verdict == "right":

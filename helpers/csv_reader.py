@@ -16,7 +16,7 @@ import pandas as pd
 from .files import CourseError, read_toml
 
 REQUIRED = ("title", "ingredients", "steps")
-FIELDS = (*REQUIRED, "category", "region", "recipe_id")
+FIELDS = (*REQUIRED, "amounts", "category", "region", "recipe_id")
 _NAMES = read_toml("columns.toml")
 _NO_TEXT = set(_NAMES["not_text"])
 CHUNK_CHARACTERS = 8_000_000  # a chunk of very long cells ends early, so that memory stays flat

@@ -176,10 +176,8 @@ class Door:
                 gone += (name,)
             else:
                 kept += (name,)
-        dish = []
-        for word in before.dish.split():
-            if not self.kitchen.lexicon.broken(gone, word):
-                dish.append(word)
+        broken = self.kitchen.lexicon.broken
+        dish = [word for word in before.dish.split() if not broken(gone, word)]
         return replace(
             before,
             wanted=tuple(dict.fromkeys(kept + now.wanted)),
@@ -206,9 +204,8 @@ class Door:
             return Found(asked, before=self.say({key: asked.without or [""]}))
         if asked.servings:
             # By arithmetic: the lists' numbers, no times.
-            listed = ()
-            for item in served.recipe.ingredients:
-                listed += (scaled(item, asked.servings / PEOPLE),)
+            factor = asked.servings / PEOPLE
+            listed = tuple(scaled(item, factor) for item in served.recipe.ingredients)
             served = replace(served, recipe=replace(served.recipe, ingredients=listed))
         # The best others with nothing to buy, with one thing and with two.
         best = {}

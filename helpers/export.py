@@ -7,10 +7,8 @@ files (gguf_file.py) are for llama.cpp and Ollama, and the Modelfile names one o
 """
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
-import pandas as pd
 import torch
 from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
@@ -26,10 +24,8 @@ from .files import (
     write_text,
 )
 from .gguf_file import available, check_gguf, write_gguf
-from .memory import available_bytes
 from .prompts import SYSTEM, prompt_text, system_key
 from .settings import Settings, choice
-from .splits import saved_rows
 
 MARK = "export.json"  # a folder that holds it was written here, and may be replaced
 # Ways to begin an adapter that leave the base as it is. PiSSA, OLoRA and their like take something
@@ -169,40 +165,3 @@ def export(cfg, quants=None, base: str = "trained", out: Path | None = None) -> 
     write_folder(folder, fill)
     files = filter(Path.is_file, sorted(folder.rglob("*")))
     return {"folder": str(folder), "bytes": {file.name: file.stat().st_size for file in files}}
-
-
-def add_card(cfg: Settings, folder: Path) -> dict[str, float]:
-    """Write the model card of an export: the adapter's, and the size and loss of each form.
-
-    The loss is that of the first sixteen validation rows of lesson 02, in nats a token. Each form
-    is read back from its file and computed in fp32: what was written is what is measured. Returns
-    form -> loss; without lesson 02, or where memory does not hold a form, the card tells the size
-    alone.
-    """
-    from .evaluation import row_nats  # with it come libraries that a chat need not wait for
-    from .training import ChatDataset
-
-    tokenizer = models.load_tokenizer(cfg)
-    chats = [row["messages"] for row in saved_rows(cfg, "validation")[:16]]
-    rows = ChatDataset(chats, tokenizer, cfg.max_length)
-    cfg = replace(cfg, compute_dtype="float32")
-    sizes = {}
-    losses = {}
-    for form in [folder / "merged", *sorted(folder.glob("*.gguf"))]:
-        # A GGUF file stands in the folder, a merged model is a folder of its own.
-        name = form.name if form.is_file() else None
-        where = folder if name else form
-        weights = where.glob(name or "*.safetensors")
-        sizes[form.name] = sum(file.stat().st_size for file in weights) / 1e6
-        model = None  # one form in memory at a time
-        # A weight of the merged model has two bytes, and four where it is computed.
-        if len(rows) and 2e6 * sizes["merged"] < available_bytes():
-            model = AutoModelForCausalLM.from_pretrained(
-                where, gguf_file=name, dtype=torch.float32, trust_remote_code=False
-            )
-            nats, labels = row_nats(model.eval(), rows, tokenizer, cfg)
-            losses[form.name] = sum(nats) / sum(labels)
-    table = pd.DataFrame({"MB": sizes, "nats a token": losses}).round(3).to_markdown()
-    card = (models.require_adapter(cfg) / "README.md").read_text(encoding="utf-8")
-    write_text(folder / "README.md", f"{card}\n## Forms\n\n{table}\n")
-    return losses

@@ -21,8 +21,7 @@ from .show import read_toml, tr
 
 def sentence(name: str, /, **values) -> str:
     """A text of texts.toml in the display language, with its values."""
-    texts = read_toml("texts.toml")[name]
-    return texts.get(tr("id", "en"), texts["en"]).format(**values)
+    return read_toml("texts.toml")[name][tr("id", "en")].format(**values)
 
 
 class CourseError(Exception):
@@ -120,7 +119,7 @@ def read_json(path: str | Path):
     try:
         return json.loads(patiently(Path(path).read_bytes))
     except ValueError as problem:
-        raise CourseError(f"{path} is not whole JSON ({problem}): delete it.") from problem
+        raise CourseError(sentence("broken_json", path=path, why=problem)) from problem
 
 
 def write_folder(folder: Path, fill: Callable[[Path], None], once: str = "") -> Path:
@@ -134,16 +133,23 @@ def write_folder(folder: Path, fill: Callable[[Path], None], once: str = "") -> 
         new.mkdir()
         fill(new)
 
-    # The lock is a file among the system's temporary ones, so that none is left beside a folder
-    # that people copy. It is for everybody: in a class several users share the models.
-    lock = Path(tempfile.gettempdir()) / f"dapur-{cache_key(str(folder.absolute()))}.lock"
-    with filelock.FileLock(lock, mode=0o666):
+    with lock_of(folder):
         if once and (folder / once).is_file():
             return folder
         # Whoever held the lock and was killed has left a half, of up to the size of a model.
         for half in folder.parent.glob(f".{folder.name}-????????"):
             shutil.rmtree(half, ignore_errors=True)
         return replace_whole(folder, make)
+
+
+def lock_of(folder: Path) -> filelock.FileLock:
+    """A lock by which processes take turns at a folder; the system frees it when one dies.
+
+    It is a file among the system's temporary ones, so that none is left beside a folder that people
+    copy, and for everybody: in a class several users share the models.
+    """
+    name = f"dapur-{cache_key(str(folder.absolute()))}.lock"
+    return filelock.FileLock(Path(tempfile.gettempdir()) / name, mode=0o666)
 
 
 def sha256(path: str | Path) -> str:

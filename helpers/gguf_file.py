@@ -21,8 +21,8 @@ from safetensors.torch import load_file
 from transformers import AutoConfig, AutoTokenizer
 
 from .files import UsageError, sentence
+from .planner import FAMILIES
 
-FAMILIES = ("llama", "mistral", "qwen2", "qwen3")
 QUANTS = ("f16", "q8_0", "q4_k_m")
 # How a tokenizer cuts a text before it looks for tokens: the step as tokenizer.json has it, and
 # llama.cpp's name for it.

@@ -50,9 +50,8 @@ class Shelf:
         self.lexicon = Lexicon(library, language, twins)
         self.reader = Reader(self.lexicon)
         self.changer = Changer(library, language)
-        self.listed = {}  # names of a recipe's ingredients, by the `id` of the object
-        for recipe in library:
-            self.listed[id(recipe)] = names(recipe.ingredients, language)
+        # Names of a recipe's ingredients, by the `id` of the object.
+        self.listed = {id(recipe): names(recipe.ingredients, language) for recipe in library}
 
     @cached_property
     def alike(self):
@@ -72,13 +71,8 @@ class Shelf:
     @cached_property
     def ours(self) -> dict:
         """What the twins' lists call an ingredient -> what the library calls it most often."""
-        mine = {}
-        for recipe in self.library:
-            mine[recipe.recipe_id] = recipe
-        pairs = []
-        for twin in self.twins:
-            pairs.append(Pair(twin, mine.get(twin.recipe_id, twin)))
-        return glossary(pairs)
+        mine = {recipe.recipe_id: recipe for recipe in self.library}
+        return glossary(Pair(twin, mine.get(twin.recipe_id, twin)) for twin in self.twins)
 
     def read(self, message: str) -> Asked:
         """What a message asks for, in whichever language it is written."""

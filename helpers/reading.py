@@ -166,11 +166,8 @@ class Lexicon:
 
     def common(self, text: str) -> int:
         """How many words of a text are of this language, or known in it."""
-        count = 0
-        for word in words(plain(text), self.language):
-            if word in self.filler or (word,) in self.known:
-                count += 1
-        return count
+        said = words(plain(text), self.language)
+        return len([word for word in said if word in self.filler or (word,) in self.known])
 
     def nearest(self, word: str) -> str:
         """The known word that a misspelt one means, or the word itself."""

@@ -139,6 +139,10 @@ def recipe_chunks(folder: str | Path, report: Report, rows: int = 2000) -> Itera
                 clean["category"] = clean["category"].replace("", category)
                 clean["recipe_id"] = ids.mask(ids == "", text_ids(clean))
                 clean["source"] = name
+                # A list of amounts of another length says nothing about any ingredient.
+                left = len(clean.query("amounts != ''"))
+                if left:
+                    entry["amounts_left_out"] = entry.get("amounts_left_out", 0) + left
                 yield clean[COLUMNS]
             if not entry["rows_read"]:
                 raise CourseError("a header and no rows")

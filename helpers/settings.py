@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass, make_dataclass
+from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -94,16 +94,55 @@ def profiles() -> dict[str, dict]:
     return found
 
 
-# One field for each value that a profile has.
-ProfileValues = make_dataclass("ProfileValues", sorted(profiles()["cpu"]), frozen=True)
+@dataclass(frozen=True)
+class ProfileValues:
+    """What a profile says, by profiles.toml: the names are the same, and its comments tell more."""
+
+    hardware: dict[str, str]  # language -> what the profile is for
+    base_model: str  # "packaged", "sanity", a name on the hub or a folder
+    licence: str
+    quantization: str  # "nf4" or "none"
+    compute_dtype: str
+    # The adapter.
+    rank: int
+    alpha: int
+    dropout: float
+    targets: list[str] | str
+    # The training.
+    max_length: int  # tokens of a row
+    batch: int  # rows
+    accumulation: int  # batches an update
+    epochs: float
+    max_steps: int  # updates; -1: by the epochs
+    learning_rate: float
+    scheduler: str
+    warmup_steps: int
+    max_grad_norm: float
+    gradient_checkpointing: bool
+    optimizer: str
+    evals_per_epoch: int
+    patience: int  # evaluations without a better one
+    # The rows: recipes, 0 for all of them.
+    max_train_rows: int
+    both_tasks: bool
+    max_validation_rows: int
+    max_test_rows: int
+    # Answers.
+    max_new_tokens: int
+    repetition_penalty: float
+    eval_batch: int
+    # What it needs.
+    min_ram_gb: float
+    needs_cuda: bool
+    vram_gb: float  # 0: no GPU
+    smoke_run: dict  # values that hold instead where a run only tries out the cells
 
 
 @dataclass(frozen=True)
 class Settings(ProfileValues):
     """Everything a lesson needs to know about this run.
 
-    Beside what stands here, each value of its profile: `cfg.rank`, `cfg.max_length` and so on, with
-    their units in profiles.toml.
+    Beside what stands here, each value of its profile: `cfg.rank`, `cfg.max_length` and so on.
     """
 
     profile: str
@@ -229,7 +268,7 @@ def csv_files(folder: Path) -> list[Path]:
 def choice(value: str, allowed, what: str) -> str:
     """`value` if it is in `allowed`, else a UsageError that lists them."""
     if value not in allowed:
-        raise UsageError(f"unknown {what} {value!r}; expected one of: {', '.join(allowed)}.")
+        raise UsageError(sentence("unknown", what=what, value=value, known=", ".join(allowed)))
     return value
 
 
@@ -293,12 +332,12 @@ def load(
     that NumPy refuses, and a machine that is too small; planner.check_fits judges a training.
     """
     table = profiles()
-    choice(profile, ["auto", *table], "profile")
     choice(language, LANGUAGES, "language")
+    set_language(language)
+    choice(profile, ["auto", *table], "profile")
     choice(task, ["auto", *TASKS], "task")
     if not 0 <= seed < 2**32:
-        raise UsageError(f"unknown seed {seed}; expected one from 0 to 4294967295.")
-    set_language(language)
+        raise UsageError(sentence("unknown", what="seed", value=seed, known="0 - 4294967295"))
     device = find_device()
     automatic = profile_for(device, table)
     if profile == "auto":
@@ -353,9 +392,7 @@ def data_for(task: str, folder: Path, language: str) -> tuple[str, Path, str]:
     """
     found = csv_files(folder) if folder.is_dir() else []
     if not found:
-        raise UsageError(
-            f"DATA_DIR={folder} is no folder that holds a .csv file; see data/DATA_CARD.md"
-        )
+        raise UsageError(sentence("no_data", folder=folder))
     both = all((folder / one).is_dir() for one in LANGUAGES)
     if task == "auto":
         task = "id-en" if both else "recipe"

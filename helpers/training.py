@@ -12,11 +12,13 @@ Lesson 03 writes the same calls in its cells; later lessons and benchmarks take 
 import math
 import os
 import shutil
+import time
 from functools import partial
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
 
+import filelock
 import pandas as pd
 import peft
 import torch
@@ -214,14 +216,14 @@ class GradientGuard(tf.TrainerCallback):
         ]
         # All zero, or no gradient at all: the loss would stand still without an error.
         if not any(norms):
-            raise CourseError(f"adapters get no gradient at step {step}: see lesson 03, part 4.")
+            raise CourseError(sentence("no_gradient", step=step))
         # Infinite or NaN. In fp16 that is normal while the loss scaler looks for its factor, which
         # begins high; in the other dtypes it is a training that falls apart.
         if not all(map(math.isfinite, norms)):
             self.overflows += 1
             if args.fp16 and self.overflows <= 20:
                 return  # the scaler skips this update and halves its factor: look again
-            raise CourseError(f"a gradient is not finite at step {step}: lower the learning rate.")
+            raise CourseError(sentence("not_finite", step=step))
         self.checked_after_evaluation += 1
         self.look = False
         self.overflows = 0
@@ -281,7 +283,7 @@ def arguments(cfg: Settings, rows: int, output: Path) -> tf.TrainingArguments:
     if cfg.max_steps > 0:
         part = steps = cfg.max_steps
     if cfg.warmup_steps >= steps:
-        raise CourseError(f"{cfg.warmup_steps} warm-up steps in {steps} steps: lower warmup_steps.")
+        raise CourseError(sentence("long_warmup", warmup=cfg.warmup_steps, steps=steps))
     # Steps between evaluations: so many in a pass, or in the whole run where steps are capped.
     every = max(1, part // cfg.evals_per_epoch)
     args = tf.TrainingArguments(
@@ -350,6 +352,7 @@ def make_trainer(
 
 # What a training leaves on disk: checkpoints to resume from, and the finished adapter.
 
+LOCKS = {}  # folder of checkpoints -> the lock that this process holds while it trains there
 # Of the libraries that a training's result depends on.
 VERSIONS = {
     name: version(name) for name in ("torch", "transformers", "peft", "bitsandbytes", "accelerate")
@@ -395,28 +398,37 @@ def finished(folder: Path, mark: str) -> dict | None:
     return summary if summary.get("fingerprint") == mark else None
 
 
-def resume(output: Path, mark: str, fresh: bool = False) -> str | None:
-    """The checkpoint in `output` for `trainer.train(resume_from_checkpoint=...)`, or None.
+def place(output: Path, mark: str) -> Path:
+    """Where in `output` the training with this fingerprint keeps its checkpoints."""
+    return output / files.cache_key(mark)
 
-    The newest one that is whole, of the training with this fingerprint: those of another training
-    are removed, and with `fresh` this one's too (resumed from its own last one it would take no
-    step). A run killed while saving leaves a part of a folder, on which Trainer would crash: it is
-    passed over, and written anew when the training comes to that step again. Raises CourseError for
-    a folder whose checkpoints are none of this course's: they stay.
+
+def resume(output: Path, mark: str, fresh: bool = False) -> str | None:
+    """The checkpoint in `place` for `trainer.train(resume_from_checkpoint=...)`, or None.
+
+    The newest one that is whole. With `fresh` they are removed (resumed from its own last one, a
+    training would take no step). A run killed while saving leaves a part of a folder, on which
+    Trainer would crash: it is passed over, and written anew when the training comes to that step
+    again. Raises CourseError where another process is at this very training.
     """
-    # The folder belongs to one training at a time.
-    note = output / "fingerprint.txt"
-    noted = note.read_text() if note.is_file() else ""
-    found = sorted(output.glob("checkpoint-*"), key=os.path.getmtime, reverse=True)
-    if found and not noted:
-        raise CourseError(sentence("strange_checkpoints", folder=output))
-    if fresh or noted != mark:
-        for old in found:
-            shutil.rmtree(old)
+    own = place(output, mark)
+    if own not in LOCKS:
+        lock = files.lock_of(own)
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise CourseError(sentence("trains_elsewhere")) from None
+        LOCKS[own] = lock
+    for note in output.glob("*/fingerprint.txt"):
+        folder = note.parent
+        # A folder with such a note is ours. Another training's goes when it lay still for a day.
+        unused = folder.stat().st_mtime < time.time() - 24 * 3600
+        if fresh if folder == own else unused:
+            shutil.rmtree(folder)
     # Noted before the first step, so that a run killed later finds its own checkpoints.
-    files.write_text(note, mark)
+    files.write_text(own / "fingerprint.txt", mark)
     # The newest first. Its state is written last; those that were removed have none.
-    for folder in found:
+    for folder in sorted(own.glob("checkpoint-*"), key=os.path.getmtime, reverse=True):
         if (folder / "trainer_state.json").is_file() and not models.torn(folder):
             return str(folder)
 
@@ -424,7 +436,9 @@ def resume(output: Path, mark: str, fresh: bool = False) -> str | None:
 def run(trainer: Trainer, mark: str, fresh: bool = False) -> dict:
     """Train, or go on with the training of this fingerprint (see `resume`); its summary."""
     # From a checkpoint of this very training if one loads, else from step 0.
-    checkpoint = resume(Path(trainer.args.output_dir), mark, fresh)
+    output = Path(trainer.args.output_dir)
+    checkpoint = resume(output, mark, fresh)
+    trainer.args.output_dir = str(place(output, mark))
     seconds = trainer.train(resume_from_checkpoint=checkpoint).metrics["train_runtime"]
     state = trainer.state
     # Its speed is that of what this run has trained, not of what stood in the checkpoint.
@@ -479,4 +493,10 @@ def save(folder: Path, trainer, tokenizer, cfg: Settings, summary: dict, text=""
         )
 
     # Filled beside its place and then renamed, so that no half adapter is ever found there.
-    return files.write_folder(folder, fill)
+    files.write_folder(folder, fill)
+    # The checkpoints have served, and whoever waits for this training may have it.
+    trained = Path(trainer.args.output_dir)
+    if trained in LOCKS:
+        LOCKS.pop(trained).release()
+        shutil.rmtree(trained)
+    return folder

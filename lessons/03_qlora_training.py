@@ -829,6 +829,7 @@ if done:
     tell("reused")
 else:
     checkpoint = training.resume(cfg.artifacts / "checkpoints", mark, FRESH)
+    args.output_dir = str(training.place(cfg.artifacts / "checkpoints", mark))  # its own
 
 # %%
 trainer = LabelTrainer(

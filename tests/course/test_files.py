@@ -63,7 +63,7 @@ def test_a_file_that_stays_open_elsewhere_is_named_and_nothing_is_left_beside_it
 
 def test_json_that_is_not_whole_is_named(tmp_path):
     (tmp_path / "training.json").write_text('{"steps": 1')
-    with pytest.raises(CourseError, match="training.json is not whole"):
+    with pytest.raises(CourseError, match="training.json bukan JSON yang utuh"):
         files.read_json(tmp_path / "training.json")
 
 

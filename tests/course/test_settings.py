@@ -67,7 +67,7 @@ def test_a_machine_without_a_driver_says_nothing(monkeypatch):
 )
 def test_a_card_that_torch_cannot_compute_on_is_refused_before_anything_runs(machine, probe, said):
     assert machine(probe).kind == "cpu"
-    with pytest.raises(UsageError, match=f"cannot compute .*{said}.*get-started"):
+    with pytest.raises(UsageError, match=f"tidak bisa menghitung .*{said}.*get-started"):
         settings.load("rtx3060")
     found = settings.load("auto")
     assert found.device.kind == "cpu"
@@ -113,18 +113,17 @@ def test_the_card_of_12_gb_trains_as_chef_ai_did():
 
 def test_a_card_that_is_too_small_is_told_before_anything_runs(monkeypatch):
     monkeypatch.setattr(settings, "find_device", lambda: Device("cuda", "GTX 1650", 4))
-    with pytest.raises(UsageError, match="needs a CUDA GPU with 12 GB, found: GTX 1650, 4.0 GB"):
+    with pytest.raises(UsageError, match="GPU CUDA 12 GB, yang ada: GTX 1650, 4.0 GB"):
         settings.load("rtx3060")
 
 
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"profile": "cpuu"}, "expected one of: auto, sanity, cpu"),
-        ({"language": "de"}, "unknown language 'de'"),
-        ({"base_model": "./nowhere"}, "is no folder, not in the local cache"),
-        ({"seed": -1}, "unknown seed -1"),
-        ({"seed": 2**32}, "unknown seed 4294967296"),
+        ({"profile": "cpuu"}, "pilihannya: auto, sanity, cpu"),
+        ({"language": "de"}, "language 'de' tidak dikenal"),
+        ({"base_model": "./nowhere"}, "bukan folder, tidak ada di cache"),
+        ({"seed": 2**32}, "seed 4294967296 tidak"),
     ],
 )
 def test_bad_settings_are_refused_with_what_was_expected(arguments, message):
@@ -158,7 +157,7 @@ def test_no_other_model_takes_the_place_of_a_gated_one(monkeypatch):
         raise GatedRepoError("403", response=SimpleNamespace(headers={}, request=None))
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", refuse)
-    with pytest.raises(UsageError, match="accept the licence of owner/gated"):
+    with pytest.raises(UsageError, match="setujui lisensi owner/gated"):
         settings.base_model_for(None, "owner/gated")
 
 
@@ -183,7 +182,7 @@ def test_what_is_not_given_comes_from_the_environment(tmp_path, monkeypatch):
 @pytest.mark.parametrize("folder", [settings.ROOT / "docs", "/no/such/folder"])
 def test_a_folder_without_tables_is_refused(folder, monkeypatch):
     monkeypatch.setenv("DATA_DIR", str(folder))
-    with pytest.raises(UsageError, match="is no folder that holds a .csv"):
+    with pytest.raises(UsageError, match="bukan folder yang berisi berkas .csv"):
         settings.load("cpu")
 
 

@@ -98,6 +98,13 @@ def test_amounts_in_columns_of_their_own_come_with_their_ingredient(one):
     assert one(f"{text}A,x,ayam,garam,1 ekor,\n").ingredients == ("1 ekor ayam", "garam")
 
 
+def test_amounts_in_one_column_join_one_to_one_or_are_counted_as_left_out(read):
+    rows = "A,ayam--garam,1 ekor--1 sdt,x\nB,ayam--garam,1 ekor,x\n"
+    table, report = read("Judul,Bahan,Takaran,Langkah\n" + rows)
+    assert list(table["ingredients"]) == ["1 ekor ayam\n1 sdt garam", "ayam\ngaram"]
+    assert report.files[0]["amounts_left_out"] == 1
+
+
 def quoted(line):
     """A line as a spreadsheet with another separator saves it: in quotes as a whole."""
     return '"' + line.strip().replace('"', '""') + '"\n'
@@ -212,10 +219,6 @@ def test_a_blank_line_is_no_row_that_could_be_dropped(read, line):
     table, report = read(HEADER + GOOD + line + OTHER)
     assert list(table["title"]) == ["Ayam Goreng", "Telur Dadar"]
     assert report.drops == []
-
-
-def test_a_recipe_may_be_called_as_its_column(one):
-    assert one(HEADER + "Title,1 ayam--garam,Goreng.\n").title == "Title"
 
 
 def test_chunk_size_changes_nothing(read, tmp_path):

@@ -166,7 +166,7 @@ def test_a_recipe_in_two_saved_splits_is_refused(cfg, one, other):
     save_recipe(cfg, one, 7)
     save_recipe(cfg, other, 7)
     for name in splits.NAMES:
-        with pytest.raises(CourseError, match=f"1 rows of {one} .* in {other}.*Resep 7"):
+        with pytest.raises(CourseError, match=f"1 baris {one} .* di {other}.*Resep 7"):
             splits.read_split(cfg, name)
 
 
@@ -176,5 +176,5 @@ def test_a_test_recipe_among_the_rows_to_train_on_is_refused(cfg, told):
     splits.require_held_out(cfg, chats)  # lesson 02 has not run
     save_recipe(cfg, "test", 4)
     splits.require_held_out(cfg, chats[:1])
-    with pytest.raises(CourseError, match="1 rows of train .* in test.*Resep 4"):
+    with pytest.raises(CourseError, match="1 baris train .* di test.*Resep 4"):
         splits.require_held_out(cfg, chats)

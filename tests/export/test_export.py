@@ -13,8 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from helpers import export, models, prompts
-from helpers.files import CourseError, UsageError, read_json, write_text
-from helpers.splits import split_file
+from helpers.files import CourseError, UsageError, read_json
 
 
 def with_adapter(cfg, base):
@@ -158,8 +157,6 @@ def test_a_chat_template_that_ollama_cannot_say_is_refused(tuned_cfg, monkeypatc
 
 def test_the_command_writes_into_the_folder_it_is_given(copied, command, monkeypatch, tmp_path):
     monkeypatch.setenv("DAPUR_ARTIFACTS", str(copied.artifacts_root))
-    row = {"messages": prompts.example("Rebus ayam.", "Boil the chicken.", "id-en")}
-    write_text(split_file(copied, "validation"), json.dumps(row) + "\n")
     out = tmp_path / "out"
     for _ in range(2):  # what it wrote itself may be written again
         done = command("export", "--profile", "sanity", "--out", out, "--json")
@@ -167,11 +164,4 @@ def test_the_command_writes_into_the_folder_it_is_given(copied, command, monkeyp
     told = json.loads(done.stdout)
     assert set(told["bytes"]) >= {"model.safetensors", "tokenizer.json", "Modelfile"}
     assert "FROM ./dapur-id-en-q8_0.gguf\n" in (out / "Modelfile").read_text()
-    # The card tells what each form loses.
-    losses = told["nats_a_token"]
-    card = (out / "README.md").read_text()
-    assert losses["dapur-id-en-f16.gguf"] == pytest.approx(losses["merged"], rel=1e-3)
-    assert losses["dapur-id-en-q8_0.gguf"] == pytest.approx(losses["merged"], rel=1e-2)
-    assert card.startswith("---\n")
-    for form in losses:
-        assert form in card
+    assert (out / "README.md").read_text().startswith("---\n"), "the adapter's model card"

@@ -143,7 +143,7 @@ def test_what_it_cannot_load_is_named(tmp_path, file):
 def test_a_file_larger_than_the_free_memory_is_not_opened(tmp_path, monkeypatch):
     (tmp_path / "x.gguf").write_bytes(b"GGUF" * 1000)
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=3000))
-    with pytest.raises(CourseError, match="x.gguf takes .* free: close other programs"):
+    with pytest.raises(CourseError, match="x.gguf memerlukan .* bebas .*: tutup program lain"):
         llamacpp.start_engine(tmp_path / "x.gguf")
 
 

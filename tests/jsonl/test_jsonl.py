@@ -67,7 +67,7 @@ def found(file):
 )
 def test_each_error_is_named_with_its_line_and_refuses_the_file(found, file, row, kind):
     assert found(GOOD[0], row, GOOD[1]) == [(2, kind)]
-    with pytest.raises(CourseError, match=r"chat\.jsonl, line 2: .*errors: 1\)"):
+    with pytest.raises(CourseError, match=r"chat\.jsonl, baris 2: .*kesalahan: 1\)"):
         jsonl.read_chats(file)
 
 
@@ -127,7 +127,7 @@ def test_what_is_in_the_training_file_is_an_error(found, tmp_path):
 def test_a_training_file_that_cannot_be_read_does_not_pass_for_one_without_copies(found, tmp_path):
     train = tmp_path / "train.jsonl"
     train.write_bytes(b"[" + GOOD[0] + b"]")
-    with pytest.raises(CourseError, match=r"train\.jsonl, line 1: .*errors: 1\)"):
+    with pytest.raises(CourseError, match=r"train\.jsonl, baris 1: .*kesalahan: 1\)"):
         found(*GOOD, train=train)
 
 

@@ -148,7 +148,7 @@ def test_what_this_process_holds_counts_as_free(check, kind):
 
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])
 def test_a_training_that_is_too_large_is_refused_with_the_way_out(check, kind):
-    words = "needs 4.0 GiB by plan, .* has 3.[04] free. Close other programs .*smaller batch"
+    words = "4.0 GiB menurut rencana, .* yang bebas 3.[04]. Tutup program lain .*batch"
     with pytest.raises(UsageError, match=words):
         check(kind, free=2, held=1)
 

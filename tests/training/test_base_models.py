@@ -128,5 +128,5 @@ def test_half_a_download_is_told_in_a_sentence(cfg, tmp_path):
     made = base_model(cfg, "llama", [], tmp_path)
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(CourseError, match="cannot be loaded; fetch it again"):
+    with pytest.raises(CourseError, match="tidak bisa dimuat; unduh lagi"):
         models.load_base(made)

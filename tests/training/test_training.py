@@ -16,7 +16,7 @@ import torch
 from huggingface_hub import ModelCard
 from peft import LoraConfig, PeftModel
 
-from helpers import evaluation, models, prompts, splits, training
+from helpers import evaluation, files, models, prompts, splits, training
 from helpers.files import CourseError, LabelMaskError, read_json, write_text
 from helpers.prompts import IGNORE
 from helpers.settings import ROOT
@@ -175,7 +175,7 @@ def test_a_model_that_stops_learning_after_an_evaluation_is_stopped_at_once(prep
         return evaluate(*args, **kwargs)
 
     monkeypatch.setattr(trainer, "evaluate", evaluate_and_pack)
-    with pytest.raises(CourseError, match="get no gradient at step 4"):
+    with pytest.raises(CourseError, match="tidak mendapat gradien di langkah 4"):
         trainer.train()
 
 
@@ -190,7 +190,7 @@ def test_layers_that_an_evaluation_has_repacked_stop_a_training_that_would_go_on
     monkeypatch.setattr(models, "unpack", lambda model: model)
     trainer = prepared(compute_dtype="bfloat16")
     trainer.evaluate()
-    with pytest.raises(CourseError, match="14 4-bit layers were repacked .* at step 1"):
+    with pytest.raises(CourseError, match="14 lapisan 4-bit dikemas ulang .* di langkah 1"):
         trainer.train()
 
 
@@ -211,18 +211,18 @@ def look(*gradients, fp16=False, times=1):
 
 def test_all_matrices_without_a_gradient_end_a_training():
     look(0.0, 1.0)  # a layer that a batch does not reach
-    with pytest.raises(CourseError, match="get no gradient at step 1"):
+    with pytest.raises(CourseError, match="tidak mendapat gradien di langkah 1"):
         look(0.0, 0.0)
 
 
 def test_one_gradient_that_is_not_finite_ends_a_training():
-    with pytest.raises(CourseError, match="not finite at step 1:"):
+    with pytest.raises(CourseError, match="tak hingga atau NaN di langkah 1:"):
         look(1.0, math.nan)
 
 
 def test_an_overflow_in_fp16_is_left_to_the_scaler_for_a_while():
     look(math.inf, fp16=True, times=20)
-    with pytest.raises(CourseError, match="not finite"):
+    with pytest.raises(CourseError, match="tak hingga"):
         look(math.inf, fp16=True, times=21)
 
 
@@ -257,7 +257,7 @@ def test_a_collator_that_changes_what_is_learnt_is_refused_before_the_first_step
 )
 def test_a_warm_up_as_long_as_the_training_is_refused(cfg, tmp_path, most, steps):
     cfg = replace(cfg, batch=4, accumulation=1, epochs=3, max_steps=most, warmup_steps=steps)
-    with pytest.raises(CourseError, match="warm-up"):
+    with pytest.raises(CourseError, match="langkah pemanasan"):
         training.arguments(cfg, 40, tmp_path)
 
 
@@ -294,33 +294,44 @@ def unbroken(cfg, rows, tokenizer, tmp_path_factory):
 
 @pytest.fixture
 def output(unbroken, tmp_path):
-    """A copy of its folder, with a file of the reader's."""
+    """A copy of its folder, and in it the place of the training."""
     folder = shutil.copytree(unbroken[0], tmp_path / "out")
-    (folder / "mine.txt").touch()
-    return folder
+    return folder, training.place(folder, "mark")
 
 
 def test_a_truncated_checkpoint_is_passed_over_for_the_one_before(output):
-    assert training.resume(output, "mark") == str(output / "checkpoint-8")
-    file = output / "checkpoint-8" / "adapter_model.safetensors"
+    folder, own = output
+    assert training.resume(folder, "mark") == str(own / "checkpoint-8")
+    file = own / "checkpoint-8" / "adapter_model.safetensors"
     file.write_bytes(file.read_bytes()[:100])
-    assert training.resume(output, "mark") == str(output / "checkpoint-6")
+    assert training.resume(folder, "mark") == str(own / "checkpoint-6")
 
 
-@pytest.mark.parametrize(("mark", "fresh"), [("another", False), ("mark", True)])
-def test_checkpoints_of_another_training_or_of_a_finished_one_are_not_gone_on_from(
-    output, mark, fresh
-):
-    assert training.resume(output, mark, fresh) is None
-    assert sorted(path.name for path in output.iterdir()) == ["fingerprint.txt", "mine.txt"]
+def test_a_fresh_training_does_not_go_on_from_its_own_checkpoints(output):
+    folder, own = output
+    assert training.resume(folder, "mark", fresh=True) is None
+    assert list(own.iterdir()) == [own / "fingerprint.txt"]
 
 
-def test_checkpoints_that_are_none_of_this_course_s_stay(output):
-    (output / "fingerprint.txt").unlink()
-    for fresh in (False, True):
-        with pytest.raises(CourseError, match="checkpoint"):
-            training.resume(output, "mark", fresh)
-    assert (output / "checkpoint-8" / "optimizer.pt").is_file()
+def test_another_training_in_the_same_folder_leaves_the_checkpoints_for_a_day(output):
+    """Two learners, one folder of artifacts: who begins takes nothing from who trains."""
+    folder, own = output
+    strange = folder / "checkpoint-3"  # of no training of this course
+    strange.mkdir()
+    assert training.resume(folder, "another") is None
+    assert (own / "checkpoint-8" / "optimizer.pt").is_file()
+    for path in (own, strange):
+        os.utime(path, (0, 0))  # long ago
+    assert training.resume(folder, "another") is None
+    assert not own.exists(), "given up"
+    assert strange.exists(), "never ours"
+
+
+def test_the_same_training_runs_in_one_process_at_a_time(output):
+    folder, own = output
+    with files.lock_of(own), pytest.raises(CourseError, match="Kernel > Shut Down"):
+        training.resume(folder, "mark")
+    assert training.resume(folder, "mark") == str(own / "checkpoint-8")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="forks, and sends POSIX signals")
@@ -399,7 +410,7 @@ def test_a_training_on_a_test_recipe_is_refused(cfg, rows, tmp_path):
     cfg = replace(cfg, artifacts_root=tmp_path)
     line = json.dumps({"recipe_id": "soto", "title": "Soto", "messages": rows.chats[3]})
     write_text(splits.split_file(cfg, "test"), line + "\n")
-    with pytest.raises(CourseError, match="1 rows of train .* in test.*Soto"):
+    with pytest.raises(CourseError, match="1 baris train .* di test.*Soto"):
         training.fingerprint(cfg, rows, rows)
 
 
@@ -423,6 +434,11 @@ def test_a_saved_adapter_answers_like_the_one_in_memory(saved, batch):
         in_memory = training.label_loss(trainer.model.eval(), batch, torch.float32)
         reloaded = training.label_loss(models.load_tuned(own), batch, torch.float32)
     assert torch.isclose(reloaded, in_memory, rtol=1e-3)
+
+
+def test_its_checkpoints_are_gone_once_it_is_saved(saved):
+    own, trainer = saved
+    assert list((own.artifacts_root / "checkpoints").iterdir()) == []
 
 
 def test_its_card_tells_of_base_data_and_licence_and_names_no_place(saved):
