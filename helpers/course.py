@@ -78,7 +78,7 @@ def hint(exercise: str, **names) -> str | None:
     # takes a name that begins with a digit.
     lesson, number = exercise.split(".")
     path = show.LESSONS / "checks" / f"{int(lesson):02}.py"
-    judge = runpy.run_path(str(path))[f"check_{lesson}_{number}"]
+    judge = runpy.run_path(path)[f"check_{lesson}_{number}"]
     try:
         verdict = judge(**names)
         if verdict == "right":
