@@ -93,11 +93,7 @@ class Ingredients:
 
     def lacking(self, some: Iterable, others: Sequence) -> list:
         """Those of some names that meet none of the others."""
-        absent = []
-        for name in some:
-            if not any(self.meets(name, other) for other in others):
-                absent.append(name)
-        return absent
+        return [name for name in some if not any(self.meets(name, one) for one in others)]
 
     def minutes(self, name: str) -> int:
         """How long it has to cook when it is raw, by the table; 0 where it need not."""
@@ -129,10 +125,7 @@ class Ingredients:
 
     def mentions(self, recipe: Recipe, step: str) -> set:
         """How a step calls the ingredients of its recipe."""
-        called = set()
-        for item in recipe.ingredients:
-            called.add(self.mention(step, item_name(item)))
-        return called - {""}
+        return {self.mention(step, item_name(item)) for item in recipe.ingredients} - {""}
 
 
 class Texts(Ingredients):
@@ -180,11 +173,9 @@ class Texts(Ingredients):
 
     def swapped(self, recipe: Recipe, old: str, new: str) -> Recipe:
         """The recipe with one ingredient for another."""
-        items = ()
-        for item in recipe.ingredients:
-            if item_name(item) == old:
-                item = self.line(new)
-            items += (item,)
+        items = tuple(
+            self.line(new) if item_name(item) == old else item for item in recipe.ingredients
+        )
         steps = tuple(self.swap(step, old, new) for step in recipe.steps)
         title = self.swap(recipe.title, old, new)
         return replace(recipe, title=title, ingredients=items, steps=steps)

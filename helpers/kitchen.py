@@ -98,10 +98,8 @@ class Shelf:
             if not asked.dish or self.named(asked, recipe) <= NAMED:
                 return ()
         broken = self.lexicon.broken
-        gone = ()
-        for name in self.listed[id(recipe)]:
-            if broken(asked.without, name):
-                gone += (name,)
+        listed = self.listed[id(recipe)]
+        gone = tuple(name for name in listed if broken(asked.without, name))
         # What is banned may be in the steps as well, or be the dish itself.
         rest = self.changer.by_rule(Task(recipe, left_out=gone))
         if broken(asked.without, rest.text):

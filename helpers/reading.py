@@ -307,9 +307,7 @@ class Reader:
         for wish, what in self.table["wishes"].items():
             if any_of(wish).search(text):
                 meant.append(what)
-        for at in free:
-            meant.append(liked[at])
-        return " ".join(meant)
+        return " ".join(meant + [liked[at] for at in free])
 
     def unknown(self, liked: list) -> Names:
         """The words that no recipe has and that say nothing else."""

@@ -403,6 +403,13 @@ def place(output: Path, mark: str) -> Path:
     return output / files.cache_key(mark)
 
 
+def forget(folder: Path) -> None:
+    """Remove a training's checkpoints and its note; what else lies there, as logs do, stays."""
+    for old in folder.glob("checkpoint-*"):
+        shutil.rmtree(old)
+    (folder / "fingerprint.txt").unlink()
+
+
 def resume(output: Path, mark: str, fresh: bool = False) -> str | None:
     """The checkpoint in `place` for `trainer.train(resume_from_checkpoint=...)`, or None.
 
@@ -424,7 +431,7 @@ def resume(output: Path, mark: str, fresh: bool = False) -> str | None:
         # A folder with such a note is ours. Another training's goes when it lay still for a day.
         unused = folder.stat().st_mtime < time.time() - 24 * 3600
         if fresh if folder == own else unused:
-            shutil.rmtree(folder)
+            forget(folder)
     # Noted before the first step, so that a run killed later finds its own checkpoints.
     files.write_text(own / "fingerprint.txt", mark)
     # The newest first. Its state is written last; those that were removed have none.
@@ -497,6 +504,6 @@ def save(folder: Path, trainer, tokenizer, cfg: Settings, summary: dict, text=""
     # The checkpoints have served, and whoever waits for this training may have it.
     trained = Path(trainer.args.output_dir)
     if trained in LOCKS:
+        forget(trained)
         LOCKS.pop(trained).release()
-        shutil.rmtree(trained)
     return folder

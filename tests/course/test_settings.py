@@ -113,7 +113,7 @@ def test_the_card_of_12_gb_trains_as_chef_ai_did():
 
 def test_a_card_that_is_too_small_is_told_before_anything_runs(monkeypatch):
     monkeypatch.setattr(settings, "find_device", lambda: Device("cuda", "GTX 1650", 4))
-    with pytest.raises(UsageError, match="GPU CUDA 12 GB, yang ada: GTX 1650, 4.0 GB"):
+    with pytest.raises(UsageError, match="memerlukan GPU CUDA 12 GB, yang ada: GTX 1650, 4.0 GB"):
         settings.load("rtx3060")
 
 
@@ -122,8 +122,9 @@ def test_a_card_that_is_too_small_is_told_before_anything_runs(monkeypatch):
     [
         ({"profile": "cpuu"}, "pilihannya: auto, sanity, cpu"),
         ({"language": "de"}, "language 'de' tidak dikenal"),
-        ({"base_model": "./nowhere"}, "bukan folder, tidak ada di cache"),
-        ({"seed": 2**32}, "seed 4294967296 tidak"),
+        ({"base_model": "./nowhere"}, "bukan folder, tidak ada di cache lokal"),
+        ({"seed": -1}, "seed -1 tidak dikenal"),
+        ({"seed": 2**32}, "seed 4294967296 tidak dikenal"),
     ],
 )
 def test_bad_settings_are_refused_with_what_was_expected(arguments, message):

@@ -148,7 +148,9 @@ def test_what_this_process_holds_counts_as_free(check, kind):
 
 @pytest.mark.parametrize("kind", ["cpu", "cuda"])
 def test_a_training_that_is_too_large_is_refused_with_the_way_out(check, kind):
-    words = "4.0 GiB menurut rencana, .* yang bebas 3.[04]. Tutup program lain .*batch"
+    words = (
+        "memerlukan 4.0 GiB menurut rencana, .* bebas 3.[04]. Tutup program .*batch .*lebih kecil"
+    )
     with pytest.raises(UsageError, match=words):
         check(kind, free=2, held=1)
 
