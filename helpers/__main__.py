@@ -154,13 +154,10 @@ def chat(
     task: Task = "auto",
     seed: Seed = 42,
     model: Model = "tuned",
-    temperature: float = 0.0,
-    top_p: float = 0.9,
-    top_k: int = 0,
 ) -> None:
     """Talk to the model that lesson 03 tuned, or to any other. Ctrl-C: stop; /exit: leave."""
     bot = chosen_bot(model, profile, language, task, seed)
-    talk = bot.conversation(temperature=temperature, top_p=top_p, top_k=top_k)
+    talk = bot.conversation()
     refused = 0
     # A message on the command line is the whole conversation.
     for line in lines(message):
@@ -216,18 +213,17 @@ def write_model(
     task: Task = "auto",
     seed: Seed = 42,
     base: str = "trained",
-    out: Path | None = None,
     as_json: Json = False,
 ) -> None:
     """Merge the adapter that lesson 03 trained; write GGUF files, a Modelfile and a model card.
 
-    --base: merge into the weights as trained on, or "full". --out: a folder, instead of artifacts/.
+    --base: merge into the weights as trained on, or "full".
     """
     from . import export
 
     # The settings name the adapter: they must be those that lesson 03 ran with.
     cfg = settings.load(profile, language, task, seed)
-    report = export.export(cfg, base=base, out=out)
+    report = export.export(cfg, base=base)
     # The adapter's card says what the model is, what it learnt and under which licence.
     shutil.copy(cfg.artifacts / "adapter" / "README.md", report["folder"])
     tell(report, as_json)
@@ -243,17 +239,16 @@ def serve(
     host: str = "127.0.0.1",
     port: Annotated[int, Option(envvar="PORT")] = 7860,
     auth: str = "",
-    show: Annotated[bool, Option("--open")] = False,
 ) -> None:
     """Serve a model: a chat page with GET /health, and llama.cpp's API where it answers.
 
     --host: 0.0.0.0 lets the whole network in. --port: 0 takes any. --auth: USER:PASSWORD that the
-    page asks for. --open: the page in the browser.
+    page asks for.
     """
     bot = chosen_bot(model, profile, language, task, seed)
     from .serve import run_service
 
-    run_service(bot, host, port, auth, show)
+    run_service(bot, host, port, auth)
 
 
 if __name__ == "__main__":

@@ -51,17 +51,6 @@ class Turn:
         """Tokens of the answer over the whole time, reading the prompt included."""
         return self.tokens / self.seconds
 
-    def facts(self) -> str:
-        """One line on the answer: how it ended, tokens, speed."""
-        how = "stopped" if self.stopped else "ended" if self.ended else "cut_off"
-        return sentence(
-            "turn",
-            how=sentence(how),
-            tokens=self.tokens,
-            speed=num(self.tokens_per_s, ".1f"),
-            first=num(self.first_s, ".1f"),
-        )
-
 
 class Conversation:
     """Turns between a person and a bot.

@@ -27,7 +27,6 @@ from .gguf_file import available, check_gguf, write_gguf
 from .prompts import SYSTEM, prompt_text, system_key
 from .settings import Settings, choice
 
-MARK = "export.json"  # a folder that holds it was written here, and may be replaced
 # Ways to begin an adapter that leave the base as it is. PiSSA, OLoRA and their like take something
 # out of it, which PEFT repeats when it loads the adapter.
 PLAIN = (True, False, "gaussian", "eva")
@@ -138,20 +137,17 @@ def modelfile(cfg: Settings, source: str) -> str:
     )
 
 
-def export(cfg, quants=None, base: str = "trained", out: Path | None = None) -> dict:
-    """Write merged/, a GGUF file of each type and a Modelfile into `out`, or the export folder.
+def export(cfg: Settings, quants=None, base: str = "trained") -> dict:
+    """Write merged/, a GGUF file of each type and a Modelfile into the export folder.
 
     `quants`: of those that can be written here, by default all. Returns {"folder", "bytes": {file:
     size}}. The folder is written whole or not at all. UsageError for a base that cannot become a
-    GGUF file (with `quants=()` it need not), for a folder that holds something else, and as
-    `save_merged`.
+    GGUF file (with `quants=()` it need not), and as `save_merged`.
     """
-    folder = out or gguf_path(cfg).parent
+    folder = gguf_path(cfg).parent
     quants = available() if quants is None else quants
     if quants:
         check_gguf(models.base_folder(cfg))
-    if out and any(out.glob("*")) and not (out / MARK).is_file():
-        raise UsageError(sentence("not_ours", folder=out))
 
     def fill(new):
         save_merged(cfg, new / "merged", base)
@@ -160,7 +156,6 @@ def export(cfg, quants=None, base: str = "trained", out: Path | None = None) -> 
         # q8_0 is the one that most people want: it loses next to nothing.
         source = gguf_path(cfg).name if "q8_0" in quants else "merged"
         write_text(new / "Modelfile", modelfile(cfg, source))
-        write_json(new / MARK, {"key": cfg.key, "base": base})
 
     write_folder(folder, fill)
     files = filter(Path.is_file, sorted(folder.rglob("*")))

@@ -1,13 +1,16 @@
 """Text from a model: batched answers for evaluation, and a stream for chat that can be stopped."""
 
 import threading
+import time
 from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 
 import torch
+import transformers
 from torch.utils.data import BatchSampler
 from transformers import TextIteratorStreamer
 
+from . import files
 from .course import progress_bar
 from .prompts import prompt_ids
 from .settings import Settings
@@ -53,17 +56,30 @@ def in_one_piece(head, given):
 
 
 @torch.inference_mode()
-def answers(model, tokenizer, chats: list[list[dict]], cfg: Settings, **overrides) -> list[dict]:
-    """One answer a chat (messages up to the question): {"text", "tokens", "ended"} in their order.
+def answers(
+    model, tokenizer, chats: list[list[dict]], cfg: Settings, keep: bool = False, **overrides
+) -> list[dict]:
+    """One answer a chat (messages up to the question): {"text", "tokens", "ended", "seconds"}.
 
-    `ended` is True when the model wrote its end token itself, within `max_new_tokens`; `tokens`
-    counts it. Prompts are batched by length, so that little is padded. `overrides` are arguments of
-    `model.generate`.
+    In the order of the chats. `ended` is True when the model wrote its end token itself, within
+    `max_new_tokens`; `tokens` counts it; `seconds` is its part of the batch's time. Prompts are
+    batched by length, so that little is padded. `overrides` are arguments of `model.generate`.
+    With `keep` answers are kept on the disk, and the same model asked the same again is spared the
+    work: its logits for the longest prompt tell that it is the same.
     """
     options = decoding(cfg, tokenizer) | overrides
     end = tokenizer.eos_token_id
     # Built by the function that built the training rows, so the model is asked as it was taught.
     prompts = [prompt_ids(chat, tokenizer) for chat in chats]
+    if keep:
+        # Weights, an adapter that is on or off, the dtype, the libraries: to the last bit they show
+        # in what the model says of the token that comes next, (vocabulary) numbers.
+        longest = pad_left([max(prompts, key=len)], tokenizer, model.device)
+        known_by = model(**longest).logits[0, -1].tolist()
+        key = files.cache_key(known_by, prompts, options, cfg.eval_batch, transformers.__version__)
+        path = cfg.artifacts / "answers" / f"{key}.json"
+        if path.is_file():
+            return files.read_json(path)
     # The shortest first, so that a batch holds prompts of like length; `order` remembers where
     # each answer belongs.
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
@@ -72,8 +88,10 @@ def answers(model, tokenizer, chats: list[list[dict]], cfg: Settings, **override
     with progress_bar(len(order)) as bar:
         for chosen in BatchSampler(order, cfg.eval_batch, drop_last=False):
             batch = pad_left([prompts[i] for i in chosen], tokenizer, model.device)
+            began = time.perf_counter()
             with model.get_output_embeddings().register_forward_pre_hook(in_one_piece):
                 out = model.generate(**batch, **options)  # (chosen, prompt + new tokens)
+            seconds = (time.perf_counter() - began) / len(chosen)
             # Each answer is what stands behind its prompt, up to the end token if there is one.
             # Rows that ended early are filled up with padding until the longest has ended.
             for i, row in zip(chosen, out[:, batch["input_ids"].shape[1] :].tolist()):
@@ -82,9 +100,11 @@ def answers(model, tokenizer, chats: list[list[dict]], cfg: Settings, **override
                     row = row[: row.index(end) + 1]
                 # The end token is no text, yet the model wrote it: it counts.
                 text = tokenizer.decode(row, skip_special_tokens=True)
-                results[i] = {"text": text, "tokens": len(row), "ended": ended}
+                results[i] = {"text": text, "tokens": len(row), "ended": ended, "seconds": seconds}
             # Told after each batch: a page of answers takes minutes on a CPU.
             bar.update(len(chosen))
+    if keep:
+        files.write_json(path, results)
     return results
 
 

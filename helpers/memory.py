@@ -41,11 +41,6 @@ def available_bytes() -> int:
     return free
 
 
-def used_gb() -> float:
-    """Memory now in GB, 10^9 bytes."""
-    return used_bytes() / 1e9
-
-
 def free() -> None:
     """Collect garbage and hand unused blocks back, CUDA's or glibc's.
 

@@ -184,5 +184,5 @@ def saved_pairs(cfg: Settings) -> list[Pair]:
     if not cfg.own_data:
         raise MissingStep(sentence("no_split", name="twins", key=cfg.key))
     ours = shown_recipes(cfg, cfg.recipes_dir)
-    theirs = shown_recipes(cfg, cfg.twins_dir)
+    theirs = shown_recipes(cfg, cfg.data_dir / cfg.task[-2:])
     return twins(ours, theirs, cfg.task)[0]

@@ -8,7 +8,6 @@ Gradio.
 
 import socket
 import threading
-import webbrowser
 from contextlib import suppress
 
 import gradio as gr
@@ -109,13 +108,11 @@ def create_app(bot: Bot, auth: tuple[str, str] | None = None) -> FastAPI:
     )
 
 
-def run_service(
-    bot: Bot, host: str = "127.0.0.1", port: int = 7860, auth: str = "", show=False
-) -> None:
+def run_service(bot: Bot, host: str = "127.0.0.1", port: int = 7860, auth: str = "") -> None:
     """Serve until Ctrl-C. Prints the addresses; the API's key is the password, if there is one.
 
-    With `show` the page is opened in the browser. Raises OSError for a port that is taken, the
-    page's or the API's beside it, before anything is loaded.
+    Raises OSError for a port that is taken, the page's or the API's beside it, before anything is
+    loaded.
     """
     # A password may hold colons: only the first one is cut.
     user, _, password = auth.partition(":")
@@ -127,8 +124,10 @@ def run_service(
     # With port 0 the system has chosen one.
     port = listener.getsockname()[1]
     # Where to look, told before the model is loaded.
-    page_at = f"http://{host}:{port}"
-    print(f"Dapur LLM: {page_at} ({bot.engine}; {WORDED['wait'][bot.cfg.language]})", flush=True)
+    print(
+        f"Dapur LLM: http://{host}:{port} ({bot.engine}; {WORDED['wait'][bot.cfg.language]})",
+        flush=True,
+    )
     # llama.cpp brings its own server, with OpenAI's routes. Its port is tried before it is told.
     if bot.engine == "gguf":
         beside = port + 1 if port < 65535 else port - 1
@@ -139,8 +138,6 @@ def run_service(
     if not auth and not host.startswith(("127.", "localhost")):
         print(sentence("open_network"))
     app = create_app(bot, (user, password) if auth else None)
-    if show:
-        webbrowser.open(page_at)
     # At Ctrl-C answers that are being written have three seconds to end.
     config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3)
     with suppress(KeyboardInterrupt):

@@ -167,11 +167,6 @@ class Settings(ProfileValues):
         return self.data_dir if self.task == "recipe" else self.data_dir / self.data_language
 
     @property
-    def twins_dir(self) -> Path:
-        """The folder of the same recipes in the language that is written."""
-        return self.data_dir / self.task[-2:]
-
-    @property
     def data_name(self) -> str:
         return "own" if self.own_data else self.data_dir.name
 

@@ -359,17 +359,18 @@ VERSIONS = {
 }
 
 
-def fingerprint(cfg: Settings, train: ChatDataset, validation: ChatDataset, *configs) -> str:
+def fingerprint(cfg: Settings, train, validation, *configs) -> str:
     """Key of a training: rows, settings, library versions, and what a lesson's cells set.
 
-    `configs` are objects with a `to_dict` (LoraConfig, BitsAndBytesConfig, TrainingArguments), read
-    before the training changes them. Raises CourseError when a test recipe of lesson 02 is among
-    the rows to train on.
+    `train` and `validation` give their rows as dicts: a ChatDataset, a Dataset or a list. `configs`
+    are objects with a `to_dict` (LoraConfig, BitsAndBytesConfig, TrainingArguments), read before
+    the training changes them. Raises CourseError when a test recipe of lesson 02 is among the rows
+    to train on.
     """
     # Before anything else: what the model is examined on must not be learnt.
-    splits.require_held_out(cfg, train.chats)
+    splits.require_held_out(cfg, getattr(train, "chats", []))
     # Ids and labels themselves: another tokenizer, template or mask gives another key.
-    rows = [[[row.input_ids, row.labels] for row in part.rows] for part in (train, validation)]
+    rows = [list(train), list(validation)]
     # Display language and device name teach the model nothing. What the model card leaves out is
     # added: the base model's full path, the kind of device, and lesson 02's rows.
     settings = cfg.as_dict() | {
@@ -447,21 +448,39 @@ def run(trainer: Trainer, mark: str, fresh: bool = False) -> dict:
     checkpoint = resume(output, mark, fresh)
     trainer.args.output_dir = str(place(output, mark))
     seconds = trainer.train(resume_from_checkpoint=checkpoint).metrics["train_runtime"]
-    state = trainer.state
-    # Its speed is that of what this run has trained, not of what stood in the checkpoint.
-    began = int(checkpoint.rpartition("-")[2]) if checkpoint else 0
-    tokens = trainer.train_dataset.tokens * state.epoch * (1 - began / state.global_step)
     # The guard's count is evidence: gradients still flowed after that many evaluations.
     return {
         "fingerprint": mark,
-        "steps": state.global_step,
+        "steps": trainer.state.global_step,
         "minutes": round(seconds / 60, 2),
-        "tokens_per_s": round(tokens / seconds, 1),
-        "best_validation_loss": state.best_metric,
+        "best_validation_loss": trainer.state.best_metric,
         "gradient_checks_after_evaluation": trainer.pop_callback(
             GradientGuard
         ).checked_after_evaluation,
     }
+
+
+def once(trainer: Trainer, cfg: Settings, *configs) -> None:
+    """Train; where this very training was done before, take its weights and log from the disk.
+
+    For short trainings that leave no adapter. What it begins with, its rows, its settings and
+    `configs` (see `fingerprint`) make it the same. The log is told again, line by line.
+    """
+    weights = trainer.model.named_parameters()
+    learnt = {name: weight for name, weight in weights if weight.requires_grad}
+    begin = [weight.sum().item() for weight in learnt.values()]
+    rows = trainer.train_dataset, trainer.eval_dataset or []
+    key = files.cache_key(begin, fingerprint(cfg, *rows, trainer.args, *configs))
+    path = Path(trainer.args.output_dir) / f"{key}.pt"
+    if not path.is_file():
+        trainer.train()
+        files.replace_whole(path, partial(torch.save, [learnt, trainer.state.log_history]))
+        return
+    learnt, trainer.state.log_history = torch.load(path)
+    trainer.model.load_state_dict(learnt, strict=False)
+    for entry in trainer.state.log_history:
+        trainer.state.global_step = entry["step"]
+        trainer.callback_handler.on_log(trainer.args, trainer.state, trainer.control, {**entry})
 
 
 def save(folder: Path, trainer, tokenizer, cfg: Settings, summary: dict, text="", data="") -> Path:

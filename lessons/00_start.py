@@ -591,14 +591,16 @@ print(unseen["id"][0])
 print(untrained[0])
 
 # %% [markdown] lang="id"
-# Kita pasang sebuah *adapter* kecil, dan `Trainer` mengulang keempat baris dari bagian 6 tiga puluh kali, dengan AdamW dan jadwal, delapan langkah memasak setiap kali. Setiap lima langkah pelatihan ia mencetak *loss*, besar gradien (`grad_norm`), *learning rate*, dan seberapa banyak data yang sudah dilalui (`epoch`). `manual_seed` menetapkan bobot awal *adapter*. `evaluate` mengukur *loss* pada resep yang tidak dipakai untuk melatih. **Tebak dulu:** kata mana yang akan dikenali model, dan mana yang tidak?
+# Kita pasang sebuah *adapter* kecil, dan `Trainer` mengulang keempat baris dari bagian 6 tiga puluh kali, dengan AdamW dan jadwal, delapan langkah memasak setiap kali. Setiap lima langkah pelatihan ia mencetak *loss*, besar gradien (`grad_norm`), *learning rate*, dan seberapa banyak data yang sudah dilalui (`epoch`). `manual_seed` menetapkan bobot awal *adapter*. `evaluate` mengukur *loss* pada resep yang tidak dipakai untuk melatih. `training.once` memanggil `trainer.train()` dan menyimpan bobot serta catatannya di disk; kalau sel yang sama dijalankan lagi, itulah yang diambil. **Tebak dulu:** kata mana yang akan dikenali model, dan mana yang tidak?
 
 # %% [markdown] lang="en"
-# We add a small adapter, and `Trainer` repeats the four lines of section 6 thirty times, with AdamW and a schedule, on eight steps of cooking each time. Every five training steps it prints the loss, the size of the gradient (`grad_norm`), the learning rate, and how much of the data it has gone through (`epoch`). `manual_seed` fixes the adapter's first weights. `evaluate` measures the loss of the recipe that is not trained on. **Guess first:** which words will the model recognise, and which not?
+# We add a small adapter, and `Trainer` repeats the four lines of section 6 thirty times, with AdamW and a schedule, on eight steps of cooking each time. Every five training steps it prints the loss, the size of the gradient (`grad_norm`), the learning rate, and how much of the data it has gone through (`epoch`). `manual_seed` fixes the adapter's first weights. `evaluate` measures the loss of the recipe that is not trained on. `training.once` calls `trainer.train()` and keeps the weights and the log on the disk; where the same cell is run again, it takes those. **Guess first:** which words will the model recognise, and which not?
 
 # %%
 from peft import LoraConfig, get_peft_model
 from transformers import DataCollatorForSeq2Seq, Trainer, TrainingArguments
+
+from helpers import training
 
 torch.manual_seed(cfg.seed)
 lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
@@ -620,7 +622,7 @@ arguments = TrainingArguments(
 collator = DataCollatorForSeq2Seq(small_tokenizer, pad_to_multiple_of=16)
 trainer = Trainer(small_model, arguments, collator, train_dataset)
 loss_before = trainer.evaluate(eval_dataset)["eval_loss"]
-trainer.train();
+training.once(trainer, cfg, lora)  # trainer.train(), and what it gave is kept
 
 # %%
 trained = answers_of(small_model.eval())

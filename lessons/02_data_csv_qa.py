@@ -296,7 +296,7 @@ from helpers.show import show_side_by_side
 sources = recipes_of(table)
 others = []
 if cfg.task != "recipe":
-    other_table, _ = load_recipes(cfg.twins_dir)
+    other_table, _ = load_recipes(cfg.data_dir / cfg.task[-2:])
     others = recipes_of(other_table)
 twins, unpaired = pairs.twins(sources, others, cfg.task)
 counts = {"read": len(sources), "pairs": len(twins), "dropped": len(unpaired)}

@@ -350,7 +350,7 @@ len(layers), round(model.get_memory_footprint() / 1e6, 1)  # MB, without the sca
 if cfg.device.kind == "cpu":
     models.unpack(model)
     model.set_attn_implementation("eager")  # plain attention: its backward pass is faster here
-round(memory.used_gb(), 1)  # GB of this process, or of the card
+round(memory.used_bytes() / 1e9, 1)  # GB of this process, or of the card
 
 # %% [markdown]
 # ## 5. Adapter LoRA · The LoRA adapter
@@ -785,7 +785,7 @@ class MemoryLog(TrainerCallback):
         if "loss" not in entry and "eval_loss" not in entry:
             return  # the summary at the end
         entry["of"] = state.max_steps
-        entry["memory_gb"] = round(memory.used_gb(), 2)
+        entry["memory_gb"] = round(memory.used_bytes() / 1e9, 2)
         if time.time() > self.drawn + 20:  # seconds: drawing takes time from training
             self.drawn = time.time()
             clear_output(wait=True)
@@ -1012,9 +1012,10 @@ tuned = PeftModel.from_pretrained(models.load_base(cfg), str(adapter)).eval()
 chats = validation.chats[:48]
 asked = [chat[:-1] for chat in chats]
 most = pairs.most_tokens(cfg)
-after = generation.answers(tuned, tokenizer, asked, cfg, max_new_tokens=most)
+# keep: run again, the same model finds its answers on the disk
+after = generation.answers(tuned, tokenizer, asked, cfg, keep=True, max_new_tokens=most)
 with tuned.disable_adapter():
-    before = generation.answers(tuned, tokenizer, asked, cfg, max_new_tokens=most)
+    before = generation.answers(tuned, tokenizer, asked, cfg, keep=True, max_new_tokens=most)
 tuned = None
 memory.free()
 

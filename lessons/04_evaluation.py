@@ -39,7 +39,6 @@ cfg = start("04_evaluation", PROFILE, LANGUAGE, TASK, SEED, RUN_SOLUTIONS)
 
 # %%
 import re
-import time
 from collections import Counter, defaultdict
 
 import numpy as np
@@ -366,21 +365,19 @@ pd.DataFrame({"in a batch": by_hand, "alone": alone})
 # ## 4. Semua jawaban · All answers
 
 # %% [markdown] lang="id"
-# Sekarang semua resep uji, dengan jawaban *greedy* model kita. Sesudah itu **model dasar** (`fewshot`): bobot yang sama, *adapter* dimatikan sebentar dengan `disable_adapter()`. Supaya ia tidak kalah hanya karena tidak tahu bentuk jawabannya, ia mendapat contoh di depan permintaannya: potongan latih yang paling mirip, dengan kembarannya, cara yang juga dipakai penerjemah (*fuzzy match*). Ia menjawab 24 resep saja, demi menghemat waktu.
+# Sekarang semua resep uji, dengan jawaban *greedy* model kita. Sesudah itu **model dasar** (`fewshot`): bobot yang sama, *adapter* dimatikan sebentar dengan `disable_adapter()`. Supaya ia tidak kalah hanya karena tidak tahu bentuk jawabannya, ia mendapat contoh di depan permintaannya: potongan latih yang paling mirip, dengan kembarannya, cara yang juga dipakai penerjemah (*fuzzy match*). Ia menjawab 24 resep saja, demi menghemat waktu. `keep=True` menyimpan jawaban dan lamanya di disk: kalau model yang sama ditanyai hal yang sama lagi, sel ini membacanya saja.
 
 # %% [markdown] lang="en"
-# Now all test recipes, with the greedy answers of our model. Then the **base model** (`fewshot`): the same weights, with the adapter switched off for a moment by `disable_adapter()`. So that it does not lose merely by not knowing the form of the answer, it gets an example before its request: the training piece most like it, with its twin, as translators do, too (a fuzzy match). It answers 24 recipes only, to save time.
+# Now all test recipes, with the greedy answers of our model. Then the **base model** (`fewshot`): the same weights, with the adapter switched off for a moment by `disable_adapter()`. So that it does not lose merely by not knowing the form of the answer, it gets an example before its request: the training piece most like it, with its twin, as translators do, too (a fuzzy match). It answers 24 recipes only, to save time. `keep=True` keeps the answers and their seconds on the disk: when the same model is asked the same again, this cell only reads them.
 
 # %%
 most = pairs.most_tokens(cfg)  # enough for the longest answer
-began = time.time()
-told = generation.answers(model, tokenizer, chats, cfg, max_new_tokens=most)
-seconds = time.time() - began
+told = generation.answers(model, tokenizer, chats, cfg, keep=True, max_new_tokens=most)
 
-answers = pd.DataFrame(told)  # text, tokens, ended: whether the model stopped by itself
+answers = pd.DataFrame(told)  # ended: whether the model stopped by itself
 texts = list(answers["text"])
 written["ours"] = list(map(step_of, texts, read))
-answers.head(4)
+answers.head(4).round(2)
 
 # %% tags=["hide-input"]
 every = max(1, len(recipes) // 24)
@@ -403,7 +400,9 @@ for i, likest in zip(sampled, likeness.toarray().argmax(axis=1)):
 
 # %%
 with model.disable_adapter():
-    base = generation.answers(model, tokenizer, with_example, cfg, max_new_tokens=most)
+    base = generation.answers(
+        model, tokenizer, with_example, cfg, keep=True, max_new_tokens=most
+    )
 
 compared["Base model"] = pd.DataFrame(base)["text"]
 base_steps = list(map(step_of, compared["Base model"], compared["Request"]))
@@ -467,10 +466,10 @@ pd.DataFrame(values).T.round(2)
 check("4.1", expected, found={name: found["bleu"][0] for name, found in results.items()});
 
 # %% [markdown] lang="id"
-# Interval dua cara bisa bertumpang tindih walaupun selisihnya nyata, sebab semua menjawab langkah yang **sama**: langkah yang sulit, sulit bagi semuanya. Maka kita bandingkan **berpasangan**: di setiap set uji yang diundi, BLEU kita dikurangi BLEU lawan yang terkuat. Yang diundi adalah **resep**, bukan langkah, sebab langkah-langkah satu resep cenderung berhasil atau gagal bersama (apa itu p: bagian 6). **Gambar 4.1** menunjukkan BLEU setiap cara dengan intervalnya.
+# Interval dua cara bisa bertumpang tindih walaupun selisihnya nyata, sebab semua menjawab langkah yang **sama**: langkah yang sulit, sulit bagi semuanya. Maka kita bandingkan **berpasangan**: di setiap set uji yang diundi, BLEU kita dikurangi BLEU lawan yang terkuat. Yang diundi adalah **resep**, bukan langkah, sebab langkah-langkah satu resep cenderung berhasil atau gagal bersama. **Gambar 4.1** menunjukkan BLEU setiap cara dengan intervalnya.
 
 # %% [markdown] lang="en"
-# The intervals of two ways may overlap although the difference is real, since all answer the **same** steps: a hard step is hard for all. So we compare **in pairs**: in each test set that is drawn, our BLEU minus that of the strongest opponent. What is drawn are **recipes**, not steps, since the steps of one recipe tend to succeed or fail together (what p is: section 6). **Figure 4.1** shows the BLEU of each way with its interval.
+# The intervals of two ways may overlap although the difference is real, since all answer the **same** steps: a hard step is hard for all. So we compare **in pairs**: in each test set that is drawn, our BLEU minus that of the strongest opponent. What is drawn are **recipes**, not steps, since the steps of one recipe tend to succeed or fail together. **Figure 4.1** shows the BLEU of each way with its interval.
 
 # %%
 scores = {}
@@ -480,7 +479,7 @@ for name in written:
 floor = max(scores, key=scores.get)  # the strongest opponent
 
 gains = evaluation.corpus_gain(written["ours"], written[floor], references, recipe_of)
-table = pd.DataFrame(gains, index=["difference", "low", "high", "p"])
+table = pd.DataFrame(gains, index=["difference", "low", "high"])
 table.T.round(3)
 
 # %% tags=["hide-input"]
@@ -501,16 +500,16 @@ for name, found in results.items():
             label += "_kept"
             unit = "share"
         record(label, value, unit, low=low, high=high, n=count)
-for measure, (value, low, high, _) in gains.items():
+for measure, (value, low, high) in gains.items():
     record(f"{measure}_gain", value, "points", low=low, high=high, n=len(recipes))
 as_many = []
 for text, wanted in zip(texts, real):
     as_many.append(text.strip().count("\n") == wanted.count("\n"))
 evaluation.record_share("steps_kept", as_many)
 evaluation.record_share("ended", answers["ended"])
-record("tokens_per_s", answers["tokens"].sum() / seconds, "tokens/s")
+record("tokens_per_s", answers["tokens"].sum() / answers["seconds"].sum(), "tokens/s")
 
-value, low, high, _ = gains["bleu"]
+value, low, high = gains["bleu"]
 verdict = "unclear"
 if low > 0:
     verdict = "better"
@@ -645,7 +644,7 @@ if cfg.task == "id-en":
     bleu = {}
     for way, steps in hasty.items():
         asked = [prompts.prompt_messages(step, cfg.task) for step in steps]
-        told = generation.answers(model, tokenizer, asked, cfg, max_new_tokens=most)
+        told = generation.answers(model, tokenizer, asked, cfg, keep=True, max_new_tokens=most)
         said = list(pd.DataFrame(told)["text"])
         remembered = list(map(remember, steps))
         shown[f"ours, {way}"] = said
@@ -949,6 +948,7 @@ def nats_a_token(rows):
 
 
 test_chats = list(pd.DataFrame(rows)["messages"])
+test_chats.sort(key=lambda chat: len(str(chat)))  # like lengths together: little padding
 test = ChatDataset(test_chats, tokenizer, 2 * cfg.max_length)
 before, after, weights = nats_a_token(test)
 losses = {
@@ -982,7 +982,7 @@ forgot = {}
 for name, part in parts.items():
     weight = weights[part]
     forgot[name] = evaluation.paired(after[part], before[part], weight)
-pd.DataFrame(forgot, index=["difference", "low", "high", "p"]).T.round(4)
+pd.DataFrame(forgot, index=["difference", "low", "high"]).T.round(4)
 
 # %% tags=["hide-input"]
 from helpers import memory
@@ -994,7 +994,7 @@ gain, gain_low, _ = losses["gain"]
 record("loss_reduction", gain / losses["base model"][0], "share")
 value, low, high, _ = forgot["all"]
 record("forgetting_nats", value, "nats/token", low=low, high=high, n=len(plain))
-record("memory_gb", memory.used_gb(), "GB")
+record("memory_gb", memory.used_bytes() / 1e9, "GB")
 if cfg.profile != "sanity" and cfg.own_data:
     assert gain_low > 0, "the tuned model is not better than the base on held-out rows"
 tell("forgot", low > 0)

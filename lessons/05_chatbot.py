@@ -41,7 +41,7 @@ import pandas as pd
 import torch
 
 from helpers import chat, llamacpp, prompts
-from helpers.show import COLOURS, show_figure, show_side_by_side
+from helpers.show import COLOURS, num, show_figure, show_side_by_side
 from helpers.splits import read_split
 
 # AutoModelForCausalLM.from_pretrained(base), then PeftModel.from_pretrained(model, adapter)
@@ -72,7 +72,8 @@ questions = asked_in[LANGUAGE]
 request = questions[0]
 talk = bot.conversation()
 reply = talk.say(request)
-print(reply, talk.turns[-1].facts(), sep="\n\n")  # how it ended, tokens, speed
+pace = num(talk.turns[-1].tokens_per_s, ".0f")
+print(reply, f"{pace} token/s", sep="\n\n")
 
 # %% [markdown] lang="id"
 # Lima pekerjaan, dan hanya satu untuk model: program **membaca** permintaan, **mencari** resep, dan **mengubahnya**; model **menceritakannya**; program **memeriksa** angkanya.
@@ -915,6 +916,18 @@ typed.placeholder = word(typed.placeholder)
 send.description = word(send.description)
 halt.description = word(halt.description)
 
+
+def how_it_went(turn):
+    """One line on an answer: how it ended, tokens, speed."""
+    how = "cut off at the token limit"
+    if turn.stopped:
+        how = "stopped"
+    elif turn.ended:  # the model wrote its end token
+        how = "ended by itself"
+    pace = f"{num(turn.tokens_per_s, '.1f')} token/s"
+    first = f"{word('first word after')} {num(turn.first_s, '.1f')} s"
+    return f"{word(how)} · {turn.tokens} {word('tokens')} · {pace} · {first}"
+
 # %% [markdown] lang="id"
 # Jawabannya ditulis oleh sebuah *thread*. Kalau fungsi tombol menunggu sampai jawaban selesai, tombol berhenti baru bekerja ketika sudah tidak perlu. Kesalahan di dalam *thread* tidak sampai ke halaman; karena itu kotaknya sendiri yang menampilkannya, dan pesan yang ditolak kembali ke kolomnya. Sel ketiga menekan tombolnya lewat kode, dengan pesan yang nakal.
 
@@ -933,7 +946,7 @@ def write(question: str) -> None:
         for piece in box_talk.reply(question):
             answer += piece
             redraw(question, answer)
-        redraw(note=box_talk.turns[-1].facts())
+        redraw(note=how_it_went(box_talk.turns[-1]))
     except Exception as problem:
         typed.value = question
         redraw(note=str(problem))

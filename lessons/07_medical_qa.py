@@ -1019,7 +1019,6 @@ record("train_tokens", train.tokens, "tokens")
 record("minutes", done["minutes"], "min")
 record("steps", done["steps"], "steps")
 record("best_validation_loss", done["best_validation_loss"], "nats/token")
-record("tokens_per_s", done["tokens_per_s"], "tokens/s")
 checks = done["gradient_checks_after_evaluation"]
 record("gradient_checks_after_evaluation", checks, "checks")
 

@@ -570,9 +570,10 @@ def learn(model, chats, epochs, rate=2e-3, max_steps=STEPS, callbacks=()):
     trainer.remove_callback(PrinterCallback)
     for callback in callbacks:
         trainer.add_callback(callback)
-    trainer.train()
+    training.once(trainer, cfg, lora)  # trainer.train(), or what it gave when it was done before
     if small:  # into the weights, as in lesson 06: faster answers
         model.merge_adapter()
+    return float(trainer.state.log_history[-1]["train_runtime"])  # seconds
 
 # %% [markdown] lang="id"
 # Yang kita pesan: **nasihat untuk bacaan sensor**, sebagai kalimat. Aturan di bagian 4 yang memutuskan (*action*), model hanya mengatakannya. Sebuah aturan memeriksa kalimatnya: nasihatnya harus yang diputuskan, angkanya harus angka yang dilihat aturan, tanpa angka lain. Pembandingnya **templat** yang menulis baris latih ini: ia selalu benar. *Job*-nya tetap kita pesan, sebab di sini setiap jawaban bisa diperiksa.
@@ -639,10 +640,8 @@ def train_job(training_file, validation_file, emit, n_epochs=1):
     """The practice server's work for one job: (answer function, trained tokens)."""
     chats = jsonl.read_chats(training_file)
     tuned = fresh()
-    began = time.perf_counter()
     # All epochs, on the profile `sanity` as well: they are what the job says it did.
-    learn(tuned, chats, n_epochs, max_steps=-1, callbacks=[Emit(emit)])
-    spent["seconds"] = time.perf_counter() - began
+    spent["seconds"] = learn(tuned, chats, n_epochs, max_steps=-1, callbacks=[Emit(emit)])
     rows = training.ChatDataset(chats, tokenizer, own.max_length)
     return answering(tuned.eval()), n_epochs * rows.tokens
 
@@ -986,7 +985,8 @@ def ask(model, chats, most, batch=96 if small else 32):
     """The model's answers, token by token the likeliest."""
     model.eval()
     how = {"max_new_tokens": most, "repetition_penalty": 1.0}
-    found = generation.answers(model, tokenizer, chats, replace(cfg, eval_batch=batch), **how)
+    its = replace(cfg, eval_batch=batch)
+    found = generation.answers(model, tokenizer, chats, its, keep=True, **how)
     return [answer["text"] for answer in found]
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from helpers import chat, generation, prompts, show
+from helpers import chat, generation, prompts
 from helpers.files import UsageError, read_toml
 
 TABLES = read_toml(Path(__file__).with_name("cases.toml"))
@@ -48,13 +48,6 @@ def test_a_question_is_sent_behind_the_system_message_and_earlier_turns(conversa
         ("assistant", "halo dunia"),
         ("user", "lagi"),
     ]
-
-
-@pytest.mark.parametrize("end, told", TABLES["the_line_below_an_answer_says_how_it_ended"])
-def test_the_line_below_an_answer_says_how_it_ended(end, told):
-    show.set_language("en")
-    turn = chat.Turn("q", "tuned", tokens=12, first_s=0.5, seconds=3.0, **end)
-    assert turn.facts().startswith(told)
 
 
 def test_the_bot_gets_the_options_and_each_question_its_own_seed(conversation):

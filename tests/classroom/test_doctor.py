@@ -57,14 +57,13 @@ def no_model(patch):
     patch.setattr(doctor, "EMBEDDED_MODEL", "llm-other==1")
 
 
-def other_version(patch):
-    versions = doctor.versions() | {"peft": "0.1"}
+def other_version(patch, found="0.1"):
+    versions = doctor.versions() | {"peft": found}
     patch.setattr(doctor, "versions", lambda: versions)
 
 
 def no_package(patch):
-    versions = doctor.versions() | {"peft": ""}
-    patch.setattr(doctor, "versions", lambda: versions)
+    other_version(patch, "")
 
 
 BROKEN = [  # what broke, the problem's name, whether it stops the course, words of text and advice

@@ -226,8 +226,7 @@ def test_the_hand_over_folder_stays_where_results_do_not_differ(tmp_path, monkey
 def test_of_recipes_in_two_languages_the_translation_is_learnt_that_is_asked_for():
     usual = [settings.load("sanity", language) for language in settings.LANGUAGES]
     assert [cfg.task for cfg in usual] == ["id-en", "id-en"]
-    asked = settings.load("sanity", "id", "en-id")
-    assert (asked.recipes_dir, asked.twins_dir) == (settings.OWN / "en", settings.OWN / "id")
+    assert settings.load("sanity", "id", "en-id").recipes_dir == settings.OWN / "en"
 
 
 def test_of_recipes_in_two_languages_those_of_the_language_shown_are_written():

@@ -44,12 +44,6 @@ def split_of(table):
     return dict(zip(splits.normalised(done), done["split"]))
 
 
-def jaccard(one, other):
-    one = splits.trigrams(one)
-    other = splits.trigrams(other)
-    return len(one & other) / len(one | other)
-
-
 # Seeds, and words that were changed: two of one seed are near-duplicates.
 rows = st.lists(
     st.tuples(st.integers(0, 40), st.sampled_from([0, 0, 3, 6])), min_size=3, max_size=40
@@ -92,7 +86,8 @@ def test_groups_are_those_of_every_pair_compared_and_of_their_chains():
     words = [f"kata{number}" for number in range(2_040)]
     starts = sorted(random.Random(1).sample(range(2_000), 200))
     texts = [" ".join(words[start : start + 40]) for start in starts]
-    alike = np.array([[jaccard(one, other) >= SIMILAR for one in texts] for other in texts])
+    sets = list(map(splits.trigrams, texts))
+    alike = np.array([[len(a & b) / len(a | b) >= SIMILAR for a in sets] for b in sets])
     groups = splits.group(pd.DataFrame({"ingredients": texts, "steps": ""}), SIMILAR)
     assert list(groups) == list(connected_components(alike)[1])
     together = groups[:, None] == groups

@@ -95,15 +95,8 @@ def test_a_disk_that_is_too_small_is_told_before_anything_is_written(
 ):
     monkeypatch.setattr("shutil.disk_usage", lambda place: SimpleNamespace(free=10))
     with pytest.raises(UsageError, match="disk"):
-        export.export(tuned_cfg, (), out=tmp_path / "out")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_folder_that_holds_something_else_is_left_as_it_is(tuned_cfg, tmp_path):
-    (tmp_path / "thesis.txt").write_text("mine")
-    with pytest.raises(UsageError, match="berisi hal lain"):
-        export.export(tuned_cfg, out=tmp_path)
-    assert [file.name for file in tmp_path.iterdir()] == ["thesis.txt"]
+        export.export(tuned_cfg, ())
+    assert not export.gguf_path(tuned_cfg).parent.exists()
 
 
 def test_saved_with_everything_that_a_question_needs(copied, tmp_path):
@@ -155,13 +148,12 @@ def test_a_chat_template_that_ollama_cannot_say_is_refused(tuned_cfg, monkeypatc
         export.modelfile(tuned_cfg, "merged")
 
 
-def test_the_command_writes_into_the_folder_it_is_given(copied, command, monkeypatch, tmp_path):
+def test_the_command_tells_what_it_wrote_with_the_adapter_s_card(copied, command, monkeypatch):
     monkeypatch.setenv("DAPUR_ARTIFACTS", str(copied.artifacts_root))
-    out = tmp_path / "out"
-    for _ in range(2):  # what it wrote itself may be written again
-        done = command("export", "--profile", "sanity", "--out", out, "--json")
-        assert done.returncode == 0, done.stderr
+    done = command("export", "--profile", "sanity", "--json")
+    assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert set(told["bytes"]) >= {"model.safetensors", "tokenizer.json", "Modelfile"}
+    out = export.gguf_path(copied).parent
     assert "FROM ./dapur-id-en-q8_0.gguf\n" in (out / "Modelfile").read_text()
     assert (out / "README.md").read_text().startswith("---\n"), "the adapter's model card"

@@ -60,7 +60,7 @@ def test_settings_memory_and_planner_are_imported_without_torch():
 
 def test_with_a_gpu_its_allocator_is_asked(card):
     card.hold(300 * MB)
-    assert memory.used_gb() == 0.3
+    assert memory.used_bytes() == 300 * MB
 
 
 def test_free_collects_cycles():

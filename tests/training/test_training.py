@@ -151,6 +151,19 @@ def test_the_loss_of_an_evaluation_is_nats_a_label_token_whatever_the_batch(
         assert trainer.evaluate()["eval_loss"] == pytest.approx(sum(nats) / sum(labels), rel=1e-4)
 
 
+def test_a_training_done_before_is_taken_from_the_disk_with_its_log(cfg, prepared, monkeypatch):
+    first = prepared()
+    training.once(first, cfg)
+    monkeypatch.delattr(training.Trainer, "train")
+    again = prepared()
+    training.once(again, cfg)
+    states = again.model.state_dict(), first.model.state_dict()
+    torch.testing.assert_close(*states, rtol=0, atol=0)
+    assert again.state.log_history == first.state.log_history
+    with pytest.raises(AttributeError):  # another beginning is another training
+        training.once(prepared(seed=7), cfg)
+
+
 # Guards.
 
 
