@@ -464,7 +464,8 @@ def once(trainer: Trainer, cfg: Settings, *configs) -> None:
     """Train; where this very training was done before, take its weights and log from the disk.
 
     For short trainings that leave no adapter. What it begins with, its rows, its settings and
-    `configs` (see `fingerprint`) make it the same. The log is told again, line by line.
+    `configs` (see `fingerprint`) make it the same; a change of the code of its model or its
+    collator does not show in them, so then the file goes by hand. The log is told again.
     """
     weights = trainer.model.named_parameters()
     learnt = {name: weight for name, weight in weights if weight.requires_grad}

@@ -982,7 +982,7 @@ forgot = {}
 for name, part in parts.items():
     weight = weights[part]
     forgot[name] = evaluation.paired(after[part], before[part], weight)
-pd.DataFrame(forgot, index=["difference", "low", "high"]).T.round(4)
+pd.DataFrame(forgot, index=["difference", "low", "high", "p"]).T.round(4)
 
 # %% tags=["hide-input"]
 from helpers import memory
