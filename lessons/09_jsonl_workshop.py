@@ -631,7 +631,8 @@ def answering(model):
 
     def answer(messages, most):
         options = {"max_new_tokens": most, "repetition_penalty": 1.0}
-        return generation.answers(model, tokenizer, [messages], cfg, **options)[0]["text"]
+        said = generation.answers(model, tokenizer, [messages], cfg, keep=True, **options)
+        return said[0]["text"]
 
     return answer
 
