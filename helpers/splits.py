@@ -72,9 +72,8 @@ def group(table: pd.DataFrame, threshold: float) -> np.ndarray:
 
 def hashed_split(text: str, fractions=FRACTIONS) -> str:
     """Split of one row from the hash of its text alone."""
-    digest = hashlib.sha256(text.encode()).digest()
     # The first 48 bits of the hash as a number from 0 up to 1, the same on every machine.
-    number = int.from_bytes(digest[:6]) / 2**48
+    number = int.from_bytes(hashlib.sha256(text.encode()).digest()[:6]) / 2**48
     # With the usual fractions: up to 0.7 is train, up to 0.8 validation, the rest test.
     return NAMES[np.searchsorted(np.cumsum(fractions), number)]
 

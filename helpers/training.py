@@ -372,11 +372,12 @@ def fingerprint(cfg: Settings, train, validation, *configs) -> str:
     # Ids and labels themselves: another tokenizer, template or mask gives another key.
     rows = [list(train), list(validation)]
     # Display language and device name teach the model nothing. What the model card leaves out is
-    # added: the base model's full path, the kind of device, and lesson 02's rows.
+    # added: the base model's full path, the kind of device, and lesson 02's rows, which count for
+    # no training without a validation: lesson 00 trains before there are any.
     settings = cfg.as_dict() | {
         "base": cfg.base_model,
         "kind": cfg.device.kind,
-        "saved": models.rows_hash(cfg),
+        "saved": validation and models.rows_hash(cfg),
     }
     del settings["language"], settings["device"]
     # A folder of one's own may hold other weights tomorrow under the same name.

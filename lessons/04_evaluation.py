@@ -400,9 +400,7 @@ for i, likest in zip(sampled, likeness.toarray().argmax(axis=1)):
 
 # %%
 with model.disable_adapter():
-    base = generation.answers(
-        model, tokenizer, with_example, cfg, keep=True, max_new_tokens=most
-    )
+    base = generation.answers(model, tokenizer, with_example, cfg, keep=True, max_new_tokens=most)
 
 compared["Base model"] = pd.DataFrame(base)["text"]
 base_steps = list(map(step_of, compared["Base model"], compared["Request"]))
