@@ -86,12 +86,12 @@ def chosen_bot(model: str, *run):
 @data.command()
 def check(paths: Annotated[list[Path], Argument(exists=True)], as_json: Json = False):
     """Read recipe CSVs as the lessons do: what is kept, dropped and why. Code 1: nothing usable."""
-    from . import recipes
+    from .recipes import Report, recipe_chunks
 
     # One report for all files.
-    report = recipes.Report()
+    report = Report()
     for path in paths:
-        for _ in recipes.recipe_chunks(path, report):
+        for _ in recipe_chunks(path, report):
             pass  # only the report is wanted; the rows are let go, so memory stays flat
     # Every row that was dropped, and at the end, where it is seen, the summary.
     tell({"dropped": report.drops} | report.as_dict(), as_json)
@@ -105,10 +105,10 @@ def validate_jsonl(file: Path, train: Path | None = None, as_json: Json = False)
 
     With --train, the file that is trained on: its rows must not come again in FILE.
     """
-    from . import jsonl
+    from .jsonl import validate
 
     # a table, one row for each finding; warnings refuse nothing
-    found = jsonl.validate(file, train)
+    found = validate(file, train)
     wrong = found["error"].any()
     tell({"ok": not wrong, "findings": found.to_dict("records")}, as_json)
     raise Exit(int(wrong))
@@ -219,11 +219,11 @@ def write_model(
 
     --base: merge into the weights as trained on, or "full".
     """
-    from . import export
+    from .export import export
 
     # The settings name the adapter: they must be those that lesson 03 ran with.
     cfg = settings.load(profile, language, task, seed)
-    report = export.export(cfg, base=base)
+    report = export(cfg, base=base)
     # The adapter's card says what the model is, what it learnt and under which licence.
     shutil.copy(cfg.artifacts / "adapter" / "README.md", report["folder"])
     tell(report, as_json)

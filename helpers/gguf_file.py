@@ -173,8 +173,7 @@ def kind_of(name: str, values: np.ndarray, config, quant: str) -> Kind:
     if quant != "q4_k_m":
         return Kind[quant.upper()]
     fine = name == "output.weight" or name == "token_embd.weight" and config.tie_word_embeddings
-    found = re.match(r"blk\.(\d+)\.(attn_v|ffn_down)\.", name)
-    if found:
+    if found := re.match(r"blk\.(\d+)\.(attn_v|ffn_down)\.", name):
         layer = int(found[1])
         layers = config.num_hidden_layers
         eighth = layers // 8

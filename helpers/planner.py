@@ -139,10 +139,7 @@ def optimizer_bytes(tensors: list[int], optimizer: str) -> int:
         return 8 * sum(tensors)
     size = 0
     for values in tensors:
-        if values < 4096:
-            size += 8 * values
-        else:
-            size += 2 * values + 8 * math.ceil(values / 256)
+        size += 8 * values if values < 4096 else 2 * values + 8 * math.ceil(values / 256)
     return size
 
 

@@ -157,12 +157,9 @@ def show_figure(figure) -> None:
     figure.set_dpi(90)
     data, size = retina_figure(figure, base64=True)
     plt.close(figure)
-    written = []
-    for text in figure.findobj(Text):
-        said = text.get_text()
-        if re.search(r"[^\W\d]", said) and said not in written:
-            written.append(said)
-    alt = ", ".join(written)
+    # Each text with a letter in it, once.
+    said = [text.get_text() for text in figure.findobj(Text)]
+    alt = ", ".join(dict.fromkeys(filter(re.compile(r"[^\W\d]").search, said)))
     shown = {"image/png": data, "text/plain": alt}
     about = {"image/png": {"width": size["width"], "alt": alt}}
     display(shown, metadata=about, raw=True)

@@ -24,6 +24,7 @@ import peft
 import torch
 import transformers as tf
 from huggingface_hub import ModelCardData
+from safetensors.torch import load_file, save_file
 from transformers import Trainer
 
 from . import course, files, memory, models, planner, prompts, splits
@@ -468,18 +469,21 @@ def once(trainer: Trainer, cfg: Settings, *configs) -> None:
     `configs` (see `fingerprint`) make it the same; a change of the code of its model or its
     collator does not show in them, so then the file goes by hand. The log is told again.
     """
-    weights = trainer.model.named_parameters()
-    learnt = {name: weight for name, weight in weights if weight.requires_grad}
+    learnt = {
+        name: weight for name, weight in trainer.model.named_parameters() if weight.requires_grad
+    }
     begin = [weight.sum().item() for weight in learnt.values()]
     rows = trainer.train_dataset, trainer.eval_dataset or []
     key = files.cache_key(begin, fingerprint(cfg, *rows, trainer.args, *configs))
-    path = Path(trainer.args.output_dir) / f"{key}.pt"
-    if not path.is_file():
+    weights = Path(trainer.args.output_dir) / f"{key}.safetensors"
+    log = weights.with_suffix(".json")  # written last
+    if not log.is_file():
         trainer.train()
-        files.replace_whole(path, partial(torch.save, [learnt, trainer.state.log_history]))
+        files.replace_whole(weights, partial(save_file, learnt))
+        files.write_json(log, trainer.state.log_history)
         return
-    learnt, trainer.state.log_history = torch.load(path)
-    trainer.model.load_state_dict(learnt, strict=False)
+    trainer.state.log_history = files.read_json(log)
+    trainer.model.load_state_dict(load_file(weights), strict=False)
     for entry in trainer.state.log_history:
         trainer.state.global_step = entry["step"]
         trainer.callback_handler.on_log(trainer.args, trainer.state, trainer.control, {**entry})

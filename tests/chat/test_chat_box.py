@@ -22,6 +22,7 @@ def box(conversation, monkeypatch):
         "html": html,
         "threading": threading,
         "word": str,
+        "num": format,
         "display": lambda widget: None,
     }
     cells = build.build_notebook("05_chatbot", "id").cells
@@ -71,4 +72,4 @@ def test_enter_sends_and_stop_ends_the_answer(box):
     box["halt"].click()
     box["writer"].join(5)
     assert box["box_talk"].turns[0].stopped
-    assert "dihentikan" in box["status"].value
+    assert "stopped" in box["status"].value

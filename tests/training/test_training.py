@@ -157,8 +157,7 @@ def test_a_training_done_before_is_taken_from_the_disk_with_its_log(cfg, prepare
     monkeypatch.delattr(training.Trainer, "train")
     again = prepared()
     training.once(again, cfg)
-    states = again.model.state_dict(), first.model.state_dict()
-    torch.testing.assert_close(*states, rtol=0, atol=0)
+    torch.testing.assert_close(again.model.state_dict(), first.model.state_dict(), rtol=0, atol=0)
     assert again.state.log_history == first.state.log_history
     with pytest.raises(AttributeError):  # another beginning is another training
         training.once(prepared(seed=7), cfg)
