@@ -65,7 +65,7 @@ def answers(
     `max_new_tokens`; `tokens` counts it; `seconds` is its part of the batch's time. Prompts are
     batched by length, so that little is padded. `overrides` are arguments of `model.generate`.
     With `keep` answers are kept on the disk, and the same model asked the same again is spared the
-    work: its logits for the longest prompt tell that it is the same.
+    work: its logits for the first prompt tell that it is the same.
     """
     options = decoding(cfg, tokenizer) | overrides
     end = tokenizer.eos_token_id
@@ -74,8 +74,8 @@ def answers(
     if keep:
         # Weights, an adapter that is on or off, the dtype, the libraries: to the last bit they show
         # in what the model says of the token that comes next, (vocabulary) numbers.
-        longest = pad_left([max(prompts, key=len)], tokenizer, model.device)
-        known_by = model(**longest).logits[0, -1].tolist()
+        first = pad_left(prompts[:1], tokenizer, model.device)
+        known_by = model(**first).logits[0, -1].tolist()
         key = files.cache_key(known_by, prompts, options, cfg.eval_batch, transformers.__version__)
         path = cfg.artifacts / "answers" / f"{key}.json"
         if path.is_file():

@@ -157,9 +157,11 @@ def show_figure(figure) -> None:
     figure.set_dpi(90)
     data, size = retina_figure(figure, base64=True)
     plt.close(figure)
-    # Each text with a letter in it, once.
-    said = [text.get_text() for text in figure.findobj(Text)]
-    alt = ", ".join(dict.fromkeys(filter(re.compile(r"[^\W\d]").search, said)))
+    written = {}  # each text with a letter in it, once
+    for text in figure.findobj(Text):
+        if re.search(r"[^\W\d]", text.get_text()):
+            written[text.get_text()] = True
+    alt = ", ".join(written)
     shown = {"image/png": data, "text/plain": alt}
     about = {"image/png": {"width": size["width"], "alt": alt}}
     display(shown, metadata=about, raw=True)
