@@ -22,7 +22,7 @@ from .files import CourseError, printable, sentence
 
 # Options that several commands share, so that each has one name and one text.
 Profile = Annotated[str, Option(help="A profile of helpers/profiles.toml, or auto.")]
-Language = Annotated[str, Option(help="Language shown: id or en.")]
+Language = Annotated[str, Option(help="Language shown: id or en.", envvar="DAPUR_LANGUAGE")]
 Task = Annotated[str, Option(help="What is learnt: id-en, en-id or recipe; auto: by the data.")]
 Seed = Annotated[int, Option(help="Random seed, of the training run too.")]
 Json = Annotated[bool, Option("--json", help="One JSON object on standard output.")]
@@ -96,7 +96,7 @@ def check(paths: Annotated[list[Path], Argument(exists=True)], as_json: Json = F
     # Every row that was dropped, and at the end, where it is seen, the summary.
     tell({"dropped": report.drops} | report.as_dict(), as_json)
     if not report.rows_kept:
-        raise CourseError("nothing usable: no row was kept. See data/DATA_CARD.md.")
+        raise CourseError("nothing_usable")
 
 
 @data.command()

@@ -19,12 +19,11 @@ import torch
 
 from . import generation, models, prompts
 from .door import Door, Found
-from .files import UsageError, read_toml, sentence
+from .files import UsageError, read_toml
 from .kitchen import Kitchen, Served, open_kitchen
 from .pairs import most_tokens, saved_pairs
 from .recipes import Recipe
 from .settings import Settings
-from .show import num
 from .translator import CUT, Translator, looks_pasted, read_pasted
 
 WORDED = read_toml("serve.toml")["cook"]
@@ -92,7 +91,7 @@ class Conversation:
         Raises UsageError where the question is empty, or too long even without earlier turns.
         """
         if not question:
-            raise UsageError(sentence("empty"))
+            raise UsageError("empty")
         # A turn without an answer, stopped before the first word, is not sent.
         sent = [turn for turn in self.turns if turn.answer]
         while True:
@@ -105,7 +104,7 @@ class Conversation:
             if used <= room:
                 return chat, len(sent)
             if not sent:
-                raise UsageError(sentence("too_long", n=num(used, ","), most=num(room, ",")))
+                raise UsageError("too_long", n=used, most=room)
             # With all earlier turns, then with one less each time, the oldest first.
             del sent[0]
 
@@ -118,7 +117,7 @@ class Conversation:
         """
         # Not waited for: whoever asks meanwhile is told so at once.
         if self._stop:
-            raise UsageError(sentence("busy"))
+            raise UsageError("busy")
         self._stop = threading.Event()
         start = perf_counter()
         try:

@@ -18,7 +18,6 @@ from .files import (
     CourseError,
     UsageError,
     read_json,
-    sentence,
     write_folder,
     write_json,
     write_text,
@@ -71,7 +70,7 @@ def save_merged(cfg: Settings, folder: Path, base: str = "trained") -> None:
     kind = tuned.peft_config["default"].init_lora_weights
     # GPT-2 keeps its matrices turned, and `dequantize` gives them back the other way round.
     if packed and (kind not in PLAIN or model.config.model_type == "gpt2"):
-        raise UsageError(sentence("other_adapter", kind=kind))
+        raise UsageError("other_adapter", kind=kind)
     # Any sixteen tokens through both: a sum that went wrong shows here, and so does a weight that
     # is no number.
     row = torch.arange(16)[None]
@@ -79,12 +78,12 @@ def save_merged(cfg: Settings, folder: Path, base: str = "trained") -> None:
     merged = tuned.merge_and_unload()
     change = (merged(row).logits.float() - wanted).norm() / wanted.norm()
     if not change < 0.1:
-        raise CourseError(sentence("other_model", change=change))
+        raise CourseError("other_model", change=change)
     # Bytes a weight: merged/ and f16 take 2 each, q8_0 and q4_k_m less than 2 together.
     need = 6 * merged.num_parameters() / 1e9
     free = shutil.disk_usage(folder.parent).free / 1e9
     if need > free:
-        raise UsageError(sentence("small_disk", need=need, free=free))
+        raise UsageError("small_disk", need=need, free=free)
     merged.to(published).save_pretrained(folder)
     config, _ = PreTrainedConfig.get_config_dict(origin)
     config.pop("quantization_config", None)

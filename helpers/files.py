@@ -16,16 +16,28 @@ from pathlib import Path
 
 import filelock
 
-from .show import read_toml, tr
+from .show import Numbers, read_toml, tr
 
 
 def sentence(name: str, /, **values) -> str:
     """A text of texts.toml in the display language, with its values."""
-    return read_toml("texts.toml")[name][tr("id", "en")].format(**values)
+    language = tr("id", "en")
+    return Numbers(language).format(read_toml("texts.toml")[name][language], **values)
 
 
 class CourseError(Exception):
-    """Something the reader can put right; the command line prints it and exits with code 1."""
+    """Something the reader can put right; the command line prints it and exits with code 1.
+
+    Raised with the name of its text in texts.toml and the values that fill it, so that it speaks
+    the display language.
+    """
+
+    def __init__(self, name: str, /, **values):
+        super().__init__(name)
+        self.values = values
+
+    def __str__(self) -> str:
+        return sentence(self.args[0], **self.values)
 
     def _render_traceback_(self) -> list[str]:
         """What IPython shows in place of a traceback: one line, for the learner."""
@@ -96,7 +108,7 @@ def replace_whole(path: Path, make: Callable[[Path], object]) -> Path:
         # For any other error the traceback is what explains it.
         if not UNWRITABLE.search(str(problem)):
             raise
-        raise CourseError(sentence("unwritable", why=f"{path}: {problem}")) from problem
+        raise CourseError("unwritable", why=f"{path}: {problem}") from problem
     return path
 
 
@@ -119,7 +131,7 @@ def read_json(path: str | Path):
     try:
         return json.loads(patiently(Path(path).read_bytes))
     except ValueError as problem:
-        raise CourseError(sentence("broken_json", path=path, why=problem)) from problem
+        raise CourseError("broken_json", path=path, why=problem) from problem
 
 
 def write_folder(folder: Path, fill: Callable[[Path], None], once: str = "") -> Path:

@@ -20,7 +20,7 @@ from gguf import TokenType
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoTokenizer
 
-from .files import UsageError, sentence
+from .files import UsageError
 from .planner import FAMILIES
 
 QUANTS = ("f16", "q8_0", "q4_k_m")
@@ -55,13 +55,11 @@ def check_gguf(folder: str | Path):
     """
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     if config.model_type not in FAMILIES:
-        raise UsageError(
-            sentence("no_gguf", family=config.model_type, families=", ".join(FAMILIES))
-        )
+        raise UsageError("no_gguf", family=config.model_type, families=", ".join(FAMILIES))
     # Stretched positions (Llama 3.1) take a table that is not written here.
     stretched = config.rope_parameters.get("rope_type", "default")
     if stretched != "default":
-        raise UsageError(sentence("no_gguf", family=stretched, families="default"))
+        raise UsageError("no_gguf", family=stretched, families="default")
     cut_of(AutoTokenizer.from_pretrained(folder, trust_remote_code=False))
     return config
 
@@ -75,7 +73,7 @@ def cut_of(tokenizer) -> str:
     for pattern, name in CUTS.items():
         if re.fullmatch(pattern, told):
             return name
-    raise UsageError(sentence("no_cut", cut=told[:80]))
+    raise UsageError("no_cut", cut=told[:80])
 
 
 def write_gguf(folder: Path, path: Path, quant: str = "q8_0") -> None:

@@ -14,7 +14,7 @@ from jinja2 import TemplateError
 from jsonschema import Draft202012Validator
 
 from . import splits
-from .files import CourseError, read_toml, sentence, write_text
+from .files import CourseError, read_toml, write_text
 from .prompts import check_labels, encode
 from .settings import ROOT
 from .show import tr
@@ -48,7 +48,7 @@ def validate(file: str | Path, train: str | Path | None = None, tokenizer=None) 
         # say, holds hundreds of them, and they are learnt as often as they stand there.
         first = known.setdefault(same(str(chat)), line)
         if first != line:
-            found.append((line, "duplicate", f"the same as line {first}"))
+            found.append((line, "duplicate", f"= {first}"))
         if seen := re.search(KINDS["missing_value"]["says"], asked(chat)):
             found.append((line, "missing_value", seen[0]))
         if asked(chat) in learnt:
@@ -98,7 +98,7 @@ def first_fault(raw: str, tokenizer) -> tuple[str, str]:
     if not re.fullmatch("(system )?(user assistant )+", roles):
         return "role_order", roles
     if chat[-1].get("weight") == 0:
-        return "nothing_learnt", "weight 0 on the last answer"
+        return "nothing_learnt", "weight 0"
     if tokenizer:
         # The check of the training itself has the last word.
         try:
@@ -128,7 +128,7 @@ def read_chats(path: str | Path) -> list[list[dict]]:
     found = validate(path).query("error")
     if len(found):
         # One line to mend and the command that shows them all: a file may have thousands of errors.
-        raise CourseError(sentence("chat_errors", path=path, n=len(found), **found.iloc[0]))
+        raise CourseError("chat_errors", path=path, n=len(found), **found.iloc[0])
     return [as_asked(json.loads(raw)["messages"]) for _, raw in numbered_lines(path)]
 
 

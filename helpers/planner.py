@@ -20,7 +20,7 @@ from dataclasses import dataclass, replace
 from operator import itemgetter
 
 from . import settings
-from .files import UsageError, read_toml, sentence
+from .files import UsageError, read_toml
 from .memory import available_bytes, cuda, used_bytes
 
 # Their blocks are alike but for biases (Qwen2) and a norm over queries and keys (Qwen3).
@@ -61,12 +61,12 @@ def find(model: str, download: bool = False) -> Shape:
             config = AutoConfig.from_pretrained(
                 model, local_files_only=not download, trust_remote_code=False
             )
-        assert config.model_type in FAMILIES, f"{config.model_type} is none of {FAMILIES}"
+        assert config.model_type in FAMILIES, f"{config.model_type!r} not in {FAMILIES}"
         # A model without content: what it would hold can be counted all the same.
         with torch.device("meta"):
             empty = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
     except Exception as problem:  # the libraries' errors differ by version and by what is wrong
-        raise UsageError(f"{model} cannot be planned; measure it instead: {problem}") from problem
+        raise UsageError("not_planned", model=model, why=problem) from problem
     # All blocks are alike, so the first tells the layers of each: q_proj, k_proj, ... down_proj.
     linears = {}
     for name, layer in empty.model.layers[0].named_modules():
@@ -325,4 +325,4 @@ def check_fits(cfg: settings.Settings) -> None:
         gpu = cuda()
         room = gpu.mem_get_info()[0] + gpu.memory_reserved() + RUNTIME["cuda"]
     if need > room:
-        raise UsageError(sentence("does_not_fit", cfg=cfg, need=need / GIB, room=room / GIB))
+        raise UsageError("does_not_fit", cfg=cfg, need=need / GIB, room=room / GIB)

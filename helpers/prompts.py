@@ -156,7 +156,7 @@ def check_labels(row: Encoded, chat: list[dict], tokenizer) -> None:
         text = f"{message.get('content') or ''}{message.get('tool_calls') or ''}"
         typed = control & set(tokenizer(text, add_special_tokens=False)["input_ids"])
         if typed or any(m in tokenizer.get_added_vocab() for m in re.findall(MARKER, text)):
-            raise LabelMaskError(f"a message holds a control token of a template: {text[:80]!r}")
+            raise LabelMaskError("control_token", text=text[:80])
 
     # The prompt is rendered anew, as a chat would send it: the row has to begin with it.
     asked = chat[:-1]
@@ -172,22 +172,22 @@ def check_labels(row: Encoded, chat: list[dict], tokenizer) -> None:
     # The first rule that is broken is told. A rule may count on those above it.
     why = ""
     if tokenizer.pad_token_id in (None, eos):
-        why = "the pad token is the end token: what masks padding would mask the end as well"
+        why = "pad_is_end"
     elif ids[: len(prompt)] != prompt:
-        why = "the training prompt is not what the chat sends: it would be asked what it never saw"
+        why = "other_prompt"
     elif bare != asked and prompt_ids(bare, tokenizer) == prompt:
-        why = "the model's chat template leaves out calls of tools: it would never see them"
+        why = "calls_left_out"
     elif not learnt or chat[-1].get("weight") == 0:
-        why = "every label is masked, or the answer has weight 0: nothing would be learnt"
+        why = "nothing_learnt"
     elif learnt[0] < len(prompt):
-        why = f"position {learnt[0]} of the prompt has a label: it would learn to write requests"
+        why = "prompt_learnt"
     elif any(label not in (IGNORE, token) for label, token in zip(labels, ids)):
-        why = "a label differs from its token: labels are shifted, and the model shifts them itself"
+        why = "shifted"
     elif (ids[-1], labels[-1]) != (eos, eos):
-        why = f"the end token, position {len(ids) - 1}, is masked or missing: it would never stop"
+        why = "end_masked"
     elif len(learnt) != len(ids) - len(prompt) or len(learnt) < 2:
-        why = "the answer is empty, or an answer token is masked and not learnt"
+        why = "answer_masked"
     elif bos is not None and (ids[:2] == [bos, bos] or not turns and ids.count(bos) > 1):
-        why = "there is more than one beginning token: render, then add_special_tokens=False"
+        why = "begins_twice"
     if why:
-        raise LabelMaskError(why)
+        raise LabelMaskError(why, learnt=learnt, last=len(ids) - 1)

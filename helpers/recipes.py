@@ -21,8 +21,8 @@ from pathlib import Path
 import pandas as pd
 
 from .cleaning import clean_chunk
-from .csv_reader import look_at, raw_chunks
-from .files import CourseError, read_toml, sentence
+from .csv_reader import NoRecipes, look_at, raw_chunks
+from .files import CourseError, read_toml
 from .settings import csv_files
 from .show import tr
 
@@ -98,9 +98,10 @@ def load_recipes(folder: str | Path) -> tuple[pd.DataFrame, Report]:
     report = Report()
     tables = list(recipe_chunks(folder, report))
     if not report.rows_kept:
-        # Say why: the first files that were skipped, or the reasons for dropping rows.
-        found = report.skipped[:5] or report.reasons or "no .csv file there"
-        raise CourseError(sentence("no_recipe", folder=folder, found=found))
+        # Say why: the first files that were skipped, and the first rows that were dropped.
+        lost = report.skipped[:5] + report.drops[:5]
+        found = [f"{one['file']}: {worded(one['reason'])}" for one in lost]
+        raise CourseError("no_recipe", folder=folder, found="; ".join(found) or "*.csv: 0")
     table = pd.concat(tables, ignore_index=True)
     # Files that each count from 1: their rows are told apart by the text. Otherwise two recipes
     # with the id "1" would count as one recipe in two languages.
@@ -145,9 +146,9 @@ def recipe_chunks(folder: str | Path, report: Report, rows: int = 2000) -> Itera
                     entry["amounts_left_out"] = entry.get("amounts_left_out", 0) + left
                 yield clean[COLUMNS]
             if not entry["rows_read"]:
-                raise CourseError("a header and no rows")
+                raise NoRecipes("a header and no rows")
             report.files.append(entry)
-        except (CourseError, OSError) as problem:
+        except (NoRecipes, OSError) as problem:
             # One strange file does not stop the others.
             report.skipped.append({"file": name, "reason": str(problem)})
 

@@ -117,7 +117,7 @@ def run_service(bot: Bot, host: str = "127.0.0.1", port: int = 7860, auth: str =
     # A password may hold colons: only the first one is cut.
     user, _, password = auth.partition(":")
     if auth and not password:
-        raise UsageError("--auth wants USER:PASSWORD")
+        raise UsageError("auth")
     # The port is taken now and handed to uvicorn below, so nobody else can take it meanwhile, and
     # whoever reads the address is served.
     listener = socket.create_server((host, port))

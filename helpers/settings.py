@@ -61,14 +61,12 @@ def find_device() -> Device:
             name, memory, capability = json.loads(done.stdout)
             return Device("cuda", name, memory / 2**30, tuple(capability))
         # The error's first line, among what libraries warn of; a process that crashed says nothing.
-        error = re.search(r"^[\w.]+Error: .*", done.stderr, re.MULTILINE)
-        note = sentence(
-            "torch_refuses", said=error[0] if error else f"it ended with code {done.returncode}"
-        )
+        error = re.search(r"^[\w.]+Error: .*|\Z", done.stderr, re.MULTILINE)
+        note = sentence("torch_refuses", said=f"{error[0]} (exit {done.returncode})")
     ram = psutil.virtual_memory().total / 1e9
     cores = psutil.cpu_count(logical=False) or 1
-    products = "bf16 products" if bf16_products() else "no bf16 products"
-    return Device("cpu", f"CPU, {cores} cores, {products}", ram, note=note)
+    products = "bf16" if bf16_products() else "fp32"
+    return Device("cpu", f"CPU × {cores}, {products}", ram, note=note)
 
 
 def bf16_products() -> bool:
@@ -263,7 +261,7 @@ def csv_files(folder: Path) -> list[Path]:
 def choice(value: str, allowed, what: str) -> str:
     """`value` if it is in `allowed`, else a UsageError that lists them."""
     if value not in allowed:
-        raise UsageError(sentence("unknown", what=what, value=value, known=", ".join(allowed)))
+        raise UsageError("unknown", what=what, value=value, known=", ".join(allowed))
     return value
 
 
@@ -305,10 +303,10 @@ def base_model_for(asked: str | None, usual: str) -> str:
         return base
     except hub.errors.GatedRepoError:
         # Only the learner can accept its licence, so no other model silently takes its place.
-        raise UsageError(sentence("licence", name=base)) from None
+        raise UsageError("licence", name=base) from None
     except Exception:  # no connection or no such model; the client's errors differ by version
         if asked:
-            raise UsageError(sentence("no_base_model", name=base)) from None
+            raise UsageError("no_base_model", name=base) from None
         return "packaged"
 
 
@@ -327,12 +325,11 @@ def load(
     that NumPy refuses, and a machine that is too small; planner.check_fits judges a training.
     """
     table = profiles()
-    choice(language, LANGUAGES, "language")
-    set_language(language)
+    set_language(choice(language, LANGUAGES, "language"))
     choice(profile, ["auto", *table], "profile")
     choice(task, ["auto", *TASKS], "task")
     if not 0 <= seed < 2**32:
-        raise UsageError(sentence("unknown", what="seed", value=seed, known="0 - 4294967295"))
+        raise UsageError("unknown", what="seed", value=seed, known="0 - 4294967295")
     device = find_device()
     automatic = profile_for(device, table)
     if profile == "auto":
@@ -341,7 +338,7 @@ def load(
     # By plan each profile takes more than half of its card: told before anything is downloaded.
     size = values["vram_gb"]
     if size and (device.kind == "cpu" or device.memory_gb < size / 2):
-        raise UsageError(sentence("no_card", profile=profile, gb=size, device=device))
+        raise UsageError("no_card", profile=profile, gb=size, device=device)
     reason = f"{device.name} ({device.memory_gb:.0f} GB), auto: {automatic}"
     if device.note:
         reason += f"; {device.note}"
@@ -387,13 +384,13 @@ def data_for(task: str, folder: Path, language: str) -> tuple[str, Path, str]:
     """
     found = csv_files(folder) if folder.is_dir() else []
     if not found:
-        raise UsageError(sentence("no_data", folder=folder))
+        raise UsageError("no_data", folder=folder)
     both = all((folder / one).is_dir() for one in LANGUAGES)
     if task == "auto":
         task = "id-en" if both else "recipe"
     if task != "recipe":
         if not both:
-            raise UsageError(sentence("no_twins", task=task, folder=folder))
+            raise UsageError("no_twins", task=task, folder=folder)
         return task, folder, task[:2]
     if both:
         return task, folder / language, language

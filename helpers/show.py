@@ -3,6 +3,8 @@
 What comes from data is shown as text, never as markup.
 """
 
+import numbers
+import os
 import re
 import string
 import tomllib
@@ -14,7 +16,7 @@ from IPython.display import HTML, Markdown, display
 HERE = Path(__file__).parent
 LESSONS = HERE.parent / "lessons"  # the sources, with their texts and checks
 NOTEBOOKS = HERE.parent / "notebooks"  # what is built of them, a folder for each language
-_language = "id"
+_language = os.environ.get("DAPUR_LANGUAGE", "id")  # of commands without --language, too
 texts: dict = {}  # of the lesson that runs, from lessons/texts/NN.toml: say, words, check
 
 
@@ -52,7 +54,10 @@ class Numbers(string.Formatter):
 
     def format_field(self, value, spec: str) -> str:
         text = format(value, spec)
-        return text if isinstance(value, str) else text.translate(self.signs).replace("%", " %")
+        # The points of a version or of a path are no numbers'.
+        if not isinstance(value, numbers.Number):
+            return text
+        return text.translate(self.signs).replace("%", " %")
 
 
 def tell(key: str, which=None, /, **fields) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from .files import CourseError, MissingStep, sentence
+from .files import CourseError, MissingStep
 from .recipes import Recipe, load_recipes, recipes_of
 from .settings import OWN, Settings
 
@@ -162,9 +162,7 @@ def require_held_out(
             if taught <= whole:
                 known.append(title)
     if known:
-        raise CourseError(
-            sentence("in_two_splits", one=one, other=other, n=len(known), first=known[0])
-        )
+        raise CourseError("in_two_splits", one=one, other=other, n=len(known), first=known[0])
 
 
 def read_split(cfg: Settings, name: str):
@@ -180,7 +178,7 @@ def read_split(cfg: Settings, name: str):
 
     rows = saved_rows(cfg, name)
     if not rows:
-        raise MissingStep(sentence("no_split", name=name, key=cfg.key))
+        raise MissingStep("no_split", name=name, key=cfg.key)
     for one, other in combinations(NAMES, 2):
         require_held_out(cfg, [row["messages"] for row in saved_rows(cfg, one)], one, other)
     return Dataset.from_list(rows)

@@ -28,7 +28,7 @@ from safetensors.torch import load_file, save_file
 from transformers import Trainer
 
 from . import course, files, memory, models, planner, prompts, splits
-from .files import CourseError, LabelMaskError, sentence
+from .files import CourseError, LabelMaskError
 from .prompts import IGNORE
 from .settings import Settings, compute_dtype
 
@@ -182,7 +182,7 @@ class GradientGuard(tf.TrainerCallback):
         learnt = sum(label != IGNORE for row in rows for label in row["labels"])
         kept = (train_dataloader.collate_fn(rows)["labels"] != IGNORE).sum().item()
         if kept != learnt:
-            raise LabelMaskError(f"the collator leaves {kept} of {learnt} labels of the first rows")
+            raise LabelMaskError("collator", kept=kept, learnt=learnt)
         self.look = True
         self.overflows = 0
         # The look at the first step is after no evaluation. Those before a resume count too, but
@@ -208,7 +208,7 @@ class GradientGuard(tf.TrainerCallback):
         kept = [getattr(weight, "quant_state", None) for weight in model.parameters()]
         packed = sum(getattr(quantised, "packing_format_for_cpu", False) for quantised in kept)
         if packed:
-            raise CourseError(sentence("repacked", n=packed, step=step))
+            raise CourseError("repacked", n=packed, step=step)
         # B begins at zero, and A's gradient passes through B: at the first step only B has one.
         norms = [
             0.0 if weight.grad is None else weight.grad.norm().item()
@@ -217,14 +217,14 @@ class GradientGuard(tf.TrainerCallback):
         ]
         # All zero, or no gradient at all: the loss would stand still without an error.
         if not any(norms):
-            raise CourseError(sentence("no_gradient", step=step))
+            raise CourseError("no_gradient", step=step)
         # Infinite or NaN. In fp16 that is normal while the loss scaler looks for its factor, which
         # begins high; in the other dtypes it is a training that falls apart.
         if not all(map(math.isfinite, norms)):
             self.overflows += 1
             if args.fp16 and self.overflows <= 20:
                 return  # the scaler skips this update and halves its factor: look again
-            raise CourseError(sentence("not_finite", step=step))
+            raise CourseError("not_finite", step=step)
         self.checked_after_evaluation += 1
         self.look = False
         self.overflows = 0
@@ -284,7 +284,7 @@ def arguments(cfg: Settings, rows: int, output: Path) -> tf.TrainingArguments:
     if cfg.max_steps > 0:
         part = steps = cfg.max_steps
     if cfg.warmup_steps >= steps:
-        raise CourseError(sentence("long_warmup", warmup=cfg.warmup_steps, steps=steps))
+        raise CourseError("long_warmup", warmup=cfg.warmup_steps, steps=steps)
     # Steps between evaluations: so many in a pass, or in the whole run where steps are capped.
     every = max(1, part // cfg.evals_per_epoch)
     args = tf.TrainingArguments(
@@ -427,7 +427,7 @@ def resume(output: Path, mark: str, fresh: bool = False) -> str | None:
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
-            raise CourseError(sentence("trains_elsewhere")) from None
+            raise CourseError("trains_elsewhere") from None
         LOCKS[own] = lock
     for note in output.glob("*/fingerprint.txt"):
         folder = note.parent

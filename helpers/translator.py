@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from .cleaning import without_markup
-from .files import UsageError, read_toml, sentence
+from .files import UsageError, read_toml
 from .pairs import NUMBER, Pair, glossary, joined, numbers, pieces
 from .prompts import prompt_messages
 from .recipes import Recipe, item_name
@@ -163,12 +163,12 @@ def read_pasted(text: str, task: str = "id-en") -> Recipe:
         else:
             title = line
     if not parts["steps"]:
-        raise UsageError(sentence("no_steps"))
+        raise UsageError("no_steps")
     read = " ".join(parts["steps"])
     spoken = language_of(read)
     # Another language, or enough to know one by, and none is known.
     if spoken != task[:2] and (spoken or len(read) > 70):
-        raise UsageError(sentence("not_learnt", language=WORDED["languages"][task[:2]]))
+        raise UsageError("not_learnt", language=WORDED["languages"][task[:2]])
     steps = []
     for step in parts["steps"]:
         if len(step.split()) > LONG_STEP:

@@ -511,10 +511,10 @@ check("0.3", forecast, outcome=table["outcome"].drop(1e-3).to_dict());
 # ## 7. Pelatihan pertama · A first training
 
 # %% [markdown] lang="id"
-# Sekarang kita latih model kecil itu dengan 64 resep, yang semuanya ada dalam dua bahasa: 30 langkah pelatihan, kira-kira dua menit di CPU. Model ini bisa menulis bahasa Inggris dan hampir tidak mengenal bahasa Indonesia; yang akan dipelajarinya adalah menceritakan **satu langkah memasak** dalam bahasa Inggris. Fungsi-fungsi yang dipanggil dijelaskan di pelajaran 02 dan 03; di sini kita ingin **melihat** sebuah model berubah. Satu resep lagi tidak dipakai untuk melatih; resep itulah yang nanti kita minta diceritakan.
+# Sekarang kita latih model kecil itu dengan 64 resep, yang semuanya ada dalam dua bahasa: 30 langkah pelatihan, satu sampai dua menit di CPU. Model ini bisa menulis bahasa Inggris dan hampir tidak mengenal bahasa Indonesia; yang akan dipelajarinya adalah menceritakan **satu langkah memasak** dalam bahasa Inggris. Fungsi-fungsi yang dipanggil dijelaskan di pelajaran 02 dan 03; di sini kita ingin **melihat** sebuah model berubah. Satu resep lagi tidak dipakai untuk melatih; resep itulah yang nanti kita minta diceritakan.
 
 # %% [markdown] lang="en"
-# Now we train that small model on 64 recipes, all of which exist in two languages: 30 training steps, about two minutes on a CPU. This model can write English and hardly knows any Indonesian; what it is to learn is to tell **one step of cooking** in English. Lessons 02 and 03 explain the calls; here we want to **see** a model change. One more recipe is kept out of the training; that is the one the model will be asked to tell.
+# Now we train that small model on 64 recipes, all of which exist in two languages: 30 training steps, one to two minutes on a CPU. This model can write English and hardly knows any Indonesian; what it is to learn is to tell **one step of cooking** in English. Lessons 02 and 03 explain the calls; here we want to **see** a model change. One more recipe is kept out of the training; that is the one the model will be asked to tell.
 
 # %%
 from helpers.settings import ROOT

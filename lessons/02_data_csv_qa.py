@@ -767,8 +767,8 @@ from helpers.files import CourseError
 for name, part in saved.items():
     record(f"{name}_rows", len(part), "rows")
     if part.empty:
-        tell("empty", name=name, fit=(~too_long).sum(), limit=cfg.max_length)
-        raise CourseError(f"{name}: no row is left")
+        fit = (~too_long).sum()
+        raise CourseError("empty_split", name=name, fit=fit, limit=cfg.max_length)
     if cfg.own_data and not MAX_RECIPES:
         assert set(part["category"]) == set(table["category"])
 of_train = counts["train"]

@@ -266,7 +266,7 @@ broken = Encoded(row.input_ids, labels)
 try:
     prompts.check_labels(broken, chat, tokenizer)
 except LabelMaskError as problem:
-    print(type(problem).__name__)
+    print(f"{type(problem).__name__}: {problem}")
 
 validation_rows = read_split(cfg, "validation")  # load_dataset, packaged for later lessons
 train = ChatDataset(train_rows["messages"], tokenizer, cfg.max_length, encode)

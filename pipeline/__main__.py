@@ -96,7 +96,7 @@ def lab(
     parameters; what is there is never overwritten.
     With --name the trainings are that person's own, too: they go to work/<name>/artifacts/.
     """
-    settings.choice(language, settings.LANGUAGES, "language")
+    set_language(settings.choice(language, settings.LANGUAGES, "language"))
     settings.choice(profile, ["auto", *settings.profiles()], "profile")
     login = os.environ.get("USER") or os.environ.get("USERNAME") or "saya"
     # Whatever the login's name holds, what comes of it is one folder below work/.
@@ -105,7 +105,7 @@ def lab(
     for made in copy_missing(copies, language, profile):
         typer.echo(f"{copies / made}")
     # The kernels run in the folder of the copy, and find the helpers and what was trained.
-    environment = os.environ | {"PYTHONPATH": str(settings.ROOT)}
+    environment = os.environ | {"PYTHONPATH": str(settings.ROOT), "DAPUR_LANGUAGE": language}
     # Two people on one machine shall not take each other's checkpoints and adapters.
     if name:
         environment.setdefault("DAPUR_ARTIFACTS", str(folder / "artifacts"))

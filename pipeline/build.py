@@ -68,7 +68,7 @@ def read_notebook(path: Path):
     try:
         return nbformat.read(path, 4)
     except (OSError, ValueError, nbformat.ValidationError) as problem:
-        raise UsageError(f"{path} is not a notebook: {problem!r:.120}") from None
+        raise UsageError("no_notebook", path=path, why=problem) from None
 
 
 def write_notebook(nb, path: Path) -> None:

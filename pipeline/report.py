@@ -19,7 +19,7 @@ from helpers.show import read_toml
 
 from . import gates
 from .build import REPOSITORY, notebook_files, read_notebook, reading_minutes, tags, write_notebook
-from .execute import sentence
+from .execute import tell_failure
 from .publish import without_paths
 
 READMES = {"en": ROOT / "README.md", "id": ROOT / "README.id.md"}
@@ -148,7 +148,7 @@ def write_report(folder: Path, summary: dict, metrics, artifacts: Path, started:
         "old_curve": old_curve,
         "png": png,
         "results": result_rows(metrics),
-        "sentence": sentence,
+        "tell_failure": tell_failure,
         "good": gates.GOOD,
     }
     for name in ("report.html", "report.md"):
@@ -239,7 +239,7 @@ def write_readme(run_dir: Path) -> None:
 
     run = read_json(run_dir / "summary.json")
     if len(run["notebooks"]) < len(lessons()):
-        raise CourseError(f"{run_dir}: only a run of all lessons goes into the README.")
+        raise CourseError("not_all", folder=run_dir)
     # Both languages share one training, so the second of two runs is never from nothing.
     if run.get("cold") and run["settings"]["language"] == "id":
         write_measured(run)

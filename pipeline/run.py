@@ -24,7 +24,7 @@ from helpers.settings import ROOT, Settings
 
 from . import gates
 from .doctor import room_to_write, versions
-from .execute import POLL, Outcome, ask_driver, run_notebook, sentence
+from .execute import POLL, Outcome, ask_driver, run_notebook, tell_failure
 from .report import clock, write_report
 
 EVERY = 20.0  # seconds between two lines on a running notebook
@@ -44,7 +44,7 @@ def select_lessons(lessons: list[dict], start: str = "", only: list[str] | None 
     # A beginning that is misspelt is refused: it would leave out a lesson, without a word.
     for prefix in [start, *only]:
         if not any(name.startswith(prefix) for name in names):
-            raise UsageError(f"unknown lesson {prefix!r}; expected one of: {', '.join(names)}.")
+            raise UsageError("unknown", what="--from/--only", value=prefix, known=", ".join(names))
     # Names begin with their number, so their order is that of the lessons.
     chosen = [name for name in names if name >= start and name.startswith(tuple(only))]
     return [item for item in lessons if item["name"] in chosen]
@@ -100,10 +100,10 @@ def set_parameters(given: list[str] | None, lessons: list[dict], folder: Path) -
             try:
                 chosen[name] = TypeAdapter(type(default)).validate_strings(value)
             except ValueError:
-                raise UsageError(f"--set {text}: expected e.g. {default!r}.") from None
+                raise UsageError("set_type", text=text, default=default) from None
         # A misspelt name would change nothing, without a word.
         if not any(name in chosen for chosen in values.values()):
-            raise UsageError(f"--set {text}: no chosen lesson has this parameter to be set.")
+            raise UsageError("set_unknown", text=text)
     return values
 
 
@@ -130,15 +130,13 @@ def run_course(
     runs = place / "runs"
     notebooks = place / "notebooks" / cfg.language
     for problem in room_to_write([runs, cfg.artifacts_root]):
-        raise CourseError("{what}. {advice}".format(**problem))
+        raise CourseError("no_room", **problem)
     values = set_parameters(given, lessons, notebooks)
     # One run at a time on the artifacts of one key; the system frees the lock when a runner dies.
     try:
         lock = filelock.FileLock(cfg.artifacts_root / f".{cfg.key}.lock").acquire(timeout=0)
     except filelock.Timeout:
-        raise CourseError(
-            "another run with the same settings is going on: wait for it, or change a setting."
-        ) from None
+        raise CourseError("runs_already") from None
     with lock:
         # A folder for this run, named after its moment, so that runs sort by time.
         started = time.time()
@@ -282,7 +280,7 @@ def conclude(summary: dict, line: Callable) -> None:
     # First the lessons in which something went wrong, then the gates, then one word on it all.
     for outcome in summary["notebooks"]:
         if outcome["failure"]:
-            line(f"FAILED {sentence(outcome['name'], outcome['failure'])}")
+            line(f"FAILED {tell_failure(outcome['name'], outcome['failure'])}")
         elif outcome["status"] == "not run":
             line(f"Not run: {outcome['name']}")
     for text in ["Not gated: smoke"] if summary["smoke"] else gates.gate_lines(summary["gates"]):

@@ -10,12 +10,10 @@ import typer
 from helpers import course, prompts
 from helpers.recipes import Recipe
 from helpers.settings import LANGUAGES, ROOT
+from helpers.show import read_toml
 from pipeline import build, report
 
-PAIRS = [
-    ("README.md", "README.id.md"),
-    (".github/CONTRIBUTING.md", ".github/CONTRIBUTING.id.md"),
-]
+PAIRS = [("README.md", "README.id.md"), (".github/CONTRIBUTING.md", ".github/CONTRIBUTING.id.md")]
 for file in sorted(ROOT.glob("docs/en/*.md")):
     PAIRS.append((f"docs/en/{file.name}", f"docs/id/{file.name}"))
 PAGES = ["helpers/README.md", "benchmarks/README.md", "data/DATA_CARD.md", *sum(PAIRS, ())]
@@ -123,6 +121,11 @@ def test_every_command_exists(name):
             assert unknown(line) == [], line
 
 
+def test_what_run_all_starts_exists():
+    for line in re.findall(r'-m helpers [a-z][^"]*', page("run_all.sh")):
+        assert unknown(line) == [], line
+
+
 def test_a_command_that_is_not_there_is_seen():
     assert unknown("DATA_DIR=x bash run_all.sh --sabotage a") == ["--sabotage"]
     assert unknown(".venv/bin/python -m helpers health") == ["health"]
@@ -207,10 +210,9 @@ def test_the_example_of_an_answer_is_what_the_code_writes(language):
 
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_quoted_message_stands_in_the_code(language):
-    texts = page("run_all.sh") + page("helpers/texts.toml")
-    for path in (ROOT / "helpers").glob("*.py"):
-        # A message that is written on several lines is one text.
-        texts += re.sub(r'"\s*\n\s*f?"', "", path.read_text("utf-8"))
+    texts = page("run_all.sh")
+    for text in read_toml("texts.toml").values():
+        texts += text[language]
     foreign = ("CUDA out of memory", "No module named 'helpers'")
     table = page(f"docs/{language}/pipeline.md")
     for symptom in re.findall(r"^\| `([^`]+ [^`]+)` \| [A-Z]", table, re.MULTILINE):

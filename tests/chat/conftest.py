@@ -18,10 +18,7 @@ SUP = Recipe(
     recipe_id="sup",
 )
 TAHU = Recipe(
-    "Tumis Tahu",
-    ("300 g tahu", "3 butir kemiri"),
-    ("Tumis tahu dan kemiri.",),
-    recipe_id="tahu",
+    "Tumis Tahu", ("300 g tahu", "3 butir kemiri"), ("Tumis tahu dan kemiri.",), recipe_id="tahu"
 )
 SOUP = Recipe(
     "Chicken Soup",
@@ -55,10 +52,7 @@ class FakeBot:
         self.write = write
         self.limit = limit
         self.cfg = SimpleNamespace(
-            task="id-en",
-            data_language="id",
-            language=language,
-            max_new_tokens=100,
+            task="id-en", data_language="id", language=language, max_new_tokens=100
         )
 
     def prompt(self, chat):

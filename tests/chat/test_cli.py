@@ -43,7 +43,11 @@ def test_wrong_use_is_told_with_code_2(command, words, told):
     "error, code, told",
     [
         (OSError(28, "No space left", "x"), 1, "dapur-llm: [Errno 28] No space left: 'x'\n"),
-        (CourseError("a column \x1b]0;x\x07\nof it"), 1, "dapur-llm: a column ]0;x of it\n"),
+        (
+            CourseError("there_already", folder="a \x1b]0;x\x07\nb"),
+            1,
+            "dapur-llm: a ]0;x b sudah ada; sebutkan folder baru.\n",
+        ),
         (KeyboardInterrupt(), 130, ""),
     ],
 )
@@ -75,7 +79,7 @@ def test_data_check_refuses_a_file_without_a_recipe(command, tmp_path):
     done = command("data", "check", page, "--json")
     assert done.returncode == 1
     (told,) = done.stderr.splitlines()
-    assert "no row was kept" in told
+    assert "tidak satu baris pun lolos" in told
 
 
 def test_validate_jsonl_says_by_its_exit_code_whether_there_are_errors(command, tmp_path):

@@ -49,9 +49,9 @@ def test_a_kit_installs_without_an_index_and_is_written_whole_or_not_at_all(
     listed = subprocess.run(pip, capture_output=True, text=True).stdout
     assert "torch" in listed and "tinymodel" in listed
     assert (venv / "offline").exists()
-    with pytest.raises(UsageError, match="there already"):
+    with pytest.raises(UsageError, match="sudah ada"):
         kit.write_kit(elsewhere)
     monkeypatch.setattr(kit, "EMBEDDED_MODEL", "nowhere==1")
-    with pytest.raises(CourseError, match="No kit was written"):
+    with pytest.raises(CourseError, match="Kit belum ditulis"):
         kit.write_kit(tmp_path / "second")
     assert not (tmp_path / "second").exists()

@@ -17,7 +17,7 @@ CELL = """
 from helpers.files import MissingStep
 
 def load():
-    raise MissingStep("Jalankan dulu pelajaran 03.")
+    raise MissingStep("busy")
 
 load()
 """
@@ -26,9 +26,9 @@ load()
 def test_one_line_for_the_learner_and_a_failure_for_who_runs_the_notebook():
     first = new_code_cell(CELL)
     second = new_code_cell("print('not reached')")
-    with pytest.raises(CellExecutionError, match="Jalankan dulu"):
+    with pytest.raises(CellExecutionError, match="Jawaban lain"):
         NotebookClient(new_notebook(cells=[first, second])).execute()
-    assert first.outputs[-1].traceback == ["⚠️ Jalankan dulu pelajaran 03."]
+    assert first.outputs[-1].traceback == ["⚠️ Jawaban lain masih ditulis."]
     assert not second.outputs
 
 

@@ -61,8 +61,8 @@ def test_a_machine_without_a_driver_says_nothing(monkeypatch):
 @pytest.mark.parametrize(
     "probe, said",
     [
-        ("raise RuntimeError('CUDA error: no kernel image\\nCompile with')", "no kernel image;"),
-        ("import os; os._exit(3)", "it ended with code 3"),
+        ("raise RuntimeError('CUDA error: no kernel image\\nCompile with')", "no kernel image"),
+        ("import os; os._exit(3)", "exit 3"),
     ],
 )
 def test_a_card_that_torch_cannot_compute_on_is_refused_before_anything_runs(machine, probe, said):

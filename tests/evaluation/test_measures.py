@@ -31,8 +31,7 @@ def test_corpus_scores_are_sacrebleus_with_about_its_interval(name, scorer):
 
 
 @pytest.mark.parametrize(
-    "texts, real, score",
-    [([TEMPE, TELUR], [TEMPE, TELUR], 100), (["zz yy"], ["ab cd"], 0)],
+    "texts, real, score", [([TEMPE, TELUR], [TEMPE, TELUR], 100), (["zz yy"], ["ab cd"], 0)]
 )
 def test_a_corpus_that_is_all_right_or_all_wrong_has_no_interval(texts, real, score):
     found = evaluation.corpus_scores(texts * 12, real * 12)

@@ -136,7 +136,7 @@ def test_a_retrained_adapter_gets_its_own_file(cfg, monkeypatch, tmp_path):
 def test_what_it_cannot_load_is_named(tmp_path, file):
     whole = file.read_bytes()
     (tmp_path / "x.gguf").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(CourseError, match="cannot serve x.gguf"):
+    with pytest.raises(CourseError, match="tidak bisa menyajikan x.gguf"):
         llamacpp.start_engine(tmp_path / "x.gguf")
 
 

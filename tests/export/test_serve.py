@@ -38,7 +38,7 @@ class Slow(chat.Bot):
                     yield f"{number} "
                     time.sleep(0.05)
             if "rusak" in question:
-                raise CourseError("kompornya rusak")
+                raise CourseError("no_steps")
             yield " / ".join(message["content"] for message in chat[1:])
             return {"tokens": 1, "ended": True}
         finally:
@@ -122,7 +122,7 @@ def test_the_page_answers_and_remembers_what_was_said(address):
     assert client.predict("Lalu?", api_name="/respond") == "Soto? / Soto? / Lalu?"
 
 
-@pytest.mark.parametrize(("message", "told"), [("  ", "kosong"), ("rusak", "kompornya rusak")])
+@pytest.mark.parametrize(("message", "told"), [("  ", "kosong"), ("rusak", "Tidak ada langkah")])
 def test_the_page_says_why_there_is_no_answer(address, message, told):
     with pytest.raises(Exception, match=told):
         ask(address, message)
@@ -199,5 +199,5 @@ def test_a_port_that_is_taken_is_named_before_anything_is_loaded(bot, address):
 
 @pytest.mark.parametrize("auth", ["siti", "siti:"])
 def test_a_user_without_a_password_is_refused(bot, auth):
-    with pytest.raises(UsageError, match="USER:PASSWORD"):
+    with pytest.raises(UsageError, match="NAMA:SANDI"):
         serve.run_service(bot, port=0, auth=auth)

@@ -100,12 +100,7 @@ def test_what_may_be_meant_that_way_is_told_and_read(found, file, row, kind):
 
 @pytest.mark.parametrize(
     "form",
-    [
-        b"question,answer",
-        b"[\n{}\n]",
-        b'{"instruction": "Add"}',
-        GOOD[0].decode().encode("utf-16"),
-    ],
+    [b"question,answer", b"[\n{}\n]", b'{"instruction": "Add"}', GOOD[0].decode().encode("utf-16")],
 )
 def test_a_file_in_another_form_is_refused(found, form):
     number, kind = found(form)[0]
@@ -163,5 +158,5 @@ def test_a_training_refuses_calls_that_its_template_leaves_out(tokenizer):
     """What the validator refuses, in rows that never were in a file."""
     call = {"type": "function", "function": {"name": "weather", "arguments": {}}}
     chat = [user("The weather?"), assistant("", tool_calls=[call]), assistant("31 degrees.")]
-    with pytest.raises(LabelMaskError, match="leaves out calls of tools"):
+    with pytest.raises(LabelMaskError, match="melewatkan panggilan alat"):
         training.ChatDataset([chat], tokenizer, 200)

@@ -161,7 +161,7 @@ def test_a_model_whose_sizes_are_not_known_is_not_judged(cfg):
 
 @pytest.mark.parametrize(
     ("config", "words"),
-    [('{"model_type": "gpt2"}', "gpt2 is none of"), ("{not json", "cannot be planned")],
+    [('{"model_type": "gpt2"}', "'gpt2' not in"), ("{not json", "tidak bisa direncanakan")],
 )
 def test_what_cannot_be_planned_is_refused(tmp_path, config, words):
     (tmp_path / "config.json").write_text(config)

@@ -176,10 +176,7 @@ def test_every_lesson_that_was_measured_ships_a_gate(cfg, data):
     names = {item["name"] for item in course.lessons()}
     for profile, values in settings.profiles().items():
         now = replace(
-            cfg,
-            profile=profile,
-            base_model=values["base_model"],
-            data_dir=ROOT / "data" / data,
+            cfg, profile=profile, base_model=values["base_model"], data_dir=ROOT / "data" / data
         )
         table = gates.gates_for(SHIPPED, now)
         assert gates.lessons_without_gate(table, now, names) == []

@@ -127,7 +127,7 @@ def assert_passed(one, name, line):
     """The lesson ran to its end, and its set-up cell said `line`."""
     outcome = one.outcomes.get(name)
     assert outcome, f"not run: {list(one.outcomes)[-1]} failed"
-    assert outcome.status == "passed", execute.sentence(name, outcome.failure)
+    assert outcome.status == "passed", execute.tell_failure(name, outcome.failure)
     nb = build.read_notebook(one.folder / f"{name}.ipynb")
     (cell,) = [cell for cell in nb.cells if "setup" in build.tags(cell)]
     assert line in "".join(output.get("text", "") for output in cell.outputs)
@@ -237,8 +237,8 @@ NOTHING_GAINED = "GATE 04_evaluation / loss_gain.*, must be "
 
 # What is broken, in which run, and what must turn red.
 SABOTAGES = [
-    ("prompt unmasked", "training", "LabelMaskError: position 0 of the prompt has a label"),
-    ("end token masked", "training", "LabelMaskError: the end token.* is masked or missing"),
+    ("prompt unmasked", "training", "LabelMaskError: posisi 0 di prompt punya label"),
+    ("end token masked", "training", "LabelMaskError: token penutup.* di-mask atau tidak ada"),
     ("learning rate 0", "training", NOTHING_GAINED),
     ("leaked split", "split", "AssertionError|GATE 02_data_csv_qa / leakage_after: "),
     ("base model served", "serving", NOTHING_GAINED),
@@ -284,7 +284,7 @@ def sabotaged(solved, tmp_path_factory):
         told = gates.gate_lines(one.verdicts())
         for name, outcome in one.outcomes.items():
             for error in outcome.errors:
-                told.append(execute.sentence(name, error))
+                told.append(execute.tell_failure(name, error))
         return "\n".join(told)
 
     with ThreadPoolExecutor(2) as pool:

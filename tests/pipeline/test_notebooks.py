@@ -309,14 +309,14 @@ def test_a_notebook_is_stale_without_outputs_of_its_code_and_where_its_source_bu
     lesson.write_text(GOOD.replace("print(cfg)", "print(cfg, 2)"), "utf-8")
     build.build_lessons()
     assert publish.stale_notebooks() == both
-    with pytest.raises(CourseError, match="its code differs"):
+    with pytest.raises(CourseError, match="kodenya lain"):
         publish.publish_run(tmp_path / "run")
 
 
 def test_only_a_finished_run_that_passed_is_published(tmp_path):
-    with pytest.raises(CourseError, match="a run that passed"):
+    with pytest.raises(CourseError, match="run yang lulus"):
         publish.publish_run(a_run(tmp_path / "run", "failed"))
-    with pytest.raises(UsageError, match="not a finished run"):
+    with pytest.raises(UsageError, match="bukan folder run"):
         publish.publish_run(tmp_path)
 
 
@@ -338,7 +338,7 @@ def test_both_readmes_are_rendered_from_a_run(tmp_path, monkeypatch):
     assert (tmp_path / "docs" / "img" / "results.en.png").is_file()
     for name in NAMES:
         assert readme.count(f"notebooks/en/{name}.ipynb)") == 3, "here, on Colab, on Kaggle"
-    with pytest.raises(CourseError, match="all lessons"):
+    with pytest.raises(CourseError, match="run semua pelajaran"):
         report.write_readme(a_run(tmp_path / "part", names=NAMES[1:]))
 
 

@@ -97,8 +97,8 @@ def test_a_failing_notebook_is_red_and_its_cell_is_named(
     failure = outcome.failure
     assert error in failure["error"]
     assert (failure["cell"], failure["code_cell"], failure["source"]) == (cell, code_cell, source)
-    told = execute.sentence(name, failure)
-    assert f"code cell {code_cell} (cell {cell}) under “The heading”" in told
+    told = execute.tell_failure(name, failure)
+    assert f"sel kode {code_cell} (sel {cell}) di bawah “The heading”" in told
 
 
 def test_what_a_hanging_notebook_has_started_is_ended_with_it(outcomes):
@@ -125,7 +125,7 @@ def test_a_process_that_ends_before_it_begins_is_a_failure_with_its_exit_code(tm
     outcome = execute.run_notebook(path, tmp_path, {}, environment, 90)
     assert outcome.status == "failed"
     told = "early: its process ended with exit code 3, see early.log"
-    assert execute.sentence("early", outcome.failure) == told
+    assert execute.tell_failure("early", outcome.failure) == told
 
 
 # A run of lessons.
@@ -207,7 +207,7 @@ def test_the_first_failing_cell_ends_a_run(own, tmp_path, capsys):
     done = run_course(own, LESSONS[::-1], [], place=tmp_path, given=["PORTIONS=5"])
     assert [outcome["status"] for outcome in done["notebooks"]] == ["failed", "not run"]
     told = capsys.readouterr().out
-    assert "FAILED 01_gpu_memory, code cell 2" in told
+    assert "FAILED 01_gpu_memory, sel kode 2" in told
     assert "Not run: 00_start" in told
 
 
@@ -230,7 +230,7 @@ def test_a_smoke_run_goes_on_after_errors_and_its_report_names_them_without_a_pa
     assert done["gates"] == []
     file = Path(done["folder"], "gpu_report.json")
     found = read_json(file)
-    first = "01_gpu_memory, code cell 3 (cell 4) under “The heading”"
+    first = "01_gpu_memory, sel kode 3 (sel 4) di bawah “The heading”"
     assert found["first_error"].startswith(first)
     errors = found["lessons"]["01_gpu_memory"]["errors"]
     assert [e["code_cell"] for e in errors] == [2, 3, 4], "assertions are told as well"
@@ -299,7 +299,7 @@ def test_a_run_that_is_stopped_ends_its_kernel_and_no_other_starts_beside_it(tmp
         assert time.monotonic() < deadline and running.poll() is None, running.communicate()[0]
         time.sleep(0.1)
     time.sleep(3 * execute.POLL)
-    with pytest.raises(CourseError, match="another run with the same settings"):
+    with pytest.raises(CourseError, match="Run lain dengan pengaturan yang sama"):
         run_course(settings.load("sanity"), [], [], place=tmp_path)
     running.send_signal(signal.SIGTERM)
     told = running.communicate(timeout=60)[0]

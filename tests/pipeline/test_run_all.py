@@ -98,7 +98,7 @@ def test_help_needs_no_set_up(course):
 @pytest.mark.parametrize(
     ("words", "environment", "code", "told"),
     [
-        (["banana"], {}, 2, "unknown command 'banana'"),
+        (["banana"], {}, 2, "perintah 'banana' tidak dikenal"),
         ([], {"PATH": "/nonexistent"}, 1, "Python 3.11"),
     ],
 )
@@ -166,13 +166,14 @@ BROKEN = "ERROR: torch has no wheel for this Python\n"
 
 
 @pytest.mark.parametrize(
-    ("words", "told"), [(OFFLINE, "no network?"), (FULL, "disk is full"), (BROKEN, "no wheel")]
+    ("words", "told"),
+    [(OFFLINE, "tidak ada internet?"), (FULL, "disk penuh"), (BROKEN, "no wheel")],
 )
 def test_a_first_set_up_that_fails_says_why_and_leaves_nothing(course, words, told):
     (course / "fails").write_text(words, "utf-8")
     said = call(course, code=1).stderr
     assert told in said
-    assert "installing PyTorch (torch==" in said
+    assert "pemasangan PyTorch (torch==" in said
     assert environments(course) == []
 
 
@@ -207,7 +208,7 @@ def test_where_no_new_environment_can_be_had_the_old_one_is_used_and_lost_in_no_
     (ready / "fails").write_text(words, "utf-8")
     done = call(ready, code=code)
     assert ("ran -m pipeline run" in done.stdout) is (code == 0)
-    assert ("going on with the .venv of before" in done.stderr) is (code == 0)
+    assert (".venv yang lama tetap dipakai" in done.stderr) is (code == 0)
     assert environments(ready) == [".venv"]
     assert (ready / ".venv" / "mine").exists()
 
@@ -228,7 +229,7 @@ def test_an_environment_of_somebody_else_is_kept(course):
 def test_an_offline_kit_is_taken_as_it_is(ready):
     (ready / ".venv" / "offline").touch()
     (ready / ".venv" / "complete").unlink()
-    assert "offline set-up" in call(ready).stderr
+    assert "penyiapan luring" in call(ready).stderr
     assert (ready / ".venv" / "mine").exists()
 
 
@@ -237,7 +238,7 @@ def test_an_offline_kit_is_taken_as_it_is(ready):
 
 def test_the_lock_of_a_killed_set_up_is_nobody_s(ready):
     (ready / ".venv-lock").write_text("999999999\n")  # nobody's process
-    assert "finished set-up" in call(ready).stderr
+    assert "yang sudah ada" in call(ready).stderr
     assert environments(ready) == [".venv"]
 
 
@@ -246,7 +247,7 @@ def test_two_calls_at_once_make_one_set_up_and_both_run(course):
     with ThreadPoolExecutor(2) as pool:
         done = list(pool.map(call, [course, course]))
     assert calls(course).count("venv") == 1
-    assert sum("waiting for it" in one.stderr for one in done) == 1
+    assert sum("ditunggu" in one.stderr for one in done) == 1
 
 
 def test_a_new_environment_waits_for_the_end_of_a_run_that_uses_the_old_one(ready):
@@ -260,4 +261,4 @@ def test_a_new_environment_waits_for_the_end_of_a_run_that_uses_the_old_one(read
         time.sleep(2)  # it finishes the set-up, and finds the run
         assert (ready / ".venv" / "mine").exists()
         running.unlink()
-    assert "still uses the old .venv" in renewing.result().stderr
+    assert "masih memakai .venv yang lama" in renewing.result().stderr

@@ -106,8 +106,7 @@ def test_ollama_sends_what_was_trained_but_for_the_first_token_which_llama_cpp_w
 
 
 @pytest.mark.parametrize(
-    ("family", "architecture"),
-    [("bert", "BertModel"), ("mbart", "MBartForConditionalGeneration")],
+    ("family", "architecture"), [("bert", "BertModel"), ("mbart", "MBartForConditionalGeneration")]
 )
 def test_a_folder_whose_model_writes_no_text_is_refused_in_a_sentence(
     cfg, tmp_path, family, architecture

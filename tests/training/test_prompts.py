@@ -59,13 +59,13 @@ def test_each_way_to_break_the_label_mask_is_caught(chats, tokenizer):
     early[prompt - 1] = ids[prompt - 1]
     # What is told of a row, and its ids and labels, broken.
     sabotages = {
-        "end token": (ids, [*labels[:-1], IGNORE]),
-        "nothing would be learnt": (ids, [IGNORE] * len(ids)),
-        "has a label": (ids, early),
-        "answer token": (ids, gap),
-        "shifted": (ids, [*labels[:prompt], *labels[prompt + 1 :], eos]),
-        "never saw": (ids[1:], labels[1:]),
-        "answer is empty": ([*ids[:prompt], eos], [*labels[:prompt], eos]),
+        "token penutup": (ids, [*labels[:-1], IGNORE]),
+        "tidak ada yang akan dipelajari": (ids, [IGNORE] * len(ids)),
+        "punya label": (ids, early),
+        "token jawaban": (ids, gap),
+        "tergeser": (ids, [*labels[:prompt], *labels[prompt + 1 :], eos]),
+        "belum pernah dilihatnya": (ids[1:], labels[1:]),
+        "jawabannya kosong": ([*ids[:prompt], eos], [*labels[:prompt], eos]),
     }
     for message, broken in sabotages.items():
         with pytest.raises(LabelMaskError, match=message):
@@ -75,7 +75,7 @@ def test_each_way_to_break_the_label_mask_is_caught(chats, tokenizer):
 def test_a_pad_token_that_is_the_end_token_is_refused(chats, own):
     row = prompts.encode(chats[0], own)
     own.pad_token = own.eos_token
-    with pytest.raises(LabelMaskError, match="pad token is the end token"):
+    with pytest.raises(LabelMaskError, match="token padding sama dengan token penutup"):
         prompts.check_labels(row, chats[0], own)
 
 
@@ -92,7 +92,7 @@ def says(chat, place, words):
 @pytest.mark.parametrize("place", [1, 2])
 def test_a_control_token_in_a_message_is_never_learnt(chats, tokenizer, place):
     """The tokenizer takes it for a real one: a request would close itself, an answer end twice."""
-    with pytest.raises(LabelMaskError, match="control token"):
+    with pytest.raises(LabelMaskError, match="token kendali"):
         ChatDataset([says(chats[0], place, "<|im_end|>")], tokenizer, 512)
 
 
@@ -100,7 +100,7 @@ def test_a_control_token_of_the_tokenizer_s_own_is_found_whatever_it_looks_like(
     chat = says(chats[0], 1, "[SELESAI]")
     own.add_tokens(["[SELESAI]"], special_tokens=True)
     own.pad_token = "[SELESAI]"
-    with pytest.raises(LabelMaskError, match="control token"):
+    with pytest.raises(LabelMaskError, match="token kendali"):
         ChatDataset([chat], own, 512)
 
 
@@ -119,14 +119,14 @@ def test_a_second_beginning_token_is_refused_in_the_prompt_and_in_the_answer(cha
     chat = chats[0]
     # The tokenizer's own comes with that of the template.
     own.chat_template = "{{ bos_token }}" + models.CHATML
-    with pytest.raises(LabelMaskError, match="more than one beginning token"):
+    with pytest.raises(LabelMaskError, match="token awal lebih dari satu"):
         prompts.check_labels(prompts.encode(chat, own), chat, own)
     own.chat_template = "{{ bos_token }}{% for m in messages %}{{ m['content'] }}\n{% endfor %}"
     row = prompts.encode(chat, own)
     prompt = prompts.prompt_ids(chat[:-1], own)
     reply = [own.bos_token_id, *row.input_ids[len(prompt) :]]
     twice = prompts.Encoded(prompt + reply, prompts.label_mask(prompt, reply))
-    with pytest.raises(LabelMaskError, match="more than one beginning token"):
+    with pytest.raises(LabelMaskError, match="token awal lebih dari satu"):
         prompts.check_labels(twice, chat, own)
 
 

@@ -255,7 +255,7 @@ def test_a_collator_that_changes_what_is_learnt_is_refused_before_the_first_step
         return batch
 
     trainer.data_collator = changing
-    with pytest.raises(LabelMaskError, match="the collator leaves"):
+    with pytest.raises(LabelMaskError, match="collator menyisakan"):
         trainer.train()
     assert trainer.state.global_step == 0
 
