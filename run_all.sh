@@ -67,7 +67,9 @@ Environment: DATA_DIR (a folder of recipe CSVs), BASE_MODEL (a folder or hub nam
   --help and .venv/bin/python -m helpers --help
 Exit codes: 0 all notebooks ran and all gates hold, 1 something failed, 2 wrong use, 130 interrupted."
 
-shown() { if [ "$SHOWN" = en ]; then printf '%s' "$2"; else printf '%s' "$1"; fi; }   # Indonesian, English
+shown() {   # one of two texts, Indonesian and English
+  if [ "$SHOWN" = en ]; then printf '%s' "$2"; else printf '%s' "$1"; fi
+}
 say() { printf '%s\n' "$(shown "$@")" >&2; }
 die() { say "run_all.sh: $2" "run_all.sh: $3"; exit "$1"; }
 
@@ -178,12 +180,12 @@ make_venv() {
   if [ -n "$UV" ]; then uv venv --python "$FOUND" .venv-new; else "$FOUND" -m venv .venv-new; fi
 }
 
-install() {   # install "what it is" in both languages, arguments...; a dot every ten seconds shows that it goes on
+install() {   # install "what it is" in both languages, then arguments
   local command=("$(python_of .venv-new)" -m pip install --disable-pip-version-check --no-input)
   local began=$SECONDS
   [ -z "$UV" ] || command=(uv pip install --python "$(python_of .venv-new)")
   printf '  %s ' "$(shown "$1" "$2")" >&2
-  "${command[@]}" "${@:3}" >> "$LOG" 2>&1 &
+  "${command[@]}" "${@:3}" >> "$LOG" 2>&1 &   # a dot every ten seconds shows that it goes on
   INSTALLER=$!
   while kill -0 "$INSTALLER" 2>/dev/null; do
     sleep 0.2
@@ -200,7 +202,7 @@ give_up() {   # the set-up failed at "$1", in English "$2": say why, and go on w
     why="disk penuh (penyiapan memerlukan 6 GB)" way="Sediakan tempat"
     because="the disk is full (a set-up takes 6 GB)" remedy="Make room"
   elif grep -qiE "$offline" "$LOG"; then
-    why="paketnya tidak bisa dijangkau (tidak ada internet?)" way="Sambungkan ke internet"
+    why="paketnya tidak bisa dijangkau (tanpa internet?)" way="Sambungkan ke internet"
     because="the packages cannot be reached (no network?)" remedy="Connect to the internet"
   fi
   rm -rf .venv-new

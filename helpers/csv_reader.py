@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from .files import read_toml
+from .files import CourseError, read_toml
 
 REQUIRED = ("title", "ingredients", "steps")
 FIELDS = (*REQUIRED, "amounts", "category", "region", "recipe_id")
@@ -22,10 +22,6 @@ _NO_TEXT = set(_NAMES["not_text"])
 CHUNK_CHARACTERS = 8_000_000  # a chunk of very long cells ends early, so that memory stays flat
 csv.field_size_limit(CHUNK_CHARACTERS)  # Python's own, of 131,072, is less than some cells have
 UNCLOSED = "a quote that never closes, or stands inside a cell"
-
-
-class NoRecipes(Exception):
-    """A file that holds no recipes, and why, in the words of a report."""
 
 
 # How to read one file.
@@ -37,7 +33,7 @@ Layout = namedtuple("Layout", "encoding separator backslash skip header columns"
 
 
 def look_at(path: Path) -> Layout:
-    """The layout of `path`, from its beginning. NoRecipes when it holds none."""
+    """The layout of `path`, from its beginning. CourseError when it holds no recipes."""
     with open(path, "rb") as handle:
         head = handle.read(65536)
     # UTF-8, unless more than half of what is not ASCII is no UTF-8, and becomes U+FFFD here: one
@@ -51,7 +47,7 @@ def look_at(path: Path) -> Layout:
     text = head.decode(encoding, errors="replace")
     for why, pattern in _NAMES["no_table"].items():
         if re.match(pattern, text):
-            raise NoRecipes(why)
+            raise CourseError("no_table", why=why)
     # How a quote is escaped: an empty cell is "" as well, a doubled quote has text on both sides.
     backslash = '\\"' in text and not re.search(r'[^,;|\s]""[^,;|\s]', text)
     # The header is the first record with the three columns; a title or "sep=;" may stand above it.
@@ -70,7 +66,7 @@ def look_at(path: Path) -> Layout:
     # may lead to any file of this machine, and notebooks are shared with their outputs.
     missing = [field for field in REQUIRED if field not in columns_of(header)]
     names = "(link)" if path.is_symlink() else ", ".join(header)[:120]
-    raise NoRecipes(f"no column for {', '.join(missing)} among: {names}")
+    raise CourseError("no_table", why=f"no column for {', '.join(missing)} among: {names}")
 
 
 def plain_name(name: str) -> str:

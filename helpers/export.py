@@ -14,14 +14,7 @@ from peft import PeftModel
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedConfig
 
 from . import models
-from .files import (
-    CourseError,
-    UsageError,
-    read_json,
-    write_folder,
-    write_json,
-    write_text,
-)
+from .files import CourseError, UsageError, read_json, write_folder, write_json, write_text
 from .gguf_file import available, check_gguf, write_gguf
 from .prompts import SYSTEM, prompt_text, system_key
 from .settings import Settings, choice

@@ -21,7 +21,7 @@ from pathlib import Path
 import pandas as pd
 
 from .cleaning import clean_chunk
-from .csv_reader import NoRecipes, look_at, raw_chunks
+from .csv_reader import look_at, raw_chunks
 from .files import CourseError, read_toml
 from .settings import csv_files
 from .show import tr
@@ -99,8 +99,10 @@ def load_recipes(folder: str | Path) -> tuple[pd.DataFrame, Report]:
     tables = list(recipe_chunks(folder, report))
     if not report.rows_kept:
         # Say why: the first files that were skipped, and the first rows that were dropped.
-        lost = report.skipped[:5] + report.drops[:5]
-        found = [f"{one['file']}: {worded(one['reason'])}" for one in lost]
+        found = [
+            f"{one['file']}: {worded(one['reason'])}"
+            for one in report.skipped[:5] + report.drops[:5]
+        ]
         raise CourseError("no_recipe", folder=folder, found="; ".join(found) or "*.csv: 0")
     table = pd.concat(tables, ignore_index=True)
     # Files that each count from 1: their rows are told apart by the text. Otherwise two recipes
@@ -146,9 +148,9 @@ def recipe_chunks(folder: str | Path, report: Report, rows: int = 2000) -> Itera
                     entry["amounts_left_out"] = entry.get("amounts_left_out", 0) + left
                 yield clean[COLUMNS]
             if not entry["rows_read"]:
-                raise NoRecipes("a header and no rows")
+                raise CourseError("no_table", why="a header and no rows")
             report.files.append(entry)
-        except (NoRecipes, OSError) as problem:
+        except (CourseError, OSError) as problem:
             # One strange file does not stop the others.
             report.skipped.append({"file": name, "reason": str(problem)})
 

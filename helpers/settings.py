@@ -62,7 +62,7 @@ def find_device() -> Device:
             return Device("cuda", name, memory / 2**30, tuple(capability))
         # The error's first line, among what libraries warn of; a process that crashed says nothing.
         error = re.search(r"^[\w.]+Error: .*|\Z", done.stderr, re.MULTILINE)
-        note = sentence("torch_refuses", said=f"{error[0]} (exit {done.returncode})")
+        note = sentence("torch_refuses", said=f"exit {done.returncode} {error[0]}")
     ram = psutil.virtual_memory().total / 1e9
     cores = psutil.cpu_count(logical=False) or 1
     products = "bf16" if bf16_products() else "fp32"

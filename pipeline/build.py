@@ -68,7 +68,7 @@ def read_notebook(path: Path):
     try:
         return nbformat.read(path, 4)
     except (OSError, ValueError, nbformat.ValidationError) as problem:
-        raise UsageError("no_notebook", path=path, why=problem) from None
+        raise UsageError("no_notebook", path=path, why=f"{problem!r:.120}") from None
 
 
 def write_notebook(nb, path: Path) -> None:

@@ -61,7 +61,7 @@ def test_a_machine_without_a_driver_says_nothing(monkeypatch):
 @pytest.mark.parametrize(
     "probe, said",
     [
-        ("raise RuntimeError('CUDA error: no kernel image\\nCompile with')", "no kernel image"),
+        ("raise RuntimeError('CUDA error: no kernel image\\nCompile with')", "no kernel image;"),
         ("import os; os._exit(3)", "exit 3"),
     ],
 )

@@ -166,8 +166,7 @@ BROKEN = "ERROR: torch has no wheel for this Python\n"
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
-    [(OFFLINE, "tidak ada internet?"), (FULL, "disk penuh"), (BROKEN, "no wheel")],
+    ("words", "told"), [(OFFLINE, "tanpa internet?"), (FULL, "disk penuh"), (BROKEN, "no wheel")]
 )
 def test_a_first_set_up_that_fails_says_why_and_leaves_nothing(course, words, told):
     (course / "fails").write_text(words, "utf-8")
