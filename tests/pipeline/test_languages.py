@@ -20,8 +20,8 @@ IN_SENTENCES = {
     "en": "yang dan untuk dengan tidak adalah dari itu sebuah kita kami kamu akan karena tetapi",
 }
 ELSEWHERE = {
-    "id": "lesson exercise learnt weights answered",
-    "en": "pelajaran latihan kesalahan jawaban pelatihan peluang tebakan",
+    "id": "lesson exercise learnt weights answered seconds tokens ended",
+    "en": "pelajaran latihan kesalahan jawaban pelatihan peluang tebakan detik baris acuan teks",
 }
 # Terms and quotes that are meant to be in the other language.
 MEANT = [
